@@ -1,0 +1,207 @@
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// nbfLeeway is by how much an issuer's clock may be ahead of ours.
+const nbfLeeway = 2 * time.Second
+
+// maxToken is longer than any token that makes sense here, in bytes.
+const maxToken = 16 << 10
+
+// ErrToken is behind every refusal of a token. The text that goes with it is for
+// logs; a client learns only that the token is not valid.
+var ErrToken = errors.New("token refused")
+
+// Config says which tokens are accepted.
+type Config struct {
+	// KeyFile is a file with a public key in PEM or an HS256 secret.
+	KeyFile string
+	// JWKSURL takes the place of KeyFile: the address of a JSON Web Key Set.
+	JWKSURL string
+	// Issuer is what the claim iss must be; empty: anything.
+	Issuer string
+	// Audience must be among the claim aud; empty: anything.
+	Audience string
+	// Now is the clock for exp and nbf; nil: time.Now.
+	Now func() time.Time
+}
+
+// Verifier verifies tokens. It is safe for concurrent use.
+type Verifier struct {
+	cfg    Config
+	lookup func(ctx context.Context, h header) (key, error)
+	// plain is the last encoded header that named only the algorithm of a fixed
+	// key. Nearly all tokens share it, so it is not decoded each time.
+	plain atomic.Pointer[string]
+	fixed bool
+}
+
+// New makes a verifier from the configured key. With a key set it fetches the set
+// at once and fails where that fails; ctx ends the refreshing of the set.
+func New(ctx context.Context, cfg Config) (*Verifier, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	v := &Verifier{cfg: cfg}
+	switch {
+	case cfg.KeyFile != "" && cfg.JWKSURL != "":
+		return nil, errors.New("both a key file and a key set are given: give one of them")
+	case cfg.JWKSURL != "":
+		set, err := newKeySet(ctx, cfg.JWKSURL)
+		if err != nil {
+			return nil, err
+		}
+		v.lookup = set.key
+	case cfg.KeyFile != "":
+		k, err := readKey(cfg.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		v.fixed = true
+		v.lookup = func(context.Context, header) (key, error) { return k, nil }
+	default:
+		return nil, errors.New("no key to verify tokens with; " + whatIsRight + ", or the URL of a key set")
+	}
+	return v, nil
+}
+
+type header struct {
+	Alg  string `json:"alg"`
+	KID  string `json:"kid"`
+	Crit any    `json:"crit"`
+}
+
+// audience is a string or a list of strings (RFC 7519, 4.1.3).
+type audience []string
+
+func (a *audience) UnmarshalJSON(raw []byte) error {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		*a = audience{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(a))
+}
+
+type claims struct {
+	Sub   string   `json:"sub"`
+	Roles []string `json:"roles"`
+	Exp   *float64 `json:"exp"`
+	Nbf   *float64 `json:"nbf"`
+	Iss   string   `json:"iss"`
+	Aud   audience `json:"aud"`
+}
+
+// encoding is strict: a signature has one spelling.
+var encoding = base64.RawURLEncoding.Strict()
+
+// Verify returns who the token speaks for, or an error that wraps ErrToken.
+func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
+	id, err := v.verify(ctx, token)
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	return id, nil
+}
+
+func (v *Verifier) verify(ctx context.Context, token string) (Identity, error) {
+	if len(token) > maxToken {
+		return Identity{}, errors.New("longer than any token")
+	}
+	head, rest, ok1 := strings.Cut(token, ".")
+	body, sig, ok2 := strings.Cut(rest, ".")
+	if !ok1 || !ok2 {
+		return Identity{}, errors.New("not three parts")
+	}
+	k, err := v.keyFor(ctx, head)
+	if err != nil {
+		return Identity{}, err
+	}
+	// One buffer for the signature and then the claims.
+	buf := make([]byte, 0, encoding.DecodedLen(max(len(body), len(sig))))
+	signature, err := encoding.AppendDecode(buf, []byte(sig))
+	if err != nil {
+		return Identity{}, fmt.Errorf("decode the signature: %w", err)
+	}
+	if err := k.verify(token[:len(head)+1+len(body)], signature); err != nil {
+		return Identity{}, err
+	}
+	payload, err := encoding.AppendDecode(buf, []byte(body))
+	if err != nil {
+		return Identity{}, fmt.Errorf("decode the claims: %w", err)
+	}
+	var c claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return Identity{}, fmt.Errorf("read the claims: %w", err)
+	}
+	return v.identity(&c)
+}
+
+func (v *Verifier) keyFor(ctx context.Context, head string) (key, error) {
+	if v.fixed {
+		if plain := v.plain.Load(); plain != nil && *plain == head {
+			return v.lookup(ctx, header{})
+		}
+	}
+	raw, err := encoding.DecodeString(head)
+	if err != nil {
+		return key{}, fmt.Errorf("decode the header: %w", err)
+	}
+	var h header
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return key{}, fmt.Errorf("read the header: %w", err)
+	}
+	if h.Crit != nil { // RFC 7515, 4.1.11: what must be understood and is not
+		return key{}, errors.New("the header has critical extensions")
+	}
+	k, err := v.lookup(ctx, h)
+	if err != nil {
+		return key{}, err
+	}
+	if h.Alg != k.alg {
+		return key{}, fmt.Errorf("the algorithm is %q, the key's is %s", h.Alg, k.alg)
+	}
+	if v.fixed {
+		head = strings.Clone(head)
+		v.plain.Store(&head)
+	}
+	return k, nil
+}
+
+func (v *Verifier) identity(c *claims) (Identity, error) {
+	now := v.cfg.Now()
+	at := float64(now.UnixMilli()) / 1000
+	switch {
+	case c.Exp == nil:
+		return Identity{}, errors.New("no exp")
+	case at >= *c.Exp:
+		return Identity{}, errors.New("expired")
+	case c.Nbf != nil && at+nbfLeeway.Seconds() < *c.Nbf:
+		return Identity{}, errors.New("not valid yet")
+	case v.cfg.Issuer != "" && c.Iss != v.cfg.Issuer:
+		return Identity{}, errors.New("another issuer")
+	}
+	if v.cfg.Audience != "" && !slices.Contains(c.Aud, v.cfg.Audience) {
+		return Identity{}, errors.New("another audience")
+	}
+	sub, err := parseSub(c.Sub)
+	if err != nil {
+		return Identity{}, err
+	}
+	id := Identity{Sub: sub}
+	for _, name := range c.Roles {
+		id.Roles |= RoleNamed(name)
+	}
+	return id, nil
+}
