@@ -1,0 +1,115 @@
+package domain
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// SlotStatus is where a slot is in its life. "" is a slot that does not exist.
+type SlotStatus string
+
+// A slot is active once, then ends in one of two ways, for ever.
+const (
+	ActiveSlot    SlotStatus = "ACTIVE"
+	CompletedSlot SlotStatus = "COMPLETED"
+	ExpiredSlot   SlotStatus = "EXPIRED"
+)
+
+// Slot is a buyer's right to buy one unit, with the payments made for it, as
+// the events of its stream say. The zero value is a slot that does not exist.
+type Slot struct {
+	ID              uuid.UUID
+	ProductID       uuid.UUID
+	UserID          uuid.UUID
+	Version         int // of the last event seen; 0 where there was none
+	Unit            int
+	ArrivalSequence int64
+	KeyHash         []byte
+	RegrantOf       *uuid.UUID
+	AcquiredAt      time.Time
+	Deadline        time.Time
+	Warning         time.Duration // how long before the deadline to warn
+	Warned          bool
+	Status          SlotStatus
+	EndedAt         time.Time     // zero while active
+	ReclaimStatus   ReclaimStatus // "" unless it expired
+	Payments        []Payment     // in the order in which they were begun
+}
+
+// EvolveSlot is s after the event of e. It never changes what s holds, so a
+// state can be kept while another is made of it. Events that are no slot's are
+// ignored.
+func EvolveSlot(s Slot, e Envelope) Slot {
+	s.Version = e.StreamVersion
+	switch v := e.Event.(type) {
+	case SlotAcquired:
+		s.ID, s.ProductID, s.UserID = e.StreamID, e.ProductID, v.UserID
+		s.Unit, s.ArrivalSequence = v.Unit, v.ArrivalSequence
+		s.KeyHash, s.RegrantOf = v.KeyHash, v.RegrantOf
+		s.AcquiredAt = e.RecordedAt
+		s.Deadline = e.RecordedAt.Add(v.TTL())
+		s.Warning = time.Duration(v.WarningMillis) * time.Millisecond
+		s.Status = ActiveSlot
+	case SlotExpiringSoon:
+		s.Warned = true
+	case SlotExpired:
+		s.Status, s.EndedAt, s.ReclaimStatus = ExpiredSlot, e.RecordedAt, v.ReclaimStatus
+	case PaymentCompleted:
+		s.Status, s.EndedAt = CompletedSlot, e.RecordedAt
+		s.Payments = evolvePayments(s.Payments, e)
+	default:
+		s.Payments = evolvePayments(s.Payments, e)
+	}
+	return s
+}
+
+// FoldSlot is the slot that the events of one stream, in order, make.
+func FoldSlot(events []Envelope) Slot {
+	var s Slot
+	for _, e := range events {
+		s = EvolveSlot(s, e)
+	}
+	return s
+}
+
+// Exists says whether the slot was ever acquired.
+func (s Slot) Exists() bool { return s.Status != "" }
+
+// Payment is the payment of that id, and whether this slot has it.
+func (s Slot) Payment(id uuid.UUID) (Payment, bool) {
+	for _, p := range s.Payments {
+		if p.ID == id {
+			return p, true
+		}
+	}
+	return Payment{}, false
+}
+
+// Pending is the payment that waits for the gateway's word, and whether there
+// is one; there is never more than one.
+func (s Slot) Pending() (Payment, bool) {
+	for _, p := range s.Payments {
+		if p.Status == PendingPayment {
+			return p, true
+		}
+	}
+	return Payment{}, false
+}
+
+// DueAt is the moment from which an active slot is to be expired: its
+// deadline, or paymentTimeout later while a payment is pending.
+func (s Slot) DueAt(paymentTimeout time.Duration) time.Time {
+	if _, pending := s.Pending(); pending {
+		return s.Deadline.Add(paymentTimeout)
+	}
+	return s.Deadline
+}
+
+// WarnAt is the moment from which an active slot's owner is to be warned, and
+// whether the slot is to be warned of at all: one that lives no longer than
+// the warning time is not.
+func (s Slot) WarnAt() (time.Time, bool) {
+	at := s.Deadline.Add(-s.Warning)
+	return at, s.Warning > 0 && at.After(s.AcquiredAt)
+}

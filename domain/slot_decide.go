@@ -1,0 +1,99 @@
+package domain
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Caller is who asks for something, as their token says.
+type Caller struct {
+	User  uuid.UUID
+	Buyer bool // has the role buyer
+	Admin bool // has the role admin
+}
+
+// NotOwnerError refuses what only a slot's owner, or an admin, may do.
+type NotOwnerError struct{ Slot uuid.UUID }
+
+func (e *NotOwnerError) Error() string {
+	return fmt.Sprintf("slot %s belongs to someone else", e.Slot)
+}
+
+// SlotNotActiveError refuses to end a slot that has ended.
+type SlotNotActiveError struct {
+	Slot   uuid.UUID
+	Status SlotStatus
+}
+
+func (e *SlotNotActiveError) Error() string {
+	return fmt.Sprintf("slot %s is %s", e.Slot, e.Status)
+}
+
+// PaymentInProgressError refuses what must not happen while a payment waits
+// for its outcome.
+type PaymentInProgressError struct{ Slot, Payment uuid.UUID }
+
+func (e *PaymentInProgressError) Error() string {
+	return fmt.Sprintf("payment %s of slot %s is pending", e.Payment, e.Slot)
+}
+
+// Release ends an active slot before its time: its owner gives it up, an admin
+// reclaims it; an owner who is an admin too gives it up. It does so past the
+// deadline as well, as long as the slot has not expired. The error is a
+// *NotOwnerError, a *SlotNotActiveError or a *PaymentInProgressError.
+func (s Slot) Release(by Caller) ([]Event, error) {
+	var how ReclaimStatus
+	switch {
+	case by.Buyer && by.User == s.UserID:
+		how = BuyerReleased
+	case by.Admin:
+		how = ManualReclaimed
+	default:
+		return nil, &NotOwnerError{s.ID}
+	}
+	if s.Status != ActiveSlot {
+		return nil, &SlotNotActiveError{s.ID, s.Status}
+	}
+	if p, pending := s.Pending(); pending {
+		return nil, &PaymentInProgressError{s.ID, p.ID}
+	}
+	return []Event{s.expired(how)}, nil
+}
+
+// Expire ends an active slot that is due at the moment at of the store's
+// clock. A payment that is still pending then, paymentTimeout past the
+// deadline, fails with ReasonTimeout in the same append. There are no events
+// where the slot is not due or has ended.
+func (s Slot) Expire(at time.Time, paymentTimeout time.Duration) []Event {
+	if s.Status != ActiveSlot || at.Before(s.DueAt(paymentTimeout)) {
+		return nil
+	}
+	var events []Event
+	if p, pending := s.Pending(); pending {
+		events = append(events, PaymentFailed{UserID: s.UserID, PaymentID: p.ID, Reason: ReasonTimeout})
+	}
+	return append(events, s.expired(AutoExpired))
+}
+
+// Warn tells the owner once that the deadline is near. There are no events
+// before the time for it, and none from the deadline on: a warning that comes
+// too late has lost its sense.
+func (s Slot) Warn(at time.Time) []Event {
+	from, ever := s.WarnAt()
+	if !ever || s.Warned || s.Status != ActiveSlot || at.Before(from) || !at.Before(s.Deadline) {
+		return nil
+	}
+	return []Event{SlotExpiringSoon{UserID: s.UserID, Deadline: s.Deadline}}
+}
+
+func (s Slot) expired(how ReclaimStatus) SlotExpired {
+	return SlotExpired{
+		UserID:          s.UserID,
+		Unit:            s.Unit,
+		ArrivalSequence: s.ArrivalSequence,
+		Deadline:        s.Deadline,
+		ReclaimStatus:   how,
+	}
+}
