@@ -1,0 +1,163 @@
+package testkit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+)
+
+const (
+	// keeperVariable tells a test binary that it is a keeper, and whose.
+	keeperVariable = "DOPAMINE_TESTKIT_KEEP"
+	// idleFor is how long nobody must use a server before it is stopped: long
+	// enough to compile the next package.
+	idleFor = 20 * time.Second
+)
+
+// server is what a keeper keeps.
+type server interface {
+	URL() string
+	Kind() string
+	Done() <-chan struct{}
+	Stop(context.Context) error
+}
+
+// service says how a shared server is started and how it is tried.
+type service struct {
+	start func(ctx context.Context, dir string, log *slog.Logger) (server, error)
+	probe func(ctx context.Context, url string) error
+}
+
+var services = map[string]service{
+	"postgres": {start: startPostgres, probe: probePostgres},
+	"redis":    {start: startRedis, probe: probeRedis},
+}
+
+func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
+	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Log: log,
+		Settings: map[string]string{"max_connections": "400"}})
+}
+
+func probePostgres(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+func startRedis(ctx context.Context, dir string, log *slog.Logger) (server, error) {
+	return stack.StartRedis(ctx, stack.RedisOptions{Dir: dir, Real: true, Log: log})
+}
+
+func probeRedis(ctx context.Context, url string) error {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return err
+	}
+	client := redis.NewClient(opts)
+	defer func() { _ = client.Close() }()
+	return client.Ping(ctx).Err()
+}
+
+// init turns a test binary that was started as a keeper into one, before any test.
+func init() {
+	name := os.Getenv(keeperVariable)
+	if name == "" {
+		return
+	}
+	if err := keep(name); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// keep starts the server and stays until nobody has used it for idleFor, the
+// server ends, or a signal says so.
+func keep(name string) error {
+	// What this process starts, a test binary in its turn, must not become a keeper.
+	if err := os.Unsetenv(keeperVariable); err != nil {
+		return err
+	}
+	alive, err := tryLock(file(name, "alive"), syscall.LOCK_EX)
+	if err != nil {
+		return fmt.Errorf("another keeper of %s lives: %w", name, err)
+	}
+	defer func() { _ = alive.Close() }()
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	dir := filepath.Join(filepath.Dir(file(name, "json")), name)
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	s, err := services[name].start(ctx, dir, log)
+	if err != nil {
+		return errors.Join(err, tell(name, place{Err: err.Error()}))
+	}
+	log.Info("keeping", "kind", s.Kind(), "url", s.URL())
+	if err := tell(name, place{URL: s.URL(), Kind: s.Kind()}); err != nil {
+		return errors.Join(err, s.Stop(context.Background()))
+	}
+	users := untilUnused(ctx, name, s.Done())
+	// Newcomers wait for the users' lock: nobody is told of a server that goes.
+	err = os.Remove(file(name, "json"))
+	err = errors.Join(err, s.Stop(context.Background()), os.RemoveAll(dir))
+	if users != nil {
+		_ = users.Close()
+	}
+	return err
+}
+
+// untilUnused returns with the users' lock when nobody has held it for idleFor,
+// or without when ctx or the server ends.
+func untilUnused(ctx context.Context, name string, ended <-chan struct{}) *os.File {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for lastUsed := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ended:
+			return nil
+		case <-tick.C:
+		}
+		users, err := tryLock(file(name, "users"), syscall.LOCK_EX)
+		switch {
+		case err != nil:
+			lastUsed = time.Now()
+		case time.Since(lastUsed) > idleFor:
+			return users
+		default:
+			_ = users.Close()
+		}
+	}
+}
+
+// tell writes the place whole or not at all.
+func tell(name string, p place) error {
+	p.PID, p.At = os.Getpid(), time.Now()
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	part := file(name, "json.part")
+	// It holds the password of a server for tests: still nobody else's business.
+	if err := os.WriteFile(part, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, file(name, "json"))
+}

@@ -1,0 +1,52 @@
+package testkit
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+)
+
+// Redis gives the URL of the Redis that all tests share: use keys that bear an
+// id of your own, flush nothing, kill nothing. Without redis-server it is a
+// miniredis of the test's own, and that is written down.
+func Redis(tb testing.TB) string {
+	tb.Helper()
+	p, err := shared("redis")
+	if err != nil {
+		missing(tb, "a real Redis", err)
+		return MiniRedis(tb).URL()
+	}
+	return p.URL
+}
+
+// OwnRedis gives a real redis-server that the test may flush, kill and restart;
+// it keeps its data across a restart. Without redis-server the test is skipped.
+func OwnRedis(tb testing.TB) *stack.Redis {
+	tb.Helper()
+	return startOwnRedis(tb, stack.RedisOptions{Dir: tb.TempDir(), Real: true})
+}
+
+// MiniRedis gives a miniredis in process, of the test's own.
+func MiniRedis(tb testing.TB) *stack.Redis {
+	tb.Helper()
+	return startOwnRedis(tb, stack.RedisOptions{Mini: true})
+}
+
+func startOwnRedis(tb testing.TB, opts stack.RedisOptions) *stack.Redis {
+	tb.Helper()
+	r, err := stack.StartRedis(context.Background(), opts)
+	if errors.Is(err, stack.ErrNotHere) {
+		skipFor(tb, "a Redis of its own", err)
+	}
+	if err != nil {
+		tb.Fatalf("start a Redis: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := r.Stop(context.Background()); err != nil {
+			tb.Errorf("stop the test's Redis: %v", err)
+		}
+	})
+	return r
+}
