@@ -1,0 +1,45 @@
+package domain
+
+import (
+	"errors"
+	"regexp"
+	"strconv"
+
+	"github.com/shopspring/decimal"
+)
+
+// Bounds on what is read as a number. They lie far outside every amount that
+// is taken; without them "1e999999999" would be written out in full as soon as
+// something compares it.
+const (
+	maxDecimalText     = 1024
+	maxDecimalExponent = 1000
+)
+
+// decimalText is JSON's own form of a number.
+var decimalText = regexp.MustCompile(`^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?$`)
+
+var errDecimal = errors.New("must be a decimal number")
+
+// ParseDecimal reads a number in JSON's form: "259000", "12.50", "1e3". It
+// refuses what is longer than 1,024 characters or has an exponent beyond
+// 1,000 either way.
+func ParseDecimal(s string) (decimal.Decimal, error) {
+	if len(s) > maxDecimalText {
+		return decimal.Decimal{}, errDecimal
+	}
+	m := decimalText.FindStringSubmatch(s)
+	if m == nil {
+		return decimal.Decimal{}, errDecimal
+	}
+	if m[1] != "" {
+		if e, err := strconv.Atoi(m[1]); err != nil || e > maxDecimalExponent || e < -maxDecimalExponent {
+			return decimal.Decimal{}, errDecimal
+		}
+	}
+	d, err := decimal.NewFromString(s)
+	if err != nil {
+		return decimal.Decimal{}, errDecimal
+	}
+	return d, nil
+}

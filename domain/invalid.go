@@ -1,0 +1,46 @@
+package domain
+
+import (
+	"fmt"
+	"strings"
+)
+
+// FieldError names one value of a command that is out of range. Message reads
+// on from the name: "must be 1 or more".
+type FieldError struct {
+	Field   string
+	Message string
+}
+
+// InvalidError refuses a command for what it says, whatever the state is. It
+// lists every field at fault; none where the command as a whole is.
+type InvalidError struct {
+	Fields []FieldError
+}
+
+func (e *InvalidError) Error() string {
+	if len(e.Fields) == 0 {
+		return "the command asks for nothing"
+	}
+	texts := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		texts[i] = f.Field + " " + f.Message
+	}
+	return strings.Join(texts, "; ")
+}
+
+// invalid collects field errors.
+type invalid []FieldError
+
+func (v *invalid) check(ok bool, field, format string, args ...any) {
+	if !ok {
+		*v = append(*v, FieldError{field, fmt.Sprintf(format, args...)})
+	}
+}
+
+func (v invalid) err() error {
+	if len(v) == 0 {
+		return nil
+	}
+	return &InvalidError{Fields: v}
+}

@@ -1,0 +1,99 @@
+package domain
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// MaxStock is the most units that a product can have in all.
+const MaxStock = 10_000_000
+
+// Limits of a product's texts, in characters (code points).
+const (
+	MaxNameLength        = 200
+	MaxDescriptionLength = 2000
+)
+
+// Product is a product as its stream tells it. Which of its units are held is
+// told by the slots' streams, so it is no part of it. Its zero value is a
+// product that does not exist yet: rehydrate one with EvolveProduct.
+type Product struct {
+	ID           uuid.UUID
+	Name         string
+	Description  string
+	Price        Money
+	InitialStock int // units at its creation
+	TotalStock   int // units now, held ones included
+	SaleDate     time.Time
+	SaleEndDate  *time.Time // nil: the sale has no end
+	Paused       bool
+	Deleted      bool
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	Version      int   // of its stream
+	Position     int64 // of the last event of its stream
+}
+
+// Exists says whether the product was created and not deleted since.
+func (p Product) Exists() bool { return p.Version > 0 && !p.Deleted }
+
+// EvolveProduct folds the next event of a product's stream into its state.
+func EvolveProduct(p Product, e Envelope) Product {
+	p.Version, p.Position = e.StreamVersion, e.Position
+	switch ev := e.Event.(type) {
+	case ProductCreated:
+		p.ID = e.StreamID
+		p.Name, p.Description, p.Price = ev.Name, ev.Description, ev.Price
+		p.InitialStock, p.TotalStock = ev.Stock, ev.Stock
+		p.SaleDate, p.SaleEndDate = ev.SaleDate, ev.SaleEndDate
+		p.CreatedAt = e.RecordedAt
+	case ProductDetailsChanged:
+		p.Name, p.Description = ev.Name, ev.Description
+	case ProductStockIncreased:
+		p.TotalStock = ev.TotalStock
+	case ProductSaleRescheduled:
+		p.SaleDate, p.SaleEndDate = ev.SaleDate, ev.SaleEndDate
+	case ProductSalePaused:
+		p.Paused = true
+	case ProductSaleResumed:
+		p.Paused = false
+	case ProductDeleted:
+		p.Deleted = true
+	default:
+		// GrantWithdrawn, and what a newer program may add, do not touch UpdatedAt.
+		return p
+	}
+	p.UpdatedAt = e.RecordedAt
+	return p
+}
+
+// ProductStatus says what a buyer can expect of a product right now.
+type ProductStatus string
+
+// The statuses of a product, in the order in which they are looked at: the
+// first that holds is the status.
+const (
+	ProductEnded    ProductStatus = "ENDED"
+	ProductPaused   ProductStatus = "PAUSED"
+	ProductUpcoming ProductStatus = "UPCOMING"
+	ProductSoldOut  ProductStatus = "SOLD_OUT"
+	ProductOnSale   ProductStatus = "ON_SALE"
+)
+
+// StatusOf computes a product's status at a moment. end is nil where the sale
+// has no end; free is the number of units that nobody holds.
+func StatusOf(now, begin time.Time, end *time.Time, paused bool, free int) ProductStatus {
+	switch {
+	case end != nil && !now.Before(*end):
+		return ProductEnded
+	case paused:
+		return ProductPaused
+	case now.Before(begin):
+		return ProductUpcoming
+	case free <= 0:
+		return ProductSoldOut
+	default:
+		return ProductOnSale
+	}
+}

@@ -1,0 +1,190 @@
+package domain
+
+import (
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// ErrNoProduct refuses a command for a product that does not exist, or no
+// longer does.
+var ErrNoProduct = errors.New("no such product")
+
+// maxTime is the first moment whose year has five digits, which RFC 3339
+// cannot write.
+var maxTime = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// CreateProduct asks for a new product.
+type CreateProduct struct {
+	Name        string
+	Description string
+	Price       Money
+	Stock       int // units, 1..MaxStock
+	SaleDate    time.Time
+	SaleEndDate *time.Time // nil: the sale has no end
+}
+
+// Decide checks the command against the clock's now. The error is an
+// *InvalidError.
+func (c CreateProduct) Decide(now time.Time) (ProductCreated, error) {
+	begin, end := millis(c.SaleDate), millisOf(c.SaleEndDate)
+	var v invalid
+	v.text("name", c.Name, MaxNameLength)
+	v.text("description", c.Description, MaxDescriptionLength)
+	v.check(c.Stock >= 1 && c.Stock <= MaxStock, "stock", "must be 1 to %d", MaxStock)
+	v.moment("saleDate", begin, now)
+	if end != nil {
+		v.check(end.After(begin) && end.Before(maxTime), "saleEndDate", "must be after saleDate")
+	}
+	return ProductCreated{
+		Name: c.Name, Description: c.Description, Price: c.Price, Stock: c.Stock,
+		SaleDate: begin, SaleEndDate: end,
+	}, v.err()
+}
+
+// UpdateProduct asks for changes of a product; a nil field stays as it is. The
+// price never changes.
+type UpdateProduct struct {
+	Name          *string
+	Description   *string
+	StockIncrease *int // units to open, 1 or more
+	SaleDate      *time.Time
+	SaleEndDate   *SaleEnd
+	Paused        *bool
+}
+
+// SaleEnd is an end of the sale that an update asks for.
+type SaleEnd struct {
+	At *time.Time // nil: the sale shall have no end
+}
+
+func (c UpdateProduct) empty() bool { return c == UpdateProduct{} }
+
+// Update decides which events the command makes: none where it changes
+// nothing. The error is ErrNoProduct or an *InvalidError. Whether a slot
+// stands in the way of a new sale date is for the caller to check in the same
+// append: the slots are no part of the product.
+func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
+	if err := c.check(now); err != nil {
+		return nil, err
+	}
+	if !p.Exists() {
+		return nil, ErrNoProduct
+	}
+	begin, end := p.SaleDate, p.SaleEndDate
+	if c.SaleDate != nil {
+		begin = millis(*c.SaleDate)
+	}
+	if c.SaleEndDate != nil {
+		end = millisOf(c.SaleEndDate.At)
+	}
+	var v invalid
+	if end != nil && !end.After(begin) {
+		if c.SaleEndDate != nil {
+			v.check(false, "saleEndDate", "must be after the sale date")
+		} else {
+			v.check(false, "saleDate", "must be before the sale's end")
+		}
+	}
+	if c.StockIncrease != nil {
+		v.check(*c.StockIncrease <= MaxStock-p.TotalStock, "stockIncrease", "must leave the product with %d units or fewer in all", MaxStock)
+	}
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	return p.changes(c, begin, end), nil
+}
+
+// changes compares what is asked for with what is.
+func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time) []Event {
+	var events []Event
+	name, description := p.Name, p.Description
+	if c.Name != nil {
+		name = *c.Name
+	}
+	if c.Description != nil {
+		description = *c.Description
+	}
+	if name != p.Name || description != p.Description {
+		events = append(events, ProductDetailsChanged{Name: name, Description: description})
+	}
+	if c.StockIncrease != nil {
+		events = append(events, ProductStockIncreased{Increase: *c.StockIncrease, TotalStock: p.TotalStock + *c.StockIncrease})
+	}
+	if !begin.Equal(p.SaleDate) || !sameMoment(end, p.SaleEndDate) {
+		events = append(events, ProductSaleRescheduled{SaleDate: begin, SaleEndDate: end})
+	}
+	if c.Paused != nil && *c.Paused != p.Paused {
+		if *c.Paused {
+			events = append(events, ProductSalePaused{})
+		} else {
+			events = append(events, ProductSaleResumed{})
+		}
+	}
+	return events
+}
+
+// check is the part of the decision that needs no product, so that what is
+// invalid is told before what is not there.
+func (c UpdateProduct) check(now time.Time) error {
+	if c.empty() {
+		return &InvalidError{}
+	}
+	var v invalid
+	if c.Name != nil {
+		v.text("name", *c.Name, MaxNameLength)
+	}
+	if c.Description != nil {
+		v.text("description", *c.Description, MaxDescriptionLength)
+	}
+	if c.StockIncrease != nil {
+		v.check(*c.StockIncrease >= 1 && *c.StockIncrease <= MaxStock, "stockIncrease", "must be 1 or more, with %d units in all", MaxStock)
+	}
+	if c.SaleDate != nil {
+		v.moment("saleDate", millis(*c.SaleDate), now)
+	}
+	if c.SaleEndDate != nil && c.SaleEndDate.At != nil {
+		v.moment("saleEndDate", millis(*c.SaleEndDate.At), now)
+	}
+	return v.err()
+}
+
+// Delete decides the end of the product. The error is ErrNoProduct. Whether an
+// active slot stands in the way is for the caller to check in the same append.
+func (p Product) Delete() ([]Event, error) {
+	if !p.Exists() {
+		return nil, ErrNoProduct
+	}
+	return []Event{ProductDeleted{}}, nil
+}
+
+// text checks a text's length in characters. NUL is refused because Postgres
+// cannot keep it.
+func (v *invalid) text(field, s string, most int) {
+	n := utf8.RuneCountInString(s)
+	v.check(n >= 1 && n <= most, field, "must be 1 to %d characters", most)
+	v.check(utf8.ValidString(s) && !strings.ContainsRune(s, 0), field, "must be UTF-8 text without NUL")
+}
+
+func (v *invalid) moment(field string, at, now time.Time) {
+	v.check(at.After(now) && at.Before(maxTime), field, "must be in the future, before the year 10000")
+}
+
+// millis is the moment as it is kept: UTC, whole milliseconds.
+func millis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+func millisOf(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	m := millis(*t)
+	return &m
+}
+
+func sameMoment(a, b *time.Time) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(*b)
+}
