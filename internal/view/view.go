@@ -1,0 +1,140 @@
+// Package view holds the JSON shapes that clients read: product, slot, payment
+// and audit entry, as both APIs answer them. The field order is the contract's,
+// which is also the order of the columns in CSV.
+package view
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+// timeLayout is RFC 3339 in UTC with milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// Time is a moment that is shown in UTC with milliseconds.
+type Time time.Time
+
+// FormatTime writes a moment as JSON and CSV show it.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+
+// At is the time where there is one; nil stays nil, shown as null.
+func At(t *time.Time) *Time {
+	if t == nil {
+		return nil
+	}
+	v := Time(*t)
+	return &v
+}
+
+// String is the shown form.
+func (t Time) String() string { return FormatTime(time.Time(t)) }
+
+// MarshalJSON implements json.Marshaler.
+func (t Time) MarshalJSON() ([]byte, error) {
+	b := make([]byte, 0, len(timeLayout)+2)
+	b = append(b, '"')
+	b = time.Time(t).UTC().AppendFormat(b, timeLayout)
+	return append(b, '"'), nil
+}
+
+// UnmarshalJSON reads any RFC 3339 time.
+func (t *Time) UnmarshalJSON(b []byte) error { return (*time.Time)(t).UnmarshalJSON(b) }
+
+// Product is a product as clients see it.
+type Product struct {
+	ID           uuid.UUID            `json:"id"`
+	Name         string               `json:"name"`
+	Description  string               `json:"description"`
+	Price        string               `json:"price"` // with its currency's number of decimal places
+	Currency     string               `json:"currency"`
+	Stock        int                  `json:"stock"` // units that nobody holds
+	InitialStock int                  `json:"initialStock"`
+	TotalStock   int                  `json:"totalStock"`
+	SaleDate     Time                 `json:"saleDate"`
+	SaleEndDate  *Time                `json:"saleEndDate"`
+	Paused       bool                 `json:"paused"`
+	Status       domain.ProductStatus `json:"status"`
+	CreatedAt    Time                 `json:"createdAt"`
+	UpdatedAt    Time                 `json:"updatedAt"`
+}
+
+// ProductOf shows a product of which held units are held, as of now.
+func ProductOf(p domain.Product, held int, now time.Time) Product {
+	free := max(0, p.TotalStock-held)
+	return Product{
+		ID: p.ID, Name: p.Name, Description: p.Description,
+		Price: p.Price.String(), Currency: p.Price.Currency(),
+		Stock: free, InitialStock: p.InitialStock, TotalStock: p.TotalStock,
+		SaleDate: Time(p.SaleDate), SaleEndDate: At(p.SaleEndDate), Paused: p.Paused,
+		Status:    domain.StatusOf(now, p.SaleDate, p.SaleEndDate, p.Paused, free),
+		CreatedAt: Time(p.CreatedAt), UpdatedAt: Time(p.UpdatedAt),
+	}
+}
+
+// Slot is a slot as its owner sees it. Times that do not exist are null.
+type Slot struct {
+	ID                   uuid.UUID  `json:"id"`
+	ProductID            uuid.UUID  `json:"productId"`
+	ProductName          string     `json:"productName"` // the product's name now
+	UserID               uuid.UUID  `json:"userId"`
+	Unit                 int        `json:"unit"`
+	ArrivalSequence      int64      `json:"arrivalSequence"`
+	AcquisitionTimestamp Time       `json:"acquisitionTimestamp"`
+	ExpirationTimestamp  Time       `json:"expirationTimestamp"`
+	Status               string     `json:"status"`
+	RemainingTimeSeconds int64      `json:"remainingTimeSeconds"` // see Remaining
+	CreatedAt            Time       `json:"createdAt"`
+	RegrantOf            *uuid.UUID `json:"regrantOf"`
+	EndedAt              *Time      `json:"endedAt"`
+	ReclaimStatus        *string    `json:"reclaimStatus"`
+}
+
+// StatusActive is the only status of a slot in which time remains.
+const StatusActive = "ACTIVE"
+
+// Remaining is a slot's remainingTimeSeconds: the whole seconds until its
+// deadline, 0 unless it is ACTIVE.
+func Remaining(status string, deadline, now time.Time) int64 {
+	if status != StatusActive {
+		return 0
+	}
+	return int64(max(0, deadline.Sub(now)) / time.Second)
+}
+
+// Payment is a payment as its buyer sees it, and a row of purchases.
+type Payment struct {
+	ID                    uuid.UUID `json:"id"`
+	PurchaseSlotID        uuid.UUID `json:"purchaseSlotId"`
+	ProductID             uuid.UUID `json:"productId"`
+	UserID                uuid.UUID `json:"userId"`
+	PaymentID             *string   `json:"paymentId"` // the gateway's
+	PaymentStatus         string    `json:"paymentStatus"`
+	Amount                string    `json:"amount"` // with its currency's number of decimal places
+	Currency              string    `json:"currency"`
+	PaymentMethod         string    `json:"paymentMethod"`
+	ConfirmationTimestamp *Time     `json:"confirmationTimestamp"`
+	FailureReason         *string   `json:"failureReason"`
+	RefundStatus          *string   `json:"refundStatus"`
+	CreatedAt             Time      `json:"createdAt"`
+	UpdatedAt             Time      `json:"updatedAt"`
+}
+
+// AuditEntry is one event of a slot.
+type AuditEntry struct {
+	EventID    uuid.UUID       `json:"eventId"`
+	Type       string          `json:"type"`
+	SlotID     uuid.UUID       `json:"slotId"`
+	ProductID  uuid.UUID       `json:"productId"`
+	UserID     uuid.UUID       `json:"userId"`
+	OldStatus  *string         `json:"oldStatus"`
+	NewStatus  string          `json:"newStatus"`
+	TraceID    string          `json:"traceId"`
+	Actor      string          `json:"actor"`
+	RecordedAt Time            `json:"recordedAt"`
+	Position   string          `json:"position"` // a token, as in X-Position
+	Metadata   json.RawMessage `json:"metadata"` // an object
+}
