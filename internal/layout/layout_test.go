@@ -1,0 +1,130 @@
+package layout
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/dopaminestore/dopamine"
+
+// mayImport says for each top folder which of our own folders its code may
+// import; sub-packages belong to their folder. Tests are free.
+var mayImport = map[string][]string{
+	"domain":      {},
+	"eventstore":  {"internal"},
+	"avsc":        {"domain", "eventstore"},
+	"redis":       {"domain", "internal"},
+	"db":          {},
+	"command":     {"domain", "eventstore", "redis", "avsc", "internal"},
+	"query":       {"domain", "eventstore", "avsc", "projections", "redis", "internal"},
+	"relay":       {"domain", "eventstore", "avsc", "internal"},
+	"projections": {"domain", "eventstore", "avsc", "internal"},
+	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "internal"},
+	"internal":    {"domain"},
+	"cmd":         {"*"},
+}
+
+// domainMay is all that the domain imports: nothing that does I/O.
+var domainMay = []string{
+	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "io", "bufio", "iter", "maps", "math", "math/big", "regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+	"github.com/bojanz/currency", "github.com/google/uuid", "github.com/shopspring/decimal",
+}
+
+type file struct {
+	pkg     string // folder below the module, slash-separated
+	imports []string
+}
+
+func sources(t *testing.T) []file {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	var files []file
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && p != root {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(p))
+		if err != nil {
+			return err
+		}
+		f := file{pkg: filepath.ToSlash(rel)}
+		for _, i := range parsed.Imports {
+			name, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			f.imports = append(f.imports, name)
+		}
+		files = append(files, f)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, len(files), 50, "the sources were not found")
+	return files
+}
+
+func top(pkg string) string { return strings.Split(pkg, "/")[0] }
+
+// testOnly are packages that only tests import: they may know what they test.
+func testOnly(pkg string) bool { return strings.HasSuffix(pkg, "test") || pkg == "internal/testkit" }
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, f := range sources(t) {
+		allowed, known := mayImport[top(f.pkg)]
+		if !known {
+			t.Errorf("%s: a folder that the layout does not know", f.pkg)
+			continue
+		}
+		for _, name := range f.imports {
+			ours, ok := strings.CutPrefix(name, module+"/")
+			if !ok || top(ours) == top(f.pkg) || testOnly(f.pkg) || slices.Contains(allowed, "*") {
+				continue
+			}
+			if !slices.ContainsFunc(allowed, func(a string) bool { return ours == a || strings.HasPrefix(ours, a+"/") }) {
+				t.Errorf("%s imports %s; it may import %v", f.pkg, ours, allowed)
+			}
+		}
+	}
+}
+
+func TestDomainDoesNoIO(t *testing.T) {
+	for _, f := range sources(t) {
+		if top(f.pkg) != "domain" {
+			continue
+		}
+		for _, name := range f.imports {
+			if !slices.Contains(domainMay, name) && !strings.HasPrefix(name, path.Join(module, "domain")) {
+				t.Errorf("%s imports %s", f.pkg, name)
+			}
+		}
+	}
+}
+
+func TestTestsOfTheHouseStayOutOfTheProgram(t *testing.T) {
+	for _, f := range sources(t) {
+		for _, name := range f.imports {
+			if ours, ok := strings.CutPrefix(name, module+"/"); ok && testOnly(ours) && !testOnly(f.pkg) {
+				t.Errorf("%s imports %s, which is for tests", f.pkg, ours)
+			}
+		}
+	}
+}

@@ -1,0 +1,202 @@
+// Package rush plays the ten o'clock rush against a running system, as a crowd
+// of buyers would, and reads back from the APIs whether the rules held.
+//
+// It knows the system by its HTTP APIs alone: what it reports is what anybody
+// outside could have seen.
+package rush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Defaults of Config.
+const (
+	DefaultBuyers      = 100_000
+	DefaultStock       = 100
+	DefaultConnections = 1000
+)
+
+// settleAfter is how long a grant that nobody appended may stay away before
+// its unit is free again, by contract; refused buyers ask once more then.
+const settleAfter = 15 * time.Second
+
+// Tokens mints a bearer token for a user with one role.
+type Tokens func(sub uuid.UUID, role string) (string, error)
+
+// Config says what is played and against whom.
+type Config struct {
+	Buyers      int      // how many buyers click; 1 or more
+	Stock       int      // units on sale; 1 or more
+	Connections int      // open connections, shared out among CommandURLs; 1 or more
+	Rate        float64  // clicks per second; 0: as fast as the connections carry them
+	CommandURLs []string // base URLs of the command APIs; the buyers are shared out among them
+	QueryURL    string   // base URL of a query API
+	Tokens      Tokens   // mints admin's and buyers' tokens
+	Progress    Progress // told how far it is; nil: nobody
+	Log         *slog.Logger
+	SettleAfter time.Duration // 0: 15 s
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	if c.Buyers < 1 {
+		errs = append(errs, errors.New("buyers must be 1 or more"))
+	}
+	if c.Stock < 1 || c.Stock > 10_000_000 {
+		errs = append(errs, errors.New("stock must be 1 to 10000000"))
+	}
+	if c.Connections < 1 {
+		errs = append(errs, errors.New("connections must be 1 or more"))
+	}
+	if c.Rate < 0 {
+		errs = append(errs, errors.New("rate must be 0 (no limit) or more requests per second"))
+	}
+	if len(c.CommandURLs) == 0 {
+		errs = append(errs, errors.New("a command URL is needed, for example http://127.0.0.1:8080"))
+	}
+	if c.QueryURL == "" {
+		errs = append(errs, errors.New("a query URL is needed, for example http://127.0.0.1:8081"))
+	}
+	c.Connections = min(c.Connections, max(c.Buyers, 1))
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.Progress == nil {
+		c.Progress = silent{}
+	}
+	if c.SettleAfter == 0 {
+		c.SettleAfter = settleAfter
+	}
+	return errors.Join(errs...)
+}
+
+// Run plays one rush and reads the outcome back. An error means that it could
+// not be played or read to the end; rules that did not hold are in the Report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	admin, err := cfg.Tokens(uuid.New(), "admin")
+	if err != nil {
+		return nil, fmt.Errorf("mint the admin's token: %w", err)
+	}
+	api := newAPI(cfg.CommandURLs[0], cfg.QueryURL, admin)
+
+	buyers, err := mint(ctx, cfg.Buyers, cfg.Tokens)
+	if err != nil {
+		return nil, fmt.Errorf("mint the buyers' tokens: %w", err)
+	}
+	crowd, err := gather(ctx, cfg, buyers)
+	if err != nil {
+		return nil, err
+	}
+	defer crowd.leave()
+
+	product, err := api.createProduct(ctx, fmt.Sprintf("Rush of %d on %d", cfg.Buyers, cfg.Stock), cfg.Stock, opensIn(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("make the product: %w", err)
+	}
+	cfg.Log.Info("the product is made, waiting for its sale", "product", product.ID, "saleDate", product.SaleDate)
+	crowd.aim(product.ID)
+	if err := waitUntil(ctx, product.SaleDate); err != nil {
+		return nil, err
+	}
+
+	everybody := make([]int, len(buyers))
+	for i := range everybody {
+		everybody[i] = i
+	}
+	first := crowd.click(ctx, "rush", everybody)
+	attempts := first.attempts
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+
+	again, err := askAgain(ctx, cfg, api, crowd, product, attempts)
+	if err != nil {
+		return nil, err
+	}
+	attempts = append(attempts, again...)
+
+	rep := summarize(cfg, product, first, attempts)
+	if err := readBack(ctx, api, product, attempts, rep); err != nil {
+		return rep, fmt.Errorf("read the outcome back: %w", err)
+	}
+	return rep, nil
+}
+
+// opensIn leaves the crowd time to stand ready before the sale begins.
+func opensIn(cfg Config) time.Duration {
+	return 2*time.Second + time.Duration(cfg.Connections)*50*time.Microsecond
+}
+
+// askAgain lets those who were refused ask once more, where units are free
+// that nobody holds after everything has settled.
+func askAgain(ctx context.Context, cfg Config, api *api, crowd *crowd, product product, attempts []attempt) ([]attempt, error) {
+	granted := 0
+	var without []int
+	for _, a := range attempts {
+		if a.granted() {
+			granted++
+		} else {
+			without = append(without, a.buyer)
+		}
+	}
+	if granted >= min(cfg.Stock, cfg.Buyers) || len(without) == 0 {
+		return nil, nil
+	}
+	cfg.Log.Info("units were not granted; waiting for what is on its way to settle", "free", cfg.Stock-granted, "wait", cfg.SettleAfter)
+	if err := waitUntil(ctx, time.Now().Add(cfg.SettleAfter)); err != nil {
+		return nil, err
+	}
+	return crowd.click(ctx, "once more", without).attempts, ctx.Err()
+}
+
+func waitUntil(ctx context.Context, t time.Time) error {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+type buyer struct {
+	id    uuid.UUID
+	token string
+}
+
+// mint makes the buyers and their tokens, on every core: a hundred thousand
+// signatures take a moment.
+func mint(ctx context.Context, n int, tokens Tokens) ([]buyer, error) {
+	buyers := make([]buyer, n)
+	workers := runtime.GOMAXPROCS(0)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n && ctx.Err() == nil; i += workers {
+				id := uuid.New()
+				token, err := tokens(id, "buyer")
+				if err != nil {
+					errs[w] = err
+					return
+				}
+				buyers[i] = buyer{id, token}
+			}
+		})
+	}
+	wg.Wait()
+	return buyers, errors.Join(append(errs, ctx.Err())...)
+}

@@ -1,0 +1,240 @@
+package rush
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// logSettles is how long the decision log may take to show every decision: it
+// is at most two seconds behind the gate, and a gate that was rebuilt in
+// between takes some more.
+const logSettles = 20 * time.Second
+
+// readBack asks the APIs what happened and holds it against the rules.
+func readBack(ctx context.Context, api *api, p product, attempts []attempt, rep *Report) error {
+	var positions []string
+	for _, a := range attempts {
+		if a.granted() && a.position != "" {
+			positions = append(positions, a.position)
+		}
+	}
+	seen, entries, err := settledView(ctx, api, p.ID, after(positions))
+	if err != nil {
+		return err
+	}
+	l := foldAudit(entries, seen.TotalStock, rep)
+	checkUnits(l, seen, attempts, rep)
+	checkDurable(l, attempts, rep)
+	checkArrival(attempts, rep)
+	return checkLog(ctx, api, p.ID, l, rep)
+}
+
+// settledView reads product and audit until the two are of one moment: slots
+// may go on ending while we read.
+func settledView(ctx context.Context, api *api, id uuid.UUID, h map[string][]string) (product, []entry, error) {
+	const tries = 20
+	for i := 0; ; i++ {
+		before, err := api.product(ctx, id, h)
+		if err != nil {
+			return before, nil, err
+		}
+		entries, err := api.audit(ctx, id, h)
+		if err != nil {
+			return before, nil, err
+		}
+		now, err := api.product(ctx, id, h)
+		if err != nil {
+			return now, nil, err
+		}
+		if (before == now && now.Stock == now.TotalStock-live(entries)) || i == tries {
+			return now, entries, nil
+		}
+		if err := waitUntil(ctx, time.Now().Add(100*time.Millisecond)); err != nil {
+			return now, nil, err
+		}
+	}
+}
+
+func live(entries []entry) int {
+	n := 0
+	for _, e := range entries {
+		switch e.Type {
+		case "SlotAcquired":
+			n++
+		case "SlotExpired":
+			n--
+		}
+	}
+	return n
+}
+
+// ledger is the product's slots as the audit tells them.
+type ledger struct {
+	slots    map[uuid.UUID]*record
+	units    map[int]uuid.UUID       // held now, by which slot
+	holders  map[uuid.UUID]uuid.UUID // buyers who hold one now
+	acquired int
+	expired  int
+}
+
+type record struct {
+	user     uuid.UUID
+	unit     int
+	sequence int64
+	ends     int
+}
+
+// foldAudit goes through the audit in order and reports every moment at which
+// R1, R3 or R5 did not hold.
+func foldAudit(entries []entry, total int, rep *Report) *ledger {
+	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}}
+	numbers := map[int64]uuid.UUID{}
+	for _, e := range entries {
+		switch e.Type {
+		case "SlotAcquired":
+			var m struct {
+				Unit            int   `json:"unit"`
+				ArrivalSequence int64 `json:"arrivalSequence"`
+			}
+			if err := json.Unmarshal(e.Metadata, &m); err != nil {
+				rep.broke("R1", "slot %s: its metadata cannot be read: %v", e.SlotID, err)
+				continue
+			}
+			if other, taken := l.units[m.Unit]; taken {
+				rep.broke("R1", "unit %d went to slot %s while slot %s held it", m.Unit, e.SlotID, other)
+			}
+			if other, holds := l.holders[e.UserID]; holds {
+				rep.broke("R3", "a buyer got slot %s while holding slot %s", e.SlotID, other)
+			}
+			if other, used := numbers[m.ArrivalSequence]; used {
+				rep.broke("R6", "number %d was used for slot %s and for slot %s", m.ArrivalSequence, other, e.SlotID)
+			}
+			if m.Unit < 1 || m.Unit > total {
+				rep.broke("R1", "unit %d of %d was granted", m.Unit, total)
+			}
+			numbers[m.ArrivalSequence] = e.SlotID
+			l.units[m.Unit], l.holders[e.UserID] = e.SlotID, e.SlotID
+			l.slots[e.SlotID] = &record{user: e.UserID, unit: m.Unit, sequence: m.ArrivalSequence}
+			l.acquired++
+			if len(l.units) > total {
+				rep.broke("R1", "%d units were held of %d", len(l.units), total)
+			}
+		case "SlotExpired", "PaymentCompleted":
+			s := l.slots[e.SlotID]
+			if s == nil {
+				rep.broke("R5", "slot %s ended without having begun", e.SlotID)
+				continue
+			}
+			if s.ends++; s.ends > 1 {
+				rep.broke("R5", "slot %s ended %d times", e.SlotID, s.ends)
+			}
+			if e.Type == "SlotExpired" {
+				delete(l.units, s.unit)
+				delete(l.holders, s.user)
+				l.expired++
+			}
+		}
+	}
+	return l
+}
+
+// checkUnits is R2: what is not held is free, and nobody was refused for good
+// while something stayed free.
+func checkUnits(l *ledger, p product, attempts []attempt, rep *Report) {
+	if p.Stock != p.TotalStock-len(l.units) {
+		rep.broke("R2", "%d units of %d are held, yet %d are shown as free", len(l.units), p.TotalStock, p.Stock)
+	}
+	soldOut := slices.ContainsFunc(attempts[max(0, len(attempts)-1):], func(a attempt) bool { return a.slug == "sold-out" })
+	if p.Stock > 0 && l.expired == 0 && soldOut {
+		rep.broke("R2", "%d units stayed free although buyers asked for them", p.Stock)
+	}
+	if want := min(rep.Stock, rep.Buyers); l.expired == 0 && rep.Errors == 0 && rep.Granted != want {
+		rep.broke("R2", "%d units were granted, %d should have been", rep.Granted, want)
+	}
+}
+
+// checkDurable is R4: what was answered 201 is in the log, as it was answered.
+func checkDurable(l *ledger, attempts []attempt, rep *Report) {
+	for _, a := range attempts {
+		if !a.granted() {
+			continue
+		}
+		s := l.slots[a.slot.ID]
+		switch {
+		case s == nil:
+			rep.broke("R4", "slot %s was answered 201 and is not in the audit", a.slot.ID)
+		case s.unit != a.slot.Unit || s.sequence != a.slot.ArrivalSequence:
+			rep.broke("R4", "slot %s was answered as unit %d, number %d; the audit has unit %d, number %d",
+				a.slot.ID, a.slot.Unit, a.slot.ArrivalSequence, s.unit, s.sequence)
+		}
+	}
+}
+
+// checkArrival is R6 as the buyers see it: who asked after another's answer
+// had arrived has the higher number.
+func checkArrival(attempts []attempt, rep *Report) {
+	asked := map[int]time.Duration{} // a buyer's first click: an answer may be lost and asked for again
+	for _, a := range attempts {
+		if t, ok := asked[a.buyer]; !ok || a.sent < t {
+			asked[a.buyer] = a.sent
+		}
+	}
+	type grant struct {
+		sent, answered time.Duration
+		sequence       int64
+	}
+	var bySent []grant
+	for _, a := range attempts {
+		if a.granted() {
+			bySent = append(bySent, grant{asked[a.buyer], a.answered, a.slot.ArrivalSequence})
+		}
+	}
+	byAnswer := slices.Clone(bySent)
+	slices.SortFunc(bySent, func(a, b grant) int { return int(a.sent - b.sent) })
+	slices.SortFunc(byAnswer, func(a, b grant) int { return int(a.answered - b.answered) })
+	var highest int64
+	i := 0
+	for _, g := range bySent {
+		for ; i < len(byAnswer) && byAnswer[i].answered < g.sent; i++ {
+			highest = max(highest, byAnswer[i].sequence)
+		}
+		if g.sequence < highest {
+			rep.broke("R6", "number %d was asked for after number %d had been answered", g.sequence, highest)
+		}
+	}
+}
+
+// checkLog is R6 as the gate tells it: its decision log folds, and holds at
+// least what the buyers heard.
+func checkLog(ctx context.Context, api *api, id uuid.UUID, l *ledger, rep *Report) error {
+	heard := int64(rep.Granted + rep.Refused)
+	for deadline := time.Now().Add(logSettles); ; {
+		f, err := api.fairness(ctx, id)
+		if err != nil {
+			return err
+		}
+		rep.Inversions = f.Inversions
+		if (f.Decided >= heard && f.Granted >= int64(l.acquired)) || !f.Complete || time.Now().After(deadline) {
+			if f.Complete && f.Decided < heard {
+				rep.broke("R6", "the decision log has %d decisions, the buyers heard %d", f.Decided, heard)
+			}
+			break
+		}
+		if err := waitUntil(ctx, time.Now().Add(200*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	if rep.Inversions > 0 {
+		rep.broke("R6", "%d requests were refused while a unit was free", rep.Inversions)
+	}
+	_, err := api.fold(ctx, id, func(wrong error) { rep.broke("R6", "the decision log: %v", wrong) })
+	if err != nil {
+		return fmt.Errorf("fold the decision log: %w", err)
+	}
+	return nil
+}
