@@ -36,7 +36,7 @@ type Product struct {
 }
 
 // Exists says whether the product was created and not deleted since.
-func (p Product) Exists() bool { return p.Version > 0 && !p.Deleted }
+func (p Product) Exists() bool { return p.ID != uuid.Nil && !p.Deleted }
 
 // EvolveProduct folds the next event of a product's stream into its state.
 func EvolveProduct(p Product, e Envelope) Product {

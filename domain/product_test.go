@@ -71,6 +71,12 @@ func TestWithdrawnGrantDoesNotTouchUpdatedAt(t *testing.T) {
 	require.Equal(t, int64(1002), p.Position)
 }
 
+func TestAnotherStreamIsNoProduct(t *testing.T) {
+	r := record{stream: uuid.New()}
+	p := r.fold(Product{}, time.Now(), SlotAcquired{Unit: 1})
+	require.False(t, p.Exists(), "a slot's id was taken for a product's")
+}
+
 func TestStatusOf(t *testing.T) {
 	begin := time.Date(2030, 1, 1, 10, 0, 0, 0, time.UTC)
 	end := begin.Add(time.Hour)

@@ -77,29 +77,44 @@ func ProductOf(p domain.Product, held int, now time.Time) Product {
 
 // Slot is a slot as its owner sees it. Times that do not exist are null.
 type Slot struct {
-	ID                   uuid.UUID  `json:"id"`
-	ProductID            uuid.UUID  `json:"productId"`
-	ProductName          string     `json:"productName"` // the product's name now
-	UserID               uuid.UUID  `json:"userId"`
-	Unit                 int        `json:"unit"`
-	ArrivalSequence      int64      `json:"arrivalSequence"`
-	AcquisitionTimestamp Time       `json:"acquisitionTimestamp"`
-	ExpirationTimestamp  Time       `json:"expirationTimestamp"`
-	Status               string     `json:"status"`
-	RemainingTimeSeconds int64      `json:"remainingTimeSeconds"` // see Remaining
-	CreatedAt            Time       `json:"createdAt"`
-	RegrantOf            *uuid.UUID `json:"regrantOf"`
-	EndedAt              *Time      `json:"endedAt"`
-	ReclaimStatus        *string    `json:"reclaimStatus"`
+	ID                   uuid.UUID             `json:"id"`
+	ProductID            uuid.UUID             `json:"productId"`
+	ProductName          string                `json:"productName"` // the product's name now
+	UserID               uuid.UUID             `json:"userId"`
+	Unit                 int                   `json:"unit"`
+	ArrivalSequence      int64                 `json:"arrivalSequence"`
+	AcquisitionTimestamp Time                  `json:"acquisitionTimestamp"`
+	ExpirationTimestamp  Time                  `json:"expirationTimestamp"`
+	Status               domain.SlotStatus     `json:"status"`
+	RemainingTimeSeconds int64                 `json:"remainingTimeSeconds"` // see Remaining
+	CreatedAt            Time                  `json:"createdAt"`
+	RegrantOf            *uuid.UUID            `json:"regrantOf"`
+	EndedAt              *Time                 `json:"endedAt"`
+	ReclaimStatus        *domain.ReclaimStatus `json:"reclaimStatus"`
 }
 
-// StatusActive is the only status of a slot in which time remains.
-const StatusActive = "ACTIVE"
+// SlotOf shows a slot as of now; productName is the product's name now.
+func SlotOf(s domain.Slot, productName string, now time.Time) Slot {
+	v := Slot{
+		ID: s.ID, ProductID: s.ProductID, ProductName: productName, UserID: s.UserID,
+		Unit: s.Unit, ArrivalSequence: s.ArrivalSequence,
+		AcquisitionTimestamp: Time(s.AcquiredAt), ExpirationTimestamp: Time(s.Deadline),
+		Status: s.Status, RemainingTimeSeconds: Remaining(s.Status, s.Deadline, now),
+		CreatedAt: Time(s.AcquiredAt), RegrantOf: s.RegrantOf,
+	}
+	if !s.EndedAt.IsZero() {
+		v.EndedAt = At(&s.EndedAt)
+	}
+	if s.ReclaimStatus != "" {
+		v.ReclaimStatus = &s.ReclaimStatus
+	}
+	return v
+}
 
 // Remaining is a slot's remainingTimeSeconds: the whole seconds until its
-// deadline, 0 unless it is ACTIVE.
-func Remaining(status string, deadline, now time.Time) int64 {
-	if status != StatusActive {
+// deadline, 0 unless it is active.
+func Remaining(status domain.SlotStatus, deadline, now time.Time) int64 {
+	if status != domain.ActiveSlot {
 		return 0
 	}
 	return int64(max(0, deadline.Sub(now)) / time.Second)
@@ -107,20 +122,20 @@ func Remaining(status string, deadline, now time.Time) int64 {
 
 // Payment is a payment as its buyer sees it, and a row of purchases.
 type Payment struct {
-	ID                    uuid.UUID `json:"id"`
-	PurchaseSlotID        uuid.UUID `json:"purchaseSlotId"`
-	ProductID             uuid.UUID `json:"productId"`
-	UserID                uuid.UUID `json:"userId"`
-	PaymentID             *string   `json:"paymentId"` // the gateway's
-	PaymentStatus         string    `json:"paymentStatus"`
-	Amount                string    `json:"amount"` // with its currency's number of decimal places
-	Currency              string    `json:"currency"`
-	PaymentMethod         string    `json:"paymentMethod"`
-	ConfirmationTimestamp *Time     `json:"confirmationTimestamp"`
-	FailureReason         *string   `json:"failureReason"`
-	RefundStatus          *string   `json:"refundStatus"`
-	CreatedAt             Time      `json:"createdAt"`
-	UpdatedAt             Time      `json:"updatedAt"`
+	ID                    uuid.UUID            `json:"id"`
+	PurchaseSlotID        uuid.UUID            `json:"purchaseSlotId"`
+	ProductID             uuid.UUID            `json:"productId"`
+	UserID                uuid.UUID            `json:"userId"`
+	PaymentID             *string              `json:"paymentId"` // the gateway's
+	PaymentStatus         domain.PaymentStatus `json:"paymentStatus"`
+	Amount                string               `json:"amount"` // with its currency's number of decimal places
+	Currency              string               `json:"currency"`
+	PaymentMethod         domain.PaymentMethod `json:"paymentMethod"`
+	ConfirmationTimestamp *Time                `json:"confirmationTimestamp"`
+	FailureReason         *string              `json:"failureReason"`
+	RefundStatus          *string              `json:"refundStatus"`
+	CreatedAt             Time                 `json:"createdAt"`
+	UpdatedAt             Time                 `json:"updatedAt"`
 }
 
 // AuditEntry is one event of a slot.

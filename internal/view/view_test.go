@@ -30,14 +30,17 @@ func TestShapes(t *testing.T) {
 		`"stock":2,"initialStock":2,"totalStock":3,"saleDate":"2030-01-02T03:00:00.005Z","saleEndDate":null,"paused":false,`+
 		`"status":"ON_SALE","createdAt":"2030-01-02T03:00:00.005Z","updatedAt":"2030-01-02T03:00:00.005Z"}`, string(got))
 
-	s, err := json.Marshal(view.Slot{ID: id, Status: view.StatusActive, EndedAt: view.At(&at)})
+	s, err := json.Marshal(view.SlotOf(domain.Slot{ID: id, Status: domain.ExpiredSlot, EndedAt: at, ReclaimStatus: domain.AutoExpired}, "n", at))
 	require.NoError(t, err)
-	require.Contains(t, string(s), `"regrantOf":null,"endedAt":"2030-01-02T03:00:00.005Z","reclaimStatus":null}`)
+	require.Contains(t, string(s), `"regrantOf":null,"endedAt":"2030-01-02T03:00:00.005Z","reclaimStatus":"AUTO_EXPIRED"}`)
+	s, err = json.Marshal(view.SlotOf(domain.Slot{Status: domain.ActiveSlot}, "n", at))
+	require.NoError(t, err)
+	require.Contains(t, string(s), `"endedAt":null,"reclaimStatus":null}`)
 }
 
 func TestRemaining(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	require.Equal(t, int64(59), view.Remaining("ACTIVE", now.Add(59*time.Second+999*time.Millisecond), now))
-	require.Equal(t, int64(0), view.Remaining("ACTIVE", now.Add(-time.Hour), now))
-	require.Equal(t, int64(0), view.Remaining("COMPLETED", now.Add(time.Hour), now))
+	require.Equal(t, int64(59), view.Remaining(domain.ActiveSlot, now.Add(59*time.Second+999*time.Millisecond), now))
+	require.Equal(t, int64(0), view.Remaining(domain.ActiveSlot, now.Add(-time.Hour), now))
+	require.Equal(t, int64(0), view.Remaining(domain.CompletedSlot, now.Add(time.Hour), now))
 }
