@@ -11,11 +11,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/redis/go-redis/v9"
-
-	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
 const (
@@ -25,52 +20,6 @@ const (
 	// enough to compile the next package.
 	idleFor = 20 * time.Second
 )
-
-// server is what a keeper keeps.
-type server interface {
-	URL() string
-	Kind() string
-	Done() <-chan struct{}
-	Stop(context.Context) error
-}
-
-// service says how a shared server is started and how it is tried.
-type service struct {
-	start func(ctx context.Context, dir string, log *slog.Logger) (server, error)
-	probe func(ctx context.Context, url string) error
-}
-
-var services = map[string]service{
-	"postgres": {start: startPostgres, probe: probePostgres},
-	"redis":    {start: startRedis, probe: probeRedis},
-}
-
-func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
-	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Log: log,
-		Settings: map[string]string{"max_connections": "400"}})
-}
-
-func probePostgres(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	return conn.Close(ctx)
-}
-
-func startRedis(ctx context.Context, dir string, log *slog.Logger) (server, error) {
-	return stack.StartRedis(ctx, stack.RedisOptions{Dir: dir, Real: true, Log: log})
-}
-
-func probeRedis(ctx context.Context, url string) error {
-	opts, err := redis.ParseURL(url)
-	if err != nil {
-		return err
-	}
-	client := redis.NewClient(opts)
-	defer func() { _ = client.Close() }()
-	return client.Ping(ctx).Err()
-}
 
 // init turns a test binary that was started as a keeper into one, before any test.
 func init() {
@@ -106,10 +55,10 @@ func keep(name string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := services[name].start(ctx, dir, log)
 	if err != nil {
-		return errors.Join(err, tell(name, place{Err: err.Error()}))
+		return errors.Join(err, tell(name, place{PID: os.Getpid(), At: time.Now(), Err: err.Error()}))
 	}
 	log.Info("keeping", "kind", s.Kind(), "url", s.URL())
-	if err := tell(name, place{URL: s.URL(), Kind: s.Kind()}); err != nil {
+	if err := tell(name, place{PID: os.Getpid(), At: time.Now(), URL: s.URL(), Kind: s.Kind()}); err != nil {
 		return errors.Join(err, s.Stop(context.Background()))
 	}
 	users := untilUnused(ctx, name, s.Done())
@@ -149,7 +98,6 @@ func untilUnused(ctx context.Context, name string, ended <-chan struct{}) *os.Fi
 
 // tell writes the place whole or not at all.
 func tell(name string, p place) error {
-	p.PID, p.At = os.Getpid(), time.Now()
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err

@@ -1,0 +1,72 @@
+package testkit
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+)
+
+// server is what a keeper keeps.
+type server interface {
+	URL() string
+	Kind() string
+	Done() <-chan struct{}
+	Stop(context.Context) error
+}
+
+// service says how a shared server is started and how it is tried.
+type service struct {
+	start func(ctx context.Context, dir string, log *slog.Logger) (server, error)
+	probe func(ctx context.Context, url string) error
+}
+
+var services = map[string]service{
+	"postgres": {start: startPostgres, probe: probePostgres},
+	"redis":    {start: startRedis, probe: probeRedis},
+	"kafka":    {start: startKafka, probe: probeKafka},
+}
+
+func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
+	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Log: log,
+		Settings: map[string]string{"max_connections": "400"}})
+}
+
+func probePostgres(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+func startRedis(ctx context.Context, dir string, log *slog.Logger) (server, error) {
+	return stack.StartRedis(ctx, stack.RedisOptions{Dir: dir, Real: true, Log: log})
+}
+
+func probeRedis(ctx context.Context, url string) error {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return err
+	}
+	client := redis.NewClient(opts)
+	defer func() { _ = client.Close() }()
+	return client.Ping(ctx).Err()
+}
+
+func startKafka(ctx context.Context, dir string, log *slog.Logger) (server, error) {
+	return stack.StartKafka(ctx, stack.KafkaOptions{Dir: dir, Log: log})
+}
+
+func probeKafka(ctx context.Context, addr string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Ping(ctx)
+}
