@@ -1,0 +1,82 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/amacneil/dbmate/v2/pkg/dbmate"
+	"github.com/amacneil/dbmate/v2/pkg/driver/postgres"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// parse takes every URL that the program's pools take, pool_… included.
+func parse(url string) (*pgx.ConnConfig, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	return config.ConnConfig, nil
+}
+
+func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+	config, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// scheme names our driver to dbmate.
+const scheme = "dopamine"
+
+func init() { dbmate.RegisterDriver(newDriver, scheme) }
+
+// driver is dbmate's own Postgres driver on connections of pgx. dbmate connects
+// by lib/pq, which knows neither several hosts nor `sslmode=prefer` (our
+// default) nor pool_…: it would refuse URLs that serve everything else.
+type driver struct {
+	dbmate.Driver
+	url string
+}
+
+func newDriver(c dbmate.DriverConfig) dbmate.Driver {
+	return driver{Driver: postgres.NewDriver(c), url: c.DatabaseURL.Opaque}
+}
+
+// Open implements dbmate.Driver.
+func (d driver) Open() (*sql.DB, error) {
+	config, err := parse(d.url)
+	if err != nil {
+		return nil, err
+	}
+	// A migration is many statements in one text, which only this protocol takes.
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	return stdlib.OpenDB(*config), nil
+}
+
+// dbmate runs the set's migrations on the database of url.
+func (s set) dbmate(ctx context.Context, databaseURL string) *dbmate.DB {
+	mate := dbmate.New(&url.URL{Scheme: scheme, Opaque: databaseURL})
+	mate.FS = files
+	mate.MigrationsDir = []string{s.name}
+	mate.MigrationsTableName = s.table
+	mate.AutoDumpSchema = false // it would call pg_dump
+	mate.Log = logWriter{ctx: ctx, set: s.name}
+	return mate
+}
+
+// logWriter turns dbmate's lines ("Applying: …") into our log's.
+type logWriter struct {
+	ctx context.Context
+	set string
+}
+
+func (w logWriter) Write(line []byte) (int, error) {
+	slog.InfoContext(w.ctx, strings.TrimSpace(string(line)), "schema", w.set)
+	return len(line), nil
+}

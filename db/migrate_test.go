@@ -1,0 +1,163 @@
+package db_test
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+type side struct {
+	name                 string
+	migrate, down, check func(context.Context, string) error
+	table                string // where dbmate records what it has applied
+}
+
+var sides = []side{
+	{"write", db.MigrateWrite, db.DownWrite, db.CheckWrite, "schema_migrations"},
+	{"read", db.MigrateRead, db.DownRead, db.CheckRead, "read_schema_migrations"},
+}
+
+func eachSide(t *testing.T, run func(t *testing.T, s side, url string)) {
+	for _, s := range sides {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			run(t, s, testkit.Postgres(t))
+		})
+	}
+}
+
+func exec(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(context.Background(), sql)
+	require.NoError(t, err)
+}
+
+// objects are the tables, views and functions of the database's own.
+func objects(t *testing.T, url string) []string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := conn.Query(t.Context(), `
+		select relkind::text || ' ' || relname from pg_class where relnamespace = 'public'::regnamespace
+		union all select 'function ' || proname from pg_proc where pronamespace = 'public'::regnamespace
+		order by 1`)
+	require.NoError(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return names
+}
+
+func TestUpDownUp(t *testing.T) {
+	t.Parallel()
+	eachSide(t, func(t *testing.T, s side, url string) {
+		require.ErrorIs(t, s.check(t.Context(), url), db.ErrSchemaMissing)
+		require.NoError(t, s.migrate(t.Context(), url))
+		require.NoError(t, s.check(t.Context(), url))
+		first := objects(t, url)
+		require.NoError(t, s.migrate(t.Context(), url), "a second time is harmless")
+
+		require.NoError(t, s.down(t.Context(), url))
+		require.Equal(t, []string{"i " + s.table + "_pkey", "r " + s.table}, objects(t, url), "nothing of ours is left")
+		require.ErrorIs(t, s.check(t.Context(), url), db.ErrSchemaMissing)
+
+		require.NoError(t, s.migrate(t.Context(), url))
+		require.NoError(t, s.check(t.Context(), url))
+		require.Equal(t, first, objects(t, url))
+	})
+}
+
+func TestBothInOneDatabaseDoNotMeet(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t)
+	for _, s := range sides {
+		require.NoError(t, s.migrate(t.Context(), url))
+	}
+	require.NoError(t, db.DownRead(t.Context(), url))
+	require.NoError(t, db.CheckWrite(t.Context(), url))
+	require.ErrorIs(t, db.CheckRead(t.Context(), url), db.ErrSchemaMissing)
+}
+
+func TestManyMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	eachSide(t, func(t *testing.T, s side, url string) {
+		var all errgroup.Group
+		for range 5 {
+			all.Go(func() error { return s.migrate(t.Context(), url) })
+		}
+		require.NoError(t, all.Wait())
+		require.NoError(t, s.check(t.Context(), url))
+	})
+}
+
+func TestWrongSchemaIsRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	eachSide(t, func(t *testing.T, s side, url string) {
+		require.NoError(t, s.migrate(t.Context(), url))
+		exec(t, url, "insert into "+s.table+" values ('29991231235959')")
+		for _, err := range []error{s.check(t.Context(), url), s.migrate(t.Context(), url), s.down(t.Context(), url)} {
+			require.ErrorIs(t, err, db.ErrSchemaNewer)
+			require.ErrorContains(t, err, "29991231235959")
+		}
+		exec(t, url, "delete from "+s.table+" where version = '29991231235959'")
+		require.NoError(t, s.check(t.Context(), url))
+
+		exec(t, url, "delete from "+s.table)
+		for _, err := range []error{s.check(t.Context(), url), s.migrate(t.Context(), url)} {
+			require.ErrorIs(t, err, db.ErrSchemaHalfApplied)
+			require.ErrorContains(t, err, "restore")
+		}
+	})
+}
+
+func TestOlderAndHalfAppliedWrite(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t)
+	require.NoError(t, db.MigrateWrite(t.Context(), url))
+	exec(t, url, "delete from schema_migrations where version = (select max(version) from schema_migrations)")
+	err := db.CheckWrite(t.Context(), url)
+	require.ErrorIs(t, err, db.ErrSchemaOlder)
+	require.ErrorContains(t, err, "dopamine migrate")
+}
+
+func TestDatabaseAndSchemaAreMade(t *testing.T) {
+	t.Parallel()
+	own := testkit.Postgres(t)
+	u, err := url.Parse(own)
+	require.NoError(t, err)
+	u.Path += "_made"
+	query := u.Query()
+	query.Set("search_path", "shop")
+	query.Set("pool_max_conns", "3")
+	u.RawQuery = query.Encode()
+	made := u.String()
+	t.Cleanup(func() {
+		exec(t, own, "drop database if exists "+strings.TrimPrefix(u.Path, "/")+" with (force)")
+	})
+
+	require.ErrorIs(t, db.CheckWrite(t.Context(), made), db.ErrSchemaMissing)
+	var all errgroup.Group
+	for _, s := range sides {
+		all.Go(func() error { return s.migrate(context.Background(), made) })
+	}
+	require.NoError(t, all.Wait())
+	for _, s := range sides {
+		require.NoError(t, s.check(t.Context(), made))
+	}
+	u.RawQuery = ""
+	for _, name := range objects(t, u.String()) {
+		require.Fail(t, fmt.Sprintf("%s is in schema public, the search_path said shop", name))
+	}
+}
