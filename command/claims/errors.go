@@ -1,0 +1,55 @@
+package claims
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+var (
+	// ErrGone: there is no such product, or it was deleted.
+	ErrGone = errors.New("claims: the product is gone")
+	// ErrExists: the product is there already.
+	ErrExists = errors.New("claims: the product exists")
+	// ErrFewerUnits: units never go away.
+	ErrFewerUnits = errors.New("claims: a product's units can only become more")
+	// ErrHadSlot: the product has had a slot, so its sale date stands.
+	ErrHadSlot = errors.New("claims: the product has had a slot")
+	// ErrLiveSlots: an ACTIVE slot keeps the product from being deleted.
+	ErrLiveSlots = errors.New("claims: the product has an active slot")
+	// ErrEpoch: the grant was made in another epoch. Feed the gate and ask it again.
+	ErrEpoch = errors.New("claims: the grant is of another epoch")
+	// ErrWithdrawn: the number was withdrawn, for ever. Ask the gate again.
+	ErrWithdrawn = errors.New("claims: the number was withdrawn")
+	// ErrSlotEnded: the number was claimed and its slot has expired since. Ask
+	// the gate again.
+	ErrSlotEnded = errors.New("claims: the grant's slot has ended")
+	// ErrClaimed: the number was claimed, so it cannot be withdrawn.
+	ErrClaimed = errors.New("claims: the number was claimed")
+	// ErrNoUnit: the product has no unit of that number. The gate is wrong:
+	// Rebuild it.
+	ErrNoUnit = errors.New("claims: no such unit")
+	// ErrNotActive: the slot holds no unit, or is COMPLETED.
+	ErrNotActive = errors.New("claims: the slot is not active")
+)
+
+// UnitTakenError: another slot holds the unit. The gate is wrong: Rebuild it and
+// ask again.
+type UnitTakenError struct {
+	Unit   int
+	SlotID uuid.UUID // who holds it
+}
+
+func (e *UnitTakenError) Error() string {
+	return fmt.Sprintf("claims: unit %d is held by slot %s", e.Unit, e.SlotID)
+}
+
+// BuyerHoldsError: the buyer holds a slot of the product already. Where
+// Claim.SlotID is the one that was to be appended, somebody else appended the
+// same grant. Where it is another one, the gate is wrong: answer, and Rebuild it.
+type BuyerHoldsError struct{ Claim Record }
+
+func (e *BuyerHoldsError) Error() string {
+	return fmt.Sprintf("claims: the buyer holds slot %s", e.Claim.SlotID)
+}
