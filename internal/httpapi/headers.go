@@ -1,0 +1,66 @@
+package httpapi
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/problem"
+)
+
+// The names of the headers that both sides speak of.
+const (
+	PositionHeader       = "X-Position"
+	MinPositionHeader    = "X-Min-Position"
+	IdempotencyKeyHeader = "Idempotency-Key"
+	// maxIdempotencyKey is in characters.
+	maxIdempotencyKey = 255
+)
+
+// SetPosition puts the place of an event of the product into X-Position.
+func SetPosition(c echo.Context, product uuid.UUID, place int64) {
+	c.Response().Header().Set(PositionHeader, position.Encode(product, place))
+}
+
+// MinPositions returns the positions of X-Min-Position, none where it is absent.
+func MinPositions(c echo.Context) ([]position.Position, error) {
+	values := c.Request().Header[MinPositionHeader]
+	if len(values) == 0 {
+		return nil, nil
+	}
+	list, err := position.ParseList(strings.Join(values, ","))
+	if err != nil {
+		return nil, problem.Invalid(problem.Field(MinPositionHeader,
+			"must hold 1 to 100 values of X-Position, comma-separated")).Wrap(err)
+	}
+	return list, nil
+}
+
+// IdempotencyKey returns the Idempotency-Key, empty where there is none.
+func IdempotencyKey(c echo.Context) (string, error) {
+	values := c.Request().Header[IdempotencyKeyHeader]
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	if len(values) > 1 || !printable(key) {
+		return "", problem.Invalid(problem.Field(IdempotencyKeyHeader, "must be 1 to 255 printable characters"))
+	}
+	return key, nil
+}
+
+func printable(s string) bool {
+	if n := utf8.RuneCountInString(s); n < 1 || n > maxIdempotencyKey || !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,190 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/problem"
+)
+
+// Access says who may call a route.
+type Access struct {
+	open  bool
+	roles auth.Roles
+}
+
+var (
+	// Open does not look at the Authorization header at all: health checks, and
+	// callers who prove themselves by other means.
+	Open = Access{open: true}
+	// Public needs no token, but refuses one that is not valid.
+	Public = Access{}
+)
+
+// Role needs a token with at least one of the roles.
+func Role(anyOf auth.Roles) Access { return Access{roles: anyOf} }
+
+// Body says what a route takes as its body.
+type Body int
+
+const (
+	// NoBody ignores a body.
+	NoBody Body = iota
+	// JSONBody reads a body of application/json, for DecodeJSON.
+	JSONBody
+	// RawBody reads a body of any media type, for ReadBody.
+	RawBody
+)
+
+// Route is a path with a method and what is done there.
+type Route struct {
+	Method string
+	// Path is in Echo's form, with :name for a parameter.
+	Path   string
+	Access Access
+	Body   Body
+	// Endless marks an answer that goes on until its client leaves: it has no HEAD.
+	Endless bool
+	Handler echo.HandlerFunc
+}
+
+// RouteInfo names a route as OpenAPI does, with {name} for a parameter.
+type RouteInfo struct{ Method, Path string }
+
+// Handle adds routes, before Run. A GET is given its HEAD.
+func (s *Server) Handle(routes ...Route) {
+	for _, r := range routes {
+		rt := &route{Route: r, server: s, observe: s.metrics.route(r.Method, r.Path)}
+		s.echo.Add(r.Method, r.Path, rt.serve)
+		if r.Method == http.MethodGet && !r.Endless {
+			s.echo.Add(http.MethodHead, r.Path, rt.serve)
+		}
+		s.routes = append(s.routes, RouteInfo{r.Method, openAPIPath(r.Path)})
+	}
+}
+
+// Routes returns every route of the server, HEAD and OPTIONS left out, in the order
+// in which they were added.
+func (s *Server) Routes() []RouteInfo { return s.routes }
+
+func openAPIPath(path string) string {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if name, ok := strings.CutPrefix(p, ":"); ok {
+			parts[i] = "{" + name + "}"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+type route struct {
+	Route
+	server  *Server
+	observe *routeMetrics
+}
+
+var (
+	errNoToken   = problem.New(problem.Unauthenticated, "the request has no bearer token")
+	errBadToken  = problem.New(problem.Unauthenticated, "the bearer token is not valid, or no longer")
+	errForbidden = problem.New(problem.Forbidden, "the token's roles do not allow this")
+)
+
+// serve is the handler that the router knows.
+func (rt *route) serve(c echo.Context) error {
+	rc := requestOf(c)
+	s := rt.server
+	if rc.span != nil {
+		rc.span.SetName(rt.Method + " " + rt.Path)
+	}
+	err := rt.run(c, rc)
+	whole := err == nil || s.fail(c, rc, err)
+	status := c.Response().Status
+	took := time.Since(rc.start)
+	rt.observe.status(status, took)
+	if rc.span != nil {
+		rc.span.SetAttributes(attribute.String("http.request.method", c.Request().Method),
+			attribute.String("http.route", rt.Path), attribute.Int("http.response.status_code", status))
+		if status >= http.StatusInternalServerError {
+			rc.span.SetStatus(codes.Error, "")
+		}
+	}
+	if s.log.Enabled(rc, slog.LevelDebug) {
+		s.log.DebugContext(rc, "answered", "method", c.Request().Method, "route", rt.Path, "status", status, "took", took)
+	}
+	if !whole {
+		panic(http.ErrAbortHandler) // so that half an answer does not look whole
+	}
+	return nil
+}
+
+// run goes through what every request is held against, in the order of the
+// package's comment, and calls the handler. A panic becomes an error.
+func (rt *route) run(c echo.Context, rc *request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	for _, v := range c.ParamValues() {
+		if v == "" { // Echo takes /v1/products/ for /v1/products/:id
+			return echo.ErrNotFound
+		}
+	}
+	r := c.Request()
+	if !rt.Access.open {
+		if err := rt.server.authenticate(r, rc); err != nil {
+			return err
+		}
+		if rt.Access.roles != 0 {
+			if !rc.known {
+				return errNoToken
+			}
+			if !rc.identity.Has(rt.Access.roles) {
+				return errForbidden
+			}
+		}
+		if rc.identity.Has(auth.Buyer) {
+			if err := rt.server.limiter.take(rc.identity.Sub); err != nil {
+				return err
+			}
+		}
+	}
+	if err := rt.takeBody(r, rc); err != nil {
+		return err
+	}
+	return rt.Handler(c)
+}
+
+// authenticate takes the one Authorization header, if there is any.
+func (s *Server) authenticate(r *http.Request, rc *request) error {
+	values := r.Header["Authorization"]
+	if len(values) == 0 {
+		return nil
+	}
+	if len(values) > 1 {
+		return errBadToken.Wrap(errors.New("several Authorization headers"))
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return errBadToken.Wrap(errors.New("another scheme than Bearer"))
+	}
+	id, err := s.opts.Verifier.Verify(rc, strings.Trim(token, " "))
+	if err != nil {
+		return errBadToken.Wrap(err)
+	}
+	rc.identity, rc.known = id, true
+	return nil
+}

@@ -1,0 +1,229 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/problem"
+)
+
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	// writeTimeout bounds a whole answer; a Stream renews it with every piece.
+	writeTimeout = 30 * time.Second
+	// idleTimeout is longer than the pause between two requests of one page.
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+	// shutdownGrace leaves the rest of the process two of the ten seconds in which it stops.
+	shutdownGrace = 8 * time.Second
+	// unavailableLogs is how many 503 a second are logged: when something is away
+	// every request says so.
+	unavailableLogs = 10
+)
+
+// Options configure a Server.
+type Options struct {
+	// Addr is the host:port to listen on; port 0 takes a free one.
+	Addr string
+	// Verifier verifies bearer tokens. Required.
+	Verifier *auth.Verifier
+	// BuyerRate is how many requests a second one buyer may send to this server, in
+	// bursts of twice as many. 0: any number.
+	BuyerRate int
+	// CORSOrigins may call from a browser, as scheme://host[:port]; "*" is any. None: no other origin.
+	CORSOrigins []string
+	// Checks are the components of /health/ready.
+	Checks []Check
+	// OpenAPI is served at /openapi.yaml.
+	OpenAPI []byte
+	// Registry takes the server's metrics and is served at /metrics. Required.
+	Registry *prometheus.Registry
+	// Tracer records a span for each request; nil: trace ids only.
+	Tracer trace.Tracer
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+	// Now is the clock of the rate limit; nil: time.Now.
+	Now func() time.Time
+}
+
+// Server is an HTTP server. Make it with New, give it routes with Handle, then Run it.
+type Server struct {
+	opts     Options
+	log      *slog.Logger
+	echo     *echo.Echo
+	routes   []RouteInfo
+	limiter  *limiter
+	cors     *cors
+	metrics  *metrics
+	unrouted *routeMetrics
+	busyLogs *rate.Limiter
+
+	mu       sync.Mutex
+	listener net.Listener
+	ready    chan struct{}
+	stopping chan struct{}
+}
+
+// New makes a server with the routes that every API has: /health/live,
+// /health/ready, /metrics and /openapi.yaml.
+func New(opts Options) *Server {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	s := &Server{
+		opts:     opts,
+		log:      opts.Logger,
+		echo:     echo.New(),
+		limiter:  newLimiter(opts.BuyerRate, opts.Now),
+		cors:     newCORS(opts.CORSOrigins),
+		metrics:  newMetrics(opts.Registry),
+		busyLogs: rate.NewLimiter(unavailableLogs, unavailableLogs),
+		ready:    make(chan struct{}),
+		stopping: make(chan struct{}),
+	}
+	s.unrouted = s.metrics.route("any", "unmatched")
+	s.echo.HTTPErrorHandler = func(err error, c echo.Context) {
+		rc := requestOf(c)
+		s.fail(c, rc, err)
+		s.unrouted.status(c.Response().Status, time.Since(rc.start))
+	}
+	s.handleOps()
+	return s
+}
+
+// Listen binds the address. Run does it where it was not done before; a caller that
+// wants to know the port first calls it itself.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.opts.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
+	}
+	s.listener = l
+	return nil
+}
+
+// Addr is the address that is listened on; nil before Listen or Ready.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Ready is closed when requests are taken.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, then takes no more, tells streams to end, waits up to
+// eight seconds for what it has accepted, and returns. It returns an error where it
+// could not listen or serve. A server runs once.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	hs := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- hs.Serve(s.listener) }()
+	close(s.ready)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
+	case <-ctx.Done():
+	}
+	close(s.stopping)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := hs.Shutdown(grace); err != nil {
+		s.log.Warn("requests were cut off at shutdown", "error", err)
+		_ = hs.Close() // only closes what is left; there is nobody to tell
+	}
+	<-served
+	return nil
+}
+
+// ServeHTTP gives the request its trace and hands it to the router.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rc := &request{server: s, start: time.Now()}
+	ctx, span := s.startTrace(r)
+	rc.Context = ctx
+	rc.trace = trace.SpanContextFromContext(ctx).TraceID().String()
+	rc.traceHeader[0] = rc.trace
+	w.Header()["X-Trace-Id"] = rc.traceHeader[:]
+	if span != nil {
+		rc.span = span
+		defer span.End()
+	}
+	if s.cors != nil && s.cors.handle(w, r) {
+		return
+	}
+	s.echo.ServeHTTP(w, r.WithContext(rc))
+}
+
+// fail answers with the problem in err and logs what a person should see. It
+// reports false where the answer had already begun.
+func (s *Server) fail(c echo.Context, rc *request, err error) bool {
+	p := toProblem(err)
+	r := c.Request()
+	gone := r.Context().Err() != nil && errors.Is(err, context.Canceled)
+	switch {
+	case gone:
+		s.log.DebugContext(rc, "the client went away", "method", r.Method, "route", c.Path(), "error", err)
+	case p.Status() == http.StatusServiceUnavailable:
+		if s.busyLogs.Allow() {
+			s.log.WarnContext(rc, "a request was turned away", "method", r.Method, "route", c.Path(), "error", err)
+		}
+	case p.Status() >= http.StatusInternalServerError:
+		s.log.ErrorContext(rc, "a request failed", "method", r.Method, "route", c.Path(), "error", err)
+	}
+	if c.Response().Committed {
+		return false
+	}
+	if werr := problem.Write(c.Response(), p, r.URL.Path, rc.trace); werr != nil {
+		s.log.DebugContext(rc, "the answer could not be written", "error", werr)
+	}
+	return true
+}
+
+// toProblem knows Echo's own errors besides problems.
+func toProblem(err error) *problem.Error {
+	var he *echo.HTTPError
+	if errors.As(err, &he) {
+		switch he.Code {
+		case http.StatusNotFound:
+			return problem.New(problem.NotFound, "there is nothing at this path")
+		case http.StatusMethodNotAllowed:
+			return problem.New(problem.MethodNotAllowed, "the header Allow names the methods of this path")
+		}
+	}
+	return problem.From(err)
+}

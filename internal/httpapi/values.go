@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// Optional tells an absent field from one that is null. The zero value is absent.
+type Optional[T any] struct {
+	// Set is true where the field was there, Null where it was null; Value is what it
+	// held otherwise.
+	Set, Null bool
+	Value     T
+}
+
+// UnmarshalJSONFrom is called where the field is there.
+func (o *Optional[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	*o = Optional[T]{Set: true}
+	if dec.PeekKind() == 'n' {
+		o.Null = true
+		_, err := dec.ReadToken()
+		return err
+	}
+	return json.UnmarshalDecode(dec, &o.Value)
+}
+
+// Given reports whether there is a value.
+func (o Optional[T]) Given() bool { return o.Set && !o.Null }
+
+const uuidLength = 36
+
+// ParseUUID reads a UUID in its one usual spelling, in either case.
+func ParseUUID(s string) (uuid.UUID, error) {
+	if len(s) != uuidLength { // uuid.Parse knows three more spellings
+		return uuid.Nil, ValueError("must be a UUID")
+	}
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return uuid.Nil, ValueError("must be a UUID")
+	}
+	return id, nil
+}
+
+// UUID is a field of a body that holds a UUID.
+type UUID struct{ uuid.UUID }
+
+// UnmarshalText takes what ParseUUID takes.
+func (u *UUID) UnmarshalText(text []byte) error {
+	id, err := ParseUUID(string(text))
+	u.UUID = id
+	return err
+}
+
+// timeLayout is RFC 3339 in UTC with exactly milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// Time is a time as the APIs write it: RFC 3339 in UTC with milliseconds, any offset
+// and precision on input.
+type Time struct{ time.Time }
+
+// NewTime returns the time for a field that may be null: nil for the zero time.
+func NewTime(t time.Time) *Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &Time{t}
+}
+
+// MarshalJSON cuts what is finer than a millisecond.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.UTC().AppendFormat(make([]byte, 0, len(timeLayout)+2), `"`+timeLayout+`"`), nil
+}
+
+// UnmarshalJSON takes a string that ParseTime takes.
+func (t *Time) UnmarshalJSON(raw []byte) error {
+	var s string
+	if raw[0] == '"' {
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return err
+		}
+	}
+	parsed, err := ParseTime(s)
+	t.Time = parsed
+	return err
+}
+
+// String returns the time as the APIs write it.
+func (t Time) String() string { return t.UTC().Format(timeLayout) }
+
+// FormatTime writes a time as the APIs do.
+func FormatTime(t time.Time) string { return Time{t}.String() }
+
+// ParseTime reads RFC 3339 with any offset and precision and returns it in UTC. Letters
+// may be in lower case, as the RFC allows. Years that leave four digits in UTC are refused.
+func ParseTime(s string) (time.Time, error) {
+	var t time.Time
+	// UnmarshalText keeps to the RFC where time.Parse does not, as with a comma or a
+	// one-digit hour.
+	if err := t.UnmarshalText([]byte(strings.ToUpper(s))); err != nil {
+		return time.Time{}, ValueError("must be an RFC 3339 time such as 2026-11-24T10:00:00Z")
+	}
+	t = t.UTC()
+	if t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}, ValueError("must lie in the years 0000 to 9999")
+	}
+	return t, nil
+}
