@@ -1,0 +1,246 @@
+package avsc
+
+import (
+	"encoding/json"
+	"math"
+	"time"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+// eventForm is how events of one type are written and read.
+type eventForm struct {
+	slot     bool // of a slot's stream; else of a product's
+	write    func(f *fields, e domain.Envelope)
+	read     func(f *fields) domain.Event
+	fromJSON func(payload []byte) (domain.Event, error)
+}
+
+// form is the eventForm of the event type E. The fields that all records have,
+// or all records of a slot, are not its business.
+func form[E domain.Event](slot bool, write func(*fields, E, domain.Envelope), read func(*fields) E) eventForm {
+	return eventForm{
+		slot:  slot,
+		write: func(f *fields, e domain.Envelope) { write(f, e.Event.(E), e) },
+		read:  func(f *fields) domain.Event { return read(f) },
+		fromJSON: func(payload []byte) (domain.Event, error) {
+			var e E
+			err := json.Unmarshal(payload, &e)
+			return e, err
+		},
+	}
+}
+
+// bare is the eventForm of an event that says nothing but that it happened.
+func bare[E domain.Event]() eventForm {
+	return form(false, func(*fields, E, domain.Envelope) {}, func(*fields) (e E) { return e })
+}
+
+// forms are the event types that this program knows.
+var forms = map[string]eventForm{
+	"ProductCreated": form(false,
+		func(f *fields, e domain.ProductCreated, _ domain.Envelope) {
+			f.setText("name", e.Name)
+			f.setText("description", e.Description)
+			f.setMoney("price", "currency", e.Price)
+			f.setInt("stock", e.Stock)
+			f.setTime("saleDate", e.SaleDate)
+			f.setOptionalTime("saleEndDate", e.SaleEndDate)
+		},
+		func(f *fields) domain.ProductCreated {
+			return domain.ProductCreated{
+				Name:        f.text("name"),
+				Description: f.text("description"),
+				Price:       f.money("price", "currency"),
+				Stock:       f.int("stock"),
+				SaleDate:    f.time("saleDate"),
+				SaleEndDate: f.optionalTime("saleEndDate"),
+			}
+		}),
+	"ProductDetailsChanged": form(false,
+		func(f *fields, e domain.ProductDetailsChanged, _ domain.Envelope) {
+			f.setText("name", e.Name)
+			f.setText("description", e.Description)
+		},
+		func(f *fields) domain.ProductDetailsChanged {
+			return domain.ProductDetailsChanged{Name: f.text("name"), Description: f.text("description")}
+		}),
+	"ProductStockIncreased": form(false,
+		func(f *fields, e domain.ProductStockIncreased, _ domain.Envelope) {
+			f.setInt("increase", e.Increase)
+			f.setInt("totalStock", e.TotalStock)
+		},
+		func(f *fields) domain.ProductStockIncreased {
+			return domain.ProductStockIncreased{Increase: f.int("increase"), TotalStock: f.int("totalStock")}
+		}),
+	"ProductSaleRescheduled": form(false,
+		func(f *fields, e domain.ProductSaleRescheduled, _ domain.Envelope) {
+			f.setTime("saleDate", e.SaleDate)
+			f.setOptionalTime("saleEndDate", e.SaleEndDate)
+		},
+		func(f *fields) domain.ProductSaleRescheduled {
+			return domain.ProductSaleRescheduled{SaleDate: f.time("saleDate"), SaleEndDate: f.optionalTime("saleEndDate")}
+		}),
+	"ProductSalePaused":  bare[domain.ProductSalePaused](),
+	"ProductSaleResumed": bare[domain.ProductSaleResumed](),
+	"ProductDeleted":     bare[domain.ProductDeleted](),
+	"GrantWithdrawn": form(false,
+		func(f *fields, e domain.GrantWithdrawn, _ domain.Envelope) {
+			f.setID("slotId", e.SlotID)
+			f.setLong("arrivalSequence", e.ArrivalSequence)
+			f.setInt("unit", e.Unit)
+		},
+		func(f *fields) domain.GrantWithdrawn {
+			return domain.GrantWithdrawn{SlotID: f.id("slotId"), ArrivalSequence: f.long("arrivalSequence"), Unit: f.int("unit")}
+		}),
+
+	"SlotAcquired": form(true,
+		func(f *fields, e domain.SlotAcquired, env domain.Envelope) {
+			const longest = math.MaxInt64 / int64(time.Millisecond) // of a time.Duration, ms
+			if e.TTLMillis < 0 || e.TTLMillis > longest {
+				f.fail("expirationTimestamp", "a life of %d ms is out of range", e.TTLMillis)
+			}
+			f.setID("userId", e.UserID)
+			f.setTime("acquisitionTimestamp", env.RecordedAt)
+			f.setTime("expirationTimestamp", env.RecordedAt.Add(e.TTL()))
+			f.setInt("unit", e.Unit)
+			f.setLong("arrivalSequence", e.ArrivalSequence)
+			f.setLong("warningMillis", e.WarningMillis)
+			f.setBytes("keyHash", e.KeyHash)
+			f.setOptionalID("regrantOf", e.RegrantOf)
+		},
+		func(f *fields) domain.SlotAcquired {
+			return domain.SlotAcquired{
+				UserID:          f.id("userId"),
+				Unit:            f.int("unit"),
+				ArrivalSequence: f.long("arrivalSequence"),
+				TTLMillis:       f.time("expirationTimestamp").UnixMilli() - f.time("acquisitionTimestamp").UnixMilli(),
+				WarningMillis:   f.long("warningMillis"),
+				KeyHash:         f.bytes("keyHash"),
+				RegrantOf:       f.optionalID("regrantOf"),
+			}
+		}),
+	"SlotExpiringSoon": form(true,
+		func(f *fields, e domain.SlotExpiringSoon, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setTime("expirationTimestamp", e.Deadline)
+		},
+		func(f *fields) domain.SlotExpiringSoon {
+			return domain.SlotExpiringSoon{UserID: f.id("userId"), Deadline: f.time("expirationTimestamp")}
+		}),
+	"SlotExpired": form(true,
+		func(f *fields, e domain.SlotExpired, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setTime("expirationTimestamp", e.Deadline)
+			f.setText("reclaimStatus", string(e.ReclaimStatus))
+			f.setInt("unit", e.Unit)
+			f.setLong("arrivalSequence", e.ArrivalSequence)
+		},
+		func(f *fields) domain.SlotExpired {
+			return domain.SlotExpired{
+				UserID:          f.id("userId"),
+				Unit:            f.int("unit"),
+				ArrivalSequence: f.long("arrivalSequence"),
+				Deadline:        f.time("expirationTimestamp"),
+				ReclaimStatus:   domain.ReclaimStatus(f.text("reclaimStatus")),
+			}
+		}),
+
+	"PaymentInitiated": form(true,
+		func(f *fields, e domain.PaymentInitiated, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setMoney("amount", "currency", e.Price)
+			f.setText("paymentMethod", string(e.Method))
+		},
+		func(f *fields) domain.PaymentInitiated {
+			return domain.PaymentInitiated{
+				UserID:    f.id("userId"),
+				PaymentID: f.id("purchaseId"),
+				Price:     f.money("amount", "currency"),
+				Method:    domain.PaymentMethod(f.text("paymentMethod")),
+			}
+		}),
+	"PaymentFailed": form(true,
+		func(f *fields, e domain.PaymentFailed, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("paymentStatus", string(domain.FailedPayment))
+			f.setText("failureReason", e.Reason)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.PaymentFailed {
+			return domain.PaymentFailed{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				Reason:           f.text("failureReason"),
+			}
+		}),
+	"PaymentCompleted": form(true,
+		func(f *fields, e domain.PaymentCompleted, env domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("paymentStatus", string(domain.SuccessfulPayment))
+			f.setMoney("amount", "currency", e.Price)
+			f.setTime("confirmationTimestamp", env.RecordedAt)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+			f.setText("paymentMethod", string(e.Method))
+		},
+		func(f *fields) domain.PaymentCompleted {
+			return domain.PaymentCompleted{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				Price:            f.money("amount", "currency"),
+				Method:           domain.PaymentMethod(f.text("paymentMethod")),
+			}
+		}),
+	"PaymentRegranted": form(true,
+		func(f *fields, e domain.PaymentRegranted, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setID("newSlotId", e.NewSlotID)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.PaymentRegranted {
+			return domain.PaymentRegranted{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				NewSlotID:        f.id("newSlotId"),
+			}
+		}),
+	"RefundDue": form(true,
+		func(f *fields, e domain.RefundDue, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setMoney("amount", "currency", e.Amount)
+			f.setText("reason", e.Reason)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.RefundDue {
+			return domain.RefundDue{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				Amount:           f.money("amount", "currency"),
+				Reason:           f.text("reason"),
+			}
+		}),
+	"RefundCompleted": form(true,
+		func(f *fields, e domain.RefundCompleted, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setMoney("amount", "currency", e.Amount)
+			f.setText("refundId", e.RefundID)
+		},
+		func(f *fields) domain.RefundCompleted {
+			return domain.RefundCompleted{
+				UserID:    f.id("userId"),
+				PaymentID: f.id("purchaseId"),
+				RefundID:  f.text("refundId"),
+				Amount:    f.money("amount", "currency"),
+			}
+		}),
+}

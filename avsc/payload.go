@@ -1,0 +1,111 @@
+package avsc
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+)
+
+// versionOf names a payload's form.
+type versionOf struct {
+	eventType string
+	version   int
+}
+
+// payloads are the forms that stored payloads have, or once had.
+type payloads struct {
+	// upcasts turn a payload of one version into the next version's. The
+	// newest version of an event type is the one that nothing here turns
+	// further; the first is 1.
+	upcasts map[versionOf]func(payload []byte) ([]byte, error)
+}
+
+// stored are the payloads of this program. None has a second version yet.
+var stored = payloads{}
+
+func (p payloads) newest(eventType string) int {
+	version := 1
+	for p.upcasts[versionOf{eventType, version}] != nil {
+		version++
+	}
+	return version
+}
+
+// trialBuffers hold what is encoded on trial and thrown away.
+var trialBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// trialTime stands for the moment of recording, which is not known when an
+// event is encoded for the store.
+var trialTime = time.UnixMilli(0)
+
+// Encode makes the payload of e for the event store, and the type and schema
+// version that belong to it. It also encodes e as Avro on trial, so that the
+// relay will be able to. The error is an *UnknownEventError or a *ValueError.
+func Encode(e domain.Event) (eventType string, schemaVersion int, payload []byte, err error) {
+	trial := trialBuffers.Get().(*[]byte)
+	defer trialBuffers.Put(trial)
+	value, err := Marshal((*trial)[:0], domain.Envelope{RecordedAt: trialTime, Event: e})
+	if err != nil {
+		return "", 0, nil, err
+	}
+	*trial = value
+
+	eventType = e.EventType()
+	payload, err = json.Marshal(e)
+	if err != nil {
+		return "", 0, nil, fmt.Errorf("encode the payload of %s: %w", eventType, err)
+	}
+	return eventType, stored.newest(eventType), payload, nil
+}
+
+// Decode makes the envelope of a stored event, whatever version its payload
+// has. The error is an *UnknownEventError or an *UnknownVersionError where a
+// newer program wrote it, or says what is wrong with the payload.
+func Decode(r eventstore.Recorded) (domain.Envelope, error) { return stored.decode(r) }
+
+func (p payloads) decode(r eventstore.Recorded) (domain.Envelope, error) {
+	form, ok := forms[r.Type]
+	if !ok {
+		return domain.Envelope{}, &UnknownEventError{r.Type}
+	}
+	payload, err := p.upcast(r)
+	if err != nil {
+		return domain.Envelope{}, err
+	}
+	event, err := form.fromJSON(payload)
+	if err != nil {
+		return domain.Envelope{}, fmt.Errorf("decode the payload of %s at position %d: %w", r.Type, r.Position, err)
+	}
+	return domain.Envelope{
+		Position:      r.Position,
+		EventID:       r.ID,
+		StreamID:      r.Stream,
+		StreamVersion: r.Version,
+		ProductID:     r.Key,
+		RecordedAt:    r.RecordedAt.UTC(),
+		Traceparent:   r.Meta.Traceparent,
+		CorrelationID: r.Meta.CorrelationID,
+		CausationID:   r.Meta.CausationID,
+		Actor:         r.Meta.Actor,
+		Event:         event,
+	}, nil
+}
+
+func (p payloads) upcast(r eventstore.Recorded) ([]byte, error) {
+	newest := p.newest(r.Type)
+	if r.SchemaVersion < 1 || r.SchemaVersion > newest {
+		return nil, &UnknownVersionError{r.Type, r.SchemaVersion, newest}
+	}
+	payload := r.Payload
+	for v := r.SchemaVersion; v < newest; v++ {
+		var err error
+		if payload, err = p.upcasts[versionOf{r.Type, v}](payload); err != nil {
+			return nil, fmt.Errorf("upcast %s at position %d from schema version %d: %w", r.Type, r.Position, v, err)
+		}
+	}
+	return payload, nil
+}
