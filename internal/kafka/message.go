@@ -1,0 +1,71 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+)
+
+const (
+	// HeaderEventID is the header that is a message's UUID.
+	HeaderEventID = "event-id"
+	// HeaderPreviousPosition is the position of the event before this one in
+	// its partition, in the store's order; 0 for the first.
+	HeaderPreviousPosition = "previous-position"
+)
+
+// NewMessage makes the Watermill message of one event. key decides its
+// partition; headers, HeaderEventID among them, become the record's headers
+// and belong to the message from then on.
+func NewMessage(key uuid.UUID, headers map[string]string, value []byte) *message.Message {
+	m := message.NewMessage(headers[HeaderEventID], value)
+	m.Metadata = headers
+	m.Metadata[metadataKey] = key.String()
+	return m
+}
+
+// Key is the record's key as text.
+func Key(m *message.Message) string { return m.Metadata[metadataKey] }
+
+// Headers are the record's headers as text, without the key.
+func Headers(m *message.Message) map[string]string {
+	out := make(map[string]string, len(m.Metadata))
+	for k, v := range m.Metadata {
+		if k != metadataKey {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// Delivery says where a message came from.
+type Delivery struct {
+	Session   *Session
+	Partition int32
+	Offset    int64
+}
+
+// DeliveryOf says where a message of a Subscriber came from.
+func DeliveryOf(m *message.Message) Delivery {
+	d, _ := m.Context().Value(deliveryKey{}).(*deliveryContext)
+	if d == nil {
+		return Delivery{}
+	}
+	return d.delivery
+}
+
+type deliveryKey struct{}
+
+// deliveryContext is the session's context and the delivery in one allocation.
+type deliveryContext struct {
+	context.Context
+	delivery Delivery
+}
+
+func (c *deliveryContext) Value(key any) any {
+	if key == (deliveryKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}

@@ -1,0 +1,140 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// ErrNoTopic says that the topic does not exist (yet).
+var ErrNoTopic = errors.New("the topic does not exist")
+
+// TopicSettings are what a missing topic is created with.
+type TopicSettings struct {
+	Partitions int32         // default DefaultPartitions
+	Retention  time.Duration // default 0: for ever
+}
+
+// TopicInfo is what is there.
+type TopicInfo struct {
+	ClusterID  string
+	TopicID    string // another one is another topic, whatever its name
+	Partitions int32
+	Retention  time.Duration // 0: for ever
+}
+
+// EnsureTopic creates the topic where it is missing and says what is there. A
+// topic that exists is left as it is.
+func EnsureTopic(ctx context.Context, brokers []string, topic string, s TopicSettings) (TopicInfo, error) {
+	if s.Partitions == 0 {
+		s.Partitions = DefaultPartitions
+	}
+	return withAdmin(ctx, brokers, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
+		info, err := describe(client, admin, topic)
+		if !errors.Is(err, ErrNoTopic) {
+			return info, err
+		}
+		retention, bytes, policy := "-1", "-1", "delete"
+		if s.Retention > 0 {
+			retention = strconv.FormatInt(s.Retention.Milliseconds(), 10)
+		}
+		err = admin.CreateTopic(topic, &sarama.TopicDetail{
+			NumPartitions:     s.Partitions,
+			ReplicationFactor: -1, // the cluster's own default
+			ConfigEntries:     map[string]*string{"retention.ms": &retention, "retention.bytes": &bytes, "cleanup.policy": &policy},
+		}, false)
+		if err != nil && !errors.Is(err, sarama.ErrTopicAlreadyExists) {
+			return TopicInfo{}, fmt.Errorf("create topic %s with %d partitions: %w", topic, s.Partitions, err)
+		}
+		// A topic that has just been made is not known to every broker at once.
+		for {
+			info, err = describe(client, admin, topic)
+			if err == nil || !errors.Is(err, ErrNoTopic) || ctx.Err() != nil {
+				return info, err
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+}
+
+// DescribeTopic says what is there; ErrNoTopic where there is none.
+func DescribeTopic(ctx context.Context, brokers []string, topic string) (TopicInfo, error) {
+	return withAdmin(ctx, brokers, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
+		return describe(client, admin, topic)
+	})
+}
+
+// withAdmin runs f beside ctx, since sarama knows no contexts: what f does
+// after ctx has ended is dropped.
+func withAdmin(ctx context.Context, brokers []string, f func(sarama.Client, sarama.ClusterAdmin) (TopicInfo, error)) (TopicInfo, error) {
+	type answer struct {
+		info TopicInfo
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		c := baseConfig()
+		c.Metadata.Full = false
+		client, err := sarama.NewClient(brokers, c)
+		if err != nil {
+			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", brokers, err)}
+			return
+		}
+		admin, err := sarama.NewClusterAdminFromClient(client)
+		if err != nil {
+			_ = client.Close()
+			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", brokers, err)}
+			return
+		}
+		info, err := f(client, admin)
+		_ = admin.Close() // closes the client too
+		got <- answer{info, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return TopicInfo{}, fmt.Errorf("ask Kafka at %v: %w", brokers, ctx.Err())
+	case a := <-got:
+		return a.info, a.err
+	}
+}
+
+func describe(client sarama.Client, admin sarama.ClusterAdmin, topic string) (TopicInfo, error) {
+	broker, err := client.Controller()
+	if err != nil {
+		return TopicInfo{}, fmt.Errorf("find Kafka's controller: %w", err)
+	}
+	req := sarama.NewMetadataRequest(client.Config().Version, []string{topic})
+	req.AllowAutoTopicCreation = false
+	meta, err := broker.GetMetadata(req)
+	if err != nil {
+		return TopicInfo{}, fmt.Errorf("describe topic %s: %w", topic, err)
+	}
+	if len(meta.Topics) != 1 || errors.Is(meta.Topics[0].Err, sarama.ErrUnknownTopicOrPartition) {
+		return TopicInfo{}, fmt.Errorf("%s: %w", topic, ErrNoTopic)
+	}
+	t := meta.Topics[0]
+	if t.Err != sarama.ErrNoError && t.Err != sarama.ErrLeaderNotAvailable {
+		return TopicInfo{}, fmt.Errorf("describe topic %s: %w", topic, t.Err)
+	}
+	info := TopicInfo{TopicID: t.Uuid.String(), Partitions: int32(len(t.Partitions))}
+	if meta.ClusterID != nil {
+		info.ClusterID = *meta.ClusterID
+	}
+	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{"retention.ms"}})
+	if err != nil {
+		return TopicInfo{}, fmt.Errorf("read the settings of topic %s: %w", topic, err)
+	}
+	for _, e := range entries {
+		if ms, err := strconv.ParseInt(e.Value, 10, 64); e.Name == "retention.ms" && err == nil && ms > 0 {
+			info.Retention = time.Duration(ms) * time.Millisecond
+		}
+	}
+	return info, nil
+}
