@@ -154,7 +154,11 @@ func routes() []httpapi.Route {
 // TestPrecedence sends requests with several things wrong: each line has one fault
 // fewer than the one before.
 func TestPrecedence(t *testing.T) {
-	a := start(t, func(o *httpapi.Options) { o.BuyerRate = 1 }, routes()...)
+	a := start(t, func(o *httpapi.Options) {
+		o.BuyerRate = 1
+		now := time.Now()
+		o.Now = func() time.Time { return now }
+	}, routes()...)
 	big := strings.Repeat("x", httpapi.MaxBody+1)
 	throttled := a.token(auth.Buyer)
 	require.Equal(t, 204, a.send("GET", "/any", nil, "Authorization", throttled).StatusCode)

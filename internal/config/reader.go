@@ -1,0 +1,163 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+)
+
+// Reader reads the settings of a command and collects what is wrong. Each method
+// returns a harmless value for what is wrong; ask Err before using any.
+type Reader struct {
+	cmd      *cli.Command
+	problems []string
+	seen     map[string]bool
+}
+
+// From reads the settings that the command was given flags for.
+func From(cmd *cli.Command) *Reader { return &Reader{cmd: cmd, seen: map[string]bool{}} }
+
+// Err is a *UsageError with everything that is wrong or missing, nil for nothing.
+func (r *Reader) Err() error {
+	if len(r.problems) == 0 {
+		return nil
+	}
+	return &UsageError{r.problems}
+}
+
+// Refuse notes a problem that the caller has found with the setting.
+func (r *Reader) Refuse(s *Setting, what string) {
+	text := "--" + s.Name + " (" + s.Variable() + ") " + what
+	if s.Right != "" {
+		text += "; give " + s.Right
+	}
+	if !r.seen[text] {
+		r.seen[text] = true
+		r.problems = append(r.problems, text)
+	}
+}
+
+// Require notes each of the settings that is not given.
+func (r *Reader) Require(settings ...*Setting) {
+	for _, s := range settings {
+		if r.String(s) == "" {
+			r.Refuse(s, "is missing")
+		}
+	}
+}
+
+// String is the setting's text, the default where none is given.
+func (r *Reader) String(s *Setting) string {
+	if value := strings.TrimSpace(r.cmd.String(s.Name)); value != "" {
+		return value
+	}
+	return s.Default
+}
+
+// List is the parts of a comma-separated setting, none for an empty one.
+func (r *Reader) List(s *Setting) []string {
+	var parts []string
+	for part := range strings.SplitSeq(r.String(s), ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// Int is a whole number from low to high.
+func (r *Reader) Int(s *Setting, low, high int) int {
+	text := r.String(s)
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high {
+		r.Refuse(s, fmt.Sprintf("is %q", text))
+		return low
+	}
+	return n
+}
+
+// Duration is a duration of at least low.
+func (r *Reader) Duration(s *Setting, low time.Duration) time.Duration {
+	text := r.String(s)
+	d, err := time.ParseDuration(text)
+	if err != nil || d < low {
+		r.Refuse(s, fmt.Sprintf("is %q", text))
+		return low
+	}
+	return d
+}
+
+// Addr is a host:port to listen on.
+func (r *Reader) Addr(s *Setting) string {
+	text := r.String(s)
+	if !hostPort(text, 0) {
+		r.Refuse(s, fmt.Sprintf("is %q", text))
+	}
+	return text
+}
+
+// hostPort reports whether the text is host:port with a port from lowest on.
+func hostPort(text string, lowest int) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(port)
+	return err == nil && n >= lowest && n <= 65535
+}
+
+// URL is a URL of one of the schemes with a host; empty where none is given.
+func (r *Reader) URL(s *Setting, schemes ...string) string {
+	text := r.String(s)
+	if text != "" && !validURL(text, schemes) {
+		r.Refuse(s, "is no such URL")
+	}
+	return text
+}
+
+// URLs is a comma-separated list of what URL takes.
+func (r *Reader) URLs(s *Setting, schemes ...string) []string {
+	list := r.List(s)
+	for _, text := range list {
+		if !validURL(text, schemes) {
+			// The text may hold a password, so it is not repeated.
+			r.Refuse(s, "holds something that is no such URL")
+		}
+	}
+	return list
+}
+
+func validURL(text string, schemes []string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	for _, scheme := range schemes {
+		if u.Scheme == scheme {
+			// postgres and redis may name a socket instead of a host
+			return u.Host != "" || u.Scheme == "unix" || u.Query().Get("host") != ""
+		}
+	}
+	return false
+}
+
+// Logging is the format, empty for the one that fits the output, and the level.
+func (r *Reader) Logging() (telemetry.LogFormat, slog.Level) {
+	format := telemetry.LogFormat(r.String(LogFormat))
+	if format != "" && format != telemetry.JSON && format != telemetry.Text {
+		r.Refuse(LogFormat, fmt.Sprintf("is %q", format))
+	}
+	level, err := telemetry.ParseLevel(r.String(LogLevel))
+	if err != nil {
+		r.Refuse(LogLevel, fmt.Sprintf("is %q", r.String(LogLevel)))
+	}
+	return format, level
+}

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+)
+
+// Setting is one flag with its variable.
+type Setting struct {
+	// Name is the flag's, without dashes in front.
+	Name string
+	// Default is what holds where nothing is given; empty: nothing.
+	Default string
+	// Usage is the line in --help.
+	Usage string
+	// Right says what a right value looks like; it ends the message about a wrong one.
+	Right string
+}
+
+// The settings of SPEC section 8.
+var (
+	DatabaseURL = &Setting{Name: "database-url",
+		Usage: "Postgres with the event store",
+		Right: "a URL such as postgres://user:password@localhost:5432/dopamine"}
+	ReadDatabaseURL = &Setting{Name: "read-database-url",
+		Usage: "Postgres with the read models (default: the same as --database-url)",
+		Right: "a URL such as postgres://user:password@localhost:5432/dopamine_read"}
+	RedisURL = &Setting{Name: "redis-url",
+		Usage: "Redis with the gates; several, comma-separated: a cluster, or with ?master_name= its Sentinels",
+		Right: "a URL such as redis://localhost:6379/0"}
+	KafkaBrokers = &Setting{Name: "kafka-brokers",
+		Usage: "Kafka's brokers, comma-separated",
+		Right: "host:port, as in localhost:9092, several comma-separated"}
+	SchemaRegistryURL = &Setting{Name: "schema-registry-url",
+		Usage: "schema registry (default: none, Avro single-object encoding)",
+		Right: "a URL such as http://localhost:8081"}
+	CommandAddr = &Setting{Name: "command-addr", Default: "127.0.0.1:8080",
+		Usage: "address that the command API listens on",
+		Right: "host:port, as in 127.0.0.1:8080"}
+	QueryAddr = &Setting{Name: "query-addr", Default: "127.0.0.1:8081",
+		Usage: "address that the query API listens on",
+		Right: "host:port, as in 127.0.0.1:8081"}
+	CommandURL = &Setting{Name: "command-url",
+		Usage: "command APIs to call, comma-separated (default: the one at --command-addr)",
+		Right: "a URL such as http://127.0.0.1:8080, several comma-separated"}
+	QueryURL = &Setting{Name: "query-url",
+		Usage: "query API to call (default: the one at --query-addr)",
+		Right: "a URL such as http://127.0.0.1:8081"}
+	JWTKey = &Setting{Name: "jwt-key",
+		Usage: "file with the key that verifies tokens: a public key in PEM, else an HS256 secret",
+		Right: "the name of a file with a public key in PEM (RSA, P-256 or Ed25519) or an HS256 secret of 32 or more raw bytes"}
+	JWKSURL = &Setting{Name: "jwks-url",
+		Usage: "JSON Web Key Set that verifies tokens, in place of --jwt-key",
+		Right: "a URL such as https://login.example.com/.well-known/jwks.json"}
+	JWTIssuer = &Setting{Name: "jwt-issuer",
+		Usage: "what a token's iss must be (default: anything)"}
+	JWTAudience = &Setting{Name: "jwt-audience",
+		Usage: "what a token's aud must hold (default: anything)"}
+	TokenKey = &Setting{Name: "token-key",
+		Usage: "file with the private key in PEM that signs tokens, where --jwt-key holds a public one",
+		Right: "the name of a file with a private key in PEM (RSA, P-256 or Ed25519)"}
+	SlotTTL = &Setting{Name: "slot-ttl", Default: "30m",
+		Usage: "how long a slot may be paid for",
+		Right: "a duration of at least 1s, as in 30m"}
+	SlotWarning = &Setting{Name: "slot-warning", Default: "5m",
+		Usage: "how long before its end a slot's owner is warned",
+		Right: "a duration of at least 1s, as in 5m"}
+	BuyerRate = &Setting{Name: "buyer-rate", Default: "50",
+		Usage: "requests a second that one buyer may send to one node, in bursts of twice as many (0: any number)",
+		Right: "a whole number from 0 to 1000000"}
+	CORSOrigins = &Setting{Name: "cors-origins",
+		Usage: "origins whose pages may call the APIs, comma-separated",
+		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated, or * for any"}
+	Data = &Setting{Name: "data", Default: "./.dopamine",
+		Usage: "data folder of dev, from whose dopamine.env settings are taken that are not given",
+		Right: "the data folder of a running or earlier dev"}
+	LogFormat = &Setting{Name: "log-format",
+		Usage: "json or text (default: text at a terminal, else json)",
+		Right: "json or text"}
+	LogLevel = &Setting{Name: "log-level", Default: "info",
+		Usage: "debug, info, warn or error",
+		Right: "debug, info, warn or error"}
+	OTLPEndpoint = &Setting{Name: "otlp-endpoint",
+		Usage: "OpenTelemetry collector that takes OTLP over HTTP (default: none)",
+		Right: "a URL such as http://localhost:4318"}
+	KafkaPartitions = &Setting{Name: "kafka-partitions", Default: "12",
+		Usage: "partitions of the topic where the relay creates it",
+		Right: "a whole number from 1 to 10000"}
+	KafkaRetention = &Setting{Name: "kafka-retention", Default: "forever",
+		Usage: "how long Kafka keeps the topic where the relay creates it",
+		Right: "a duration of at least 1s, as in 8760h, or forever"}
+	RedisPool = &Setting{Name: "redis-pool", Default: "10",
+		Usage: "connections to Redis that are kept open",
+		Right: "a whole number from 1 to 10000, at most that of --redis-pool-max"}
+	RedisPoolMax = &Setting{Name: "redis-pool-max", Default: "20",
+		Usage: "connections to Redis at most",
+		Right: "a whole number from 1 to 10000"}
+	DatabasePool = &Setting{Name: "database-pool", Default: "10",
+		Usage: "connections to each Postgres that are kept open",
+		Right: "a whole number from 1 to 10000, at most that of --database-pool-max"}
+	DatabasePoolMax = &Setting{Name: "database-pool-max", Default: "20",
+		Usage: "connections to each Postgres at most",
+		Right: "a whole number from 1 to 10000"}
+	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
+		Usage: "appends that may wait for the event store before requests are turned away",
+		Right: "a whole number from 1 to 1000000"}
+)
+
+// variablePrefix is in front of every variable.
+const variablePrefix = "DOPAMINE_"
+
+// Variable is the environment variable of the setting.
+func (s *Setting) Variable() string {
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
+}
+
+// Flags makes the flags of a command that uses these settings.
+func Flags(settings ...*Setting) []cli.Flag {
+	flags := make([]cli.Flag, len(settings))
+	for i, s := range settings {
+		flags[i] = &cli.StringFlag{
+			Name:    s.Name,
+			Usage:   s.Usage,
+			Value:   s.Default,
+			Sources: cli.NewValueSourceChain(variable(s.Variable())),
+		}
+	}
+	return flags
+}
+
+// variable is an environment variable that counts as absent where it is empty.
+type variable string
+
+func (v variable) Lookup() (string, bool) {
+	value := os.Getenv(string(v))
+	return value, value != ""
+}
+
+func (v variable) String() string   { return "environment variable " + string(v) }
+func (v variable) GoString() string { return string(v) }
+
+// IsFromEnv and Key make --help name the variable.
+func (v variable) IsFromEnv() bool { return true }
+
+// Key is the variable's name.
+func (v variable) Key() string { return string(v) }

@@ -1,0 +1,160 @@
+package config
+
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+)
+
+const (
+	maxPool  = 10_000
+	maxQueue = 1_000_000
+	maxRate  = 1_000_000
+	// maxPartitions is more than any cluster likes.
+	maxPartitions = 10_000
+)
+
+// DatabaseURL is the write side's Postgres; empty where none is given.
+func (r *Reader) DatabaseURL() string { return r.postgres(DatabaseURL) }
+
+// ReadDatabaseURL is the read side's Postgres, the write side's where none is given.
+func (r *Reader) ReadDatabaseURL() string {
+	if u := r.postgres(ReadDatabaseURL); u != "" {
+		return u
+	}
+	return r.postgres(DatabaseURL)
+}
+
+func (r *Reader) postgres(s *Setting) string { return r.URL(s, "postgres", "postgresql") }
+
+// RedisURLs is the nodes of Redis: one, or several of a cluster or of Sentinels. The
+// second and later ones may be host:port alone, and then have the first one's scheme.
+func (r *Reader) RedisURLs() []string {
+	list := r.List(RedisURL)
+	for i := range list {
+		if scheme, _, ok := strings.Cut(list[0], "://"); ok && i > 0 && !strings.Contains(list[i], "://") {
+			list[i] = scheme + "://" + list[i]
+		}
+		if !validURL(list[i], []string{"redis", "rediss", "unix"}) {
+			r.Refuse(RedisURL, "holds something that is no such URL")
+		}
+	}
+	return list
+}
+
+// KafkaBrokers is the brokers as host:port.
+func (r *Reader) KafkaBrokers() []string {
+	brokers := r.List(KafkaBrokers)
+	for _, b := range brokers {
+		if !hostPort(b, 1) {
+			r.Refuse(KafkaBrokers, "holds "+b)
+		}
+	}
+	return brokers
+}
+
+// CommandURLs is where the command APIs are called.
+func (r *Reader) CommandURLs() []string {
+	if urls := r.URLs(CommandURL, "http", "https"); len(urls) > 0 {
+		return urls
+	}
+	return []string{"http://" + r.Addr(CommandAddr)}
+}
+
+// QueryURL is where the query API is called.
+func (r *Reader) QueryURL() string {
+	if u := r.URL(QueryURL, "http", "https"); u != "" {
+		return u
+	}
+	return "http://" + r.Addr(QueryAddr)
+}
+
+// Auth is how tokens are verified; one of --jwt-key and --jwks-url is needed.
+func (r *Reader) Auth() auth.Config {
+	c := auth.Config{
+		KeyFile:  r.String(JWTKey),
+		JWKSURL:  r.URL(JWKSURL, "http", "https"),
+		Issuer:   r.String(JWTIssuer),
+		Audience: r.String(JWTAudience),
+	}
+	switch {
+	case c.KeyFile == "" && c.JWKSURL == "":
+		r.Refuse(JWTKey, "is missing, and so is --"+JWKSURL.Name+" in its place")
+	case c.KeyFile != "" && c.JWKSURL != "":
+		c.KeyFile = "" // --jwks-url takes its place
+	}
+	return c
+}
+
+// Signing is how tokens are signed, by token and rush.
+func (r *Reader) Signing() auth.SignerConfig {
+	c := auth.SignerConfig{
+		KeyFile:        r.String(JWTKey),
+		PrivateKeyFile: r.String(TokenKey),
+		Issuer:         r.String(JWTIssuer),
+		Audience:       r.String(JWTAudience),
+	}
+	if c.KeyFile == "" && c.PrivateKeyFile == "" {
+		r.Refuse(JWTKey, "is missing, and so is --"+TokenKey.Name+" in its place")
+	}
+	return c
+}
+
+// SlotTTL is how long a slot may be paid for.
+func (r *Reader) SlotTTL() time.Duration { return r.Duration(SlotTTL, time.Second) }
+
+// SlotWarning is how long before its end a slot's owner is warned.
+func (r *Reader) SlotWarning() time.Duration { return r.Duration(SlotWarning, time.Second) }
+
+// BuyerRate is how many requests a second one buyer may send, 0 for any number.
+func (r *Reader) BuyerRate() int { return r.Int(BuyerRate, 0, maxRate) }
+
+// CORSOrigins is the origins whose pages may call.
+func (r *Reader) CORSOrigins() []string {
+	origins := r.List(CORSOrigins)
+	for _, o := range origins {
+		u, err := url.Parse(o)
+		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
+			r.Refuse(CORSOrigins, "holds "+o)
+		}
+	}
+	return origins
+}
+
+// OTLPEndpoint is where spans are sent; empty: nowhere.
+func (r *Reader) OTLPEndpoint() string { return r.URL(OTLPEndpoint, "http", "https") }
+
+// KafkaTopic is how the relay creates the topic: partitions, and how long it is kept,
+// 0 for ever.
+func (r *Reader) KafkaTopic() (partitions int, retention time.Duration) {
+	if r.String(KafkaRetention) != KafkaRetention.Default {
+		retention = r.Duration(KafkaRetention, time.Second)
+	}
+	return r.Int(KafkaPartitions, 1, maxPartitions), retention
+}
+
+// Pool is how many connections are kept open and how many there are at most.
+type Pool struct{ Kept, Max int }
+
+// RedisPool is the pool towards Redis.
+func (r *Reader) RedisPool() Pool { return r.pool(RedisPool, RedisPoolMax) }
+
+// DatabasePool is the pool towards each Postgres.
+func (r *Reader) DatabasePool() Pool { return r.pool(DatabasePool, DatabasePoolMax) }
+
+func (r *Reader) pool(kept, most *Setting) Pool {
+	p := Pool{Kept: r.Int(kept, 1, maxPool), Max: r.Int(most, 1, maxPool)}
+	if p.Kept > p.Max {
+		// Who lowers only the limit means that limit.
+		if r.cmd.IsSet(kept.Name) {
+			r.Refuse(kept, "is more than --"+most.Name)
+		}
+		p.Kept = p.Max
+	}
+	return p
+}
+
+// AppendQueue is how many appends may wait.
+func (r *Reader) AppendQueue() int { return r.Int(AppendQueue, 1, maxQueue) }
