@@ -1,0 +1,104 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Reader reads the log. Because positions are given out and committed under one
+// lock, whoever has read up to a position has read everything below it, for ever.
+type Reader struct{ pool *pgxpool.Pool }
+
+// NewReader gives a reader on the pool's database.
+func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool: pool} }
+
+const selectEvents = `
+select position, id, stream, version, key, type, schema_version, payload,
+       traceparent, correlation_id, causation_id, actor, recorded_at
+from events `
+
+// Stream gives a stream's events above a version, all of them, in order.
+func (r *Reader) Stream(ctx context.Context, stream uuid.UUID, afterVersion int) ([]Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where stream = $1 and version > $2 order by version",
+		0, [16]byte(stream), afterVersion)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	return events, nil
+}
+
+// Key gives the events of one partition key with after < position <= upTo, in
+// order, limit of them at most.
+func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limit int) ([]Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where key = $1 and position > $2 and position <= $3 order by position limit $4",
+		limit, [16]byte(key), after, upTo, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the events of %s after position %d: %w", key, after, err)
+	}
+	return events, nil
+}
+
+// All gives the events above a position, in order, limit of them at most. There
+// are no gaps: fewer than limit means that there are no more.
+func (r *Reader) All(ctx context.Context, after int64, limit int) ([]Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where position > $1 order by position limit $2", limit, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the log after position %d: %w", after, err)
+	}
+	return events, nil
+}
+
+// At gives the event at a position, or ErrNoEvent.
+func (r *Reader) At(ctx context.Context, position int64) (Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where position = $1", 1, position)
+	if err != nil {
+		return Recorded{}, fmt.Errorf("read the event at position %d: %w", position, err)
+	}
+	if len(events) == 0 {
+		return Recorded{}, fmt.Errorf("%w: %d", ErrNoEvent, position)
+	}
+	return events[0], nil
+}
+
+// Head gives the last position, 0 of an empty log.
+func (r *Reader) Head(ctx context.Context) (int64, error) {
+	var head int64
+	err := r.pool.QueryRow(ctx, "select position from events order by position desc limit 1").Scan(&head)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("read the last position: %w", err)
+	}
+	return head, nil
+}
+
+// Identity gives the store's own id: another database, or one that was made
+// anew, has another; a restored backup has the same.
+func (r *Reader) Identity(ctx context.Context) (uuid.UUID, error) {
+	var id [16]byte
+	if err := r.pool.QueryRow(ctx, "select id from store_identity").Scan(&id); err != nil {
+		return uuid.Nil, fmt.Errorf("read the store's identity: %w", err)
+	}
+	return id, nil
+}
+
+// read collects a query's events; limit is a hint for their number.
+func (r *Reader) read(ctx context.Context, sql string, limit int, args ...any) ([]Recorded, error) {
+	rows, err := r.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	events := make([]Recorded, 0, min(limit, 4096))
+	var d decoder
+	for rows.Next() {
+		events = append(events, Recorded{})
+		if err := d.decode(rows, &events[len(events)-1]); err != nil {
+			return nil, err
+		}
+	}
+	return events, rows.Err()
+}

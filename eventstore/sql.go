@@ -1,0 +1,83 @@
+package eventstore
+
+import (
+	"fmt"
+	"time"
+)
+
+// AppendLock is the key of the advisory lock that every append holds, from before
+// it looks at anything until its commit ("dopamine" in ASCII). Per database.
+const AppendLock int64 = 0x646f70616d696e65
+
+// Channel is the NOTIFY channel that tells of appends; the payload is the
+// position of the last event.
+const Channel = "dopamine_events"
+
+// Bounds of a batch. An append waits for a few of them at the most.
+const (
+	connectWithin = 2 * time.Second
+	// lockWithin is longer than idleWithin, so that a process that stopped
+	// inside its append loses the lock before the others give up waiting.
+	lockWithin = 2500 * time.Millisecond
+	idleWithin = 1500 * time.Millisecond
+	// tripWithin bounds each of a batch's two round trips.
+	tripWithin = 3 * time.Second
+	// resolveWithin bounds finding out about a commit that was not answered.
+	resolveWithin = 3 * time.Second
+)
+
+// READ COMMITTED by name, whatever the server's default: a snapshot taken before
+// the wait for the lock would see the log as it was then.
+const beginSQL = "begin isolation level read committed read write"
+
+// settingsSQL holds for the transaction only:
+//   - the two bounds of the wait and of a stop inside it; where Postgres has one
+//     (17 and later), also one for the whole transaction, since a client that
+//     stops half way through sending is not "idle";
+//   - custom plans, since a generic plan made while the log was empty would read
+//     a full log from its beginning for each batch;
+//   - no commit that is answered before it is on disk.
+var settingsSQL = fmt.Sprintf(`
+select set_config('lock_timeout', '%d', true),
+       set_config('idle_in_transaction_session_timeout', '%d', true),
+       case when current_setting('server_version_num')::int >= 170000
+            then set_config('transaction_timeout', '%d', true) end,
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       case when current_setting('synchronous_commit') = 'off'
+            then set_config('synchronous_commit', 'on', true) end`,
+	lockWithin.Milliseconds(), idleWithin.Milliseconds(), (lockWithin + 2*tripWithin).Milliseconds())
+
+// lockSQL is a statement of its own: the next one's snapshot is taken after it.
+var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)
+
+// headSQL gives the last position and the time of this append, and puts the time
+// where event_now() finds it. The subselect is evaluated once: Postgres does not
+// flatten one that is volatile.
+const headSQL = `
+select coalesce((select position from events order by position desc limit 1), 0), at,
+       set_config('dopamine.event_now', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), true)
+from (select greatest(date_trunc('milliseconds', clock_timestamp()),
+                      (select recorded_at from events order by position desc limit 1)) as at) as now`
+
+// existingSQL finds the events that a repeat would find.
+const existingSQL = `
+select id, position, stream, type, schema_version, payload::text, recorded_at
+from events where id = any($1)`
+
+// versionsSQL gives each stream's version by one look into the index.
+const versionsSQL = `
+select s.stream, coalesce((select e.version from events e
+                           where e.stream = s.stream order by e.version desc limit 1), 0)
+from unnest($1::uuid[]) as s(stream)`
+
+const insertSQL = `
+insert into events (position, id, stream, version, key, type, schema_version, payload,
+                    traceparent, correlation_id, causation_id, actor, recorded_at)
+select $1 + e.n, e.id, e.stream, e.version, e.key, e.type, e.schema_version, e.payload::json,
+       e.traceparent, e.correlation_id, e.causation_id, e.actor, $13
+from unnest($2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::text[], $7::int[], $8::text[],
+            $9::text[], $10::text[], $11::text[], $12::text[])
+     with ordinality as e(id, stream, version, key, type, schema_version, payload,
+                          traceparent, correlation_id, causation_id, actor, n)`
+
+const notifySQL = "select pg_notify('" + Channel + "', $1)"

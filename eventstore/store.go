@@ -1,0 +1,293 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Options of a Store; the zero value is good.
+type Options struct {
+	// Queue is how many appends may wait or be under way at once; 0: 4096.
+	Queue int
+	// MaxBatch is how many events share one transaction at most; 0: 1000. A
+	// single append may have more.
+	MaxBatch int
+	// Observe, if not nil, is told of each transaction. It is called by the
+	// writer between two batches, so it must not take its time.
+	Observe func(Batch)
+
+	// withoutLock leaves the append lock away, for the test that shows what it is for.
+	withoutLock bool
+}
+
+// Batch is what one transaction did, for metrics.
+type Batch struct {
+	Appends int           // in the batch, the refused ones included
+	Events  int           // appended
+	Took    time.Duration // from its begin to its commit
+	Err     error         // why nothing of it was appended, or why that is not known
+}
+
+// Store appends: one writer that puts what is waiting into one transaction, on a
+// connection of its own. Made by Open; safe for use by many goroutines.
+type Store struct {
+	pool *pgxpool.Pool
+	opts Options
+
+	mu      sync.Mutex
+	places  int     // given out and not back yet
+	waiting []*item // in the order of their batches
+	closing bool
+
+	wake   chan struct{} // of capacity 1: there is something to do
+	done   chan struct{} // the writer has ended
+	ctx    context.Context
+	cancel context.CancelFunc // ends what is under way
+
+	conn *pgx.Conn // the writer's alone; nil: none yet
+}
+
+// item is an append on its way.
+type item struct {
+	Append
+	events int
+	taken  bool // by the writer; guarded by the store's mu
+	result chan outcome
+}
+
+type outcome struct {
+	Result
+	err    error
+	putOff bool // no outcome yet: for the next batch
+}
+
+// Open starts a store on the pool's database. It makes a first connection, with
+// the pool's configuration but not out of the pool, so that appends never wait
+// for a reader to give one back. The pool must outlive the store.
+func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) {
+	if opts.Queue == 0 {
+		opts.Queue = 4096
+	}
+	if opts.MaxBatch == 0 {
+		opts.MaxBatch = 1000
+	}
+	if opts.Queue < 0 || opts.MaxBatch < 0 {
+		return nil, fmt.Errorf("eventstore: queue %d, batch %d: must be positive", opts.Queue, opts.MaxBatch)
+	}
+	conn, err := connect(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		pool: pool,
+		opts: opts,
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
+		conn: conn,
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.write()
+	return s, nil
+}
+
+// Close refuses new places, waits until every place that was given out is used
+// or released, and disconnects. Where ctx ends first, it fails what is left and
+// returns ctx's error. Twice is fine.
+func (s *Store) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.poke()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		s.cancel()
+		<-s.done
+		return fmt.Errorf("eventstore: close before all was appended: %w", ctx.Err())
+	}
+}
+
+// Queued is how many places are taken: appends that wait or are under way, and
+// reservations.
+func (s *Store) Queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.places
+}
+
+// Append is Reserve and Place.Append.
+func (s *Store) Append(ctx context.Context, a Append) (Result, error) {
+	place, err := s.Reserve()
+	if err != nil {
+		return Result{}, err
+	}
+	return place.Append(ctx, a)
+}
+
+// Reserve takes a place in the queue, or answers at once with ErrOverloaded, or
+// with ErrClosed.
+func (s *Store) Reserve() (*Place, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, ErrClosed
+	}
+	if s.places >= s.opts.Queue {
+		return nil, ErrOverloaded
+	}
+	s.places++
+	return &Place{store: s}, nil
+}
+
+// Place is a place in the queue, good for one append.
+type Place struct {
+	store *Store
+	spent atomic.Bool
+}
+
+// Release gives the place back unused. After Append, or a second time, it does nothing.
+func (p *Place) Release() {
+	if p.spent.CompareAndSwap(false, true) {
+		p.store.release()
+	}
+}
+
+// Append appends and gives the place back. The error is a *ConflictError,
+// ErrIDReused, what a guard refused with, an *UnavailableError, ErrClosed, or
+// what is wrong with the append itself (Postgres' error wrapped).
+//
+// A ctx that ends before the append's batch begins takes it out of the queue
+// (UnavailableError, Sent false); afterwards the outcome is awaited, which is
+// bounded by the store's own limits, about 10 s at the very worst.
+func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
+	if !p.spent.CompareAndSwap(false, true) {
+		return Result{}, fmt.Errorf("eventstore: the place was used or released before: %w", ErrClosed)
+	}
+	s := p.store
+	defer s.release()
+	if err := a.validate(); err != nil {
+		return Result{}, err
+	}
+	it := &item{Append: a, events: a.count(), result: make(chan outcome, 1)}
+	if !s.enqueue(it) {
+		return Result{}, ErrClosed
+	}
+	select {
+	case out := <-it.result:
+		return out.Result, out.err
+	case <-ctx.Done():
+	}
+	if s.leave(it) {
+		return Result{}, &UnavailableError{Err: fmt.Errorf("waiting for a batch: %w", ctx.Err())}
+	}
+	out := <-it.result
+	return out.Result, out.err
+}
+
+func (s *Store) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) release() {
+	s.mu.Lock()
+	s.places--
+	last := s.closing && s.places == 0
+	s.mu.Unlock()
+	if last {
+		s.poke()
+	}
+}
+
+// enqueue answers false when the writer has ended.
+func (s *Store) enqueue(it *item) bool {
+	s.mu.Lock()
+	if s.ctx.Err() != nil {
+		s.mu.Unlock()
+		return false
+	}
+	s.waiting = append(s.waiting, it)
+	s.mu.Unlock()
+	s.poke()
+	return true
+}
+
+// leave takes it out of the queue; false: the writer has it already.
+func (s *Store) leave(it *item) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it.taken {
+		return false
+	}
+	s.waiting = slices.DeleteFunc(s.waiting, func(other *item) bool { return other == it })
+	return true
+}
+
+// take gives the appends of the next batch; none, and false, when the store is
+// closed and nobody has a place any more.
+func (s *Store) take() ([]*item, bool) {
+	for {
+		s.mu.Lock()
+		n, events := 0, 0
+		for n < len(s.waiting) {
+			events += max(1, s.waiting[n].events)
+			if n > 0 && events > s.opts.MaxBatch {
+				break
+			}
+			s.waiting[n].taken = true
+			n++
+		}
+		batch := slices.Clone(s.waiting[:n])
+		s.waiting = slices.Delete(s.waiting, 0, n)
+		ended := s.closing && s.places == 0
+		s.mu.Unlock()
+		if n > 0 {
+			return batch, true
+		}
+		if ended {
+			return nil, false
+		}
+		select {
+		case <-s.wake:
+		case <-s.ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+// putBack puts appends in front of the queue again.
+func (s *Store) putBack(items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range items {
+		it.taken = false
+	}
+	s.waiting = slices.Insert(s.waiting, 0, items...)
+}
+
+// failWaiting answers everything that waits.
+func (s *Store) failWaiting(err error) {
+	s.mu.Lock()
+	waiting := s.waiting
+	s.waiting = nil
+	for _, it := range waiting {
+		it.taken = true
+	}
+	s.mu.Unlock()
+	for _, it := range waiting {
+		it.result <- outcome{err: err}
+	}
+}

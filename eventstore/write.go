@@ -1,0 +1,116 @@
+package eventstore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// write is the writer: batch after batch until the store is closed.
+func (s *Store) write() {
+	defer close(s.done)
+	for {
+		batch, ok := s.take()
+		if !ok {
+			break
+		}
+		s.settle(batch)
+	}
+	s.cancel()
+	s.failWaiting(&UnavailableError{Err: ErrClosed})
+	s.disconnect()
+}
+
+// settle answers every append of the batch, or puts it back into the queue.
+func (s *Store) settle(batch []*item) {
+	a, err := s.try(batch)
+	var failed failedError
+	var unknown unknownError
+	switch {
+	case err == nil:
+		s.deliver(a)
+	case errors.As(err, &failed) && len(batch) == 1:
+		batch[0].result <- outcome{err: fmt.Errorf("eventstore: append: %w", failed.error)}
+	case errors.As(err, &failed):
+		// Halve, until what is at fault stands alone.
+		s.settle(batch[:len(batch)/2])
+		s.settle(batch[len(batch)/2:])
+	case errors.As(err, &unknown):
+		s.deliverUnknown(a, unknown.error)
+		s.failWaiting(&UnavailableError{Err: unknown.error})
+	default:
+		unavailable := &UnavailableError{Err: err}
+		for _, it := range batch {
+			it.result <- outcome{err: unavailable}
+		}
+		// Who waits would learn the same, only one time-out later.
+		s.failWaiting(unavailable)
+	}
+}
+
+// deliver answers what was decided.
+func (s *Store) deliver(a *attempt) {
+	putOff := a.putOff
+	for i, out := range a.outcomes {
+		if out.putOff {
+			putOff = append(putOff, a.items[i])
+		} else {
+			a.items[i].result <- out
+		}
+	}
+	s.putBack(putOff)
+}
+
+// deliverUnknown answers a batch of which is not known whether it committed. A
+// repeat was in the log before; a refusal may rest on an append of this batch.
+func (s *Store) deliverUnknown(a *attempt, err error) {
+	for _, i := range a.accepted {
+		a.outcomes[i] = outcome{err: &UnavailableError{Sent: true, Err: err}}
+	}
+	nothingSent := &UnavailableError{Err: err}
+	for i, out := range a.outcomes {
+		var unavailable *UnavailableError
+		if !out.Repeated && !errors.As(out.err, &unavailable) {
+			out = outcome{err: nothingSent}
+		}
+		a.items[i].result <- out
+	}
+	for _, it := range a.putOff {
+		it.result <- outcome{err: nothingSent}
+	}
+}
+
+// try runs the batch as one transaction, and again where the first try is known
+// to have left nothing behind: on a connection that had died since the batch
+// before, or with a commit that turned out to have failed.
+func (s *Store) try(batch []*item) (*attempt, error) {
+	reused := s.conn != nil
+	a, err := s.transact(batch)
+	var failed failedError
+	var unknown unknownError
+	switch {
+	case err == nil || errors.As(err, &failed):
+		return a, err
+	case errors.As(err, &unknown):
+		committed, lookErr := s.resolve(a)
+		if lookErr != nil {
+			return a, unknownError{fmt.Errorf("%w; looking for it: %w", unknown.error, lookErr)}
+		}
+		if committed {
+			return a, nil
+		}
+	case !reused || s.conn != nil || pgconn.Timeout(err):
+		return a, err // not a connection that had died
+	}
+	a, err = s.transact(batch)
+	if errors.As(err, &unknown) {
+		if committed, lookErr := s.resolve(a); lookErr != nil {
+			return a, unknownError{fmt.Errorf("%w; looking for it: %w", unknown.error, lookErr)}
+		} else if !committed {
+			return a, fmt.Errorf("commit failed twice: %w", unknown.error)
+		}
+		return a, nil
+	}
+	return a, err
+}
