@@ -32,14 +32,14 @@ func findKafka(ctx context.Context, noInstall bool, log *slog.Logger) (java, lib
 	if !complete() {
 		help := "install a Java runtime of version 17 or newer, and Maven to download Kafka (Debian: apt-get install default-jre-headless maven)"
 		if noInstall {
-			return "", "", fmt.Errorf("Apache Kafka is %w: %s", ErrNotHere, help)
+			return "", "", fmt.Errorf("a real Kafka is %w: %s", ErrNotHere, help)
 		}
 		if err := aptInstall(ctx, log, complete, "default-jre-headless", "maven"); err != nil {
-			return "", "", fmt.Errorf("Apache Kafka is %w: %s (tried: %w)", ErrNotHere, help, err)
+			return "", "", fmt.Errorf("a real Kafka is %w: %s (tried: %w)", ErrNotHere, help, err)
 		}
 	}
 	if noInstall && !cached {
-		return "", "", fmt.Errorf("Apache Kafka is %w: its packages are not in %s, and downloads are not wanted", ErrNotHere, cache)
+		return "", "", fmt.Errorf("a real Kafka is %w: its packages are not in %s, and downloads are not wanted", ErrNotHere, cache)
 	}
 	dir, err := fetchOnce(ctx, folder, func(ctx context.Context, into string) error {
 		log.Info("fetching Apache Kafka by Maven", "version", kafkaVersion, "into", cache)
@@ -50,7 +50,7 @@ func findKafka(ctx context.Context, noInstall bool, log *slog.Logger) (java, lib
 			"org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime")
 	})
 	if err != nil {
-		return "", "", fmt.Errorf("Apache Kafka is %w: its packages could not be downloaded: %w", ErrNotHere, err)
+		return "", "", fmt.Errorf("a real Kafka is %w: its packages could not be downloaded: %w", ErrNotHere, err)
 	}
 	return findJava(), filepath.Join(dir, "lib"), nil
 }

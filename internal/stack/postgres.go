@@ -35,6 +35,9 @@ type PostgresOptions struct {
 	// NoFsync trades durability for speed: for tests, whose data nobody will miss.
 	// Default: commits are on the disk.
 	NoFsync bool
+	// Disposable begins with an empty Dir, whatever lay in it, and Stop removes the
+	// data: for tests. Default: kept.
+	Disposable bool
 	// Settings are added to, or replace, those that the server is started with.
 	// Default: none.
 	Settings map[string]string
@@ -60,7 +63,7 @@ type Postgres struct {
 }
 
 // StartPostgres finds a server's binaries or brings them along, makes the data
-// folder when there is none, and returns when `select 1` is answered. As root
+// folder when there is none, and returns when a query is answered. As root
 // the server runs as user postgres, else nobody; where that user cannot enter
 // Dir, its data goes to a folder of its own under /var/tmp, and a file in Dir
 // says so. It fails with [ErrInUse] where another process owns Dir, and with
@@ -91,6 +94,11 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error)
 
 // prepare settles where the data lies and which binaries serve it.
 func (p *Postgres) prepare(ctx context.Context, dir string) (err error) {
+	if p.opts.Disposable {
+		if err := removeHomes(dir); err != nil {
+			return err
+		}
+	}
 	if p.home, err = p.user.homeFor(ctx, dir); err != nil {
 		return err
 	}
@@ -208,8 +216,15 @@ func (p *Postgres) startServer(ctx context.Context, port int) (*child, error) {
 			return err
 		}
 		defer func() { _ = conn.Close(ctx) }()
-		_, err = conn.Exec(ctx, "select 1")
-		return err
+		// Another server may listen on the port that ours could not get.
+		var data string
+		if err := conn.QueryRow(ctx, "select current_setting('data_directory')").Scan(&data); err != nil {
+			return err
+		}
+		if data != p.data() {
+			return fmt.Errorf("port %d answers, but with data in %s", port, data)
+		}
+		return nil
 	})
 	if err != nil {
 		c.kill()
@@ -280,6 +295,9 @@ func (p *Postgres) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := p.child.stop(ctx, syscall.SIGINT)
+	if p.opts.Disposable {
+		err = errors.Join(err, os.RemoveAll(p.home))
+	}
 	p.lock.unlock()
 	return err
 }

@@ -10,6 +10,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// folder is one that the server's user may enter: t.TempDir's is not.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
 func startPostgres(t *testing.T, dir string) *Postgres {
 	t.Helper()
 	p, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir})
@@ -40,7 +49,7 @@ func makeSale(t *testing.T, url string) {
 
 func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := folder(t)
 	p := startPostgres(t, dir)
 	makeSale(t, p.URL())
 	require.Equal(t, "on", ask[string](t, p.URL(), "show fsync"))
@@ -62,7 +71,7 @@ func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
 
 func TestPostgresIsTakenUpAgainAfterItsParentWasKilled(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := folder(t)
 	p := startPostgres(t, dir)
 	makeSale(t, p.URL())
 	require.NoError(t, p.Stop(t.Context()))
@@ -73,18 +82,16 @@ func TestPostgresIsTakenUpAgainAfterItsParentWasKilled(t *testing.T) {
 
 func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := folder(t)
 	p := startPostgres(t, dir)
 	makeSale(t, p.URL())
 	file := filepath.Join(p.data(), "postmaster.pid")
-	lock, err := os.ReadFile(file)
-	require.NoError(t, err)
 	p.Kill9()
 	require.NoError(t, p.Stop(t.Context()))
 	// Its process id now is somebody else's: this test's parent, which lives.
 	_, rest, err := postmaster(file)
 	require.NoError(t, err)
-	require.NotEmpty(t, lock)
+	require.NotEmpty(t, rest)
 	require.NoError(t, os.WriteFile(file, []byte(strconv.Itoa(os.Getppid())+"\n"+rest), 0o600))
 
 	again := startPostgres(t, dir)
@@ -93,7 +100,7 @@ func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 
 func TestPostgresNamesDataOfAnotherVersion(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := folder(t)
 	p := startPostgres(t, dir)
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, os.WriteFile(filepath.Join(p.data(), "PG_VERSION"), []byte("9\n"), 0o600))
@@ -101,6 +108,20 @@ func TestPostgresNamesDataOfAnotherVersion(t *testing.T) {
 	require.ErrorContains(t, err, p.data())
 	require.ErrorContains(t, err, "made by PostgreSQL 9")
 	require.ErrorContains(t, err, "move the folder away")
+}
+
+func TestADisposablePostgresLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	for range 2 {
+		p, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir, Disposable: true, NoFsync: true})
+		skipWhereMissing(t, err)
+		stopped(t, p)
+		makeSale(t, p.URL()) // fails where there is one already
+		require.Equal(t, "off", ask[string](t, p.URL(), "show fsync"))
+		require.NoError(t, p.Stop(t.Context()))
+		require.NoDirExists(t, p.home)
+	}
 }
 
 // A clone below /root: the server's user may not enter it.

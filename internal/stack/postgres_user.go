@@ -87,8 +87,7 @@ func (u *serverUser) give(path string) error {
 // user can reach it, else one under /var/tmp that belongs to dir by its name.
 // Data that lies in one of them already decides.
 func (u *serverUser) homeFor(ctx context.Context, dir string) (string, error) {
-	inside := filepath.Join(dir, "server")
-	outside := filepath.Join("/var/tmp", fmt.Sprintf("dopamine-%.12x", sha256.Sum256([]byte(dir))))
+	inside, outside := homes(dir)
 	if u.cred == nil {
 		return inside, u.makeHome(inside)
 	}
@@ -115,6 +114,19 @@ func (u *serverUser) homeFor(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("note where Postgres' data lies: %w", err)
 	}
 	return outside, nil
+}
+
+// homes are the two places where the data of dir may lie.
+func homes(dir string) (inside, outside string) {
+	return filepath.Join(dir, "server"), filepath.Join("/var/tmp", fmt.Sprintf("dopamine-%.12x", sha256.Sum256([]byte(dir))))
+}
+
+func removeHomes(dir string) error {
+	inside, outside := homes(dir)
+	if err := errors.Join(os.RemoveAll(inside), os.RemoveAll(outside)); err != nil {
+		return fmt.Errorf("remove what an earlier Postgres left: %w", err)
+	}
+	return nil
 }
 
 func hasData(home string) bool {

@@ -57,7 +57,7 @@ func keep(name string) error {
 	if err != nil {
 		return errors.Join(err, tell(name, place{PID: os.Getpid(), At: time.Now(), Err: err.Error()}))
 	}
-	log.Info("keeping", "kind", s.Kind(), "url", s.URL())
+	log.Info("keeping", "kind", s.Kind())
 	if err := tell(name, place{PID: os.Getpid(), At: time.Now(), URL: s.URL(), Kind: s.Kind()}); err != nil {
 		return errors.Join(err, s.Stop(context.Background()))
 	}

@@ -3,12 +3,16 @@ package testkit
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
 // databaseWithin bounds making or dropping a database, migrations included.
@@ -20,6 +24,35 @@ const databaseWithin = 2 * time.Minute
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	return newDatabase(tb, postgresServer(tb), "template0")
+}
+
+// OwnPostgres gives a Postgres server that the test may kill and restart, and
+// that a benchmark may measure: what it commits is on the disk. Without one the
+// test is skipped.
+func OwnPostgres(tb testing.TB) *stack.Postgres {
+	tb.Helper()
+	// Not tb.TempDir, which other users may not enter: as root the server is one.
+	dir, err := os.MkdirTemp("", "dopamine-postgres-")
+	if err != nil {
+		tb.Fatalf("folder for Postgres: %v", err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		tb.Fatalf("folder for Postgres: %v", err)
+	}
+	p, err := stack.StartPostgres(context.Background(), stack.PostgresOptions{Dir: dir, Disposable: true})
+	if errors.Is(err, stack.ErrNotHere) {
+		skipFor(tb, "a Postgres of its own", err)
+	}
+	if err != nil {
+		tb.Fatalf("start a Postgres: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := p.Stop(context.Background()); err != nil {
+			tb.Errorf("stop the test's Postgres: %v", err)
+		}
+	})
+	return p
 }
 
 // Database gives the URL of a database of the test's own, copied from a template

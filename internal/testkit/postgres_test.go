@@ -46,6 +46,14 @@ func TestDatabaseIsDroppedWhoeverIsConnected(t *testing.T) {
 	require.NoError(t, probePostgres(context.Background(), server))
 }
 
+func TestOwnPostgresComesBackAfterKill9(t *testing.T) {
+	t.Parallel()
+	p := OwnPostgres(t)
+	query(t, p.URL(), "create table a (b int)")
+	require.NoError(t, p.Restart(t.Context()))
+	require.Equal(t, 1, tables(t, p.URL()))
+}
+
 func query(t *testing.T, url, sql string) {
 	t.Helper()
 	require.NoError(t, onServer(t.Context(), url, func(c *pgx.Conn) error {

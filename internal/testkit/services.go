@@ -32,7 +32,7 @@ var services = map[string]service{
 }
 
 func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
-	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Log: log,
+	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Disposable: true, Log: log,
 		Settings: map[string]string{"max_connections": "400"}})
 }
 

@@ -122,7 +122,7 @@ func startKeeper(ctx context.Context, name string, old place) (place, error) {
 		return place{}, err
 	}
 	// Its output must not be ours: `go test` waits until nobody holds that.
-	log, err := os.OpenFile(file(name, "log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(file(name, "log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return place{}, err
 	}
