@@ -66,7 +66,7 @@ func (c UpdateProduct) empty() bool { return c == UpdateProduct{} }
 // stands in the way of a new sale date is for the caller to check in the same
 // append: the slots are no part of the product.
 func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
-	if err := c.check(now); err != nil {
+	if err := c.Check(now); err != nil {
 		return nil, err
 	}
 	if !p.Exists() {
@@ -125,9 +125,9 @@ func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time) []Eve
 	return events
 }
 
-// check is the part of the decision that needs no product, so that what is
-// invalid is told before what is not there.
-func (c UpdateProduct) check(now time.Time) error {
+// Check is the part of the decision that needs no product, so that what is
+// invalid is told before what is not there. The error is an *InvalidError.
+func (c UpdateProduct) Check(now time.Time) error {
 	if c.empty() {
 		return &InvalidError{}
 	}

@@ -1,0 +1,241 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// acquireSlot asks for a unit of a product; the buyer is who sends it.
+type acquireSlot struct {
+	product uuid.UUID
+	key     string // the Idempotency-Key, "" for none
+}
+
+const (
+	// acquireTries is how often one request asks the gate because Postgres knew
+	// better. Each time the gate is put right first, so the second try is
+	// usually the last.
+	acquireTries = 6
+	// acquireWithin is after how long a request asks no more.
+	acquireWithin = 3 * time.Second
+	// giveBackWithin bounds giving back a grant that was never sent; what is not
+	// given back is withdrawn by the worker.
+	giveBackWithin = 500 * time.Millisecond
+)
+
+// errAgain says that the gate was put right and is to be asked again.
+var errAgain = errors.New("the gate knew less than Postgres")
+
+// acquireSlot finds a place in the append queue, asks the gate, and appends what
+// it granted.
+func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
+	if !s.admission.enter(ctx) {
+		return done[view.Slot]{}, s.overloaded(ctx, c.product)
+	}
+	defer s.admission.leave()
+	start := time.Now()
+	for try := 1; ; try++ {
+		answer, err := s.acquireOnce(ctx, by, c)
+		if !errors.Is(err, errAgain) {
+			return answer, err
+		}
+		if try == acquireTries || time.Since(start) > acquireWithin {
+			return done[view.Slot]{}, errUnavailable.Wrap(err)
+		}
+	}
+}
+
+func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
+	place, err := s.store.Reserve()
+	if errors.Is(err, eventstore.ErrOverloaded) {
+		return done[view.Slot]{}, s.overloaded(ctx, c.product)
+	}
+	if err != nil {
+		return done[view.Slot]{}, err
+	}
+	defer place.Release()
+	d, err := s.decide(ctx, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
+	if err != nil {
+		return done[view.Slot]{}, err
+	}
+	switch d.Outcome {
+	case redis.SoldOut:
+		return done[view.Slot]{}, errSoldOut
+	case redis.NotStarted:
+		return done[view.Slot]{}, notStarted(d)
+	case redis.Ended:
+		return done[view.Slot]{}, errSaleEnded
+	case redis.Paused:
+		return done[view.Slot]{}, errSalePaused
+	case redis.Held:
+		place.Release()
+		return s.held(ctx, d)
+	default:
+		return s.appendGrant(ctx, by, place, d)
+	}
+}
+
+// decide asks the gate, and once more where the answer was lost. It is not tied
+// to the client: a grant is appended also if that has gone. The gate bounds its
+// own time.
+func (s *services) decide(ctx context.Context, r redis.Request) (redis.Decision, error) {
+	start := time.Now()
+	defer since(s.metrics.gate, start)
+	ctx = context.WithoutCancel(ctx)
+	d, err := s.gate.Decide(ctx, r)
+	if errors.Is(err, redis.ErrUnavailable) && time.Since(start) < time.Second {
+		s.metrics.again.WithLabelValues("lost-answer").Inc()
+		d, err = s.gate.Decide(ctx, r)
+	}
+	return d, err
+}
+
+// appendGrant makes a grant final, or finds out why it cannot be.
+func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Place, d redis.Decision) (done[view.Slot], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	name := s.catalogue.join(d.Product) // reads while the append is on its way
+	event := domain.SlotAcquired{
+		UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, KeyHash: d.KeyHash,
+		TTLMillis: s.ttl.Milliseconds(), WarningMillis: s.warning.Milliseconds(),
+	}
+	encoded, err := by.encode(ctx, event)
+	if err != nil {
+		return done[view.Slot]{}, err
+	}
+	start := time.Now()
+	result, err := place.Append(ctx, eventstore.Append{
+		Key:     d.Product,
+		Streams: []eventstore.StreamAppend{{Stream: d.SlotID, Expected: eventstore.None, Events: encoded}},
+		Guards: []eventstore.Guarded{claims.Claim{
+			Product: d.Product, SlotID: d.SlotID, Number: d.Number, Unit: d.Unit, Buyer: d.Buyer,
+			KeyHash: d.KeyHash, TTL: s.ttl, Warning: s.warning,
+		}.Guarded()},
+	})
+	since(s.metrics.append, start)
+	if err != nil {
+		return s.refusedByClaims(ctx, d, err)
+	}
+	slot := domain.EvolveSlot(domain.Slot{}, domain.Envelope{
+		StreamID: d.SlotID, ProductID: d.Product, StreamVersion: 1,
+		Position: result.Position, RecordedAt: result.RecordedAt, Event: event,
+	})
+	return done[view.Slot]{view.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
+}
+
+// refusedByClaims puts the gate right where it knew less than Postgres, and
+// answers errAgain then.
+func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (done[view.Slot], error) {
+	var (
+		away  *eventstore.UnavailableError
+		taken *claims.UnitTakenError
+		holds *claims.BuyerHoldsError
+	)
+	switch {
+	case errors.As(err, &holds):
+		if holds.Claim.SlotID != d.SlotID {
+			s.rebuild(ctx, d)
+		}
+		return s.holding(ctx, holds.Claim, d)
+	case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrSlotEnded):
+		return s.held(ctx, d)
+	case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn):
+		return s.fedAgain(ctx, d.Product, "stale-grant")
+	case errors.As(err, &taken), errors.Is(err, claims.ErrNoUnit):
+		s.rebuild(ctx, d)
+		return done[view.Slot]{}, errAgain
+	case errors.As(err, &away) && !away.Sent, errors.Is(err, eventstore.ErrClosed):
+		s.giveBack(ctx, d)
+	}
+	return done[view.Slot]{}, err
+}
+
+// held answers for a gate that knows of the buyer's slot, after a look at the
+// claim: where that is gone, the gate has not heard of the slot's end yet.
+func (s *services) held(ctx context.Context, d redis.Decision) (done[view.Slot], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	claim, found, err := s.claims.ByBuyer(ctx, d.Product, d.Buyer)
+	if err != nil {
+		return done[view.Slot]{}, reading("the claim of buyer", d.Buyer, err)
+	}
+	if !found {
+		return s.fedAgain(ctx, d.Product, "slot-ended")
+	}
+	return s.holding(ctx, claim, d)
+}
+
+// holding answers a buyer who holds a slot: with the slot, where they ask with
+// the key that they acquired it with and it is active, else that they hold it.
+func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[view.Slot], error) {
+	if len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash) || c.Status != claims.Active {
+		return done[view.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
+	}
+	slot := domain.Slot{
+		ID: c.SlotID, ProductID: c.Product, UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number,
+		AcquiredAt: c.AcquiredAt, Deadline: c.Deadline, Status: domain.ActiveSlot,
+	}
+	name := s.nameFrom(ctx, s.catalogue.join(c.Product), c.Product)
+	return done[view.Slot]{view.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
+}
+
+// fedAgain tells the gate what it has missed.
+func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[view.Slot], error) {
+	s.metrics.again.WithLabelValues(reason).Inc()
+	if err := s.gate.Feed(ctx, product); err != nil {
+		return done[view.Slot]{}, err
+	}
+	return done[view.Slot]{}, errAgain
+}
+
+// rebuild replaces a gate that was found wrong. Where that fails, the next
+// answer of the gate says so.
+func (s *services) rebuild(ctx context.Context, d redis.Decision) {
+	s.metrics.again.WithLabelValues("wrong-gate").Inc()
+	_ = s.gate.Rebuild(ctx, d.Product, d.Epoch)
+}
+
+// giveBack frees the unit of a grant that never left this node, unless another
+// was told of it too.
+func (s *services) giveBack(ctx context.Context, d redis.Decision) {
+	if d.HandedOut != 1 {
+		return
+	}
+	ctx, cancel := detached(ctx, giveBackWithin)
+	defer cancel()
+	_ = s.gate.GiveBack(ctx, d)
+}
+
+// nameFrom is the product's name as l finds it. The slot is durable by now: a
+// name that cannot be read is answered as it was last known.
+func (s *services) nameFrom(ctx context.Context, l *look, product uuid.UUID) string {
+	select {
+	case <-l.done:
+		return l.product.Name
+	case <-ctx.Done():
+		p, _ := s.catalogue.remembered(product)
+		return p.Name
+	}
+}
+
+// overloaded is the answer where the append queue is full; that there is no
+// such product comes before it.
+func (s *services) overloaded(ctx context.Context, product uuid.UUID) error {
+	if _, known := s.catalogue.remembered(product); known {
+		return errOverloaded
+	}
+	if _, err := s.catalogue.product(ctx, product); errors.Is(err, domain.ErrNoProduct) {
+		return errNoProduct
+	}
+	return errOverloaded
+}

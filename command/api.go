@@ -1,0 +1,244 @@
+package command
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// Config is what the command API works with. It closes none of it.
+type Config struct {
+	Addr        string             // host:port to listen on; port 0 takes a free one
+	Pool        *pgxpool.Pool      // of the write side's database
+	Store       *eventstore.Store  // the writer
+	Reader      *eventstore.Reader //
+	Claims      *claims.Store      //
+	Gate        Gate               // *redis.Gate
+	Verifier    *auth.Verifier     // of bearer tokens
+	AppendQueue int                // places in the store's queue, as it was opened with
+	SlotTTL     time.Duration      // life of a slot, 1 ms or more
+	SlotWarning time.Duration      // how long before its deadline to warn; none where it is not below SlotTTL
+	BuyerRate   int                // requests a second of one buyer; 0: any number
+	CORSOrigins []string           // none: no other origin may call
+	Registry    *prometheus.Registry
+	Tracer      trace.Tracer     // nil: no spans for requests
+	Logger      *slog.Logger     // nil: slog.Default()
+	Now         func() time.Time // nil: time.Now
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Verifier == nil, c.Registry == nil:
+		return errors.New("command API: pool, store, reader, claims, gate, verifier and registry are needed")
+	case c.AppendQueue < 1:
+		return fmt.Errorf("command API: an append queue of %d places; give 1 or more", c.AppendQueue)
+	case c.SlotTTL < time.Millisecond:
+		return fmt.Errorf("command API: a slot's life of %s; give 1ms or more", c.SlotTTL)
+	case c.SlotWarning < 0:
+		return fmt.Errorf("command API: a warning %s before the deadline; give 0 or more", c.SlotWarning)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}
+
+// API is the command API.
+type API struct {
+	server  *httpapi.Server
+	create  func(context.Context, auth.Identity, domain.CreateProduct) (done[view.Product], error)
+	update  func(context.Context, auth.Identity, updateProduct) (done[view.Product], error)
+	remove  func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
+	acquire func(context.Context, auth.Identity, acquireSlot) (done[view.Slot], error)
+	release func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
+}
+
+// New makes the command API.
+func New(c Config) (*API, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	stream := streamOf(c.Reader)
+	s := &services{
+		store: c.Store, gate: c.Gate, claims: c.Claims, stream: stream,
+		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue),
+		metrics: newMetrics(c.Registry), now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
+	}
+	a := &API{
+		create:  decorate(s.metrics, "CreateProduct", errUpdateRace, s.createProduct),
+		update:  decorate(s.metrics, "UpdateProduct", errUpdateRace, s.updateProduct),
+		remove:  decorate(s.metrics, "DeleteProduct", errDeleteRace, s.deleteProduct),
+		acquire: decorate(s.metrics, "AcquireSlot", errUnavailable, s.acquireSlot),
+		release: decorate(s.metrics, "ReleaseSlot", errUnavailable, s.releaseSlot),
+	}
+	a.server = httpapi.New(httpapi.Options{
+		Addr: c.Addr, Verifier: c.Verifier, BuyerRate: c.BuyerRate, CORSOrigins: c.CORSOrigins,
+		OpenAPI: openAPI, Registry: c.Registry, Tracer: c.Tracer, Logger: c.Logger, Now: c.Now,
+		Checks: []httpapi.Check{
+			{Name: "database", Required: true, Probe: httpapi.PingCheck(c.Pool.Ping)},
+			{Name: "redis", Required: true, Probe: httpapi.PingCheck(c.Gate.Ping)},
+		},
+	})
+	admin, buyer := httpapi.Role(auth.Admin), httpapi.Role(auth.Buyer)
+	a.server.Handle(
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/products", Access: admin, Body: httpapi.JSONBody, Handler: a.postProduct},
+		httpapi.Route{Method: http.MethodPut, Path: "/v1/products/:id", Access: admin, Body: httpapi.JSONBody, Handler: a.putProduct},
+		httpapi.Route{Method: http.MethodDelete, Path: "/v1/products/:id", Access: admin, Handler: a.deleteProduct},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: buyer, Body: httpapi.JSONBody, Handler: a.postAcquire},
+		httpapi.Route{Method: http.MethodDelete, Path: "/v1/slots/:id", Access: httpapi.Role(auth.Buyer | auth.Admin), Handler: a.deleteSlot},
+	)
+	return a, nil
+}
+
+// streamOf reads a stream as domain events.
+func streamOf(r *eventstore.Reader) func(context.Context, uuid.UUID, int) ([]domain.Envelope, error) {
+	return func(ctx context.Context, stream uuid.UUID, after int) ([]domain.Envelope, error) {
+		recorded, err := r.Stream(ctx, stream, after)
+		if err != nil {
+			return nil, err
+		}
+		events := make([]domain.Envelope, len(recorded))
+		for i, e := range recorded {
+			if events[i], err = avsc.Decode(e); err != nil {
+				return nil, err
+			}
+		}
+		return events, nil
+	}
+}
+
+// Handler is the API without its listener.
+func (a *API) Handler() http.Handler { return a.server }
+
+// Listen binds the address, where a caller wants to know the port before Run.
+func (a *API) Listen() error { return a.server.Listen() }
+
+// Addr is the address that is listened on; nil before Listen or Ready.
+func (a *API) Addr() net.Addr { return a.server.Addr() }
+
+// Ready is closed when requests are taken.
+func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
+
+// Run serves until ctx ends, finishes what it has accepted, and returns.
+func (a *API) Run(ctx context.Context) error { return a.server.Run(ctx) }
+
+func (a *API) postProduct(c echo.Context) error {
+	var body createProductRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	cmd, err := body.command()
+	if err != nil {
+		return err
+	}
+	r, err := a.create(c.Request().Context(), caller(c), cmd)
+	return answer(c, http.StatusCreated, "/v1/products/", r.view.ID, r, err)
+}
+
+func (a *API) putProduct(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	var body updateProductRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	change, err := body.command()
+	if err != nil {
+		return err
+	}
+	r, err := a.update(c.Request().Context(), caller(c), updateProduct{id, change})
+	return answer(c, http.StatusOK, "", id, r, err)
+}
+
+func (a *API) deleteProduct(c echo.Context) error { return byID(c, a.remove) }
+
+func (a *API) deleteSlot(c echo.Context) error { return byID(c, a.release) }
+
+// acquireRequest is the body of POST /v1/slots/acquire.
+type acquireRequest struct {
+	ProductID field[httpapi.UUID] `json:"productId"`
+}
+
+func (a *API) postAcquire(c echo.Context) error {
+	var body acquireRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	var v faults
+	product := need(&v, "productId", aUUID, body.ProductID)
+	if err := v.err(); err != nil {
+		return err
+	}
+	key, err := httpapi.IdempotencyKey(c)
+	if err != nil {
+		return err
+	}
+	r, err := a.acquire(c.Request().Context(), caller(c), acquireSlot{product.UUID, key})
+	return answer(c, http.StatusCreated, "/v1/slots/", r.view.ID, r, err)
+}
+
+// byID answers a command that needs an id alone and shows nothing.
+func byID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	r, err := run(c.Request().Context(), caller(c), id)
+	if err != nil {
+		return refused(c, err)
+	}
+	httpapi.SetPosition(c, r.product, r.place)
+	return c.NoContent(http.StatusNoContent)
+}
+
+// answer shows what a command did. location is the query API's path before the
+// id, "" for no header.
+func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r done[V], err error) error {
+	if err != nil {
+		return refused(c, err)
+	}
+	httpapi.SetPosition(c, r.product, r.place)
+	if location != "" {
+		c.Response().Header().Set("Location", location+id.String())
+	}
+	return httpapi.JSON(c, status, r.view)
+}
+
+// refused adds to a refusal the place in the store of its reason.
+func refused(c echo.Context, err error) error {
+	var p *positioned
+	if errors.As(err, &p) {
+		httpapi.SetPosition(c, p.product, p.place)
+	}
+	return err
+}
+
+// caller is who sent the request; every route here needs a role.
+func caller(c echo.Context) auth.Identity {
+	id, _ := httpapi.IdentityOf(c)
+	return id
+}

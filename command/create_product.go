@@ -1,0 +1,60 @@
+package command
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// done is what a command answers: what there is to see now, and the place in
+// the store that a query must have reached to see it too.
+type done[V any] struct {
+	view    V
+	product uuid.UUID
+	place   int64
+}
+
+// createProduct makes a product and builds its gate, so that it can be acquired
+// from the answer on.
+func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (done[view.Product], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	event, err := c.Decide(s.now())
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	encoded, err := by.encode(ctx, event)
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	id := newID()
+	result, err := s.append(ctx, eventstore.Append{
+		Key:     id,
+		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.None, Events: encoded}},
+		Guards: []eventstore.Guarded{claims.Create{
+			Product: id, Stock: event.Stock, SaleDate: event.SaleDate, SaleEnd: event.SaleEndDate,
+		}.Guarded()},
+	})
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	s.feed(ctx, id)
+	p := fold(domain.Product{}, id, result, event)
+	return done[view.Product]{view.ProductOf(p, 0, s.now()), id, p.Position}, nil
+}
+
+// fold is the product after events that were appended to its stream.
+func fold(p domain.Product, id uuid.UUID, r eventstore.Result, events ...domain.Event) domain.Product {
+	for i, e := range events {
+		p = domain.EvolveProduct(p, domain.Envelope{
+			StreamID: id, ProductID: id, StreamVersion: p.Version + 1,
+			Position: r.Positions[i], RecordedAt: r.RecordedAt, Event: e,
+		})
+	}
+	return p
+}

@@ -1,0 +1,84 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+)
+
+// conflictTries is how often a command reads and decides anew because another
+// append to its stream came first. Each lost race is another's progress, so
+// this many in a row is a crowd on one stream, which is told so.
+const conflictTries = 20
+
+// invocation is one run of a command.
+type invocation struct {
+	user auth.Identity
+	id   uuid.UUID // of the command; made when the first event needs it
+}
+
+// meta is what the events of this run say about their cause.
+func (i *invocation) meta(ctx context.Context) eventstore.Meta {
+	if i.id == uuid.Nil {
+		i.id = newID()
+	}
+	return eventstore.Meta{
+		Traceparent:   telemetry.Traceparent(ctx),
+		CorrelationID: telemetry.TraceID(ctx),
+		CausationID:   i.id.String(),
+		Actor:         i.user.Sub.String(),
+	}
+}
+
+// encode makes events ready for the store.
+func (i *invocation) encode(ctx context.Context, events ...domain.Event) ([]eventstore.NewEvent, error) {
+	meta := i.meta(ctx)
+	encoded := make([]eventstore.NewEvent, len(events))
+	for n, e := range events {
+		typ, version, payload, err := avsc.Encode(e)
+		if err != nil {
+			return nil, err
+		}
+		encoded[n] = eventstore.NewEvent{ID: newID(), Type: typ, SchemaVersion: version, Payload: payload, Meta: meta}
+	}
+	return encoded, nil
+}
+
+// newID is a random UUID that grows with time (version 7), kind to indexes.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// handle carries out a command of type C.
+type handle[C, R any] func(ctx context.Context, by *invocation, c C) (R, error)
+
+// decorate adds to a command what all of them need: a span, the tries again
+// after a lost race, counts and durations, and errors that a client may see.
+// Its errors are problems; lostRace is the one for a race lost every time.
+func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h handle[C, R]) func(context.Context, auth.Identity, C) (R, error) {
+	observe := m.command(name)
+	return func(ctx context.Context, user auth.Identity, c C) (R, error) {
+		start := time.Now()
+		ctx, span := telemetry.Start(ctx, name)
+		by := invocation{user: user}
+		r, err := h(ctx, &by, c)
+		for try := 1; errors.Is(err, eventstore.ErrConflict) && try < conflictTries; try++ {
+			observe.retries.Inc()
+			r, err = h(ctx, &by, c)
+		}
+		if errors.Is(err, eventstore.ErrConflict) {
+			err = lostRace.Wrap(err)
+		}
+		err = asProblem(err)
+		failure := observe.done(err, time.Since(start))
+		telemetry.End(span, failure)
+		return r, err
+	}
+}

@@ -1,0 +1,40 @@
+package command
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/eventstore"
+)
+
+type nothing struct{}
+
+// deleteProduct ends a product that has no active slot, and closes its gate.
+func (s *services) deleteProduct(ctx context.Context, by *invocation, product uuid.UUID) (done[nothing], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	p, err := s.catalogue.product(ctx, product)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	events, err := p.Delete()
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	encoded, err := by.encode(ctx, events...)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	result, err := s.append(ctx, eventstore.Append{
+		Key:     p.ID,
+		Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
+		Guards:  []eventstore.Guarded{claims.Delete{Product: p.ID}.Guarded()},
+	})
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	s.feed(ctx, p.ID)
+	return done[nothing]{product: p.ID, place: result.Position}, nil
+}

@@ -1,0 +1,70 @@
+package command
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// Gate is what commands ask of the gate; *redis.Gate is one.
+type Gate interface {
+	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
+	GiveBack(ctx context.Context, d redis.Decision) error
+	Feed(ctx context.Context, product uuid.UUID) error
+	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
+	Ping(ctx context.Context) error
+}
+
+// claimed reads claims; *claims.Store does.
+type claimed interface {
+	ByBuyer(ctx context.Context, product, buyer uuid.UUID) (claims.Record, bool, error)
+	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
+}
+
+// services are what the commands work with.
+type services struct {
+	store     *eventstore.Store
+	gate      Gate
+	claims    claimed
+	stream    func(ctx context.Context, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error)
+	catalogue *catalogue
+	admission *admission
+	metrics   *metrics
+	now       func() time.Time
+	ttl       time.Duration // of a slot
+	warning   time.Duration // ahead of a slot's deadline
+}
+
+const (
+	// appendWithin bounds an append with its reads. It is not tied to the client:
+	// what was begun for one that has gone is finished all the same.
+	appendWithin = 3 * time.Second
+	// feedWithin is how long a command waits for the gate to know.
+	feedWithin = time.Second
+)
+
+// append bounds and times an append.
+func (s *services) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
+	defer since(s.metrics.append, time.Now())
+	return s.store.Append(ctx, a)
+}
+
+// feed lets the gate know what was appended, before the command answers. That
+// it does not work is not the command's failure: the worker feeds the gate too.
+func (s *services) feed(ctx context.Context, product uuid.UUID) {
+	defer since(s.metrics.feed, time.Now())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
+	defer cancel()
+	_ = s.gate.Feed(ctx, product)
+}
+
+// detached is a context that outlives its client, for at most d.
+func detached(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}

@@ -1,0 +1,136 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+var (
+	errNoProduct   = problem.New(problem.ProductNotFound, "there is no product of this id")
+	errNoSlot      = problem.New(problem.SlotNotFound, "there is no slot of this id")
+	errOverloaded  = problem.New(problem.Overloaded, "more requests are on their way than can be taken; try again")
+	errUnavailable = problem.New(problem.Unavailable, "the request could not be decided now; try again")
+	errSoldOut     = problem.New(problem.SoldOut, "every unit is held")
+	errSaleEnded   = problem.New(problem.SaleEnded, "the sale has ended")
+	errSalePaused  = problem.New(problem.SalePaused, "the sale is paused")
+	errNotStarted  = problem.New(problem.SaleNotStarted, "the sale has not started yet")
+	errDuplicate   = problem.New(problem.DuplicateSlot, "you hold a slot of this product already")
+	errHadSlot     = problem.New(problem.ProductUpdate, "the sale date stands, because the product has had a slot")
+	errUpdateRace  = problem.New(problem.ProductUpdate, "others were changing the product at the same time")
+	errLiveSlots   = problem.New(problem.ProductDelete, "the product has an active slot")
+	errDeleteRace  = problem.New(problem.ProductDelete, "others were changing the product at the same time")
+	errNotOwner    = problem.New(problem.Forbidden, "the slot belongs to someone else")
+	errPaying      = problem.New(problem.PaymentInProgress, "a payment of the slot waits for its outcome")
+	errNotActive   = problem.New(problem.SlotNotActive, "the slot has ended")
+	errEmptyUpdate = problem.New(problem.InvalidRequest, "the update names nothing to change")
+)
+
+// notStarted tells a buyer who is early when to come.
+func notStarted(d redis.Decision) error {
+	return errNotStarted.With("saleDate", view.Time(d.SaleDate))
+}
+
+// positioned is a refusal whose reason lies in the store, at a place that the
+// client can then wait for.
+type positioned struct {
+	problem *problem.Error
+	product uuid.UUID
+	place   int64
+}
+
+func (e *positioned) Error() string { return e.problem.Error() }
+func (e *positioned) Unwrap() error { return e.problem }
+
+func at(p *problem.Error, product uuid.UUID, place int64) error {
+	return &positioned{problem: p, product: product, place: place}
+}
+
+// asProblem is the one place where errors become what a client may see. What it
+// does not know is shown as internal.
+func asProblem(err error) error {
+	var p *problem.Error
+	if err == nil || errors.As(err, &p) {
+		return err
+	}
+	var (
+		invalid   *domain.InvalidError
+		notOwner  *domain.NotOwnerError
+		notActive *domain.SlotNotActiveError
+		paying    *domain.PaymentInProgressError
+		away      *eventstore.UnavailableError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		return invalidProblem(invalid)
+	case errors.Is(err, domain.ErrNoProduct), errors.Is(err, redis.ErrUnknownProduct), errors.Is(err, claims.ErrGone):
+		return errNoProduct.Wrap(err)
+	case errors.As(err, &notOwner):
+		return errNotOwner.Wrap(err)
+	case errors.As(err, &notActive), errors.Is(err, claims.ErrNotActive):
+		return errNotActive.Wrap(err)
+	case errors.As(err, &paying):
+		return errPaying.Wrap(err)
+	case errors.Is(err, claims.ErrHadSlot):
+		return errHadSlot.Wrap(err)
+	case errors.Is(err, claims.ErrLiveSlots):
+		return errLiveSlots.Wrap(err)
+	case errors.Is(err, eventstore.ErrOverloaded):
+		return errOverloaded.Wrap(err)
+	case errors.As(err, &away), errors.Is(err, eventstore.ErrClosed), errors.Is(err, redis.ErrUnavailable),
+		errors.Is(err, redis.ErrClosed), isAway(err):
+		return errUnavailable.Wrap(err)
+	}
+	return err
+}
+
+func invalidProblem(e *domain.InvalidError) error {
+	if len(e.Fields) == 0 {
+		return errEmptyUpdate
+	}
+	var v faults
+	for _, f := range e.Fields {
+		v.add(f.Field, f.Message)
+	}
+	return v.err()
+}
+
+// awayClasses are the SQLSTATE classes of a server that cannot serve right now:
+// connection lost, out of resources, going down or coming up, failing over.
+var awayClasses = []string{"08", "53", "57", "58", "25006"}
+
+// isAway tells a database that gives no answer from one that says no.
+func isAway(err error) bool {
+	var said *pgconn.PgError
+	if errors.As(err, &said) {
+		for _, class := range awayClasses {
+			if strings.HasPrefix(said.Code, class) {
+				return true
+			}
+		}
+		return false
+	}
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
+}
+
+// reading says what was being read when it failed.
+func reading(what string, id uuid.UUID, err error) error {
+	return fmt.Errorf("read %s %s: %w", what, id, err)
+}

@@ -1,0 +1,61 @@
+package command
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+)
+
+// releaseSlot ends an active slot before its time: its owner gives it up, or an
+// admin reclaims it. It answers after the gate has its unit on sale again.
+func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (done[nothing], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	slot, place, err := s.slot(ctx, id)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	events, err := slot.Release(domain.Caller{
+		User: by.user.Sub, Buyer: by.user.Has(auth.Buyer), Admin: by.user.Has(auth.Admin),
+	})
+	var ended *domain.SlotNotActiveError
+	if errors.As(err, &ended) {
+		return done[nothing]{}, at(errNotActive.Wrap(err), slot.ProductID, place)
+	}
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	encoded, err := by.encode(ctx, events...)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	result, err := s.append(ctx, eventstore.Append{
+		Key:     slot.ProductID,
+		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.Expected(slot.Version), Events: encoded}},
+		Guards:  []eventstore.Guarded{claims.Release{Product: slot.ProductID, SlotID: id}.Guarded()},
+	})
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	s.feed(ctx, slot.ProductID)
+	return done[nothing]{product: slot.ProductID, place: result.Position}, nil
+}
+
+// slot reads a slot and the place of its last event.
+func (s *services) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
+	events, err := s.stream(ctx, id, 0)
+	if err != nil {
+		return domain.Slot{}, 0, reading("slot", id, err)
+	}
+	slot := domain.FoldSlot(events)
+	if !slot.Exists() {
+		return domain.Slot{}, 0, errNoSlot
+	}
+	return slot, events[len(events)-1].Position, nil
+}

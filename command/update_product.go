@@ -1,0 +1,86 @@
+package command
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// updateProduct is a domain.UpdateProduct of one product.
+type updateProduct struct {
+	product uuid.UUID
+	change  domain.UpdateProduct
+}
+
+// updateProduct changes a product, all that is asked for or nothing. An update
+// that changes nothing appends nothing and answers with the product's last
+// event.
+func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (done[view.Product], error) {
+	ctx, cancel := detached(ctx, appendWithin)
+	defer cancel()
+	if err := c.change.Check(s.now()); err != nil {
+		return done[view.Product]{}, err
+	}
+	p, err := s.catalogue.product(ctx, c.product)
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	// Read before the append: once that is done, nothing may keep the answer back.
+	counts, _, err := s.claims.Counts(ctx, p.ID)
+	if err != nil {
+		return done[view.Product]{}, reading("the claims of product", p.ID, err)
+	}
+	events, err := p.Update(c.change, s.now())
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	if len(events) > 0 {
+		encoded, err := by.encode(ctx, events...)
+		if err != nil {
+			return done[view.Product]{}, err
+		}
+		guards := guardsOf(p, events)
+		result, err := s.append(ctx, eventstore.Append{
+			Key:     p.ID,
+			Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
+			Guards:  guards,
+		})
+		if err != nil {
+			return done[view.Product]{}, err
+		}
+		p = fold(p, p.ID, result, events...)
+		if len(guards) > 0 {
+			s.feed(ctx, p.ID)
+		}
+	}
+	return done[view.Product]{view.ProductOf(p, counts.Held, s.now()), p.ID, p.Position}, nil
+}
+
+// guardsOf are the claims' side of a product's events.
+func guardsOf(before domain.Product, events []domain.Event) []eventstore.Guarded {
+	var guards []eventstore.Guarded
+	sale := claims.Sale{Product: before.ID, SaleDate: before.SaleDate, SaleEnd: before.SaleEndDate, Paused: before.Paused}
+	changed := false
+	for _, e := range events {
+		switch ev := e.(type) {
+		case domain.ProductStockIncreased:
+			guards = append(guards, claims.Stock{Product: before.ID, Total: ev.TotalStock}.Guarded())
+		case domain.ProductSaleRescheduled:
+			sale.OnlyIfNeverHadSlot = !ev.SaleDate.Equal(before.SaleDate)
+			sale.SaleDate, sale.SaleEnd, changed = ev.SaleDate, ev.SaleEndDate, true
+		case domain.ProductSalePaused:
+			sale.Paused, changed = true, true
+		case domain.ProductSaleResumed:
+			sale.Paused, changed = false, true
+		}
+	}
+	if changed {
+		guards = append(guards, sale.Guarded())
+	}
+	return guards
+}
