@@ -73,6 +73,8 @@ CREATE TABLE parked_orders (
     projection text        NOT NULL,
     generation integer     NOT NULL,
     row_key    uuid        NOT NULL,
+    topic      text        NOT NULL,
+    partition  integer     NOT NULL,
     action     text        NOT NULL CHECK (action IN ('retry', 'skip')),
     position   bigint      NOT NULL, -- of the head of the key when the order was given: skip means that one
     ordered_by text        NOT NULL,

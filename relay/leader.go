@@ -1,0 +1,57 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// lockKey names the relay's advisory lock; advisory locks are per database.
+	lockKey = 0x64_6f_70_61_72_65_6c_79 // "doparely"
+	// standbyEvery is how often one that stands by asks for the lead. Waiting
+	// inside pg_advisory_lock would hold a snapshot open and keep vacuum off.
+	standbyEvery = 200 * time.Millisecond
+	// stillLeadingEvery is how often an idle leader looks whether it still is.
+	stillLeadingEvery = time.Second
+	// answerWithin is how long the leader's connection may take.
+	answerWithin = 5 * time.Second
+)
+
+// lead connects and waits until the connection holds the lock.
+func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, r.cfg.Pool.Config().ConnConfig.Copy())
+	if err != nil {
+		return nil, fmt.Errorf("connect for the relay's lead: %w", err)
+	}
+	// A place that is lost with a crash of Postgres only means publishing twice.
+	_, err = conn.Exec(ctx, "SET synchronous_commit = off")
+	for err == nil {
+		var mine bool
+		if err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine); err != nil {
+			break
+		}
+		if mine {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(standbyEvery):
+		}
+	}
+	_ = conn.Close(context.WithoutCancel(ctx))
+	return nil, fmt.Errorf("ask for the relay's lead: %w", err)
+}
+
+// stillLeads fails where the connection, and the lock with it, is gone.
+func stillLeads(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if err := conn.Ping(ctx); err != nil {
+		return fmt.Errorf("the relay's lead is lost: %w", err)
+	}
+	return nil
+}
