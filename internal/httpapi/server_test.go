@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +34,6 @@ type api struct {
 	url    string
 	signer *auth.Signer
 	client *http.Client
-	logs   *bytes.Buffer
 }
 
 func keyFile(t testing.TB) string {
