@@ -76,6 +76,15 @@ func (w *Waker) tell(position int64) {
 	w.told = make(chan struct{})
 }
 
+// restart wakes everybody: nobody told of what was appended before this moment.
+// And what was told may be gone, if the connection broke for a restore.
+func (w *Waker) restart() {
+	w.mu.Lock()
+	w.last = 0
+	w.mu.Unlock()
+	w.tell(0)
+}
+
 func (w *Waker) run(ctx context.Context) {
 	again := time.NewTicker(pollEvery / 4)
 	defer again.Stop()
@@ -102,7 +111,7 @@ func (w *Waker) listen(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{Channel}.Sanitize()); err != nil {
 		return err
 	}
-	w.tell(0) // nobody told of what was appended before this moment
+	w.restart()
 	for {
 		quiet, cancel := context.WithTimeout(ctx, quietFor)
 		notification, err := conn.WaitForNotification(quiet)

@@ -1,0 +1,239 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+)
+
+// seats is a guard as a command might have it: seats are taken once, and only in
+// the epoch that holds.
+type seats struct{}
+
+type seat struct {
+	number, epoch int
+	sloppy        bool // not checked: the table's own constraint is the last line
+}
+
+var (
+	errEpoch = errors.New("old epoch")
+	errTaken = errors.New("seat taken")
+)
+
+func (seats) Check(b *pgx.Batch, items []any, refused []error) {
+	seen := map[int]bool{}
+	for i, item := range items {
+		s := item.(seat)
+		if s.sloppy {
+			continue
+		}
+		if seen[s.number] {
+			refused[i] = ErrDefer
+			continue
+		}
+		seen[s.number] = true
+		b.Queue("select (select epoch from epochs), exists (select from seats where number = $1)", s.number).
+			QueryRow(func(row pgx.Row) error {
+				var epoch int
+				var taken bool
+				if err := row.Scan(&epoch, &taken); err != nil {
+					return err
+				}
+				if epoch != s.epoch {
+					refused[i] = errEpoch
+				} else if taken {
+					refused[i] = errTaken
+				}
+				return nil
+			})
+	}
+}
+
+func (seats) Apply(b *pgx.Batch, at time.Time, items []Applied) {
+	for _, item := range items {
+		b.Queue("insert into seats values ($1, $2, "+NowSQL+", $3)", item.Data.(seat).number, item.Positions, at)
+	}
+}
+
+func withSeats(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	pool := dbtest.Write(t)
+	_, err := pool.Exec(t.Context(), `
+		create table epochs (epoch int);
+		insert into epochs values (0);
+		create table seats (number int primary key, positions bigint[], now timestamptz, at timestamptz)`)
+	require.NoError(t, err)
+	return pool
+}
+
+func takeSeat(s seat) Append {
+	a := appendTo(uuid.New(), None, 1)
+	a.Guards = []Guarded{{Guard: seats{}, Data: s}}
+	return a
+}
+
+func TestGuardRefusesItsAppendAlone(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	_, err := s.Append(t.Context(), takeSeat(seat{number: 7}))
+	require.NoError(t, err)
+
+	errs := make([]error, 20)
+	var all sync.WaitGroup
+	blocked(t, s, len(errs), func() {
+		for i := range errs {
+			all.Go(func() { _, errs[i] = s.Append(context.Background(), takeSeat(seat{number: i})) })
+		}
+	})
+	all.Wait()
+	for i, err := range errs {
+		if i == 7 {
+			require.ErrorIs(t, err, errTaken)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+	require.Len(t, wholeLog(t, pool), len(errs))
+	var rows, wrong int
+	require.NoError(t, pool.QueryRow(t.Context(), `
+		select count(*), count(*) filter (where s.now <> s.at or s.at <> e.recorded_at or e.position is null)
+		from seats s left join events e on e.position = s.positions[1]`).Scan(&rows, &wrong))
+	require.Equal(t, len(errs), rows)
+	require.Zero(t, wrong, "event_now(), at and recorded_at are one, and positions are the events'")
+}
+
+// Twenty want one seat in one batch: what cannot be decided together waits.
+func TestDeferredItemsAreDecidedAfterEachOther(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	errs := make([]error, 20)
+	var all sync.WaitGroup
+	blocked(t, s, len(errs), func() {
+		for i := range errs {
+			all.Go(func() { _, errs[i] = s.Append(context.Background(), takeSeat(seat{number: 1})) })
+		}
+	})
+	all.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+		} else {
+			require.ErrorIs(t, err, errTaken)
+		}
+	}
+	require.Equal(t, 1, won)
+	require.Len(t, wholeLog(t, pool), 1)
+}
+
+func TestConstraintFailsTheGuiltyAlone(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	errs := make([]error, 30)
+	var all sync.WaitGroup
+	blocked(t, s, len(errs), func() {
+		for i := range errs {
+			want := seat{number: i}
+			if i >= 28 {
+				want = seat{number: 100, sloppy: true}
+			}
+			all.Go(func() { _, errs[i] = s.Append(context.Background(), takeSeat(want)) })
+		}
+	})
+	all.Wait()
+	failed := 0
+	for i, err := range errs {
+		if i < 28 {
+			require.NoError(t, err)
+		} else if err != nil {
+			failed++
+			require.ErrorContains(t, err, "seats_pkey")
+			require.NotErrorAs(t, err, new(*UnavailableError))
+		}
+	}
+	require.Equal(t, 1, failed)
+	require.Len(t, wholeLog(t, pool), len(errs)-1)
+}
+
+// The append waits for the lock while the epoch is raised: it must see the new
+// one, which a snapshot taken before the wait would not show.
+func TestGuardSeesWhatChangedWhileItWaited(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), lockSQL)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "update epochs set epoch = 1")
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.Append(context.Background(), takeSeat(seat{number: 1, epoch: 0}))
+		result <- err
+	}()
+	waitsForLock(t, pool, 1)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.ErrorIs(t, <-result, errEpoch)
+	require.Empty(t, wholeLog(t, pool))
+}
+
+func TestGuardsWithoutEvents(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	a := Append{Key: uuid.New(), Guards: []Guarded{{Guard: seats{}, Data: seat{number: 1}}}}
+	result, err := s.Append(t.Context(), a)
+	require.NoError(t, err)
+	require.Zero(t, result.Position)
+	require.False(t, result.RecordedAt.IsZero())
+	_, err = s.Append(t.Context(), a)
+	require.ErrorIs(t, err, errTaken)
+}
+
+func TestRepeatRunsNoGuard(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	a := takeSeat(seat{number: 1})
+	_, err := s.Append(t.Context(), a)
+	require.NoError(t, err)
+	again, err := s.Append(t.Context(), a)
+	require.NoError(t, err, "although the seat is taken: by this very append")
+	require.True(t, again.Repeated)
+}
+
+// stubborn puts everything off.
+type stubborn struct{}
+
+func (stubborn) Check(_ *pgx.Batch, _ []any, refused []error) {
+	for i := range refused {
+		refused[i] = ErrDefer
+	}
+}
+func (stubborn) Apply(*pgx.Batch, time.Time, []Applied) {}
+
+func TestPuttingOffEndsSomeTime(t *testing.T) {
+	t.Parallel()
+	s := open(t, dbtest.Write(t), Options{})
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			_, err := s.Append(context.Background(), Append{Guards: []Guarded{{Guard: stubborn{}}}})
+			require.ErrorIs(t, err, ErrDefer)
+		})
+	}
+	all.Wait()
+}

@@ -1,0 +1,190 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// waitsForLock returns when n sessions of the database wait for the append lock.
+func waitsForLock(t *testing.T, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	testkit.Eventually(t, 2*time.Second, "somebody to wait for the append lock", func() error {
+		var waiting int
+		err := pool.QueryRow(context.Background(), `
+			select count(*) from pg_locks where locktype = 'advisory' and not granted
+			and database = (select oid from pg_database where datname = current_database())`).Scan(&waiting)
+		if err == nil && waiting < n {
+			err = fmt.Errorf("%d wait", waiting)
+		}
+		return err
+	})
+}
+
+// holdLock takes the append lock, and gives it back when the returned function is called.
+func holdLock(t *testing.T, pool *pgxpool.Pool) (release func()) {
+	t.Helper()
+	tx, err := pool.Begin(context.Background())
+	require.NoError(t, err)
+	_, err = tx.Exec(context.Background(), lockSQL)
+	require.NoError(t, err)
+	return func() { require.NoError(t, tx.Rollback(context.Background())) }
+}
+
+func TestFullQueueRefusesAtOnce(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s := open(t, pool, Options{Queue: 3})
+	release := holdLock(t, pool)
+	results := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := s.Append(context.Background(), appendTo(uuid.New(), None, 1))
+			results <- err
+		}()
+	}
+	waitsForLock(t, pool, 1)
+	testkit.Eventually(t, time.Second, "two places to be taken", func() error {
+		if n := s.Queued(); n != 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	place, err := s.Reserve()
+	require.NoError(t, err)
+	_, err = s.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.ErrorIs(t, err, ErrOverloaded)
+	_, err = s.Reserve()
+	require.ErrorIs(t, err, ErrOverloaded)
+
+	place.Release()
+	place.Release()
+	_, err = place.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.Error(t, err, "a place that was given back is nobody's")
+	place, err = s.Reserve()
+	require.NoError(t, err)
+	release()
+	_, err = place.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.NoError(t, err)
+	place.Release()
+	require.NoError(t, <-results)
+	require.NoError(t, <-results)
+	require.Zero(t, s.Queued())
+	require.Len(t, wholeLog(t, pool), 3)
+}
+
+func TestWhoLeavesBeforeItsBatchAppendsNothing(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s := open(t, pool, Options{})
+	release := holdLock(t, pool)
+	first := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // in its batch already: awaited although its ctx ends
+		_, err := s.Append(ctx, appendTo(uuid.New(), None, 1))
+		first <- err
+	}()
+	waitsForLock(t, pool, 1)
+	short, done := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer done()
+	_, err := s.Append(short, appendTo(uuid.New(), None, 1))
+	var unavailable *UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.False(t, unavailable.Sent)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	cancel()
+	release()
+	require.NoError(t, <-first)
+	require.Zero(t, s.Queued())
+	require.Len(t, wholeLog(t, pool), 1)
+}
+
+func TestCloseFinishesWhatWasAccepted(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s, err := Open(t.Context(), pool, Options{})
+	require.NoError(t, err)
+	place, err := s.Reserve()
+	require.NoError(t, err)
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close(context.Background()) }()
+	testkit.Eventually(t, time.Second, "the store to refuse", func() error {
+		place, err := s.Reserve()
+		if err == nil {
+			place.Release()
+			return fmt.Errorf("a place was given")
+		}
+		require.ErrorIs(t, err, ErrClosed)
+		return nil
+	})
+	_, err = place.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.NoError(t, err, "a place that was given out is good until it is used")
+	require.NoError(t, <-closed)
+	require.NoError(t, s.Close(t.Context()))
+	require.Len(t, wholeLog(t, pool), 1)
+}
+
+func TestCloseThatMayNotWaitFailsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s, err := Open(t.Context(), pool, Options{})
+	require.NoError(t, err)
+	release := holdLock(t, pool)
+	defer release()
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.Append(context.Background(), appendTo(uuid.New(), None, 1))
+		result <- err
+	}()
+	waitsForLock(t, pool, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, s.Close(ctx), context.Canceled)
+	var unavailable *UnavailableError
+	require.ErrorAs(t, <-result, &unavailable)
+	require.False(t, unavailable.Sent)
+}
+
+// Somebody sits on the lock: the append gives up in time, and the next works.
+func TestAppendDoesNotHang(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s := open(t, pool, Options{})
+	release := holdLock(t, pool)
+	begun := time.Now()
+	_, err := s.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	var unavailable *UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.False(t, unavailable.Sent)
+	require.Less(t, time.Since(begun), 2*tripWithin)
+	release()
+	_, err = s.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.NoError(t, err)
+	require.Len(t, wholeLog(t, pool), 1)
+}
+
+// A process that stops inside its append loses the lock, not everybody else's time.
+func TestStoppedAppenderLosesTheLock(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Write(t)
+	s := open(t, pool, Options{})
+	stopped, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer stopped.Release()
+	for _, sql := range []string{beginSQL, settingsSQL, lockSQL} {
+		_, err := stopped.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	_, err = s.Append(t.Context(), appendTo(uuid.New(), None, 1))
+	require.NoError(t, err)
+	_, err = stopped.Exec(t.Context(), "select 1")
+	require.ErrorContains(t, err, "idle-in-transaction timeout")
+}
