@@ -30,11 +30,11 @@ const (
 
 // Reasons of ours, for failures and refunds. Others come from the gateway.
 const (
-	ReasonTimeout        = "TIMEOUT"         // no outcome until paymentTimeout past the deadline
+	ReasonTimeout        = "TIMEOUT"         // no outcome until the payment timeout past the deadline
 	ReasonAmountMismatch = "AMOUNT_MISMATCH" // the gateway took another amount than asked for
-	ReasonDeclined       = "DECLINED"        // the gateway gave none
-	ReasonOtherPayment   = "OTHER_PAYMENT"   // another payment has the slot, or is about to
-	ReasonSlotExpired    = "SLOT_EXPIRED"    // and no unit could be had in its place
+	ReasonDeclined       = "DECLINED"        // the gateway refused and gave no reason
+	ReasonOtherPayment   = "OTHER_PAYMENT"   // another payment has the slot, or may be about to
+	ReasonSlotExpired    = "SLOT_EXPIRED"    // and no other slot could be had in its place
 )
 
 // Payment is one try to pay for a slot.

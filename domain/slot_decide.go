@@ -14,6 +14,10 @@ type Caller struct {
 	Admin bool // has the role admin
 }
 
+// OwnedBy says whether the slot is the caller's: whether they are its buyer
+// and still have the role of one.
+func (s Slot) OwnedBy(by Caller) bool { return by.Buyer && by.User == s.UserID }
+
 // NotOwnerError refuses what only a slot's owner, or an admin, may do.
 type NotOwnerError struct{ Slot uuid.UUID }
 
@@ -46,7 +50,7 @@ func (e *PaymentInProgressError) Error() string {
 func (s Slot) Release(by Caller) ([]Event, error) {
 	var how ReclaimStatus
 	switch {
-	case by.Buyer && by.User == s.UserID:
+	case s.OwnedBy(by):
 		how = BuyerReleased
 	case by.Admin:
 		how = ManualReclaimed

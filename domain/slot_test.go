@@ -75,7 +75,6 @@ func TestSlotTakesItsTimesFromTheRecord(t *testing.T) {
 
 func TestRelease(t *testing.T) {
 	stranger := domain.Caller{User: uuid.MustParse("44444444-4444-4444-8444-444444444444"), Buyer: true}
-	admin := domain.Caller{User: stranger.User, Admin: true}
 	ownerAndAdmin := domain.Caller{User: owner.User, Buyer: true, Admin: true}
 	adminOfSameName := domain.Caller{User: owner.User, Admin: true}
 

@@ -1,0 +1,66 @@
+package domain
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// SlotCompletedError refuses to pay for what is paid for.
+type SlotCompletedError struct{ Slot uuid.UUID }
+
+func (e *SlotCompletedError) Error() string { return fmt.Sprintf("slot %s is paid for", e.Slot) }
+
+// SlotExpiredError refuses to begin a payment for a slot that has expired, in
+// whatever way, or whose deadline has passed.
+type SlotExpiredError struct {
+	Slot     uuid.UUID
+	Deadline time.Time
+}
+
+func (e *SlotExpiredError) Error() string { return fmt.Sprintf("slot %s has expired", e.Slot) }
+
+// AmountMismatchError refuses to pay anything but the product's price.
+type AmountMismatchError struct {
+	Slot           uuid.UUID
+	Offered, Price Money
+}
+
+func (e *AmountMismatchError) Error() string {
+	return fmt.Sprintf("slot %s costs %s %s, not %s %s", e.Slot,
+		e.Price, e.Price.Currency(), e.Offered, e.Offered.Currency())
+}
+
+// StartPayment is a buyer's wish to pay for their slot.
+type StartPayment struct {
+	ID      uuid.UUID // that the payment is to have
+	Offered Money
+	Method  PaymentMethod
+}
+
+// StartPayment begins a payment at the moment at of the store's clock, where
+// price is the product's. Nothing is asked of the gateway where nothing is to
+// pay: such a payment completes at once. The error is, in this order, a
+// *SlotCompletedError, a *SlotExpiredError, a *PaymentInProgressError or an
+// *AmountMismatchError. Whether the slot is the caller's was asked before, with
+// OwnedBy.
+func (s Slot) StartPayment(at time.Time, c StartPayment, price Money) ([]Event, error) {
+	switch {
+	case s.Status == CompletedSlot:
+		return nil, &SlotCompletedError{s.ID}
+	case s.Status == ExpiredSlot || !at.Before(s.Deadline):
+		return nil, &SlotExpiredError{s.ID, s.Deadline}
+	}
+	if p, pending := s.Pending(); pending {
+		return nil, &PaymentInProgressError{s.ID, p.ID}
+	}
+	if !c.Offered.Equal(price) {
+		return nil, &AmountMismatchError{s.ID, c.Offered, price}
+	}
+	events := []Event{PaymentInitiated{UserID: s.UserID, PaymentID: c.ID, Price: price, Method: c.Method}}
+	if price.IsZero() {
+		events = append(events, PaymentCompleted{UserID: s.UserID, PaymentID: c.ID, Price: price, Method: c.Method})
+	}
+	return events, nil
+}

@@ -1,0 +1,122 @@
+package domain_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+func TestAPaymentOfNothingCompletesAtOnce(t *testing.T) {
+	free := won(0)
+	events, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: free, Method: domain.Wallet}, free)
+	require.NoError(t, err)
+	require.Equal(t, []domain.Event{
+		domain.PaymentInitiated{UserID: owner.User, PaymentID: paymentID, Price: free, Method: domain.Wallet},
+		domain.PaymentCompleted{UserID: owner.User, PaymentID: paymentID, Price: free, Method: domain.Wallet},
+	}, events)
+	s := happen(active(t), acquired, events...)
+	require.Equal(t, domain.CompletedSlot, s.Status)
+	require.Equal(t, domain.SuccessfulPayment, s.Payments[0].Status)
+}
+
+func TestAmountsAreComparedAsNumbersInOneCurrency(t *testing.T) {
+	_, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: dollars(259000)}, price)
+	var mismatch *domain.AmountMismatchError
+	require.ErrorAs(t, err, &mismatch)
+	require.Equal(t, "slot "+slotID.String()+" costs 259000 KRW, not 259000.00 USD", mismatch.Error())
+}
+
+func TestAPendingPaymentPutsTheExpiryOffUntilItsOutcome(t *testing.T) {
+	pending := happen(active(t), acquired, initiated(paymentID))
+	limit := deadline.Add(paymentTimeout)
+	require.Equal(t, limit, pending.DueAt(paymentTimeout))
+	require.Empty(t, pending.Expire(limit.Add(-time.Millisecond), paymentTimeout))
+
+	over := happen(pending, deadline.Add(time.Minute), failed(paymentID, "no cover"))
+	require.Equal(t, deadline, over.DueAt(paymentTimeout))
+	require.Equal(t, []domain.Event{expired(domain.AutoExpired)}, over.Expire(deadline.Add(time.Minute), paymentTimeout))
+}
+
+func TestAPaymentsStateFollowsItsEvents(t *testing.T) {
+	at := func(minutes int) time.Time { return acquired.Add(time.Duration(minutes) * time.Minute) }
+	s := happen(active(t), at(1), initiated(paymentID))
+	want := domain.Payment{ID: paymentID, SlotID: slotID, Price: price, Method: domain.Card,
+		Status: domain.PendingPayment, CreatedAt: at(1), UpdatedAt: at(1)}
+	require.Equal(t, []domain.Payment{want}, s.Payments)
+
+	s = happen(s, at(2), domain.PaymentFailed{PaymentID: paymentID, GatewayPaymentID: "g1", Reason: "no cover"})
+	want.Status, want.FailureReason, want.GatewayID, want.UpdatedAt = domain.FailedPayment, "no cover", "g1", at(2)
+	require.Equal(t, []domain.Payment{want}, s.Payments)
+
+	owed := happen(s, at(3), due(paymentID))
+	refund := want
+	refund.Refund, refund.RefundAmount, refund.UpdatedAt = domain.RefundOwed, price, at(3)
+	require.Equal(t, []domain.Payment{refund}, owed.Payments)
+	owed = happen(owed, at(4), refunded(paymentID))
+	refund.Refund, refund.UpdatedAt = domain.RefundMade, at(4)
+	require.Equal(t, []domain.Payment{refund}, owed.Payments)
+	require.Equal(t, domain.ActiveSlot, owed.Status)
+
+	done := happen(s, at(5), completed(paymentID))
+	want.Status, want.FailureReason, want.ConfirmedAt, want.UpdatedAt = domain.SuccessfulPayment, "", at(5), at(5)
+	require.Equal(t, []domain.Payment{want}, done.Payments)
+	require.Equal(t, domain.CompletedSlot, done.Status)
+	require.Equal(t, at(5), done.EndedAt)
+	require.Empty(t, done.ReclaimStatus)
+	require.Equal(t, domain.FailedPayment, s.Payments[0].Status, "the state before is untouched")
+}
+
+func TestARegrantMovesThePaymentToANewSlot(t *testing.T) {
+	old := happen(active(t), deadline, initiated(paymentID), failed(paymentID, domain.ReasonTimeout), expired(domain.AutoExpired))
+	h := old.Hear(success(price), granted)
+	require.Equal(t, []domain.Event{domain.PaymentRegranted{
+		UserID: owner.User, PaymentID: paymentID, GatewayPaymentID: "g1", NewSlotID: newSlotID}}, h.Events)
+	require.NotNil(t, h.Regrant)
+	require.Equal(t, newSlotID, h.Regrant.Slot)
+
+	old = happen(old, deadline, h.Events...)
+	require.Equal(t, domain.ExpiredSlot, old.Status, "the old slot stays expired")
+	p, _ := old.Payment(paymentID)
+	require.Equal(t, domain.SuccessfulPayment, p.Status)
+	require.Equal(t, newSlotID, p.SlotID)
+	require.Equal(t, "g1", p.GatewayID)
+	require.Empty(t, p.FailureReason)
+
+	var fresh domain.Slot
+	for i, e := range h.Regrant.Events {
+		fresh = domain.EvolveSlot(fresh, domain.Envelope{StreamID: h.Regrant.Slot, ProductID: productID,
+			StreamVersion: i + 1, RecordedAt: deadline, Event: e})
+	}
+	require.Equal(t, domain.CompletedSlot, fresh.Status)
+	require.Equal(t, slotID, *fresh.RegrantOf)
+	require.Equal(t, owner.User, fresh.UserID)
+	require.Equal(t, 3, fresh.Unit)
+	require.Equal(t, int64(99), fresh.ArrivalSequence)
+	require.Equal(t, deadline.Add(ttl), fresh.Deadline)
+	require.Equal(t, []domain.Payment{{ID: paymentID, SlotID: newSlotID, GatewayID: "g1", Price: price, Method: domain.Card,
+		Status: domain.SuccessfulPayment, ConfirmedAt: deadline, CreatedAt: deadline, UpdatedAt: deadline}}, fresh.Payments)
+	require.Equal(t, domain.Hearing{}, fresh.Hear(success(price), nil), "the same money, told to the new slot")
+}
+
+func TestWhatTheGatewayWritesIsMadeStorable(t *testing.T) {
+	pending := happen(active(t), acquired, initiated(paymentID))
+	reason := func(text string) string {
+		h := pending.Hear(domain.GatewayWord{PaymentID: paymentID, Reason: text}, nil)
+		return h.Events[0].(domain.PaymentFailed).Reason
+	}
+	require.Equal(t, domain.ReasonDeclined, reason(""))
+	require.Equal(t, domain.ReasonDeclined, reason(" \x00\n"))
+	require.Equal(t, "a\uFFFDbc", reason("a\xffb\x00c"))
+	require.Equal(t, strings.Repeat("한", 255), reason(strings.Repeat("한", 300)))
+}
+
+func TestAWordAboutAnotherSlotsPaymentIsNoneOfOurs(t *testing.T) {
+	w := success(price)
+	w.PaymentID = uuid.New()
+	require.Equal(t, domain.Hearing{}, happen(active(t), acquired, initiated(paymentID)).Hear(w, nil))
+}
