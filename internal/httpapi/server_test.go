@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -53,6 +54,7 @@ func start(t testing.TB, change func(*httpapi.Options), routes ...httpapi.Route)
 	opts := httpapi.Options{
 		Addr: "127.0.0.1:0", Verifier: verifier,
 		Registry: prometheus.NewRegistry(), OpenAPI: []byte("openapi: 3.1.0\n"),
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
 		change(&opts)

@@ -1,0 +1,126 @@
+package auth_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+)
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// jwks is an issuer's key set that can change.
+type jwks struct {
+	mu      sync.Mutex
+	keys    []map[string]any
+	fetched atomic.Int64
+}
+
+func (j *jwks) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	j.fetched.Add(1)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(map[string]any{"keys": j.keys})
+}
+
+func (j *jwks) add(key map[string]any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.keys = append(j.keys, key)
+}
+
+func rsaJWK(kid string) map[string]any {
+	return map[string]any{"kty": "RSA", "kid": kid, "n": b64(rsaKey.N.Bytes()), "e": b64(big.NewInt(int64(rsaKey.E)).Bytes())}
+}
+
+func edJWK(kid string) map[string]any {
+	return map[string]any{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": kid, "x": b64(edKey.Public().(ed25519.PublicKey))}
+}
+
+func signKID(t *testing.T, method jwt.SigningMethod, key any, kid string) string {
+	t.Helper()
+	token := jwt.NewWithClaims(method, claims())
+	if kid != "" {
+		token.Header["kid"] = kid
+	}
+	signed, err := token.SignedString(key)
+	require.NoError(t, err)
+	return signed
+}
+
+func TestJWKS(t *testing.T) {
+	set := &jwks{}
+	set.add(rsaJWK("r"))
+	set.add(edJWK("e"))
+	set.add(map[string]any{"kty": "oct", "kid": "o", "k": b64([]byte(secret))})
+	server := httptest.NewServer(set)
+	defer server.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
+	require.NoError(t, err)
+
+	verify := func(token string) error {
+		_, err := v.Verify(ctx, token)
+		return err
+	}
+	require.NoError(t, verify(signKID(t, jwt.SigningMethodRS256, rsaKey, "r")))
+	require.NoError(t, verify(signKID(t, jwt.SigningMethodEdDSA, edKey, "e")))
+	require.NoError(t, verify(signKID(t, jwt.SigningMethodRS256, rsaKey, "")), "the only RSA key of the set")
+	for name, token := range map[string]string{
+		"a key of the wrong kind":   signKID(t, jwt.SigningMethodRS256, rsaKey, "e"),
+		"another algorithm":         signKID(t, jwt.SigningMethodRS512, rsaKey, "r"),
+		"a secret in a public set":  signKID(t, jwt.SigningMethodHS256, []byte(secret), "o"),
+		"a secret without key id":   signKID(t, jwt.SigningMethodHS256, []byte(secret), ""),
+		"the modulus as a secret":   signKID(t, jwt.SigningMethodHS256, rsaKey.N.Bytes(), "r"),
+		"no key of this kind":       signKID(t, jwt.SigningMethodES256, ecKey, ""),
+		"the signature of another":  signKID(t, jwt.SigningMethodEdDSA, otherEd, "e"),
+		"nobody's key id (fetches)": signKID(t, jwt.SigningMethodEdDSA, edKey, "x"),
+	} {
+		require.ErrorIs(t, verify(token), auth.ErrToken, name)
+	}
+}
+
+func TestJWKSTurnsToANewKeyAndDoesNotFetchForEveryInventedOne(t *testing.T) {
+	set := &jwks{}
+	set.add(rsaJWK("r"))
+	server := httptest.NewServer(set)
+	defer server.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
+	require.NoError(t, err)
+	before := set.fetched.Load()
+
+	set.add(edJWK("new"))
+	_, err = v.Verify(ctx, signKID(t, jwt.SigningMethodEdDSA, edKey, "new"))
+	require.NoError(t, err, "a key that was added since is fetched")
+	require.Equal(t, before+1, set.fetched.Load())
+
+	for range 20 {
+		_, err = v.Verify(ctx, signKID(t, jwt.SigningMethodEdDSA, edKey, "invented"))
+		require.ErrorIs(t, err, auth.ErrToken)
+	}
+	require.Equal(t, before+1, set.fetched.Load(), "invented key ids became requests to the issuer")
+}
+
+func TestJWKSThatCannotBeHad(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
+	require.ErrorContains(t, err, server.URL)
+	require.ErrorContains(t, err, "give the URL of a JSON Web Key Set")
+}
