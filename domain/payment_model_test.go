@@ -89,22 +89,27 @@ func (s *story) somePayment(t *rapid.T) uuid.UUID {
 
 func (s *story) actions() map[string]func(*rapid.T) {
 	m := &s.model
+	start := func(t *rapid.T) {
+		var id uuid.UUID
+		id[15] = byte(len(m.order) + 1)
+		events, err := s.slot.StartPayment(m.now, domain.StartPayment{ID: id, Offered: price, Method: domain.Card}, price)
+		allowed := m.ended == "" && m.open == uuid.Nil && m.now.Before(deadline)
+		require.Equal(t, allowed, err == nil, "%v", err)
+		if allowed {
+			m.open, m.order = id, append(m.order, id)
+			m.entries[id] = &entry{}
+		}
+		s.record(events)
+	}
 	return map[string]func(*rapid.T){
 		"time passes": func(t *rapid.T) {
-			m.now = m.now.Add(time.Duration(rapid.Int64Range(0, 20*60_000).Draw(t, "ms")) * time.Millisecond)
-		},
-		"start": func(t *rapid.T) {
-			var id uuid.UUID
-			id[15] = byte(len(m.order) + 1)
-			events, err := s.slot.StartPayment(m.now, domain.StartPayment{ID: id, Offered: price, Method: domain.Card}, price)
-			allowed := m.ended == "" && m.open == uuid.Nil && m.now.Before(deadline)
-			require.Equal(t, allowed, err == nil, "%v", err)
-			if allowed {
-				m.open, m.order = id, append(m.order, id)
-				m.entries[id] = &entry{}
+			to := rapid.SampledFrom([]time.Time{m.now.Add(time.Minute), m.now.Add(10 * time.Minute),
+				deadline.Add(-time.Millisecond), deadline, deadline.Add(paymentTimeout)}).Draw(t, "to")
+			if to.After(m.now) {
+				m.now = to
 			}
-			s.record(events)
 		},
+		"start": start, "start again": start, // twice as likely: what is rare needs several
 		"success": func(t *rapid.T) {
 			id := s.somePayment(t)
 			paid := rapid.SampledFrom([]domain.Money{price, price, price, won(1), won(0), dollars(259000)}).Draw(t, "paid")
@@ -141,6 +146,9 @@ func (s *story) actions() map[string]func(*rapid.T) {
 			s.record(events)
 		},
 		"release": func(t *rapid.T) {
+			if rapid.IntRange(0, 3).Draw(t, "seldom") > 0 {
+				t.Skip("it would end too many of the stories early")
+			}
 			events, err := s.slot.Release(rapid.SampledFrom([]domain.Caller{owner, admin}).Draw(t, "by"))
 			allowed := m.ended == "" && m.open == uuid.Nil
 			require.Equal(t, allowed, err == nil, "%v", err)
