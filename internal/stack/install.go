@@ -32,7 +32,14 @@ func aptInstall(ctx context.Context, log *slog.Logger, present func() bool, pack
 	}
 	ctx, cancel := context.WithTimeout(ctx, installWithin)
 	defer cancel()
-	lock, err := awaitLock(ctx, filepath.Join(os.TempDir(), "dopamine-apt.lock"))
+	cache, err := cacheFolder()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return fmt.Errorf("cache folder: %w", err)
+	}
+	lock, err := awaitLock(ctx, filepath.Join(cache, "apt.lock"))
 	if err != nil {
 		return err
 	}

@@ -151,15 +151,14 @@ func (p *Postgres) settings(port int) map[string]string {
 		"listen_addresses": "127.0.0.1",
 		"port":             strconv.Itoa(port),
 		// No socket: its path would have to be short, and nobody connects to it.
-		"unix_socket_directories":          "",
-		"max_connections":                  "200",
-		"shared_buffers":                   "128MB",
-		"max_wal_size":                     "1GB",
-		"checkpoint_completion_target":     "0.9",
-		"random_page_cost":                 "1.1",
-		"log_timezone":                     "UTC",
-		"timezone":                         "UTC",
-		"client_connection_check_interval": "2s",
+		"unix_socket_directories":      "",
+		"max_connections":              "200",
+		"shared_buffers":               "128MB",
+		"max_wal_size":                 "1GB",
+		"checkpoint_completion_target": "0.9",
+		"random_page_cost":             "1.1",
+		"log_timezone":                 "UTC",
+		"timezone":                     "UTC",
 	}
 	if p.opts.NoFsync {
 		s["fsync"], s["synchronous_commit"], s["full_page_writes"] = "off", "off", "off"

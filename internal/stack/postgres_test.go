@@ -145,3 +145,21 @@ func TestPostgresFindsAPlaceWhereItsUserMayGo(t *testing.T) {
 	again := startPostgres(t, dir)
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
+
+// Root may have had nobody alone before a package brought the user postgres.
+func TestPostgresStaysWithTheUserWhoseDataItIs(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root runs Postgres as another user")
+	}
+	nobody, err := lesserUser("nobody")
+	require.NoError(t, err)
+	dir := folder(t)
+	home := filepath.Join(dir, "server")
+	require.NoError(t, os.Mkdir(home, 0o700))
+	require.NoError(t, nobody.give(home))
+	p := startPostgres(t, dir)
+	require.Equal(t, "nobody", p.user.name)
+	require.Equal(t, home, p.home)
+	makeSale(t, p.URL())
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -177,6 +178,12 @@ func (r *Redis) startServer(ctx context.Context, port int) (*child, error) {
 // askRedis pings, and makes sure that it is our child who answers: another
 // server may listen on the port that ours could not get.
 func askRedis(ctx context.Context, port int, c *child) (version string, err error) {
+	// go-redis writes a line of its own about each connection that is refused.
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", loopback(port))
+	if err != nil {
+		return "", err
+	}
+	_ = conn.Close()
 	client := redis.NewClient(&redis.Options{Addr: loopback(port), MaxRetries: -1, PoolSize: 1})
 	defer func() { _ = client.Close() }()
 	if err := client.Ping(ctx).Err(); err != nil {

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"log/slog"
+	"net"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
@@ -53,6 +54,12 @@ func probeRedis(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	// go-redis writes a line of its own about each connection that is refused.
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", opts.Addr)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close()
 	client := redis.NewClient(opts)
 	defer func() { _ = client.Close() }()
 	return client.Ping(ctx).Err()
