@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 
 	"go.opentelemetry.io/otel"
@@ -34,7 +35,12 @@ func StartTracing(ctx context.Context, service, endpoint string) (*Tracing, erro
 	if endpoint == "" {
 		return &Tracing{}, nil
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint))
+	// As OTEL_EXPORTER_OTLP_ENDPOINT has it: the signal's path comes behind the endpoint.
+	traces, err := url.JoinPath(endpoint, "v1", "traces")
+	if err != nil {
+		return nil, fmt.Errorf("the trace collector's address %s: %w", endpoint, err)
+	}
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(traces))
 	if err != nil {
 		return nil, fmt.Errorf("open the trace exporter to %s: %w", endpoint, err)
 	}
