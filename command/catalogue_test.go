@@ -1,0 +1,121 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+// tape is a product's stream that a test writes; reads wait at its gate.
+type tape struct {
+	mu     sync.Mutex
+	events []domain.Envelope
+	err    error
+	reads  atomic.Int32
+	pass   chan struct{} // one read passes for each value; nil: all pass
+}
+
+func (p *tape) write(id uuid.UUID, events ...domain.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range events {
+		v := len(p.events) + 1
+		p.events = append(p.events, domain.Envelope{StreamID: id, StreamVersion: v, Position: int64(v), Event: e})
+	}
+}
+
+func (p *tape) read(_ context.Context, _ uuid.UUID, after int) ([]domain.Envelope, error) {
+	p.reads.Add(1)
+	p.mu.Lock()
+	events, err := append([]domain.Envelope{}, p.events[after:]...), p.err
+	p.mu.Unlock()
+	if p.pass != nil {
+		<-p.pass
+	}
+	return events, err
+}
+
+func TestCatalogueSeesWhatWasThereBeforeTheQuestion(t *testing.T) {
+	id, p := uuid.New(), &tape{pass: make(chan struct{})}
+	c := newCatalogue(p.read)
+	p.write(id, domain.ProductCreated{Name: "first"})
+	first := c.join(id) // reads "first" and is held up
+	require.Eventually(t, func() bool { return p.reads.Load() == 1 }, time.Second, time.Millisecond)
+
+	p.write(id, domain.ProductDetailsChanged{Name: "second"})
+	var later []*look
+	for range 100 {
+		later = append(later, c.join(id))
+	}
+	close(p.pass)
+	<-first.done
+	require.Equal(t, "first", first.product.Name)
+	for _, l := range later {
+		<-l.done
+		require.Equal(t, "second", l.product.Name, "an answer older than its question")
+	}
+	require.Equal(t, int32(2), p.reads.Load(), "a hundred questions share one read")
+}
+
+func TestCatalogueKeepsNothingOfWhatIsNotThere(t *testing.T) {
+	id, p := uuid.New(), &tape{}
+	c := newCatalogue(p.read)
+	_, err := c.product(t.Context(), id)
+	require.ErrorIs(t, err, domain.ErrNoProduct)
+	require.Empty(t, c.entries)
+
+	p.write(id, domain.ProductCreated{Name: "n"})
+	got, err := c.product(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, "n", got.Name)
+
+	p.err = errors.New("away")
+	_, err = c.product(t.Context(), id)
+	require.ErrorIs(t, err, p.err)
+	known, ok := c.remembered(id)
+	require.True(t, ok, "a failed read forgets nothing")
+	require.Equal(t, "n", known.Name)
+
+	p.err = nil
+	p.write(id, domain.ProductDeleted{})
+	_, err = c.product(t.Context(), id)
+	require.ErrorIs(t, err, domain.ErrNoProduct)
+	require.Empty(t, c.entries)
+}
+
+func TestCatalogueIsBounded(t *testing.T) {
+	c := newCatalogue(func(_ context.Context, id uuid.UUID, _ int) ([]domain.Envelope, error) {
+		return []domain.Envelope{{StreamID: id, StreamVersion: 1, Event: domain.ProductCreated{}}}, nil
+	})
+	for range catalogueSize + 10 {
+		_, err := c.product(t.Context(), uuid.New())
+		require.NoError(t, err)
+	}
+	require.LessOrEqual(t, len(c.entries), catalogueSize)
+}
+
+func TestAdmissionQueuesACrowdAndTurnsAwayTheRest(t *testing.T) {
+	a := newAdmission(8) // one of them for other commands
+	for range 7 {
+		require.True(t, a.enter(t.Context()))
+	}
+	entered := make(chan bool)
+	go func() { entered <- a.enter(t.Context()) }()
+	require.Eventually(t, func() bool { return a.waiting.Load() == 1 }, time.Second, time.Millisecond)
+	a.leave()
+	require.True(t, <-entered, "a place that came free within the wait")
+	require.False(t, a.enter(t.Context()), "nobody left within the wait")
+
+	a.waiting.Store(admissionCrowd)
+	start := time.Now()
+	require.False(t, a.enter(t.Context()))
+	require.Less(t, time.Since(start), admissionWait, "the crowd is too large to wait in")
+}
