@@ -63,8 +63,8 @@ CREATE TABLE parked_events (
 );
 -- X-Min-Position: is an event of this product set aside at or below a position?
 CREATE INDEX parked_events_product ON parked_events (projection, generation, product_id, position);
--- The parked keys of a partition, read by each batch.
-CREATE INDEX parked_events_partition ON parked_events (projection, generation, topic, partition, row_key);
+-- The parked keys of a partition, read by each batch: each key has one head.
+CREATE INDEX parked_events_heads ON parked_events (projection, generation, topic, partition, row_key) WHERE NOT behind;
 
 -- What a person ordered for a parked key. The partition's owner carries it out
 -- in its own checkpointed transaction; the row stays as the account of it.

@@ -1,0 +1,181 @@
+// Package audit is the read model slot_audit_log: one row for each event of a
+// slot, its payments' included. A row is never changed.
+package audit
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// The status of a slot.
+const (
+	active    = "ACTIVE"
+	completed = "COMPLETED"
+	expired   = "EXPIRED"
+)
+
+// Projection implements projections.Projection.
+type Projection struct{}
+
+var _ projections.Projection = Projection{}
+
+// Name implements projections.Projection.
+func (Projection) Name() string { return "slot_audit_log" }
+
+// Key implements projections.Projection: the slot.
+func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
+	return Projection{}.RawKey(e.Event.EventType(), e.ProductID, e.StreamID)
+}
+
+// RawKey implements projections.Projection.
+func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
+	switch eventType {
+	case "SlotAcquired", "SlotExpiringSoon", "SlotExpired",
+		"PaymentInitiated", "PaymentFailed", "PaymentCompleted", "PaymentRegranted", "RefundDue", "RefundCompleted":
+		return stream, true
+	}
+	return uuid.Nil, false
+}
+
+// NewFold implements projections.Projection.
+func (Projection) NewFold(generation int) projections.Fold {
+	return &fold{table: projections.Table("slot_audit_log", generation), status: map[uuid.UUID]string{}}
+}
+
+// Row is one row of the table.
+type Row struct {
+	EventID    uuid.UUID
+	Type       string
+	SlotID     uuid.UUID
+	ProductID  uuid.UUID
+	UserID     uuid.UUID
+	OldStatus  *string
+	NewStatus  string
+	TraceID    string
+	Actor      string
+	RecordedAt time.Time
+	Position   int64
+	Metadata   []byte // a JSON object
+}
+
+type fold struct {
+	table  string
+	rows   []Row
+	status map[uuid.UUID]string // of slots, as far as known in this batch
+}
+
+// Load reads the status of slots for those events that leave it as it is,
+// whatever it is; the others tell by themselves.
+func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
+	seen := make(map[uuid.UUID]bool, len(events))
+	var ids []uuid.UUID
+	for _, e := range events {
+		if seen[e.StreamID] {
+			continue
+		}
+		switch e.Event.(type) {
+		case domain.PaymentFailed, domain.PaymentRegranted, domain.RefundDue, domain.RefundCompleted:
+			ids = append(ids, e.StreamID)
+		}
+		seen[e.StreamID] = true
+	}
+	if len(ids) == 0 {
+		return
+	}
+	b.Queue(fmt.Sprintf(`
+		SELECT s.id, a.new_status
+		FROM unnest($1::uuid[]) AS s(id)
+		CROSS JOIN LATERAL (SELECT new_status FROM %s WHERE slot_id = s.id ORDER BY position DESC LIMIT 1) a`, f.table), ids).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var id uuid.UUID
+			var status string
+			if err := rows.Scan(&id, &status); err != nil {
+				return err
+			}
+			f.status[id] = status
+		}
+		return rows.Err()
+	})
+}
+
+func (f *fold) Apply(e domain.Envelope) error {
+	var user uuid.UUID
+	was, is := active, active
+	switch c := e.Event.(type) {
+	case domain.SlotAcquired:
+		user, was = c.UserID, ""
+	case domain.SlotExpiringSoon:
+		user = c.UserID
+	case domain.SlotExpired:
+		user, is = c.UserID, expired
+	case domain.PaymentInitiated:
+		user = c.UserID
+	case domain.PaymentCompleted:
+		user, is = c.UserID, completed
+	case domain.PaymentFailed:
+		user, was = c.UserID, f.status[e.StreamID]
+		is = was
+	case domain.PaymentRegranted:
+		user, was = c.UserID, f.status[e.StreamID]
+		is = was
+	case domain.RefundDue:
+		user, was = c.UserID, f.status[e.StreamID]
+		is = was
+	case domain.RefundCompleted:
+		user, was = c.UserID, f.status[e.StreamID]
+		is = was
+	default:
+		return fmt.Errorf("no rule for %T", e.Event)
+	}
+	if is == "" {
+		return fmt.Errorf("slot %s has no status yet", e.StreamID)
+	}
+	meta, err := metadata(e)
+	if err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	row := Row{
+		EventID: e.EventID, Type: e.Event.EventType(), SlotID: e.StreamID, ProductID: e.ProductID, UserID: user,
+		NewStatus: is, TraceID: e.TraceID(), Actor: e.Actor, RecordedAt: e.RecordedAt, Position: e.Position, Metadata: meta,
+	}
+	if was != "" {
+		row.OldStatus = &was
+	}
+	f.rows = append(f.rows, row)
+	f.status[e.StreamID] = is
+	return nil
+}
+
+func (f *fold) Write(b *pgx.Batch) {
+	if len(f.rows) == 0 {
+		return
+	}
+	n := len(f.rows)
+	var (
+		event, slot, product, user = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		kind, is, trace, actor     = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		was                        = make([]*string, n)
+		recorded                   = make([]time.Time, n)
+		position                   = make([]int64, n)
+		meta                       = make([]string, n)
+	)
+	for i, r := range f.rows {
+		event[i], kind[i], slot[i], product[i], user[i] = r.EventID, r.Type, r.SlotID, r.ProductID, r.UserID
+		was[i], is[i], trace[i], actor[i] = r.OldStatus, r.NewStatus, r.TraceID, r.Actor
+		recorded[i], position[i], meta[i] = r.RecordedAt, r.Position, string(r.Metadata)
+	}
+	// Checkpoints keep an event from coming twice; the key keeps it from being
+	// written twice even if someone set a checkpoint back by hand.
+	b.Queue(fmt.Sprintf(`
+		INSERT INTO %s (event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata)
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
+		                     $10::timestamptz[], $11::bigint[], $12::text[]::jsonb[])
+		ON CONFLICT (event_id) DO NOTHING`, f.table),
+		event, kind, slot, product, user, was, is, trace, actor, recorded, position, meta)
+}

@@ -1,0 +1,61 @@
+package projections
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+)
+
+type metrics struct {
+	events       *prometheus.CounterVec
+	batchSeconds *prometheus.HistogramVec
+	batchEvents  *prometheus.HistogramVec
+	visible      *prometheus.HistogramVec
+	gapEvents    *prometheus.CounterVec
+	duplicates   *prometheus.CounterVec
+	parked       *prometheus.CounterVec
+	fenced       *prometheus.CounterVec
+	undecodable  prometheus.Counter
+}
+
+// newMetrics registers with reg, which may be nil.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	const subsystem = "projector"
+	labels := []string{"projection"}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	m := &metrics{
+		events:       counter("events_total", "Events applied, parked or passed over."),
+		batchSeconds: histogram("batch_seconds", "Time of one batch's transaction, tries included.", prometheus.DefBuckets),
+		batchEvents:  histogram("batch_events", "Events of one batch.", prometheus.ExponentialBuckets(1, 4, 7)),
+		visible:      histogram("visible_seconds", "From when a batch's last event was recorded to when its rows were committed.", prometheus.DefBuckets),
+		gapEvents:    counter("gap_events_total", "Events that were missing in the topic's order and were read from the event store."),
+		duplicates:   counter("duplicate_records_total", "Records of events that were applied before."),
+		parked:       counter("parked_events_total", "Events set aside because they, or one before them, could not be applied."),
+		fenced:       counter("fenced_batches_total", "Batches refused because the checkpoint had been moved by somebody else."),
+		undecodable: prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "undecodable_records_total",
+			Help: "Records whose value could not be decoded."}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.events, m.batchSeconds, m.batchEvents, m.visible, m.gapEvents, m.duplicates, m.parked, m.fenced, m.undecodable)
+	}
+	return m
+}
+
+func (m *metrics) batch(projection string, items []item, took time.Duration) {
+	if len(items) == 0 {
+		return
+	}
+	m.events.WithLabelValues(projection).Add(float64(len(items)))
+	m.batchSeconds.WithLabelValues(projection).Observe(took.Seconds())
+	m.batchEvents.WithLabelValues(projection).Observe(float64(len(items)))
+	if last := items[len(items)-1]; !last.env.RecordedAt.IsZero() {
+		m.visible.WithLabelValues(projection).Observe(time.Since(last.env.RecordedAt).Seconds())
+	}
+}

@@ -1,0 +1,199 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// contentError is a failure for what the events say, found without Postgres.
+type contentError struct{ err error }
+
+func (e *contentError) Error() string { return e.err.Error() }
+
+func (e *contentError) Unwrap() error { return e.err }
+
+// isContent says whether an error is about what was to be written (a fold that
+// refused, a value or constraint that Postgres refused, an exception raised by
+// a trigger), and not about the state of the database or the connection.
+func isContent(err error) bool {
+	var content *contentError
+	if errors.As(err, &content) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "23", "P0":
+		return true
+	}
+	return false
+}
+
+// park is an item that is set aside.
+type park struct {
+	keyed
+	err    string
+	behind bool // it only waits for an earlier one of its key
+}
+
+// queueHeads reads which keys are parked, and with which event at the head.
+func (u *unit) queueHeads(b *pgx.Batch, p plan) {
+	partitions := make([]int32, 0, len(p.to))
+	for partition := range p.to {
+		partitions = append(partitions, partition)
+	}
+	b.Queue(`
+		SELECT row_key, position FROM parked_events
+		WHERE projection = $1 AND generation = $2 AND topic = $3 AND partition = ANY($4) AND NOT behind`,
+		u.o.projection.Name(), u.o.generation, u.topic, partitions).
+		Query(func(rows pgx.Rows) error {
+			var key uuid.UUID
+			var position int64
+			_, err := pgx.ForEachRow(rows, []any{&key, &position}, func() error { u.heads[key] = position; return nil })
+			return err
+		})
+}
+
+// setAside parks the item if its key is parked or err is not nil, and says
+// whether it did.
+func (u *unit) setAside(it keyed, err error) bool {
+	if head, parked := u.heads[it.key]; parked {
+		u.parks = append(u.parks, park{it, fmt.Sprintf("waits behind the event at position %d", head), true})
+		return true
+	}
+	if err == nil {
+		return false
+	}
+	u.parks = append(u.parks, park{it, err.Error(), false})
+	u.heads[it.key] = it.position
+	return true
+}
+
+func (u *unit) queueParks(b *pgx.Batch) {
+	for _, k := range u.parks {
+		var (
+			eventID, product, stream *uuid.UUID
+			offset                   *int64
+			value                    []byte
+			headers                  = []byte("{}")
+		)
+		if !k.stray() {
+			eventID, product, stream = &k.eventID, &k.product, &k.stream
+		}
+		if k.raw != nil {
+			offset, value, headers = &k.offset, k.raw.Payload, headersJSON(kafka.Headers(k.raw))
+		}
+		b.Queue(`
+			INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, kafka_offset, event_id, event_type,
+			                           product_id, stream_id, record, headers, error, behind)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			u.o.projection.Name(), u.o.generation, k.key, k.position, u.topic, k.partition, offset, eventID, plainText(k.eventType),
+			product, stream, value, headers, plainText(k.err), k.behind)
+	}
+}
+
+// headersJSON is a JSON object that Postgres takes, whatever the headers hold.
+func headersJSON(h map[string]string) []byte {
+	clean := make(map[string]string, len(h))
+	for k, v := range h {
+		clean[plainText(k)] = plainText(v)
+	}
+	out, err := json.Marshal(clean)
+	if err != nil { // a map of strings always can be
+		return []byte("{}")
+	}
+	return out
+}
+
+// plainText is text that Postgres takes.
+func plainText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// apart applies the items by row key and parks what fails, and what is behind
+// it.
+func (u *unit) apart(ctx context.Context) error {
+	var keys []uuid.UUID // in the order of their first events
+	byKey := map[uuid.UUID][]keyed{}
+	for _, it := range u.items {
+		if u.setAside(it, it.err) {
+			continue
+		}
+		if byKey[it.key] == nil {
+			keys = append(keys, it.key)
+		}
+		byKey[it.key] = append(byKey[it.key], it)
+	}
+	return u.halves(ctx, keys, byKey)
+}
+
+// halves applies the events of some keys together, and where that fails, of
+// one half of them and then of the other.
+func (u *unit) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID][]keyed) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	var items []keyed
+	for _, k := range keys {
+		items = append(items, byKey[k]...)
+	}
+	err := u.attempt(ctx, items)
+	switch {
+	case err == nil:
+		return nil
+	case !isContent(err):
+		return err
+	case len(keys) > 1:
+		middle := len(keys) / 2
+		if err := u.halves(ctx, keys[:middle], byKey); err != nil {
+			return err
+		}
+		return u.halves(ctx, keys[middle:], byKey)
+	}
+	for _, it := range items {
+		if u.setAside(it, nil) {
+			continue
+		}
+		if err := u.attempt(ctx, []keyed{it}); err != nil {
+			if !isContent(err) {
+				return err
+			}
+			u.setAside(it, err)
+		}
+	}
+	return nil
+}
+
+// attempt applies items inside a savepoint; a failure leaves nothing of it.
+func (u *unit) attempt(ctx context.Context, items []keyed) error {
+	return pgx.BeginFunc(ctx, u.tx, func(tx pgx.Tx) error {
+		events := make([]domain.Envelope, len(items))
+		for i, it := range items {
+			events[i] = it.env
+		}
+		fold := u.o.projection.NewFold(u.o.generation)
+		b := &pgx.Batch{}
+		fold.Load(b, events)
+		if err := send(ctx, tx, b); err != nil {
+			return err
+		}
+		if err := applyAll(fold, events); err != nil {
+			return &contentError{err}
+		}
+		b = &pgx.Batch{}
+		fold.Write(b)
+		return send(ctx, tx, b)
+	})
+}

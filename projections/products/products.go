@@ -1,0 +1,150 @@
+// Package products is the read model of products: one row for each product
+// that is there, with its free units.
+//
+// stock is the total less what ACTIVE and COMPLETED slots hold, so it follows
+// SlotAcquired and SlotExpired. updated_at is about the product itself: events
+// of its slots, and the withdrawal of a grant, do not touch it; last_position
+// tells of any change. The row of a deleted product goes.
+package products
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// Projection implements projections.Projection.
+type Projection struct{}
+
+var _ projections.Projection = Projection{}
+
+// Name implements projections.Projection.
+func (Projection) Name() string { return "products" }
+
+// Key implements projections.Projection.
+func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
+	return Projection{}.RawKey(e.Event.EventType(), e.ProductID, e.StreamID)
+}
+
+// RawKey implements projections.Projection.
+func (Projection) RawKey(eventType string, product, _ uuid.UUID) (uuid.UUID, bool) {
+	switch eventType {
+	case "ProductCreated", "ProductDetailsChanged", "ProductStockIncreased", "ProductSaleRescheduled",
+		"ProductSalePaused", "ProductSaleResumed", "ProductDeleted", "SlotAcquired", "SlotExpired":
+		return product, true
+	}
+	return uuid.Nil, false
+}
+
+// NewFold implements projections.Projection.
+func (Projection) NewFold(generation int) projections.Fold {
+	return &fold{table: projections.Table("products", generation), rows: map[uuid.UUID]*Row{}, gone: map[uuid.UUID]bool{}}
+}
+
+// Row is one row of the table.
+type Row struct {
+	ID           uuid.UUID
+	Name         string
+	Description  string
+	Price        string // decimal
+	Currency     string
+	Stock        int32 // free units
+	InitialStock int32
+	TotalStock   int32
+	SaleDate     time.Time
+	SaleEndDate  *time.Time
+	Paused       bool
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	LastPosition int64
+}
+
+type fold struct {
+	table string
+	rows  map[uuid.UUID]*Row
+	gone  map[uuid.UUID]bool
+}
+
+func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
+	seen := map[uuid.UUID]bool{}
+	var ids []uuid.UUID
+	for _, e := range events {
+		if seen[e.ProductID] {
+			continue
+		}
+		seen[e.ProductID] = true
+		if _, created := e.Event.(domain.ProductCreated); !created {
+			ids = append(ids, e.ProductID)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	b.Queue(fmt.Sprintf(`
+		SELECT id, name, description, price::text, currency, stock, initial_stock, total_stock,
+		       sale_date, sale_end_date, paused, created_at, updated_at, last_position
+		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			r := &Row{}
+			if err := rows.Scan(&r.ID, &r.Name, &r.Description, &r.Price, &r.Currency, &r.Stock, &r.InitialStock, &r.TotalStock,
+				&r.SaleDate, &r.SaleEndDate, &r.Paused, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition); err != nil {
+				return err
+			}
+			f.rows[r.ID] = r
+		}
+		return rows.Err()
+	})
+}
+
+func (f *fold) Apply(e domain.Envelope) error {
+	if c, ok := e.Event.(domain.ProductCreated); ok {
+		stock := int32(c.Stock)
+		f.rows[e.ProductID] = &Row{
+			ID: e.ProductID, Name: c.Name, Description: c.Description,
+			Price: c.Price.Amount().String(), Currency: c.Price.Currency(),
+			Stock: stock, InitialStock: stock, TotalStock: stock,
+			SaleDate: c.SaleDate, SaleEndDate: c.SaleEndDate,
+			CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt, LastPosition: e.Position,
+		}
+		delete(f.gone, e.ProductID)
+		return nil
+	}
+	row := f.rows[e.ProductID]
+	if row == nil {
+		return fmt.Errorf("product %s has no row", e.ProductID)
+	}
+	row.LastPosition = e.Position
+	switch c := e.Event.(type) {
+	case domain.SlotAcquired:
+		row.Stock--
+		return nil
+	case domain.SlotExpired:
+		row.Stock++
+		return nil
+	case domain.ProductDeleted:
+		delete(f.rows, e.ProductID)
+		f.gone[e.ProductID] = true
+		return nil
+	case domain.ProductDetailsChanged:
+		row.Name, row.Description = c.Name, c.Description
+	case domain.ProductStockIncreased:
+		total := int32(c.TotalStock)
+		row.Stock += total - row.TotalStock
+		row.TotalStock = total
+	case domain.ProductSaleRescheduled:
+		row.SaleDate, row.SaleEndDate = c.SaleDate, c.SaleEndDate
+	case domain.ProductSalePaused:
+		row.Paused = true
+	case domain.ProductSaleResumed:
+		row.Paused = false
+	default:
+		return fmt.Errorf("no rule for %T", e.Event)
+	}
+	row.UpdatedAt = e.RecordedAt
+	return nil
+}

@@ -1,0 +1,131 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// record is one record of the topic.
+type record struct {
+	msg       *message.Message
+	partition int32
+	offset    int64
+	previous  int64 // position before it in its partition
+	item      item
+}
+
+// item is one event on its way into a projection, or what stands for one.
+type item struct {
+	partition int32
+	offset    int64 // -1: it came from the store
+	position  int64 // 0: it is no event of the store
+	eventID   uuid.UUID
+	eventType string
+	product   uuid.UUID
+	stream    uuid.UUID
+	env       domain.Envelope
+	err       error            // why env could not be had
+	raw       *message.Message // nil: it came from the store
+}
+
+// stray says that a record is no event of the store.
+func (i item) stray() bool { return i.position == 0 }
+
+// key is the row that the item belongs to in a projection.
+func (i item) key(p Projection) (uuid.UUID, bool) {
+	switch {
+	case i.stray():
+		return strayKey(i.partition, i.offset), true
+	case i.err != nil:
+		// An event that a newer program wrote may be anybody's: it waits for the
+		// program that knows it, with what follows in its stream.
+		if unknown := (*avsc.UnknownEventError)(nil); errors.As(i.err, &unknown) {
+			return i.stream, true
+		}
+		return p.RawKey(i.eventType, i.product, i.stream)
+	default:
+		return p.Key(i.env)
+	}
+}
+
+// strayNamespace makes the row keys of records that are no events.
+var strayNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
+
+func strayKey(partition int32, offset int64) uuid.UUID {
+	return uuid.NewSHA1(strayNamespace, fmt.Appendf(nil, "%d/%d", partition, offset))
+}
+
+// newRecord reads the headers of a message, not yet its value.
+func newRecord(m *message.Message, partition int32, offset int64) *record {
+	r := &record{msg: m, partition: partition, offset: offset}
+	r.item = item{partition: partition, offset: offset, raw: m}
+	h, err := avsc.ParseHeaders(func(name string) string { return m.Metadata[name] })
+	var previous int64
+	if err == nil {
+		previous, err = strconv.ParseInt(m.Metadata[kafka.HeaderPreviousPosition], 10, 64)
+	}
+	product, keyErr := uuid.Parse(kafka.Key(m))
+	switch {
+	case err != nil:
+		r.item.err = fmt.Errorf("the record is no event: %w", err)
+	case keyErr != nil:
+		r.item.err = fmt.Errorf("the record is no event: its key: %w", keyErr)
+	case h.Position < 1 || previous < 0 || previous >= h.Position:
+		r.item.err = fmt.Errorf("the record is no event: position %d with previous-position %d", h.Position, previous)
+	default:
+		r.previous = previous
+		r.item.position, r.item.eventID, r.item.eventType = h.Position, h.EventID, h.EventType
+		r.item.product, r.item.stream = product, h.StreamID
+	}
+	return r
+}
+
+// decode reads the value; where it cannot be read the store's copy is taken.
+// An error is the store's, and may be tried again.
+func (r *Runner) decode(ctx context.Context, rec *record) error {
+	if rec.item.stray() {
+		return nil
+	}
+	h, err := avsc.ParseHeaders(func(name string) string { return rec.msg.Metadata[name] })
+	if err == nil {
+		rec.item.env, err = avsc.Unmarshal(rec.msg.Payload, h)
+	}
+	if err == nil {
+		return nil
+	}
+	r.metrics.undecodable.Inc()
+	r.log.Warn("a record cannot be decoded, looking at the event store's copy",
+		"partition", rec.partition, "offset", rec.offset, "position", rec.item.position, "type", rec.item.eventType, "error", err)
+	at, atErr := r.cfg.Store.At(ctx, rec.item.position)
+	switch {
+	case errors.Is(atErr, eventstore.ErrNoEvent), atErr == nil && at.ID != rec.item.eventID:
+		rec.item = item{partition: rec.partition, offset: rec.offset, raw: rec.msg, eventType: rec.item.eventType,
+			err: fmt.Errorf("the record is no event of the store, which has another one or none at position %d: %w", rec.item.position, err)}
+	case atErr != nil:
+		return fmt.Errorf("read event %d from the store: %w", rec.item.position, atErr)
+	default:
+		env, storeErr := avsc.Decode(at)
+		rec.item.env = env
+		if storeErr != nil {
+			rec.item.err = fmt.Errorf("the record: %w; the event store's copy: %w", err, storeErr)
+		}
+	}
+	return nil
+}
+
+// fromStore is an event of the store as an item.
+func fromStore(e eventstore.Recorded, partition int32) item {
+	i := item{partition: partition, offset: -1, position: e.Position, eventID: e.ID, eventType: e.Type, product: e.Key, stream: e.Stream}
+	i.env, i.err = avsc.Decode(e)
+	return i
+}

@@ -1,0 +1,157 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// Querier is a pgx connection, pool or transaction.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Reached says whether the live generation of each of the projections has
+// applied everything of the product up to position, that included. An event of
+// the product at or below it that is parked is not there yet. Inside a
+// REPEATABLE READ transaction it speaks of the same moment as the rows.
+func Reached(ctx context.Context, q Querier, projections []string, product uuid.UUID, position int64) (bool, error) {
+	rows, err := q.Query(ctx, `
+		SELECT c.projection, c.partition, c.partitions,
+		       c.position >= $3 AND NOT EXISTS (
+		           SELECT FROM parked_events e
+		           WHERE e.projection = c.projection AND e.generation = c.generation AND e.product_id = $2 AND e.position BETWEEN 1 AND $3)
+		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
+		WHERE c.projection = ANY($1) AND g.state = 'live'`, projections, product, position)
+	if err != nil {
+		return false, fmt.Errorf("read how far projections are: %w", err)
+	}
+	reached := map[string]bool{}
+	var name string
+	var partition, partitions int32
+	var there bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &partition, &partitions, &there}, func() error {
+		if there && kafka.Partition(product, partitions) == partition {
+			reached[name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("read how far projections are: %w", err)
+	}
+	for _, p := range projections {
+		if !reached[p] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Head is how far the event store and the relay are, as the write side tells.
+type Head struct {
+	Position  int64   // of the store's last event
+	Published int64   // of the last event that the relay has published
+	Last      []int64 // the last published position of each partition
+}
+
+// Status is where one projection stands.
+type Status struct {
+	Projection  string
+	Generations []Generation
+	Position    int64 // everything at or below it is applied, parked or skipped
+	Lag         int64 // events in the store beyond it
+	Parked      int64 // events set aside, in the live generation
+	ParkedKeys  int64 // rows that they belong to
+	Skipped     int64
+}
+
+// Generation is one copy of a projection's tables.
+type Generation struct {
+	Number int
+	State  string // live, building or old
+}
+
+// ReadStatus reads where each projection stands, by name.
+func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
+	var all []Status
+	byName := map[string]int{}
+	rows, err := q.Query(ctx, `
+		SELECT g.projection, g.generation, g.state,
+		       (SELECT count(*) FROM parked_events e WHERE e.projection = g.projection AND e.generation = g.generation),
+		       (SELECT count(*) FROM parked_events e WHERE e.projection = g.projection AND e.generation = g.generation AND NOT behind),
+		       (SELECT count(*) FROM skipped_events s WHERE s.projection = g.projection)
+		FROM projection_generations g ORDER BY g.projection, g.generation`)
+	if err != nil {
+		return nil, fmt.Errorf("read the generations: %w", err)
+	}
+	var name string
+	var g Generation
+	var parked, keys, skipped int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &g.Number, &g.State, &parked, &keys, &skipped}, func() error {
+		at, known := byName[name]
+		if !known {
+			at = len(all)
+			byName[name] = at
+			all = append(all, Status{Projection: name, Skipped: skipped})
+		}
+		all[at].Generations = append(all[at].Generations, g)
+		if g.State == "live" {
+			all[at].Parked, all[at].ParkedKeys = parked, keys
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the generations: %w", err)
+	}
+	positions, err := readPositions(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Position = head.reached(positions[all[i].Projection])
+		all[i].Lag = max(0, head.Position-all[i].Position)
+	}
+	return all, nil
+}
+
+// readPositions reads the live position of each partition of each projection.
+func readPositions(ctx context.Context, q Querier) (map[string]map[int32]int64, error) {
+	rows, err := q.Query(ctx, `
+		SELECT c.projection, c.partition, c.position
+		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation) WHERE g.state = 'live'`)
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	positions := map[string]map[int32]int64{}
+	var name string
+	var partition int32
+	var position int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &partition, &position}, func() error {
+		if positions[name] == nil {
+			positions[name] = map[int32]int64{}
+		}
+		positions[name][partition] = position
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	return positions, nil
+}
+
+// reached is the position up to which all partitions are done: where each has
+// what was published for it, all that was published; else the lowest of those
+// that have not.
+func (h Head) reached(partitions map[int32]int64) int64 {
+	reached := h.Published
+	for p, last := range h.Last {
+		if at := partitions[int32(p)]; at < last {
+			reached = min(reached, at)
+		}
+	}
+	return reached
+}
