@@ -3,9 +3,12 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Options configure a Gate.
@@ -15,61 +18,167 @@ type Options struct {
 	Observer Observer // who is told what the gate does; nil: nobody
 }
 
+func (o Options) withDefaults() Options {
+	if o.Lanes <= 0 {
+		o.Lanes = 10
+	}
+	if o.LanesMax <= 0 {
+		o.LanesMax = 20
+	}
+	o.LanesMax = max(o.Lanes, o.LanesMax)
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	return o
+}
+
 // Observer is told what a Gate does, for metrics. Its methods are called from
 // many goroutines and must not block.
 type Observer interface {
-	Called(script string, requests int, took time.Duration, err error) // one call to Redis
+	Called(script string, requests int, took time.Duration, err error) // one call to Redis; requests: how many it decided
 	Renewed(took time.Duration, err error)                             // one lease
 	Rebuilt(took time.Duration, err error)                             // one rebuild, from its raise
 }
 
-// Gate decides who gets a unit. It is safe for concurrent use.
-type Gate struct{}
+type nobody struct{}
 
-var errNotYet = errors.New("redis: not yet")
+func (nobody) Called(string, int, time.Duration, error) {}
+func (nobody) Renewed(time.Duration, error)             {}
+func (nobody) Rebuilt(time.Duration, error)             {}
+
+// Gate decides who gets a unit. It is safe for concurrent use.
+type Gate struct {
+	store    Store
+	lanes    *lanes
+	observer Observer
+
+	ctx  context.Context // ends with Close: everything that runs for nobody in particular
+	stop context.CancelFunc
+	runs sync.WaitGroup
+
+	closing  sync.RWMutex // held for writing by Close, so that nothing starts behind it
+	closed   bool
+	products sync.Map // uuid.UUID -> *product
+	unknown  unknown
+}
 
 // Open connects to the Redis at url (redis://host:port/db). It refuses one that
 // may evict keys. The context bounds the opening only.
 func Open(ctx context.Context, url string, store Store, opts Options) (*Gate, error) {
-	return nil, errNotYet
+	opts = opts.withDefaults()
+	opt, err := goredis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("redis: the URL must look like redis://host:6379/0: %w", err)
+	}
+	lanes := newLanes(opt, opts.Lanes, opts.LanesMax, opts.Observer.Called)
+	if err := lanes.checkNoEviction(ctx); err != nil {
+		return nil, errors.Join(err, lanes.close())
+	}
+	g := &Gate{store: store, lanes: lanes, observer: opts.Observer}
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	return g, nil
 }
 
-// Close ends what runs and closes the connections.
-func (g *Gate) Close() error { return nil }
+// Close ends what runs and closes the connections. Closing twice is fine.
+func (g *Gate) Close() error {
+	g.closing.Lock()
+	already := g.closed
+	g.closed = true
+	g.closing.Unlock()
+	if already {
+		return nil
+	}
+	g.stop()
+	g.runs.Wait()
+	return g.lanes.close()
+}
+
+// start runs f in a goroutine of the gate's; false once the gate is closed.
+func (g *Gate) start(f func()) bool {
+	g.closing.RLock()
+	defer g.closing.RUnlock()
+	if g.closed {
+		return false
+	}
+	g.runs.Go(f)
+	return true
+}
 
 // Ping says whether Redis answers.
-func (g *Gate) Ping(ctx context.Context) error { return errNotYet }
+func (g *Gate) Ping(ctx context.Context) error {
+	return unavailable("ping", g.lanes.with(ctx, func(ln *lane) error { return ln.look(ctx) }))
+}
 
-// Decide asks the gate. Requests of a product that arrive while a call is in
-// flight form the next call. ErrUnknownProduct, ErrUnavailable.
-func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
-	return Decision{}, errNotYet
+// call runs a script once, on any lane, and says on which process.
+func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, stamp string, err error) {
+	err = g.lanes.with(ctx, func(ln *lane) (err error) {
+		reply, err = ln.call(ctx, s, keys, args...)
+		stamp = ln.stamp
+		return err
+	})
+	return reply, stamp, err
+}
+
+// State says how the product's gate is.
+func (g *Gate) State(ctx context.Context, product uuid.UUID) (State, error) {
+	state, _, err := g.look(ctx, gateKeys(product))
+	return state, unavailable("look at the gate", err)
+}
+
+// look reads a gate's state, and on which process it was looked at.
+func (g *Gate) look(ctx context.Context, keys []string) (State, string, error) {
+	reply, stamp, err := g.call(ctx, lookScript, keys)
+	if err != nil {
+		return State{}, "", err
+	}
+	r, err := answerOf(reply, 2)
+	if err != nil {
+		return State{}, "", err
+	}
+	if r.text(0) == "none" {
+		return State{Epoch: NoEpoch, now: r.number(1)}, stamp, r.err
+	}
+	state := State{
+		Exists: true, Alive: r.text(0) == "alive", now: r.number(1),
+		Epoch: r.number(2), Position: r.number(3), Units: int(r.number(4)), Free: int(r.number(5)),
+		Held: int(r.number(6)), Pending: int(r.number(7)), Decided: r.number(8),
+	}
+	state.LeaseLeft = max(0, time.Duration(r.number(9)-state.now)*time.Millisecond)
+	return state, stamp, r.err
 }
 
 // GiveBack frees the unit of a grant that was never sent to the event store, if
 // it was handed out only once; else the grant is settled by others.
-func (g *Gate) GiveBack(ctx context.Context, d Decision) error { return errNotYet }
-
-// Feed tells the gate what happened to the product, and returns when it knows
-// everything that was durable at the call. It builds, reopens or removes the
-// gate where it must.
-func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error { return errNotYet }
-
-// Rebuild replaces the product's gate, which was found wrong in the epoch (of
-// Decision.Epoch). Where a later one is there already, or on its way, it waits
-// for that.
-func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error { return errNotYet }
-
-// Pending lists grants that have been on their way for longer than olderThan,
-// oldest first, at most limit.
-func (g *Gate) Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]PendingGrant, error) {
-	return nil, errNotYet
+func (g *Gate) GiveBack(ctx context.Context, d Decision) error {
+	if d.Outcome != Granted || d.HandedOut != 1 {
+		return nil
+	}
+	_, _, err := g.call(ctx, giveBackScript, gateKeys(d.Product), string(d.Buyer[:]), d.Number)
+	return unavailable("give a grant back", err)
 }
 
-// Carry carries the product's decision log to Postgres, the open run included.
-func (g *Gate) Carry(ctx context.Context, product uuid.UUID) error { return errNotYet }
-
-// State says how the product's gate is.
-func (g *Gate) State(ctx context.Context, product uuid.UUID) (State, error) {
-	return State{}, errNotYet
+// Pending lists grants that have been on their way for longer than olderThan,
+// oldest first, at most limit. A lost gate has none: it must be rebuilt (Feed).
+func (g *Gate) Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]PendingGrant, error) {
+	reply, _, err := g.call(ctx, pendingScript, gateKeys(product), olderThan.Milliseconds(), limit)
+	if err != nil || reply == nil {
+		return nil, unavailable("list grants on their way", err)
+	}
+	r, err := answerOf(reply, 0)
+	if err != nil {
+		return nil, unavailable("list grants on their way", err)
+	}
+	found := make([]PendingGrant, 0, len(r.items)/2)
+	for i := 0; i+1 < len(r.items); i += 2 {
+		buyer, err := uuid.FromBytes([]byte(r.text(i)))
+		detail := r.fields(i+1, 4)
+		if r.err != nil || err != nil {
+			return nil, unavailable("list grants on their way", errors.Join(r.err, err))
+		}
+		found = append(found, PendingGrant{
+			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]),
+			HandedOut: int(detail[2]), Age: time.Duration(detail[3]) * time.Millisecond,
+		})
+	}
+	return found, nil
 }

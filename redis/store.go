@@ -71,14 +71,14 @@ type NumberedLine struct {
 
 // Carried is what was read off a gate's decision log at one moment.
 type Carried struct {
-	At    time.Time      // by Now, from before the log was read
-	Lines []NumberedLine // the last may be a run that still grows
-	// Whole names the epochs of which nothing is left in any gate: all their
-	// lines are among Lines or were carried before.
-	Whole []int64
-	// Upto is the epoch of which everything decided before At is among Lines
-	// or was carried before; NoEpoch for none.
-	Upto int64
+	At          time.Time      // by Now, from before the log was read; zero for a closed gate
+	Lines       []NumberedLine // the last may be a run that still grows
+	Born, Epoch int64          // the gate's first epoch and its present one
+	// Living: everything that the gate of Epoch decided before At is among Lines
+	// or was carried before, and so is all of the epochs from Born on.
+	Living bool
+	// Closed: so is all of Epoch, too: it decides no more.
+	Closed bool
 }
 
 // Timing of leases and rebuilds; the port's SQL uses the same figures.
@@ -101,7 +101,7 @@ type Store interface {
 	Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error)
 	// Raise raises the epoch for a rebuild, under the append lock, where it is
 	// still found (compare and swap), to at least above+1; false where another
-	// was quicker, a rebuild is under way, or the product is gone.
+	// was quicker or the product is gone.
 	Raise(ctx context.Context, product uuid.UUID, found, above int64) (Raised, bool, error)
 	// Alive gives the rebuild of epoch another RebuildAlone; false where the
 	// epoch is not the last rebuild's any more.

@@ -100,6 +100,8 @@ type State struct {
 	Pending   int           // grants on their way
 	Decided   int64         // numbers given out in this epoch
 	LeaseLeft time.Duration // how much longer it may decide, by its own clock
+
+	now int64 // the gate's clock, ms
 }
 
 // EpochOf is the epoch whose gate gave out the number.

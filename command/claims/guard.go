@@ -3,12 +3,151 @@ package claims
 import (
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
+// guard checks and writes every item of this package: they may stand in each
+// other's way, so that they share one.
 type guard struct{}
 
-func (guard) Check(b *pgx.Batch, items []any, refused []error)             {}
-func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {}
+// Check implements eventstore.Guard. It runs under the append lock, so that what
+// it sees still holds when Apply writes.
+func (guard) Check(b *pgx.Batch, items []any, refused []error) {
+	order := newOrder()
+	var claims, ends, withdrawals picked
+	for i, it := range items {
+		if !order.admit(it.(item)) {
+			refused[i] = eventstore.ErrDefer
+			continue
+		}
+		switch it := it.(type) {
+		case Claim:
+			claims.add(i)
+		case Release, Complete:
+			ends.add(i)
+		case Withdraw:
+			withdrawals.add(i)
+		case Create:
+			checkCreate(b, it, &refused[i])
+		case Stock:
+			checkStock(b, it, &refused[i])
+		case Sale:
+			checkSale(b, it, &refused[i])
+		case Delete:
+			checkDelete(b, it, &refused[i])
+		}
+	}
+	checkClaims(b, items, claims, refused)
+	checkEnds(b, items, ends, refused)
+	checkWithdrawals(b, items, withdrawals, refused)
+}
+
+// Apply implements eventstore.Guard.
+func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
+	var claims []claimAt
+	var withdrawals []Withdraw
+	var released, completed []uuid.UUID
+	for _, it := range items {
+		switch data := it.Data.(type) {
+		case Claim:
+			claims = append(claims, claimAt{Claim: data, position: firstOf(it.Positions)})
+		case Withdraw:
+			withdrawals = append(withdrawals, data)
+		case Release:
+			released = append(released, data.SlotID)
+		case Complete:
+			completed = append(completed, data.SlotID)
+		}
+	}
+	applyNumbers(b, claims, withdrawals)
+	applyClaims(b, at, claims)
+	applyEnds(b, released, completed)
+	for _, it := range items {
+		switch data := it.Data.(type) {
+		case Create:
+			b.Queue(createSQL, data.Product, data.Stock, data.SaleDate, data.SaleEnd)
+		case Stock:
+			b.Queue(stockSQL, data.Product, data.Total)
+		case Sale:
+			b.Queue(raiseSQL, data.Product, nil, 0, false)
+			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused)
+		case Delete:
+			b.Queue(raiseSQL, data.Product, nil, 0, false)
+			b.Queue(deleteSQL, data.Product)
+		}
+	}
+}
+
+func firstOf(positions []int64) int64 {
+	if len(positions) == 0 {
+		return 0
+	}
+	return positions[0]
+}
+
+// picked are indexes of items of one kind.
+type picked []int
+
+func (p *picked) add(i int) { *p = append(*p, i) }
+
+// order finds items that cannot be decided beside an earlier one of the batch:
+// Check sees the tables as they were before all of it.
+type order struct {
+	taken  map[thing]struct{}
+	raised map[uuid.UUID]bool // the products of which an item was admitted; true: one that raises the epoch
+}
+
+// thing is what no two items of a batch may want.
+type thing struct {
+	kind    byte // 'n'umber, 'u'nit, 'b'uyer, 's'lot
+	product uuid.UUID
+	number  int64
+	id      uuid.UUID
+}
+
+func newOrder() order {
+	return order{taken: make(map[thing]struct{}), raised: make(map[uuid.UUID]bool)}
+}
+
+// admit says that the item can be decided in this batch, and remembers it.
+func (o order) admit(it item) bool {
+	product := it.of()
+	before, others := o.raised[product]
+	var things []thing
+	raises := false
+	switch it := it.(type) {
+	case Create, Stock: // never in the way: the stream's version orders them
+		return true
+	case Sale, Delete:
+		raises = true
+	case Claim:
+		things = []thing{
+			{kind: 'n', product: product, number: it.Number},
+			{kind: 'u', product: product, number: int64(it.Unit)},
+			{kind: 'b', product: product, id: it.Buyer},
+		}
+	case Withdraw:
+		things = []thing{{kind: 'n', product: product, number: it.Number}}
+	case Release:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	case Complete:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	}
+	// What raises the epoch or ends the product stands alone.
+	if others && (raises || before) {
+		return false
+	}
+	for _, t := range things {
+		if _, taken := o.taken[t]; taken {
+			return false
+		}
+	}
+	for _, t := range things {
+		o.taken[t] = struct{}{}
+	}
+	o.raised[product] = raises
+	return true
+}

@@ -1,0 +1,159 @@
+package claims
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// raiseSettingsSQL bounds a raise: whoever stops inside would hold up every
+// append.
+const raiseSettingsSQL = `
+select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
+
+// Raise implements redis.Store. The lock is taken by a statement of its own, in
+// READ COMMITTED: the next one then sees what the appends before it did.
+func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64) (redis.Raised, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
+	defer cancel()
+	var raised redis.Raised
+	var since float64 // seconds from now to leased_at, negative
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		b.Queue(raiseSettingsSQL)
+		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
+		b.Queue(raiseSQL, product, found, above, true).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&raised.Epoch, &raised.Stamp, &since)
+		})
+		return tx.SendBatch(ctx, b).Close()
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return redis.Raised{}, false, nil
+	}
+	if err != nil {
+		return redis.Raised{}, false, fmt.Errorf("raise epoch %d of product %s: %w", found, product, err)
+	}
+	raised.Wait = max(0, redis.LeaseTime+time.Duration(since*float64(time.Second)))
+	return raised, true, nil
+}
+
+// snapshotPiece is how many holders are handed on at a time.
+const snapshotPiece = 1000
+
+// Snapshot implements redis.Store: row, head and claims as of one moment.
+func (s *Store) Snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (snap redis.Snapshot, err error) {
+	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err = pgx.BeginTxFunc(ctx, s.pool, opts, func(tx pgx.Tx) error {
+		snap.Row, err = scanRow(tx.QueryRow(ctx, `select `+rowColumns+` from product_gates where product_id = $1`,
+			product, redis.RebuildAlone))
+		if err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `select coalesce((select position from events order by position desc limit 1), 0)`).Scan(&snap.Position)
+		if err != nil {
+			return err
+		}
+		return eachHolder(ctx, tx, product, holders)
+	})
+	if err != nil {
+		return redis.Snapshot{}, fmt.Errorf("read the claims of product %s: %w", product, err)
+	}
+	return snap, nil
+}
+
+func eachHolder(ctx context.Context, tx pgx.Tx, product uuid.UUID, do func([]redis.Holder) error) error {
+	rows, err := tx.Query(ctx,
+		`select buyer, number, unit, key_hash from slot_claims where product_id = $1 order by unit`, product)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	piece := make([]redis.Holder, 0, snapshotPiece)
+	for rows.Next() {
+		var h redis.Holder
+		if err := rows.Scan(&h.Buyer, &h.Number, &h.Unit, &h.KeyHash); err != nil {
+			return err
+		}
+		if piece = append(piece, h); len(piece) == cap(piece) {
+			if err := do(piece); err != nil {
+				return err
+			}
+			piece = piece[:0]
+		}
+	}
+	if err := rows.Err(); err != nil || len(piece) == 0 {
+		return err
+	}
+	return do(piece)
+}
+
+// Counts is what Postgres says of a product's units at one moment.
+type Counts struct {
+	Epoch    int64
+	Units    int
+	Held     int       // by slots that are ACTIVE or COMPLETED
+	LeasedAt time.Time // zero: never
+	Position int64     // of the product's last event
+}
+
+// Free is how many units no slot holds.
+func (c Counts) Free() int { return c.Units - c.Held }
+
+const countsSQL = `
+select epoch, units, coalesce(leased_at, 'epoch'),
+       (select count(*) from slot_claims c where c.product_id = g.product_id),
+       coalesce((select position from events where key = g.product_id order by position desc limit 1), 0)
+from product_gates g where product_id = $1 and not deleted`
+
+// Counts reads a product's; false where it is gone.
+func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var c Counts
+	err := s.pool.QueryRow(ctx, countsSQL, product).Scan(&c.Epoch, &c.Units, &c.LeasedAt, &c.Held, &c.Position)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Counts{}, false, nil
+	}
+	if err != nil {
+		return Counts{}, false, fmt.Errorf("count the claims of product %s: %w", product, err)
+	}
+	if c.LeasedAt.Unix() == 0 {
+		c.LeasedAt = time.Time{}
+	}
+	return c, true, nil
+}
+
+// Compare says in words where the product's gate differs from the claims, "" for
+// nowhere, or where it cannot be said now (the gate changed meanwhile, or is not
+// told everything yet). A difference is an alarm, never repaired by itself.
+func (s *Store) Compare(ctx context.Context, gate *redis.Gate, product uuid.UUID) (string, error) {
+	if err := gate.Feed(ctx, product); err != nil {
+		return "", err
+	}
+	before, err := gate.State(ctx, product)
+	if err != nil {
+		return "", err
+	}
+	counts, found, err := s.Counts(ctx, product)
+	if err != nil || !found {
+		return "", err
+	}
+	after, err := gate.State(ctx, product)
+	if err != nil {
+		return "", err
+	}
+	settled := before.Alive && after.Alive && before.Position == after.Position && before.Epoch == after.Epoch &&
+		before.Epoch == counts.Epoch && counts.Position <= before.Position
+	if !settled || (after.Held == counts.Held && after.Units == counts.Units && after.Free+after.Pending == counts.Free()) {
+		return "", nil
+	}
+	return fmt.Sprintf("gate: %d units, %d held, %d on their way, %d free; claims: %d units, %d held",
+		after.Units, after.Held, after.Pending, after.Free, counts.Units, counts.Held), nil
+}

@@ -1,0 +1,273 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+)
+
+const (
+	// batchMost is how many requests one call decides: it keeps other products
+	// of the same Redis waiting for less than a millisecond.
+	batchMost = 256
+	// runnersMost is how many calls for one product a node has in flight. Redis
+	// decides them one after the other; two keep it busy while the node reads
+	// an answer.
+	runnersMost = 2
+	// decideWithin bounds a request that meets a rebuild: it leaves room for the
+	// longest lease.
+	decideWithin = 5 * time.Second
+)
+
+// Where a waiter stands. Only one that was not sent can leave.
+const (
+	isWaiting = iota
+	isSent
+	hasLeft
+)
+
+// waiter is a request until it is answered.
+type waiter struct {
+	buyer   uuid.UUID
+	keyHash []byte
+	state   atomic.Int32
+	done    chan decided
+}
+
+type decided struct {
+	decision Decision
+	err      error
+}
+
+func (w *waiter) send() bool  { return w.state.CompareAndSwap(isWaiting, isSent) }
+func (w *waiter) leave() bool { return w.state.CompareAndSwap(isWaiting, hasLeft) }
+
+// Decide asks the gate. Requests of a product that arrive while its calls are in
+// flight form the next call. Where the context ends before the request was sent,
+// Decide returns; a request that was sent is waited for, since a grant must be
+// appended. ErrUnknownProduct, ErrUnavailable, ErrClosed.
+func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
+	if g.unknown.has(r.Product) {
+		return Decision{}, ErrUnknownProduct
+	}
+	p := g.product(r.Product)
+	w := &waiter{buyer: r.Buyer, keyHash: HashKey(r.Product, r.Buyer, r.Key), done: make(chan decided, 1)}
+	p.mu.Lock()
+	p.waiting = append(p.waiting, w)
+	run := p.runners < runnersMost
+	if run {
+		p.runners++
+	}
+	p.mu.Unlock()
+	if run && !g.start(func() { g.run(p) }) {
+		p.mu.Lock()
+		p.runners--
+		p.mu.Unlock()
+		return Decision{}, ErrClosed
+	}
+	select {
+	case d := <-w.done:
+		return d.decision, d.err
+	case <-ctx.Done():
+	case <-g.ctx.Done():
+	}
+	if w.leave() {
+		if g.ctx.Err() != nil {
+			return Decision{}, ErrClosed
+		}
+		return Decision{}, unavailable("wait for the gate", ctx.Err())
+	}
+	d := <-w.done
+	return d.decision, d.err
+}
+
+// run serves the product's requests until there are none.
+func (g *Gate) run(p *product) {
+	var batch []*waiter
+	for {
+		batch = p.take(batch)
+		if len(batch) == 0 {
+			return
+		}
+		g.serve(p, batch)
+	}
+}
+
+// take moves the next requests into batch. An empty one ends the runner.
+func (p *product) take(batch []*waiter) []*waiter {
+	clear(batch)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(len(p.waiting), batchMost)
+	if n == 0 {
+		p.runners--
+		return nil
+	}
+	batch = append(batch[:0], p.waiting[:n]...)
+	rest := copy(p.waiting, p.waiting[n:])
+	clear(p.waiting[rest:])
+	p.waiting = p.waiting[:rest]
+	return batch
+}
+
+// serve answers every request of the batch.
+func (g *Gate) serve(p *product, batch []*waiter) {
+	ctx, cancel := context.WithTimeout(g.ctx, decideWithin)
+	defer cancel()
+	asked := false // once more after a lost answer, no more often
+	for {
+		if batch = sent(batch); len(batch) == 0 {
+			return
+		}
+		verdict, err := g.ask(ctx, p, batch)
+		var lost *lostError
+		switch {
+		case errors.As(err, &lost) && !asked, errors.Is(err, errMoved) && !asked:
+			asked = true
+			unsend(batch)
+			continue
+		case err != nil:
+			refuse(batch, unavailable("decide", err))
+			return
+		}
+		switch verdict.status {
+		case "lost":
+			unsend(batch)
+			err = g.tend(ctx, p)
+		case "lease":
+			unsend(batch)
+			err = g.renew(ctx, p)
+		default:
+			if batch = g.deliver(p, batch, verdict); len(batch) == 0 {
+				return
+			}
+			unsend(batch)
+			err = g.renew(ctx, p)
+		}
+		if err != nil {
+			refuse(batch, unavailable("put the gate right", err))
+			return
+		}
+	}
+}
+
+// sent marks the requests as sent and leaves out those whose callers have left.
+func sent(batch []*waiter) []*waiter {
+	n := 0
+	for _, w := range batch {
+		if w.send() {
+			batch[n] = w
+			n++
+		}
+	}
+	return batch[:n]
+}
+
+func unsend(batch []*waiter) {
+	for _, w := range batch {
+		w.state.Store(isWaiting)
+	}
+}
+
+func refuse(batch []*waiter, err error) {
+	for _, w := range batch {
+		w.done <- decided{err: err}
+	}
+}
+
+// verdict is what one call decided.
+type verdict struct {
+	status string // "ok", "lost", "lease"
+	stamp  string
+	epoch  int64
+	before int64  // the counter before
+	begin  int64  // of the sale, ms
+	kinds  string // a letter for each request
+	*answer
+}
+
+// ask makes one call for the batch.
+func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict, err error) {
+	const width = len(uuid.UUID{}) + keyHashLen
+	blob := make([]byte, width*len(batch))
+	for i, w := range batch {
+		copy(blob[i*width:], w.buyer[:])
+		copy(blob[i*width+len(w.buyer):], w.keyHash)
+	}
+	err = g.lanes.with(ctx, func(ln *lane) error {
+		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob)
+		if err != nil {
+			return err
+		}
+		r, err := answerOf(reply, 2)
+		if err != nil {
+			return err
+		}
+		v = verdict{status: r.text(0), stamp: ln.stamp, answer: r}
+		if v.status == "ok" {
+			v.epoch, v.before, v.begin, v.kinds = r.number(1), r.number(2), r.number(3), r.text(4)
+			if len(v.kinds) != len(batch) {
+				r.wrong(4)
+			}
+		}
+		return r.err
+	})
+	return v, err
+}
+
+// detailsFrom is where the answer's details begin.
+const detailsFrom = 5
+
+// deliver answers the requests and returns those whose refusal is not to be
+// believed: this node's own lease is too old, so Redis' clock may have stood
+// still. A grant is appended, and a repeated answer looked up, whatever the
+// clock says.
+func (g *Gate) deliver(p *product, batch []*waiter, v verdict) []*waiter {
+	believed := g.believes(p, v.epoch, v.stamp)
+	number, detail, n := v.before, detailsFrom, 0
+	for i, w := range batch {
+		d := Decision{Product: p.id, Buyer: w.buyer, Epoch: v.epoch, KeyHash: w.keyHash}
+		kind := v.kinds[i]
+		if kind != 'A' && kind != 'K' { // those took no number
+			number++
+			d.Number = v.epoch*fairness.NumbersPerEpoch + number
+		}
+		var err error
+		switch kind {
+		case 'G', 'A':
+			d.Outcome = Granted
+		case 'K', 'D':
+			d.Outcome, d.Repeated = Held, kind == 'K'
+		case 'N':
+			d.Outcome, d.SaleDate = NotStarted, time.UnixMilli(v.begin).UTC()
+		case 'E':
+			d.Outcome = Ended
+		case 'P':
+			d.Outcome = Paused
+		case 'S':
+			d.Outcome = SoldOut
+		default:
+			err = unavailable("decide", errAnswer)
+		}
+		if d.Outcome == Granted || d.Outcome == Held {
+			f := v.fields(detail, 3)
+			detail++
+			d.Number, d.Unit, d.HandedOut = f[0], int(f[1]), int(f[2])
+			d.SlotID = domain.SlotID(p.id, d.Number)
+			err = unavailable("decide", v.err)
+		}
+		if believed || d.Outcome == Granted || d.Repeated || err != nil {
+			w.done <- decided{d, err}
+			continue
+		}
+		batch[n] = w
+		n++
+	}
+	return batch[:n]
+}

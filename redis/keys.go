@@ -1,0 +1,28 @@
+package redis
+
+import (
+	"strconv"
+
+	"github.com/google/uuid"
+)
+
+// All keys of a product share the hash tag {id}, so that a Redis Cluster keeps
+// them together, and every script declares the five of them in this order.
+func gateKeys(product uuid.UUID) []string {
+	prefix := keyPrefix(product)
+	return []string{
+		prefix + "stock",   // hash: epoch, stamp, lease, position, sale, counters, the open run
+		prefix + "queue",   // list: units that were returned
+		prefix + "holders", // hash: buyer (16 bytes) -> grant on its way or slot held
+		prefix + "pending", // sorted set: buyers of grants on their way, by number
+		prefix + "log",     // list: closed lines of the decision log
+	}
+}
+
+// buildKeys are where a rebuild of this epoch puts holders and free units.
+func buildKeys(product uuid.UUID, epoch int64) (holders, queue string) {
+	prefix := keyPrefix(product) + "build:" + strconv.FormatInt(epoch, 10) + ":"
+	return prefix + "holders", prefix + "queue"
+}
+
+func keyPrefix(product uuid.UUID) string { return "product:{" + product.String() + "}:" }

@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// answerWithin bounds each call: a lost answer is asked for once more, so a
+// caller waits about twice as long at the most.
+const answerWithin = 900 * time.Millisecond
+
+// lanes are the connections to one Redis: a few that stay open, more while they
+// are needed.
+type lanes struct {
+	client  *goredis.Client
+	keep    int
+	permits chan struct{} // one for each lane that may be in use
+	seen    func(script string, requests int, took time.Duration, err error)
+
+	mu   sync.Mutex
+	idle []*lane
+}
+
+func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.Duration, error)) *lanes {
+	opt.MaxRetries = -1 // a call that was answered, or not, is never repeated behind our back
+	opt.DialerRetries = 1
+	opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = answerWithin, answerWithin, answerWithin
+	opt.ContextTimeoutEnabled = true
+	opt.PoolSize, opt.MinIdleConns, opt.PoolTimeout = most, 0, answerWithin
+	opt.ConnMaxIdleTime, opt.ConnMaxLifetime = -1, -1
+	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	opt.DisableIdentity = true
+	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), seen: seen}
+}
+
+// with lends a lane whose process is known.
+func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
+	select {
+	case l.permits <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a connection: %w", ctx.Err())
+	}
+	defer func() { <-l.permits }()
+	ln, err := l.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.put(ln)
+	return do(ln)
+}
+
+// take gives an idle lane or a new one. An idle one may have been cut off in the
+// meantime: then a new one takes its place, nothing was sent yet.
+func (l *lanes) take(ctx context.Context) (*lane, error) {
+	l.mu.Lock()
+	var ln *lane
+	if n := len(l.idle); n > 0 {
+		ln, l.idle = l.idle[n-1], l.idle[:n-1]
+	}
+	l.mu.Unlock()
+	if ln != nil {
+		if time.Since(ln.looked) <= lookEvery || ln.look(ctx) == nil {
+			return ln, nil
+		}
+		_ = ln.conn.Close()
+	}
+	ln = &lane{conn: l.client.Conn(), seen: l.seen}
+	if err := ln.look(ctx); err != nil {
+		_ = ln.conn.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+func (l *lanes) put(ln *lane) {
+	l.mu.Lock()
+	keep := !ln.broken && len(l.idle) < l.keep
+	if keep {
+		l.idle = append(l.idle, ln)
+	}
+	l.mu.Unlock()
+	if !keep {
+		_ = ln.conn.Close()
+	}
+}
+
+func (l *lanes) close() error {
+	l.mu.Lock()
+	idle := l.idle
+	l.idle = nil
+	l.mu.Unlock()
+	var errs []error
+	for _, ln := range idle {
+		errs = append(errs, ln.conn.Close())
+	}
+	return errors.Join(append(errs, l.client.Close())...)
+}
+
+// checkNoEviction refuses a Redis that may throw keys of a gate away. One that
+// does not let us ask is taken at its word: the counts would show it.
+func (l *lanes) checkNoEviction(ctx context.Context) error {
+	got, err := l.client.ConfigGet(ctx, "maxmemory-policy").Result()
+	var refused goredis.Error
+	if errors.As(err, &refused) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("redis: ask for maxmemory-policy: %w", err)
+	}
+	if policy, ok := got["maxmemory-policy"]; ok && policy != "noeviction" {
+		return fmt.Errorf("redis: maxmemory-policy is %q: it must be noeviction, or a full Redis throws gates away", policy)
+	}
+	return nil
+}

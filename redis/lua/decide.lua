@@ -1,0 +1,95 @@
+-- Decides requests in order. ARGV: stamp, then for each request its buyer (16
+-- bytes) and its key's hash (16 bytes, zeros for none), in one string.
+-- Answers 'ok', epoch, the counter before, the sale's begin, a letter for each
+-- request, then "number unit handed" for each of the letters G, A, K, D.
+if not alive(ARGV[1]) then return {'lost', s[1] or ''} end
+local now = clock()
+if now >= lease then return {'lease', s[1]} end
+
+local blob = ARGV[2]
+local n = #blob / 32
+if counter + n >= 10000000000 then -- the epoch's numbers are used up
+  call('HSET', S, 'closed', '1')
+  return {'lost', s[1]}
+end
+
+local no_key = string.rep('\0', 16)
+local buyers = {}
+for i = 1, n do
+  buyers[i] = string.sub(blob, 32 * i - 31, 32 * i - 16)
+end
+local got = call('HMGET', H, unpack(buyers))
+local mine = {} -- what this call wrote
+
+local closed
+if now < N(14) then closed = 'N'
+elseif N(15) > 0 and now >= N(15) then closed = 'E'
+elseif s[16] == '1' then closed = 'P' end
+
+local before, letters, answer = counter, {}, {'ok', s[1], F(counter), s[14], ''}
+for i = 1, n do
+  local buyer = buyers[i]
+  local value = mine[buyer] or got[i]
+  local letter
+  if value then
+    local key = string.sub(blob, 32 * i - 15, 32 * i)
+    local kind, number, unit, handed, since, hash = holder(value)
+    if kind == 'P' then -- the buyer's own grant on its way: no decision
+      letter = 'A'
+      handed = F(tonumber(handed) + 1)
+      value = 'P' .. number .. ' ' .. unit .. ' ' .. handed .. ' ' .. since .. ' ' .. hash
+      mine[buyer] = value
+      call('HSET', H, buyer, value)
+    elseif hash == key and hash ~= '' then -- asked again: no decision
+      letter = 'K'
+    elseif not closed then
+      letter = 'D'
+    end
+    if letter then
+      answer[#answer + 1] = number .. ' ' .. unit .. ' ' .. handed
+    end
+  end
+  if not letter then
+    if closed then
+      letter = closed
+    elseif returned == 0 and next > units then
+      letter = 'S'
+    else
+      letter = 'G'
+    end
+  end
+  if letter == 'G' then
+    local unit
+    if returned > 0 then
+      unit = call('LPOP', Q)
+      returned = returned - 1
+    else
+      unit = F(next)
+      next = next + 1
+    end
+    seal()
+    counter = counter + 1
+    local number = F(epoch * 10000000000 + counter)
+    emit('g ' .. F(counter) .. ' ' .. unit)
+    local hash = string.sub(blob, 32 * i - 15, 32 * i)
+    if hash == no_key then hash = '' end
+    local value = 'P' .. number .. ' ' .. unit .. ' 1 ' .. F(now) .. ' ' .. hash
+    mine[buyer] = value
+    call('HSET', H, buyer, value)
+    call('ZADD', P, number, buyer)
+    pending = pending + 1
+    answer[#answer + 1] = number .. ' ' .. unit .. ' 1'
+  elseif letter ~= 'A' and letter ~= 'K' then
+    counter = counter + 1
+    if from == 0 then from = counter end
+    to = counter
+    if letter == 'S' then soldOut = soldOut + 1
+    elseif letter == 'D' then duplicate = duplicate + 1
+    elseif letter == 'N' then notStarted = notStarted + 1
+    else shut = shut + 1 end
+  end
+  letters[i] = letter
+end
+if counter > before then save() end
+answer[5] = table.concat(letters)
+return answer

@@ -1,0 +1,12 @@
+-- Reads the decision log, of a dead gate too: what it has is what was decided.
+-- ARGV: limit. Answers false where there is none or its list was lost, else
+-- born, stamp, first, last, epoch, the open run as a line ('' for none), the lines.
+if not exists or call('LLEN', L) ~= last - first + 1 then return false end
+local run = ''
+if from > 0 then
+  local f, l = first, last
+  seal()
+  run = lines[1]
+  first, last = f, l
+end
+return {s[24], s[2], F(first), F(last), s[1], run, call('LRANGE', L, 0, tonumber(ARGV[1]) - 1)}

@@ -1,0 +1,62 @@
+package redis
+
+import (
+	_ "embed"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// script is one of the gate's. A stamped one gets the stamp of the connection
+// that it runs on as ARGV[1].
+type script struct {
+	name    string
+	stamped bool
+	*goredis.Script
+}
+
+func newScript(name, source string, stamped bool) *script {
+	return &script{name: name, stamped: stamped, Script: goredis.NewScript(gateSource + source)}
+}
+
+//go:embed lua/gate.lua
+var gateSource string
+
+var (
+	//go:embed lua/decide.lua
+	decideSource string
+	//go:embed lua/look.lua
+	lookSource string
+	//go:embed lua/lease.lua
+	leaseSource string
+	//go:embed lua/feed.lua
+	feedSource string
+	//go:embed lua/giveback.lua
+	giveBackSource string
+	//go:embed lua/pending.lua
+	pendingSource string
+	//go:embed lua/lines.lua
+	linesSource string
+	//go:embed lua/trim.lua
+	trimSource string
+	//go:embed lua/close.lua
+	closeSource string
+	//go:embed lua/open.lua
+	openSource string
+	//go:embed lua/drop.lua
+	dropSource string
+)
+
+// What needs no stamp reads or ends a gate, which does no harm to a dead one.
+var (
+	decideScript   = newScript("decide", decideSource, true)
+	lookScript     = newScript("look", lookSource, true)
+	leaseScript    = newScript("lease", leaseSource, true)
+	feedScript     = newScript("feed", feedSource, true)
+	giveBackScript = newScript("give-back", giveBackSource, true)
+	pendingScript  = newScript("pending", pendingSource, true)
+	openScript     = newScript("open", openSource, true)
+	linesScript    = newScript("lines", linesSource, false)
+	trimScript     = newScript("trim", trimSource, false)
+	closeScript    = newScript("close", closeSource, false)
+	dropScript     = newScript("drop", dropSource, false)
+)
