@@ -180,7 +180,7 @@ func (a *API) deleteSlot(c echo.Context) error { return byID(c, a.release) }
 
 // acquireRequest is the body of POST /v1/slots/acquire.
 type acquireRequest struct {
-	ProductID field[httpapi.UUID] `json:"productId"`
+	ProductID httpapi.Optional[httpapi.UUID] `json:"productId"`
 }
 
 func (a *API) postAcquire(c echo.Context) error {
@@ -188,16 +188,14 @@ func (a *API) postAcquire(c echo.Context) error {
 	if err := httpapi.DecodeJSON(c, &body); err != nil {
 		return err
 	}
-	var v faults
-	product := need(&v, "productId", aUUID, body.ProductID)
-	if err := v.err(); err != nil {
-		return err
+	if !body.ProductID.Given() {
+		return errNoProductID
 	}
 	key, err := httpapi.IdempotencyKey(c)
 	if err != nil {
 		return err
 	}
-	r, err := a.acquire(c.Request().Context(), caller(c), acquireSlot{product.UUID, key})
+	r, err := a.acquire(c.Request().Context(), caller(c), acquireSlot{body.ProductID.Value.UUID, key})
 	return answer(c, http.StatusCreated, "/v1/slots/", r.view.ID, r, err)
 }
 

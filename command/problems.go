@@ -36,6 +36,7 @@ var (
 	errNotOwner    = problem.New(problem.Forbidden, "the slot belongs to someone else")
 	errPaying      = problem.New(problem.PaymentInProgress, "a payment of the slot waits for its outcome")
 	errNotActive   = problem.New(problem.SlotNotActive, "the slot has ended")
+	errNoProductID = problem.Invalid(problem.Field("productId", "must be a UUID"))
 	errEmptyUpdate = problem.New(problem.InvalidRequest, "the update names nothing to change")
 )
 

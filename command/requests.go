@@ -112,7 +112,6 @@ const (
 	aDecimal = "a decimal number"
 	aTime    = "a time in RFC 3339"
 	aBool    = "true or false"
-	aUUID    = "a UUID"
 )
 
 // createProductRequest is the body of POST /v1/products.

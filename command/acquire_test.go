@@ -1,0 +1,214 @@
+package command
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+func TestAcquire(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 3)
+	buyer := s.user(t, auth.Buyer)
+	a := s.acquire(t, n, buyer, product)
+	require.Equal(t, 201, a.status, a.body)
+	require.Equal(t, "/v1/slots/"+a.text("id"), a.header.Get("Location"))
+	require.Equal(t, product.String(), a.text("productId"))
+	require.Equal(t, "n", a.text("productName"))
+	require.Equal(t, buyer.id.String(), a.text("userId"))
+	require.Equal(t, "ACTIVE", a.text("status"))
+	require.InDelta(t, 1799, a.number("remainingTimeSeconds"), 2)
+
+	slot := s.slots(t, product)[uuid.MustParse(a.text("id"))]
+	require.Equal(t, slot.AcquiredAt.Format("2006-01-02T15:04:05.000Z"), a.text("acquisitionTimestamp"))
+	require.Equal(t, slot.AcquiredAt.Add(30*time.Minute).Format("2006-01-02T15:04:05.000Z"), a.text("expirationTimestamp"))
+	require.Equal(t, slot.ArrivalSequence, a.number("arrivalSequence"))
+	require.Equal(t, int64(slot.Unit), a.number("unit"))
+
+	event, err := s.reader.At(t.Context(), a.place(t).Place)
+	require.NoError(t, err)
+	require.Equal(t, a.text("id"), event.Stream.String())
+	require.Equal(t, buyer.id.String(), event.Meta.Actor)
+	require.Contains(t, event.Meta.Traceparent, a.header.Get("X-Trace-ID"))
+	require.NotEmpty(t, event.Meta.CorrelationID)
+	require.NotEmpty(t, event.Meta.CausationID)
+}
+
+// TestRefusals goes through the states in the order in which they are checked:
+// each is looked at while those after it hold too.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	end := time.Now().Add(2 * time.Second).Truncate(time.Millisecond)
+	product := s.product(t, n, 1, "saleEndDate", end)
+	holder, other := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
+	slot := s.acquire(t, n, holder, product)
+	require.Equal(t, 201, slot.status, slot.body)
+
+	a := s.acquire(t, n, other, product)
+	require.Equal(t, 409, a.status)
+	require.Equal(t, "sold-out", a.slug())
+	require.Empty(t, a.header.Get("X-Position"))
+
+	a = s.acquire(t, n, holder, product)
+	require.Equal(t, 409, a.status)
+	require.Equal(t, "duplicate-slot", a.slug())
+	require.Equal(t, slot.text("id"), a.text("slotId"))
+	require.Equal(t, slot.header.Get("X-Position"), a.header.Get("X-Position"))
+
+	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
+	require.Equal(t, "sale-paused", s.acquire(t, n, holder, product).slug())
+	require.Equal(t, "sale-paused", s.acquire(t, n, other, product).slug())
+
+	testkit.Eventually(t, 10*time.Second, "the sale's end", func() error {
+		if a = s.acquire(t, n, holder, product); a.slug() != "sale-ended" {
+			return fmt.Errorf("%v", a.body)
+		}
+		return nil
+	})
+	require.Equal(t, 409, a.status)
+
+	a = s.update(t, n, product, map[string]any{"saleEndDate": nil, "paused": false})
+	require.Equal(t, 200, a.status, a.body)
+	require.Equal(t, "SOLD_OUT", a.text("status"))
+	require.Equal(t, "duplicate-slot", s.acquire(t, n, holder, product).slug(), "the sale is open again")
+
+	later := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	upcoming := s.upcoming(t, n, 1, time.Minute)
+	require.Equal(t, 200, s.update(t, n, upcoming, map[string]any{"saleDate": later, "paused": true}).status)
+	a = s.acquire(t, n, holder, upcoming)
+	require.Equal(t, "sale-not-started", a.slug())
+	require.Equal(t, later.UTC().Format("2006-01-02T15:04:05.000Z"), a.text("saleDate"))
+
+	a = s.acquire(t, n, holder, uuid.New())
+	require.Equal(t, 404, a.status)
+	require.Equal(t, "product-not-found", a.slug())
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n, other := s.node(t), s.node(t)
+	product := s.product(t, n, 1)
+	buyer := s.user(t, auth.Buyer)
+	const key = "a key ~"
+	first := s.acquire(t, n, buyer, product, "Idempotency-Key", key)
+	require.Equal(t, 201, first.status, first.body)
+
+	same := func(a answered) {
+		t.Helper()
+		require.Equal(t, 201, a.status, a.body)
+		require.Equal(t, first.header.Get("X-Position"), a.header.Get("X-Position"))
+		require.Equal(t, first.header.Get("Location"), a.header.Get("Location"))
+		delete(first.body, "remainingTimeSeconds")
+		delete(a.body, "remainingTimeSeconds")
+		require.Equal(t, first.body, a.body)
+	}
+	same(s.acquire(t, n, buyer, product, "Idempotency-Key", key))
+	same(s.acquire(t, other, buyer, product, "Idempotency-Key", key))
+	require.Equal(t, "duplicate-slot", s.acquire(t, n, buyer, product).slug())
+	require.Equal(t, "duplicate-slot", s.acquire(t, n, buyer, product, "Idempotency-Key", "another").slug())
+	require.Equal(t, "sold-out", s.acquire(t, n, s.user(t, auth.Buyer), product, "Idempotency-Key", key).slug(), "keys are per buyer")
+
+	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
+	same(s.acquire(t, other, buyer, product, "Idempotency-Key", key))
+	require.Equal(t, "sale-paused", s.acquire(t, n, buyer, product).slug())
+	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": false}).status)
+
+	require.Equal(t, 204, s.release(t, n, buyer, first.text("id")).status)
+	again := s.acquire(t, n, buyer, product, "Idempotency-Key", key)
+	require.Equal(t, 201, again.status)
+	require.NotEqual(t, first.text("id"), again.text("id"), "remembered only while it is active")
+	require.Greater(t, again.number("arrivalSequence"), first.number("arrivalSequence"))
+}
+
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n, other := s.node(t), s.node(t)
+	product := s.product(t, n, 1)
+	both := s.user(t, auth.Buyer|auth.Admin)
+	owner, stranger := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
+	for _, tc := range []struct {
+		owner, by user
+		want      domain.ReclaimStatus
+	}{
+		{owner, owner, domain.BuyerReleased},
+		{owner, s.admin, domain.ManualReclaimed},
+		{both, both, domain.BuyerReleased},
+	} {
+		slot := s.acquire(t, n, tc.owner, product)
+		require.Equal(t, 201, slot.status, slot.body)
+		refused := s.release(t, n, stranger, slot.text("id"))
+		require.Equal(t, 403, refused.status)
+		require.Equal(t, "forbidden", refused.slug())
+
+		a := s.release(t, n, tc.by, slot.text("id"))
+		require.Equal(t, 204, a.status, a.body)
+		require.Greater(t, a.place(t).Place, slot.place(t).Place)
+		require.Equal(t, tc.want, s.slots(t, product)[uuid.MustParse(slot.text("id"))].ReclaimStatus)
+
+		again := s.release(t, other, tc.by, slot.text("id"))
+		require.Equal(t, 409, again.status)
+		require.Equal(t, "slot-not-active", again.slug())
+		require.Equal(t, a.header.Get("X-Position"), again.header.Get("X-Position"))
+		require.Equal(t, 403, s.release(t, n, stranger, slot.text("id")).status, "403 before the state")
+
+		next := s.acquire(t, other, stranger, product)
+		require.Equal(t, 201, next.status, "the unit is on sale when the release was answered: %v", next.body)
+		require.Equal(t, 204, s.release(t, n, stranger, next.text("id")).status)
+	}
+	unknown := s.release(t, n, owner, uuid.NewString())
+	require.Equal(t, 404, unknown.status)
+	require.Equal(t, "slot-not-found", unknown.slug())
+	require.Equal(t, "slot-not-found", s.release(t, n, s.admin, product.String()).slug(), "a product is no slot")
+}
+
+func TestSlotBearsTheNameOfNow(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n, other := s.node(t), s.node(t)
+	product := s.product(t, n, 10)
+	require.Equal(t, "n", s.acquire(t, other, s.user(t, auth.Buyer), product).text("productName"))
+	for i := range 5 {
+		name := fmt.Sprint("name ", i)
+		require.Equal(t, 200, s.update(t, n, product, map[string]any{"name": name}).status)
+		require.Equal(t, name, s.acquire(t, other, s.user(t, auth.Buyer), product).text("productName"))
+	}
+}
+
+func TestFullAppendQueue(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	product := s.product(t, s.node(t), 1)
+	small, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{Queue: 1})
+	require.NoError(t, err)
+	n := s.node(t, func(c *Config) { c.Store, c.AppendQueue = small, 1 })
+	place, err := small.Reserve()
+	require.NoError(t, err)
+	buyer := s.user(t, auth.Buyer)
+
+	a := s.acquire(t, n, buyer, product)
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "overloaded", a.slug())
+	require.NotEmpty(t, a.header.Get("Retry-After"))
+	require.Equal(t, 404, s.acquire(t, n, buyer, uuid.New()).status, "404 before 503")
+	a = n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), `{"paused":true}`)
+	require.Equal(t, "overloaded", a.slug())
+
+	place.Release()
+	require.Equal(t, 201, s.acquire(t, n, buyer, product).status, "no number was drawn, nothing is lost")
+	require.NoError(t, small.Close(t.Context()))
+}

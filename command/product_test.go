@@ -1,0 +1,143 @@
+package command
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+func TestCreateProduct(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	sale := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	a := n.do(t, s.admin, http.MethodPost, "/v1/products", map[string]any{
+		"name": "é", "description": "d", "price": 12.50, "currency": "USD", "stock": 3,
+		"saleDate": sale.In(time.FixedZone("", -5*3600)).Format(time.RFC3339Nano), "saleEndDate": nil,
+	})
+	require.Equal(t, 201, a.status, a.body)
+	require.Equal(t, "12.50", a.text("price"))
+	require.Equal(t, sale.UTC().Format("2006-01-02T15:04:05.000Z"), a.text("saleDate"))
+	require.Equal(t, "UPCOMING", a.text("status"))
+	require.Equal(t, int64(3), a.number("stock"))
+	require.Equal(t, a.text("createdAt"), a.text("updatedAt"))
+	require.Nil(t, a.body["saleEndDate"])
+	require.Equal(t, a.text("id"), a.place(t).Product.String())
+	require.Equal(t, int64(1), a.place(t).Place)
+
+	a = n.do(t, s.admin, http.MethodPost, "/v1/products", map[string]any{
+		"name": "n", "description": "d", "price": "259000.00", "stock": 1, "saleDate": sale,
+	})
+	require.Equal(t, "259000", a.text("price"))
+	require.Equal(t, "KRW", a.text("currency"))
+}
+
+func TestUpdateProduct(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.upcoming(t, n, 5, time.Hour)
+	put := func(change map[string]any) answered { return s.update(t, n, product, change) }
+
+	a := put(map[string]any{"name": "new", "stockIncrease": 2, "paused": true})
+	require.Equal(t, 200, a.status, a.body)
+	require.Equal(t, "new", a.text("name"))
+	require.Equal(t, "d", a.text("description"))
+	require.Equal(t, int64(7), a.number("totalStock"))
+	require.Equal(t, int64(5), a.number("initialStock"))
+	require.Equal(t, int64(7), a.number("stock"))
+	require.Equal(t, "PAUSED", a.text("status"))
+	require.Equal(t, int64(4), a.place(t).Place, "one event for each change, in one append")
+
+	t.Run("what changes nothing has no event", func(t *testing.T) {
+		again := put(map[string]any{"name": "new", "paused": true})
+		require.Equal(t, 200, again.status)
+		require.Equal(t, a.header.Get("X-Position"), again.header.Get("X-Position"))
+		require.Equal(t, a.body, again.body)
+	})
+	t.Run("units in all", func(t *testing.T) {
+		over := put(map[string]any{"stockIncrease": 9_999_994})
+		require.Equal(t, 400, over.status)
+		require.Equal(t, []string{"stockIncrease"}, over.fields())
+	})
+	t.Run("end against begin", func(t *testing.T) {
+		early := put(map[string]any{"saleEndDate": time.Now().Add(time.Minute)})
+		require.Equal(t, 400, early.status)
+		require.Equal(t, []string{"saleEndDate"}, early.fields())
+		require.Equal(t, 200, put(map[string]any{"saleEndDate": time.Now().Add(2 * time.Hour)}).status)
+		late := put(map[string]any{"saleDate": time.Now().Add(3 * time.Hour)})
+		require.Equal(t, 400, late.status)
+		require.Equal(t, []string{"saleDate"}, late.fields())
+		both := put(map[string]any{"saleDate": time.Now().Add(3 * time.Hour), "saleEndDate": nil})
+		require.Equal(t, 200, both.status, both.body)
+		require.Nil(t, both.body["saleEndDate"])
+	})
+	t.Run("no such product", func(t *testing.T) {
+		unknown := s.update(t, n, uuid.New(), map[string]any{"paused": false})
+		require.Equal(t, 404, unknown.status)
+		require.Equal(t, "product-not-found", unknown.slug())
+		require.Equal(t, 400, s.update(t, n, uuid.New(), map[string]any{"stockIncrease": 0}).status, "400 before 404")
+	})
+}
+
+func TestSaleDateStandsOnceThereWasASlot(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1) // its slot has ended again
+	a := s.update(t, n, product, map[string]any{"saleDate": time.Now().Add(time.Hour), "name": "changed"})
+	require.Equal(t, 409, a.status, a.body)
+	require.Equal(t, "product-update-conflict", a.slug())
+	a = s.update(t, n, product, map[string]any{"paused": false})
+	require.Equal(t, "n", a.text("name"), "all or nothing")
+}
+
+func TestManyUpdatesAtOnceLoseNothing(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	a, b := s.node(t), s.node(t)
+	product := s.upcoming(t, a, 1, time.Hour)
+	const updates = 16
+	crowd(updates, func(i int) {
+		r, err := []node{a, b}[i%2].send(t.Context(), s.admin, http.MethodPut, "/v1/products/"+product.String(), `{"stockIncrease":1}`)
+		if err != nil || r.status != 200 {
+			t.Errorf("%d %v %v", r.status, r.body, err)
+		}
+	})
+	r := s.update(t, a, product, map[string]any{"name": "n"})
+	require.Equal(t, int64(1+updates), r.number("totalStock"))
+}
+
+func TestDeleteProduct(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n, other := s.node(t), s.node(t)
+	product := s.product(t, n, 2)
+	buyer := s.user(t, auth.Buyer)
+	slot := s.acquire(t, n, buyer, product)
+	require.Equal(t, 201, slot.status, slot.body)
+	require.Equal(t, 404, s.remove(t, n, uuid.MustParse(slot.text("id"))).status, "a slot is no product")
+
+	a := s.remove(t, n, product)
+	require.Equal(t, 409, a.status)
+	require.Equal(t, "product-delete-conflict", a.slug())
+	require.Equal(t, 204, s.release(t, n, buyer, slot.text("id")).status)
+
+	a = s.remove(t, n, product)
+	require.Equal(t, 204, a.status, a.body)
+	require.Equal(t, product, a.place(t).Product)
+	for _, gone := range []answered{
+		s.remove(t, n, product), s.update(t, n, product, map[string]any{"name": "x"}),
+		s.acquire(t, n, buyer, product), s.acquire(t, other, buyer, product),
+	} {
+		require.Equal(t, 404, gone.status)
+		require.Equal(t, "product-not-found", gone.slug())
+	}
+	require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot.text("id")).slug(), "slots stay")
+}

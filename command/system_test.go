@@ -1,0 +1,189 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// system is a database and a Redis with any number of command APIs in front.
+type system struct {
+	tokens
+	pool   *pgxpool.Pool
+	reader *eventstore.Reader
+	claims *claims.Store
+	redis  string
+	admin  user
+}
+
+func newSystem(t *testing.T, redisURL string) *system {
+	t.Helper()
+	s := &system{tokens: newTokens(t), pool: dbtest.Write(t), redis: redisURL}
+	s.reader = eventstore.NewReader(s.pool)
+	s.claims = claims.NewStore(s.pool, avsc.Decode)
+	s.admin = s.user(t, auth.Admin)
+	return s
+}
+
+// node is one command API of a system.
+type node struct {
+	client
+	gate  *redis.Gate
+	store *eventstore.Store
+}
+
+// node starts one more API; change may put something between it and its services.
+func (s *system) node(t *testing.T, change ...func(*Config)) node {
+	t.Helper()
+	store, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, store.Close(ctx))
+	})
+	gate, err := redis.Open(t.Context(), s.redis, s.claims, redis.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, gate.Close()) })
+	cfg := Config{
+		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, Gate: gate, Verifier: s.verifier,
+		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	api, err := New(cfg)
+	require.NoError(t, err)
+	return node{client: newClient(t, api.Handler()), gate: gate, store: store}
+}
+
+// opening is how far ahead tests put a sale; a test that acquires waits for it.
+const opening = 50 * time.Millisecond
+
+// product makes a product whose sale is on.
+func (s *system) product(t *testing.T, n node, stock int, more ...any) uuid.UUID {
+	t.Helper()
+	id := s.upcoming(t, n, stock, opening, more...)
+	s.awaitSale(t, n, id)
+	return id
+}
+
+func (s *system) upcoming(t *testing.T, n node, stock int, in time.Duration, more ...any) uuid.UUID {
+	t.Helper()
+	body := map[string]any{
+		"name": "n", "description": "d", "price": "10", "stock": stock,
+		"saleDate": time.Now().Add(in).Format(time.RFC3339Nano),
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		body[more[i].(string)] = more[i+1]
+	}
+	a := n.do(t, s.admin, http.MethodPost, "/v1/products", body)
+	require.Equal(t, 201, a.status, a.body)
+	require.Equal(t, "/v1/products/"+a.text("id"), a.header.Get("Location"))
+	id, err := uuid.Parse(a.text("id"))
+	require.NoError(t, err)
+	return id
+}
+
+// awaitSale waits for the gate's clock, by a buyer who is too early until then
+// and gives up what they get.
+func (s *system) awaitSale(t *testing.T, n node, product uuid.UUID) {
+	t.Helper()
+	early := s.user(t, auth.Buyer)
+	testkit.Eventually(t, 10*time.Second, "the sale", func() error {
+		a := s.acquire(t, n, early, product)
+		if a.status != 201 {
+			return fmt.Errorf("%d %v", a.status, a.body)
+		}
+		require.Equal(t, 204, s.release(t, n, early, a.text("id")).status)
+		return nil
+	})
+}
+
+func (s *system) acquire(t testing.TB, n node, u user, product uuid.UUID, headers ...string) answered {
+	t.Helper()
+	return n.do(t, u, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product}, headers...)
+}
+
+func (s *system) release(t testing.TB, n node, u user, slot string) answered {
+	t.Helper()
+	return n.do(t, u, http.MethodDelete, "/v1/slots/"+slot, nil)
+}
+
+func (s *system) update(t testing.TB, n node, product uuid.UUID, change map[string]any) answered {
+	t.Helper()
+	return n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), change)
+}
+
+func (s *system) remove(t testing.TB, n node, product uuid.UUID) answered {
+	t.Helper()
+	return n.do(t, s.admin, http.MethodDelete, "/v1/products/"+product.String(), nil)
+}
+
+// slots folds every slot of the product out of the store, whatever the answers said.
+func (s *system) slots(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slot {
+	t.Helper()
+	slots := map[uuid.UUID]domain.Slot{}
+	head, err := s.reader.Head(t.Context())
+	require.NoError(t, err)
+	recorded, err := s.reader.Key(t.Context(), product, 0, head, 1_000_000)
+	require.NoError(t, err)
+	for _, r := range recorded {
+		e, err := avsc.Decode(r)
+		require.NoError(t, err)
+		if e.StreamID != product {
+			slots[e.StreamID] = domain.EvolveSlot(slots[e.StreamID], e)
+		}
+	}
+	return slots
+}
+
+// requireLawful checks R1 and R3 of the store's slots, and that no number was
+// used twice; it returns the active ones.
+func (s *system) requireLawful(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slot {
+	t.Helper()
+	active := map[uuid.UUID]domain.Slot{}
+	units, buyers, numbers := map[int]bool{}, map[uuid.UUID]bool{}, map[int64]bool{}
+	for id, slot := range s.slots(t, product) {
+		require.False(t, numbers[slot.ArrivalSequence], "number %d used twice", slot.ArrivalSequence)
+		numbers[slot.ArrivalSequence] = true
+		if slot.Status != domain.ActiveSlot {
+			continue
+		}
+		require.False(t, units[slot.Unit], "unit %d held twice", slot.Unit)
+		require.False(t, buyers[slot.UserID], "buyer %s holds two", slot.UserID)
+		units[slot.Unit], buyers[slot.UserID] = true, true
+		active[id] = slot
+	}
+	return active
+}
+
+// crowd lets n buyers act at the same time and waits for all.
+func crowd(n int, act func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			act(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
