@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -69,11 +70,11 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 		ctx, span := telemetry.Start(ctx, name)
 		by := invocation{user: user}
 		r, err := h(ctx, &by, c)
-		for try := 1; errors.Is(err, eventstore.ErrConflict) && try < conflictTries; try++ {
+		for try := 1; decidedOnThePast(err) && try < conflictTries; try++ {
 			observe.retries.Inc()
 			r, err = h(ctx, &by, c)
 		}
-		if errors.Is(err, eventstore.ErrConflict) {
+		if decidedOnThePast(err) {
 			err = lostRace.Wrap(err)
 		}
 		err = asProblem(err)
@@ -81,4 +82,11 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 		telemetry.End(span, failure)
 		return r, err
 	}
+}
+
+// decidedOnThePast says whether an append was refused because another came
+// first. The claims may notice before the versions do: what a state allows, they
+// refuse only where it is no longer the state.
+func decidedOnThePast(err error) bool {
+	return errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrFewerUnits) || errors.Is(err, claims.ErrNotActive)
 }

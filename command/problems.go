@@ -81,7 +81,7 @@ func asProblem(err error) error {
 		return errNoProduct.Wrap(err)
 	case errors.As(err, &notOwner):
 		return errNotOwner.Wrap(err)
-	case errors.As(err, &notActive), errors.Is(err, claims.ErrNotActive):
+	case errors.As(err, &notActive):
 		return errNotActive.Wrap(err)
 	case errors.As(err, &paying):
 		return errPaying.Wrap(err)

@@ -240,18 +240,20 @@ func TestPostgresConnectionsDieInARush(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
-	const stock = 200
+	const stock, workers, each = 200, 20, 30
 	product := s.product(t, nodes[0], stock)
-	users, c := s.buyers(t, 400), newTally()
+	users, c := s.buyers(t, workers*each), newTally()
 	var asked atomic.Int32
-	crowd(len(users), func(i int) {
-		if n := asked.Add(1); n%100 == 0 {
-			if _, err := s.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+	crowd(workers, func(w int) {
+		for _, u := range users[w*each : (w+1)*each] {
+			if n := asked.Add(1); n%150 == 0 {
+				if _, err := s.pool.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
 				where datname = current_database() and pid <> pg_backend_pid()`); err != nil {
-				t.Logf("the killer was killed: %v", err)
+					t.Logf("the killer was killed: %v", err)
+				}
 			}
+			c.acquire(t, nodes[w%2], u, product)
 		}
-		c.acquire(t, nodes[i%2], users[i], product)
 	})
 	t.Logf("%v", c.counts)
 	require.Equal(t, len(users), c.counts["201"]+c.counts["sold-out"]+c.counts["unavailable"], "%v", c.counts)
