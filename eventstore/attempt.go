@@ -250,7 +250,8 @@ func (a *attempt) write(b *pgx.Batch, tag *string) {
 		}
 	}
 	if a.events > 0 {
-		a.insert(b)
+		sql, args := a.insertion()
+		b.Queue(sql, args...)
 		b.Queue(notifySQL, fmt.Sprint(a.head+int64(a.events)))
 	}
 	b.Queue("commit").Exec(func(ct pgconn.CommandTag) error {

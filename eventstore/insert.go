@@ -2,11 +2,10 @@ package eventstore
 
 import (
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
-// insert queues the accepted events as one statement of one array for each column.
-func (a *attempt) insert(b *pgx.Batch) {
+// insertion is the statement that writes the accepted events: one array for each column.
+func (a *attempt) insertion() (sql string, args []any) {
 	n := a.events
 	var (
 		ids      = make([][16]byte, 0, n)
@@ -51,6 +50,6 @@ func (a *attempt) insert(b *pgx.Batch) {
 			}
 		}
 	}
-	b.Queue(insertSQL, a.head, ids, streams, versions, keys, types, schemas, payloads,
-		traces, correls, causes, actors, a.at)
+	return insertSQL, []any{a.head, ids, streams, versions, keys, types, schemas, payloads,
+		traces, correls, causes, actors, a.at}
 }

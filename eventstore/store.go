@@ -62,6 +62,10 @@ type item struct {
 	result chan outcome
 }
 
+func newItem(a Append) *item {
+	return &item{Append: a, events: a.count(), result: make(chan outcome, 1)}
+}
+
 type outcome struct {
 	Result
 	err    error
@@ -176,7 +180,7 @@ func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
 	if err := a.validate(); err != nil {
 		return Result{}, err
 	}
-	it := &item{Append: a, events: a.count(), result: make(chan outcome, 1)}
+	it := newItem(a)
 	if !s.enqueue(it) {
 		return Result{}, ErrClosed
 	}
