@@ -64,7 +64,10 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 		return done[view.Slot]{}, err
 	}
 	defer place.Release()
-	d, err := s.decide(ctx, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
+	// The client may leave while it waits, not once the gate was asked.
+	start := time.Now()
+	d, err := s.gate.Decide(ctx, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
+	since(s.metrics.gate, start)
 	if err != nil {
 		return done[view.Slot]{}, err
 	}
@@ -83,21 +86,6 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	default:
 		return s.appendGrant(ctx, by, place, d)
 	}
-}
-
-// decide asks the gate, and once more where the answer was lost. It is not tied
-// to the client: a grant is appended also if that has gone. The gate bounds its
-// own time.
-func (s *services) decide(ctx context.Context, r redis.Request) (redis.Decision, error) {
-	start := time.Now()
-	defer since(s.metrics.gate, start)
-	ctx = context.WithoutCancel(ctx)
-	d, err := s.gate.Decide(ctx, r)
-	if errors.Is(err, redis.ErrUnavailable) && time.Since(start) < time.Second {
-		s.metrics.again.WithLabelValues("lost-answer").Inc()
-		d, err = s.gate.Decide(ctx, r)
-	}
-	return d, err
 }
 
 // appendGrant makes a grant final, or finds out why it cannot be.
@@ -202,7 +190,10 @@ func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason strin
 // answer of the gate says so.
 func (s *services) rebuild(ctx context.Context, d redis.Decision) {
 	s.metrics.again.WithLabelValues("wrong-gate").Inc()
-	_ = s.gate.Rebuild(ctx, d.Product, d.Epoch)
+	s.log.WarnContext(ctx, "the gate was wrong and is rebuilt", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
+	if err := s.gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
+		s.log.WarnContext(ctx, "the gate was not rebuilt yet", "product", d.Product, "error", err)
+	}
 }
 
 // giveBack frees the unit of a grant that never left this node, unless another
@@ -213,7 +204,9 @@ func (s *services) giveBack(ctx context.Context, d redis.Decision) {
 	}
 	ctx, cancel := detached(ctx, giveBackWithin)
 	defer cancel()
-	_ = s.gate.GiveBack(ctx, d)
+	if err := s.gate.GiveBack(ctx, d); err != nil {
+		s.log.WarnContext(ctx, "a grant was not given back; the worker withdraws it", "product", d.Product, "number", d.Number, "error", err)
+	}
 }
 
 // nameFrom is the product's name as l finds it. The slot is durable by now: a

@@ -59,6 +59,9 @@ func (c *Config) validate() error {
 	case c.SlotWarning < 0:
 		return fmt.Errorf("command API: a warning %s before the deadline; give 0 or more", c.SlotWarning)
 	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -84,7 +87,7 @@ func New(c Config) (*API, error) {
 	s := &services{
 		store: c.Store, gate: c.Gate, claims: c.Claims, stream: stream,
 		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue),
-		metrics: newMetrics(c.Registry), now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
+		metrics: newMetrics(c.Registry), log: c.Logger, now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
 	}
 	a := &API{
 		create:  decorate(s.metrics, "CreateProduct", errUpdateRace, s.createProduct),

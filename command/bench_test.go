@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -29,12 +30,13 @@ func (soldOut) Decide(_ context.Context, r redis.Request) (redis.Decision, error
 }
 
 // BenchmarkSoldOut is what a sold-out answer costs this side of the gate, beside
-// a bare Echo handler that verifies the same token, parses and answers.
+// a bare Echo handler that verifies the same token, parses and answers; and what
+// it costs with a gate on Redis and many requests at once.
 func BenchmarkSoldOut(b *testing.B) {
 	k := newTokens(b)
 	buyer := k.user(b, auth.Buyer)
 	body := `{"productId":"` + uuid.NewString() + `"}`
-	run := func(b *testing.B, h http.Handler) {
+	run := func(b *testing.B, h http.Handler, body string) {
 		b.ReportAllocs()
 		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
@@ -59,8 +61,17 @@ func BenchmarkSoldOut(b *testing.B) {
 			Gate: soldOut{}, Verifier: k.verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
 		})
 		require.NoError(b, err)
-		run(b, api.Handler())
+		run(b, api.Handler(), body)
 		require.NoError(b, store.Close(context.Background()))
+	})
+	b.Run("gate", func(b *testing.B) {
+		s := newSystem(b, testkit.Redis(b))
+		n := s.node(b)
+		product := s.product(b, n, 1)
+		require.Equal(b, 201, s.acquire(b, n, s.user(b, auth.Buyer), product).status)
+		buyer = s.user(b, auth.Buyer)
+		b.SetParallelism(128)
+		run(b, n.handler, `{"productId":"`+product.String()+`"}`)
 	})
 	b.Run("bare", func(b *testing.B) {
 		e := echo.New()
@@ -77,6 +88,6 @@ func BenchmarkSoldOut(b *testing.B) {
 			}
 			return c.JSON(http.StatusConflict, map[string]any{"title": "Sold out", "status": http.StatusConflict})
 		})
-		run(b, e)
+		run(b, e, body)
 	})
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ type services struct {
 	catalogue *catalogue
 	admission *admission
 	metrics   *metrics
+	log       *slog.Logger
 	now       func() time.Time
 	ttl       time.Duration // of a slot
 	warning   time.Duration // ahead of a slot's deadline
@@ -61,7 +63,9 @@ func (s *services) feed(ctx context.Context, product uuid.UUID) {
 	defer since(s.metrics.feed, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
 	defer cancel()
-	_ = s.gate.Feed(ctx, product)
+	if err := s.gate.Feed(ctx, product); err != nil {
+		s.log.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
+	}
 }
 
 // detached is a context that outlives its client, for at most d.

@@ -32,7 +32,7 @@ type system struct {
 	admin  user
 }
 
-func newSystem(t *testing.T, redisURL string) *system {
+func newSystem(t testing.TB, redisURL string) *system {
 	t.Helper()
 	s := &system{tokens: newTokens(t), pool: dbtest.Write(t), redis: redisURL}
 	s.reader = eventstore.NewReader(s.pool)
@@ -49,7 +49,7 @@ type node struct {
 }
 
 // node starts one more API; change may put something between it and its services.
-func (s *system) node(t *testing.T, change ...func(*Config)) node {
+func (s *system) node(t testing.TB, change ...func(*Config)) node {
 	t.Helper()
 	store, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
 	require.NoError(t, err)
@@ -77,14 +77,14 @@ func (s *system) node(t *testing.T, change ...func(*Config)) node {
 const opening = 50 * time.Millisecond
 
 // product makes a product whose sale is on.
-func (s *system) product(t *testing.T, n node, stock int, more ...any) uuid.UUID {
+func (s *system) product(t testing.TB, n node, stock int, more ...any) uuid.UUID {
 	t.Helper()
 	id := s.upcoming(t, n, stock, opening, more...)
 	s.awaitSale(t, n, id)
 	return id
 }
 
-func (s *system) upcoming(t *testing.T, n node, stock int, in time.Duration, more ...any) uuid.UUID {
+func (s *system) upcoming(t testing.TB, n node, stock int, in time.Duration, more ...any) uuid.UUID {
 	t.Helper()
 	body := map[string]any{
 		"name": "n", "description": "d", "price": "10", "stock": stock,
@@ -103,7 +103,7 @@ func (s *system) upcoming(t *testing.T, n node, stock int, in time.Duration, mor
 
 // awaitSale waits for the gate's clock, by a buyer who is too early until then
 // and gives up what they get.
-func (s *system) awaitSale(t *testing.T, n node, product uuid.UUID) {
+func (s *system) awaitSale(t testing.TB, n node, product uuid.UUID) {
 	t.Helper()
 	early := s.user(t, auth.Buyer)
 	testkit.Eventually(t, 10*time.Second, "the sale", func() error {
