@@ -1,0 +1,105 @@
+package query
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+)
+
+// openAPI describes the routes; a test holds it against them and against answers.
+//
+//go:embed openapi.yaml
+var openAPI []byte
+
+// Config is what the query API needs.
+type Config struct {
+	// Server is where and how to serve. OpenAPI is filled in, and the check of the
+	// database added to Checks, which may hold others.
+	Server httpapi.Options
+	// ReadPool is the database of the projections. Required. Its connections should
+	// be made with a connect_timeout of a second or two.
+	ReadPool *pgxpool.Pool
+	// WritePool is the database of the event store and the decision logs. nil: time
+	// travel and fairness answer 503.
+	WritePool *pgxpool.Pool
+}
+
+// API is the query API. Make it with New and Run it once.
+type API struct {
+	server *httpapi.Server
+	models *readModels
+	past   past
+	logs   *decisionLogs
+}
+
+// New makes the API; it needs no database yet.
+func New(cfg Config) (*API, error) {
+	if cfg.ReadPool == nil {
+		return nil, errors.New("the query API needs a pool of connections to the projections' database")
+	}
+	cfg.Server.OpenAPI = openAPI
+	cfg.Server.Checks = append([]httpapi.Check{{
+		Name: "database", Required: true, Probe: probeDatabases(cfg.ReadPool, cfg.WritePool),
+	}}, cfg.Server.Checks...)
+	a := &API{
+		server: httpapi.New(cfg.Server),
+		models: newReadModels(cfg.ReadPool),
+		past:   newPast(cfg.WritePool),
+		logs:   newDecisionLogs(cfg.WritePool),
+	}
+	owner := httpapi.Role(auth.Buyer | auth.Admin)
+	a.server.Handle(
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products", Access: httpapi.Public, Handler: a.listProducts},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id", Access: httpapi.Public, Handler: a.getProduct},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness", Access: httpapi.Public, Handler: a.fairness},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness/log", Access: httpapi.Public, Handler: a.fairnessLog},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots", Access: httpapi.Role(auth.Buyer), Handler: a.mySlots},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/:id", Access: owner, Handler: a.getSlot},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/payments/:id", Access: owner, Handler: a.getPayment},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/purchases", Access: owner, Handler: a.listPurchases},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/audit", Access: httpapi.Role(auth.Admin), Handler: a.listAudit},
+	)
+	return a, nil
+}
+
+// Run serves until ctx ends; see httpapi.Server.
+func (a *API) Run(ctx context.Context) error { return a.server.Run(ctx) }
+
+// Listen binds the address before Run, for who wants to know the port.
+func (a *API) Listen() error { return a.server.Listen() }
+
+// Addr is the address that is listened on; nil before Listen or Ready.
+func (a *API) Addr() net.Addr { return a.server.Addr() }
+
+// Ready is closed when requests are taken.
+func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
+
+// probeDatabases is DOWN where the projections cannot be read, and DEGRADED where
+// only the write side cannot.
+func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.Health {
+	return func(ctx context.Context) httpapi.Health {
+		wrote := make(chan error, 1)
+		go func() {
+			if write == nil {
+				wrote <- nil
+				return
+			}
+			wrote <- write.Ping(ctx)
+		}()
+		readErr, writeErr := read.Ping(ctx), <-wrote
+		switch {
+		case readErr != nil:
+			return httpapi.Down
+		case writeErr != nil:
+			return httpapi.Degraded
+		}
+		return httpapi.Up
+	}
+}

@@ -1,0 +1,192 @@
+package query
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// auditTypes are the events that the audit has: those of a slot.
+var auditTypes = []string{
+	"SlotAcquired", "SlotExpiringSoon", "SlotExpired",
+	"PaymentInitiated", "PaymentFailed", "PaymentCompleted", "PaymentRegranted", "RefundDue", "RefundCompleted",
+}
+
+// auditPage is the answer of GET /v1/audit.
+type auditPage struct {
+	Entries    []view.AuditEntry `json:"entries"`
+	NextCursor *string           `json:"nextCursor"`
+}
+
+// auditRow is an entry with its place, which the entry shows as a token.
+type auditRow struct {
+	view.AuditEntry
+	place int64
+}
+
+const auditColumns = `event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata::text`
+
+func scanAudit(row pgx.Row) (auditRow, error) {
+	var e auditRow
+	var metadata string
+	err := row.Scan(&e.EventID, &e.Type, &e.SlotID, &e.ProductID, &e.UserID, &e.OldStatus, &e.NewStatus, &e.TraceID, &e.Actor,
+		(*time.Time)(&e.RecordedAt), &e.place, &metadata)
+	e.Metadata = json.RawMessage(metadata)
+	e.Position = position.Encode(e.ProductID, e.place)
+	return e, err
+}
+
+// auditFilter is a where with bounds in time, which become bounds of position in
+// the table that is read: both rise together, so every index that ends in
+// position serves them.
+type auditFilter struct {
+	where
+	from, to *time.Time
+}
+
+func (f auditFilter) key() string {
+	key := f.where.key()
+	for _, t := range []*time.Time{f.from, f.to} {
+		key += "|"
+		if t != nil {
+			key += t.String()
+		}
+	}
+	return key
+}
+
+// in is the conditions over a table.
+func (f auditFilter) in(table string, after int64) where {
+	w := f.copy()
+	const first = `(SELECT position FROM %s WHERE recorded_at >= ? ORDER BY recorded_at, position LIMIT 1)`
+	if f.from != nil {
+		w.and("position >= "+fmt.Sprintf(first, table), *f.from)
+	}
+	if f.to != nil {
+		w.and("position < coalesce("+fmt.Sprintf(first, table)+", ?)", *f.to, int64(math.MaxInt64))
+	}
+	if after > 0 {
+		w.and("position > ?", after)
+	}
+	return w
+}
+
+const auditKeyLength = 8
+
+func (a *API) listAudit(c echo.Context) error {
+	q := httpapi.QueryOf(c)
+	var filter auditFilter
+	filter.id(q, "slotId", "slot_id")
+	filter.id(q, "productId", "product_id")
+	filter.id(q, "userId", "user_id")
+	if kind := q.Enum("type", auditTypes...); kind != "" {
+		filter.and("type = ?", kind)
+	}
+	if from, given := moment(q, "from"); given {
+		filter.from = &from
+	}
+	if to, given := moment(q, "to"); given {
+		filter.to = &to
+	}
+	limit := q.Int("limit", defaultLimit, 1, maxLimit)
+	var after int64
+	if key := cursorParam(q, filter.key(), auditKeyLength); key != nil {
+		after = int64(binary.BigEndian.Uint64(key))
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	min, err := httpapi.MinPositions(c)
+	if err != nil {
+		return err
+	}
+	switch negotiate(c, typeJSON, typeCSV, typeNDJSON) {
+	case typeCSV:
+		return a.exportAudit(c, filter, min, contentCSV, auditHeader(), appendAuditCSV)
+	case typeNDJSON:
+		return a.exportAudit(c, filter, min, typeNDJSON, nil, appendAuditJSON)
+	}
+	rows, err := a.models.audit(c.Request().Context(), filter, after, limit+1, min, readTimeout)
+	if err != nil {
+		return err
+	}
+	answer := auditPage{}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		answer.NextCursor = nextCursor(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(rows[limit-1].place)))
+	}
+	for _, row := range rows {
+		answer.Entries = append(answer.Entries, row.AuditEntry)
+	}
+	return httpapi.JSON(c, http.StatusOK, answer)
+}
+
+func (a *API) exportAudit(c echo.Context, filter auditFilter, min []position.Position, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
+	next := func(last *auditRow) ([]auditRow, error) {
+		if last == nil {
+			return a.models.audit(c.Request().Context(), filter, 0, exportPage, min, exportTimeout)
+		}
+		return a.models.audit(c.Request().Context(), filter, last.place, exportPage, nil, exportTimeout)
+	}
+	return export(c, contentType, head, next, add)
+}
+
+func auditHeader() []byte {
+	var w csvWriter
+	w.header("eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
+	return w.b
+}
+
+func appendAuditCSV(b []byte, e *auditRow) ([]byte, error) {
+	w := csvWriter{b: b}
+	w.id(e.EventID)
+	w.text(e.Type)
+	for _, id := range []uuid.UUID{e.SlotID, e.ProductID, e.UserID} {
+		w.id(id)
+	}
+	w.optional(e.OldStatus)
+	w.text(e.NewStatus)
+	w.text(e.TraceID)
+	w.text(e.Actor)
+	w.time(e.RecordedAt)
+	w.text(e.Position)
+	w.text(string(e.Metadata))
+	w.end()
+	return w.b, nil
+}
+
+func appendAuditJSON(b []byte, e *auditRow) ([]byte, error) {
+	line, err := json.Marshal(e.AuditEntry)
+	if err != nil {
+		return b, err
+	}
+	return append(append(b, line...), '\n'), nil
+}
+
+// audit reads up to limit entries behind a place, oldest first.
+func (r *readModels) audit(ctx context.Context, filter auditFilter, after int64, limit int, min []position.Position, timeout time.Duration) ([]auditRow, error) {
+	var list []auditRow
+	err := r.read(ctx, snapshot{of: []string{auditLog}, min: min, timeout: timeout, queue: func(b *pgx.Batch, g generations) {
+		table := g.table(auditLog)
+		w := filter.in(table, after)
+		w.args = append(w.args, limit)
+		b.Queue(`SELECT `+auditColumns+` FROM `+table+w.String()+` ORDER BY position LIMIT `+w.last(), w.args...).
+			Query(func(rows pgx.Rows) (err error) {
+				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditRow, error) { return scanAudit(row) })
+				return err
+			})
+	}})
+	return list, err
+}

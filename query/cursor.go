@@ -1,0 +1,70 @@
+package query
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"hash/fnv"
+
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+)
+
+// A cursor is where the next page of a list begins: behind the key of the last
+// row that was shown, whatever was inserted since. It is base64url of a version
+// byte, a hash of the list and its filters, the key, and a CRC-32C over all of
+// it; with other filters it is refused. It gives no right.
+const cursorVersion = 1
+
+var (
+	errCursor      = errors.New("no cursor of this list")
+	cursorEncoding = base64.RawURLEncoding.Strict()
+	castagnoli     = crc32.MakeTable(crc32.Castagnoli)
+)
+
+func encodeCursor(filters string, key []byte) string {
+	b := append(make([]byte, 0, 64), cursorVersion)
+	b = binary.BigEndian.AppendUint64(b, hash(filters))
+	b = append(b, key...)
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return cursorEncoding.EncodeToString(b)
+}
+
+// decodeCursor gives the key, which has the given length.
+func decodeCursor(filters, cursor string, keyLength int) ([]byte, error) {
+	const head, sum = 1 + 8, 4
+	b, err := cursorEncoding.DecodeString(cursor)
+	if err != nil || len(b) != head+keyLength+sum || b[0] != cursorVersion {
+		return nil, errCursor
+	}
+	body := b[:len(b)-sum]
+	if binary.BigEndian.Uint32(b[len(body):]) != crc32.Checksum(body, castagnoli) ||
+		binary.BigEndian.Uint64(b[1:head]) != hash(filters) {
+		return nil, errCursor
+	}
+	return body[head:], nil
+}
+
+// cursorParam reads the key in the parameter "cursor"; nil where there is none.
+func cursorParam(q *httpapi.Query, filters string, keyLength int) []byte {
+	cursor, given := q.String("cursor")
+	if !given {
+		return nil
+	}
+	key, err := decodeCursor(filters, cursor, keyLength)
+	if err != nil {
+		q.Refuse("cursor", "must be the nextCursor of a list with the same filters")
+	}
+	return key
+}
+
+func nextCursor(filters string, key []byte) *string {
+	cursor := encodeCursor(filters, key)
+	return &cursor
+}
+
+func hash(s string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s)) // never fails
+	return h.Sum64()
+}

@@ -1,0 +1,234 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+)
+
+const (
+	// reportFor is how long a report is handed out again: nobody needs a token to
+	// ask, and the log is allowed to be two seconds behind anyway.
+	reportFor = 100 * time.Millisecond
+	// linePage is how many lines are read at a time.
+	linePage = 2000
+	// maxFolds is how many products' folds are kept; each takes a quarter of a byte
+	// for each unit of stock.
+	maxFolds = 64
+)
+
+// fairnessReport is the answer of GET /v1/products/{id}/fairness.
+type fairnessReport struct {
+	fairness.Report
+	Complete bool `json:"complete"`
+}
+
+func (a *API) fairness(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	report, err := a.logs.report(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, report)
+}
+
+func (a *API) fairnessLog(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	log, err := a.logs.look(ctx, id)
+	if err != nil {
+		return err
+	}
+	// What is decided from here on is left out: the log ends with what was its
+	// last line, which alone may have grown.
+	end := log.end()
+	next := func(last *storedLine) ([]storedLine, error) {
+		var after place
+		if last != nil {
+			after = last.place
+		}
+		return a.logs.lines(ctx, id, after, end, exportPage)
+	}
+	return export(c, typeNDJSON, nil, next, func(b []byte, l *storedLine) ([]byte, error) {
+		return append(l.AppendJSON(b), '\n'), nil
+	})
+}
+
+// place is where a line stands in a product's log. The zero place is before all.
+type place struct {
+	epoch, number int64
+}
+
+type storedLine struct {
+	place
+	fairness.Line
+}
+
+// decisionLogs reads the decision logs that the worker carries to Postgres.
+type decisionLogs struct {
+	pool *pgxpool.Pool // nil where the write side cannot be read from here
+	mu   sync.Mutex
+	kept map[uuid.UUID]*keptFold
+}
+
+// keptFold is a log folded as far as its lines are final.
+type keptFold struct {
+	mu     sync.Mutex // held while the log is read: who asks meanwhile shares the report
+	used   time.Time  // guarded by decisionLogs.mu
+	fold   *fairness.Fold
+	folded []lastLine // the last line of each epoch that is folded
+	report fairnessReport
+	at     time.Time // of the report
+}
+
+func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
+	return &decisionLogs{pool: pool, kept: map[uuid.UUID]*keptFold{}}
+}
+
+// report folds a product's log; errNoProduct where there never was one.
+func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
+	k := d.keep(product)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.at.IsZero() && time.Since(k.at) < reportFor {
+		return k.report, nil
+	}
+	asked := time.Now()
+	log, err := d.look(ctx, product)
+	if err != nil {
+		if errors.Is(err, errNoProduct) {
+			d.drop(product)
+		}
+		return fairnessReport{}, err
+	}
+	report, err := d.catchUp(ctx, product, k, log)
+	if err != nil {
+		k.fold = nil // it may hold half of a page
+		return fairnessReport{}, err
+	}
+	k.report, k.at = fairnessReport{report, log.complete}, asked
+	return k.report, nil
+}
+
+// catchUp folds what is new. A run of refusals that is the log's last line may
+// still grow, so it is looked at and not folded.
+func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFold, log logState) (fairness.Report, error) {
+	if k.fold == nil || !log.continues(k.folded) {
+		k.fold, k.folded = fairness.NewFold(), nil
+	}
+	var after place
+	if n := len(k.folded); n > 0 {
+		after = k.folded[n-1].place
+	}
+	var open *fairness.Line
+	for end := log.end(); ; {
+		page, err := d.lines(ctx, product, after, end, linePage)
+		if err != nil {
+			return fairness.Report{}, err
+		}
+		for i, l := range page {
+			if l.place == end && l.Type == fairness.Refused {
+				open = &page[i].Line
+				break
+			}
+			_ = k.fold.Add(l.Line) // a break shows in the inversions, and to who folds the log
+			k.note(lastLine{l.place, l.To})
+			after = l.place
+		}
+		if len(page) < linePage || open != nil {
+			break
+		}
+	}
+	if open != nil {
+		return k.fold.With(*open), nil
+	}
+	return k.fold.Report(), nil
+}
+
+func (k *keptFold) note(l lastLine) {
+	if n := len(k.folded); n > 0 && k.folded[n-1].epoch == l.epoch {
+		k.folded[n-1] = l
+		return
+	}
+	k.folded = append(k.folded, l)
+}
+
+// keep finds the product's fold, and drops the one that was asked for the longest
+// time ago where there are too many.
+func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := d.kept[product]
+	if k == nil {
+		if len(d.kept) >= maxFolds {
+			var oldest uuid.UUID
+			for id, other := range d.kept {
+				if o := d.kept[oldest]; o == nil || other.used.Before(o.used) {
+					oldest = id
+				}
+			}
+			delete(d.kept, oldest)
+		}
+		k = &keptFold{}
+		d.kept[product] = k
+	}
+	k.used = time.Now()
+	return k
+}
+
+func (d *decisionLogs) drop(product uuid.UUID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.kept, product)
+}
+
+// lastLine is the last line of an epoch; to tells whether a run has grown.
+type lastLine struct {
+	place
+	to int64
+}
+
+// logState is what a product's log looks like at one moment.
+type logState struct {
+	last     []lastLine // of each epoch, by epoch
+	complete bool
+}
+
+// end is the place of the log's last line.
+func (s logState) end() place {
+	if len(s.last) == 0 {
+		return place{}
+	}
+	return s.last[len(s.last)-1].place
+}
+
+// continues says whether the log is what was folded with something behind it. An
+// epoch that has ended can still grow: its gate's log may be carried late.
+func (s logState) continues(folded []lastLine) bool {
+	for i, f := range folded {
+		at := slices.IndexFunc(s.last, func(l lastLine) bool { return l.epoch == f.epoch })
+		if at != i {
+			return false
+		}
+		if newest := i == len(s.last)-1; !newest && i < len(folded)-1 && s.last[at] != f {
+			return false
+		}
+	}
+	return true
+}

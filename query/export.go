@@ -1,0 +1,48 @@
+package query
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+)
+
+// exportPage is how many rows an export reads at a time: enough that the round
+// trips do not count, few enough that a page is small change in memory.
+const exportPage = 1000
+
+// export streams all rows that next gives, page by page; after is the last row
+// of the page before. The first page is read before the answer begins, so that
+// what is wrong from the start is a proper error.
+func export[T any](c echo.Context, contentType string, head []byte, next func(after *T) ([]T, error), add func(b []byte, row *T) ([]byte, error)) error {
+	rows, err := next(nil)
+	if err != nil {
+		return err
+	}
+	stream, err := httpapi.NewStream(c, contentType)
+	if err != nil || c.Request().Method == http.MethodHead {
+		return err
+	}
+	b := head
+	for {
+		for i := range rows {
+			if b, err = add(b, &rows[i]); err != nil {
+				return err
+			}
+		}
+		if _, err := stream.Write(b); err != nil {
+			return err
+		}
+		if len(rows) < exportPage {
+			return nil
+		}
+		if err := stream.Flush(); err != nil {
+			return err
+		}
+		b = b[:0]
+		if rows, err = next(&rows[len(rows)-1]); err != nil {
+			return err
+		}
+	}
+}

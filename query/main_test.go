@@ -1,0 +1,165 @@
+package query_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a query API over a database of the test's own. Whatever it answers to
+// do is held against the API's own description.
+type world struct {
+	t      testing.TB
+	pool   *pgxpool.Pool
+	url    string
+	client *http.Client
+	signer *auth.Signer
+	router routers.Router
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	pool := dbtest.Both(t).Pool
+	return newWorldOver(t, query.Config{ReadPool: pool, WritePool: pool})
+}
+
+func newWorldOver(t testing.TB, cfg query.Config) *world {
+	t.Helper()
+	keyFile := filepath.Join(t.TempDir(), "jwt.key")
+	require.NoError(t, os.WriteFile(keyFile, bytes.Repeat([]byte("k"), 32), 0o600))
+	verifier, err := auth.New(t.Context(), auth.Config{KeyFile: keyFile})
+	require.NoError(t, err)
+	signer, err := auth.NewSigner(auth.SignerConfig{KeyFile: keyFile})
+	require.NoError(t, err)
+	cfg.Server = httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: prometheus.NewRegistry()}
+	api, err := query.New(cfg)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- api.Run(ctx) }()
+	select {
+	case <-api.Ready():
+	case err := <-done:
+		require.NoError(t, err)
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}
+	t.Cleanup(func() {
+		client.CloseIdleConnections()
+		stop()
+		require.NoError(t, <-done)
+	})
+	return &world{t: t, pool: cfg.ReadPool, url: "http://" + api.Addr().String(), client: client, signer: signer, router: describedRoutes(t)}
+}
+
+func describedRoutes(t testing.TB) routers.Router {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromFile("openapi.yaml")
+	require.NoError(t, err)
+	require.NoError(t, doc.Validate(context.Background()))
+	doc.Servers = nil
+	router, err := legacy.NewRouter(doc)
+	require.NoError(t, err)
+	return router
+}
+
+func (w *world) token(sub uuid.UUID, roles auth.Roles) string {
+	token, err := w.signer.Sign(sub, roles, time.Hour)
+	require.NoError(w.t, err)
+	return token
+}
+
+// answer is what came back.
+type answer struct {
+	*http.Response
+	body []byte
+}
+
+func (a answer) json(t testing.TB) map[string]any {
+	t.Helper()
+	var v map[string]any
+	require.NoError(t, json.Unmarshal(a.body, &v), "%s", a.body)
+	return v
+}
+
+// slug is the problem's.
+func (a answer) slug(t testing.TB) string {
+	t.Helper()
+	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), "%d %s", a.StatusCode, a.body)
+	return filepath.Base(a.json(t)["type"].(string))
+}
+
+type header map[string]string
+
+func (w *world) get(path, token string, headers ...header) answer {
+	w.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, w.url+path, nil)
+	require.NoError(w.t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for _, h := range headers {
+		for name, value := range h {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := w.client.Do(req)
+	require.NoError(w.t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(w.t, err)
+	require.NoError(w.t, resp.Body.Close())
+	a := answer{resp, body}
+	w.described(req, a)
+	return a
+}
+
+// described holds an answer against openapi.yaml.
+func (w *world) described(req *http.Request, a answer) {
+	w.t.Helper()
+	if a.StatusCode == http.StatusNotFound && bytes.Contains(a.body, []byte("problems/not-found")) {
+		return
+	}
+	// The router matches paths without a server.
+	target := httptest.NewRequest(req.Method, req.URL.RequestURI(), nil)
+	route, pathParams, err := w.router.FindRoute(target)
+	require.NoError(w.t, err)
+	err = openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: target, PathParams: pathParams, Route: route},
+		Status:                 a.StatusCode,
+		Header:                 a.Header,
+		Body:                   io.NopCloser(bytes.NewReader(a.body)),
+		Options:                &openapi3filter.Options{IncludeResponseStatus: true, ExcludeResponseBody: bytes.HasPrefix([]byte(a.Header.Get("Content-Type")), []byte("text/csv")) || a.Header.Get("Content-Type") == "application/x-ndjson"},
+	})
+	require.NoError(w.t, err, "%s", a.body)
+}
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	_, err := w.pool.Exec(context.Background(), sql, args...)
+	require.NoError(w.t, err)
+}
+
+const buyer, admin = auth.Buyer, auth.Admin

@@ -1,0 +1,196 @@
+package query
+
+import (
+	"context"
+	"encoding/binary"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// Bounds of a page of a list with a cursor.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// purchasePage is the answer of GET /v1/purchases.
+type purchasePage struct {
+	Purchases  []view.Payment `json:"purchases"`
+	NextCursor *string        `json:"nextCursor"`
+}
+
+const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency,
+	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at`
+
+func scanPayment(row pgx.Row) (view.Payment, error) {
+	var p view.Payment
+	var confirmed *time.Time
+	err := row.Scan(&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
+		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt))
+	if err != nil {
+		return p, err
+	}
+	p.ConfirmationTimestamp = view.At(confirmed)
+	p.Amount, err = showMoney(p.Amount, p.Currency)
+	return p, err
+}
+
+func (a *API) getPayment(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	min, err := httpapi.MinPositions(c)
+	if err != nil {
+		return err
+	}
+	p, err := a.models.payment(c.Request().Context(), id, min)
+	if err != nil {
+		return err
+	}
+	if err := ownerOrAdmin(c, p.UserID); err != nil {
+		return err
+	}
+	return httpapi.JSON(c, http.StatusOK, p)
+}
+
+// payment reads a payment as it is now; errNoPayment where there is none.
+func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []position.Position) (view.Payment, error) {
+	var p view.Payment
+	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, queue: func(b *pgx.Batch, g generations) {
+		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+			p, err = scanPayment(row)
+			return notFound(err, errNoPayment)
+		})
+	}})
+	return p, err
+}
+
+// purchaseKey is a purchase's place in the list, newest first.
+type purchaseKey struct {
+	created time.Time
+	id      uuid.UUID
+}
+
+func (k purchaseKey) bytes() []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(k.created.UnixMicro())), k.id[:]...)
+}
+
+const purchaseKeyLength = 8 + 16
+
+func purchaseKeyFrom(b []byte) *purchaseKey {
+	return &purchaseKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
+}
+
+func keyOfPurchase(p *view.Payment) *purchaseKey {
+	return &purchaseKey{time.Time(p.CreatedAt), p.ID}
+}
+
+func (a *API) listPurchases(c echo.Context) error {
+	who, _ := httpapi.IdentityOf(c)
+	q := httpapi.QueryOf(c)
+	var filter where
+	filter.id(q, "productId", "product_id")
+	user, named := filter.id(q, "userId", "user_id")
+	if status := q.Enum("status", string(domain.PendingPayment), string(domain.SuccessfulPayment), string(domain.FailedPayment)); status != "" {
+		filter.and("payment_status = ?", status)
+	}
+	if from, given := moment(q, "from"); given {
+		filter.and("created_at >= ?", from)
+	}
+	if to, given := moment(q, "to"); given {
+		filter.and("created_at < ?", to)
+	}
+	if !who.Has(auth.Admin) && !named {
+		filter.and("user_id = ?", who.Sub)
+	}
+	limit := q.Int("limit", defaultLimit, 1, maxLimit)
+	var after *purchaseKey
+	if key := cursorParam(q, filter.key(), purchaseKeyLength); key != nil {
+		after = purchaseKeyFrom(key)
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	min, err := httpapi.MinPositions(c)
+	if err != nil {
+		return err
+	}
+	if !who.Has(auth.Admin) && named && user != who.Sub {
+		return errNotYours
+	}
+	ctx := c.Request().Context()
+	if negotiate(c, typeJSON, typeCSV) == typeCSV {
+		return a.exportPurchases(c, filter, min)
+	}
+	rows, err := a.models.purchases(ctx, filter, after, limit+1, min, readTimeout)
+	if err != nil {
+		return err
+	}
+	answer := purchasePage{Purchases: rows}
+	if len(rows) > limit {
+		answer.Purchases = rows[:limit]
+		answer.NextCursor = nextCursor(filter.key(), keyOfPurchase(&rows[limit-1]).bytes())
+	}
+	return httpapi.JSON(c, http.StatusOK, answer)
+}
+
+func (a *API) exportPurchases(c echo.Context, filter where, min []position.Position) error {
+	var head csvWriter
+	head.header("id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
+		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt")
+	next := func(last *view.Payment) ([]view.Payment, error) {
+		if last == nil {
+			return a.models.purchases(c.Request().Context(), filter, nil, exportPage, min, exportTimeout)
+		}
+		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), exportPage, nil, exportTimeout)
+	}
+	return export(c, contentCSV, head.b, next, func(b []byte, p *view.Payment) ([]byte, error) {
+		w := csvWriter{b: b}
+		w.id(p.ID)
+		w.id(p.PurchaseSlotID)
+		w.id(p.ProductID)
+		w.id(p.UserID)
+		w.optional(p.PaymentID)
+		w.text(string(p.PaymentStatus))
+		w.text(p.Amount)
+		w.text(p.Currency)
+		w.text(string(p.PaymentMethod))
+		w.optionalTime(p.ConfirmationTimestamp)
+		w.optional(p.FailureReason)
+		w.optional(p.RefundStatus)
+		w.time(p.CreatedAt)
+		w.time(p.UpdatedAt)
+		w.end()
+		return w.b, nil
+	})
+}
+
+// purchases reads up to limit purchases behind after, newest first.
+func (r *readModels) purchases(ctx context.Context, filter where, after *purchaseKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
+	if after != nil {
+		filter = filter.copy()
+		filter.and("(created_at, id) < (?, ?)", after.created, after.id)
+	}
+	var list []view.Payment
+	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, timeout: timeout, queue: func(b *pgx.Batch, g generations) {
+		w := filter.copy()
+		w.args = append(w.args, limit)
+		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+w.String()+` ORDER BY created_at DESC, id DESC LIMIT `+w.last(), w.args...).
+			Query(func(rows pgx.Rows) (err error) {
+				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Payment, error) { return scanPayment(row) })
+				return err
+			})
+	}})
+	return list, err
+}

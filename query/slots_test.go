@@ -1,0 +1,73 @@
+package query_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/auth"
+)
+
+func TestSlotIsItsOwnersAndTheAdmins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	owner, product := uuid.New(), uuid.New()
+	id := w.slot(1, slot{product: product, user: owner, at: time.Now().Add(-time.Minute).Truncate(time.Millisecond), life: 31 * time.Minute})
+	w.name(1, product, "Sneaker")
+	path := "/v1/slots/" + id.String()
+
+	a := w.get(path, w.token(owner, buyer))
+	require.Equal(t, http.StatusOK, a.StatusCode)
+	v := a.json(t)
+	require.Equal(t, "Sneaker", v["productName"])
+	require.InDelta(t, 30*60, v["remainingTimeSeconds"], 5)
+	require.Nil(t, v["endedAt"])
+
+	require.Equal(t, http.StatusOK, w.get(path, w.token(uuid.New(), admin)).StatusCode)
+	require.Equal(t, "forbidden", w.get(path, w.token(uuid.New(), buyer)).slug(t))
+	require.Equal(t, "forbidden", w.get(path, w.token(owner, 0)).slug(t), "without the role")
+	require.Equal(t, "unauthenticated", w.get(path, "").slug(t))
+	require.Equal(t, "slot-not-found", w.get("/v1/slots/"+uuid.NewString(), w.token(owner, buyer)).slug(t))
+	require.Equal(t, "invalid-request", w.get("/v1/slots/x", w.token(owner, buyer)).slug(t))
+	require.Equal(t, "forbidden", w.get("/v1/slots/x", w.token(owner, 0)).slug(t), "the role comes before the values")
+}
+
+func TestRemainingTimeIsZeroUnlessActive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	owner, product := uuid.New(), uuid.New()
+	ended, how := day.Add(time.Minute), "BUYER_RELEASED"
+	expired := w.slot(1, slot{product: product, user: owner, at: day, life: 10000 * time.Hour, ended: &ended, status: "EXPIRED", reclaim: &how})
+	overdue := w.slot(1, slot{product: product, user: owner, at: day})
+	w.name(1, product, "Sneaker")
+	for _, id := range []uuid.UUID{expired, overdue} {
+		require.Zero(t, w.get("/v1/slots/"+id.String(), w.token(owner, buyer)).json(t)["remainingTimeSeconds"])
+	}
+	v := w.get("/v1/slots/"+expired.String(), w.token(owner, buyer)).json(t)
+	require.Equal(t, "2026-11-01T10:01:00.000Z", v["endedAt"])
+	require.Equal(t, how, v["reclaimStatus"])
+}
+
+func TestMySlotsAreMineNewestFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	me, ended, how := uuid.New(), day.Add(time.Hour), "AUTO_EXPIRED"
+	oldest := w.slot(1, slot{product: uuid.New(), user: me, at: day, status: "EXPIRED", ended: &ended, reclaim: &how})
+	newest := w.slot(1, slot{product: uuid.New(), user: me, at: day.Add(2 * time.Second)})
+	middle := w.slot(1, slot{product: uuid.New(), user: me, at: day.Add(time.Second), status: "COMPLETED", ended: &ended})
+	w.slot(1, slot{product: uuid.New(), user: uuid.New()})
+	token := w.token(me, auth.Buyer)
+
+	a := w.get("/v1/slots/my-slots", token)
+	require.Equal(t, []string{newest.String(), middle.String(), oldest.String()}, ids(t, a, "slots"))
+	require.EqualValues(t, 3, a.json(t)["totalCount"])
+	a = w.get("/v1/slots/my-slots?status=COMPLETED", token)
+	require.Equal(t, []string{middle.String()}, ids(t, a, "slots"))
+	require.EqualValues(t, 1, a.json(t)["totalCount"])
+	require.JSONEq(t, `{"slots":[],"totalCount":0}`, string(w.get("/v1/slots/my-slots", w.token(uuid.New(), buyer)).body))
+	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?status=active", token).slug(t))
+	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots", w.token(me, admin)).slug(t))
+}

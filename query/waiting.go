@@ -1,0 +1,158 @@
+package query
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/position"
+)
+
+const (
+	// waitLimit is how long a request waits for the positions that it names.
+	waitLimit = 2 * time.Second
+	// pollPause lies between two looks at the checkpoints. One look serves all who
+	// wait, so it can be short against the 250 ms in which a grant has to be visible.
+	pollPause = 10 * time.Millisecond
+	// parkedPause lies between two looks at events that are parked, which wait for a person.
+	parkedPause = 100 * time.Millisecond
+)
+
+// progress is how far each projection's live generation has got: the store
+// position of the last event applied, by partition.
+type progress map[string]map[int32]checkpoint
+
+type checkpoint struct {
+	partitions int32 // of the topic
+	position   int64
+}
+
+func (p progress) add(projection string, partition int32, c checkpoint) {
+	if p[projection] == nil {
+		p[projection] = map[int32]checkpoint{}
+	}
+	p[projection][partition] = c
+}
+
+// reached says whether every projection is at or past every position.
+func (p progress) reached(of []string, min []position.Position) bool {
+	for _, projection := range of {
+		checkpoints := p[projection]
+		var partitions int32
+		for _, c := range checkpoints {
+			partitions = c.partitions
+			break
+		}
+		if partitions == 0 {
+			return false // nothing was ever applied
+		}
+		for _, m := range min {
+			c, ok := checkpoints[kafka.Partition(m.Product, partitions)]
+			if !ok || c.position < m.Place {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+const checkpointsSQL = `
+SELECT c.projection, c.partition, c.partitions, c.position
+FROM projection_generations g
+JOIN projection_checkpoints c USING (projection, generation)
+WHERE g.state = 'live' AND c.topic = $1 AND g.projection = ANY($2)`
+
+func collectProgress(rows pgx.Rows) (progress, error) {
+	p := progress{}
+	var projection string
+	var partition int32
+	var c checkpoint
+	_, err := pgx.ForEachRow(rows, []any{&projection, &partition, &c.partitions, &c.position}, func() error {
+		p.add(projection, partition, c)
+		return nil
+	})
+	return p, err
+}
+
+// waiting lets requests wait for checkpoints. However many wait, one look at the
+// checkpoints is under way at a time.
+type waiting struct {
+	pool *pgxpool.Pool
+	look singleflight.Group
+}
+
+func newWaiting(pool *pgxpool.Pool) *waiting { return &waiting{pool: pool} }
+
+// until returns when the projections have reached the positions, and errBehind
+// when they have not at the deadline.
+func (w *waiting) until(ctx context.Context, deadline time.Time, of []string, min []position.Position) error {
+	ctx, cancel := context.WithDeadlineCause(ctx, deadline, errBehind)
+	defer cancel()
+	ended := func() error {
+		if context.Cause(ctx) == error(errBehind) {
+			return errBehind
+		}
+		return ctx.Err()
+	}
+	for {
+		select {
+		case seen := <-w.look.DoChan("", w.now):
+			if seen.Err != nil {
+				return failed("read the checkpoints", seen.Err)
+			}
+			if seen.Val.(progress).reached(of, min) {
+				return nil
+			}
+		case <-ctx.Done():
+			return ended()
+		}
+		if pause(ctx, pollPause) != nil {
+			return ended()
+		}
+	}
+}
+
+// now reads the checkpoints for whoever waits, so no request's end ends it.
+func (w *waiting) now() (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	rows, err := w.pool.Query(ctx, checkpointsSQL, kafka.Topic, allProjections)
+	if err != nil {
+		return nil, err
+	}
+	return collectProgress(rows)
+}
+
+// queueReached makes a snapshot fail with errBehind unless it includes the
+// positions: the checkpoints are past them and no event at or below them is parked.
+func queueReached(b *pgx.Batch, of []string, min []position.Position) {
+	b.Queue(checkpointsSQL, kafka.Topic, of).Query(func(rows pgx.Rows) error {
+		p, err := collectProgress(rows)
+		if err == nil && !p.reached(of, min) {
+			err = errBehind
+		}
+		return err
+	})
+	ids, places := make([]uuid.UUID, len(min)), make([]int64, len(min))
+	for i, m := range min {
+		ids[i], places[i] = m.Product, m.Place
+	}
+	b.Queue(`
+SELECT EXISTS (
+    SELECT FROM projection_generations g
+    JOIN parked_events p USING (projection, generation)
+    JOIN unnest($2::uuid[], $3::bigint[]) AS m (product_id, place) ON p.product_id = m.product_id AND p.position <= m.place
+    WHERE g.state = 'live' AND g.projection = ANY($1))`, of, ids, places).QueryRow(func(row pgx.Row) error {
+		var parked bool
+		err := row.Scan(&parked)
+		if err == nil && parked {
+			err = errBehind
+		}
+		return err
+	})
+}
