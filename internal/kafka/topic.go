@@ -81,7 +81,6 @@ func withAdmin(ctx context.Context, brokers []string, f func(sarama.Client, sara
 	got := make(chan answer, 1)
 	go func() {
 		c := baseConfig()
-		c.Metadata.Full = false
 		client, err := sarama.NewClient(brokers, c)
 		if err != nil {
 			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", brokers, err)}
