@@ -2,11 +2,13 @@ package httpapi_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -118,13 +120,17 @@ func skipAnswer(r *bufio.Reader, want string) error {
 		if err != nil {
 			return err
 		}
-		if first && !strings.HasPrefix(string(line), want) {
+		if first && !bytes.HasPrefix(line, []byte(want)) {
 			return fmt.Errorf("answered %q", line)
 		}
 		if len(line) == 2 {
 			break
 		}
-		fmt.Sscanf(string(line), "Content-Length: %d", &length)
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+				return err
+			}
+		}
 	}
 	_, err := r.Discard(length)
 	return err

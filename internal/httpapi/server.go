@@ -216,6 +216,9 @@ func (s *Server) fail(c echo.Context, rc *request, err error) bool {
 
 // toProblem knows Echo's own errors besides problems.
 func toProblem(err error) *problem.Error {
+	if p, ok := err.(*problem.Error); ok { // the refusals of a rush
+		return p
+	}
 	var he *echo.HTTPError
 	if errors.As(err, &he) {
 		switch he.Code {
