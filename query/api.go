@@ -81,6 +81,9 @@ func (a *API) Addr() net.Addr { return a.server.Addr() }
 // Ready is closed when requests are taken.
 func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
+// Routes returns the routes that are served, as OpenAPI names them.
+func (a *API) Routes() []httpapi.RouteInfo { return a.server.Routes() }
+
 // probeDatabases is DOWN where the projections cannot be read, and DEGRADED where
 // only the write side cannot.
 func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.Health {

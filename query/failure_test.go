@@ -1,0 +1,115 @@
+package query_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/query"
+)
+
+// silentPool is a pool of a database that takes connections and never says a word.
+func silentPool(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var open []net.Conn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open = append(open, c)
+		}
+	}()
+	pool, err := pgxpool.New(context.Background(), "postgres://nobody@"+l.Addr().String()+"/none?sslmode=disable&connect_timeout=1")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		<-done
+		for _, c := range open {
+			_ = c.Close()
+		}
+		pool.Close()
+	})
+	return pool
+}
+
+func TestSilentDatabaseIsUnavailableSoon(t *testing.T) {
+	t.Parallel()
+	w := newWorldOver(t, query.Config{ReadPool: silentPool(t)})
+	boss := w.token(uuid.New(), admin|buyer)
+	min := header{"X-Min-Position": position.Encode(uuid.New(), 1), "Accept": "text/csv"}
+	for _, path := range []string{"/v1/products", "/v1/slots/my-slots", "/v1/purchases", "/v1/audit"} {
+		for _, h := range []header{nil, min} {
+			began := time.Now()
+			a := w.get(path, boss, h)
+			require.Equal(t, "unavailable", a.slug(t), path)
+			require.NotEmpty(t, a.Header.Get("Retry-After"))
+			require.Less(t, time.Since(began), 4*time.Second, path)
+		}
+	}
+	ready := w.get("/health/ready", "")
+	require.Equal(t, http.StatusServiceUnavailable, ready.StatusCode)
+	require.JSONEq(t, `{"status":"DOWN","components":{"database":"DOWN"}}`, string(ready.body))
+	require.Equal(t, http.StatusOK, w.get("/health/live", "").StatusCode)
+}
+
+func TestDatabaseThatComesBackIsReadAgain(t *testing.T) {
+	t.Parallel()
+	server := testkit.OwnPostgres(t)
+	require.NoError(t, db.MigrateRead(t.Context(), server.URL()))
+	pool, err := pgxpool.New(context.Background(), server.URL())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	w := newWorldOver(t, query.Config{ReadPool: pool})
+	require.Equal(t, http.StatusOK, w.get("/v1/products", "").StatusCode)
+
+	server.Kill9()
+	a := w.get("/v1/products", "")
+	require.Equal(t, "unavailable", a.slug(t))
+	require.Equal(t, "unavailable", w.get("/v1/products", "", atLeast(uuid.New(), 1)).slug(t))
+	require.NoError(t, server.Restart(t.Context()))
+	testkit.Eventually(t, 10*time.Second, "the products to be there again", func() error {
+		if a := w.get("/v1/products", ""); a.StatusCode != http.StatusOK {
+			return &answerError{a}
+		}
+		return nil
+	})
+}
+
+type answerError struct{ answer }
+
+func (e *answerError) Error() string { return string(e.body) }
+
+func TestEveryRouteIsDescribedAndEveryDescriptionRouted(t *testing.T) {
+	t.Parallel()
+	var described []string
+	for path, item := range describedDocument(t).Paths.Map() {
+		for method := range item.Operations() {
+			described = append(described, method+" "+path)
+		}
+	}
+	w := newWorldOver(t, query.Config{ReadPool: silentPool(t)})
+	var routed []string
+	for _, r := range w.api.Routes() {
+		routed = append(routed, r.Method+" "+r.Path)
+	}
+	require.ElementsMatch(t, described, routed)
+	require.Equal(t, "not-found", w.get("/v1/nothing", "").slug(t))
+	a := w.get("/openapi.yaml", "")
+	require.Equal(t, http.StatusOK, a.StatusCode)
+	require.Contains(t, string(a.body), "openapi: 3")
+}

@@ -1,0 +1,123 @@
+package query_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/query"
+)
+
+// history appends events to the store at moments of its choice.
+type history struct {
+	*world
+	position int64
+	versions map[uuid.UUID]int
+}
+
+func (h *history) append(product, stream uuid.UUID, at time.Time, e domain.Event) {
+	h.t.Helper()
+	kind, version, payload, err := avsc.Encode(e)
+	require.NoError(h.t, err)
+	h.position++
+	h.versions[stream]++
+	h.exec(`INSERT INTO events VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', '', '', 'system', $9)`,
+		h.position, uuid.New(), stream, h.versions[stream], product, kind, version, string(payload), at)
+}
+
+func at(moment time.Time) string { return "?at=" + url.QueryEscape(moment.Format(time.RFC3339Nano)) }
+
+func TestPastOfAProductAndASlot(t *testing.T) {
+	t.Parallel()
+	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
+	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
+	require.NoError(t, err)
+	shoe, owner := uuid.New(), uuid.New()
+	first, second := domain.SlotID(shoe, 1), domain.SlotID(shoe, 2)
+	ms := func(n int) time.Time { return day.Add(time.Duration(n) * time.Millisecond) }
+	acquired := domain.SlotAcquired{UserID: owner, Unit: 1, ArrivalSequence: 1, TTLMillis: 60_000, WarningMillis: 1000}
+
+	h.append(shoe, shoe, ms(0), domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: 2, SaleDate: ms(10)})
+	h.append(shoe, first, ms(20), acquired)
+	h.append(shoe, second, ms(20), domain.SlotAcquired{UserID: uuid.New(), Unit: 2, ArrivalSequence: 2, TTLMillis: 60_000})
+	h.append(shoe, shoe, ms(21), domain.ProductDetailsChanged{Name: "Boot", Description: "d"})
+	h.append(shoe, first, ms(30), domain.SlotExpired{UserID: owner, Unit: 1, ArrivalSequence: 1, Deadline: ms(60_020), ReclaimStatus: domain.BuyerReleased})
+	h.append(shoe, second, ms(40), domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: ms(60_020), ReclaimStatus: domain.AutoExpired})
+	h.append(shoe, shoe, ms(50), domain.ProductDeleted{})
+
+	product := "/v1/products/" + shoe.String()
+	require.Equal(t, "product-not-found", h.get(product+at(ms(-1)), "").slug(t))
+	require.Equal(t, "product-not-found", h.get(product, "").slug(t), "now it is gone")
+	for _, c := range []struct {
+		at     time.Time
+		name   string
+		free   float64
+		status string
+	}{
+		{ms(0), "Shoe", 2, "UPCOMING"},
+		{ms(10), "Shoe", 2, "ON_SALE"},
+		{ms(20), "Shoe", 0, "SOLD_OUT"},
+		{ms(20).Add(999 * time.Microsecond), "Shoe", 0, "SOLD_OUT"}, // the end of that millisecond
+		{ms(21), "Boot", 0, "SOLD_OUT"},
+		{ms(30), "Boot", 1, "ON_SALE"},
+		{ms(49), "Boot", 2, "ON_SALE"},
+	} {
+		v := h.get(product+at(c.at), "").json(t)
+		require.Equal(t, []any{c.name, c.free, c.status}, []any{v["name"], v["stock"], v["status"]}, c.at)
+		require.Equal(t, "12.50", v["price"])
+	}
+	require.Equal(t, "product-not-found", h.get(product+at(ms(50)), "").slug(t))
+	require.Equal(t, http.StatusOK, h.get(product+"?at=2026-11-01T19:00:00.049+09:00", "").StatusCode, "any offset, its plus sign as it stands")
+
+	slot, mine := "/v1/slots/"+first.String(), h.token(owner, buyer)
+	require.Equal(t, "slot-not-found", h.get(slot+at(ms(19)), mine).slug(t))
+	v := h.get(slot+at(ms(20)), mine).json(t)
+	require.Equal(t, []any{"ACTIVE", "Shoe", 60.0, nil}, []any{v["status"], v["productName"], v["remainingTimeSeconds"], v["endedAt"]})
+	v = h.get(slot+at(ms(21)), mine).json(t)
+	require.Equal(t, []any{"ACTIVE", "Boot", 59.0}, []any{v["status"], v["productName"], v["remainingTimeSeconds"]})
+	v = h.get(slot+at(ms(30)), h.token(uuid.New(), admin)).json(t)
+	require.Equal(t, []any{"EXPIRED", 0.0, "BUYER_RELEASED", "2026-11-01T10:00:00.030Z"}, []any{v["status"], v["remainingTimeSeconds"], v["reclaimStatus"], v["endedAt"]})
+	require.Equal(t, "forbidden", h.get(slot+at(ms(20)), h.token(uuid.New(), buyer)).slug(t))
+
+	// An id of the other kind is none.
+	require.Equal(t, "product-not-found", h.get("/v1/products/"+first.String()+at(ms(49)), "").slug(t))
+	require.Equal(t, "slot-not-found", h.get("/v1/slots/"+shoe.String()+at(ms(49)), mine).slug(t))
+
+	for _, path := range []string{product, slot} {
+		require.Equal(t, "invalid-request", h.get(path+at(time.Now().Add(time.Minute)), mine).slug(t), "the future")
+		require.Equal(t, "invalid-request", h.get(path+"?at=now", mine).slug(t))
+		require.Equal(t, "invalid-request", h.get(path+at(ms(49)), mine, header{"X-Min-Position": "x"}).slug(t))
+	}
+	require.Equal(t, "invalid-request", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(time.Minute)), "").slug(t), "the future of nothing")
+	require.Equal(t, "product-not-found", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(-time.Second)), "").slug(t))
+}
+
+func TestWithoutTheWriteSideTheRestServes(t *testing.T) {
+	t.Parallel()
+	full := newWorld(t)
+	id := full.product(1, product{})
+	for name, cfg := range map[string]query.Config{
+		"none":   {ReadPool: full.pool},
+		"silent": {ReadPool: full.pool, WritePool: silentPool(t)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOver(t, cfg)
+			path := "/v1/products/" + id.String()
+			require.Equal(t, http.StatusOK, w.get(path, "").StatusCode)
+			for _, away := range []string{path + at(day), path + "/fairness", path + "/fairness/log"} {
+				a := w.get(away, "")
+				require.Equal(t, "unavailable", a.slug(t), away)
+				require.NotEmpty(t, a.Header.Get("Retry-After"))
+			}
+		})
+	}
+	require.NoError(t, full.pool.Ping(context.Background()))
+}
