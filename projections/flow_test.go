@@ -1,0 +1,180 @@
+package projections_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+func TestFromTheStoreIntoTheReadModels(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Kafka(t))
+	s.relay()
+	s.projector()
+	product := s.create(3)
+	slot, user, at := s.acquire(product, 1, 1)
+	s.awaitReached(product, at)
+	require.EqualValues(t, 2, s.count("SELECT stock FROM products WHERE id = $1", product))
+
+	other, _, _ := s.acquire(product, 2, 2)
+	payment := uuid.New()
+	s.append(product, slot, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: krw(t, 259000), Method: domain.Card})
+	s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: krw(t, 259000), Method: domain.Card})
+	s.append(product, other, domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
+	s.append(product, product, domain.GrantWithdrawn{ArrivalSequence: 3, Unit: 3, SlotID: uuid.New()})
+	at = s.append(product, product, domain.ProductDetailsChanged{Name: "Lantern", Description: "A lantern"})
+	s.awaitReached(product, at)
+
+	ctx := context.Background()
+	var stock int
+	var name, price string
+	var created, updated time.Time
+	require.NoError(t, s.pool.QueryRow(ctx, "SELECT stock, name, price::text, created_at, updated_at FROM products WHERE id = $1", product).Scan(&stock, &name, &price, &created, &updated))
+	require.Equal(t, 2, stock)
+	require.Equal(t, "Lantern", name)
+	require.Equal(t, "259000.0000", price)
+	changed, err := s.reader.At(ctx, at)
+	require.NoError(t, err)
+	require.WithinDuration(t, changed.RecordedAt, updated, 0)
+
+	var status, productName string
+	var ended *time.Time
+	require.NoError(t, s.pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
+	require.Equal(t, "COMPLETED", status)
+	require.Equal(t, "Lantern", productName, "the name as it is now")
+	require.NotNil(t, ended)
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
+
+	rows, err := s.pool.Query(ctx, "SELECT type, coalesce(old_status, '-') || '>' || new_status, trace_id, metadata FROM slot_audit_log WHERE slot_id = $1 ORDER BY position", slot)
+	require.NoError(t, err)
+	var trail [][2]string
+	for rows.Next() {
+		var typ, change, trace string
+		var metadata []byte
+		require.NoError(t, rows.Scan(&typ, &change, &trace, &metadata))
+		trail = append(trail, [2]string{typ, change})
+		require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace)
+		var m map[string]any
+		require.NoError(t, json.Unmarshal(metadata, &m))
+		if typ == "SlotAcquired" {
+			require.EqualValues(t, 1, m["arrivalSequence"])
+			require.EqualValues(t, 1, m["unit"])
+		} else {
+			require.Equal(t, payment.String(), m["paymentId"])
+		}
+	}
+	require.NoError(t, rows.Err())
+	require.Equal(t, [][2]string{{"SlotAcquired", "->ACTIVE"}, {"PaymentInitiated", "ACTIVE>ACTIVE"}, {"PaymentCompleted", "ACTIVE>COMPLETED"}}, trail)
+	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE type = 'GrantWithdrawn'"))
+
+	at = s.append(product, product, domain.ProductDeleted{})
+	s.awaitReached(product, at)
+	require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", product))
+	require.EqualValues(t, 2, s.count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
+
+	place, err := relay.ReadPlace(ctx, s.pool)
+	require.NoError(t, err)
+	states, err := projections.ReadStatus(ctx, s.pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
+	require.NoError(t, err)
+	require.Len(t, states, 4)
+	for _, st := range states {
+		require.Equal(t, at, st.Position, st.Projection)
+		require.Zero(t, st.Lag)
+		require.Equal(t, []projections.Generation{{Number: 1, State: "live"}}, st.Generations)
+	}
+}
+
+func TestAProjectorGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Kafka(t))
+	s.relay()
+	stop := s.projector()
+	product := s.create(100)
+	for i := range 20 {
+		s.acquire(product, i+1, int64(i+1))
+	}
+	_, _, at := s.acquire(product, 21, 21)
+	s.awaitReached(product, at)
+	require.NoError(t, stop())
+	for i := 21; i < 40; i++ {
+		_, _, at = s.acquire(product, i+1, int64(i+1))
+	}
+	s.projector()
+	s.projector() // two share the partitions
+	s.awaitReached(product, at)
+	require.EqualValues(t, 60, s.count("SELECT stock FROM products WHERE id = $1", product))
+	require.EqualValues(t, 40, s.count("SELECT count(*) FROM slot_audit_log"))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+}
+
+func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.FakeKafka(t))
+	stopRelay, stopProjector := s.relay(), s.projector()
+	product := s.create(10)
+	_, _, at := s.acquire(product, 1, 1)
+	s.awaitReached(product, at)
+	require.NoError(t, stopRelay())
+	require.NoError(t, stopProjector())
+
+	s.brokers = testkit.FakeKafka(t) // everything that was in Kafka is gone
+	_, _, at = s.acquire(product, 2, 2)
+	s.relay()
+	s.projector()
+	s.awaitReached(product, at)
+	require.EqualValues(t, 8, s.count("SELECT stock FROM products WHERE id = $1", product), "what was published twice counts once")
+}
+
+func TestWhatMustNotGoOnIsRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.FakeKafka(t))
+	stopRelay, stopProjector := s.relay(), s.projector()
+	product := s.create(10)
+	_, _, at := s.acquire(product, 1, 1)
+	s.awaitReached(product, at)
+	require.NoError(t, stopRelay())
+	require.NoError(t, stopProjector())
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	run := func() error { return projections.NewRunner(s.config()).Run(ctx) }
+	runRelay := func() error {
+		waker := newWaker(ctx, s)
+		defer waker.Close()
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+	}
+	var refused *projections.RefusedError
+	var relayRefused *relay.RefusedError
+	exec := func(sql string, args ...any) {
+		_, err := s.pool.Exec(ctx, sql, args...)
+		require.NoError(t, err)
+	}
+
+	exec("UPDATE projection_checkpoints SET partitions = 24")
+	require.ErrorAs(t, run(), &refused)
+	require.ErrorContains(t, refused, "replay products")
+	exec("UPDATE projection_checkpoints SET partitions = 12")
+
+	exec("UPDATE projection_checkpoints SET event_id = gen_random_uuid() WHERE position > 0")
+	require.ErrorAs(t, run(), &refused)
+	require.ErrorContains(t, refused, "restored to an earlier moment")
+
+	exec("UPDATE projection_source SET store_id = gen_random_uuid()")
+	require.ErrorAs(t, run(), &refused)
+	require.ErrorContains(t, refused, "built from event store")
+
+	exec("UPDATE relay_place SET last = last[1:3]")
+	require.ErrorAs(t, runRelay(), &relayRefused)
+	require.ErrorContains(t, relayRefused, "partitions")
+	exec("UPDATE relay_place SET position = position + 5")
+	require.ErrorAs(t, runRelay(), &relayRefused)
+	require.ErrorContains(t, relayRefused, "restored to an earlier moment")
+}

@@ -1,0 +1,200 @@
+package projections_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/audit"
+	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/purchases"
+	"github.com/dopaminestore/dopamine/projections/slots"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+func TestMain(m *testing.M) {
+	// sarama's metrics have one ticker for the whole process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+func every() []projections.Projection {
+	return []projections.Projection{products.Projection{}, slots.Projection{}, purchases.Projection{}, audit.Projection{}}
+}
+
+// system is an event store with a read side on a database of its own, and a
+// topic of its own.
+type system struct {
+	t       testing.TB
+	pool    *pgxpool.Pool
+	store   *eventstore.Store
+	reader  *eventstore.Reader
+	brokers []string
+	topic   string
+	log     *slog.Logger
+}
+
+func newSystem(t testing.TB, brokers []string) *system {
+	s := &system{t: t, pool: dbtest.Both(t).Pool, brokers: brokers, topic: testkit.Topic(t)}
+	s.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	store, err := eventstore.Open(context.Background(), s.pool, eventstore.Options{})
+	require.NoError(t, err)
+	s.store, s.reader = store, eventstore.NewReader(s.pool)
+	t.Cleanup(func() { _ = store.Close(context.Background()) })
+	return s
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	if !testing.Verbose() {
+		return len(b), nil
+	}
+	fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics once the test has ended
+	return len(b), nil
+}
+
+// append appends one event to a stream and returns its position.
+func (s *system) append(product, stream uuid.UUID, e domain.Event) int64 {
+	typ, version, payload, err := avsc.Encode(e)
+	require.NoError(s.t, err)
+	return s.appendRaw(product, stream, typ, version, payload)
+}
+
+func (s *system) appendRaw(product, stream uuid.UUID, typ string, version int, payload []byte) int64 {
+	res, err := s.store.Append(context.Background(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
+		Stream: stream, Expected: eventstore.Any,
+		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: eventstore.Meta{
+			Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "corr", CausationID: "cause", Actor: domain.ActorSystem,
+		}}},
+	}}})
+	require.NoError(s.t, err)
+	return res.Position
+}
+
+func krw(t testing.TB, amount int64) domain.Money {
+	m, err := domain.NewMoney(decimal.NewFromInt(amount), "KRW")
+	require.NoError(t, err)
+	return m
+}
+
+func (s *system) create(stock int) uuid.UUID {
+	product := uuid.New()
+	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: stock,
+		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
+	return product
+}
+
+func (s *system) acquire(product uuid.UUID, unit int, number int64) (slot, user uuid.UUID, position int64) {
+	slot, user = domain.SlotID(product, number), uuid.New()
+	position = s.append(product, slot, domain.SlotAcquired{UserID: user, Unit: unit, ArrivalSequence: number, TTLMillis: 1800000, WarningMillis: 300000})
+	return slot, user, position
+}
+
+// background runs f until the test ends or the returned stop is called.
+func background(t testing.TB, f func(ctx context.Context) error) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	stopped := false
+	var err error
+	stop = func() error {
+		cancel()
+		if !stopped {
+			stopped = true
+			select {
+			case err = <-done:
+			case <-time.After(30 * time.Second):
+				t.Error("it did not stop")
+			}
+		}
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
+
+func (s *system) relay() (stop func() error) {
+	return background(s.t, func(ctx context.Context) error {
+		waker := eventstore.Listen(ctx, s.pool)
+		defer waker.Close()
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+	})
+}
+
+func (s *system) projector() (stop func() error) {
+	return background(s.t, projections.NewRunner(s.config()).Run)
+}
+
+func (s *system) config() projections.Config {
+	return projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: s.brokers, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
+}
+
+func (s *system) names() []string {
+	var names []string
+	for _, p := range every() {
+		names = append(names, p.Name())
+	}
+	return names
+}
+
+// awaitReached waits until the projections, all by default, have reached a position.
+func (s *system) awaitReached(product uuid.UUID, position int64, names ...string) {
+	s.t.Helper()
+	if len(names) == 0 {
+		names = s.names()
+	}
+	testkit.Eventually(s.t, 60*time.Second, fmt.Sprintf("position %d", position), func() error {
+		ok, err := projections.Reached(context.Background(), s.pool, names, product, position)
+		if err == nil && !ok {
+			status, _ := projections.ReadStatus(context.Background(), s.pool, projections.Head{})
+			err = fmt.Errorf("not there yet: %+v", status)
+		}
+		return err
+	})
+}
+
+// count is a query for one number.
+func (s *system) count(sql string, args ...any) (n int64) {
+	s.t.Helper()
+	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&n))
+	return n
+}
+
+// rows are all rows of the four read models, as text.
+func (s *system) rows(generation int) map[string][]string {
+	out := map[string][]string{}
+	for _, table := range []string{"products", "purchase_slots", "purchase_slots_names", "purchases", "slot_audit_log"} {
+		rows, err := s.pool.Query(context.Background(), fmt.Sprintf("SELECT t::text FROM %s t ORDER BY 1", projections.Table(table, generation)))
+		require.NoError(s.t, err)
+		for rows.Next() {
+			var text string
+			require.NoError(s.t, rows.Scan(&text))
+			out[table] = append(out[table], text)
+		}
+		require.NoError(s.t, rows.Err())
+	}
+	return out
+}
+
+// ensureTopic makes the system's topic.
+func (s *system) ensureTopic(partitions int32) {
+	_, err := kafka.EnsureTopic(context.Background(), s.brokers, s.topic, kafka.TopicSettings{Partitions: partitions})
+	require.NoError(s.t, err)
+}
+
+func newWaker(ctx context.Context, s *system) *eventstore.Waker { return eventstore.Listen(ctx, s.pool) }
