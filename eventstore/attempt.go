@@ -100,7 +100,6 @@ func (it *item) overlaps(ids map[uuid.UUID]bool) bool {
 // and the guards' checks.
 func (a *attempt) look(b *pgx.Batch, withoutLock bool) {
 	b.Queue(beginSQL)
-	b.Queue(settingsSQL)
 	if !withoutLock {
 		b.Queue(lockSQL)
 	}

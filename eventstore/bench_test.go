@@ -96,21 +96,25 @@ func bareRound(b *testing.B, pool *pgxpool.Pool, batch, n int) time.Duration {
 	require.NoError(b, err)
 	begun := time.Now()
 	for done := 0; done < n; done += batch {
-		a := &attempt{head: head, at: time.Now(), versions: map[uuid.UUID]int{}}
-		for i := range batch {
-			stream := uuid.New()
-			a.items = append(a.items, newItem(Append{Key: stream, Streams: []StreamAppend{
-				{Stream: stream, Events: []NewEvent{benchEvent()}}}}))
-			a.versions[stream] = 1
-			a.accepted = append(a.accepted, i)
-		}
-		a.events = batch
-		sql, args := a.insertion()
+		sql, args := benchAttempt(batch, head).insertion()
 		_, err := pool.Exec(context.Background(), sql, args...)
 		require.NoError(b, err)
 		head += int64(batch)
 	}
 	return time.Since(begun)
+}
+
+// benchAttempt is a transaction that has accepted one event each for n new streams.
+func benchAttempt(n int, head int64) *attempt {
+	a := &attempt{head: head, at: time.Now(), versions: map[uuid.UUID]int{}, events: n}
+	for i := range n {
+		stream := uuid.New()
+		a.items = append(a.items, newItem(Append{Key: stream, Streams: []StreamAppend{
+			{Stream: stream, Events: []NewEvent{benchEvent()}}}}))
+		a.versions[stream] = 1
+		a.accepted = append(a.accepted, i)
+	}
+	return a
 }
 
 // BenchmarkRead reads the log page by page, as a replay does, by turns with bare

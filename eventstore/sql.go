@@ -30,21 +30,21 @@ const (
 // the wait for the lock would see the log as it was then.
 const beginSQL = "begin isolation level read committed read write"
 
-// settingsSQL holds for the transaction only:
-//   - the two bounds of the wait and of a stop inside it; where Postgres has one
-//     (17 and later), also one for the whole transaction, since a client that
-//     stops half way through sending is not "idle";
+// settingsSQL is for the appender's connection, once:
+//   - the two bounds of the wait for the lock and of a stop while holding it;
+//     where Postgres has one (17 and later), also one for the whole transaction,
+//     since a client that stops half way through sending is not "idle";
 //   - custom plans, since a generic plan made while the log was empty would read
 //     a full log from its beginning for each batch;
 //   - no commit that is answered before it is on disk.
 var settingsSQL = fmt.Sprintf(`
-select set_config('lock_timeout', '%d', true),
-       set_config('idle_in_transaction_session_timeout', '%d', true),
+select set_config('lock_timeout', '%d', false),
+       set_config('idle_in_transaction_session_timeout', '%d', false),
        case when current_setting('server_version_num')::int >= 170000
-            then set_config('transaction_timeout', '%d', true) end,
-       set_config('plan_cache_mode', 'force_custom_plan', true),
+            then set_config('transaction_timeout', '%d', false) end,
+       set_config('plan_cache_mode', 'force_custom_plan', false),
        case when current_setting('synchronous_commit') = 'off'
-            then set_config('synchronous_commit', 'on', true) end`,
+            then set_config('synchronous_commit', 'on', false) end`,
 	lockWithin.Milliseconds(), idleWithin.Milliseconds(), (lockWithin + 2*tripWithin).Milliseconds())
 
 // lockSQL is a statement of its own: the next one's snapshot is taken after it.

@@ -85,7 +85,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error)
 	if opts.Queue < 0 || opts.MaxBatch < 0 {
 		return nil, fmt.Errorf("eventstore: queue %d, batch %d: must be positive", opts.Queue, opts.MaxBatch)
 	}
-	conn, err := connect(ctx, pool)
+	conn, err := connectAppender(ctx, pool)
 	if err != nil {
 		return nil, err
 	}

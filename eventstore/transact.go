@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // How a transaction can end without a commit, beside "Postgres is unavailable,
@@ -31,7 +30,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	}()
 	a = newAttempt(batch)
 	if s.conn == nil {
-		if s.conn, err = connect(s.ctx, s.pool); err != nil {
+		if s.conn, err = connectAppender(s.ctx, s.pool); err != nil {
 			return a, err
 		}
 	}
@@ -134,7 +133,7 @@ func (s *Store) resolve(a *attempt) (committed bool, err error) {
 // is elsewhere, or some alone, were appended by somebody else's repeat.
 func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 	s.disconnect()
-	conn, err := connect(ctx, s.pool)
+	conn, err := connectAppender(ctx, s.pool)
 	if err != nil {
 		return false, err
 	}
@@ -142,7 +141,6 @@ func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 	there := &attempt{existing: map[uuid.UUID]found{}}
 	err = s.roundTrip(ctx, func(b *pgx.Batch) {
 		b.Queue(beginSQL)
-		b.Queue(settingsSQL)
 		b.Queue(lockSQL)
 		b.Queue(existingSQL, a.ids).Query(there.scanExisting)
 		b.Queue("rollback")
@@ -164,38 +162,4 @@ func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// connect makes a connection as the pool would.
-func connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectWithin)
-	defer cancel()
-	config := pool.Config()
-	if config.BeforeConnect != nil {
-		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
-			return nil, fmt.Errorf("prepare to connect: %w", err)
-		}
-	}
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	if config.AfterConnect != nil {
-		if err := config.AfterConnect(ctx, conn); err != nil {
-			_ = conn.Close(ctx)
-			return nil, fmt.Errorf("set up the connection: %w", err)
-		}
-	}
-	return conn, nil
-}
-
-// disconnect ends the connection, if there is one, and any transaction on it.
-func (s *Store) disconnect() {
-	if s.conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = s.conn.Close(ctx)
-	s.conn = nil
 }
