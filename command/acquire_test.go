@@ -1,12 +1,14 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -174,6 +176,53 @@ func TestRelease(t *testing.T) {
 	require.Equal(t, 404, unknown.status)
 	require.Equal(t, "slot-not-found", unknown.slug())
 	require.Equal(t, "slot-not-found", s.release(t, n, s.admin, product.String()).slug(), "a product is no slot")
+}
+
+func TestReleaseWhileAPaymentIsPending(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	owner := s.user(t, auth.Buyer)
+	slot := uuid.MustParse(s.acquire(t, n, owner, product).text("id"))
+	by := invocation{user: auth.Identity{Sub: owner.id}}
+	price, err := domain.NewMoney(decimal.NewFromInt(10), "KRW")
+	require.NoError(t, err)
+	events, err := by.encode(t.Context(), domain.PaymentInitiated{UserID: owner.id, PaymentID: uuid.New(), Price: price, Method: domain.Card})
+	require.NoError(t, err)
+	_, err = n.store.Append(t.Context(), eventstore.Append{
+		Key: product, Streams: []eventstore.StreamAppend{{Stream: slot, Expected: 1, Events: events}},
+	})
+	require.NoError(t, err)
+	for _, u := range []user{owner, s.admin} {
+		a := s.release(t, n, u, slot.String())
+		require.Equal(t, 409, a.status)
+		require.Equal(t, "payment-in-progress", a.slug())
+	}
+	require.Equal(t, 403, s.release(t, n, s.user(t, auth.Buyer), slot.String()).status)
+}
+
+func TestReleaseWorksPastTheDeadline(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t, func(c *Config) { c.SlotTTL = time.Millisecond })
+	product := s.upcoming(t, n, 1, opening)
+	owner := s.user(t, auth.Buyer)
+	var slot answered
+	testkit.Eventually(t, 10*time.Second, "a slot", func() error {
+		if slot = s.acquire(t, n, owner, product); slot.status != 201 {
+			return fmt.Errorf("%v", slot.body)
+		}
+		return nil
+	})
+	require.Zero(t, slot.number("remainingTimeSeconds"))
+	testkit.Eventually(t, time.Second, "its deadline", func() error {
+		if id := uuid.MustParse(slot.text("id")); time.Now().Before(s.slots(t, product)[id].Deadline) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	require.Equal(t, 204, s.release(t, n, owner, slot.text("id")).status)
 }
 
 func TestSlotBearsTheNameOfNow(t *testing.T) {

@@ -77,6 +77,9 @@ func TestRushOverTwoNodes(t *testing.T) {
 	require.Equal(t, map[string]int{"201": stock, "sold-out": buyers - stock}, c.counts)
 	require.Len(t, s.requireLawful(t, product), stock)
 	s.requireDurable(t, product, c)
+	r := s.requireFair(t, nodes[0], product)
+	require.Equal(t, int64(stock+1), r.Granted, "and the one who waited for the sale")
+	require.GreaterOrEqual(t, r.Refused.SoldOut, int64(buyers-stock), "one asked again is decided again")
 }
 
 func TestOneBuyerClicksEverywhere(t *testing.T) {
@@ -112,6 +115,7 @@ func TestStockRaisedInARush(t *testing.T) {
 	}
 	require.Equal(t, "sold-out", s.acquire(t, nodes[1], s.user(t, auth.Buyer), product).slug())
 	require.Len(t, s.requireLawful(t, product), 10+waves*raise)
+	s.requireFair(t, nodes[0], product)
 }
 
 func TestPauseInARush(t *testing.T) {
@@ -137,6 +141,7 @@ func TestPauseInARush(t *testing.T) {
 		require.Equal(t, 201, s.acquire(t, nodes[1], u, product).status, "a unit was lost in a pause")
 	}
 	require.Len(t, s.requireLawful(t, product), stock)
+	s.requireFair(t, nodes[0], product)
 }
 
 // TestDeleteAgainstAcquire: at the same instant, many times. Either the product
@@ -232,6 +237,7 @@ func TestFlushInARush(t *testing.T) {
 	}
 	require.Equal(t, "sold-out", s.acquire(t, nodes[1], s.user(t, auth.Buyer), product).slug())
 	require.Len(t, s.requireLawful(t, product), stock)
+	s.requireFair(t, nodes[0], product)
 	t.Logf("%v", c.counts)
 }
 

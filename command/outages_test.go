@@ -1,0 +1,112 @@
+package command
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// outage bounds how long a system may take until it serves again.
+const outage = 20 * time.Second
+
+// TestPostgresAway: nothing is answered that is not durable, refusals stop too
+// once Postgres is away for longer than a lease, and no unit is lost.
+func TestPostgresAway(t *testing.T) {
+	t.Parallel()
+	postgres := testkit.OwnPostgres(t)
+	require.NoError(t, db.MigrateWrite(t.Context(), postgres.URL()))
+	pool, err := pgxpool.New(t.Context(), postgres.URL())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	s := &system{tokens: newTokens(t), pool: pool, redis: testkit.Redis(t)}
+	s.reader, s.claims = eventstore.NewReader(pool), claims.NewStore(pool, avsc.Decode)
+	s.admin = s.user(t, auth.Admin)
+	n := s.node(t)
+	const stock = 1000
+	full, open := s.product(t, n, 1), s.product(t, n, stock)
+	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), full).status)
+
+	postgres.Kill9()
+	c := newTally()
+	testkit.Eventually(t, outage, "grants to stop: a backend outlives its postmaster a little", func() error {
+		a := c.acquire(t, n, s.user(t, auth.Buyer), open)
+		if a.status != 503 {
+			return fmt.Errorf("%d %s", a.status, a.slug())
+		}
+		require.Equal(t, "unavailable", a.slug())
+		require.NotEmpty(t, a.header.Get("Retry-After"))
+		return nil
+	})
+	require.Equal(t, "unavailable", s.update(t, n, open, map[string]any{"paused": true}).slug())
+	testkit.Eventually(t, outage, "refusals to stop", func() error {
+		if a := s.acquire(t, n, s.user(t, auth.Buyer), full); a.slug() != "unavailable" {
+			return fmt.Errorf("%d %s", a.status, a.slug())
+		}
+		return nil
+	})
+	ready := n.do(t, user{}, "GET", "/health/ready", nil)
+	require.Equal(t, 503, ready.status)
+	require.Equal(t, map[string]any{"database": "DOWN", "redis": "UP"}, ready.body["components"])
+
+	require.NoError(t, postgres.Restart(t.Context()))
+	for _, u := range s.buyers(t, 2) {
+		testkit.Eventually(t, outage, "a slot", func() error {
+			if a := s.acquire(t, n, u, open); a.status != 201 {
+				return fmt.Errorf("%d %s", a.status, a.slug())
+			}
+			return nil
+		})
+	}
+	s.requireDurable(t, open, c)
+	s.requireLawful(t, open)
+	require.NoError(t, n.gate.Feed(t.Context(), open))
+	state, err := n.gate.State(t.Context(), open)
+	require.NoError(t, err)
+	require.Zero(t, state.Pending, "a grant that was never sent was not given back")
+	require.Equal(t, stock, state.Free+state.Held)
+	s.requireFair(t, n, open)
+}
+
+// TestRedisAway: another Redis process, empty, in the place of the one that died.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	own := testkit.OwnRedis(t)
+	s := newSystem(t, own.URL())
+	n := s.node(t)
+	product := s.product(t, n, 2)
+	holder := s.user(t, auth.Buyer)
+	held := s.acquire(t, n, holder, product)
+	require.Equal(t, 201, held.status)
+
+	own.Kill9()
+	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "unavailable", a.slug())
+	start := time.Now()
+	require.Equal(t, 204, s.release(t, n, holder, held.text("id")).status, "the store decides, the gate is told later")
+	require.Less(t, time.Since(start), 2*feedWithin)
+	require.Equal(t, "DOWN", n.do(t, user{}, "GET", "/health/ready", nil).body["status"])
+
+	require.NoError(t, own.Restart(t.Context()))
+	for _, u := range s.buyers(t, 2) {
+		testkit.Eventually(t, outage, "a slot", func() error {
+			if a := s.acquire(t, n, u, product); a.status != 201 {
+				return fmt.Errorf("%d %s", a.status, a.slug())
+			}
+			return nil
+		})
+	}
+	require.Equal(t, "sold-out", s.acquire(t, n, holder, product).slug())
+	require.Len(t, s.requireLawful(t, product), 2)
+	s.requireFair(t, n, product)
+}
