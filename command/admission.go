@@ -12,7 +12,7 @@ const (
 	// admissionWait is how long an acquire request waits for its turn. Refusals
 	// give their places back within a millisecond or so, so a crowd far larger
 	// than the append queue passes in less; what waits longer waits for Postgres.
-	admissionWait = 250 * time.Millisecond
+	admissionWait = time.Second
 	// admissionCrowd is how many may wait. With more, the wait would be in vain
 	// for the last of them.
 	admissionCrowd = 1 << 14
