@@ -197,4 +197,6 @@ func (s *system) ensureTopic(partitions int32) {
 	require.NoError(s.t, err)
 }
 
-func newWaker(ctx context.Context, s *system) *eventstore.Waker { return eventstore.Listen(ctx, s.pool) }
+func newWaker(ctx context.Context, s *system) *eventstore.Waker {
+	return eventstore.Listen(ctx, s.pool)
+}

@@ -69,9 +69,8 @@ type order struct {
 const orderPage = 1000
 
 // carryOutOrders carries out what was ordered for the partitions of a session.
-func (r *Runner) carryOutOrders(s *session) error {
-	ctx := s.kafka.Context()
-	for _, o := range s.owned {
+func (r *Runner) carryOutOrders(ctx context.Context, all []*owned) error {
+	for _, o := range all {
 		orders, err := r.openOrders(ctx, o)
 		if err != nil {
 			return err

@@ -94,7 +94,7 @@ func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) erro
 		select {
 		case <-orders.C:
 			if s = r.current(); s != nil {
-				err = r.carryOutOrders(s)
+				err = r.carryOutOrders(s.kafka.Context(), s.owned)
 			}
 		case first, open := <-messages:
 			if !open {
@@ -152,7 +152,6 @@ func (r *Runner) current() *session {
 
 // apply applies a batch to every projection and acknowledges it.
 func (r *Runner) apply(s *session, batch []*message.Message) error {
-	ctx := s.kafka.Context()
 	records := map[int32][]*record{}
 	kept := batch[:0]
 	for _, m := range batch {
@@ -163,25 +162,8 @@ func (r *Runner) apply(s *session, batch []*message.Message) error {
 		kept = append(kept, m)
 		rec := newRecord(m, d.Partition, d.Offset)
 		records[d.Partition] = append(records[d.Partition], rec)
-		if s.wants(rec) {
-			if err := r.decode(ctx, rec); err != nil {
-				return err
-			}
-		}
 	}
-	if len(kept) == 0 {
-		return nil
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, o := range s.owned {
-		group.Go(func() error {
-			if err := r.project(groupCtx, o, records); err != nil {
-				return fmt.Errorf("%s: %w", o.projection.Name(), err)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	if err := r.applyRecords(s.kafka.Context(), s.owned, records); err != nil {
 		return err
 	}
 	for _, m := range kept {
@@ -190,9 +172,33 @@ func (r *Runner) apply(s *session, batch []*message.Message) error {
 	return nil
 }
 
-// wants says whether any projection has not applied the record yet.
-func (s *session) wants(rec *record) bool {
-	for _, o := range s.owned {
+// applyRecords applies records, by partition and in the order of offsets, to
+// every projection.
+func (r *Runner) applyRecords(ctx context.Context, all []*owned, records map[int32][]*record) error {
+	for _, rs := range records {
+		for _, rec := range rs {
+			if wanted(all, rec) {
+				if err := r.decode(ctx, rec); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, o := range all {
+		group.Go(func() error {
+			if err := r.project(ctx, o, records); err != nil {
+				return fmt.Errorf("%s: %w", o.projection.Name(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// wanted says whether any projection has not applied the record yet.
+func wanted(all []*owned, rec *record) bool {
+	for _, o := range all {
 		if p := o.places[rec.partition]; p != nil && rec.offset >= p.offset && rec.item.position > p.position {
 			return true
 		}

@@ -1,0 +1,119 @@
+package projections_test
+
+import (
+	"context"
+	"strconv"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// feed delivers records without Kafka: it keeps a topic's offsets.
+type feed struct {
+	s          *system
+	partitions int32
+	next       map[int32]int64
+	log        map[int32][]projections.Delivered // what lies in each partition
+	last       map[int32]int64                   // previous-position
+}
+
+func newFeed(s *system, partitions int32) *feed {
+	return &feed{s: s, partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
+}
+
+// published is an event as the relay would send it.
+type published struct {
+	event    eventstore.Recorded
+	value    []byte
+	previous int64
+}
+
+// since reads the events beyond a position as they are to be published.
+func (f *feed) since(after int64) []published {
+	events, err := f.s.reader.All(context.Background(), after, 10000)
+	require.NoError(f.s.t, err)
+	out := make([]published, len(events))
+	for i, e := range events {
+		p := kafka.Partition(e.Key, f.partitions)
+		out[i] = published{event: e, previous: f.last[p]}
+		f.last[p] = e.Position
+		if env, err := avsc.Decode(e); err == nil {
+			out[i].value, err = avsc.Marshal(nil, env)
+			require.NoError(f.s.t, err)
+		}
+	}
+	return out
+}
+
+// put lays a record into the topic.
+func (f *feed) put(e published) projections.Delivered {
+	h := map[string]string{kafka.HeaderPreviousPosition: strconv.FormatInt(e.previous, 10)}
+	avsc.Headers{EventID: e.event.ID, EventType: e.event.Type, StreamID: e.event.Stream, StreamVersion: e.event.Version, Position: e.event.Position,
+		Traceparent: e.event.Meta.Traceparent, CorrelationID: e.event.Meta.CorrelationID, CausationID: e.event.Meta.CausationID}.
+		Each(func(name, text string) { h[name] = text })
+	return f.putRaw(e.event.Key, h, e.value)
+}
+
+func (f *feed) putRaw(key uuid.UUID, headers map[string]string, value []byte) projections.Delivered {
+	p := kafka.Partition(key, f.partitions)
+	d := projections.Delivered{Message: kafka.NewMessage(key, headers, value), Partition: p, Offset: f.next[p]}
+	f.next[p]++
+	f.log[p] = append(f.log[p], d)
+	return d
+}
+
+// all lays all into the topic and returns it.
+func (f *feed) all(events []published) []projections.Delivered {
+	var out []projections.Delivered
+	for _, e := range events {
+		out = append(out, f.put(e))
+	}
+	return out
+}
+
+// foldInto folds what the store has beyond a position, in order, into the
+// tables of another generation, without the engine.
+func (s *system) foldInto(generation int, after int64) {
+	ctx := context.Background()
+	events, err := s.reader.All(ctx, after, 100000)
+	require.NoError(s.t, err)
+	for _, p := range every() {
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			for _, e := range events {
+				env, err := avsc.Decode(e)
+				require.NoError(s.t, err)
+				if _, ok := p.Key(env); !ok {
+					continue
+				}
+				fold := p.NewFold(generation)
+				b := &pgx.Batch{}
+				fold.Load(b, []domain.Envelope{env})
+				if err := tx.SendBatch(ctx, b).Close(); err != nil {
+					return err
+				}
+				require.NoError(s.t, fold.Apply(env))
+				b = &pgx.Batch{}
+				fold.Write(b)
+				if err := tx.SendBatch(ctx, b).Close(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(s.t, err)
+	}
+}
+
+func take(t testing.TB, s *system, partitions int32) *projections.Owner {
+	w, err := projections.NewRunner(s.config()).Take(context.Background(), partitions)
+	require.NoError(t, err)
+	return w
+}

@@ -1,0 +1,198 @@
+package projections_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// offline is a system without Kafka: records are fed by the test.
+func offline(t *testing.T) (*system, *feed, *projections.Owner) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	f := newFeed(s, 3)
+	return s, f, take(t, s, 3)
+}
+
+func (s *system) parked(projection string) (positions []int64) {
+	rows, err := s.pool.Query(context.Background(), "SELECT position FROM parked_events WHERE projection = $1 ORDER BY position", projection)
+	require.NoError(s.t, err)
+	for rows.Next() {
+		var p int64
+		require.NoError(s.t, rows.Scan(&p))
+		positions = append(positions, p)
+	}
+	require.NoError(s.t, rows.Err())
+	return positions
+}
+
+func (s *system) exec(sql string, args ...any) {
+	s.t.Helper()
+	_, err := s.pool.Exec(context.Background(), sql, args...)
+	require.NoError(s.t, err)
+}
+
+func expired(unit int, number int64) domain.SlotExpired {
+	return domain.SlotExpired{Unit: unit, ArrivalSequence: number, ReclaimStatus: domain.AutoExpired}
+}
+
+func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	bad, _, badAt := s.acquire(product, 1, 1)
+	good, _, _ := s.acquire(product, 2, 2)
+	behindAt := s.append(product, bad, expired(1, 1))
+	last := s.append(product, good, expired(2, 2))
+	// Whatever the reason is why a row is refused: here it is a trigger.
+	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no unit 1 today'; END$$`)
+	s.exec(`CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON purchase_slots_g1 FOR EACH ROW WHEN (NEW.unit = 1) EXECUTE FUNCTION refuse()`)
+
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"), "the event, and what is behind it on its key")
+	require.Empty(t, s.parked("products"))
+	require.Empty(t, s.parked("slot_audit_log"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", good))
+	require.EqualValues(t, 10, s.count("SELECT stock FROM products"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_events WHERE error LIKE '%no unit 1 today%' AND record IS NOT NULL AND headers->>'event-type' = 'SlotAcquired' AND NOT behind"))
+
+	reached := func(name string, position int64) bool {
+		ok, err := projections.Reached(ctx, s.pool, []string{name}, product, position)
+		require.NoError(t, err)
+		return ok
+	}
+	require.True(t, reached("products", last))
+	require.False(t, reached("purchase_slots", last), "a parked event of the product is not there yet")
+	require.True(t, reached("purchase_slots", badAt-1))
+
+	// A retry while the reason persists changes nothing but the account of it.
+	require.NoError(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
+	require.ErrorIs(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Skip, "bob"), projections.ErrOrdered)
+	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '0 applied, then position%no unit 1 today%' AND ordered_by = 'ann'"))
+
+	s.exec("DROP TRIGGER refuse ON purchase_slots_g1")
+	require.NoError(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
+	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.Empty(t, s.parked("purchase_slots"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
+	require.True(t, reached("purchase_slots", last))
+	require.ErrorIs(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"), projections.ErrNotParked)
+}
+
+func TestASkipGivesUpTheFirstAndAppliesTheRest(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	slot, _, acquired := s.acquire(product, 1, 1)
+	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
+	behind := s.append(product, slot, expired(1, 1))
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.Equal(t, []int64{broken, behind}, s.parked("slot_audit_log"))
+	require.Empty(t, s.parked("purchase_slots"), "a warning changes no row there")
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
+
+	require.NoError(t, projections.Order(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, owner.CarryOutOrders(ctx)) // the skip
+	require.NoError(t, owner.CarryOutOrders(ctx)) // what was behind it
+	require.Empty(t, s.parked("slot_audit_log"))
+	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log WHERE position IN ($1, $2)", acquired, behind))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM skipped_events WHERE projection = 'slot_audit_log' AND position = $1 AND skipped_by = 'ann'", broken))
+
+	// And it holds where the event comes by again.
+	s.exec("DELETE FROM slot_audit_log_g1")
+	s.exec("UPDATE projection_checkpoints SET next_offset = 0, position = 0, event_id = NULL WHERE projection = 'slot_audit_log'")
+	again := take(t, s, 3)
+	var all []projections.Delivered
+	for _, log := range f.log {
+		all = append(all, log...)
+	}
+	require.NoError(t, again.Feed(ctx, all))
+	require.Empty(t, s.parked("slot_audit_log"))
+	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log"))
+}
+
+func TestADeposedOwnerDoesNotKnowOfAnOrderAndCannotWrite(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	slot, _, _ := s.acquire(product, 1, 1)
+	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	newOwner := take(t, s, 3)
+	require.NoError(t, projections.Order(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, newOwner.CarryOutOrders(ctx))
+	at := s.append(product, slot, expired(1, 1))
+	records := f.all(f.since(broken))
+	require.ErrorIs(t, owner.Feed(ctx, records), projections.ErrMoved)
+	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
+	// The other projections, where nothing was ordered, it may still have written.
+	require.NoError(t, take(t, s, 3).Feed(ctx, records))
+	require.Empty(t, s.parked("slot_audit_log"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
+}
+
+func TestARecordThatCannotBeReadIsReplacedByTheStoresCopy(t *testing.T) {
+	s, f, owner := offline(t)
+	product := s.create(10)
+	s.acquire(product, 1, 1)
+	events := f.since(0)
+	events[1].value = []byte("garbage")
+	require.NoError(t, owner.Feed(context.Background(), f.all(events)))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+}
+
+func TestARecordThatIsNoEventIsSetAsideOnItsOwn(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	s.acquire(product, 1, 1)
+	events := f.since(0)
+	records := []projections.Delivered{f.put(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
+	forged := events[1]
+	forged.event.ID, forged.value = uuid.New(), []byte("another event at this position")
+	records = append(records, f.put(forged), f.put(events[1]))
+	require.NoError(t, owner.Feed(ctx, records))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the rest goes on")
+	require.EqualValues(t, 8, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "two records, four projections")
+	ok, err := projections.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
+	require.NoError(t, err)
+	require.True(t, ok, "it holds up no reader")
+
+	var key uuid.UUID
+	require.NoError(t, s.pool.QueryRow(ctx, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1").Scan(&key))
+	require.NoError(t, projections.Order(ctx, s.pool, "products", key, projections.Retry, "ann"))
+	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
+	require.NoError(t, projections.Order(ctx, s.pool, "products", key, projections.Skip, "ann"))
+	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.Len(t, s.parked("products"), 1)
+}
+
+func TestAnEventOfANewerProgramWaitsForIt(t *testing.T) {
+	s, f, owner := offline(t)
+	product := s.create(10)
+	slot, _, _ := s.acquire(product, 1, 1)
+	newer := s.appendRaw(product, slot, "SlotLentOut", 1, []byte(`{}`))
+	behind := s.append(product, slot, expired(1, 1))
+	require.NoError(t, owner.Feed(context.Background(), f.all(f.since(0))))
+	require.Equal(t, []int64{newer, behind}, s.parked("purchase_slots"))
+	require.Equal(t, []int64{newer, behind}, s.parked("slot_audit_log"))
+	require.Equal(t, []int64{newer}, s.parked("products"), "it may change no row there, but nobody can tell")
+}
+
+func TestAFailureOfTheDatabaseParksNothing(t *testing.T) {
+	s, f, owner := offline(t)
+	s.create(10)
+	s.exec("ALTER TABLE products_g1 RENAME TO away")
+	require.Error(t, owner.Feed(context.Background(), f.all(f.since(0))))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND next_offset > 0"))
+}

@@ -1,0 +1,258 @@
+package projections_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// history appends random events, such as can happen, of every type.
+func (s *system) history(t *rapid.T, steps int) {
+	type live struct {
+		product, slot, user uuid.UUID
+		unit                int
+		number              int64
+		payment             *uuid.UUID
+	}
+	var (
+		productIDs []uuid.UUID
+		stock      = map[uuid.UUID]int{}
+		free       = map[uuid.UUID][]int{}
+		holds      = map[[2]uuid.UUID]bool{}
+		open       []*live
+		due        []*live
+		number     int64
+	)
+	users := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	remove := func(list []*live, i int) []*live { return append(list[:i:i], list[i+1:]...) }
+	for range steps {
+		op := rapid.IntRange(0, 11).Draw(t, "op")
+		switch {
+		case op == 0 || len(productIDs) == 0:
+			p := s.create(2)
+			productIDs, stock[p], free[p] = append(productIDs, p), 2, []int{1, 2}
+			continue
+		case op <= 4: // acquire
+			p := rapid.SampledFrom(productIDs).Draw(t, "product")
+			u := rapid.SampledFrom(users).Draw(t, "user")
+			if len(free[p]) == 0 || holds[[2]uuid.UUID{p, u}] {
+				continue
+			}
+			number++
+			l := &live{product: p, slot: domain.SlotID(p, number), user: u, unit: free[p][0], number: number}
+			free[p], holds[[2]uuid.UUID{p, u}], open = free[p][1:], true, append(open, l)
+			s.append(p, l.slot, domain.SlotAcquired{UserID: u, Unit: l.unit, ArrivalSequence: number, TTLMillis: 60000, WarningMillis: 1000})
+			continue
+		case op == 5:
+			p := rapid.SampledFrom(productIDs).Draw(t, "product")
+			switch rapid.IntRange(0, 5).Draw(t, "change") {
+			case 0:
+				s.append(p, p, domain.ProductDetailsChanged{Name: fmt.Sprint("Name ", number), Description: "d"})
+			case 1:
+				stock[p]++
+				free[p] = append(free[p], stock[p])
+				s.append(p, p, domain.ProductStockIncreased{Increase: 1, TotalStock: stock[p]})
+			case 2:
+				end := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Millisecond)
+				s.append(p, p, domain.ProductSaleRescheduled{SaleDate: end.Add(-time.Hour), SaleEndDate: &end})
+			case 3:
+				s.append(p, p, domain.ProductSalePaused{})
+			case 4:
+				s.append(p, p, domain.ProductSaleResumed{})
+			case 5:
+				s.append(p, p, domain.GrantWithdrawn{ArrivalSequence: number, Unit: 1, SlotID: uuid.New()})
+			}
+			continue
+		case op == 6 && len(due) > 0:
+			l := due[0]
+			due = due[1:]
+			s.append(l.product, l.slot, domain.RefundCompleted{UserID: l.user, PaymentID: *l.payment, RefundID: "r", Amount: krw(s.t, 5)})
+			continue
+		case len(open) == 0:
+			continue
+		}
+		i := rapid.IntRange(0, len(open)-1).Draw(t, "slot")
+		l := open[i]
+		switch {
+		case op == 7:
+			s.append(l.product, l.slot, domain.SlotExpiringSoon{UserID: l.user, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
+		case op <= 9: // expire, or start to pay
+			if l.payment == nil && op == 9 {
+				id := uuid.New()
+				l.payment = &id
+				s.append(l.product, l.slot, domain.PaymentInitiated{UserID: l.user, PaymentID: id, Price: krw(s.t, 5), Method: domain.Wallet})
+				continue
+			}
+			s.append(l.product, l.slot, domain.SlotExpired{UserID: l.user, Unit: l.unit, ArrivalSequence: l.number, ReclaimStatus: domain.AutoExpired, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
+			open, free[l.product] = remove(open, i), append(free[l.product], l.unit)
+			delete(holds, [2]uuid.UUID{l.product, l.user})
+			if l.payment != nil {
+				s.append(l.product, l.slot, domain.PaymentFailed{UserID: l.user, PaymentID: *l.payment, Reason: "TIMEOUT"})
+				s.append(l.product, l.slot, domain.RefundDue{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "late"})
+				due = append(due, l)
+			}
+		case l.payment != nil:
+			if op == 10 {
+				s.append(l.product, l.slot, domain.PaymentFailed{UserID: l.user, PaymentID: *l.payment, Reason: "no money"})
+				l.payment = nil
+				continue
+			}
+			s.append(l.product, l.slot, domain.PaymentCompleted{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Price: krw(s.t, 5), Method: domain.Wallet})
+			open = remove(open, i)
+		}
+	}
+}
+
+// Whatever a gapless relay, a deposed one that goes on, records that fail
+// inside a chunk, and two owners of the partitions do: the rows are those of a
+// plain fold over the store.
+func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, nil)
+	ctx := context.Background()
+	for _, name := range s.names() {
+		s.exec("SELECT projection_create_generation($1, 2)", name)
+	}
+	const partitions = 2
+	rapid.Check(t, func(rt *rapid.T) {
+		s.exec(`TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1,
+		        products_g2, purchase_slots_g2, purchase_slots_names_g2, purchases_g2, slot_audit_log_g2`)
+		before, err := s.reader.Head(ctx)
+		require.NoError(t, err)
+		s.history(rt, rapid.IntRange(1, 40).Draw(rt, "steps"))
+		f := newFeed(s, partitions)
+		// The partitions begin where this history does.
+		if before > 0 {
+			at, err := s.reader.At(ctx, before)
+			require.NoError(t, err)
+			take(t, s, partitions)
+			s.exec("UPDATE projection_checkpoints SET position = $1, event_id = $2", before, at.ID)
+			for p := range int32(partitions) {
+				f.last[p] = before
+			}
+		}
+		events := f.since(before)
+		owners := []*projections.Owner{take(t, s, partitions), take(t, s, partitions)}
+
+		// deliver lays records into the topic and lets an owner have all that it
+		// has not acknowledged, in batches.
+		deliver := func(es []published) {
+			f.all(es)
+			who := rapid.IntRange(0, 1).Draw(rt, "owner")
+			for try := 0; ; try++ {
+				batch := f.beyond(owners[who], s.names())
+				err := owners[who].Feed(ctx, batch)
+				if err == nil {
+					break
+				}
+				require.ErrorIs(t, err, projections.ErrMoved)
+				require.Less(t, try, 2, "an owner that read its places again is refused")
+				owners[who] = take(t, s, partitions)
+			}
+		}
+		for at := 0; at < len(events); {
+			chunk := events[at:min(len(events), at+rapid.IntRange(1, 8).Draw(rt, "chunk"))]
+			for rapid.IntRange(0, 2).Draw(rt, "fails") == 0 {
+				// Some arrive, in the order of sarama's retries, that is in any.
+				kept := rapid.SliceOfNDistinct(rapid.IntRange(0, len(chunk)-1), 0, len(chunk), rapid.ID[int]).Draw(rt, "arrive")
+				var some []published
+				for _, i := range kept {
+					some = append(some, chunk[i])
+				}
+				deliver(some)
+			}
+			// All of it is acknowledged, each possibly more than once and out of order.
+			order := rapid.Permutation(chunk).Draw(rt, "order")
+			deliver(order)
+			at += len(chunk)
+			if back := rapid.IntRange(0, 10).Draw(rt, "deposed"); back < at && back > 7 {
+				deliver(events[at-back : at]) // a deposed relay, or one that lost its place
+			}
+		}
+		s.foldInto(2, before)
+		require.Equal(t, s.rows(2), s.rows(1))
+		require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	})
+}
+
+// beyond is what an owner has not applied yet in at least one projection.
+func (f *feed) beyond(o *projections.Owner, names []string) []projections.Delivered {
+	var out []projections.Delivered
+	for p, log := range f.log {
+		low := int64(len(log))
+		for _, n := range names {
+			low = min(low, o.Offset(n, p))
+		}
+		out = append(out, log[low:]...)
+	}
+	return out
+}
+
+func TestAGapIsFilledFromTheStoreHoweverLongItIs(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(3000)
+	for i := range 300 {
+		s.acquire(product, i+1, int64(i+1))
+	}
+	other := s.create(10)
+	s.acquire(other, 1, 1)
+	var last published
+	for _, e := range f.since(0) {
+		if e.event.Key == product {
+			last = e
+		}
+	}
+	require.NoError(t, owner.Feed(ctx, []projections.Delivered{f.put(last)}))
+	require.EqualValues(t, 2700, s.count("SELECT stock FROM products WHERE id = $1", product))
+	require.EqualValues(t, 300, s.count("SELECT count(*) FROM slot_audit_log WHERE product_id = $1", product))
+	if kafka.Partition(other, 3) != kafka.Partition(product, 3) {
+		require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", other), "another partition's events are left to it")
+	}
+	require.False(t, errors.Is(owner.Feed(ctx, nil), projections.ErrMoved))
+}
+
+func TestAnOwnerThatWasAsleepCannotWrite(t *testing.T) {
+	s, f, asleep := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	records := f.all(f.since(0))
+	awake := take(t, s, 3)
+	require.NoError(t, awake.Feed(ctx, records))
+	before := s.rows(1)
+	require.ErrorIs(t, asleep.Feed(ctx, records), projections.ErrMoved)
+	require.Equal(t, before, s.rows(1))
+	_, _, at := s.acquire(product, 1, 1)
+	require.NoError(t, awake.Feed(ctx, f.all(f.since(at-1))))
+	require.EqualValues(t, 9, s.count("SELECT stock FROM products"))
+}
+
+func TestAnOwnerGoesOnWithTheGenerationThatAReplayHasSwapped(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	_, _, at := s.acquire(product, 1, 1)
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	for _, name := range s.names() {
+		s.exec("SELECT projection_create_generation($1, 2)", name)
+	}
+	s.foldInto(2, 0)
+	s.exec("UPDATE projection_generations SET state = 'old'")
+	s.exec("INSERT INTO projection_generations (projection, generation, state, live_at) SELECT projection, 2, 'live', now() FROM projection_generations")
+	s.exec(`INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
+		SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, $1, (SELECT event_id FROM projection_checkpoints WHERE position = $1 LIMIT 1) FROM projection_checkpoints`, at)
+	_, _, at = s.acquire(product, 2, 2)
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(at-1))), "it stays the owner")
+	require.EqualValues(t, 8, s.count("SELECT stock FROM products_g2"))
+	require.EqualValues(t, 9, s.count("SELECT stock FROM products_g1"), "the old one is left alone")
+}
