@@ -89,4 +89,3 @@ func headers(e eventstore.Recorded, previous int64) map[string]string {
 	h[kafka.HeaderPreviousPosition] = strconv.FormatInt(previous, 10)
 	return h
 }
-

@@ -1,0 +1,313 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+func TestMain(m *testing.M) {
+	// sarama's metrics have one ticker for the whole process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+// source is an event store of the test's own.
+type source struct {
+	t      testing.TB
+	pool   *pgxpool.Pool
+	store  *eventstore.Store
+	reader *eventstore.Reader
+}
+
+func newSource(t testing.TB) *source {
+	pool := dbtest.Write(t)
+	store, err := eventstore.Open(context.Background(), pool, eventstore.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = store.Close(context.Background()) })
+	return &source{t: t, pool: pool, store: store, reader: eventstore.NewReader(pool)}
+}
+
+// warn appends n events to each of the products, in turn, in one append each.
+func (s *source) warn(n int, products ...uuid.UUID) {
+	typ, version, payload, err := avsc.Encode(domain.SlotExpiringSoon{UserID: uuid.New(), Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
+	require.NoError(s.t, err)
+	s.raw(n, typ, version, payload, products...)
+}
+
+func (s *source) raw(n int, typ string, version int, payload []byte, products ...uuid.UUID) {
+	for i := range n {
+		p := products[i%len(products)]
+		_, err := s.store.Append(context.Background(), eventstore.Append{Key: p, Streams: []eventstore.StreamAppend{{
+			Stream: p, Expected: eventstore.Any, Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload,
+				Meta: eventstore.Meta{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "c", CausationID: "d", Actor: "system"}}}}}})
+		require.NoError(s.t, err)
+	}
+}
+
+func (s *source) relay(brokers []string, topic string, chunk int) *Relay {
+	return New(Config{Pool: s.pool, Store: s.reader, Brokers: brokers, Topic: topic, Chunk: chunk, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+}
+
+// run runs a relay until the test ends or stop is called.
+func (s *source) run(r *Relay) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	waker := eventstore.Listen(ctx, s.pool)
+	r.cfg.Waker = waker
+	go func() {
+		defer close(done)
+		defer waker.Close()
+		if err := r.Run(ctx); err != nil {
+			s.t.Errorf("the relay refused: %v", err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	s.t.Cleanup(stop)
+	return stop
+}
+
+func (s *source) awaitPlace(position int64) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 60*time.Second, "the relay's place", func() error {
+		p, err := ReadPlace(context.Background(), s.pool)
+		if err == nil && p.Position < position {
+			err = fmt.Errorf("at %d of %d", p.Position, position)
+		}
+		return err
+	})
+}
+
+// depose takes the lead from the relay that has it.
+func (s *source) depose() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 30*time.Second, "a relay that leads", func() error {
+		tag, err := s.pool.Exec(context.Background(), `
+			SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND classid = ($1::bigint >> 32)::int::oid AND objid = ($1::bigint & 4294967295)::oid`, int64(lockKey))
+		if err == nil && tag.RowsAffected() != 1 {
+			err = fmt.Errorf("%d lead", tag.RowsAffected())
+		}
+		return err
+	})
+}
+
+// consume reads a topic from its beginning to where it ends now.
+func consume(t *testing.T, brokers []string, topic string, until int64) map[int32][]*kgo.Record {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	require.NoError(t, err)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	out, seen := map[int32][]*kgo.Record{}, map[int64]bool{}
+	for int64(len(seen)) < until {
+		fetched := client.PollFetches(ctx)
+		require.NoError(t, fetched.Err())
+		fetched.EachRecord(func(r *kgo.Record) {
+			out[r.Partition] = append(out[r.Partition], r)
+			seen[position(t, r, "position")] = true
+		})
+	}
+	return out
+}
+
+func header(r *kgo.Record, name string) string {
+	for _, h := range r.Headers {
+		if h.Key == name {
+			return string(h.Value)
+		}
+	}
+	return "(missing)"
+}
+
+func position(t *testing.T, r *kgo.Record, name string) int64 {
+	n, err := strconv.ParseInt(header(r, name), 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+// requireChain checks that a reader that skips what it has misses nothing.
+func requireChain(t *testing.T, partitions map[int32][]*kgo.Record) (distinct int64) {
+	for p, records := range partitions {
+		last := int64(0)
+		for _, r := range records {
+			at := position(t, r, "position")
+			if at <= last {
+				continue
+			}
+			require.Equal(t, last, position(t, r, "previous-position"), "partition %d, position %d", p, at)
+			last = at
+			distinct++
+		}
+	}
+	return distinct
+}
+
+func TestEveryEventLiesInItsPartitionInOrder(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
+	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	s.warn(200, products...)
+	s.run(s.relay(brokers, topic, 37))
+	s.warn(100, products...)
+	s.awaitPlace(300)
+	partitions := consume(t, brokers, topic, 300)
+	require.EqualValues(t, 300, requireChain(t, partitions))
+	for p, records := range partitions {
+		for _, r := range records {
+			at, err := s.reader.At(context.Background(), position(t, r, "position"))
+			require.NoError(t, err)
+			require.Equal(t, at.Key.String(), string(r.Key))
+			require.Equal(t, kafka.Partition(at.Key, 12), p)
+			require.Len(t, r.Headers, 9)
+			require.Equal(t, []string{at.ID.String(), at.Type, at.Stream.String(), strconv.Itoa(at.Version), at.Meta.Traceparent, "c", "d"},
+				[]string{header(r, "event-id"), header(r, "event-type"), header(r, "stream-id"), header(r, "stream-version"), header(r, "traceparent"), header(r, "correlation-id"), header(r, "causation-id")})
+			h, err := avsc.ParseHeaders(func(name string) string { return header(r, name) })
+			require.NoError(t, err)
+			got, err := avsc.Unmarshal(r.Value, h)
+			require.NoError(t, err)
+			want, err := avsc.Decode(at)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+	}
+}
+
+func TestAnotherRelayTakesOverAndTheDeposedDoesNoHarm(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
+	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	for range 3 {
+		s.run(s.relay(brokers, topic, 10))
+	}
+	for round := range 5 {
+		s.warn(60, products...)
+		s.depose()
+		s.warn(60, products...)
+		s.awaitPlace(int64(120 * (round + 1)))
+	}
+	require.EqualValues(t, 600, requireChain(t, consume(t, brokers, topic, 600)))
+}
+
+// partly is a publisher that sometimes fails, after some of a batch arrived.
+type partly struct {
+	mu      sync.Mutex
+	calls   int
+	batches [][]string // positions that arrived, by call
+	fail    func(call int) (arrive int, err error)
+}
+
+func (p *partly) Publish(_ string, messages ...*message.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls++
+	arrive, err := len(messages), error(nil)
+	if p.fail != nil {
+		if n, e := p.fail(p.calls); e != nil {
+			arrive, err = min(n, len(messages)), e
+		}
+	}
+	var got []string
+	for _, m := range messages[len(messages)-arrive:] { // the first ones fail, later ones arrive
+		got = append(got, m.Metadata["position"])
+	}
+	p.batches = append(p.batches, got)
+	return err
+}
+
+func (p *partly) Close() error { return nil }
+
+func TestAfterAFailureTheSameChunkGoesFirst(t *testing.T) {
+	t.Parallel()
+	s, brokers := newSource(t), testkit.FakeKafka(t)
+	s.warn(6, uuid.New())
+	r := s.relay(brokers, testkit.Topic(t), 3)
+	pub := &partly{fail: func(call int) (int, error) {
+		if call == 1 || call == 3 {
+			return 2, errors.New("not acknowledged")
+		}
+		return 0, nil
+	}}
+	opened := 0
+	r.open = func(int32) (message.Publisher, error) { opened++; return pub, nil }
+	stop := s.run(r)
+	s.awaitPlace(6)
+	stop()
+	require.Equal(t, [][]string{{"2", "3"}, {"1", "2", "3"}, {"5", "6"}, {"4", "5", "6"}}, pub.batches)
+	require.Equal(t, 3, opened, "with a new producer after each failure")
+}
+
+// blocked is a publisher that is in the middle of a batch until told.
+type blocked struct {
+	partly
+	in, out chan struct{}
+}
+
+func (b *blocked) Publish(topic string, messages ...*message.Message) error {
+	b.in <- struct{}{}
+	<-b.out
+	return b.partly.Publish(topic, messages...)
+}
+
+func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	ctx := context.Background()
+	s.warn(3, uuid.New())
+	first := &blocked{in: make(chan struct{}), out: make(chan struct{})}
+	r := s.relay(brokers, topic, 3)
+	r.open = func(int32) (message.Publisher, error) { return first, nil }
+	stop := s.run(r)
+	<-first.in
+	_, err := ReadPlace(ctx, s.pool)
+	require.ErrorIs(t, err, pgx.ErrNoRows)
+
+	// The lead goes to another, who carries on; the first one's chunk arrives late.
+	s.depose()
+	second := s.relay(brokers, topic, 2)
+	pub := &partly{}
+	second.open = func(int32) (message.Publisher, error) { return pub, nil }
+	s.run(second)
+	s.awaitPlace(3)
+	s.warn(2, uuid.New())
+	s.awaitPlace(5)
+	close(first.out)
+	stop()
+	place, err := ReadPlace(ctx, s.pool)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, place.Position, "the deposed one saved nothing")
+}
+
+func TestAnEventThatCannotBeEncodedHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	product := uuid.New()
+	s.warn(1, product)
+	s.raw(1, "SlotExpiringSoon", 1, []byte(`{"userId":7}`), product)
+	s.warn(1, product)
+	s.run(s.relay(brokers, topic, 10))
+	partitions := consume(t, brokers, topic, 3)
+	require.EqualValues(t, 3, requireChain(t, partitions))
+	require.Empty(t, partitions[kafka.Partition(product, 12)][1].Value)
+}
