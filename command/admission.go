@@ -1,49 +1,100 @@
 package command
 
 import (
+	"container/list"
 	"context"
-	"sync/atomic"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 const (
-	// admissionWait is how long an acquire request waits for its turn. Refusals
-	// give their places back within a millisecond or so, so a crowd far larger
-	// than the append queue passes in less; what waits longer waits for Postgres.
-	admissionWait = time.Second
-	// admissionCrowd is how many may wait. With more, the wait would be in vain
-	// for the last of them.
+	// standstill is for how long nobody may have been let in before those who
+	// wait are turned away. Refusals give their places back within milliseconds,
+	// so a crowd of any size moves on all the time; one that stands still waits
+	// for Postgres.
+	standstill = 250 * time.Millisecond
+	// admissionWait is how long a request waits at most while the crowd moves.
+	admissionWait = 5 * time.Second
+	// admissionCrowd is how many may wait.
 	admissionCrowd = 1 << 14
 	// ownShare of the append queue is left to all other commands.
 	ownShare = 8
 )
 
-// admission lets as many acquire requests in as the append queue has places, in
-// the order in which they come; the others wait a little. It is what turns ten
-// thousand connections at the same instant into a queue instead of refusals.
+// admission lets as many acquire requests in as the append queue has places; the
+// others wait, first come, first served, for as long as that makes sense. It is
+// what turns ten thousand requests at the same instant into a queue instead of
+// refusals.
 type admission struct {
-	places  *semaphore.Weighted
-	waiting atomic.Int64
+	mu      sync.Mutex
+	free    int
+	waiting list.List // of chan struct{}, closed when its owner is let in
+	moved   uint64    // how many of those who waited were let in
 }
 
 func newAdmission(queue int) *admission {
-	return &admission{places: semaphore.NewWeighted(int64(max(1, queue-queue/ownShare)))}
+	return &admission{free: max(1, queue-queue/ownShare)}
 }
 
 // enter reports whether the request is in; leave must follow then.
 func (a *admission) enter(ctx context.Context) bool {
-	if a.places.TryAcquire(1) {
+	a.mu.Lock()
+	if a.free > 0 {
+		a.free--
+		a.mu.Unlock()
 		return true
 	}
-	defer a.waiting.Add(-1)
-	if a.waiting.Add(1) > admissionCrowd {
+	if a.waiting.Len() >= admissionCrowd {
+		a.mu.Unlock()
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, admissionWait)
-	defer cancel()
-	return a.places.Acquire(ctx, 1) == nil
+	in := make(chan struct{})
+	place, seen := a.waiting.PushBack(in), a.moved
+	a.mu.Unlock()
+
+	patience := time.NewTimer(standstill)
+	defer patience.Stop()
+	for start := time.Now(); ; patience.Reset(standstill) {
+		select {
+		case <-in:
+			return true
+		case <-ctx.Done():
+			return !a.giveUp(place, in)
+		case <-patience.C:
+		}
+		a.mu.Lock()
+		stands := a.moved == seen
+		seen = a.moved
+		a.mu.Unlock()
+		if stands || time.Since(start) > admissionWait {
+			return !a.giveUp(place, in)
+		}
+	}
 }
 
-func (a *admission) leave() { a.places.Release(1) }
+// giveUp takes a request out of those who wait; false where it was let in just now.
+func (a *admission) giveUp(place *list.Element, in chan struct{}) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-in:
+		return false
+	default:
+		a.waiting.Remove(place)
+		return true
+	}
+}
+
+// leave lets the next one in.
+func (a *admission) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := a.waiting.Front()
+	if next == nil {
+		a.free++
+		return
+	}
+	a.waiting.Remove(next)
+	a.moved++
+	close(next.Value.(chan struct{}))
+}

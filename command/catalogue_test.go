@@ -101,21 +101,3 @@ func TestCatalogueIsBounded(t *testing.T) {
 	}
 	require.LessOrEqual(t, len(c.entries), catalogueSize)
 }
-
-func TestAdmissionQueuesACrowdAndTurnsAwayTheRest(t *testing.T) {
-	a := newAdmission(8) // one of them for other commands
-	for range 7 {
-		require.True(t, a.enter(t.Context()))
-	}
-	entered := make(chan bool)
-	go func() { entered <- a.enter(t.Context()) }()
-	require.Eventually(t, func() bool { return a.waiting.Load() == 1 }, time.Second, time.Millisecond)
-	a.leave()
-	require.True(t, <-entered, "a place that came free within the wait")
-	require.False(t, a.enter(t.Context()), "nobody left within the wait")
-
-	a.waiting.Store(admissionCrowd)
-	start := time.Now()
-	require.False(t, a.enter(t.Context()))
-	require.Less(t, time.Since(start), admissionWait, "the crowd is too large to wait in")
-}
