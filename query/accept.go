@@ -81,6 +81,8 @@ func (r mediaRange) matches(offer string) bool {
 
 func (r mediaRange) better(than mediaRange) bool {
 	switch {
+	case r.quality == 0:
+		return false // named to be refused, or not named
 	case r.quality != than.quality:
 		return r.quality > than.quality
 	case r.specific != than.specific:

@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -89,8 +88,8 @@ type decisionLogs struct {
 
 // keptFold is a log folded as far as its lines are final.
 type keptFold struct {
-	mu     sync.Mutex // held while the log is read: who asks meanwhile shares the report
-	used   time.Time  // guarded by decisionLogs.mu
+	used   time.Time     // guarded by decisionLogs.mu
+	turn   chan struct{} // taken while the log is read; guards what follows
 	fold   *fairness.Fold
 	folded []lastLine // the last line of each epoch that is folded
 	report fairnessReport
@@ -101,25 +100,36 @@ func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
 	return &decisionLogs{pool: pool, kept: map[uuid.UUID]*keptFold{}}
 }
 
-// report folds a product's log; errNoProduct where there never was one.
+// report folds a product's log; errNoProduct where there never was such a
+// product. Those who ask while the log is read share one report.
 func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
-	k := d.keep(product)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.at.IsZero() && time.Since(k.at) < reportFor {
-		return k.report, nil
+	k := d.known(product)
+	if k == nil {
+		if _, err := d.look(ctx, product); err != nil { // ids that mean nothing must not push out folds
+			return fairnessReport{}, err
+		}
+		k = d.keep(product)
+	}
+	waited := time.NewTimer(readTimeout)
+	defer waited.Stop()
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-waited.C:
+		return fairnessReport{}, errAway
+	case <-ctx.Done():
+		return fairnessReport{}, ctx.Err()
 	}
 	asked := time.Now()
+	if asked.Sub(k.at) < reportFor {
+		return k.report, nil
+	}
 	log, err := d.look(ctx, product)
 	if err != nil {
-		if errors.Is(err, errNoProduct) {
-			d.drop(product)
-		}
 		return fairnessReport{}, err
 	}
 	report, err := d.catchUp(ctx, product, k, log)
 	if err != nil {
-		k.fold = nil // it may hold half of a page
 		return fairnessReport{}, err
 	}
 	k.report, k.at = fairnessReport{report, log.complete}, asked
@@ -169,33 +179,37 @@ func (k *keptFold) note(l lastLine) {
 	k.folded = append(k.folded, l)
 }
 
-// keep finds the product's fold, and drops the one that was asked for the longest
-// time ago where there are too many.
-func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
+// known is the product's fold, nil where none is kept.
+func (d *decisionLogs) known(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := d.kept[product]
-	if k == nil {
-		if len(d.kept) >= maxFolds {
-			var oldest uuid.UUID
-			for id, other := range d.kept {
-				if o := d.kept[oldest]; o == nil || other.used.Before(o.used) {
-					oldest = id
-				}
-			}
-			delete(d.kept, oldest)
-		}
-		k = &keptFold{}
-		d.kept[product] = k
+	if k != nil {
+		k.used = time.Now()
 	}
-	k.used = time.Now()
 	return k
 }
 
-func (d *decisionLogs) drop(product uuid.UUID) {
+// keep makes a fold for the product, unless somebody just did, in the place of
+// the one that was asked for the longest time ago where there are too many.
+func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.kept, product)
+	if k := d.kept[product]; k != nil {
+		return k
+	}
+	if len(d.kept) >= maxFolds {
+		var oldest uuid.UUID
+		for id, other := range d.kept {
+			if o := d.kept[oldest]; o == nil || other.used.Before(o.used) {
+				oldest = id
+			}
+		}
+		delete(d.kept, oldest)
+	}
+	k := &keptFold{used: time.Now(), turn: make(chan struct{}, 1)}
+	d.kept[product] = k
+	return k
 }
 
 // lastLine is the last line of an epoch; to tells whether a run has grown.

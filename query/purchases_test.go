@@ -157,7 +157,8 @@ func TestAcceptIsNegotiated(t *testing.T) {
 		"application/x-ndjson":             "application/x-ndjson",
 		"application/x-ndjson;q=0.9,text/csv;q=0.8,*/*;q=0.1": "application/x-ndjson",
 		"application/*;q=0.5, application/json;q=0.1":         "application/x-ndjson",
-		"nonsense, text/csv;q=x":                              "application/json",
+		"text/csv;q=0":           "application/json",
+		"nonsense, text/csv;q=x": "application/json",
 	} {
 		a := w.get("/v1/audit", boss, header{"Accept": accept})
 		require.Equal(t, http.StatusOK, a.StatusCode)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -144,12 +145,15 @@ func (r *readModels) ask(ctx context.Context) (*generations, error) {
 func (r *readModels) send(ctx context.Context, s snapshot, g generations) error {
 	b := &pgx.Batch{}
 	b.Queue(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`)
-	b.Queue(`SELECT projection, generation FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of).
+	// Postgres gives up on what nobody waits for any more.
+	b.Queue(`
+SELECT projection, generation, set_config('statement_timeout', $2, true)
+FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of, strconv.FormatInt(s.timeout.Milliseconds(), 10)).
 		Query(func(rows pgx.Rows) error {
 			same := 0
 			var projection string
 			var generation int
-			_, err := pgx.ForEachRow(rows, []any{&projection, &generation}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&projection, &generation, nil}, func() error {
 				if g[projection] == generation {
 					same++
 				}

@@ -1,0 +1,58 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// TestSlowReadIsGivenUpByBothSides looks at what Postgres still runs after the
+// answer.
+func TestSlowReadIsGivenUpByBothSides(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Read(t)
+	err := newReadModels(pool).read(t.Context(), snapshot{of: []string{products}, timeout: 300 * time.Millisecond, queue: func(b *pgx.Batch, _ generations) {
+		b.Queue(`SELECT pg_sleep(60)`)
+	}})
+	require.ErrorIs(t, err, problem.New(problem.Unavailable, ""))
+	testkit.Eventually(t, 2*time.Second, "Postgres to end the query", func() error {
+		var running int
+		err := pool.QueryRow(context.Background(), `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND state = 'active' AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`).Scan(&running)
+		if err == nil && running > 0 {
+			err = fmt.Errorf("%d still run", running)
+		}
+		return err
+	})
+}
+
+func TestSnapshotIsOfOneMoment(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.Read(t)
+	models := newReadModels(pool)
+	count := func(b *pgx.Batch, n *int) {
+		b.Queue(`SELECT count(*) FROM projection_source`).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
+	}
+	written := make(chan error, 1)
+	first, second := -1, -1
+	err := models.read(t.Context(), snapshot{of: []string{products, auditLog}, queue: func(b *pgx.Batch, _ generations) {
+		count(b, &first)
+		b.Queue(`SELECT pg_sleep(1)`)
+		count(b, &second)
+		go func() { // commits while the snapshot sleeps
+			_, err := pool.Exec(context.Background(), `INSERT INTO projection_source (store_id) SELECT gen_random_uuid() FROM pg_sleep(0.5)`)
+			written <- err
+		}()
+	}})
+	require.NoError(t, err)
+	require.NoError(t, <-written)
+	require.Equal(t, []int{0, 0}, []int{first, second})
+}
