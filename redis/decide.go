@@ -122,6 +122,15 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 	defer cancel()
 	asked := false // once more after a lost answer, no more often
 	for {
+		// Without a lease of its own this node would believe no refusal, and the
+		// gate would have to decide everybody twice.
+		if p.leaseAge() >= LeaseTime {
+			if err := g.renew(ctx, p); err != nil {
+				refuse(batch, unavailable("put the gate right", err))
+				return
+			}
+			continue
+		}
 		if batch = sent(batch); len(batch) == 0 {
 			return
 		}

@@ -32,6 +32,13 @@ func (g *Gate) believes(p *product, epoch int64, stamp string) bool {
 	return l.epoch == epoch && l.stamp == stamp && age < LeaseTime
 }
 
+// leaseAge is how long ago this node last took a lease.
+func (p *product) leaseAge() time.Duration {
+	p.leaseMu.Lock()
+	defer p.leaseMu.Unlock()
+	return time.Since(p.leased.since)
+}
+
 // renew takes a lease, and puts the gate right where it has no right to one.
 func (g *Gate) renew(ctx context.Context, p *product) error {
 	f := g.renewal(p)

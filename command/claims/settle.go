@@ -1,0 +1,33 @@
+package claims
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// Appender appends; *eventstore.Store does.
+type Appender interface {
+	Append(ctx context.Context, a eventstore.Append) (eventstore.Result, error)
+}
+
+// Settle withdraws a grant whose append has not come: from then on it cannot come
+// any more. withdrawn is the encoded domain.GrantWithdrawn. A grant that was
+// claimed or withdrawn meanwhile, or whose product is gone, is settled. Feed the
+// gate afterwards: it then knows in each case.
+func (s *Store) Settle(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
+	_, err := store.Append(ctx, eventstore.Append{
+		Key: grant.Product,
+		Streams: []eventstore.StreamAppend{{
+			Stream: grant.Product, Expected: eventstore.Any, Events: []eventstore.NewEvent{withdrawn},
+		}},
+		Guards: []eventstore.Guarded{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit}.Guarded()},
+	})
+	if err == nil || errors.Is(err, ErrClaimed) || errors.Is(err, ErrWithdrawn) || errors.Is(err, ErrGone) {
+		return nil
+	}
+	return fmt.Errorf("withdraw number %d of product %s: %w", grant.Number, grant.Product, err)
+}

@@ -1,0 +1,246 @@
+package redis_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+func TestFreedUnitGoesToTheNextBuyerAndStockOpensAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(1)
+		d := w.granted(g, product)
+		require.NoError(t, w.claim(d))
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+		require.NoError(t, w.expire(d))
+		require.NoError(t, g.Feed(w.ctx, product))
+		again := w.decide(g, product, d.Buyer, "")
+		require.Equal(t, redis.Granted, again.Outcome, "after an expiry the buyer may try again")
+		require.Equal(t, d.Unit, again.Unit)
+		for range 2 { // told twice, opened once
+			require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 2, TotalStock: 3},
+				claims.Stock{Product: product, Total: 3}.Guarded()))
+			require.NoError(t, g.Feed(w.ctx, product))
+		}
+		w.granted(g, product)
+		w.granted(g, product)
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+		report := w.folds(w.log(g, product))
+		require.EqualValues(t, 1, report.Returned)
+		require.EqualValues(t, 4, report.Granted)
+	})
+}
+
+// Two nodes that tell the gate the same news at the same time apply it once.
+func TestFeedersCompareAndSwapThePosition(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		const units = 200
+		gates, product := []*redis.Gate{w.gate(), w.gate(), w.gate()}, w.product(units)
+		c := w.crowd(product, units, true, gates...)
+		require.NoError(t, c.err())
+		ctx, cancel := context.WithCancel(w.ctx)
+		var feeders sync.WaitGroup
+		for _, g := range gates {
+			for range 2 {
+				feeders.Go(func() {
+					for ctx.Err() == nil {
+						_ = g.Feed(ctx, product)
+					}
+				})
+			}
+		}
+		for _, d := range c.granted {
+			require.NoError(t, w.expire(d))
+		}
+		cancel()
+		feeders.Wait()
+		state := w.agrees(gates[0], product)
+		require.Equal(t, units, state.Free)
+		require.Zero(t, state.Epoch, "no false alarm")
+		report := w.folds(w.log(gates[0], product))
+		require.EqualValues(t, units, report.Returned)
+	})
+}
+
+func TestChangeOfTheSaleOpensItsEpochInPlace(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, other, product := w.gate(), w.gate(), w.product(5)
+		held, onItsWay := w.granted(g, product), w.granted(g, product)
+		require.NoError(t, w.claim(held))
+		w.pause(product, true)
+		require.ErrorIs(t, w.claim(onItsWay), claims.ErrEpoch)
+		require.NoError(t, other.Feed(w.ctx, product))
+		require.Equal(t, redis.Paused, w.decide(g, product, onItsWay.Buyer, "").Outcome)
+		w.pause(product, false)
+		w.pause(product, true)
+		w.pause(product, false)
+		require.NoError(t, g.Feed(w.ctx, product))
+		again := w.decide(other, product, onItsWay.Buyer, "")
+		require.Equal(t, redis.Granted, again.Outcome)
+		require.EqualValues(t, 4, again.Epoch)
+		require.EqualValues(t, redis.NoEpoch+1, w.row(product).Rebuilt, "nothing was rebuilt")
+		require.NoError(t, w.claim(again))
+		require.Equal(t, 2, w.agrees(g, product).Held)
+		lines := w.log(g, product)
+		w.folds(lines)
+		require.Equal(t, fairness.Line{Epoch: 1, Type: fairness.Opened, Units: 4}, lines[3], "the void grant's unit is open again")
+		require.True(t, w.complete(product))
+	})
+}
+
+// complete says whether no epoch's log lacks anything.
+func (w *world) complete(product uuid.UUID) bool {
+	var complete bool
+	require.NoError(w.t, w.pool.QueryRow(w.ctx,
+		`select coalesce(bool_and(complete), true) from gate_epochs_complete where product_id = $1`, product).Scan(&complete))
+	return complete
+}
+
+func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(5)
+		w.granted(g, product)
+		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.pause(product, true)
+		require.Equal(t, redis.Paused, w.decide(g, product, uuid.New(), "").Outcome)
+		w.pause(product, false)
+		require.NoError(t, g.Feed(w.ctx, product))
+		w.granted(g, product)
+		w.agrees(g, product)
+	})
+}
+
+func TestGrantHandedOutOnceIsGivenBack(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(1)
+		d := w.granted(g, product)
+		require.NoError(t, g.GiveBack(w.ctx, d))
+		require.NoError(t, g.GiveBack(w.ctx, d), "twice is once")
+		again := w.granted(g, product)
+		require.Equal(t, d.Unit, again.Unit)
+		require.NoError(t, g.GiveBack(w.ctx, d))
+		w.decide(g, product, again.Buyer, "") // somebody else has it now, too
+		require.NoError(t, g.GiveBack(w.ctx, again))
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+		require.EqualValues(t, 1, w.folds(w.log(g, product)).Returned)
+	})
+}
+
+func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(2)
+		late, claimed := w.granted(g, product), w.granted(g, product)
+		pending, err := g.Pending(w.ctx, product, time.Hour, 10)
+		require.NoError(t, err)
+		require.Empty(t, pending)
+		pending, err = g.Pending(w.ctx, product, 0, 10)
+		require.NoError(t, err)
+		require.Len(t, pending, 2)
+		require.Equal(t, redis.PendingGrant{Product: product, Buyer: late.Buyer, Number: late.Number, Unit: late.Unit,
+			HandedOut: 1, Age: pending[0].Age}, pending[0], "oldest first")
+		require.Equal(t, late.SlotID, pending[0].SlotID())
+
+		require.NoError(t, w.claim(claimed))
+		settle := func(p redis.PendingGrant) error {
+			return w.claims.Settle(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
+				ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
+		}
+		require.NoError(t, settle(pending[0]))
+		require.NoError(t, settle(pending[0]), "by another worker, too")
+		require.NoError(t, settle(pending[1]), "claimed: nothing to settle")
+		require.ErrorIs(t, w.claim(late), claims.ErrWithdrawn)
+		require.ErrorIs(t, w.withdraw(product, claimed.Number, claimed.Unit), claims.ErrClaimed)
+		require.NoError(t, w.expire(claimed))
+		require.ErrorIs(t, w.claim(claimed), claims.ErrSlotEnded, "the number outlives the claim")
+		require.ErrorIs(t, w.withdraw(product, claimed.Number, claimed.Unit), claims.ErrClaimed)
+
+		require.NoError(t, g.Feed(w.ctx, product))
+		state := w.agrees(g, product)
+		require.Equal(t, 2, state.Free)
+		lines := w.log(g, product)
+		w.folds(lines)
+		require.Equal(t, []fairness.Reason{"", "", "", fairness.AutoExpired, fairness.Withdrawn}[3:],
+			reasons(lines), "in the order of the store")
+	})
+}
+
+func reasons(lines []fairness.Line) (found []fairness.Reason) {
+	for _, l := range lines {
+		if l.Type == fairness.Returned {
+			found = append(found, l.Reason)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// Many carriers at once, some dying before they trim, store every line once and
+// whole.
+func TestLogIsCarriedByManyAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		const units, buyers = 150, 1500
+		gates, product := []*redis.Gate{w.gate(), w.gate()}, w.product(units)
+		ctx, cancel := context.WithCancel(w.ctx)
+		var carriers sync.WaitGroup
+		for i := range 4 {
+			carriers.Go(func() {
+				for ctx.Err() == nil {
+					dies, stop := context.WithTimeout(ctx, time.Duration(1+i)*3*time.Millisecond)
+					_ = gates[i%2].Carry(dies, product)
+					stop()
+				}
+			})
+		}
+		c := w.crowd(product, buyers, true, gates...)
+		require.NoError(t, c.err())
+		for _, d := range c.granted {
+			if d.Unit%2 == 0 {
+				require.NoError(t, w.expire(d))
+			}
+		}
+		require.NoError(t, gates[0].Feed(w.ctx, product))
+		c = w.crowd(product, buyers, true, gates...)
+		require.NoError(t, c.err())
+		require.Len(t, c.granted, units/2)
+		cancel()
+		carriers.Wait()
+		report := w.folds(w.log(gates[0], product))
+		require.EqualValues(t, 2*buyers, report.Decided)
+		require.EqualValues(t, units+units/2, report.Granted)
+		n, err := w.raw.LLen(w.ctx, "product:{"+product.String()+"}:log").Result()
+		require.NoError(t, err)
+		require.Zero(t, n, "carried lines are trimmed")
+	})
+}
+
+func TestLogOfALostGateIsSaidToLackSomething(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(2)
+		w.granted(g, product)
+		w.log(g, product)
+		require.True(t, w.complete(product))
+		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		d := w.granted(g, product)
+		require.EqualValues(t, 1, d.Epoch)
+		require.True(t, w.complete(product), "all had been carried after the last lease")
+		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.granted(g, product)
+		require.False(t, w.complete(product), "nobody wrote the second epoch down")
+
+		other := w.product(2)
+		d = w.granted(g, other)
+		require.NoError(t, g.Rebuild(w.ctx, other, d.Epoch))
+		require.True(t, w.complete(other), "a gate that is closed hands its log over")
+		require.Len(t, w.stored(other), 2)
+	})
+}

@@ -1,0 +1,279 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// A gate that lost anything is rebuilt before it decides anything more.
+func TestLostKeysAreNoticed(t *testing.T) {
+	for _, key := range []string{"stock", "queue", "holders", "pending", "log", "everything"} {
+		t.Run(key, func(t *testing.T) {
+			both(t, func(t *testing.T, w *world) {
+				g, product := w.gate(), w.product(6)
+				held, freed := w.granted(g, product), w.granted(g, product)
+				require.NoError(t, w.claim(held))
+				require.NoError(t, w.claim(freed))
+				require.NoError(t, w.expire(freed))
+				require.NoError(t, g.Feed(w.ctx, product))
+				onItsWay := w.granted(g, product) // of the returned unit
+				back := w.granted(g, product)
+				require.NoError(t, w.claim(back))
+				require.NoError(t, w.expire(back))
+				require.NoError(t, g.Feed(w.ctx, product)) // so that the queue has a unit
+
+				if key == "everything" {
+					require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+				} else {
+					n, err := w.raw.Del(w.ctx, "product:{"+product.String()+"}:"+key).Result()
+					require.NoError(t, err)
+					require.EqualValues(t, 1, n)
+				}
+				next := w.granted(g, product)
+				require.Greater(t, next.Epoch, held.Epoch)
+				require.Greater(t, next.Number, onItsWay.Number)
+				require.NotEqual(t, held.Unit, next.Unit)
+				require.ErrorIs(t, w.claim(onItsWay), claims.ErrEpoch, "what the lost gate granted is refused")
+				require.NoError(t, w.claim(next))
+				require.Equal(t, 2, w.agrees(g, product).Held)
+				w.folds(slices.DeleteFunc(w.log(g, product), func(l fairness.Line) bool { return l.Epoch == held.Epoch }))
+			})
+		})
+	}
+}
+
+func TestEpochsNeverComeTwice(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(3)
+		last := int64(-1)
+		for range 5 {
+			d := w.granted(g, product)
+			require.Greater(t, d.Epoch, last)
+			last = d.Epoch
+			require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		}
+		_, err := w.pool.Exec(w.ctx, `update product_gates set epoch = epoch - 1 where product_id = $1`, product)
+		require.Error(t, err)
+	})
+}
+
+// Whatever is on disk, a Redis that restarted is another one, and the old one's
+// lease is waited out.
+func TestRestartedRedisIsALostGate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	g, product := w.gate(), w.product(2)
+	first := w.granted(g, product)
+	require.NoError(t, w.claim(first))
+	took := time.Now()
+	w.redis.Kill9()
+	_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+	require.ErrorIs(t, err, redis.ErrUnavailable)
+	require.NoError(t, w.redis.Restart(w.ctx))
+	var second redis.Decision
+	testkit.Eventually(t, 15*time.Second, "the gate to be rebuilt", func() (err error) {
+		second, err = g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		return err
+	})
+	require.Equal(t, redis.Granted, second.Outcome)
+	require.Greater(t, second.Epoch, first.Epoch)
+	require.Greater(t, time.Since(took), redis.LeaseTime-time.Second, "the lease of the old process is waited out")
+	require.NoError(t, w.claim(second))
+	require.Equal(t, 2, w.agrees(g, product).Held)
+}
+
+// While the old process is paused, a new gate opens on another; when the old one
+// goes on, nothing that it says is believed, and at no time do both decide.
+func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	other := testkit.OwnRedis(t)
+	a, b, product := w.gate(), w.gateOn(other.URL(), w.claims), w.product(1)
+	require.NoError(t, w.claim(w.granted(a, product)))
+
+	var lastA, firstB atomic.Int64 // of answers that were believed
+	ctx, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { // goes on asking the old process
+		defer close(done)
+		for ctx.Err() == nil {
+			if _, err := a.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()}); err == nil && firstB.Load() == 0 {
+				lastA.Store(time.Now().UnixNano())
+			}
+		}
+	}()
+	testkit.Eventually(t, 10*time.Second, "refusals by the old one", func() error {
+		if lastA.Load() == 0 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	// B finds no gate on its process, raises, and waits until A's lease has run out.
+	raised := time.Now()
+	require.NoError(t, b.Feed(w.ctx, product))
+	firstB.Store(time.Now().UnixNano())
+	d := w.decide(b, product, uuid.New(), "")
+	require.Equal(t, redis.SoldOut, d.Outcome)
+	require.GreaterOrEqual(t, time.Since(raised), redis.LeaseTime-2*time.Second)
+	cancel()
+	<-done
+	require.Less(t, lastA.Load(), firstB.Load())
+	// A's gate is of an older epoch: it has no lease and can get none.
+	state, err := a.State(w.ctx, product)
+	require.NoError(t, err)
+	require.Less(t, state.Epoch, d.Epoch)
+	require.Zero(t, state.LeaseLeft)
+}
+
+func TestGateFoundWrongIsRebuilt(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(3)
+		d := w.granted(g, product)
+		require.NoError(t, w.claim(d))
+		require.NoError(t, g.Feed(w.ctx, product))
+		// Somebody makes the gate forget the slot in a way that the counts do not show.
+		prefix := "product:{" + product.String() + "}:"
+		require.NoError(t, w.raw.HDel(w.ctx, prefix+"holders", string(d.Buyer[:])).Err())
+		require.NoError(t, w.raw.HSet(w.ctx, prefix+"stock", "held", 0, "next", 1).Err())
+		wrong := w.granted(g, product)
+		require.Equal(t, d.Unit, wrong.Unit)
+		var taken *claims.UnitTakenError
+		require.ErrorAs(t, w.claim(wrong), &taken)
+		require.Equal(t, d.SlotID, taken.SlotID)
+		require.NoError(t, g.Rebuild(w.ctx, product, wrong.Epoch))
+		require.NoError(t, g.Rebuild(w.ctx, product, wrong.Epoch), "once is enough")
+		right := w.decide(g, product, wrong.Buyer, "")
+		require.Equal(t, wrong.Epoch+1, right.Epoch)
+		require.NoError(t, w.claim(right))
+		require.Equal(t, 2, w.agrees(g, product).Held)
+	})
+}
+
+// awayStore is a Postgres that can go away.
+type awayStore struct {
+	redis.Store
+	away atomic.Bool
+}
+
+func (s *awayStore) Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error) {
+	if s.away.Load() {
+		return false, errors.New("Postgres is away")
+	}
+	return s.Store.Lease(ctx, product, epoch, stamp)
+}
+
+func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		store := &awayStore{Store: w.claims}
+		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		w.granted(g, product)
+		store.away.Store(true)
+		left := time.Now()
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome, "the lease runs on")
+		testkit.Eventually(t, 10*time.Second, "the lease to end", func() error {
+			d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+			if err == nil {
+				require.Less(t, time.Since(left), redis.LeaseTime+100*time.Millisecond)
+				return fmt.Errorf("still %s", d.Outcome)
+			}
+			require.ErrorIs(t, err, redis.ErrUnavailable)
+			return nil
+		})
+		store.away.Store(false)
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+		state, err := g.State(w.ctx, product)
+		require.NoError(t, err)
+		require.Zero(t, state.Epoch, "nothing was lost")
+	})
+}
+
+// Redis' clock may stand still, so that a gate's lease never ends: a node that
+// could not renew believes no refusal all the same.
+func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		store := &awayStore{Store: w.claims}
+		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		w.granted(g, product)
+		store.away.Store(true)
+		far := time.Now().Add(time.Hour).UnixMilli()
+		require.NoError(t, w.raw.HSet(w.ctx, "product:{"+product.String()+"}:stock", "lease", far).Err())
+		testkit.Eventually(t, 10*time.Second, "the node to stop believing", func() error {
+			d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+			if err == nil {
+				return fmt.Errorf("believed: %s", d.Outcome)
+			}
+			require.ErrorIs(t, err, redis.ErrUnavailable)
+			return nil
+		})
+	})
+}
+
+func TestRebuildUnderWayIsLeftAloneForAWhile(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		product := w.product(1)
+		raised, ok, err := w.claims.Raise(w.ctx, product, redis.NoEpoch, redis.NoEpoch) // and dies
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Zero(t, raised.Epoch)
+		_, ok, err = w.claims.Raise(w.ctx, product, redis.NoEpoch, redis.NoEpoch)
+		require.NoError(t, err)
+		require.False(t, ok, "compare and swap")
+		require.True(t, w.row(product).Rebuilding)
+		g := w.gate()
+		ctx, cancel := context.WithTimeout(w.ctx, 500*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, g.Feed(ctx, product), redis.ErrUnavailable)
+		require.Zero(t, w.row(product).Epoch)
+		// Its sign of life becomes old.
+		_, err = w.pool.Exec(w.ctx, `update product_gates set raised_at = raised_at - interval '10 s' where product_id = $1`, product)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, w.granted(g, product).Epoch)
+		require.False(t, w.row(product).Rebuilding)
+	})
+}
+
+func TestRebuildOfManyHoldersWithGaps(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		const units = 2500
+		g, product := w.gate(), w.product(units)
+		c := w.crowd(product, units, true, g)
+		require.NoError(t, c.err())
+		free := 0
+		for _, d := range c.granted {
+			if d.Unit%3 == 0 {
+				require.NoError(t, w.expire(d))
+				free++
+			}
+		}
+		require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 7, TotalStock: units + 7},
+			claims.Stock{Product: product, Total: units + 7}.Guarded()))
+		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		state := w.agrees(g, product)
+		require.Equal(t, free+7, state.Free)
+		c = w.crowd(product, free+7+10, true, g)
+		require.NoError(t, c.err())
+		require.Len(t, c.granted, free+7)
+		require.Equal(t, units+7, w.agrees(g, product).Held)
+		keys, err := w.raw.Keys(w.ctx, "*:build:*").Result()
+		require.NoError(t, err)
+		require.Empty(t, keys)
+		ttl, err := w.raw.TTL(w.ctx, "product:{"+product.String()+"}:holders").Result()
+		require.NoError(t, err)
+		require.Negative(t, ttl, "a rebuilt gate does not run out")
+	})
+}

@@ -1,0 +1,255 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// world is a store, its claims and one Redis.
+type world struct {
+	t      testing.TB
+	ctx    context.Context
+	pool   *pgxpool.Pool
+	store  *eventstore.Store
+	claims *claims.Store
+	redis  *stack.Redis
+	raw    *goredis.Client
+}
+
+func newWorld(t testing.TB, r *stack.Redis) *world {
+	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), redis: r}
+	w.claims = claims.NewStore(w.pool, avsc.Decode)
+	store, err := eventstore.Open(w.ctx, w.pool, eventstore.Options{})
+	require.NoError(t, err)
+	w.store = store
+	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
+	w.raw = client(t, r.URL())
+	return w
+}
+
+func client(t testing.TB, url string) *goredis.Client {
+	opt, err := goredis.ParseURL(url)
+	require.NoError(t, err)
+	c := goredis.NewClient(opt)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// both runs a test over a real Redis and over miniredis.
+func both(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Run("redis-server", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.OwnRedis(t))) })
+	t.Run("miniredis", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.MiniRedis(t))) })
+}
+
+// gate opens another node's gate.
+func (w *world) gate() *redis.Gate { return w.gateOn(w.redis.URL(), w.claims) }
+
+func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
+	g, err := redis.Open(w.ctx, url, store, redis.Options{})
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { require.NoError(w.t, g.Close()) })
+	return g
+}
+
+func encode(t testing.TB, event domain.Event) eventstore.NewEvent {
+	typ, version, payload, err := avsc.Encode(event)
+	require.NoError(t, err)
+	return eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}
+}
+
+// append appends an event with a guard, in the product's own stream or a slot's.
+func (w *world) append(product, stream uuid.UUID, event domain.Event, guard eventstore.Guarded) error {
+	_, err := w.store.Append(w.ctx, eventstore.Append{
+		Key:     product,
+		Streams: []eventstore.StreamAppend{{Stream: stream, Expected: eventstore.Any, Events: []eventstore.NewEvent{encode(w.t, event)}}},
+		Guards:  []eventstore.Guarded{guard},
+	})
+	return err
+}
+
+// ms is the time d from now, in whole milliseconds.
+func ms(d time.Duration) time.Time { return time.Now().Add(d).UTC().Truncate(time.Millisecond) }
+
+// product creates one that has been on sale for an hour.
+func (w *world) product(stock int) uuid.UUID { return w.productFrom(stock, ms(-time.Hour)) }
+
+func (w *world) productFrom(stock int, from time.Time) uuid.UUID {
+	id := uuid.New()
+	price, err := domain.NewMoney(decimal.NewFromInt(1000), "KRW")
+	require.NoError(w.t, err)
+	event := domain.ProductCreated{Name: "n", Description: "d", Price: price, Stock: stock, SaleDate: from}
+	require.NoError(w.t, w.append(id, id, event, claims.Create{Product: id, Stock: stock, SaleDate: from}.Guarded()))
+	return id
+}
+
+const slotTTL = 30 * time.Minute
+
+// claim makes a grant durable.
+func (w *world) claim(d redis.Decision) error {
+	return w.append(d.Product, d.SlotID,
+		domain.SlotAcquired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, KeyHash: d.KeyHash, TTLMillis: slotTTL.Milliseconds()},
+		claims.Claim{
+			Product: d.Product, SlotID: d.SlotID, Number: d.Number, Unit: d.Unit, Buyer: d.Buyer,
+			KeyHash: d.KeyHash, TTL: slotTTL, Warning: 5 * time.Minute,
+		}.Guarded())
+}
+
+func (w *world) expire(d redis.Decision) error {
+	return w.append(d.Product, d.SlotID,
+		domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: ms(0)},
+		claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded())
+}
+
+func (w *world) withdraw(product uuid.UUID, number int64, unit int) error {
+	return w.append(product, product,
+		domain.GrantWithdrawn{ArrivalSequence: number, Unit: unit, SlotID: domain.SlotID(product, number)},
+		claims.Withdraw{Product: product, Number: number, Unit: unit}.Guarded())
+}
+
+func (w *world) pause(product uuid.UUID, paused bool) {
+	var event domain.Event = domain.ProductSalePaused{}
+	if !paused {
+		event = domain.ProductSaleResumed{}
+	}
+	require.NoError(w.t, w.append(product, product, event,
+		claims.Sale{Product: product, SaleDate: ms(-time.Hour), Paused: paused}.Guarded()))
+}
+
+func (w *world) decide(g *redis.Gate, product, buyer uuid.UUID, key string) redis.Decision {
+	d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: buyer, Key: key})
+	require.NoError(w.t, err)
+	return d
+}
+
+func (w *world) granted(g *redis.Gate, product uuid.UUID) redis.Decision {
+	d := w.decide(g, product, uuid.New(), "")
+	require.Equal(w.t, redis.Granted, d.Outcome)
+	return d
+}
+
+func (w *world) row(product uuid.UUID) redis.Row {
+	row, err := w.claims.Row(w.ctx, product)
+	require.NoError(w.t, err)
+	return row
+}
+
+// log carries the decision log and reads what is stored.
+func (w *world) log(g *redis.Gate, product uuid.UUID) []fairness.Line {
+	require.NoError(w.t, g.Carry(w.ctx, product))
+	return w.stored(product)
+}
+
+func (w *world) stored(product uuid.UUID) []fairness.Line {
+	rows, err := w.pool.Query(w.ctx, `
+		select epoch, line, type, coalesce(units,0), coalesce(sequence,0), coalesce(unit,0), coalesce(reason,''),
+		       coalesce(from_number,0), coalesce(to_number,0), coalesce(sold_out,0), coalesce(duplicate,0),
+		       coalesce(not_started,0), coalesce(closed,0)
+		from gate_decisions where product_id = $1 order by epoch, line`, product)
+	require.NoError(w.t, err)
+	defer rows.Close()
+	var lines []fairness.Line
+	var epoch, number int64 = -1, 0
+	for rows.Next() {
+		var l fairness.Line
+		var line int64
+		var typ, reason string
+		require.NoError(w.t, rows.Scan(&l.Epoch, &line, &typ, &l.Units, &l.Sequence, &l.Unit, &reason,
+			&l.From, &l.To, &l.Refused.SoldOut, &l.Refused.Duplicate, &l.Refused.NotStarted, &l.Refused.Closed))
+		l.Type, l.Reason = fairness.Type(typ), fairness.Reason(reason)
+		if l.Epoch != epoch {
+			epoch, number = l.Epoch, 0
+		}
+		number++
+		require.Equal(w.t, number, line, "lines of epoch %d are numbered without a gap", epoch)
+		lines = append(lines, l)
+	}
+	require.NoError(w.t, rows.Err())
+	return lines
+}
+
+// folds requires that the log breaks no rule, and gives what it says.
+func (w *world) folds(lines []fairness.Line) fairness.Report {
+	fold := fairness.NewFold()
+	for _, l := range lines {
+		require.NoError(w.t, fold.Add(l))
+	}
+	report := fold.Report()
+	require.Zero(w.t, report.Inversions)
+	return report
+}
+
+// agrees requires that gate and claims say the same, all being settled.
+func (w *world) agrees(g *redis.Gate, product uuid.UUID) redis.State {
+	require.NoError(w.t, g.Feed(w.ctx, product))
+	difference, err := w.claims.Compare(w.ctx, g, product)
+	require.NoError(w.t, err)
+	require.Empty(w.t, difference)
+	state, err := g.State(w.ctx, product)
+	require.NoError(w.t, err)
+	require.True(w.t, state.Alive)
+	counts, found, err := w.claims.Counts(w.ctx, product)
+	require.NoError(w.t, err)
+	require.True(w.t, found)
+	require.Equal(w.t, counts.Held, state.Held)
+	require.Equal(w.t, counts.Units, state.Units)
+	require.Equal(w.t, counts.Free(), state.Free+state.Pending)
+	return state
+}
+
+// crowd lets n buyers ask through the gates and claims what is granted.
+type crowd struct {
+	mu      sync.Mutex
+	granted map[int64]redis.Decision
+	refused map[redis.Outcome]int
+	errs    []error
+}
+
+func (w *world) crowd(product uuid.UUID, n int, claim bool, gates ...*redis.Gate) *crowd {
+	c := &crowd{granted: make(map[int64]redis.Decision), refused: make(map[redis.Outcome]int)}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			d, err := gates[i%len(gates)].Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+			if err == nil && d.Outcome == redis.Granted && claim {
+				err = w.claim(d)
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			switch {
+			case err != nil:
+				c.errs = append(c.errs, err)
+			case d.Outcome == redis.Granted:
+				if twice, there := c.granted[d.Number]; there {
+					c.errs = append(c.errs, fmt.Errorf("number %d twice: %+v, %+v", d.Number, twice, d))
+				}
+				c.granted[d.Number] = d
+			default:
+				c.refused[d.Outcome]++
+			}
+		})
+	}
+	wg.Wait()
+	return c
+}
+
+func (c *crowd) err() error { return errors.Join(c.errs...) }
