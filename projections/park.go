@@ -98,7 +98,8 @@ func (u *unit) queueParks(b *pgx.Batch) {
 		b.Queue(`
 			INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, kafka_offset, event_id, event_type,
 			                           product_id, stream_id, record, headers, error, behind)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+			ON CONFLICT DO NOTHING`, // the same stray record, in a topic made anew
 			u.o.projection.Name(), u.o.generation, k.key, k.position, u.topic, k.partition, offset, eventID, plainText(k.eventType),
 			product, stream, value, headers, plainText(k.err), k.behind)
 	}

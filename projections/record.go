@@ -45,7 +45,7 @@ func (i item) stray() bool { return i.position == 0 }
 func (i item) key(p Projection) (uuid.UUID, bool) {
 	switch {
 	case i.stray():
-		return strayKey(i.partition, i.offset), true
+		return i.strayKey(), true
 	case i.err != nil:
 		// An event that a newer program wrote may be anybody's: it waits for the
 		// program that knows it, with what follows in its stream.
@@ -61,8 +61,8 @@ func (i item) key(p Projection) (uuid.UUID, bool) {
 // strayNamespace makes the row keys of records that are no events.
 var strayNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
 
-func strayKey(partition int32, offset int64) uuid.UUID {
-	return uuid.NewSHA1(strayNamespace, fmt.Appendf(nil, "%d/%d", partition, offset))
+func (i item) strayKey() uuid.UUID {
+	return uuid.NewSHA1(strayNamespace, fmt.Appendf(nil, "%d/%d/%s", i.partition, i.offset, i.raw.Payload))
 }
 
 // newRecord reads the headers of a message, not yet its value.

@@ -74,14 +74,14 @@ type fold struct {
 // whatever it is; the others tell by themselves.
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := make(map[uuid.UUID]bool, len(events))
-	var ids []uuid.UUID
+	var ids projections.IDs
 	for _, e := range events {
 		if seen[e.StreamID] {
 			continue
 		}
 		switch e.Event.(type) {
 		case domain.PaymentFailed, domain.PaymentRegranted, domain.RefundDue, domain.RefundCompleted:
-			ids = append(ids, e.StreamID)
+			ids = append(ids, projections.ID(e.StreamID))
 		}
 		seen[e.StreamID] = true
 	}
@@ -158,7 +158,7 @@ func (f *fold) Write(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		event, slot, product, user = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
+		event, slot, product, user = make(projections.IDs, n), make(projections.IDs, n), make(projections.IDs, n), make(projections.IDs, n)
 		kind, is, trace, actor     = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 		was                        = make([]*string, n)
 		recorded                   = make([]time.Time, n)
@@ -166,8 +166,8 @@ func (f *fold) Write(b *pgx.Batch) {
 		meta                       = make([]string, n)
 	)
 	for i, r := range f.rows {
-		event[i], kind[i], slot[i], product[i], user[i] = r.EventID, r.Type, r.SlotID, r.ProductID, r.UserID
-		was[i], is[i], trace[i], actor[i] = r.OldStatus, r.NewStatus, r.TraceID, r.Actor
+		event[i], slot[i], product[i], user[i] = projections.ID(r.EventID), projections.ID(r.SlotID), projections.ID(r.ProductID), projections.ID(r.UserID)
+		kind[i], was[i], is[i], trace[i], actor[i] = r.Type, r.OldStatus, r.NewStatus, r.TraceID, r.Actor
 		recorded[i], position[i], meta[i] = r.RecordedAt, r.Position, string(r.Metadata)
 	}
 	// Checkpoints keep an event from coming twice; the key keeps it from being

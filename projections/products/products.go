@@ -72,14 +72,14 @@ type fold struct {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := map[uuid.UUID]bool{}
-	var ids []uuid.UUID
+	var ids projections.IDs
 	for _, e := range events {
 		if seen[e.ProductID] {
 			continue
 		}
 		seen[e.ProductID] = true
 		if _, created := e.Event.(domain.ProductCreated); !created {
-			ids = append(ids, e.ProductID)
+			ids = append(ids, projections.ID(e.ProductID))
 		}
 	}
 	if len(ids) == 0 {

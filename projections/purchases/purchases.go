@@ -89,7 +89,7 @@ type fold struct {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := map[uuid.UUID]bool{}
-	var ids []uuid.UUID
+	var ids projections.IDs
 	for _, e := range events {
 		key, ok := Projection{}.Key(e)
 		if !ok || seen[key] {
@@ -97,7 +97,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		}
 		seen[key] = true
 		if _, begins := e.Event.(domain.PaymentInitiated); !begins {
-			ids = append(ids, key)
+			ids = append(ids, projections.ID(key))
 		}
 	}
 	if len(ids) == 0 {

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 func (f *fold) Write(b *pgx.Batch) {
@@ -14,7 +15,7 @@ func (f *fold) Write(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		id, slot, product, user = make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n)
+		id, slot, product, user = make(projections.IDs, 0, n), make(projections.IDs, 0, n), make(projections.IDs, 0, n), make(projections.IDs, 0, n)
 		gateway, reason, refund = make([]*string, 0, n), make([]*string, 0, n), make([]*string, 0, n)
 		status, amount          = make([]string, 0, n), make([]string, 0, n)
 		currency, method        = make([]string, 0, n), make([]string, 0, n)
@@ -23,7 +24,7 @@ func (f *fold) Write(b *pgx.Batch) {
 		last                    = make([]int64, 0, n)
 	)
 	for _, r := range f.rows {
-		id, slot, product, user = append(id, r.ID), append(slot, r.SlotID), append(product, r.ProductID), append(user, r.UserID)
+		id, slot, product, user = append(id, projections.ID(r.ID)), append(slot, projections.ID(r.SlotID)), append(product, projections.ID(r.ProductID)), append(user, projections.ID(r.UserID))
 		gateway, status, amount = append(gateway, r.GatewayPaymentID), append(status, r.Status), append(amount, r.Amount)
 		currency, method, confirmed = append(currency, r.Currency), append(method, r.Method), append(confirmed, r.ConfirmedAt)
 		reason, refund = append(reason, r.FailureReason), append(refund, r.RefundStatus)

@@ -82,7 +82,7 @@ type fold struct {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := make(map[uuid.UUID]bool, len(events))
-	var ids []uuid.UUID
+	var ids projections.IDs
 	for _, e := range events {
 		switch e.Event.(type) {
 		case domain.SlotAcquired:
@@ -90,7 +90,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		case domain.SlotExpired, domain.PaymentCompleted:
 			if !seen[e.StreamID] {
 				seen[e.StreamID] = true
-				ids = append(ids, e.StreamID)
+				ids = append(ids, projections.ID(e.StreamID))
 			}
 		}
 	}

@@ -1,0 +1,200 @@
+package projections_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// grants appends n SlotAcquired of some products and reads them as published.
+func (f *feed) grants(productCount, n int) []published {
+	s := f.s
+	ids := make([]uuid.UUID, productCount)
+	for i := range ids {
+		ids[i] = s.create(1_000_000)
+	}
+	for i := range n / 500 {
+		p := ids[i%productCount]
+		a := eventstore.Append{Key: p}
+		for j := range 500 {
+			number := int64(i*500 + j + 1)
+			typ, version, payload, err := avsc.Encode(domain.SlotAcquired{UserID: uuid.New(), Unit: int(number), ArrivalSequence: number, TTLMillis: 1800000, WarningMillis: 300000})
+			require.NoError(s.t, err)
+			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: domain.SlotID(p, number), Expected: eventstore.None, Events: []eventstore.NewEvent{{
+				ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: eventstore.Meta{
+					Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: uuid.NewString(), CausationID: uuid.NewString(), Actor: uuid.NewString()}}}})
+		}
+		_, err := s.store.Append(context.Background(), a)
+		require.NoError(s.t, err)
+	}
+	return f.since(0)
+}
+
+// BenchmarkProjector applies records as they came from Kafka to all four
+// projections (headers, Avro, checkpoints, fold, rows), by turns with folding
+// and writing the same events from memory, in batches of the same size and
+// with the four side by side as well. Prints the ratio of the medians.
+func BenchmarkProjector(b *testing.B) {
+	for _, productCount := range []int{1, 100} {
+		b.Run(fmt.Sprintf("products=%d", productCount), func(b *testing.B) {
+			const events, size = 20_000, 5000
+			s := newSystem(b, nil)
+			f := newFeed(s, 12)
+			records := f.all(f.grants(productCount, events))
+			envelopes := make([]domain.Envelope, len(records))
+			for i, r := range records {
+				h, err := avsc.ParseHeaders(func(n string) string { return r.Message.Metadata[n] })
+				require.NoError(b, err)
+				envelopes[i], err = avsc.Unmarshal(r.Message.Payload, h)
+				require.NoError(b, err)
+			}
+			var ours, bare []time.Duration
+			for b.Loop() {
+				s.empty()
+				owner := take(b, s, 12)
+				began := time.Now()
+				for chunk := range slices.Chunk(records, size) {
+					require.NoError(b, owner.Feed(b.Context(), chunk))
+				}
+				ours = append(ours, time.Since(began))
+				s.empty()
+				began = time.Now()
+				for chunk := range slices.Chunk(envelopes, size) {
+					s.foldAndWrite(b, chunk)
+				}
+				bare = append(bare, time.Since(began))
+			}
+			rate := func(d []time.Duration) float64 { slices.Sort(d); return events / d[len(d)/2].Seconds() }
+			b.ReportMetric(rate(ours), "events/s")
+			b.ReportMetric(rate(bare), "memory-events/s")
+			b.ReportMetric(rate(ours)/rate(bare), "ratio")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func (s *system) empty() {
+	_, err := s.pool.Exec(context.Background(), "TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1")
+	require.NoError(s.t, err)
+}
+
+// foldAndWrite is what is left of the engine when Kafka, Avro, checkpoints and
+// parking are taken away.
+func (s *system) foldAndWrite(b *testing.B, events []domain.Envelope) {
+	var all errgroup.Group
+	for _, p := range every() {
+		all.Go(func() error {
+			return pgx.BeginFunc(b.Context(), s.pool, func(tx pgx.Tx) error {
+				fold := p.NewFold(1)
+				var mine []domain.Envelope
+				for _, e := range events {
+					if _, ok := p.Key(e); ok {
+						mine = append(mine, e)
+					}
+				}
+				batch := &pgx.Batch{}
+				fold.Load(batch, mine)
+				if err := tx.SendBatch(b.Context(), batch).Close(); err != nil {
+					return err
+				}
+				for _, e := range mine {
+					if err := fold.Apply(e); err != nil {
+						return err
+					}
+				}
+				batch = &pgx.Batch{}
+				fold.Write(batch)
+				return tx.SendBatch(b.Context(), batch).Close()
+			})
+		})
+	}
+	require.NoError(b, all.Wait())
+}
+
+// BenchmarkVisible is how long it takes from an append to its rows, through
+// relay, Kafka and projector, while others append too.
+func BenchmarkVisible(b *testing.B) {
+	s := newSystem(b, testkit.Kafka(b))
+	s.relay()
+	s.projector()
+	product := s.create(10_000_000)
+	_, _, at := s.acquire(product, 1, 1)
+	s.awaitReached(product, at)
+	number := int64(1)
+	var took []time.Duration
+	for b.Loop() {
+		number++
+		_, _, at := s.acquire(product, int(number), number)
+		began := time.Now()
+		for {
+			ok, err := projections.Reached(b.Context(), s.pool, s.names(), product, at)
+			require.NoError(b, err)
+			if ok {
+				break
+			}
+			time.Sleep(500 * time.Microsecond)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkSubscriber takes records from Kafka as fast as they come.
+func BenchmarkSubscriber(b *testing.B) {
+	const events = 50_000
+	s := newSystem(b, testkit.Kafka(b))
+	s.ensureTopic(12)
+	f := newFeed(s, 12)
+	var all []*message.Message
+	for _, d := range f.all(f.grants(100, events)) {
+		all = append(all, d.Message)
+	}
+	pub, err := kafka.NewPublisher(s.brokers, 12)
+	require.NoError(b, err)
+	for chunk := range slices.Chunk(all, 5000) {
+		require.NoError(b, pub.Publish(s.topic, chunk...))
+	}
+	require.NoError(b, pub.Close())
+	var took []time.Duration
+	for b.Loop() {
+		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Brokers: s.brokers, Group: testkit.Topic(b),
+			Begin: func(_ context.Context, _ *kafka.Session, _ string, ps []int32) (map[int32]int64, error) {
+				out := map[int32]int64{}
+				for _, p := range ps {
+					out[p] = 0
+				}
+				return out, nil
+			}})
+		require.NoError(b, err)
+		out, err := sub.Subscribe(b.Context(), s.topic)
+		require.NoError(b, err)
+		(<-out).Ack()
+		began := time.Now()
+		for range len(all) - 1 {
+			(<-out).Ack()
+		}
+		took = append(took, time.Since(began))
+		require.NoError(b, sub.Close())
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(len(all))/took[len(took)/2].Seconds(), "events/s")
+	b.ReportMetric(0, "ns/op")
+}
