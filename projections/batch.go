@@ -61,6 +61,7 @@ func (r *Runner) project(ctx context.Context, o *owned, records map[int32][]*rec
 			return err
 		}
 		maps.Copy(o.places, p.to)
+		traceBatch(ctx, o.projection.Name(), p.items, began)
 		r.metrics.batch(o.projection.Name(), p.items, time.Since(began))
 	}
 }

@@ -41,6 +41,7 @@ func every() []projections.Projection {
 type system struct {
 	t       testing.TB
 	pool    *pgxpool.Pool
+	workers *pgxpool.Pool // of relays and projectors; the same unless a test cuts it off
 	store   *eventstore.Store
 	reader  *eventstore.Reader
 	brokers []string
@@ -53,7 +54,7 @@ func newSystem(t testing.TB, brokers []string) *system {
 	s.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	store, err := eventstore.Open(context.Background(), s.pool, eventstore.Options{})
 	require.NoError(t, err)
-	s.store, s.reader = store, eventstore.NewReader(s.pool)
+	s.store, s.reader, s.workers = store, eventstore.NewReader(s.pool), s.pool
 	t.Cleanup(func() { _ = store.Close(context.Background()) })
 	return s
 }
@@ -132,7 +133,7 @@ func (s *system) relay() (stop func() error) {
 	return background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
 	})
 }
 
@@ -141,7 +142,7 @@ func (s *system) projector() (stop func() error) {
 }
 
 func (s *system) config() projections.Config {
-	return projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: s.brokers, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
+	return projections.Config{ReadPool: s.workers, Store: s.reader, Brokers: s.brokers, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
 }
 
 func (s *system) names() []string {

@@ -53,6 +53,7 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, partitions int32, c
 			if err := c.end.save(ctx, conn); err != nil {
 				return err
 			}
+			traceChunk(ctx, r.cfg.Topic, c, began)
 			r.metrics.published.Add(float64(len(c.messages)))
 			r.metrics.chunkSeconds.Observe(time.Since(began).Seconds())
 			r.metrics.position.Set(float64(c.end.Position))
