@@ -56,6 +56,8 @@ type Gate struct {
 	stop context.CancelFunc
 	runs sync.WaitGroup
 
+	snapshots chan struct{} // one for each rebuild that reads claims
+
 	closing  sync.RWMutex // held for writing by Close, so that nothing starts behind it
 	closed   bool
 	products sync.Map // uuid.UUID -> *product
@@ -74,7 +76,7 @@ func Open(ctx context.Context, url string, store Store, opts Options) (*Gate, er
 	if err := lanes.checkNoEviction(ctx); err != nil {
 		return nil, errors.Join(err, lanes.close())
 	}
-	g := &Gate{store: store, lanes: lanes, observer: opts.Observer}
+	g := &Gate{store: store, lanes: lanes, observer: opts.Observer, snapshots: make(chan struct{}, snapshotsMost)}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	return g, nil
 }

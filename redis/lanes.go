@@ -80,6 +80,11 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 
 func (l *lanes) put(ln *lane) {
 	l.mu.Lock()
+	if ln.broken { // the others may be cut off too: look before they are used
+		for _, other := range l.idle {
+			other.looked = time.Time{}
+		}
+	}
 	keep := !ln.broken && len(l.idle) < l.keep
 	if keep {
 		l.idle = append(l.idle, ln)

@@ -14,6 +14,9 @@ const (
 	pieceMost = 1000
 	// buildExpires removes what a rebuild left behind when it died.
 	buildExpires = time.Minute
+	// snapshotsMost is how many snapshots a node reads at a time: each holds a
+	// connection to Postgres, and after a restart of Redis every gate is lost.
+	snapshotsMost = 4
 	// aliveEvery is how often a rebuild says that it is still there.
 	aliveEvery = time.Second
 )
@@ -66,9 +69,9 @@ func (g *Gate) rebuild(ctx context.Context, p *product, stamp string, found, gat
 	if err := g.salvage(ctx, p, raised.Stamp); err != nil {
 		return fmt.Errorf("carry off the old gate's log: %w", err)
 	}
-	snapshot, err := g.store.Snapshot(ctx, p.id, func(holders []Holder) error { return b.piece(ctx, holders) })
+	snapshot, err := b.snapshot(ctx)
 	if err != nil {
-		return fmt.Errorf("read the claims: %w", err)
+		return err
 	}
 	if snapshot.Row.Deleted {
 		return errOvertaken // the next look removes what there is
@@ -115,6 +118,28 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 		}
 		return nil
 	})
+}
+
+// snapshot reads the claims and writes them down, when it is its turn.
+func (b *build) snapshot(ctx context.Context) (Snapshot, error) {
+	for turn := false; !turn; {
+		select {
+		case b.gate.snapshots <- struct{}{}:
+			turn = true
+		case <-time.After(aliveEvery):
+			if err := b.sign(ctx); err != nil {
+				return Snapshot{}, err
+			}
+		case <-ctx.Done():
+			return Snapshot{}, fmt.Errorf("wait for other rebuilds: %w", ctx.Err())
+		}
+	}
+	defer func() { <-b.gate.snapshots }()
+	snapshot, err := b.gate.store.Snapshot(ctx, b.product.id, func(holders []Holder) error { return b.piece(ctx, holders) })
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the claims: %w", err)
+	}
+	return snapshot, nil
 }
 
 // wait waits until the old gate's lease has run out.

@@ -117,7 +117,11 @@ func (g *Gate) putRight(ctx context.Context, p *product) error {
 			// The sale was changed. This gate is the only one of row.Rebuilt or
 			// later, so the new epoch opens here or nowhere. Then once more: events
 			// may have come meanwhile.
-			_, err = g.feed(ctx, p, state, &row)
+			if done, err = g.feed(ctx, p, state, &row); done {
+				// The old epoch's last lines now, so that nobody takes them for lost.
+				_ = g.Carry(ctx, p.id)
+				done = false
+			}
 		case state.Epoch > row.Epoch && !ahead:
 			ahead = true // raised since the row was read, most likely
 		case row.Rebuilding && row.Rebuilt > wrong && row.Rebuilt != p.failed:
@@ -127,7 +131,7 @@ func (g *Gate) putRight(ctx context.Context, p *product) error {
 		default:
 			err = g.rebuild(ctx, p, stamp, row.Epoch, state.Epoch)
 		}
-		if err != nil && !errors.Is(err, errOvertaken) || done {
+		if done || (err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved)) {
 			return err
 		}
 	}
