@@ -1,0 +1,92 @@
+package domain
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/bojanz/currency"
+	"github.com/shopspring/decimal"
+)
+
+// DefaultCurrency is the currency of a price that names none.
+const DefaultCurrency = "KRW"
+
+// maxAmount is the first amount that is too large: ten to the fifteenth, so
+// that every amount with four decimal places fits into 19 digits.
+var maxAmount = decimal.New(1, 15)
+
+// Money is an amount, 0 or more and below 10^15, of an ISO 4217 currency with
+// no more decimal places than that currency has. Its zero value is no money at
+// all: make one with NewMoney.
+type Money struct {
+	amount   decimal.Decimal
+	currency string
+	digits   int32
+}
+
+// MoneyError says why an amount or a currency is not acceptable. Field is
+// "amount" or "currency".
+type MoneyError struct {
+	Field   string
+	Message string
+}
+
+func (e *MoneyError) Error() string { return e.Field + ": " + e.Message }
+
+// NewMoney makes Money of a decimal amount; trailing zeros are dropped. The
+// error is a *MoneyError.
+func NewMoney(amount decimal.Decimal, code string) (Money, error) {
+	digits, ok := currency.GetDigits(code)
+	if !ok {
+		return Money{}, &MoneyError{"currency", fmt.Sprintf("%q is no ISO 4217 currency code", code)}
+	}
+	switch {
+	case amount.IsNegative():
+		return Money{}, &MoneyError{"amount", "must be 0 or more"}
+	case amount.GreaterThanOrEqual(maxAmount):
+		return Money{}, &MoneyError{"amount", "must be below 10^15"}
+	case !amount.Equal(amount.Truncate(int32(digits))):
+		return Money{}, &MoneyError{"amount", fmt.Sprintf("%s has %d decimal places", code, digits)}
+	}
+	return Money{amount: amount.Truncate(int32(digits)), currency: code, digits: int32(digits)}, nil
+}
+
+// Amount is the number.
+func (m Money) Amount() decimal.Decimal { return m.amount }
+
+// Currency is the ISO 4217 code.
+func (m Money) Currency() string { return m.currency }
+
+// IsZero says whether nothing is to pay.
+func (m Money) IsZero() bool { return m.amount.IsZero() }
+
+// Equal compares currency and number: "12.5" equals "12.50".
+func (m Money) Equal(o Money) bool { return m.currency == o.currency && m.amount.Equal(o.amount) }
+
+// String is the amount with its currency's own number of decimal places, as
+// JSON and CSV show it: "259000", "12.50".
+func (m Money) String() string { return m.amount.StringFixed(m.digits) }
+
+type moneyJSON struct {
+	Amount   string `json:"amount"`
+	Currency string `json:"currency"`
+}
+
+// MarshalJSON is the stored form.
+func (m Money) MarshalJSON() ([]byte, error) {
+	return json.Marshal(moneyJSON{m.String(), m.currency})
+}
+
+// UnmarshalJSON reads the stored form back.
+func (m *Money) UnmarshalJSON(b []byte) error {
+	var v moneyJSON
+	if err := json.Unmarshal(b, &v); err != nil {
+		return fmt.Errorf("money: %w", err)
+	}
+	amount, err := decimal.NewFromString(v.Amount)
+	if err != nil {
+		return fmt.Errorf("money: amount: %w", err)
+	}
+	*m, err = NewMoney(amount, v.Currency)
+	return err
+}
