@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 func every() []projections.Projection {
-	return []projections.Projection{products.Projection{}, slots.Projection{}, purchases.Projection{}, audit.Projection{}}
+	return []projections.Projection{products.New(), slots.New(), purchases.New(), audit.New()}
 }
 
 // system is an event store with a read side on a database of its own, and a

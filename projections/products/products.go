@@ -23,6 +23,9 @@ type Projection struct{}
 
 var _ projections.Projection = Projection{}
 
+// New is the projection.
+func New() Projection { return Projection{} }
+
 // Name implements projections.Projection.
 func (Projection) Name() string { return "products" }
 
