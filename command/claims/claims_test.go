@@ -273,8 +273,14 @@ func TestStoredRunOnlyGrows(t *testing.T) {
 	require.EqualValues(t, 7, to)
 }
 
-// BenchmarkClaims is 64 callers that make grants durable, without Redis.
+// BenchmarkClaims is 64 callers that make grants durable, beside the same events
+// without a claim.
 func BenchmarkClaims(b *testing.B) {
+	b.Run("events-alone", func(b *testing.B) { benchmarkClaims(b, false) })
+	b.Run("with-claims", func(b *testing.B) { benchmarkClaims(b, true) })
+}
+
+func benchmarkClaims(b *testing.B, guarded bool) {
 	w := newWorld(b)
 	const units = 10_000_000
 	product := w.product(units)
@@ -290,11 +296,15 @@ func BenchmarkClaims(b *testing.B) {
 				b.Error(err)
 				return
 			}
+			var guards []eventstore.Guarded
+			if guarded {
+				guards = append(guards, c.Guarded())
+			}
 			_, err = w.store.Append(b.Context(), eventstore.Append{
 				Key: product,
 				Streams: []eventstore.StreamAppend{{Stream: c.SlotID, Expected: eventstore.None, Events: []eventstore.NewEvent{
 					{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}}}},
-				Guards: []eventstore.Guarded{c.Guarded()},
+				Guards: guards,
 			})
 			if err != nil {
 				b.Error(err)

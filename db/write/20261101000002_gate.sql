@@ -45,9 +45,6 @@ create trigger slot_numbers_append_only
     before update or delete or truncate on slot_numbers
     for each statement execute function refuse_change();
 
--- Whether a product ever had a slot, which fixes its sale date.
-create index slot_numbers_claimed_idx on slot_numbers (product_id) where state = 'claimed';
-
 -- Who holds which unit, as ACTIVE or COMPLETED slot: the arbiter of R1 and R3.
 create table slot_claims (
     product_id  uuid        not null,
@@ -74,20 +71,21 @@ create index slot_claims_due_idx on slot_claims (due_at) where due_at is not nul
 create index slot_claims_warn_idx on slot_claims (warn_at) where warn_at is not null;
 
 -- R1: no unit beyond the stock, none of a product that is gone, and none by a
--- grant of another epoch, whoever writes it. For each statement: it costs one
--- look into the product's row per claim.
-create function refuse_wrong_claims() returns trigger language plpgsql as $$
+-- grant of another epoch, whoever writes it. For each statement: it costs two
+-- looks into an index per claim. Limits and setting keep it at that: the plan
+-- is made once, perhaps while the tables are small, and a rush fills them.
+create function refuse_wrong_claims() returns trigger language plpgsql set enable_seqscan = off as $$
 declare
     wrong record;
 begin
     select a.* into wrong
     from added a
-    left join product_gates g on g.product_id = a.product_id and not g.deleted
-                             and g.epoch = a.number / 10000000000 and a.unit <= g.units
-    where g.product_id is null
-       or not exists (select from slot_numbers n
-                      where n.product_id = a.product_id and n.number = a.number
-                        and n.state = 'claimed' and n.unit = a.unit)
+    left join lateral (select epoch, units from product_gates
+                       where product_id = a.product_id and not deleted limit 1) g on true
+    left join lateral (select state, unit from slot_numbers
+                       where product_id = a.product_id and number = a.number limit 1) n on true
+    where g.epoch is distinct from a.number / 10000000000 or a.unit > g.units
+       or n.state is distinct from 'claimed' or n.unit is distinct from a.unit
     limit 1;
     if found then
         raise exception 'product % has no unit % for number %', wrong.product_id, wrong.unit, wrong.number
