@@ -26,7 +26,6 @@ type model struct {
 	buyers  []uuid.UUID
 
 	units     int
-	epoch     int64                    // at least this one by now
 	paused    bool                     //
 	last      int64                    // the highest number answered
 	answered  map[int64]redis.Decision // every grant

@@ -88,3 +88,93 @@ func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
 	u.forget(id)
 	require.False(t, u.has(id))
 }
+
+// openGate opens a gate of the epoch with a lease, straight by the script.
+func openGate(t *testing.T, c *goredis.Client, product uuid.UUID, epoch int64, units int) (reply any, keys []string) {
+	keys = gateKeys(product)
+	holders, queue := buildKeys(product, epoch)
+	reply, err := openScript.Eval(t.Context(), c, append(keys[:5:5], holders, queue),
+		"stamp", epoch, 0, units, 1, 0, 0, 0, "0", "0").Result()
+	require.NoError(t, err)
+	require.NoError(t, c.HSet(t.Context(), keys[0], "lease", time.Now().Add(time.Minute).UnixMilli()).Err())
+	return reply, keys
+}
+
+func sharedClient(t *testing.T) *goredis.Client {
+	opt, err := goredis.ParseURL(testkit.Redis(t))
+	require.NoError(t, err)
+	c := goredis.NewClient(opt)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch(t *testing.T) {
+	c, product := sharedClient(t), uuid.New()
+	for _, try := range []struct {
+		epoch int64
+		want  string
+	}{{5, "ok"}, {5, "older"}, {4, "older"}, {6, "ok"}} {
+		reply, keys := openGate(t, c, product, try.epoch, 1)
+		require.Equal(t, try.want, reply, "epoch %d", try.epoch)
+		n, err := closeScript.Eval(t.Context(), c, keys, try.epoch).Int() // none older is there
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		closed, err := c.HGet(t.Context(), keys[0], "closed").Result()
+		require.NoError(t, err)
+		require.Equal(t, "0", closed)
+	}
+}
+
+func TestLeaseIsTakenForTheGatesOwnEpochAndProcessOnly(t *testing.T) {
+	c, product := sharedClient(t), uuid.New()
+	_, keys := openGate(t, c, product, 3, 1)
+	far := time.Now().Add(time.Hour).UnixMilli()
+	for _, try := range []struct {
+		stamp string
+		epoch int64
+		want  int
+	}{{"stamp", 2, 0}, {"stamp", 4, 0}, {"another", 3, 0}, {"stamp", 3, 1}} {
+		got, err := leaseScript.Eval(t.Context(), c, keys, try.stamp, try.epoch, far).Int()
+		require.NoError(t, err)
+		require.Equal(t, try.want, got, try)
+	}
+	_, err := leaseScript.Eval(t.Context(), c, keys, "stamp", 3, far-1000).Int()
+	require.NoError(t, err)
+	lease, err := c.HGet(t.Context(), keys[0], "lease").Int64()
+	require.NoError(t, err)
+	require.Equal(t, far, lease, "a lease that came late shortens none")
+}
+
+func TestFeedingFreesByNumberOnly(t *testing.T) {
+	c, product, buyer := sharedClient(t), uuid.New(), uuid.New()
+	_, keys := openGate(t, c, product, 0, 1)
+	_, err := decideScript.Eval(t.Context(), c, keys, "stamp", append(buyer[:], make([]byte, keyHashLen)...)).Result()
+	require.NoError(t, err)
+	position := 0
+	feed := func(event ...any) (free int64) {
+		args := append([]any{"stamp", 0, position, position + 1, "", "", "", ""}, event...)
+		position++
+		reply, err := feedScript.Eval(t.Context(), c, keys, args...).Result()
+		require.NoError(t, err)
+		require.Equal(t, "ok", reply)
+		free, err = c.LLen(t.Context(), keys[1]).Result()
+		require.NoError(t, err)
+		return free
+	}
+	require.Zero(t, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"), "an end frees what is held, not what is pending")
+	require.Zero(t, feed("W", 2), "another number")
+	require.Zero(t, feed("A", 1, 1, string(buyer[:]), ""))
+	require.Zero(t, feed("W", 1), "a withdrawal frees what is pending, not what is held")
+	require.Zero(t, feed("E", 2, string(buyer[:]), "AUTO_EXPIRED"), "another number")
+	require.EqualValues(t, 1, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"))
+	require.EqualValues(t, 1, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"))
+
+	// What cannot be true closes the gate.
+	reply, err := feedScript.Eval(t.Context(), c, keys, "stamp", 0, position, position+1, "", "", "", "",
+		"A", 9, 1, string(buyer[:]), "").Result()
+	require.NoError(t, err)
+	require.Equal(t, "lost", reply)
+	look, err := lookScript.Eval(t.Context(), c, keys, "stamp").Slice()
+	require.NoError(t, err)
+	require.Equal(t, "dead", look[0])
+}
