@@ -1,0 +1,162 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// Gate is what a worker asks of the gates; *redis.Gate is one.
+type Gate interface {
+	Feed(ctx context.Context, product uuid.UUID) error
+	Carry(ctx context.Context, product uuid.UUID) error
+	Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]redis.PendingGrant, error)
+	State(ctx context.Context, product uuid.UUID) (redis.State, error)
+}
+
+// Config says what a worker works on. All fields but the last two are required.
+type Config struct {
+	Gate       *redis.Gate
+	Claims     *claims.Store
+	Store      *eventstore.Store
+	Reader     *eventstore.Reader
+	Waker      *eventstore.Waker
+	Registerer prometheus.Registerer // nil: no metrics
+	Logger     *slog.Logger          // nil: slog.Default()
+}
+
+// Worker does what happens by itself. Any number of them work side by side, in
+// one process or in many.
+type Worker struct {
+	cfg     Config
+	gate    Gate
+	log     *slog.Logger
+	metrics *metrics
+	watched *watched
+
+	feeder    *feeder       // set by Run
+	followed  atomic.Int64  // up to where follow has got; -1: it has not begun
+	following chan struct{} // closed when it has
+}
+
+// New makes a worker; Run starts it.
+func New(cfg Config) *Worker {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	w := &Worker{
+		cfg: cfg, gate: cfg.Gate, log: cfg.Logger.With("component", "worker"),
+		metrics: newMetrics(cfg.Registerer), watched: newWatched(), following: make(chan struct{}),
+	}
+	w.followed.Store(-1)
+	return w
+}
+
+// Run works until ctx ends, finishes what it has begun, and returns nil. What
+// fails is logged and tried again. A worker runs once.
+func (w *Worker) Run(ctx context.Context) error {
+	w.feeder = newFeeder(ctx, w.gate, w.log, w.metrics)
+	defer w.feeder.wait()
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	for _, loop := range w.loops() {
+		loops.Go(func() { w.keepDoing(ctx, loop) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// loop is one thing that a worker does all the time.
+type loop struct {
+	name string
+	// run goes on until ctx ends or something fails.
+	run func(ctx context.Context) error
+}
+
+func (w *Worker) loops() []loop {
+	return []loop{
+		{"feed", w.follow},
+		{"catch up", w.catchUp},
+		{"watch", w.watch},
+		{"compare", w.compare},
+	}
+}
+
+// Pauses of a loop that fails: a Redis or a Postgres that comes back is found
+// within a second.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = time.Second
+	// recovered is for how long a loop must have worked to begin with the first
+	// pause again.
+	recovered = 10 * time.Second
+)
+
+func pauses() *backoff.ExponentialBackOff {
+	p := backoff.NewExponentialBackOff()
+	p.InitialInterval, p.MaxInterval = firstPause, lastPause
+	return p
+}
+
+// keepDoing runs the loop, and again when it failed. A loop that returns nil is
+// done.
+func (w *Worker) keepDoing(ctx context.Context, l loop) {
+	wait := pauses()
+	for {
+		began := time.Now()
+		err := l.run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > recovered {
+			wait.Reset()
+		}
+		w.metrics.failures.WithLabelValues(l.name).Inc()
+		w.log.WarnContext(ctx, "a worker's loop failed, beginning again", "loop", l.name, "error", err)
+		if pause(ctx, wait.NextBackOff()) != nil {
+			return
+		}
+	}
+}
+
+// pause waits; the error is ctx's where that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// each does f for every product, a few at the same time, and returns when all
+// are done.
+func each(products []uuid.UUID, f func(uuid.UUID)) {
+	const atOnce = 8
+	var group sync.WaitGroup
+	next := make(chan uuid.UUID)
+	for range min(atOnce, len(products)) {
+		group.Go(func() {
+			for p := range next {
+				f(p)
+			}
+		})
+	}
+	for _, p := range products {
+		next <- p
+	}
+	close(next)
+	group.Wait()
+}
