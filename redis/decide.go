@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -126,7 +127,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		// gate would have to decide everybody twice.
 		if p.leaseAge() >= LeaseTime {
 			if err := g.renew(ctx, p); err != nil {
-				refuse(batch, unavailable("put the gate right", err))
+				p.refuse(batch, unavailable("put the gate right", err))
 				return
 			}
 			continue
@@ -142,7 +143,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 			unsend(batch)
 			continue
 		case err != nil:
-			refuse(batch, unavailable("decide", err))
+			p.refuse(batch, unavailable("decide", err))
 			return
 		}
 		switch verdict.status {
@@ -160,7 +161,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 			err = g.renew(ctx, p)
 		}
 		if err != nil {
-			refuse(batch, unavailable("put the gate right", err))
+			p.refuse(batch, unavailable("put the gate right", err))
 			return
 		}
 	}
@@ -184,8 +185,15 @@ func unsend(batch []*waiter) {
 	}
 }
 
-func refuse(batch []*waiter, err error) {
-	for _, w := range batch {
+// refuse answers the batch with an error, and with it all who have come meanwhile:
+// if each batch waited for a Redis or a Postgres that is away, the last one would
+// wait for all before it.
+func (p *product) refuse(batch []*waiter, err error) {
+	p.mu.Lock()
+	behind := p.waiting
+	p.waiting = nil
+	p.mu.Unlock()
+	for _, w := range slices.Concat(batch, behind) {
 		w.done <- decided{err: err}
 	}
 }

@@ -167,10 +167,15 @@ func TestGateFoundWrongIsRebuilt(t *testing.T) {
 // awayStore is a Postgres that can go away.
 type awayStore struct {
 	redis.Store
-	away atomic.Bool
+	away   atomic.Bool // and says so
+	silent atomic.Bool // and says nothing
 }
 
 func (s *awayStore) Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error) {
+	if s.silent.Load() {
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
 	if s.away.Load() {
 		return false, errors.New("Postgres is away")
 	}
@@ -199,6 +204,23 @@ func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
 		state, err := g.State(w.ctx, product)
 		require.NoError(t, err)
 		require.Zero(t, state.Epoch, "nothing was lost")
+	})
+}
+
+// A Postgres that says nothing keeps nobody waiting for the others: all who wait
+// are answered together.
+func TestManyWhoWaitAreAnsweredTogether(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		store := &awayStore{Store: w.claims}
+		store.silent.Store(true)
+		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		began := time.Now()
+		c := w.crowd(product, 3000, false, g)
+		require.Len(t, c.errs, 3000)
+		for _, err := range c.errs {
+			require.ErrorIs(t, err, redis.ErrUnavailable)
+		}
+		require.Less(t, time.Since(began), 10*time.Second)
 	})
 }
 
