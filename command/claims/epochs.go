@@ -149,11 +149,17 @@ func (s *Store) Compare(ctx context.Context, gate *redis.Gate, product uuid.UUID
 	if err != nil {
 		return "", err
 	}
+	return Difference(before, counts, after), nil
+}
+
+// Difference says in words where a gate differs from the claims that were read
+// between two looks at it, "" for nowhere, or where it cannot be said.
+func Difference(before redis.State, counts Counts, after redis.State) string {
 	settled := before.Alive && after.Alive && before.Position == after.Position && before.Epoch == after.Epoch &&
 		before.Epoch == counts.Epoch && counts.Position <= before.Position
 	if !settled || (after.Held == counts.Held && after.Units == counts.Units && after.Free+after.Pending == counts.Free()) {
-		return "", nil
+		return ""
 	}
 	return fmt.Sprintf("gate: %d units, %d held, %d on their way, %d free; claims: %d units, %d held",
-		after.Units, after.Held, after.Pending, after.Free, counts.Units, counts.Held), nil
+		after.Units, after.Held, after.Pending, after.Free, counts.Units, counts.Held)
 }

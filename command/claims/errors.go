@@ -32,6 +32,8 @@ var (
 	ErrNoUnit = errors.New("claims: no such unit")
 	// ErrNotActive: the slot holds no unit, or is COMPLETED.
 	ErrNotActive = errors.New("claims: the slot is not active")
+	// ErrPastDeadline: the slot's deadline has passed by the store's clock.
+	ErrPastDeadline = errors.New("claims: the slot's deadline has passed")
 )
 
 // UnitTakenError: another slot holds the unit. The gate is wrong: Rebuild it and

@@ -17,7 +17,7 @@ type guard struct{}
 // it sees still holds when Apply writes.
 func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 	order := newOrder()
-	var claims, ends, withdrawals picked
+	var claims, ends, payments, withdrawals picked
 	for i, it := range items {
 		if !order.admit(it.(item)) {
 			refused[i] = eventstore.ErrDefer
@@ -26,8 +26,10 @@ func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 		switch it := it.(type) {
 		case Claim:
 			claims.add(i)
-		case Release, Complete:
+		case Release, Complete, PaymentEnded, Warned:
 			ends.add(i)
+		case PaymentBegun:
+			payments.add(i)
 		case Withdraw:
 			withdrawals.add(i)
 		case Create:
@@ -42,6 +44,7 @@ func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 	}
 	checkClaims(b, items, claims, refused)
 	checkEnds(b, items, ends, refused)
+	checkPayments(b, items, payments, refused)
 	checkWithdrawals(b, items, withdrawals, refused)
 }
 
@@ -49,7 +52,8 @@ func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 	var claims []claimAt
 	var withdrawals []Withdraw
-	var released, completed []uuid.UUID
+	var released, completed, waiting, warned []uuid.UUID
+	var waits []time.Duration
 	for _, it := range items {
 		switch data := it.Data.(type) {
 		case Claim:
@@ -60,11 +64,19 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 			released = append(released, data.SlotID)
 		case Complete:
 			completed = append(completed, data.SlotID)
+		case PaymentBegun:
+			waiting, waits = append(waiting, data.SlotID), append(waits, data.Timeout)
+		case PaymentEnded:
+			waiting, waits = append(waiting, data.SlotID), append(waits, 0)
+		case Warned:
+			warned = append(warned, data.SlotID)
 		}
 	}
 	applyNumbers(b, claims, withdrawals)
 	applyClaims(b, at, claims)
 	applyEnds(b, released, completed)
+	applyDue(b, waiting, waits)
+	applyWarned(b, warned)
 	for _, it := range items {
 		switch data := it.Data.(type) {
 		case Create:
@@ -134,6 +146,12 @@ func (o order) admit(it item) bool {
 	case Release:
 		things = []thing{{kind: 's', id: it.SlotID}}
 	case Complete:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	case PaymentBegun:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	case PaymentEnded:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	case Warned:
 		things = []thing{{kind: 's', id: it.SlotID}}
 	}
 	// What raises the epoch or ends the product stands alone.

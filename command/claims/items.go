@@ -47,6 +47,7 @@ type (
 		KeyHash []byte // nil for none
 		TTL     time.Duration
 		Warning time.Duration // ahead of the deadline; none where it is not below TTL
+		Paid    bool          // the slot begins COMPLETED: a re-grant
 	}
 	// Release frees the unit of a slot that ends without a purchase. Refusal:
 	// ErrNotActive.

@@ -136,11 +136,12 @@ func applyNumbers(b *pgx.Batch, claims []claimAt, withdrawals []Withdraw) {
 
 // claimsSQL: the trigger on slot_claims checks stock, epoch and product.
 const claimsSQL = `
-insert into slot_claims (product_id, unit, slot_id, number, buyer, key_hash, acquired_at, deadline, due_at, warn_at, position)
-select product, unit, slot, number, buyer, key_hash, $1, deadline, deadline, warn_at, position
+insert into slot_claims (product_id, unit, slot_id, number, buyer, key_hash, acquired_at, deadline, warn_at, position, status, due_at)
+select product, unit, slot, number, buyer, key_hash, $1, deadline, warn_at, position,
+       case when paid then 'COMPLETED' else 'ACTIVE' end, case when not paid then deadline end
 from unnest($2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::uuid[], $7::bytea[], $8::timestamptz[],
-            $9::timestamptz[], $10::bigint[])
-     as c(product, unit, slot, number, buyer, key_hash, deadline, warn_at, position)`
+            $9::timestamptz[], $10::bigint[], $11::bool[])
+     as c(product, unit, slot, number, buyer, key_hash, deadline, warn_at, position, paid)`
 
 func applyClaims(b *pgx.Batch, at time.Time, claims []claimAt) {
 	if len(claims) == 0 {
@@ -149,17 +150,17 @@ func applyClaims(b *pgx.Batch, at time.Time, claims []claimAt) {
 	n := len(claims)
 	products, slots, buyers := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
 	units, numbers, positions := make([]int32, n), make([]int64, n), make([]int64, n)
-	hashes, deadlines, warnings := make([][]byte, n), make([]time.Time, n), make([]*time.Time, n)
+	hashes, deadlines, warnings, paid := make([][]byte, n), make([]time.Time, n), make([]*time.Time, n), make([]bool, n)
 	for i, c := range claims {
 		products[i], slots[i], buyers[i] = c.Product, c.SlotID, c.Buyer
 		units[i], numbers[i], positions[i] = int32(c.Unit), c.Number, c.position
-		hashes[i], deadlines[i] = c.KeyHash, at.Add(c.TTL)
-		if c.Warning > 0 && c.Warning < c.TTL {
+		hashes[i], deadlines[i], paid[i] = c.KeyHash, at.Add(c.TTL), c.Paid
+		if !c.Paid && c.Warning > 0 && c.Warning < c.TTL {
 			warn := deadlines[i].Add(-c.Warning)
 			warnings[i] = &warn
 		}
 	}
-	b.Queue(claimsSQL, at, products, units, slots, numbers, buyers, hashes, deadlines, warnings, positions)
+	b.Queue(claimsSQL, at, products, units, slots, numbers, buyers, hashes, deadlines, warnings, positions, paid)
 }
 
 const endsSQL = `
@@ -177,6 +178,10 @@ func checkEnds(b *pgx.Batch, items []any, which picked, refused []error) {
 		case Release:
 			slots = append(slots, it.SlotID)
 		case Complete:
+			slots = append(slots, it.SlotID)
+		case PaymentEnded:
+			slots = append(slots, it.SlotID)
+		case Warned:
 			slots = append(slots, it.SlotID)
 		}
 	}

@@ -138,6 +138,29 @@ type Payment struct {
 	UpdatedAt             Time                 `json:"updatedAt"`
 }
 
+// PaymentOf shows a payment of the user's for a unit of the product.
+func PaymentOf(p domain.Payment, product, user uuid.UUID) Payment {
+	v := Payment{
+		ID: p.ID, PurchaseSlotID: p.SlotID, ProductID: product, UserID: user, PaymentStatus: p.Status,
+		Amount: p.Price.String(), Currency: p.Price.Currency(), PaymentMethod: p.Method,
+		CreatedAt: Time(p.CreatedAt), UpdatedAt: Time(p.UpdatedAt),
+	}
+	if p.GatewayID != "" {
+		v.PaymentID = &p.GatewayID
+	}
+	if !p.ConfirmedAt.IsZero() {
+		v.ConfirmationTimestamp = At(&p.ConfirmedAt)
+	}
+	if p.FailureReason != "" {
+		v.FailureReason = &p.FailureReason
+	}
+	if p.Refund != "" {
+		refund := string(p.Refund)
+		v.RefundStatus = &refund
+	}
+	return v
+}
+
 // AuditEntry is one event of a slot.
 type AuditEntry struct {
 	EventID    uuid.UUID       `json:"eventId"`

@@ -1,0 +1,147 @@
+package claims
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+)
+
+type (
+	// PaymentBegun lets a slot's end wait for its payment, at most until Timeout
+	// past the deadline. Refusals: ErrNotActive, ErrPastDeadline.
+	PaymentBegun struct {
+		Product, SlotID uuid.UUID
+		Timeout         time.Duration
+	}
+	// PaymentEnded lets a slot end at its deadline again, because its payment
+	// failed. Refusal: ErrNotActive.
+	PaymentEnded struct{ Product, SlotID uuid.UUID }
+	// Warned notes that the slot's owner was warned. Refusal: ErrNotActive.
+	Warned struct{ Product, SlotID uuid.UUID }
+)
+
+func (i PaymentBegun) of() uuid.UUID { return i.Product }
+func (i PaymentEnded) of() uuid.UUID { return i.Product }
+func (i Warned) of() uuid.UUID       { return i.Product }
+
+// Guarded hands the item to an append.
+func (i PaymentBegun) Guarded() eventstore.Guarded { return guarded(i) }
+
+// Guarded hands the item to an append.
+func (i PaymentEnded) Guarded() eventstore.Guarded { return guarded(i) }
+
+// Guarded hands the item to an append.
+func (i Warned) Guarded() eventstore.Guarded { return guarded(i) }
+
+// checkPaymentsSQL tells, for each slot, whether it is active and whether its
+// deadline has passed by the clock by which its expiry is judged.
+const checkPaymentsSQL = `
+select i.n, c.slot_id is not null, coalesce(c.deadline <= ` + eventstore.NowSQL + `, false)
+from unnest($1::uuid[]) with ordinality as i(slot, n)
+left join lateral (select slot_id, deadline from slot_claims
+                   where slot_id = i.slot and status = 'ACTIVE' limit 1) c on true`
+
+func checkPayments(b *pgx.Batch, items []any, which picked, refused []error) {
+	if len(which) == 0 {
+		return
+	}
+	slots := make([]uuid.UUID, 0, len(which))
+	for _, i := range which {
+		slots = append(slots, items[i].(PaymentBegun).SlotID)
+	}
+	b.Queue(checkPaymentsSQL, slots).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var n int
+			var active, late bool
+			if err := rows.Scan(&n, &active, &late); err != nil {
+				return err
+			}
+			switch {
+			case !active:
+				refused[which[n-1]] = ErrNotActive
+			case late:
+				refused[which[n-1]] = ErrPastDeadline
+			}
+		}
+		return rows.Err()
+	})
+}
+
+const (
+	dueSQL = `
+update slot_claims c set due_at = c.deadline + i.wait
+from unnest($1::uuid[], $2::interval[]) as i(slot, wait)
+where c.slot_id = i.slot and c.status = 'ACTIVE'`
+
+	warnedSQL = `update slot_claims set warn_at = null where slot_id = any($1)`
+)
+
+func applyDue(b *pgx.Batch, slots []uuid.UUID, waits []time.Duration) {
+	if len(slots) > 0 {
+		b.Queue(dueSQL, slots, waits)
+	}
+}
+
+func applyWarned(b *pgx.Batch, slots []uuid.UUID) {
+	if len(slots) > 0 {
+		b.Queue(warnedSQL, slots)
+	}
+}
+
+// Share is the part of all slots that one worker looks after: those whose id
+// leaves the rest Part when it is divided by Of. The zero value is all of them.
+type Share struct{ Part, Of int }
+
+// Due is an active slot for which something is to be done now.
+type Due struct {
+	Product, SlotID uuid.UUID
+	Deadline        time.Time // UTC
+	At              time.Time // UTC; since when it is due
+	Paying          bool      // its end waited for a payment, which is pending
+}
+
+const shareSQL = ` and ($3 < 2 or (hashtext(slot_id::text) & 2147483647) % $3 = $4)`
+
+// Ends lists active slots whose time is over, the longest first.
+func (s *Store) Ends(ctx context.Context, share Share, limit int) ([]Due, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, due_at, due_at > deadline from slot_claims
+where due_at <= $1`+shareSQL+`
+order by due_at limit $2`, share, limit)
+}
+
+// Warnings lists active slots whose owners are to be warned, those with the
+// nearest warning first. Past the deadline there is nothing to warn of.
+func (s *Store) Warnings(ctx context.Context, share Share, limit int) ([]Due, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, warn_at, due_at > deadline from slot_claims
+where warn_at <= $1 and deadline > $1`+shareSQL+`
+order by warn_at limit $2`, share, limit)
+}
+
+func (s *Store) due(ctx context.Context, sql string, share Share, limit int) ([]Due, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	now, err := s.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, sql, now, limit, share.Of, share.Part)
+	if err != nil {
+		return nil, fmt.Errorf("list what is due: %w", err)
+	}
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At, &d.Paying)
+		d.Deadline, d.At = d.Deadline.UTC(), d.At.UTC()
+		return d, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list what is due: %w", err)
+	}
+	return due, nil
+}

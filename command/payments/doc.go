@@ -1,0 +1,2 @@
+// Package payments carries payments from their start to their end.
+package payments
