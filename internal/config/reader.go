@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,17 @@ func (r *Reader) Refuse(s *Setting, what string) {
 		r.seen[text] = true
 		r.problems = append(r.problems, text)
 	}
+}
+
+// RefuseFlag notes a problem with a flag of the command's own, which has no
+// variable.
+func (r *Reader) RefuseFlag(name, what string) {
+	r.problems = append(r.problems, "--"+name+" "+what)
+}
+
+// Has says whether the command takes the setting.
+func (r *Reader) Has(s *Setting) bool {
+	return slices.ContainsFunc(r.cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) })
 }
 
 // Require notes each of the settings that is not given.
@@ -102,6 +114,14 @@ func (r *Reader) Addr(s *Setting) string {
 		r.Refuse(s, fmt.Sprintf("is %q", text))
 	}
 	return text
+}
+
+// OptionalAddr is a host:port to listen on; empty where none is given.
+func (r *Reader) OptionalAddr(s *Setting) string {
+	if r.String(s) == "" {
+		return ""
+	}
+	return r.Addr(s)
 }
 
 // hostPort reports whether the text is host:port with a port from lowest on.

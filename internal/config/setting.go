@@ -103,6 +103,9 @@ var (
 	DatabasePoolMax = &Setting{Name: "database-pool-max", Default: "20",
 		Usage: "connections to each Postgres at most",
 		Right: "a whole number from 1 to 10000"}
+	MetricsAddr = &Setting{Name: "metrics-addr",
+		Usage: "address at which a process without an API serves /health/ready and /metrics (default: none)",
+		Right: "host:port, as in 127.0.0.1:9100"}
 	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
 		Usage: "appends that may wait for the event store before requests are turned away",
 		Right: "a whole number from 1 to 1000000"}

@@ -57,10 +57,13 @@ func (s *Server) handleOps() {
 		}},
 		Route{Method: http.MethodGet, Path: "/health/ready", Access: Open, Handler: s.serveReady},
 		Route{Method: http.MethodGet, Path: "/metrics", Access: Open, Handler: metrics},
-		Route{Method: http.MethodGet, Path: "/openapi.yaml", Access: Open, Handler: func(c echo.Context) error {
-			return c.Blob(http.StatusOK, "application/yaml", s.opts.OpenAPI)
-		}},
 	)
+	if s.opts.OpenAPI == nil {
+		return
+	}
+	s.Handle(Route{Method: http.MethodGet, Path: "/openapi.yaml", Access: Open, Handler: func(c echo.Context) error {
+		return c.Blob(http.StatusOK, "application/yaml", s.opts.OpenAPI)
+	}})
 }
 
 func (s *Server) serveReady(c echo.Context) error {

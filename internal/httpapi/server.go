@@ -38,7 +38,7 @@ const (
 type Options struct {
 	// Addr is the host:port to listen on; port 0 takes a free one.
 	Addr string
-	// Verifier verifies bearer tokens. Required.
+	// Verifier verifies bearer tokens. Required where a route is not Open.
 	Verifier *auth.Verifier
 	// BuyerRate is how many requests a second one buyer may send to this server, in
 	// bursts of twice as many. 0: any number.
@@ -47,7 +47,7 @@ type Options struct {
 	CORSOrigins []string
 	// Checks are the components of /health/ready.
 	Checks []Check
-	// OpenAPI is served at /openapi.yaml.
+	// OpenAPI is served at /openapi.yaml; nil: there is none.
 	OpenAPI []byte
 	// Registry takes the server's metrics and is served at /metrics. Required.
 	Registry *prometheus.Registry

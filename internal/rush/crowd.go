@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,7 +182,7 @@ func newLine(base string, started time.Time) (*line, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("%q is no base URL, http://host:port is one", base)
 	}
-	l := &line{host: u.Host, path: u.JoinPath("/v1/slots/acquire").RequestURI(), tls: u.Scheme == "https", started: started}
+	l := &line{host: u.Host, path: strings.TrimSuffix(u.EscapedPath(), "/") + "/v1/slots/acquire", tls: u.Scheme == "https", started: started}
 	return l, nil
 }
 

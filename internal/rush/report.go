@@ -98,7 +98,7 @@ func (a attempt) kind() string {
 	case a.err != nil && a.status == 0:
 		return "no answer"
 	case a.err != nil:
-		return fmt.Sprintf("status %d, unreadable", a.status)
+		return fmt.Sprintf("status %d, no problem document", a.status)
 	default:
 		return fmt.Sprintf("status %d %s", a.status, a.slug)
 	}

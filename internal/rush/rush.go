@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -46,29 +45,37 @@ type Config struct {
 	SettleAfter time.Duration // 0: 15 s
 }
 
-func (c *Config) validate() error {
-	var errs []error
-	if c.Buyers < 1 {
-		errs = append(errs, errors.New("buyers must be 1 or more"))
+// ConfigError says which flag has a value that cannot be, and what could.
+type ConfigError struct{ Flag, Message string }
+
+func (e *ConfigError) Error() string { return "--" + e.Flag + " " + e.Message }
+
+// Check says what is wrong with the numbers, nil for nothing.
+func (c *Config) Check() *ConfigError {
+	const mostUnits = 10_000_000
+	switch {
+	case c.Buyers < 1:
+		return &ConfigError{"buyers", "must be 1 or more"}
+	case c.Stock < 1 || c.Stock > mostUnits:
+		return &ConfigError{"stock", "must be 1 to 10000000"}
+	case c.Connections < 1:
+		return &ConfigError{"connections", "must be 1 or more"}
+	case c.Rate < 0:
+		return &ConfigError{"rate", "must be 0 (no limit) or more clicks a second"}
 	}
-	if c.Stock < 1 || c.Stock > 10_000_000 {
-		errs = append(errs, errors.New("stock must be 1 to 10000000"))
+	return nil
+}
+
+func (c *Config) complete() error {
+	if err := c.Check(); err != nil {
+		return err
 	}
-	if c.Connections < 1 {
-		errs = append(errs, errors.New("connections must be 1 or more"))
+	if len(c.CommandURLs) == 0 || c.QueryURL == "" {
+		return errors.New("a rush needs the URLs of a command API and a query API")
 	}
-	if c.Rate < 0 {
-		errs = append(errs, errors.New("rate must be 0 (no limit) or more requests per second"))
-	}
-	if len(c.CommandURLs) == 0 {
-		errs = append(errs, errors.New("a command URL is needed, for example http://127.0.0.1:8080"))
-	}
-	if c.QueryURL == "" {
-		errs = append(errs, errors.New("a query URL is needed, for example http://127.0.0.1:8081"))
-	}
-	c.Connections = min(c.Connections, max(c.Buyers, 1))
+	c.Connections = min(c.Connections, c.Buyers)
 	if c.Log == nil {
-		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Progress == nil {
 		c.Progress = silent{}
@@ -76,13 +83,13 @@ func (c *Config) validate() error {
 	if c.SettleAfter == 0 {
 		c.SettleAfter = settleAfter
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Run plays one rush and reads the outcome back. An error means that it could
 // not be played or read to the end; rules that did not hold are in the Report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	admin, err := cfg.Tokens(uuid.New(), "admin")
@@ -128,6 +135,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	attempts = append(attempts, again...)
 
 	rep := summarize(cfg, product, first, attempts)
+	if rep.Granted+rep.Refused == 0 {
+		return rep, fmt.Errorf("nobody was answered: %v", rep.ErrorKinds) // rules hold easily where nothing happens
+	}
 	if err := readBack(ctx, api, product, attempts, rep); err != nil {
 		return rep, fmt.Errorf("read the outcome back: %w", err)
 	}

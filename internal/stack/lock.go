@@ -77,3 +77,14 @@ func ownFolder(dir string) (string, *fileLock, error) {
 	}
 	return abs, l, nil
 }
+
+// OwnFolder makes dir where it is missing and keeps every other process out of
+// it until release is called or this one ends, however it ends. It fails with
+// [ErrInUse]. The path that comes back is absolute.
+func OwnFolder(dir string) (abs string, release func(), err error) {
+	abs, lock, err := ownFolder(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	return abs, lock.unlock, nil
+}

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/query"
+)
+
+func devCommand() *cli.Command {
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicSide, tokenSide, serverSide, slotSide, observed,
+		[]*config.Setting{config.CommandAddr, config.QueryAddr, config.TokenKey, config.Data}), rushFlags()...)
+	flags = append(flags,
+		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
+		&cli.BoolFlag{Name: "once", Usage: "with --rush: exit with the rush's status instead of staying up"})
+	return &cli.Command{
+		Name:   "dev",
+		Usage:  "run everything in one process, on services of its own where none are named",
+		Flags:  flags,
+		Action: dev,
+	}
+}
+
+// dev is the whole system in one process.
+func dev(ctx context.Context, cmd *cli.Command) error {
+	d := &devSystem{cmd: cmd, values: map[*config.Setting]string{}}
+	r := config.From(cmd)
+	if cmd.Bool("once") && !cmd.Bool("rush") {
+		r.RefuseFlag("once", "goes with --rush; give both")
+	}
+	rushCfg := rushConfig(cmd, r)
+	d.readSettings(r)
+	p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	d.parts = p
+	if err := d.takeFolder(r.String(config.Data)); err != nil {
+		return err
+	}
+	if err := d.keys(); err != nil {
+		return err
+	}
+	if err := d.startServices(ctx); err != nil {
+		return err
+	}
+	d.give(config.CommandAddr, config.QueryAddr)
+	r = config.From(cmd) // with what was started
+	if err := migrate(ctx, r.DatabaseURL(), r.ReadDatabaseURL()); err != nil {
+		return err
+	}
+	return d.run(ctx, r, func(ctx context.Context) error {
+		rushCfg.Tokens = tokensOf(signerOf(r))
+		rushCfg.CommandURLs, rushCfg.QueryURL = []string{"http://" + d.values[config.CommandAddr]}, "http://"+d.values[config.QueryAddr]
+		if err := r.Err(); err != nil {
+			return err
+		}
+		return playRush(ctx, cmd, rushCfg)
+	})
+}
+
+// devSystem is a dev that comes up: what it started and what it will write to
+// dopamine.env.
+type devSystem struct {
+	*parts
+	cmd    *cli.Command
+	dir    string
+	values map[*config.Setting]string
+}
+
+// readSettings goes through all settings once, so that one start names all that
+// is wrong.
+func (d *devSystem) readSettings(r *config.Reader) {
+	r.DatabaseURL()
+	r.ReadDatabaseURL()
+	if len(r.RedisURLs()) > 1 {
+		r.Refuse(config.RedisURL, "names several nodes; this version takes one")
+	}
+	r.KafkaBrokers()
+	r.KafkaTopic()
+	r.DatabasePool()
+	r.RedisPool()
+	r.AppendQueue()
+	r.SlotTTL()
+	r.SlotWarning()
+	r.BuyerRate()
+	r.CORSOrigins()
+	r.Addr(config.CommandAddr)
+	r.Addr(config.QueryAddr)
+}
+
+// takeFolder makes the data folder and keeps every other dev out of it.
+func (d *devSystem) takeFolder(dir string) error {
+	abs, release, err := stack.OwnFolder(dir)
+	switch {
+	case errors.Is(err, stack.ErrInUse):
+		return fmt.Errorf("another dev runs on %s: stop it, or name another folder with --data", dir)
+	case err != nil:
+		return fmt.Errorf("data %w; name one that can be written with --data", err)
+	}
+	d.onClose(func(context.Context) error { release(); return nil })
+	d.dir = abs
+	return nil
+}
+
+// set gives a setting its value, for this process and for dopamine.env.
+func (d *devSystem) set(s *config.Setting, value string) error {
+	d.values[s] = value
+	if err := d.cmd.Set(s.Name, value); err != nil {
+		return fmt.Errorf("--%s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// give takes settings that were given, or have a default, over into
+// dopamine.env.
+func (d *devSystem) give(settings ...*config.Setting) {
+	r := config.From(d.cmd)
+	for _, s := range settings {
+		d.values[s] = r.String(s)
+	}
+}
+
+// keys makes what dev keeps secret, where it was not given.
+func (d *devSystem) keys() error {
+	r := config.From(d.cmd)
+	if r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == "" {
+		file := filepath.Join(d.dir, "jwt.key")
+		if err := secretFile(file); err != nil {
+			return err
+		}
+		if err := d.set(config.JWTKey, file); err != nil {
+			return err
+		}
+	}
+	d.give(config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.TokenKey)
+	return nil
+}
+
+// secretFile makes a file with a random secret, unless it is there.
+func secretFile(name string) error {
+	const secretBytes = 48
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	secret := make([]byte, secretBytes)
+	rand.Read(secret) // never fails
+	if err := os.WriteFile(name, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write a secret: %w", err)
+	}
+	return nil
+}
+
+// startServices starts what was not named.
+func (d *devSystem) startServices(ctx context.Context) error {
+	r := config.From(d.cmd)
+	say := func(what, kind string) { d.log.Info("using", "service", what, "kind", kind) }
+	if r.DatabaseURL() == "" {
+		pg, err := stack.StartPostgres(ctx, stack.PostgresOptions{Dir: filepath.Join(d.dir, "postgres"), Log: d.log})
+		if err != nil {
+			return fmt.Errorf("start Postgres: %w; or name one with --database-url", err)
+		}
+		d.onClose(pg.Stop)
+		say("Postgres", pg.Kind())
+		own, err := withDatabase(pg.URL(), "dopamine")
+		if err != nil {
+			return err
+		}
+		if err := d.set(config.DatabaseURL, own); err != nil {
+			return err
+		}
+	} else {
+		say("Postgres", "as given by --database-url")
+	}
+	if len(r.RedisURLs()) == 0 {
+		redis, err := stack.StartRedis(ctx, stack.RedisOptions{Dir: filepath.Join(d.dir, "redis"), Log: d.log})
+		if err != nil {
+			return fmt.Errorf("start Redis: %w; or name one with --redis-url", err)
+		}
+		d.onClose(redis.Stop)
+		say("Redis", redis.Kind())
+		if err := d.set(config.RedisURL, redis.URL()); err != nil {
+			return err
+		}
+	} else {
+		say("Redis", "as given by --redis-url")
+	}
+	if len(r.KafkaBrokers()) == 0 {
+		k, err := stack.StartFakeKafka(ctx, stack.KafkaOptions{Dir: filepath.Join(d.dir, "kafka"), Log: d.log})
+		if err != nil {
+			return fmt.Errorf("start Kafka in process: %w; or name brokers with --kafka-brokers", err)
+		}
+		d.onClose(k.Stop)
+		say("Kafka", k.Kind())
+		if err := d.set(config.KafkaBrokers, k.URL()); err != nil {
+			return err
+		}
+	} else {
+		say("Kafka", "as given by --kafka-brokers")
+	}
+	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers)
+	return nil
+}
+
+func withDatabase(server, name string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", fmt.Errorf("the URL of our own Postgres: %w", err)
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}
+
+// run brings up all processes of the system, says so, and plays the rush where
+// that is asked for.
+func (d *devSystem) run(ctx context.Context, r *config.Reader, play func(context.Context) error) error {
+	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
+	partitions, retention := r.KafkaTopic()
+	brokers := r.KafkaBrokers()
+	if err := openCommandSide(ctx, d.parts, r); err != nil {
+		return err
+	}
+	if err := d.openRead(ctx, r.ReadDatabaseURL(), r.DatabasePool()); err != nil {
+		return err
+	}
+	d.openWaker(ctx)
+	commandAPI, err := newCommandAPI(d.parts, commandCfg)
+	if err != nil {
+		return err
+	}
+	queryCfg.Checks = append(queryCfg.Checks, kafkaCheck(brokers))
+	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool})
+	if err != nil {
+		return err
+	}
+	for s, api := range map[*config.Setting]httpAPI{config.CommandAddr: commandAPI, config.QueryAddr: queryAPI} {
+		if err := api.Listen(); err != nil {
+			return fmt.Errorf("%w; name another address with --%s", err, s.Name)
+		}
+		d.values[s] = api.Addr().String()
+	}
+	if err := config.WriteEnvFile(d.dir, d.values); err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ready := func() {
+		fmt.Fprintf(d.cmd.Root().Writer, "ready: command API http://%s, query API http://%s, data in %s\n",
+			d.values[config.CommandAddr], d.values[config.QueryAddr], d.dir)
+		if !d.cmd.Bool("rush") {
+			return
+		}
+		err := play(ctx)
+		switch {
+		case d.cmd.Bool("once"):
+			stop(rushOver{err})
+		case err != nil && ctx.Err() == nil:
+			d.log.Error("the rush did not go as it should", "error", err)
+		}
+	}
+	err = serve(ctx, ready,
+		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
+		[]service{workerService(d.parts), relayService(d.parts, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers)})
+	var over rushOver
+	if errors.As(context.Cause(ctx), &over) {
+		err = errors.Join(err, over.err)
+	}
+	return err
+}
+
+// rushOver ends a dev that was there for one rush.
+type rushOver struct{ err error }
+
+func (rushOver) Error() string { return "the rush is over" }
+

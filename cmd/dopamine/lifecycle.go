@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// shutdownLimit is how long a process may take to finish what it accepted.
+const shutdownLimit = 10 * time.Second
+
+// service is one long-lived part of the program.
+type service struct {
+	name  string
+	run   func(context.Context) error // until the context ends; nil then
+	ready <-chan struct{}             // nil: at once
+}
+
+// serve runs stages of services until ctx ends or one of them fails. It stops
+// the first stage first and each next one when that has ended: who takes
+// requests stops before what carries them out. ready is called once all are.
+func serve(ctx context.Context, ready func(), stages ...[]service) error {
+	failed, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	type stage struct {
+		cancel context.CancelFunc
+		done   sync.WaitGroup
+	}
+	running := make([]*stage, len(stages))
+	var mu sync.Mutex
+	var errs []error
+	for i, services := range stages {
+		// Not the parent: a stage ends when its turn has come.
+		stageCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		running[i] = &stage{cancel: cancel}
+		for _, s := range services {
+			running[i].done.Go(func() {
+				err := s.run(stageCtx)
+				switch {
+				case stageCtx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
+					return
+				case err == nil:
+					err = errors.New("ended by itself")
+				}
+				err = fmt.Errorf("%s: %w", s.name, err)
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+				fail(err)
+			})
+		}
+	}
+	go func() {
+		for _, services := range stages {
+			for _, s := range services {
+				if s.ready == nil {
+					continue
+				}
+				select {
+				case <-s.ready:
+				case <-failed.Done():
+					return
+				}
+			}
+		}
+		if failed.Err() == nil && ready != nil {
+			ready()
+		}
+	}()
+	<-failed.Done()
+
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for _, s := range running {
+			s.cancel()
+			s.done.Wait()
+		}
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(shutdownLimit):
+		mu.Lock()
+		errs = append(errs, fmt.Errorf("not stopped within %s", shutdownLimit))
+		mu.Unlock()
+		for _, s := range running {
+			s.cancel()
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return errors.Join(errs...)
+}

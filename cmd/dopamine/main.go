@@ -1,0 +1,92 @@
+// Command dopamine sells limited stock in drops: first come, first served. It
+// is every process of the system; see `dopamine --help` and the README.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is the program: its exit status is 0, 1 for what failed, 2 for a wrong
+// call. A context that ends is a request to stop, not a failure.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := &cli.Command{
+		Name:                  "dopamine",
+		Usage:                 "fair, exact, replayable sales of limited stock",
+		Writer:                stdout,
+		ErrWriter:             stderr,
+		EnableShellCompletion: true,
+		OnUsageError:          config.OnUsageError,
+		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // the status is ours to give
+		Action:                refuseUnknown,
+		Commands: []*cli.Command{
+			commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
+			migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), rushCommand(), devCommand(),
+		},
+	}
+	for _, c := range app.Commands {
+		finish(c)
+	}
+	err := app.Run(ctx, args)
+	var usage *config.UsageError
+	var quiet quietError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintln(stderr, usage)
+		return usage.ExitCode()
+	case errors.As(err, &quiet):
+		return 1
+	default:
+		fmt.Fprintln(stderr, "dopamine: "+err.Error())
+		return 1
+	}
+}
+
+// finish gives a command, and those below it, what all have.
+func finish(c *cli.Command) {
+	c.OnUsageError = config.OnUsageError
+	for _, sub := range c.Commands {
+		finish(sub)
+	}
+	if len(c.Commands) > 0 && c.Action == nil {
+		c.Action = refuseUnknown
+	}
+	action, takes := c.Action, c.ArgsUsage
+	c.Action = func(ctx context.Context, cmd *cli.Command) error {
+		if takes == "" && len(c.Commands) == 0 && cmd.Args().Present() {
+			return config.Usage(fmt.Sprintf("%q is one word too many: %s takes flags only", cmd.Args().First(), cmd.Name))
+		}
+		return action(ctx, cmd)
+	}
+}
+
+// refuseUnknown answers a command that does not exist; without any, the help.
+func refuseUnknown(_ context.Context, cmd *cli.Command) error {
+	if name := cmd.Args().First(); name != "" {
+		return config.Usage(fmt.Sprintf("%q is no command of %s: `%s --help` lists them", name, cmd.Name, cmd.FullName()))
+	}
+	return cli.ShowSubcommandHelp(cmd)
+}
+
+// quietError ends the program with status 1 after it has said everything.
+type quietError struct{}
+
+func (quietError) Error() string { return "" }

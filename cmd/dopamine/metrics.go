@@ -1,0 +1,66 @@
+package main
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// observeBatches counts what the event store appends.
+func observeBatches(r prometheus.Registerer) func(eventstore.Batch) {
+	appends := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "store",
+		Name: "batch_appends", Help: "Appends in one transaction, the refused ones included.", Buckets: telemetry.SizeBuckets})
+	took := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "store",
+		Name: "batch_seconds", Help: "Duration of one append transaction.", Buckets: telemetry.DurationBuckets})
+	events := prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "store",
+		Name: "events_total", Help: "Events appended by this process."})
+	r.MustRegister(appends, took, events)
+	return func(b eventstore.Batch) {
+		appends.Observe(float64(b.Appends))
+		took.Observe(b.Took.Seconds())
+		events.Add(float64(b.Events))
+	}
+}
+
+type gateMetrics struct {
+	took     *prometheus.HistogramVec
+	requests *prometheus.HistogramVec
+	failed   *prometheus.CounterVec
+}
+
+// newGateMetrics counts what the gate does.
+func newGateMetrics(r prometheus.Registerer) redis.Observer {
+	m := &gateMetrics{
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
+			Name: "call_seconds", Help: "Duration of one call of the gate, by script; lease and rebuild included.", Buckets: telemetry.DurationBuckets}, []string{"script"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
+			Name: "call_requests", Help: "Requests decided by one call.", Buckets: telemetry.SizeBuckets}, []string{"script"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
+			Name: "failures_total", Help: "Calls that failed, by script."}, []string{"script"}),
+	}
+	r.MustRegister(m.took, m.requests, m.failed)
+	return m
+}
+
+func (m *gateMetrics) note(script string, took time.Duration, err error) {
+	m.took.WithLabelValues(script).Observe(took.Seconds())
+	if err != nil {
+		m.failed.WithLabelValues(script).Inc()
+	}
+}
+
+// Called implements redis.Observer.
+func (m *gateMetrics) Called(script string, requests int, took time.Duration, err error) {
+	m.note(script, took, err)
+	m.requests.WithLabelValues(script).Observe(float64(requests))
+}
+
+// Renewed implements redis.Observer.
+func (m *gateMetrics) Renewed(took time.Duration, err error) { m.note("lease", took, err) }
+
+// Rebuilt implements redis.Observer.
+func (m *gateMetrics) Rebuilt(took time.Duration, err error) { m.note("rebuild", took, err) }

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/exaring/otelpgx"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// connectTimeout is how long a connection to Postgres may take to open: a
+// database that is away is told within seconds, not after TCP has given up.
+const connectTimeout = 2 * time.Second
+
+// parts is what the roles of one process share. What is opened is closed in
+// the opposite order by close.
+type parts struct {
+	name    string
+	log     *slog.Logger
+	tracing *telemetry.Tracing
+	closers []func(context.Context) error
+
+	writePool, readPool *pgxpool.Pool
+	store               *eventstore.Store
+	gate                *redis.Gate
+	claims              *claims.Store
+	waker               *eventstore.Waker
+	registry            *prometheus.Registry // of what is no API
+}
+
+// observed are the settings that every long-lived command has.
+var observed = []*config.Setting{config.LogFormat, config.LogLevel, config.OTLPEndpoint}
+
+// newParts sets up logs and tracing.
+func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io.Writer) (*parts, error) {
+	format, level := r.Logging()
+	endpoint := r.OTLPEndpoint()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	p := &parts{name: cmd.Name, log: telemetry.NewLogger(stderr, format, level), registry: telemetry.NewRegistry()}
+	slog.SetDefault(p.log)
+	tracing, err := telemetry.StartTracing(ctx, "dopamine-"+cmd.Name, endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("start tracing: %w", err)
+	}
+	p.tracing = tracing
+	p.onClose(tracing.Stop)
+	return p, nil
+}
+
+func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.closers, f) }
+
+// close closes everything, within the time that a process has to stop.
+func (p *parts) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	for _, f := range slices.Backward(p.closers) {
+		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			p.log.Warn("closing", "error", err)
+		}
+	}
+	p.closers = nil
+}
+
+func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	cfg.MinConns, cfg.MaxConns = int32(size.Kept), int32(size.Max)
+	cfg.ConnConfig.ConnectTimeout = connectTimeout
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "dopamine " + p.name
+	}
+	if p.tracing.Enabled() {
+		cfg.ConnConfig.Tracer = otelpgx.NewTracer()
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open a pool: %w", err)
+	}
+	p.onClose(func(context.Context) error { pool.Close(); return nil })
+	return pool, nil
+}
+
+// openWrite opens the write side's database, whose schema was checked.
+func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
+	p.writePool, err = p.pool(ctx, url, size)
+	if err == nil {
+		p.claims = claims.NewStore(p.writePool, avsc.Decode)
+	}
+	return err
+}
+
+func (p *parts) openRead(ctx context.Context, url string, size config.Pool) (err error) {
+	p.readPool, err = p.pool(ctx, url, size)
+	return err
+}
+
+// openStore opens the appender; openWrite comes first.
+func (p *parts) openStore(ctx context.Context, queue int) (err error) {
+	p.store, err = eventstore.Open(ctx, p.writePool, eventstore.Options{Queue: queue, Observe: observeBatches(p.registry)})
+	if err != nil {
+		return fmt.Errorf("open the event store: %w", err)
+	}
+	p.onClose(p.store.Close)
+	return nil
+}
+
+// openGate connects to Redis; openWrite comes first.
+func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
+	p.gate, err = redis.Open(ctx, urls[0], p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry)})
+	if err != nil {
+		return fmt.Errorf("open the gate: %w", err)
+	}
+	p.onClose(func(context.Context) error { return p.gate.Close() })
+	return nil
+}
+
+func (p *parts) openWaker(ctx context.Context) {
+	p.waker = eventstore.Listen(context.WithoutCancel(ctx), p.writePool)
+	p.onClose(func(context.Context) error { p.waker.Close(); return nil })
+}
+
+// isTerminal says whether w is a person's terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

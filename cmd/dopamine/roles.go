@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/command"
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/audit"
+	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/purchases"
+	"github.com/dopaminestore/dopamine/projections/slots"
+	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/worker"
+)
+
+// Settings by what they are for.
+var (
+	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabasePool, config.DatabasePoolMax}
+	readSide   = []*config.Setting{config.ReadDatabaseURL}
+	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
+	kafkaSide  = []*config.Setting{config.KafkaBrokers}
+	topicSide  = []*config.Setting{config.KafkaPartitions, config.KafkaRetention}
+	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
+	serverSide = []*config.Setting{config.BuyerRate, config.CORSOrigins}
+	slotSide   = []*config.Setting{config.SlotTTL, config.SlotWarning, config.AppendQueue}
+)
+
+func settings(groups ...[]*config.Setting) []cli.Flag {
+	var all []*config.Setting
+	for _, g := range groups {
+		all = append(all, g...)
+	}
+	return config.Flags(all...)
+}
+
+// role runs one long-lived process: what it needs is built from the settings,
+// then served until the context ends.
+func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service, error)) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) error {
+		r := config.From(cmd)
+		p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		services, err := build(ctx, p, r)
+		if err != nil {
+			return err
+		}
+		return serve(ctx, func() { p.log.Info("ready", "process", cmd.Name) }, services)
+	}
+}
+
+func commandAPICommand() *cli.Command {
+	return &cli.Command{
+		Name:  "command-api",
+		Usage: "take commands: products, slots",
+		Flags: settings([]*config.Setting{config.CommandAddr}, writeSide, redisSide, tokenSide, serverSide, slotSide, observed),
+		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+			r.Require(config.DatabaseURL, config.RedisURL)
+			cfg := commandConfig(ctx, p, r)
+			if err := openCommandSide(ctx, p, r); err != nil {
+				return nil, err
+			}
+			api, err := newCommandAPI(p, cfg)
+			if err != nil {
+				return nil, err
+			}
+			return []service{apiService(p, "command API", api)}, nil
+		}),
+	}
+}
+
+// verifierOf makes the verifier of tokens; what is wrong with the key is noted
+// in r.
+func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
+	cfg := r.Auth()
+	if cfg.KeyFile == "" && cfg.JWKSURL == "" {
+		return nil
+	}
+	v, err := auth.New(ctx, cfg)
+	if err != nil {
+		s := config.JWTKey
+		if cfg.JWKSURL != "" {
+			s = config.JWKSURL
+		}
+		r.Refuse(s, err.Error())
+	}
+	return v
+}
+
+// openCommandSide opens what commands and the worker need. It reads all
+// settings first, so that one start names all that is wrong.
+func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
+	url, size, urls, lanes, queue := r.DatabaseURL(), r.DatabasePool(), r.RedisURLs(), r.RedisPool(), 0
+	if r.Has(config.AppendQueue) { // the worker takes the store's default
+		queue = r.AppendQueue()
+	}
+	if len(urls) > 1 {
+		r.Refuse(config.RedisURL, "names several nodes; this version takes one")
+	}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	if err := db.CheckWrite(ctx, url); err != nil {
+		return err
+	}
+	if err := p.openWrite(ctx, url, size); err != nil {
+		return err
+	}
+	if err := p.openStore(ctx, queue); err != nil {
+		return err
+	}
+	return p.openGate(ctx, urls, lanes)
+}
+
+// commandConfig reads what the command API is set to; the parts it works with
+// are filled in by newCommandAPI, once they are open.
+func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Config {
+	return command.Config{
+		Addr:        r.Addr(config.CommandAddr),
+		Verifier:    verifierOf(ctx, r),
+		AppendQueue: r.AppendQueue(),
+		SlotTTL:     r.SlotTTL(),
+		SlotWarning: r.SlotWarning(),
+		BuyerRate:   r.BuyerRate(),
+		CORSOrigins: r.CORSOrigins(),
+		Registry:    p.registry,
+		Tracer:      p.tracing.Tracer(),
+		Logger:      p.log,
+	}
+}
+
+func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
+	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
+	cfg.Claims, cfg.Gate = p.claims, p.gate
+	return command.New(cfg)
+}
+
+// httpAPI is what the two APIs have in common for who runs them.
+type httpAPI interface {
+	Listen() error
+	Addr() net.Addr
+	Ready() <-chan struct{}
+	Run(context.Context) error
+}
+
+func apiService(p *parts, name string, api httpAPI) service {
+	return service{name: name, ready: api.Ready(), run: func(ctx context.Context) error {
+		if err := api.Listen(); err != nil {
+			return err
+		}
+		p.log.Info("listening", "api", name, "addr", api.Addr().String())
+		return api.Run(ctx)
+	}}
+}
+
+func queryAPICommand() *cli.Command {
+	return &cli.Command{
+		Name:  "query-api",
+		Usage: "answer queries from the read models",
+		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, tokenSide, serverSide, observed),
+		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+			if r.String(config.ReadDatabaseURL) == "" {
+				r.Require(config.DatabaseURL)
+			}
+			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
+			cfg := queryServer(ctx, p, r)
+			if err := r.Err(); err != nil {
+				return nil, err
+			}
+			if err := db.CheckRead(ctx, read); err != nil {
+				return nil, err
+			}
+			if err := p.openRead(ctx, read, size); err != nil {
+				return nil, err
+			}
+			if write != "" { // without it, time travel and fairness answer 503
+				if err := p.openWrite(ctx, write, size); err != nil {
+					return nil, err
+				}
+			}
+			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool})
+			if err != nil {
+				return nil, err
+			}
+			return []service{apiService(p, "query API", api)}, nil
+		}),
+	}
+}
+
+// queryServer has a registry of its own: both APIs may live in one process.
+func queryServer(ctx context.Context, p *parts, r *config.Reader) httpapi.Options {
+	return httpapi.Options{
+		Addr:        r.Addr(config.QueryAddr),
+		Verifier:    verifierOf(ctx, r),
+		BuyerRate:   r.BuyerRate(),
+		CORSOrigins: r.CORSOrigins(),
+		Registry:    telemetry.NewRegistry(),
+		Tracer:      p.tracing.Tracer(),
+		Logger:      p.log,
+	}
+}
+
+// opsService serves health and metrics of a process that has no API, where an
+// address is given for it.
+func opsService(p *parts, r *config.Reader, checks ...httpapi.Check) []service {
+	addr := r.OptionalAddr(config.MetricsAddr)
+	if addr == "" {
+		return nil
+	}
+	server := httpapi.New(httpapi.Options{Addr: addr, Registry: p.registry, Logger: p.log, Checks: checks})
+	return []service{{name: "metrics", run: server.Run, ready: server.Ready()}}
+}
+
+func relayCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "relay",
+		Usage: "carry events from the event store to Kafka; one leads, others stand by",
+		Flags: settings(writeSide, kafkaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
+		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+			r.Require(config.DatabaseURL, config.KafkaBrokers)
+			url, size, brokers := r.DatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			partitions, retention := r.KafkaTopic()
+			if err := r.Err(); err != nil {
+				return nil, err
+			}
+			if err := db.CheckWrite(ctx, url); err != nil {
+				return nil, err
+			}
+			if err := p.openWrite(ctx, url, size); err != nil {
+				return nil, err
+			}
+			p.openWaker(ctx)
+			ops := opsService(p, r, databaseCheck(p.writePool), kafkaCheck(brokers))
+			return append(ops, relayService(p, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
+		}),
+	}
+}
+
+func relayService(p *parts, brokers []string, topic kafka.TopicSettings) service {
+	r := relay.New(relay.Config{
+		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Brokers: brokers,
+		TopicSettings: topic, Registerer: p.registry, Logger: p.log,
+	})
+	return service{name: "relay", run: r.Run}
+}
+
+func projectorCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "projector",
+		Usage: "build the read models from Kafka",
+		Flags: settings(writeSide, readSide, kafkaSide, []*config.Setting{config.MetricsAddr}, observed),
+		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+			r.Require(config.DatabaseURL, config.KafkaBrokers)
+			write, read, size, brokers := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			if err := r.Err(); err != nil {
+				return nil, err
+			}
+			if err := db.CheckRead(ctx, read); err != nil {
+				return nil, err
+			}
+			if err := p.openWrite(ctx, write, size); err != nil {
+				return nil, err
+			}
+			if err := p.openRead(ctx, read, size); err != nil {
+				return nil, err
+			}
+			ops := opsService(p, r, databaseCheck(p.readPool), kafkaCheck(brokers))
+			return append(ops, projectorService(p, brokers)), nil
+		}),
+	}
+}
+
+// readModels are the projections, in the order in which people name them.
+func readModels() []projections.Projection {
+	return []projections.Projection{products.New(), slots.New(), purchases.New(), audit.New()}
+}
+
+func projectorService(p *parts, brokers []string) service {
+	runner := projections.NewRunner(projections.Config{
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Brokers: brokers,
+		Projections: readModels(), Registerer: p.registry, Logger: p.log,
+	})
+	return service{name: "projector", run: runner.Run}
+}
+
+func workerCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "worker",
+		Usage: "do what happens by itself: feed the gates, withdraw lost grants, keep the decision logs",
+		Flags: settings(writeSide, redisSide, []*config.Setting{config.MetricsAddr}, observed),
+		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+			r.Require(config.DatabaseURL, config.RedisURL)
+			if err := openCommandSide(ctx, p, r); err != nil {
+				return nil, err
+			}
+			p.openWaker(ctx)
+			ops := opsService(p, r, databaseCheck(p.writePool), redisCheck(p.gate))
+			return append(ops, workerService(p)), nil
+		}),
+	}
+}
+
+func workerService(p *parts) service {
+	w := worker.New(worker.Config{
+		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Waker: p.waker,
+		Registerer: p.registry, Logger: p.log,
+	})
+	return service{name: "worker", run: w.Run}
+}
+
+func migrateCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "migrate",
+		Usage: "make or bring up to date the schemas of the write side and the read side",
+		Flags: settings([]*config.Setting{config.DatabaseURL}, readSide),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			r := config.From(cmd)
+			r.Require(config.DatabaseURL)
+			write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+			if err := r.Err(); err != nil {
+				return err
+			}
+			if err := migrate(ctx, write, read); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.Root().Writer, "both schemas are up to date")
+			return err
+		},
+	}
+}
+
+func migrate(ctx context.Context, write, read string) error {
+	if err := db.MigrateWrite(ctx, write); err != nil {
+		return fmt.Errorf("migrate the write side: %w", err)
+	}
+	if err := db.MigrateRead(ctx, read); err != nil {
+		return fmt.Errorf("migrate the read side: %w", err)
+	}
+	return nil
+}
