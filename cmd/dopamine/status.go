@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/status"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+const (
+	// statusWithin is how long status waits for what does not answer.
+	statusWithin = 5 * time.Second
+	// gatesAtOnce is how many gates are looked at at a time.
+	gatesAtOnce = 8
+	// parkedMost is how many parked keys status tells of.
+	parkedMost = 1000
+	// plainWidth is the width of a table where there is no terminal.
+	plainWidth = 120
+)
+
+func statusCommand() *cli.Command {
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, []*config.Setting{config.RedisURL, config.Data}),
+		&cli.BoolFlag{Name: "json", Usage: "print JSON; with --watch a line each time"},
+		&cli.BoolFlag{Name: "watch", Usage: "go on until interrupted"},
+		&cli.DurationFlag{Name: "every", Usage: "with --watch: how often", Value: 2 * time.Second})
+	return &cli.Command{
+		Name:   "status",
+		Usage:  "show how far everything is, what was set aside, and what waits for a person",
+		Flags:  flags,
+		Before: config.FromData,
+		Action: showStatus,
+	}
+}
+
+func showStatus(ctx context.Context, cmd *cli.Command) error {
+	r := config.From(cmd)
+	if r.String(config.ReadDatabaseURL) == "" {
+		r.Require(config.DatabaseURL)
+	}
+	every := cmd.Duration("every")
+	if every < 100*time.Millisecond {
+		r.RefuseFlag("every", "is too short; give a duration of at least 100ms, as in 2s")
+	}
+	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: r.RedisURLs()}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	s.parts = &parts{name: cmd.Name, log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil))}
+	defer s.close()
+	out := cmd.Root().Writer
+	for {
+		report, err := s.gather(ctx)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil && cmd.Bool("watch") {
+			return nil
+		}
+		if err := printStatus(out, report, cmd.Bool("json"), cmd.Bool("watch")); err != nil {
+			return err
+		}
+		if !cmd.Bool("watch") {
+			if report.Store == nil && len(report.Projections) == 0 {
+				return quietError{} // nothing could be reached, and that was said
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(every):
+		}
+	}
+}
+
+func printStatus(out io.Writer, report status.Report, asJSON, watch bool) error {
+	if asJSON {
+		enc := json.NewEncoder(out)
+		if !watch {
+			enc.SetIndent("", "  ")
+		}
+		return enc.Encode(report)
+	}
+	width := plainWidth
+	if f, ok := out.(*os.File); ok && isTerminal(out) {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			width = columns
+		}
+		if watch {
+			fmt.Fprint(out, "\x1b[H\x1b[2J") // from the top of an empty screen
+		}
+	}
+	return status.Table(out, report, width)
+}
+
+// statusSources is what status looks at. What was away is opened again the
+// next time.
+type statusSources struct {
+	*parts
+	write, read string
+	redis       []string
+}
+
+// gather opens what is to be looked at and reads it.
+func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
+	one := config.Pool{Max: gatesAtOnce}
+	if s.writePool == nil && s.write != "" {
+		if err := s.openWrite(ctx, s.write, one); err != nil {
+			return status.Report{}, err
+		}
+	}
+	if s.readPool == nil {
+		if err := s.openRead(ctx, s.read, one); err != nil {
+			return status.Report{}, err
+		}
+	}
+	var parts []status.Part
+	writeSide := sync.OnceValues(func() (projections.Head, error) { return projections.Head{}, errors.New("no --database-url was given") })
+	if s.write != "" {
+		var place relay.Place
+		writeSide = sync.OnceValues(func() (head projections.Head, err error) {
+			ctx, cancel := context.WithTimeout(ctx, statusWithin)
+			defer cancel()
+			if err = db.CheckWrite(ctx, s.write); err != nil {
+				return head, err
+			}
+			if place, err = relay.ReadPlace(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				return head, err
+			}
+			head.Published, head.Last = place.Position, place.Last
+			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the place: it is never behind it
+			return head, err
+		})
+		parts = append(parts, status.Part{Name: "event store", Read: func(_ context.Context, r *status.Report) error {
+			head, err := writeSide()
+			if err != nil {
+				return err
+			}
+			r.Store = &status.Store{Head: head.Position}
+			r.Relay = &status.Relay{Position: place.Position, Lag: head.Position - place.Position}
+			if !place.SavedAt.IsZero() {
+				r.Relay.SavedAt = &place.SavedAt
+			}
+			return nil
+		}})
+	}
+	parts = append(parts, status.Part{Name: "read models", Read: func(ctx context.Context, r *status.Report) error {
+		head, err := writeSide()
+		return s.readModels(ctx, r, head, err == nil)
+	}})
+	if s.write != "" && len(s.redis) > 0 {
+		parts = append(parts, status.Part{Name: "gates", Read: s.gates})
+	}
+	return status.Gather(ctx, 2*statusWithin, parts), nil
+}
+
+func (s *statusSources) readModels(ctx context.Context, r *status.Report, head projections.Head, known bool) error {
+	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	if err := db.CheckRead(ctx, s.read); err != nil {
+		return err
+	}
+	all, err := projections.ReadStatus(ctx, s.readPool, head)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		p := status.Projection{Name: m.Projection, Parked: m.Parked, ParkedKeys: m.ParkedKeys, Skipped: m.Skipped}
+		if known {
+			p.Position, p.Lag = &m.Position, &m.Lag
+		}
+		for _, g := range m.Generations {
+			if g.State == "live" {
+				p.Generation = g.Number
+			}
+			p.Generations = append(p.Generations, status.Generation(g))
+		}
+		r.Projections = append(r.Projections, p)
+	}
+	replays, err := replay.Latest(ctx, s.readPool)
+	if err != nil {
+		return err
+	}
+	for _, m := range replays {
+		if m.Phase == replay.Swapped {
+			continue // that is what the generations say
+		}
+		row := status.Replay{
+			Projection: m.Projection, Generation: m.Generation, Source: m.Source, Phase: m.Phase, Running: m.Running, Events: m.Events,
+			Position: m.Position, Target: m.Target, EventsPerSecond: m.Rate, StartedAt: m.StartedAt.UTC(), Error: m.Error,
+		}
+		if eta := m.ETA().Seconds(); eta > 0 {
+			row.ETASeconds = &eta
+		}
+		r.Replays = append(r.Replays, row)
+	}
+	parked, err := projections.ParkedKeys(ctx, s.readPool, "", parkedMost)
+	if err != nil {
+		return err
+	}
+	for _, k := range parked {
+		r.Parked = append(r.Parked, status.Parked{Projection: k.Projection, Key: k.Key, Position: k.Position, Type: k.EventType,
+			Events: k.Events, Error: k.Error, ParkedAt: k.ParkedAt.UTC()})
+	}
+	return nil
+}
+
+// gates looks at each product's gate, and changes none.
+func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	if s.gate == nil {
+		gate, err := redis.Open(ctx, s.redis[0], s.claims, redis.Options{Lanes: 1, LanesMax: gatesAtOnce})
+		if err != nil {
+			return err
+		}
+		s.gate = gate
+		s.onClose(func(context.Context) error { return gate.Close() })
+	}
+	products, err := s.claims.Live(ctx)
+	if err != nil {
+		return err
+	}
+	found := make([]*status.Gate, len(products))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(gatesAtOnce)
+	for i, product := range products {
+		group.Go(func() (err error) {
+			found[i], err = lookAtGate(ctx, s.gate, s.claims, product)
+			return err
+		})
+	}
+	err = group.Wait()
+	for _, g := range found {
+		if g != nil {
+			r.Gates = append(r.Gates, *g)
+		}
+	}
+	return err
+}
+
+// lookAtGate is nil where the product is gone.
+func lookAtGate(ctx context.Context, gate *redis.Gate, store *claims.Store, product uuid.UUID) (*status.Gate, error) {
+	state, err := gate.State(ctx, product)
+	if err != nil {
+		return nil, err
+	}
+	counts, there, err := store.Counts(ctx, product)
+	if err != nil || !there {
+		return nil, err
+	}
+	after, err := gate.State(ctx, product)
+	if err != nil {
+		return nil, err
+	}
+	g := &status.Gate{Product: product, State: "open", Epoch: counts.Epoch, Units: counts.Units, Claims: counts.Held}
+	switch {
+	case !after.Exists:
+		g.State = "none"
+		return g, nil
+	case !after.Alive:
+		g.State = "lost"
+		return g, nil
+	}
+	g.Free, g.Held, g.Pending = after.Free, after.Held, after.Pending
+	g.Difference = claims.Difference(state, counts, after)
+	return g, nil
+}

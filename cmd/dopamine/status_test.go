@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/status"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// nobodyListens is an address at which nothing answers.
+const nobodyListens = "127.0.0.1:1"
+
+// dopamine runs the program with what a test says, in a folder without a dev.
+func dopamine(t *testing.T, args ...string) (exit int, stdout, stderr string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	var out, errs bytes.Buffer
+	exit = run(context.Background(), append([]string{"dopamine"}, args...), &out, &errs)
+	return exit, out.String(), errs.String()
+}
+
+func TestStatusOfAnEmptySystem(t *testing.T) {
+	d := dbtest.Both(t)
+	exit, out, errs := dopamine(t, "status", "--json", "--database-url", d.URL, "--redis-url", testkit.Redis(t))
+	require.Equal(t, 0, exit, errs)
+	var r status.Report
+	require.NoError(t, json.Unmarshal([]byte(out), &r), out)
+	require.Empty(t, r.Unreachable)
+	require.Equal(t, &status.Store{Head: 0}, r.Store)
+	require.Len(t, r.Projections, 4)
+	for _, p := range r.Projections {
+		require.Equal(t, 1, p.Generation, p.Name)
+		require.Equal(t, int64(0), *p.Lag)
+	}
+	require.NotNil(t, r.Gates)
+}
+
+func TestStatusSaysWhatIsAway(t *testing.T) {
+	d := dbtest.Both(t)
+	product := uuid.New()
+	_, err := d.Pool.Exec(context.Background(), `
+		INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, event_type, error, behind)
+		VALUES ('products', 1, $1, 7, 't', 0, 'SlotAcquired', 'it has no row', false)`, product)
+	require.NoError(t, err)
+	exit, out, _ := dopamine(t, "status", "--database-url", "postgres://"+nobodyListens+"/x", "--read-database-url", d.URL, "--redis-url", "redis://"+nobodyListens)
+	require.Equal(t, 0, exit, "what can be seen is shown")
+	require.Contains(t, out, "not reached: event store")
+	require.Contains(t, out, "not reached: gates")
+	require.Contains(t, out, "slot_audit_log")
+	require.Contains(t, out, product.String())
+	for line := range strings.Lines(out) {
+		require.LessOrEqual(t, len([]rune(strings.TrimRight(line, "\n"))), plainWidth, line)
+	}
+	exit, _, errs := dopamine(t, "status")
+	require.Equal(t, 2, exit)
+	require.Contains(t, errs, "--database-url")
+	exit, _, _ = dopamine(t, "status", "--database-url", "postgres://"+nobodyListens+"/x")
+	require.Equal(t, 1, exit, "nothing could be seen")
+}

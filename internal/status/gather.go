@@ -1,0 +1,37 @@
+package status
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Part is one thing that is looked at: Read fills its share of the report,
+// which no other part touches.
+type Part struct {
+	Name string
+	Read func(context.Context, *Report) error
+}
+
+// Gather reads all parts at once, each within the time, and puts those that
+// fail into Unreachable, in their order.
+func Gather(ctx context.Context, within time.Duration, parts []Part) Report {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	r := Report{
+		At: time.Now().UTC().Truncate(time.Millisecond), Projections: []Projection{}, Replays: []Replay{}, Parked: []Parked{},
+		Gates: []Gate{}, Money: []Money{}, Unreachable: []Unreachable{},
+	}
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, p := range parts {
+		all.Go(func() { errs[i] = p.Read(ctx, &r) })
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			r.Unreachable = append(r.Unreachable, Unreachable{Part: parts[i].Name, Error: err.Error()})
+		}
+	}
+	return r
+}

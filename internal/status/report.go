@@ -1,0 +1,112 @@
+// Package status is what an operator sees of the whole system: one report,
+// gathered from parts of which any may be away, as a table or as JSON.
+//
+// It knows none of the parts: who gathers hands in a function for each.
+package status
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Report is the state of the system at one moment. What could not be reached
+// is missing from it, and named in Unreachable.
+type Report struct {
+	At          time.Time     `json:"at"`
+	Store       *Store        `json:"store"`
+	Relay       *Relay        `json:"relay"`
+	Projections []Projection  `json:"projections"`
+	Replays     []Replay      `json:"replays"`
+	Parked      []Parked      `json:"parked"`
+	Gates       []Gate        `json:"gates"`
+	Money       []Money       `json:"money"`
+	Unreachable []Unreachable `json:"unreachable"`
+}
+
+// Store is the event store.
+type Store struct {
+	Head int64 `json:"head"` // position of its last event
+}
+
+// Relay is how far Kafka has been told.
+type Relay struct {
+	Position int64      `json:"position"`
+	Lag      int64      `json:"lag"`     // events of the store beyond it
+	SavedAt  *time.Time `json:"savedAt"` // when it last got further; null: never
+}
+
+// Projection is one read model.
+type Projection struct {
+	Name        string       `json:"name"`
+	Position    *int64       `json:"position"` // everything up to it is applied, parked or skipped; null where the store is away
+	Lag         *int64       `json:"lag"`      // events of the store beyond it; null where the store is away
+	Generation  int          `json:"generation"`
+	Generations []Generation `json:"generations"`
+	Parked      int64        `json:"parked"`     // events set aside
+	ParkedKeys  int64        `json:"parkedKeys"` // rows that they belong to
+	Skipped     int64        `json:"skipped"`
+}
+
+// Generation is one copy of a projection's tables.
+type Generation struct {
+	Number int    `json:"number"`
+	State  string `json:"state"` // live, building or old
+}
+
+// Replay is a replay that runs, or the last one of its projection where that
+// failed.
+type Replay struct {
+	Projection      string    `json:"projection"`
+	Generation      int       `json:"generation"`
+	Source          string    `json:"source"` // store or kafka
+	Phase           string    `json:"phase"`
+	Running         bool      `json:"running"`
+	Events          int64     `json:"events"`
+	Position        int64     `json:"position"`
+	Target          int64     `json:"target"`
+	EventsPerSecond float64   `json:"eventsPerSecond"`
+	ETASeconds      *float64  `json:"etaSeconds"` // null where it cannot be said
+	StartedAt       time.Time `json:"startedAt"`
+	Error           string    `json:"error,omitempty"`
+}
+
+// Parked is the event that stops a row, with how many wait behind it.
+type Parked struct {
+	Projection string    `json:"projection"`
+	Key        uuid.UUID `json:"key"`
+	Position   int64     `json:"position"`
+	Type       string    `json:"type"`
+	Events     int64     `json:"events"` // itself and those behind it
+	Error      string    `json:"error"`
+	ParkedAt   time.Time `json:"parkedAt"`
+}
+
+// Gate is one product's gate.
+type Gate struct {
+	Product    uuid.UUID `json:"product"`
+	State      string    `json:"state"` // open, none or lost
+	Epoch      int64     `json:"epoch"` // that may decide, as Postgres says; -1: never had a gate
+	Units      int       `json:"units"`
+	Free       int       `json:"free"`
+	Held       int       `json:"held"`
+	Pending    int       `json:"pending"` // grants on their way
+	Claims     int       `json:"claims"`  // units that slots hold, as Postgres says
+	Difference string    `json:"difference,omitempty"`
+}
+
+// Money is a payment or refund that waits for a person.
+type Money struct {
+	Payment  uuid.UUID `json:"payment"`
+	Product  uuid.UUID `json:"product"`
+	Amount   string    `json:"amount"`
+	Currency string    `json:"currency"`
+	Why      string    `json:"why"`
+	Since    time.Time `json:"since"`
+}
+
+// Unreachable is a part that did not answer.
+type Unreachable struct {
+	Part  string `json:"part"`
+	Error string `json:"error"`
+}

@@ -1,0 +1,195 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// rowsMost is how many rows a table of many things shows; --json has all.
+const rowsMost = 15
+
+// Table writes the report for a person whose terminal is width columns wide.
+func Table(w io.Writer, r Report, width int) error {
+	p := page{width: width}
+	head, relay := "unknown", "unknown"
+	if r.Store != nil {
+		head = count(r.Store.Head)
+	}
+	if r.Relay != nil {
+		relay = fmt.Sprintf("%s, %s behind", count(r.Relay.Position), count(r.Relay.Lag))
+		if r.Relay.SavedAt != nil {
+			relay += ", moved " + since(r.At, *r.Relay.SavedAt)
+		}
+	}
+	p.line("event store: head %s", head)
+	p.line("relay:       %s", relay)
+	p.projections(r)
+	p.replays(r)
+	p.parked(r)
+	p.gates(r)
+	p.money(r)
+	for _, u := range r.Unreachable {
+		p.line("not reached: %s: %s", u.Part, u.Error)
+	}
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+type page struct {
+	strings.Builder
+	width int
+}
+
+func (p *page) line(format string, args ...any) {
+	p.WriteString(text.WrapSoft(fmt.Sprintf(format, args...), p.width))
+	p.WriteByte('\n')
+}
+
+// table writes rows under a title; left out of them are those beyond limit.
+func (p *page) table(header table.Row, rows []table.Row, what string) {
+	if len(rows) == 0 {
+		return
+	}
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.Style().Options.DrawBorder = false
+	t.Style().Format.Header = text.FormatDefault
+	t.Style().Size.WidthMax = p.width
+	t.AppendHeader(header)
+	t.AppendRows(rows[:min(len(rows), rowsMost)])
+	var columns []table.ColumnConfig
+	for i, cell := range rows[0] {
+		if _, number := cell.(number); number {
+			columns = append(columns, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+		}
+	}
+	t.SetColumnConfigs(columns)
+	p.WriteByte('\n')
+	p.WriteString(t.Render())
+	p.WriteByte('\n')
+	if more := len(rows) - rowsMost; more > 0 {
+		p.line("and %d more %s (--json has all)", more, what)
+	}
+}
+
+// number is a cell that stands at the right.
+type number string
+
+func (p *page) projections(r Report) {
+	var rows []table.Row
+	for _, m := range r.Projections {
+		var others []string
+		for _, g := range m.Generations {
+			if g.State != "live" {
+				others = append(others, fmt.Sprintf("%d %s", g.Number, g.State))
+			}
+		}
+		generation := strconv.Itoa(m.Generation)
+		if len(others) > 0 {
+			generation += " (" + strings.Join(others, ", ") + ")"
+		}
+		rows = append(rows, table.Row{m.Name, known(m.Position), known(m.Lag), number(count(m.Parked)), number(count(m.Skipped)), generation})
+	}
+	p.table(table.Row{"projection", "position", "lag", "parked", "skipped", "generation"}, rows, "projections")
+}
+
+func known(n *int64) number {
+	if n == nil {
+		return "?"
+	}
+	return number(count(*n))
+}
+
+func (p *page) replays(r Report) {
+	var rows []table.Row
+	for _, m := range r.Replays {
+		done := "–"
+		if m.Target > 0 {
+			done = fmt.Sprintf("%.0f%%", 100*float64(m.Position)/float64(max(m.Target, m.Position)))
+		}
+		eta := "–"
+		if m.ETASeconds != nil {
+			eta = time.Duration(*m.ETASeconds * float64(time.Second)).Round(time.Second).String()
+		}
+		phase := m.Phase
+		switch {
+		case m.Error != "":
+			phase += ": " + m.Error
+		case !m.Running && phase != "interrupted":
+			phase += " (killed)"
+		}
+		rows = append(rows, table.Row{m.Projection + " " + strconv.Itoa(m.Generation), phase, number(done), number(count(m.Events)), number(count(int64(m.EventsPerSecond))), number(eta)})
+	}
+	p.table(table.Row{"replay", "phase", "done", "events", "events/s", "ETA"}, rows, "replays")
+}
+
+func (p *page) parked(r Report) {
+	var rows []table.Row
+	for _, m := range r.Parked {
+		rows = append(rows, table.Row{m.Projection, m.Key.String(), number(count(m.Events)), m.Type + " at " + count(m.Position) + ": " + text.Trim(m.Error, 200)})
+	}
+	p.table(table.Row{"parked in", "key", "events", "first"}, rows, "parked keys")
+}
+
+func (p *page) gates(r Report) {
+	sorted := slices.Clone(r.Gates)
+	slices.SortStableFunc(sorted, func(a, b Gate) int { return cmp.Compare(interest(b), interest(a)) })
+	var rows []table.Row
+	for _, g := range sorted {
+		state := g.State
+		if g.Difference != "" {
+			state = "DIFFERS: " + g.Difference
+		}
+		epoch := strconv.FormatInt(g.Epoch, 10)
+		if g.Epoch < 0 {
+			epoch = "–"
+		}
+		rows = append(rows, table.Row{g.Product.String(), number(epoch), number(count(int64(g.Free))), number(count(int64(g.Pending))),
+			number(count(int64(g.Held))), number(count(int64(g.Claims))), state})
+	}
+	p.table(table.Row{"gate of product", "epoch", "free", "pending", "held", "claims", "state"}, rows, "gates")
+}
+
+// interest is which gates a person wants to see first.
+func interest(g Gate) int {
+	switch {
+	case g.Difference != "":
+		return 2
+	case g.State == "open":
+		return 1
+	}
+	return 0
+}
+
+func (p *page) money(r Report) {
+	var rows []table.Row
+	for _, m := range r.Money {
+		rows = append(rows, table.Row{m.Payment.String(), number(m.Amount + " " + m.Currency), since(r.At, m.Since), m.Why})
+	}
+	p.table(table.Row{"money of payment", "amount", "since", "waits for a person because"}, rows, "payments")
+}
+
+// count writes a number with its thousands apart.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func since(now, then time.Time) string {
+	d := now.Sub(then)
+	if d < time.Second {
+		return "just now"
+	}
+	return d.Round(time.Second).String() + " ago"
+}
