@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,11 +10,13 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// abandonAfter is how long a publish under way may go on after the relay was
-// told to stop.
-const abandonAfter = 5 * time.Second
+// sameTopicEvery is how often a leader looks whether the topic is still the one
+// that it began with.
+const sameTopicEvery = 5 * time.Second
 
 // carry publishes chunk after chunk. The next one is read and encoded while
 // one is on its way.
@@ -25,21 +28,22 @@ func (r *Relay) carry(ctx context.Context, conn *pgx.Conn, from Place) error {
 		return r.read(ctx, from, chunks)
 	})
 	group.Go(func() error {
-		return r.publish(ctx, conn, int32(len(from.Last)), chunks)
+		return r.publish(ctx, conn, from, chunks)
 	})
 	return group.Wait()
 }
 
 // publish sends the chunks and saves the place behind each.
-func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, partitions int32, chunks <-chan chunk) error {
-	out := &sender{open: func() (message.Publisher, error) { return r.open(partitions) }}
+func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, from Place, chunks <-chan chunk) error {
+	out := &sender{open: func() (message.Publisher, error) { return r.open(int32(len(from.Last))) }}
 	defer out.close()
 	look := time.NewTicker(stillLeadingEvery)
 	defer look.Stop()
+	fit := r.fit(ctx, conn, from)
 	for {
 		select {
 		case <-look.C:
-			if err := stillLeads(ctx, conn); err != nil {
+			if err := fit(); err != nil {
 				return err
 			}
 		case c, ok := <-chunks:
@@ -47,7 +51,7 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, partitions int32, c
 				return ctx.Err()
 			}
 			began := time.Now()
-			if err := r.send(ctx, conn, out, c); err != nil {
+			if err := r.send(ctx, fit, out, c); err != nil {
 				return err
 			}
 			if err := c.end.save(ctx, conn); err != nil {
@@ -63,18 +67,21 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, partitions int32, c
 }
 
 // send sends the chunk again and again until all of it is acknowledged, for as
-// long as this relay leads.
-func (r *Relay) send(ctx context.Context, conn *pgx.Conn, out *sender, c chunk) error {
+// long as this relay leads and the topic is the same.
+func (r *Relay) send(ctx context.Context, fit func() error, out *sender, c chunk) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
-		err := out.publish(ctx, r.cfg.Topic, c.messages)
+		err := out.publish(ctx, r.cfg.Topic, c.messages, fit)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if unfit := (*unfitError)(nil); errors.As(err, &unfit) {
+			return err
+		}
 		r.metrics.failedChunks.Inc()
 		r.log.Warn("publishing failed, the same chunk goes again", "events", len(c.messages), "to", c.end.Position, "error", err)
-		if err := stillLeads(ctx, conn); err != nil {
+		if err := fit(); err != nil {
 			return err
 		}
 		select {
@@ -85,45 +92,45 @@ func (r *Relay) send(ctx context.Context, conn *pgx.Conn, out *sender, c chunk) 
 	}
 }
 
-// sender publishes with a new publisher after each failure: one that has
-// failed may not know any more what the broker has of it.
-type sender struct {
-	open func() (message.Publisher, error)
-	pub  message.Publisher
+// unfitError ends a term: this relay does not lead any more, or the topic is
+// another one.
+type unfitError struct{ err error }
+
+func (e *unfitError) Error() string { return e.err.Error() }
+
+func (e *unfitError) Unwrap() error { return e.err }
+
+// fit makes a check whether this relay may go on: it leads, and every now and
+// then whether the topic is still the one of its place.
+func (r *Relay) fit(ctx context.Context, conn *pgx.Conn, place Place) func() error {
+	seen := time.Now()
+	return func() error {
+		if err := stillLeads(ctx, conn); err != nil {
+			return &unfitError{err}
+		}
+		if time.Since(seen) < sameTopicEvery {
+			return nil
+		}
+		seen = time.Now()
+		if err := r.sameTopic(ctx, place); err != nil {
+			return &unfitError{err}
+		}
+		return nil
+	}
 }
 
-func (s *sender) publish(ctx context.Context, topic string, messages []*message.Message) error {
-	if s.pub == nil {
-		pub, err := s.open()
-		if err != nil {
-			return err
-		}
-		s.pub = pub
+// sameTopic fails where the topic is not there any more, or is another one: the
+// next term makes it, or begins with it. That Kafka cannot be asked is no
+// reason.
+func (r *Relay) sameTopic(ctx context.Context, place Place) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	topic, err := kafka.DescribeTopic(ctx, r.cfg.Brokers, r.cfg.Topic)
+	switch {
+	case errors.Is(err, kafka.ErrNoTopic):
+		return err
+	case err == nil && (topic.TopicID != place.TopicID || topic.ClusterID != place.ClusterID):
+		return fmt.Errorf("topic %s was made anew", r.cfg.Topic)
 	}
-	pub := s.pub
-	done := make(chan error, 1)
-	go func() { done <- pub.Publish(topic, messages...) }()
-	var err error
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		select {
-		case err = <-done:
-		case <-time.After(abandonAfter):
-			// It is left behind: closing would wait for it as long.
-			s.pub = nil
-			return fmt.Errorf("publish %d events: %w", len(messages), ctx.Err())
-		}
-	}
-	if err != nil {
-		s.close()
-	}
-	return err
-}
-
-func (s *sender) close() {
-	if s.pub != nil {
-		_ = s.pub.Close()
-		s.pub = nil
-	}
+	return nil
 }

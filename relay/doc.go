@@ -6,8 +6,10 @@
 // A relay leads while its own connection holds a session-level advisory lock;
 // the others ask for it a few times a second. The place is saved over that
 // very connection, so a save that goes through proves that the lock was held.
-// While nothing is to be saved the connection is asked once a second. Losing
-// it ends the term: the relay begins again, as one that stands by.
+// While nothing is to be saved, and while Kafka keeps it waiting, the leader
+// asks over it once a second; a leader that has been silent for ten seconds, a
+// stopped process for instance, is disconnected by Postgres. Losing the
+// connection ends the term: the relay begins again, as one that stands by.
 //
 // # Gapless chunks
 //

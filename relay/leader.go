@@ -16,6 +16,9 @@ const (
 	standbyEvery = 200 * time.Millisecond
 	// stillLeadingEvery is how often an idle leader looks whether it still is.
 	stillLeadingEvery = time.Second
+	// stoppedAfter is after how long of silence Postgres ends a leader's
+	// connection: a process that was stopped must not keep the others waiting.
+	stoppedAfter = "10s"
 	// answerWithin is how long the leader's connection may take.
 	answerWithin = 5 * time.Second
 )
@@ -27,7 +30,10 @@ func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
 		return nil, fmt.Errorf("connect for the relay's lead: %w", err)
 	}
 	// A place that is lost with a crash of Postgres only means publishing twice.
-	_, err = conn.Exec(ctx, "SET synchronous_commit = off")
+	// idle_session_timeout came with Postgres 14.
+	_, err = conn.Exec(ctx, `
+		SELECT set_config('synchronous_commit', 'off', false),
+		       CASE WHEN current_setting('server_version_num')::int >= 140000 THEN set_config('idle_session_timeout', $1, false) END`, stoppedAfter)
 	for err == nil {
 		var mine bool
 		if err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
@@ -66,7 +66,7 @@ func (s *source) raw(n int, typ string, version int, payload []byte, products ..
 }
 
 func (s *source) relay(brokers []string, topic string, chunk int) *Relay {
-	return New(Config{Pool: s.pool, Store: s.reader, Brokers: brokers, Topic: topic, Chunk: chunk, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return New(Config{Pool: s.pool, Store: s.reader, Brokers: brokers, Topic: topic, Chunk: chunk, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // run runs a relay until the test ends or stop is called.
@@ -122,8 +122,8 @@ func consume(t *testing.T, brokers []string, topic string, until int64) map[int3
 	defer cancel()
 	out, seen := map[int32][]*kgo.Record{}, map[int64]bool{}
 	for int64(len(seen)) < until {
-		fetched := client.PollFetches(ctx)
-		require.NoError(t, fetched.Err())
+		fetched := client.PollFetches(ctx) // errors such as that of a topic just made pass
+		require.NoError(t, ctx.Err())
 		fetched.EachRecord(func(r *kgo.Record) {
 			out[r.Partition] = append(out[r.Partition], r)
 			seen[position(t, r, "position")] = true
@@ -208,6 +208,46 @@ func TestAnotherRelayTakesOverAndTheDeposedDoesNoHarm(t *testing.T) {
 		s.awaitPlace(int64(120 * (round + 1)))
 	}
 	require.EqualValues(t, 600, requireChain(t, consume(t, brokers, topic, 600)))
+}
+
+func TestALeaderThatWasStoppedDoesNotKeepTheOthersWaiting(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.warn(3, uuid.New())
+	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
+	stopped, err := s.relay(brokers, topic, 10).lead(context.Background()) // and nothing more
+	require.NoError(t, err)
+	defer stopped.Close(context.Background()) //nolint:errcheck // it was cut off
+	s.run(s.relay(brokers, topic, 10))
+	s.awaitPlace(3)
+	require.Error(t, stillLeads(context.Background(), stopped))
+}
+
+func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
+	product := uuid.New()
+	s.warn(3, product)
+	s.run(s.relay(brokers, topic, 10))
+	s.awaitPlace(3)
+	before, err := ReadPlace(context.Background(), s.pool)
+	require.NoError(t, err)
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	require.NoError(t, err)
+	defer client.Close()
+	_, err = kadm.NewClient(client).DeleteTopic(context.Background(), topic)
+	require.NoError(t, err)
+	s.warn(1, product)
+	testkit.Eventually(t, 60*time.Second, "a place in another topic", func() error {
+		now, err := ReadPlace(context.Background(), s.pool)
+		if err == nil && (now.TopicID == before.TopicID || now.Position < 4) {
+			err = fmt.Errorf("at %d in %s", now.Position, now.TopicID)
+		}
+		return err
+	})
+	// What was under way when the topic went may come first in the new one, with
+	// a previous-position that tells; all else follows.
+	consume(t, brokers, topic, 4)
 }
 
 // partly is a publisher that sometimes fails, after some of a batch arrived.
