@@ -4,51 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-
-	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
 // Querier is a pgx connection, pool or transaction.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// Reached says whether the live generation of each of the projections has
-// applied everything of the product up to position, that included. An event of
-// the product at or below it that is parked is not there yet. Inside a
-// REPEATABLE READ transaction it speaks of the same moment as the rows.
-func Reached(ctx context.Context, q Querier, projections []string, product uuid.UUID, position int64) (bool, error) {
-	rows, err := q.Query(ctx, `
-		SELECT c.projection, c.partition, c.partitions,
-		       c.position >= $3 AND NOT EXISTS (
-		           SELECT FROM parked_events e
-		           WHERE e.projection = c.projection AND e.generation = c.generation AND e.product_id = $2 AND e.position BETWEEN 1 AND $3)
-		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
-		WHERE c.projection = ANY($1) AND g.state = 'live'`, projections, product, position)
-	if err != nil {
-		return false, fmt.Errorf("read how far projections are: %w", err)
-	}
-	reached := map[string]bool{}
-	var name string
-	var partition, partitions int32
-	var there bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &partition, &partitions, &there}, func() error {
-		if there && kafka.Partition(product, partitions) == partition {
-			reached[name] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return false, fmt.Errorf("read how far projections are: %w", err)
-	}
-	for _, p := range projections {
-		if !reached[p] {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // Head is how far the event store and the relay are, as the write side tells.

@@ -126,13 +126,18 @@ func describe(client sarama.Client, admin sarama.ClusterAdmin, topic string) (To
 	if meta.ClusterID != nil {
 		info.ClusterID = *meta.ClusterID
 	}
-	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{"retention.ms"}})
+	results, err := admin.DescribeConfigs([]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{"retention.ms"}}}, sarama.DescribeConfigsOptions{})
 	if err != nil {
 		return TopicInfo{}, fmt.Errorf("read the settings of topic %s: %w", topic, err)
 	}
-	for _, e := range entries {
-		if ms, err := strconv.ParseInt(e.Value, 10, 64); e.Name == "retention.ms" && err == nil && ms > 0 {
-			info.Retention = time.Duration(ms) * time.Millisecond
+	for _, r := range results {
+		if r.ErrorCode != sarama.ErrNoError {
+			return TopicInfo{}, fmt.Errorf("read the settings of topic %s: %w", topic, r.ErrorCode)
+		}
+		for _, e := range r.Configs {
+			if ms, err := strconv.ParseInt(e.Value, 10, 64); e.Name == "retention.ms" && err == nil && ms > 0 {
+				info.Retention = time.Duration(ms) * time.Millisecond
+			}
 		}
 	}
 	return info, nil
