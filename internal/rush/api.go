@@ -23,12 +23,15 @@ type (
 		Stock      int       `json:"stock"`
 		TotalStock int       `json:"totalStock"`
 		SaleDate   time.Time `json:"saleDate"`
+		Price      string    `json:"price"`
+		Currency   string    `json:"currency"`
 	}
 	slot struct {
 		ID              uuid.UUID `json:"id"`
 		Unit            int       `json:"unit"`
 		ArrivalSequence int64     `json:"arrivalSequence"`
 		Status          string    `json:"status"`
+		Expires         time.Time `json:"expirationTimestamp"`
 	}
 	entry struct {
 		EventID  uuid.UUID       `json:"eventId"`
@@ -51,7 +54,23 @@ type (
 
 func (p problem) slug() string { return p.Type[strings.LastIndexByte(p.Type, '/')+1:] }
 
-// api speaks to the APIs as an admin.
+// refusal is an answer that is a problem document.
+type refusal struct {
+	what         string // method and path
+	status       int
+	slug, detail string
+}
+
+func (e *refusal) Error() string {
+	return fmt.Sprintf("%s: status %d %s: %s", e.what, e.status, e.slug, e.detail)
+}
+
+// passing says that the same request may go through later.
+func (e *refusal) passing() bool {
+	return e.status >= http.StatusInternalServerError || e.status == http.StatusTooManyRequests
+}
+
+// api speaks to the APIs with one user's token.
 type api struct {
 	command, query, token string
 	http                  *http.Client
@@ -59,6 +78,13 @@ type api struct {
 
 func newAPI(command, query, token string) *api {
 	return &api{command: command, query: query, token: token, http: &http.Client{Timeout: 30 * time.Second}}
+}
+
+// as speaks with another user's token.
+func (a *api) as(token string) *api {
+	other := *a
+	other.token = token
+	return &other
 }
 
 func (a *api) createProduct(ctx context.Context, name string, stock int, opensIn time.Duration) (product, error) {
@@ -104,6 +130,55 @@ func (a *api) fold(ctx context.Context, id uuid.UUID, wrong func(error)) (fairne
 	}
 	defer resp.Body.Close()
 	return fairness.Verify(resp.Body, wrong)
+}
+
+// payments reads all payments of a product.
+func (a *api) payments(ctx context.Context, id uuid.UUID) ([]payment, error) {
+	const page = "1000" // the most there is
+	var all []payment
+	for cursor := ""; ; {
+		q := url.Values{"productId": {id.String()}, "limit": {page}}
+		if cursor != "" {
+			q.Set("cursor", cursor)
+		}
+		var p struct {
+			Purchases  []payment `json:"purchases"`
+			NextCursor *string   `json:"nextCursor"`
+		}
+		if err := a.call(ctx, http.MethodGet, a.query+"/v1/purchases?"+q.Encode(), nil, nil, &p); err != nil {
+			return nil, err
+		}
+		all = append(all, p.Purchases...)
+		if p.NextCursor == nil || *p.NextCursor == "" {
+			return all, nil
+		}
+		cursor = *p.NextCursor
+	}
+}
+
+// atGateway is what the gateway says of a payment: "pending", "succeeded",
+// "failed", or "" where it never heard of it.
+func (a *api) atGateway(ctx context.Context, gateway string, id uuid.UUID) (string, error) {
+	var p struct {
+		Status string `json:"status"`
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, gateway+"/payments/"+id.String(), nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask the gateway: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return "", nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("ask the gateway: status %d", resp.StatusCode)
+	}
+	err = json.NewDecoder(resp.Body).Decode(&p)
+	return p.Status, err
 }
 
 // audit reads all entries of a product, in the order in which they happened.
@@ -170,10 +245,10 @@ func (a *api) open(ctx context.Context, method, target string, body []byte, h ht
 		err = json.NewDecoder(resp.Body).Decode(&p)
 		resp.Body.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%s %s: status %d without a problem document", method, target, resp.StatusCode)
+			return nil, &refusal{method + " " + target, resp.StatusCode, "", "no problem document"}
 		}
 		if p.slug() != "read-model-behind" || time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s %s: status %d %s: %s", method, target, resp.StatusCode, p.slug(), p.Detail)
+			return nil, &refusal{method + " " + target, resp.StatusCode, p.slug(), p.Detail}
 		}
 		if err := waitUntil(ctx, time.Now().Add(100*time.Millisecond)); err != nil {
 			return nil, err

@@ -20,14 +20,28 @@ type Report struct {
 	Granted           int             `json:"granted"`
 	Refused           int             `json:"refused"`
 	Errors            int             `json:"errors"`
-	Refusals          map[string]int  `json:"refusals"`   // by slug
-	ErrorKinds        map[string]int  `json:"errorKinds"` // by text
-	Inversions        int64           `json:"inversions"` // as the decision log's fold counts them
-	Rules             map[string]bool `json:"rules"`      // "R1" to "R6": held, as read back from the APIs
-	Broken            []string        `json:"broken"`     // what was seen of rules that did not hold
-	Latency           Latency         `json:"latencyMs"`  // of answers in the first round
+	Refusals          map[string]int  `json:"refusals"`           // by slug
+	ErrorKinds        map[string]int  `json:"errorKinds"`         // by text
+	Inversions        int64           `json:"inversions"`         // as the decision log's fold counts them
+	Rules             map[string]bool `json:"rules"`              // "R1" to "R6": held, as read back from the APIs
+	Broken            []string        `json:"broken"`             // what was seen of rules that did not hold
+	Money             *Balance        `json:"money,omitempty"`    // with payments
+	Problems          []string        `json:"problems,omitempty"` // what buyers met that they should not
+	Latency           Latency         `json:"latencyMs"`          // of answers in the first round
 	RequestsPerSecond float64         `json:"requestsPerSecond"`
 	Seconds           float64         `json:"seconds"` // how long the first round took
+}
+
+// Balance is what a rush with payments came to.
+type Balance struct {
+	Currency  string `json:"currency"`
+	Purchases int    `json:"purchases"` // slots that were paid
+	Expired   int    `json:"expired"`   // slots that were not
+	Payments  int    `json:"payments"`  // tries to pay
+	Failed    int    `json:"failed"`    // of them, refunded ones included
+	Taken     string `json:"taken"`     // for purchases
+	Refunded  string `json:"refunded"`
+	Asked     bool   `json:"asked"` // the gateway was asked about each payment
 }
 
 // Latency are percentiles in milliseconds.
@@ -63,6 +77,9 @@ func summarize(cfg Config, p product, first round, attempts []attempt) *Report {
 		Refusals: map[string]int{}, ErrorKinds: map[string]int{}, Broken: []string{},
 		Rules:   map[string]bool{"R1": true, "R2": true, "R3": true, "R4": true, "R5": true, "R6": true},
 		Seconds: first.took.Seconds(),
+	}
+	if cfg.Payments {
+		r.Rules["R7"], r.Rules["R8"] = true, true
 	}
 	r.RequestsPerSecond = float64(first.requests) / max(first.took.Seconds(), 1e-9)
 	var latencies []time.Duration
@@ -123,6 +140,8 @@ var ruleTexts = []struct{ id, text string }{
 	{"R4", "every 201 is durable"},
 	{"R5", "a slot ends once"},
 	{"R6", "grants follow arrival"},
+	{"R7", "no money lost"},
+	{"R8", "every event in every view, once"},
 }
 
 // Print writes the report for a person.
@@ -149,6 +168,15 @@ func (r *Report) Print(w io.Writer) {
 	t.AppendRow(table.Row{"latency p50", fmt.Sprintf("%.1f ms", r.Latency.P50)})
 	t.AppendRow(table.Row{"latency p99", fmt.Sprintf("%.1f ms", r.Latency.P99)})
 	t.AppendRow(table.Row{"latency p99.9", fmt.Sprintf("%.1f ms", r.Latency.P999)})
+	if m := r.Money; m != nil {
+		t.AppendSeparator()
+		t.AppendRow(table.Row{"purchases", m.Purchases})
+		t.AppendRow(table.Row{"slots expired", m.Expired})
+		t.AppendRow(table.Row{"payments", m.Payments})
+		t.AppendRow(table.Row{"  failed", m.Failed})
+		t.AppendRow(table.Row{"money taken", m.Taken + " " + m.Currency})
+		t.AppendRow(table.Row{"money refunded", m.Refunded + " " + m.Currency})
+	}
 	t.AppendSeparator()
 	for _, rule := range ruleTexts {
 		held, known := r.Rules[rule.id]
@@ -162,6 +190,9 @@ func (r *Report) Print(w io.Writer) {
 		t.AppendRow(table.Row{rule.id + "  " + rule.text, word})
 	}
 	t.Render()
+	for _, p := range r.Problems {
+		fmt.Fprintln(w, p)
+	}
 	for _, b := range r.Broken {
 		fmt.Fprintln(w, b)
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	Rate        float64  // clicks per second; 0: as fast as the connections carry them
 	CommandURLs []string // base URLs of the command APIs; the buyers are shared out among them
 	QueryURL    string   // base URL of a query API
+	Pay         float64  // share of the granted who pay, 0 to 1; the others let their slots expire
+	Payments    bool     // play on with payments, until every slot has ended
+	GatewayURL  string   // where the payment gateway can be asked what it took; "": nowhere
 	Tokens      Tokens   // mints admin's and buyers' tokens
 	Progress    Progress // told how far it is; nil: nobody
 	Log         *slog.Logger
@@ -60,6 +63,8 @@ func (c *Config) Check() *ConfigError {
 		return &ConfigError{"stock", "must be 1 to 10000000"}
 	case c.Connections < 1:
 		return &ConfigError{"connections", "must be 1 or more"}
+	case c.Pay < 0 || c.Pay > 1:
+		return &ConfigError{"pay", "must be a share from 0 to 1, as in 0.8"}
 	case c.Rate < 0:
 		return &ConfigError{"rate", "must be 0 (no limit) or more clicks a second"}
 	}
@@ -138,8 +143,21 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if rep.Granted+rep.Refused == 0 {
 		return rep, fmt.Errorf("nobody was answered: %v", rep.ErrorKinds) // rules hold easily where nothing happens
 	}
+	if cfg.Payments {
+		again, problems, err := payAndAbandon(ctx, cfg, api, crowd, product, attempts)
+		if err != nil {
+			return rep, fmt.Errorf("pay: %w", err)
+		}
+		attempts = append(attempts, again...)
+		rep.Problems = problems
+	}
 	if err := readBack(ctx, api, product, attempts, rep); err != nil {
 		return rep, fmt.Errorf("read the outcome back: %w", err)
+	}
+	if cfg.Payments {
+		if err := readMoneyBack(ctx, cfg, api, product, rep); err != nil {
+			return rep, fmt.Errorf("read the money back: %w", err)
+		}
 	}
 	return rep, nil
 }

@@ -80,6 +80,14 @@ type ledger struct {
 	holders  map[uuid.UUID]uuid.UUID // buyers who hold one now
 	acquired int
 	expired  int
+	payments map[uuid.UUID]*money // by our payment id
+}
+
+// money is a payment as the audit tells it.
+type money struct {
+	completed uuid.UUID // the slot that it completed
+	failed    bool
+	due, made int // refunds
 }
 
 type record struct {
@@ -87,14 +95,16 @@ type record struct {
 	unit     int
 	sequence int64
 	ends     int
+	paid     bool
 }
 
 // foldAudit goes through the audit in order and reports every moment at which
 // R1, R3 or R5 did not hold.
 func foldAudit(entries []entry, total int, rep *Report) *ledger {
-	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}}
+	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}, payments: map[uuid.UUID]*money{}}
 	numbers := map[int64]uuid.UUID{}
 	for _, e := range entries {
+		l.foldMoney(e, rep)
 		switch e.Type {
 		case "SlotAcquired":
 			var m struct {
@@ -133,6 +143,7 @@ func foldAudit(entries []entry, total int, rep *Report) *ledger {
 			if s.ends++; s.ends > 1 {
 				rep.broke("R5", "slot %s ended %d times", e.SlotID, s.ends)
 			}
+			s.paid = e.Type == "PaymentCompleted"
 			if e.Type == "SlotExpired" {
 				delete(l.units, s.unit)
 				delete(l.holders, s.user)
@@ -141,6 +152,42 @@ func foldAudit(entries []entry, total int, rep *Report) *ledger {
 		}
 	}
 	return l
+}
+
+func (l *ledger) foldMoney(e entry, rep *Report) {
+	switch e.Type {
+	case "PaymentInitiated", "PaymentFailed", "PaymentCompleted", "RefundDue", "RefundCompleted":
+	default:
+		return
+	}
+	var m struct {
+		PaymentID uuid.UUID `json:"paymentId"`
+	}
+	if err := json.Unmarshal(e.Metadata, &m); err != nil {
+		rep.broke("R8", "event %s: its metadata cannot be read: %v", e.EventID, err)
+		return
+	}
+	p := l.payments[m.PaymentID]
+	if p == nil {
+		if e.Type != "PaymentInitiated" {
+			rep.broke("R8", "payment %s: %s before it was initiated", m.PaymentID, e.Type)
+		}
+		p = &money{}
+		l.payments[m.PaymentID] = p
+	}
+	switch e.Type {
+	case "PaymentFailed":
+		p.failed = true
+	case "PaymentCompleted":
+		if p.completed != uuid.Nil {
+			rep.broke("R7", "payment %s completed slot %s and slot %s", m.PaymentID, p.completed, e.SlotID)
+		}
+		p.completed, p.failed = e.SlotID, false
+	case "RefundDue":
+		p.due++
+	case "RefundCompleted":
+		p.made++
+	}
 }
 
 // checkUnits is R2: what is not held is free, and nobody was refused for good

@@ -1,0 +1,244 @@
+package rush
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// askEvery is how often somebody who waits for an outcome looks.
+	askEvery = 250 * time.Millisecond
+	// mostTries is how often a buyer whose payment failed tries again.
+	mostTries = 10
+	// mostCalls is how many requests the payers have under way at once.
+	mostCalls = 64
+	// moneySettles is how long after the last slot's life the money may take to
+	// settle: the wait for a payment, what the gateway is asked then, a refund.
+	moneySettles = 12 * time.Minute
+)
+
+type payment struct {
+	ID             uuid.UUID `json:"id"`
+	PurchaseSlotID uuid.UUID `json:"purchaseSlotId"`
+	Status         string    `json:"paymentStatus"`
+	Amount         string    `json:"amount"`
+	Currency       string    `json:"currency"`
+	FailureReason  *string   `json:"failureReason"`
+	RefundStatus   *string   `json:"refundStatus"`
+}
+
+// payers are the buyers who hold a slot: some pay, some let it expire, and for
+// what is freed those who were refused come back.
+type payers struct {
+	cfg     Config
+	api     *api
+	crowd   *crowd
+	product product
+	calls   chan struct{} // places for requests under way
+	tasks   sync.WaitGroup
+
+	mu       sync.Mutex
+	running  int
+	problems []string
+}
+
+// payAndAbandon plays on after the rush until every slot has ended and nobody
+// waits for a free unit any more. It returns the clicks of those who came back.
+func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, product product, attempts []attempt) ([]attempt, []string, error) {
+	p := &payers{cfg: cfg, api: api, crowd: crowd, product: product, calls: make(chan struct{}, mostCalls)}
+	latest := map[int]attempt{}
+	for _, a := range attempts {
+		latest[a.buyer] = a
+	}
+	var waiting []int
+	for i := range cfg.Buyers { // in order: the rush is to be repeatable but for the draw of who pays
+		if a := latest[i]; a.granted() {
+			p.begin(ctx, a)
+		} else {
+			waiting = append(waiting, i)
+		}
+	}
+	var again []attempt
+	for {
+		if err := waitUntil(ctx, time.Now().Add(askEvery)); err != nil {
+			return again, p.problems, err
+		}
+		now, err := api.product(ctx, product.ID, nil)
+		if err != nil {
+			return again, p.problems, err
+		}
+		if p.under() == 0 && (now.Stock == 0 || len(waiting) == 0) {
+			return again, p.problems, nil
+		}
+		if now.Stock == 0 || len(waiting) == 0 {
+			continue
+		}
+		n := min(len(waiting), now.Stock)
+		round := crowd.click(ctx, "for what was freed", waiting[:n]).attempts
+		waiting = waiting[n:]
+		for _, a := range round {
+			if a.granted() {
+				p.begin(ctx, a)
+			} else {
+				waiting = append(waiting, a.buyer)
+			}
+		}
+		again = append(again, round...)
+	}
+}
+
+func (p *payers) under() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running
+}
+
+func (p *payers) complain(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problems = append(p.problems, fmt.Sprintf(format, args...))
+}
+
+// begin lets the holder of a slot do what it will.
+func (p *payers) begin(ctx context.Context, a attempt) {
+	pays := rand.Float64() < p.cfg.Pay
+	p.mu.Lock()
+	p.running++
+	p.mu.Unlock()
+	p.tasks.Go(func() {
+		defer func() {
+			p.mu.Lock()
+			p.running--
+			p.mu.Unlock()
+		}()
+		ctx, cancel := context.WithTimeout(ctx, time.Until(a.slot.Expires)+moneySettles)
+		defer cancel()
+		as := p.api.as(p.crowd.buyers[a.buyer].token)
+		if pays {
+			p.pay(ctx, as, a)
+		}
+		p.end(ctx, as, a.slot)
+	})
+}
+
+// pay pays, with a new key after each failure, while the slot lasts.
+func (p *payers) pay(ctx context.Context, as *api, a attempt) {
+	for range mostTries {
+		pay, position, err := p.start(ctx, as, a.slot.ID)
+		var refused *refusal
+		switch {
+		case errors.As(err, &refused) && (refused.slug == "slot-expired" || refused.slug == "slot-already-completed"):
+			return
+		case errors.As(err, &refused) && refused.slug == "payment-in-progress":
+			// A start whose answer was lost; it ends by itself.
+		case err != nil:
+			if ctx.Err() == nil {
+				p.complain("slot %s: payment not started: %v", a.slot.ID, err)
+			}
+			return
+		default:
+			status := p.outcome(ctx, as, pay, position)
+			if status != "FAILED" {
+				return
+			}
+		}
+		if waitUntil(ctx, time.Now().Add(askEvery)) != nil {
+			return
+		}
+	}
+}
+
+// start starts a payment; a lost answer is asked for again with the same key.
+func (p *payers) start(ctx context.Context, as *api, slot uuid.UUID) (pay payment, position string, err error) {
+	body, err := json.Marshal(map[string]any{
+		"purchaseSlotId": slot, "idempotencyKey": uuid.New(), "amount": p.product.Price, "currency": p.product.Currency, "paymentMethod": "CARD",
+	})
+	if err != nil {
+		return pay, "", err
+	}
+	err = p.patiently(ctx, func() error {
+		resp, err := as.open(ctx, http.MethodPost, as.command+"/v1/payments", body, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		position = resp.Header.Get("X-Position")
+		return json.NewDecoder(resp.Body).Decode(&pay)
+	})
+	return pay, position, err
+}
+
+// outcome waits for the payment's end.
+func (p *payers) outcome(ctx context.Context, as *api, pay payment, position string) string {
+	h := after([]string{position})
+	for pay.Status == "PENDING" {
+		if waitUntil(ctx, time.Now().Add(askEvery)) != nil {
+			return pay.Status
+		}
+		err := p.patiently(ctx, func() error {
+			return as.call(ctx, http.MethodGet, as.query+"/v1/payments/"+pay.ID.String(), nil, h, &pay)
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				p.complain("payment %s cannot be read: %v", pay.ID, err)
+			}
+			return pay.Status
+		}
+	}
+	return pay.Status
+}
+
+// end waits for the slot's end, at the latest when its deadline has passed and
+// its payment's wait is over.
+func (p *payers) end(ctx context.Context, as *api, s slot) {
+	for {
+		var now slot
+		err := p.patiently(ctx, func() error {
+			return as.call(ctx, http.MethodGet, as.query+"/v1/slots/"+s.ID.String(), nil, nil, &now)
+		})
+		switch {
+		case ctx.Err() != nil:
+			p.complain("slot %s has not ended %s after its deadline", s.ID, moneySettles)
+			return
+		case err != nil:
+			p.complain("slot %s cannot be read: %v", s.ID, err)
+			return
+		case now.Status != "ACTIVE":
+			return
+		}
+		// Before the deadline nothing ends it but its owner, and that was us.
+		next := time.Now().Add(4 * askEvery)
+		if until := s.Expires.Add(askEvery); until.After(next) {
+			next = until
+		}
+		if waitUntil(ctx, next) != nil {
+			continue // told above
+		}
+	}
+}
+
+// patiently makes a call again while nobody answers, as somebody would whose
+// page does not load: a node may be down for a moment.
+func (p *payers) patiently(ctx context.Context, call func() error) error {
+	const patience = time.Minute
+	for deadline := time.Now().Add(patience); ; {
+		p.calls <- struct{}{}
+		err := call()
+		<-p.calls
+		var refused *refusal
+		if err == nil || (errors.As(err, &refused) && !refused.passing()) || time.Now().After(deadline) {
+			return err
+		}
+		if waitErr := waitUntil(ctx, time.Now().Add(2*askEvery)); waitErr != nil {
+			return errors.Join(err, waitErr)
+		}
+	}
+}
