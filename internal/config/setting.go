@@ -64,6 +64,18 @@ var (
 	SlotTTL = &Setting{Name: "slot-ttl", Default: "30m",
 		Usage: "how long a slot may be paid for",
 		Right: "a duration of at least 1s, as in 30m"}
+	WebhookSecrets = &Setting{Name: "webhook-secrets",
+		Usage: "secrets with which the payment gateway signs its callbacks, comma-separated while one is rolled",
+		Right: "whsec_ and 24 to 64 bytes in base64, several comma-separated"}
+	GatewayURL = &Setting{Name: "gateway-url",
+		Usage: "payment gateway",
+		Right: "a URL such as https://payments.example.com/v1"}
+	CallbackURL = &Setting{Name: "callback-url",
+		Usage: "where the payment gateway calls us (default: http://<command-addr>/v1/webhooks/payment)",
+		Right: "a URL such as https://shop.example.com/v1/webhooks/payment"}
+	PaymentTimeout = &Setting{Name: "payment-timeout", Default: "5m",
+		Usage: "how long past its deadline a slot waits for a pending payment",
+		Right: "a duration of at least 1s, as in 5m"}
 	SlotWarning = &Setting{Name: "slot-warning", Default: "5m",
 		Usage: "how long before its end a slot's owner is warned",
 		Right: "a duration of at least 1s, as in 5m"}

@@ -158,3 +158,21 @@ func (r *Reader) pool(kept, most *Setting) Pool {
 
 // AppendQueue is how many appends may wait.
 func (r *Reader) AppendQueue() int { return r.Int(AppendQueue, 1, maxQueue) }
+
+// PaymentTimeout is how long past its deadline a slot waits for a payment.
+func (r *Reader) PaymentTimeout() time.Duration { return r.Duration(PaymentTimeout, time.Second) }
+
+// GatewayURL is the payment gateway; empty where none is given.
+func (r *Reader) GatewayURL() string { return r.URL(GatewayURL, "http", "https") }
+
+// CallbackURL is where the gateway calls us: as given, else the webhook's path
+// at the command API's address.
+func (r *Reader) CallbackURL() string {
+	if u := r.URL(CallbackURL, "http", "https"); u != "" {
+		return u
+	}
+	return "http://" + r.String(CommandAddr) + WebhookPath
+}
+
+// WebhookPath is the command API's path for the gateway's callbacks.
+const WebhookPath = "/v1/webhooks/payment"
