@@ -25,6 +25,7 @@ func rushFlags() []cli.Flag {
 		&cli.IntFlag{Name: "stock", Usage: "how many units are on sale", Value: rush.DefaultStock},
 		&cli.IntFlag{Name: "connections", Usage: "open connections that the buyers share", Value: rush.DefaultConnections},
 		&cli.FloatFlag{Name: "rate", Usage: "clicks a second (0: as fast as the connections carry them)"},
+		&cli.FloatFlag{Name: "pay", Usage: "let this share of the granted pay and the rest abandon, until every slot has ended, as in 0.8"},
 		&cli.BoolFlag{Name: "json", Usage: "print the outcome as JSON"},
 	}
 }
@@ -33,14 +34,14 @@ func rushCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "rush",
 		Usage: "play the ten o'clock rush against a running system and read back whether the rules held",
-		Flags: append(settings(signing, []*config.Setting{config.CommandURL, config.QueryURL, config.CommandAddr, config.QueryAddr}),
+		Flags: append(settings(signing, []*config.Setting{config.CommandURL, config.QueryURL, config.CommandAddr, config.QueryAddr, config.GatewayURL}),
 			rushFlags()...),
 		Before: config.FromData,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			r := config.From(cmd)
 			cfg := rushConfig(cmd, r)
 			cfg.Tokens = tokensOf(signerOf(r))
-			cfg.CommandURLs, cfg.QueryURL = r.CommandURLs(), r.QueryURL()
+			cfg.CommandURLs, cfg.QueryURL, cfg.GatewayURL = r.CommandURLs(), r.QueryURL(), r.GatewayURL()
 			if err := r.Err(); err != nil {
 				return err
 			}
@@ -52,6 +53,7 @@ func rushCommand() *cli.Command {
 func rushConfig(cmd *cli.Command, r *config.Reader) rush.Config {
 	cfg := rush.Config{
 		Buyers: cmd.Int("buyers"), Stock: cmd.Int("stock"), Connections: cmd.Int("connections"), Rate: cmd.Float("rate"),
+		Pay: cmd.Float("pay"), Payments: cmd.IsSet("pay"),
 		Log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil)),
 	}
 	if err := cfg.Check(); err != nil {

@@ -26,6 +26,9 @@ type Reader struct {
 // From reads the settings that the command was given flags for.
 func From(cmd *cli.Command) *Reader { return &Reader{cmd: cmd, seen: map[string]bool{}} }
 
+// Command is the command whose settings are read, for its own flags.
+func (r *Reader) Command() *cli.Command { return r.cmd }
+
 // Err is a *UsageError with everything that is wrong or missing, nil for nothing.
 func (r *Reader) Err() error {
 	if len(r.problems) == 0 {

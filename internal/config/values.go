@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"net/url"
 	"strings"
 	"time"
@@ -176,3 +177,17 @@ func (r *Reader) CallbackURL() string {
 
 // WebhookPath is the command API's path for the gateway's callbacks.
 const WebhookPath = "/v1/webhooks/payment"
+
+// WebhookSecrets are the secrets of the gateway's callbacks, as given.
+func (r *Reader) WebhookSecrets() []string {
+	const shortest, longest = 24, 64 // bytes, by the Standard Webhooks convention
+	secrets := r.List(WebhookSecrets)
+	for _, s := range secrets {
+		encoded, ok := strings.CutPrefix(s, "whsec_")
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if !ok || err != nil || len(key) < shortest || len(key) > longest {
+			r.Refuse(WebhookSecrets, "holds something that is no secret of a webhook") // not repeated: it is one
+		}
+	}
+	return secrets
+}
