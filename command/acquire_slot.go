@@ -97,7 +97,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 		UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, KeyHash: d.KeyHash,
 		TTLMillis: s.ttl.Milliseconds(), WarningMillis: s.warning.Milliseconds(),
 	}
-	encoded, err := by.encode(ctx, event)
+	encoded, err := by.Encode(ctx, event)
 	if err != nil {
 		return done[view.Slot]{}, err
 	}

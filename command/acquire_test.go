@@ -188,7 +188,7 @@ func TestReleaseWhileAPaymentIsPending(t *testing.T) {
 	by := invocation{user: auth.Identity{Sub: owner.id}}
 	price, err := domain.NewMoney(decimal.NewFromInt(10), "KRW")
 	require.NoError(t, err)
-	events, err := by.encode(t.Context(), domain.PaymentInitiated{UserID: owner.id, PaymentID: uuid.New(), Price: price, Method: domain.Card})
+	events, err := by.Encode(t.Context(), domain.PaymentInitiated{UserID: owner.id, PaymentID: uuid.New(), Price: price, Method: domain.Card})
 	require.NoError(t, err)
 	_, err = n.store.Append(t.Context(), eventstore.Append{
 		Key: product, Streams: []eventstore.StreamAppend{{Stream: slot, Expected: 1, Events: events}},

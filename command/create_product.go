@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/view"
@@ -28,11 +29,11 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 	if err != nil {
 		return done[view.Product]{}, err
 	}
-	encoded, err := by.encode(ctx, event)
+	encoded, err := by.Encode(ctx, event)
 	if err != nil {
 		return done[view.Product]{}, err
 	}
-	id := newID()
+	id := origin.NewID()
 	result, err := s.append(ctx, eventstore.Append{
 		Key:     id,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.None, Events: encoded}},

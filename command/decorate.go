@@ -5,11 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/command/origin"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/problem"
@@ -24,38 +22,8 @@ const conflictTries = 20
 // invocation is one run of a command.
 type invocation struct {
 	user auth.Identity
-	id   uuid.UUID // of the command; made when the first event needs it
+	origin.Origin
 }
-
-// meta is what the events of this run say about their cause.
-func (i *invocation) meta(ctx context.Context) eventstore.Meta {
-	if i.id == uuid.Nil {
-		i.id = newID()
-	}
-	return eventstore.Meta{
-		Traceparent:   telemetry.Traceparent(ctx),
-		CorrelationID: telemetry.TraceID(ctx),
-		CausationID:   i.id.String(),
-		Actor:         i.user.Sub.String(),
-	}
-}
-
-// encode makes events ready for the store.
-func (i *invocation) encode(ctx context.Context, events ...domain.Event) ([]eventstore.NewEvent, error) {
-	meta := i.meta(ctx)
-	encoded := make([]eventstore.NewEvent, len(events))
-	for n, e := range events {
-		typ, version, payload, err := avsc.Encode(e)
-		if err != nil {
-			return nil, err
-		}
-		encoded[n] = eventstore.NewEvent{ID: newID(), Type: typ, SchemaVersion: version, Payload: payload, Meta: meta}
-	}
-	return encoded, nil
-}
-
-// newID is a random UUID that grows with time (version 7), kind to indexes.
-func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 // handle carries out a command of type C.
 type handle[C, R any] func(ctx context.Context, by *invocation, c C) (R, error)
@@ -68,7 +36,7 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 	return func(ctx context.Context, user auth.Identity, c C) (R, error) {
 		start := time.Now()
 		ctx, span := telemetry.Start(ctx, name)
-		by := invocation{user: user}
+		by := invocation{user, origin.Origin{Actor: user.Sub.String()}}
 		r, err := h(ctx, &by, c)
 		for try := 1; decidedOnThePast(err) && try < conflictTries; try++ {
 			observe.retries.Inc()
@@ -88,5 +56,6 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 // first. The claims may notice before the versions do: what a state allows, they
 // refuse only where it is no longer the state.
 func decidedOnThePast(err error) bool {
-	return errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrFewerUnits) || errors.Is(err, claims.ErrNotActive)
+	return errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrFewerUnits) || errors.Is(err, claims.ErrNotActive) ||
+		payments.DecidedOnThePast(err)
 }

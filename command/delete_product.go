@@ -23,7 +23,7 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	encoded, err := by.encode(ctx, events...)
+	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
 		return done[nothing]{}, err
 	}

@@ -258,7 +258,7 @@ func (away) Decide(context.Context, redis.Request) (redis.Decision, error) {
 func withdrawal(t *testing.T, d redis.Decision) []eventstore.NewEvent {
 	t.Helper()
 	by := invocation{user: auth.Identity{Sub: uuid.Nil}}
-	events, err := by.encode(t.Context(), domain.GrantWithdrawn{ArrivalSequence: d.Number, Unit: d.Unit, SlotID: d.SlotID})
+	events, err := by.Encode(t.Context(), domain.GrantWithdrawn{ArrivalSequence: d.Number, Unit: d.Unit, SlotID: d.SlotID})
 	require.NoError(t, err)
 	return events
 }

@@ -31,7 +31,7 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	encoded, err := by.encode(ctx, events...)
+	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
 		return done[nothing]{}, err
 	}

@@ -40,7 +40,7 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 		return done[view.Product]{}, err
 	}
 	if len(events) > 0 {
-		encoded, err := by.encode(ctx, events...)
+		encoded, err := by.Encode(ctx, events...)
 		if err != nil {
 			return done[view.Product]{}, err
 		}

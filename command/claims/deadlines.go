@@ -17,6 +17,7 @@ type (
 	PaymentBegun struct {
 		Product, SlotID uuid.UUID
 		Timeout         time.Duration
+		Paid            bool // nothing was to pay: the slot is COMPLETED at once
 	}
 	// PaymentEnded lets a slot end at its deadline again, because its payment
 	// failed. Refusal: ErrNotActive.

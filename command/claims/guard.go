@@ -65,6 +65,10 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		case Complete:
 			completed = append(completed, data.SlotID)
 		case PaymentBegun:
+			if data.Paid {
+				completed = append(completed, data.SlotID)
+				continue
+			}
 			waiting, waits = append(waiting, data.SlotID), append(waits, data.Timeout)
 		case PaymentEnded:
 			waiting, waits = append(waiting, data.SlotID), append(waits, 0)

@@ -5,17 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/redis"
+)
+
+const (
+	// answerWithin bounds each statement outside of an append.
+	answerWithin = 3 * time.Second
+	// hearWithin bounds a word's way to its effect, the gate included.
+	hearWithin = 8 * time.Second
+	// feedWithin is how long the gate is given to take in a freed unit; the
+	// worker tells it too.
+	feedWithin = time.Second
+	// knownPrices is how many products' prices are remembered; one more pushes
+	// any other out.
+	knownPrices = 10_000
 )
 
 // Gate is what is asked of the gate for late money; *redis.Gate is one.
@@ -36,8 +52,8 @@ type Config struct {
 	Gateway        gateway.Gateway    //
 	CallbackURL    string             // where the gateway is to call us
 	PaymentTimeout time.Duration      // how long past its deadline a slot waits for a pending payment, 0 or more
-	SlotTTL        time.Duration      // life of a slot, 1 ms or more; a re-grant's too
-	SlotWarning    time.Duration      // ahead of a slot's deadline
+	SlotTTL        time.Duration      // life of a re-granted slot as its event says it, 1 ms or more
+	SlotWarning    time.Duration      // and its warning ahead of the deadline
 	Registry       prometheus.Registerer
 	Logger         *slog.Logger // nil: slog.Default()
 }
@@ -60,7 +76,12 @@ func (c *Config) validate() error {
 // Service carries payments from their start to their end. Any number of them,
 // in any number of processes, work side by side.
 type Service struct {
-	c Config
+	Config
+	asks    *asks
+	metrics *metrics
+
+	mu     sync.Mutex
+	prices map[uuid.UUID]domain.Money // by product; they never change
 }
 
 // New makes a Service. Close ends what it does in the background.
@@ -68,77 +89,94 @@ func New(c Config) (*Service, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Service{c: c}, nil
+	return &Service{
+		Config: c, asks: newAsks(), metrics: newMetrics(c.Registry), prices: map[uuid.UUID]domain.Money{},
+	}, nil
 }
 
 // Close waits for what is being asked of the gateway in the background, and
-// gives it up when ctx ends: the worker asks then.
-func (s *Service) Close(ctx context.Context) error { panic("to come") }
+// gives it up when ctx ends: the worker asks then. Nothing may be started any
+// more. Closing twice is fine.
+func (s *Service) Close(ctx context.Context) error { return s.asks.close(ctx) }
 
-// Start is a buyer's wish to pay.
-type Start struct {
-	By      domain.Caller
-	Slot    uuid.UUID
-	Key     uuid.UUID // the idempotency key
-	Offered domain.Money
-	Method  domain.PaymentMethod
+// Place says where the outcome of a command lies in the store.
+type Place struct {
+	Product  uuid.UUID
+	Position int64
 }
 
-// Heard is what the gateway says of a payment.
-type Heard struct {
-	domain.GatewayWord
-	// Unreadable is the amount as told, where a success names one that is no
-	// money; Paid is none then.
-	Unreadable string
-	WebhookID  string // of a callback, remembered with what it causes; "" for an answer to our asking
+// slot reads a slot and the position of its last event.
+func (s *Service) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
+	recorded, err := s.Reader.Stream(ctx, id, 0)
+	if err != nil {
+		return domain.Slot{}, 0, fmt.Errorf("read slot %s: %w", id, err)
+	}
+	var slot domain.Slot
+	var last int64
+	for _, r := range recorded {
+		e, err := avsc.Decode(r)
+		if err != nil {
+			return domain.Slot{}, 0, fmt.Errorf("decode event %d: %w", r.Position, err)
+		}
+		slot, last = domain.EvolveSlot(slot, e), r.Position
+	}
+	if !slot.Exists() {
+		return domain.Slot{}, 0, ErrNoSlot
+	}
+	return slot, last, nil
 }
 
-// Step is what the worker is to do for a payment.
-type Step int
-
-// The steps.
-const (
-	Post   Step = iota + 1 // ask the gateway for the money
-	Ask                    // ask what became of it
-	Refund                 // give the money back
-)
-
-// Job is a step that is due.
-type Job struct {
-	Payment uuid.UUID
-	Step    Step
+// price is the product's, which a deleted one keeps.
+func (s *Service) price(ctx context.Context, product uuid.UUID) (domain.Money, error) {
+	s.mu.Lock()
+	price, known := s.prices[product]
+	s.mu.Unlock()
+	if known {
+		return price, nil
+	}
+	first, err := s.Reader.Key(ctx, product, 0, math.MaxInt64, 1)
+	if err != nil {
+		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, err)
+	}
+	if len(first) == 0 {
+		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, domain.ErrNoProduct)
+	}
+	e, err := avsc.Decode(first[0])
+	if err != nil {
+		return domain.Money{}, fmt.Errorf("decode event %d: %w", first[0].Position, err)
+	}
+	created, ok := e.Event.(domain.ProductCreated)
+	if !ok {
+		return domain.Money{}, fmt.Errorf("product %s begins with %T", product, e.Event)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.prices) >= knownPrices {
+		for id := range s.prices {
+			delete(s.prices, id)
+			break
+		}
+	}
+	s.prices[product] = created.Price
+	return created.Price, nil
 }
 
-// Hear brings a word of the gateway to its effect; see package comment. It
-// returns ErrNoPayment, or ErrDelayed where the gate could not answer.
-func (s *Service) Hear(ctx context.Context, h Heard) error { panic("to come") }
-
-// Due lists the steps that are due, the longest due first.
-func (s *Service) Due(ctx context.Context, limit int) ([]Job, error) { panic("to come") }
-
-// Do takes a step that is due. Where another process was faster it does nothing.
-// An error means that the step will come up again by itself.
-func (s *Service) Do(ctx context.Context, j Job) error { panic("to come") }
-
-// TimeOut ends a slot that is due (claims.Store.Ends) although a payment of it
-// is pending: the gateway is asked once more, and without its final word the
-// payment fails and the slot expires, in one append. It does nothing where the
-// slot is not due (any more).
-func (s *Service) TimeOut(ctx context.Context, slot uuid.UUID) error { panic("to come") }
-
-// Purge forgets idempotency keys and webhook ids that are older than they have
-// to be kept.
-func (s *Service) Purge(ctx context.Context) error { panic("to come") }
-
-// Waiting is money that waits for a person.
-type Waiting struct {
-	Payment, Slot, Product, User uuid.UUID
-	Amount, Currency             string
-	Why                          string    // what stands in the way
-	Since                        time.Time // UTC
+// feed lets the gate know of a freed unit. That it does not work is nobody's
+// failure: the worker feeds the gate too.
+func (s *Service) feed(ctx context.Context, product uuid.UUID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
+	defer cancel()
+	if err := s.Gate.Feed(ctx, product); err != nil {
+		s.Logger.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
+	}
 }
 
-// Waiting lists money that waits for a person: refunds that the gateway
-// refuses, payments whose end nobody knows after a week, and amounts that are no
-// money.
-func (s *Service) Waiting(ctx context.Context, limit int) ([]Waiting, error) { panic("to come") }
+// exec runs one statement outside of an append.
+func (s *Service) exec(ctx context.Context, doing, sql string, args ...any) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	defer cancel()
+	if _, err := s.Pool.Exec(ctx, sql, args...); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
