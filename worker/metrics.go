@@ -15,6 +15,11 @@ type metrics struct {
 	carried      prometheus.Counter
 	settled      prometheus.Counter
 	differing    prometheus.Gauge
+	swept        *prometheus.CounterVec
+	conflicts    *prometheus.CounterVec
+	lateness     *prometheus.HistogramVec
+	jobsDue      prometheus.Gauge
+	jobSeconds   *prometheus.HistogramVec
 }
 
 // newMetrics registers with reg, which may be nil.
@@ -30,9 +35,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: name,
 			Help: help, Buckets: telemetry.DurationBuckets})
 	}
+	counters := func(name, label, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: name, Help: help}, []string{label})
+	}
+	histograms := func(name, label, help string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: name,
+			Help: help, Buckets: telemetry.DurationBuckets}, []string{label})
+	}
 	m := &metrics{
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem,
-			Name: "failures_total", Help: "What failed and is tried again, by what it was for."}, []string{"loop"}),
+		failures:     counters("failures_total", "loop", "What failed and is tried again, by what it was for."),
 		position:     gauge("position", "Position in the log up to which the gates concerned were marked for feeding."),
 		fed:          seconds("feed_seconds", "Time to tell one gate what happened."),
 		watched:      gauge("watched_gates", "Gates that decided lately or have something unsettled."),
@@ -40,9 +51,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		carried:      counter("logs_carried_total", "Times that a gate's decision log was carried."),
 		settled:      counter("grants_settled_total", "Grants whose append never came and that were withdrawn."),
 		differing:    gauge("differing_gates", "Gates whose counts differed from the claims when they were last compared."),
+		swept:        counters("slots_total", "sweep", "Slots that were expired, warned of, or ended with a payment that timed out."),
+		conflicts:    counters("slot_conflicts_total", "sweep", "Slots to which something else happened first."),
+		lateness:     histograms("lateness_seconds", "sweep", "How long after it was due something happened to a slot."),
+		jobsDue:      gauge("payment_steps_due", "Steps of payments that were due at the last look, as far as it looks."),
+		jobSeconds:   histograms("payment_step_seconds", "step", "Time that a step of a payment took, the gateway's included."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.failures, m.position, m.fed, m.watched, m.watchSeconds, m.carried, m.settled, m.differing)
+		reg.MustRegister(m.failures, m.position, m.fed, m.watched, m.watchSeconds, m.carried, m.settled, m.differing,
+			m.swept, m.conflicts, m.lateness, m.jobsDue, m.jobSeconds)
 	}
 	return m
 }

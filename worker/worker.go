@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -24,13 +25,26 @@ type Gate interface {
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
 }
 
-// Config says what a worker works on. All fields but the last two are required.
+// Payments is what a worker does for payments; *payments.Service does it.
+type Payments interface {
+	// Due lists the steps that are due, the longest due first.
+	Due(ctx context.Context, limit int) ([]payments.Job, error)
+	// Do takes one; it comes up again by itself where that fails.
+	Do(ctx context.Context, j payments.Job) error
+	// TimeOut ends a slot that is due although a payment of it is pending.
+	TimeOut(ctx context.Context, due claims.Due) error
+	// Purge forgets what needs not be remembered any longer.
+	Purge(ctx context.Context) error
+}
+
+// Config says what a worker works on. All fields but the last three are required.
 type Config struct {
 	Gate       *redis.Gate
 	Claims     *claims.Store
 	Store      *eventstore.Store
 	Reader     *eventstore.Reader
 	Waker      *eventstore.Waker
+	Payments   Payments              // nil: payments, and slots that wait for one, are left to others
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // nil: slog.Default()
 }
@@ -43,6 +57,7 @@ type Worker struct {
 	log     *slog.Logger
 	metrics *metrics
 	watched *watched
+	sweeper *sweeper
 
 	feeder    *feeder       // set by Run
 	followed  atomic.Int64  // up to where follow has got; -1: it has not begun
@@ -59,6 +74,7 @@ func New(cfg Config) *Worker {
 		metrics: newMetrics(cfg.Registerer), watched: newWatched(), following: make(chan struct{}),
 	}
 	w.followed.Store(-1)
+	w.sweeper = newSweeper(w)
 	return w
 }
 
@@ -84,12 +100,18 @@ type loop struct {
 }
 
 func (w *Worker) loops() []loop {
-	return []loop{
+	all := []loop{
 		{"feed", w.follow},
 		{"catch up", w.catchUp},
 		{"watch", w.watch},
 		{"compare", w.compare},
+		{"expire", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.ending()) }},
+		{"warn", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.warning()) }},
 	}
+	if w.cfg.Payments != nil {
+		all = append(all, loop{"time out", w.timeOut}, loop{"payments", w.pay}, loop{"purge", w.purge})
+	}
+	return all
 }
 
 // Pauses of a loop that fails: a Redis or a Postgres that comes back is found

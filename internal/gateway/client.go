@@ -100,7 +100,7 @@ func New(opts Options) (*Client, error) {
 		Timeout:      leftAlone,
 		ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= failuresInARow },
 		IsSuccessful: answered,
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errNotWaited) },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			c.metrics.open.Set(0)
 			if to == gobreaker.StateOpen {
@@ -111,6 +111,10 @@ func New(opts Options) (*Client, error) {
 	})
 	return c, nil
 }
+
+// errNotWaited: the caller did not wait for the answer, which says nothing about
+// the gateway.
+var errNotWaited = errors.New("gateway: the caller did not wait")
 
 // Close lets go of idle connections. Calls after it work.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -185,9 +189,13 @@ func (c *Client) call(ctx context.Context, name string, r request) (reply, error
 	ctx, span := telemetry.Start(ctx, "gateway."+name, trace.WithSpanKind(trace.SpanKindClient))
 	start := time.Now()
 	a, err := c.breaker.Execute(func() (reply, error) {
-		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		bounded, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		return c.send(ctx, r)
+		a, err := c.send(bounded, r)
+		if err != nil && ctx.Err() != nil {
+			err = errors.Join(errNotWaited, err)
+		}
+		return a, err
 	})
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		err = ErrNotAsked

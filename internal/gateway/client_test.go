@@ -189,6 +189,13 @@ func TestTheBreaker(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	}
 
+	hasty, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	for range 3 * failuresInARow {
+		_, err := c.Look(hasty, uuid.New())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+
 	status.Store(500)
 	asked.Store(0)
 	for range failuresInARow {

@@ -1,0 +1,238 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+)
+
+const (
+	// sweepMost is how many slots one look finds at most.
+	sweepMost = 20_000
+	// chunkSize is how many slots are read and appended together. What is
+	// appended together shares a batch.
+	chunkSize = 128
+	// chunksAtOnce of one sweep: while some are appended others are read. Two
+	// sweeps together stay well below the places in the append queue that the
+	// command API leaves to others, where they share a process.
+	chunksAtOnce = 2
+	// sweepEvery is how long a sweep that knows of nothing due waits at most:
+	// slots are begun, and their ends moved, by others.
+	sweepEvery = 250 * time.Millisecond
+	// sweepPause is how long a sweep waits at least after one that changed nothing.
+	sweepPause = 10 * time.Millisecond
+	// putOffFor is for how long a slot is left alone that could not be swept.
+	putOffFor = 30 * time.Second
+	// appendWithin bounds the reading and appending of a chunk.
+	appendWithin = 10 * time.Second
+	// shares is into how many parts a sweep divides what it finds. Each worker
+	// begins with another and goes round, so that workers side by side meet only
+	// at the end; where they do, one append conflicts alone.
+	shares = 16
+)
+
+// sweep is one thing that is done to slots when they are due.
+type sweep struct {
+	name  string
+	find  func(ctx context.Context, share claims.Share, limit int) ([]claims.Due, error)
+	until func(ctx context.Context) (time.Duration, bool, error) // the next is due
+	// decide gives what happens to a slot at a moment; nothing where it is not
+	// due after all.
+	decide func(s domain.Slot, at time.Time) []domain.Event
+	guard  func(s domain.Slot) eventstore.Guarded
+	// frees: its product's gate has to be told.
+	frees bool
+}
+
+// sweeper appends what is due to many slots at a time. It takes no row lock: the
+// expected version decides where two want the same slot.
+type sweeper struct {
+	*Worker
+	putOff *putOff
+}
+
+func newSweeper(w *Worker) *sweeper { return &sweeper{Worker: w, putOff: newPutOff()} }
+
+// keepSweeping does what is due as soon as it is.
+func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
+	for {
+		changed, err := s.sweepOnce(ctx, sw)
+		if err != nil {
+			return err
+		}
+		if changed > 0 {
+			continue
+		}
+		next, any, err := sw.until(ctx)
+		if err != nil {
+			return err
+		}
+		if !any || next <= 0 { // due, but put off or not ours: no hurry
+			next = sweepEvery
+		}
+		if err := pause(ctx, min(max(next, sweepPause), sweepEvery)); err != nil {
+			return err
+		}
+	}
+}
+
+// sweepOnce does what is due now and says to how many slots something happened.
+func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (int, error) {
+	due, err := sw.find(ctx, claims.Share{}, sweepMost)
+	if err != nil {
+		return 0, err
+	}
+	due = s.putOff.without(due)
+	if len(due) == 0 {
+		return 0, nil
+	}
+	// After they were found, so that they are due by it too.
+	at, err := s.cfg.Claims.Now(ctx)
+	if err != nil {
+		return 0, err
+	}
+	inTurn(due, rand.N(shares))
+	var changed atomic.Int64
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(chunksAtOnce)
+	for chunk := range slices.Chunk(due, chunkSize) {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(groupCtx, appendWithin)
+			defer cancel()
+			n, err := s.sweepChunk(ctx, sw, chunk, at)
+			changed.Add(int64(n))
+			return err
+		})
+	}
+	err = group.Wait()
+	return int(changed.Load()), err
+}
+
+// inTurn orders by share, beginning with one of them; within a share the longest
+// due stay first.
+func inTurn(due []claims.Due, first int) {
+	turn := func(d claims.Due) int { return (int(d.SlotID[15])%shares - first + shares) % shares }
+	slices.SortStableFunc(due, func(a, b claims.Due) int { return turn(a) - turn(b) })
+}
+
+func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, at time.Time) (int, error) {
+	slots, err := s.slots(ctx, chunk)
+	if err != nil {
+		return 0, err
+	}
+	var changed atomic.Int64
+	var group sync.WaitGroup
+	fatal := make([]error, len(chunk))
+	freed := make(map[uuid.UUID]struct{})
+	for i, due := range chunk {
+		slot, readable := slots[due.SlotID]
+		if !readable {
+			s.leave(ctx, sw, due, errUnreadable)
+			continue
+		}
+		events := sw.decide(slot, at)
+		if len(events) == 0 {
+			continue
+		}
+		freed[slot.ProductID] = struct{}{}
+		group.Go(func() {
+			result, err := s.append(ctx, sw, slot, events)
+			switch {
+			case err == nil:
+				changed.Add(1)
+				s.metrics.swept.WithLabelValues(sw.name).Inc()
+				s.metrics.lateness.WithLabelValues(sw.name).Observe(result.RecordedAt.Sub(due.At).Seconds())
+			case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrNotActive):
+				s.metrics.conflicts.WithLabelValues(sw.name).Inc() // it is looked at again where it is still due
+			case errors.Is(err, eventstore.ErrOverloaded), unavailable(err), ctx.Err() != nil:
+				fatal[i] = err
+			default:
+				s.leave(ctx, sw, due, err)
+			}
+		})
+	}
+	group.Wait()
+	if sw.frees {
+		for product := range freed {
+			s.feeder.mark(product)
+		}
+	}
+	return int(changed.Load()), first(fatal)
+}
+
+func (s *sweeper) append(ctx context.Context, sw sweep, slot domain.Slot, events []domain.Event) (eventstore.Result, error) {
+	ctx, span := begin(ctx, sw.name)
+	defer span.End()
+	encoded, err := encode(ctx, events...)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	return s.cfg.Store.Append(ctx, eventstore.Append{
+		Key:     slot.ProductID,
+		Streams: []eventstore.StreamAppend{{Stream: slot.ID, Expected: eventstore.Expected(slot.Version), Events: encoded}},
+		Guards:  []eventstore.Guarded{sw.guard(slot)},
+	})
+}
+
+var errUnreadable = errors.New("worker: the slot's stream cannot be read")
+
+// slots reads the slots in one round trip. One whose events cannot be decoded is
+// left out.
+func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]domain.Slot, error) {
+	ids := make([]uuid.UUID, len(chunk))
+	for i, d := range chunk {
+		ids[i] = d.SlotID
+	}
+	recorded, err := s.cfg.Reader.Streams(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	slots := make(map[uuid.UUID]domain.Slot, len(chunk))
+	var wrong []uuid.UUID
+	for _, r := range recorded {
+		e, err := avsc.Decode(r)
+		if err != nil {
+			s.log.ErrorContext(ctx, "an event cannot be decoded", "position", r.Position, "error", err)
+			wrong = append(wrong, r.Stream)
+			continue
+		}
+		slots[r.Stream] = domain.EvolveSlot(slots[r.Stream], e)
+	}
+	for _, id := range wrong {
+		delete(slots, id)
+	}
+	return slots, nil
+}
+
+// leave leaves a slot alone for a while.
+func (s *sweeper) leave(ctx context.Context, sw sweep, due claims.Due, err error) {
+	s.metrics.failures.WithLabelValues(sw.name).Inc()
+	s.log.ErrorContext(ctx, "a slot that is due is left alone for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
+	s.putOff.add(due.SlotID, putOffFor)
+}
+
+func unavailable(err error) bool {
+	var away *eventstore.UnavailableError
+	return errors.As(err, &away) || errors.Is(err, eventstore.ErrClosed)
+}
+
+// first gives the first error there is.
+func first(errs []error) error {
+	i := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+	if i < 0 {
+		return nil
+	}
+	return errs[i]
+}
