@@ -1,0 +1,234 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+func TestSlotsExpireAtTheirDeadlineAndTheirUnitsAreOnSaleAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(10)
+	w.work()
+	for i := range 10 {
+		w.acquire(product, life{ttl: time.Second + time.Duration(i)*50*time.Millisecond})
+	}
+	_, err := w.grant(product)
+	require.Error(t, err, "sold out")
+
+	w.awaitCount(10*time.Second, product, "SlotExpired", 10)
+	w.awaitGate(time.Second, product, 10, 0, 0)
+	late := w.lateness(product)
+	require.GreaterOrEqual(t, late[0], time.Duration(0), "none before its deadline")
+	require.Less(t, late[len(late)-1], time.Second)
+	for _, s := range w.slots(product) {
+		require.Equal(t, domain.AutoExpired, s.ReclaimStatus)
+	}
+	w.acquire(product, life{ttl: time.Hour})
+
+	seen := map[string]bool{}
+	for _, e := range w.events(product) {
+		if e.Event.EventType() == "SlotExpired" {
+			require.Equal(t, domain.ActorSystem, e.Actor)
+			require.Len(t, e.TraceID(), 32)
+			seen[e.TraceID()] = true
+		}
+	}
+	require.Len(t, seen, 10, "each has a trace of its own")
+}
+
+func TestOwnersAreWarnedOnceAndInTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(3)
+	w.work()
+	warned := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: time.Second})
+	short := w.acquire(product, life{ttl: time.Second, warning: time.Second})
+	paid := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: 500 * time.Millisecond})
+	require.NoError(t, w.append(product, paid.SlotID, claims.Complete{Product: product, SlotID: paid.SlotID}.Guarded(),
+		domain.PaymentInitiated{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card},
+		domain.PaymentCompleted{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card}))
+
+	w.awaitCount(10*time.Second, product, "SlotExpired", 2)
+	slots := w.slots(product)
+	require.True(t, slots[warned.SlotID].Warned)
+	require.False(t, slots[short.SlotID].Warned, "it lives no longer than the warning time")
+	require.False(t, slots[paid.SlotID].Warned)
+	require.Equal(t, domain.CompletedSlot, slots[paid.SlotID].Status)
+	require.Equal(t, 1, w.count(product, "SlotExpiringSoon"))
+	for _, e := range w.events(product) {
+		if e.Event.EventType() == "SlotExpiringSoon" {
+			s := slots[e.StreamID]
+			from, _ := s.WarnAt()
+			require.False(t, e.RecordedAt.Before(from))
+			require.Less(t, e.RecordedAt.Sub(from), 500*time.Millisecond)
+		}
+	}
+}
+
+func TestAWorkerThatWasOffExpiresEverythingAndWarnsOfNothingThatIsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	over := w.holders(300, func(int) life { return life{ttl: 2 * time.Millisecond, warning: time.Millisecond} })
+	// The time for the warning has come, the deadline is far: it has its sense.
+	near := w.holders(10, func(int) life { return life{ttl: time.Hour, warning: time.Hour - time.Millisecond} })
+	w.work()
+	w.awaitCount(10*time.Second, over, "SlotExpired", 300)
+	w.awaitCount(10*time.Second, near, "SlotExpiringSoon", 10)
+	w.awaitGate(5*time.Second, over, 300, 0, 0)
+	require.Zero(t, w.count(over, "SlotExpiringSoon"))
+	require.Zero(t, w.count(near, "SlotExpired"))
+}
+
+func TestWorkersSideBySide(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const slots = 3000
+	var workers []*Worker
+	product := w.holders(slots, func(int) life { return life{ttl: 1500 * time.Millisecond, warning: 1200 * time.Millisecond} })
+	for range 3 {
+		worker, _ := w.work()
+		workers = append(workers, worker)
+	}
+	w.awaitCount(30*time.Second, product, "SlotExpired", slots)
+	require.LessOrEqual(t, w.count(product, "SlotExpiringSoon"), slots)
+	for _, s := range w.slots(product) { // the fold would not notice a second end
+		require.LessOrEqual(t, s.Version, 3)
+	}
+	w.awaitGate(5*time.Second, product, slots, 0, 0)
+	var swept, conflicts float64
+	for _, worker := range workers {
+		swept += testutil.ToFloat64(worker.metrics.swept.WithLabelValues("ExpireSlot"))
+		conflicts += testutil.ToFloat64(worker.metrics.conflicts.WithLabelValues("ExpireSlot"))
+		require.Zero(t, testutil.ToFloat64(worker.metrics.failures.WithLabelValues("ExpireSlot")))
+	}
+	require.EqualValues(t, slots, swept)
+	t.Logf("%v of %d expiries conflicted among three workers", conflicts, slots)
+	difference, err := w.claims.Compare(t.Context(), w.gate, product)
+	require.NoError(t, err)
+	require.Empty(t, difference)
+}
+
+// A slot whose end is decided by somebody else while the worker is about it.
+func TestExpiryAgainstGivingUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const slots = 200
+	product := w.holders(slots, func(int) life { return life{ttl: 700 * time.Millisecond} })
+	at := w.slots(product)
+	w.work()
+	testkit.Eventually(t, 10*time.Second, "the first expiry", func() error {
+		if w.count(product, "SlotExpired") == 0 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	var group sync.WaitGroup
+	for id, s := range at {
+		group.Go(func() {
+			events, err := s.Release(domain.Caller{User: s.UserID, Buyer: true})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, err = w.store.Append(context.Background(), eventstore.Append{
+				Key: product,
+				Streams: []eventstore.StreamAppend{{
+					Stream: id, Expected: eventstore.Expected(s.Version), Events: []eventstore.NewEvent{newEvent(t, events[0])},
+				}},
+				Guards: []eventstore.Guarded{claims.Release{Product: product, SlotID: id}.Guarded()},
+			})
+			if err != nil && !errors.Is(err, eventstore.ErrConflict) && !errors.Is(err, claims.ErrNotActive) {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	w.awaitCount(10*time.Second, product, "SlotExpired", slots)
+	for _, s := range w.slots(product) {
+		require.Equal(t, 2, s.Version, "each ends once")
+	}
+	w.awaitGate(5*time.Second, product, slots, 0, 0)
+}
+
+// paying is a service of payments that only notes what it is asked.
+type paying struct {
+	mu       sync.Mutex
+	jobs     []payments.Job
+	done     map[uuid.UUID]int
+	timedOut map[uuid.UUID]int
+	fails    int
+	purged   int
+}
+
+func (p *paying) Due(context.Context, int) ([]payments.Job, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]payments.Job(nil), p.jobs...), nil
+}
+
+func (p *paying) Do(_ context.Context, j payments.Job) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done[j.Payment]++
+	if p.fails--; p.fails >= 0 {
+		return errors.New("the gateway is away")
+	}
+	p.jobs = nil
+	return nil
+}
+
+func (p *paying) TimeOut(_ context.Context, due claims.Due) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timedOut[due.SlotID]++
+	return errors.New("again")
+}
+
+func (p *paying) Purge(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.purged++
+	return nil
+}
+
+func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(1)
+	p := &paying{done: map[uuid.UUID]int{}, timedOut: map[uuid.UUID]int{}, fails: 2}
+	payment := uuid.New()
+	p.jobs = []payments.Job{{Payment: payment, Step: payments.Ask}}
+	w.work(func(c *Config) { c.Payments = p })
+	d := w.acquire(product, life{ttl: 400 * time.Millisecond})
+	require.NoError(t, w.append(product, d.SlotID,
+		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: 400 * time.Millisecond}.Guarded(),
+		domain.PaymentInitiated{UserID: d.Buyer, PaymentID: payment, Price: won(t, 1000), Method: domain.Card}))
+
+	testkit.Eventually(t, 10*time.Second, "time-outs, steps and a purge", func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.timedOut[d.SlotID] < 2 || p.done[payment] != 3 || p.purged != 1 {
+			return fmt.Errorf("%+v %+v %d", p.timedOut, p.done, p.purged)
+		}
+		return nil
+	})
+	require.Zero(t, w.count(product, "SlotExpired"))
+	require.NoError(t, w.append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.Guarded(),
+		domain.PaymentFailed{UserID: d.Buyer, PaymentID: payment, Reason: "DECLINED"}))
+	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
+}
