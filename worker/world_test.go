@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -250,4 +251,9 @@ func (w *world) lateness(product uuid.UUID) []time.Duration {
 	}
 	slices.Sort(late)
 	return late
+}
+
+func gauge(t testing.TB, g prometheus.Gauge) float64 {
+	t.Helper()
+	return testutil.ToFloat64(g)
 }

@@ -1,0 +1,165 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// expire ends a slot as a process does that dies before it tells the gate.
+func (w *world) expire(d redis.Decision) {
+	w.t.Helper()
+	require.NoError(w.t, w.append(d.Product, d.SlotID, claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded(),
+		domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: time.Now().UTC().Truncate(time.Millisecond)}))
+}
+
+func TestAGrantWhoseAppendNeverCameIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(3)
+	w.work()
+	w.work() // two at once settle it once
+	w.acquire(product, life{ttl: time.Hour})
+	lost, err := w.grant(product)
+	require.NoError(t, err)
+	granted := time.Now()
+	w.awaitGate(5*time.Second, product, 1, 1, 1) // what was appended is held
+
+	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
+	require.GreaterOrEqual(t, time.Since(granted), settleAfter)
+	w.awaitGate(time.Second, product, 2, 1, 0)
+	err = w.append(product, lost.SlotID, life{ttl: time.Hour}.claim(product, lost.SlotID, lost.Buyer, lost.Number, lost.Unit).Guarded(),
+		life{ttl: time.Hour}.acquired(lost.Buyer, lost.Number, lost.Unit))
+	require.ErrorIs(t, err, claims.ErrWithdrawn, "an append that comes later still")
+	require.Equal(t, 1, w.count(product, "GrantWithdrawn"))
+}
+
+func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(1)
+	worker, stop := w.work()
+	w.acquire(product, life{ttl: time.Hour})
+	for range 5 {
+		_, err := w.grant(product)
+		require.Error(t, err)
+	}
+	logged := func(want int) func() error {
+		return func() error {
+			var refused int
+			err := w.pool.QueryRow(context.Background(), `
+				select coalesce(sum(to_number - from_number + 1), 0) from gate_decisions where product_id = $1 and type = 'refused'`,
+				product).Scan(&refused)
+			if err == nil && refused != want {
+				err = fmt.Errorf("%d refusals are written down", refused)
+			}
+			return err
+		}
+	}
+	testkit.Eventually(t, 2*time.Second, "the open run", logged(5))
+	_, err := w.grant(product)
+	require.Error(t, err)
+	testkit.Eventually(t, 2*time.Second, "the run as it has grown", logged(6))
+	require.Contains(t, worker.watched.list(), product)
+	stop()
+
+	// One that was idle for long and has nothing on its way is not watched by a
+	// worker that begins.
+	_, err = w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
+	require.NoError(t, err)
+	worker, _ = w.work()
+	other := w.product(1)
+	_, err = w.grant(other)
+	require.NoError(t, err)
+	testkit.Eventually(t, 5*time.Second, "the other product to be watched", func() error {
+		if got := worker.watched.list(); len(got) != 1 || got[0] != other {
+			return fmt.Errorf("watched: %v", got)
+		}
+		return nil
+	})
+}
+
+func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(2)
+	first := w.acquire(product, life{ttl: time.Hour})
+	w.acquire(product, life{ttl: time.Hour})
+	require.NoError(t, w.gate.Feed(t.Context(), product))
+	w.expire(first)
+	w.awaitGate(time.Second, product, 0, 2, 0)
+
+	_, stop := w.work()
+	w.awaitGate(5*time.Second, product, 1, 1, 0)
+	_, err := w.grant(product)
+	require.NoError(t, err)
+	stop()
+
+	// The grant stays on its way, for longer than its gate is watched.
+	_, err = w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
+	require.NoError(t, err)
+	w.work()
+	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
+	w.awaitGate(time.Second, product, 1, 1, 0)
+}
+
+func TestADeletedProductsGateIsRemovedByTheNextWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(1)
+	require.NoError(t, w.gate.Feed(t.Context(), product))
+	_, err := w.grant(product)
+	require.NoError(t, err)
+	require.NoError(t, w.append(product, product, claims.Delete{Product: product}.Guarded(), domain.ProductDeleted{}))
+	w.work()
+	testkit.Eventually(t, 5*time.Second, "the gate to go", func() error {
+		s, err := w.gate.State(context.Background(), product)
+		if err == nil && s.Exists {
+			err = fmt.Errorf("it is there: %+v", s)
+		}
+		return err
+	})
+}
+
+func TestFeedingGoesOnWhenRedisComesBack(t *testing.T) {
+	t.Parallel()
+	server := testkit.OwnRedis(t)
+	w := newWorldOn(t, dbtest.Write(t), server.URL())
+	product := w.product(2)
+	d := w.acquire(product, life{ttl: time.Hour})
+	w.acquire(product, life{ttl: time.Hour})
+	w.work()
+	w.awaitGate(5*time.Second, product, 0, 2, 0)
+
+	server.Kill9()
+	w.expire(d)
+	require.NoError(t, server.Restart(t.Context()))
+	w.awaitGate(20*time.Second, product, 1, 1, 0)
+}
+
+func TestAGateThatDiffersFromTheClaimsRaisesAnAlarm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	worker, stop := w.work()
+	stop() // it is asked to compare by hand
+	product := w.product(2)
+	d := w.acquire(product, life{ttl: time.Hour})
+	require.NoError(t, w.gate.Feed(t.Context(), product))
+	worker.compareAll(t.Context(), []uuid.UUID{product})
+	require.Zero(t, gauge(t, worker.metrics.differing))
+
+	_, err := w.pool.Exec(t.Context(), `delete from slot_claims where slot_id = $1`, d.SlotID)
+	require.NoError(t, err)
+	worker.compareAll(t.Context(), []uuid.UUID{product})
+	require.EqualValues(t, 1, gauge(t, worker.metrics.differing))
+}
