@@ -18,6 +18,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -36,22 +37,29 @@ type Config struct {
 	Reader      *eventstore.Reader //
 	Claims      *claims.Store      //
 	Gate        Gate               // *redis.Gate
+	Payments    *payments.Service  //
 	Verifier    *auth.Verifier     // of bearer tokens
 	AppendQueue int                // places in the store's queue, as it was opened with
 	SlotTTL     time.Duration      // life of a slot, 1 ms or more
 	SlotWarning time.Duration      // how long before its deadline to warn; none where it is not below SlotTTL
-	BuyerRate   int                // requests a second of one buyer; 0: any number
-	CORSOrigins []string           // none: no other origin may call
-	Registry    *prometheus.Registry
-	Tracer      trace.Tracer     // nil: no spans for requests
-	Logger      *slog.Logger     // nil: slog.Default()
-	Now         func() time.Time // nil: time.Now
+	// WebhookSecrets are those by which the payment gateway signs its callbacks,
+	// whsec_ and base64; several while one is rolled.
+	WebhookSecrets []string
+	BuyerRate      int      // requests a second of one buyer; 0: any number
+	CORSOrigins    []string // none: no other origin may call
+	Registry       *prometheus.Registry
+	Tracer         trace.Tracer     // nil: no spans for requests
+	Logger         *slog.Logger     // nil: slog.Default()
+	Now            func() time.Time // nil: time.Now
 }
 
 func (c *Config) validate() error {
 	switch {
-	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Verifier == nil, c.Registry == nil:
-		return errors.New("command API: pool, store, reader, claims, gate, verifier and registry are needed")
+	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Payments == nil,
+		c.Verifier == nil, c.Registry == nil:
+		return errors.New("command API: pool, store, reader, claims, gate, payments, verifier and registry are needed")
+	case len(c.WebhookSecrets) == 0:
+		return errors.New("command API: no webhook secret; give one or more")
 	case c.AppendQueue < 1:
 		return fmt.Errorf("command API: an append queue of %d places; give 1 or more", c.AppendQueue)
 	case c.SlotTTL < time.Millisecond:
@@ -76,6 +84,11 @@ type API struct {
 	remove  func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
 	acquire func(context.Context, auth.Identity, acquireSlot) (done[view.Slot], error)
 	release func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
+	pay     func(context.Context, auth.Identity, payments.Start) (done[view.Payment], error)
+	hear    func(context.Context, auth.Identity, payments.Heard) (done[nothing], error)
+
+	signatures signatures
+	now        func() time.Time
 }
 
 // New makes the command API.
@@ -83,9 +96,13 @@ func New(c Config) (*API, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	signatures, err := newSignatures(c.WebhookSecrets)
+	if err != nil {
+		return nil, fmt.Errorf("command API: %w", err)
+	}
 	stream := streamOf(c.Reader)
 	s := &services{
-		store: c.Store, gate: c.Gate, claims: c.Claims, stream: stream,
+		store: c.Store, gate: c.Gate, claims: c.Claims, payments: c.Payments, stream: stream,
 		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue),
 		metrics: newMetrics(c.Registry), log: c.Logger, now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
 	}
@@ -95,6 +112,10 @@ func New(c Config) (*API, error) {
 		remove:  decorate(s.metrics, "DeleteProduct", errDeleteRace, s.deleteProduct),
 		acquire: decorate(s.metrics, "AcquireSlot", errUnavailable, s.acquireSlot),
 		release: decorate(s.metrics, "ReleaseSlot", errUnavailable, s.releaseSlot),
+		pay:     decorate(s.metrics, "StartPayment", errUnavailable, s.startPayment),
+		hear:    decorate(s.metrics, "HearGateway", errUnavailable, s.hearGateway),
+
+		signatures: signatures, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, BuyerRate: c.BuyerRate, CORSOrigins: c.CORSOrigins,
@@ -111,6 +132,8 @@ func New(c Config) (*API, error) {
 		httpapi.Route{Method: http.MethodDelete, Path: "/v1/products/:id", Access: admin, Handler: a.deleteProduct},
 		httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: buyer, Body: httpapi.JSONBody, Handler: a.postAcquire},
 		httpapi.Route{Method: http.MethodDelete, Path: "/v1/slots/:id", Access: httpapi.Role(auth.Buyer | auth.Admin), Handler: a.deleteSlot},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/payments", Access: buyer, Body: httpapi.JSONBody, Handler: a.postPayment},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/webhooks/payment", Access: httpapi.Open, Body: httpapi.RawBody, Handler: a.postCallback},
 	)
 	return a, nil
 }
@@ -200,6 +223,19 @@ func (a *API) postAcquire(c echo.Context) error {
 	}
 	r, err := a.acquire(c.Request().Context(), caller(c), acquireSlot{body.ProductID.Value.UUID, key})
 	return answer(c, http.StatusCreated, "/v1/slots/", r.view.ID, r, err)
+}
+
+func (a *API) postPayment(c echo.Context) error {
+	var body startPaymentRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	cmd, err := body.command()
+	if err != nil {
+		return err
+	}
+	r, err := a.pay(c.Request().Context(), caller(c), cmd)
+	return answer(c, http.StatusCreated, "/v1/payments/", r.view.ID, r, err)
 }
 
 // byID answers a command that needs an id alone and shows nothing.

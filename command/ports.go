@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
@@ -33,6 +34,7 @@ type services struct {
 	store     *eventstore.Store
 	gate      Gate
 	claims    claimed
+	payments  *payments.Service
 	stream    func(ctx context.Context, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error)
 	catalogue *catalogue
 	admission *admission

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/problem"
@@ -37,6 +38,11 @@ var (
 	errPaying      = problem.New(problem.PaymentInProgress, "a payment of the slot waits for its outcome")
 	errNotActive   = problem.New(problem.SlotNotActive, "the slot has ended")
 	errNoProductID = problem.Invalid(problem.Field("productId", "must be a UUID"))
+	errNoPayment   = problem.New(problem.PaymentNotFound, "there is no payment of this reference")
+	errKeyReused   = problem.New(problem.IdempotencyKeyReused, "the idempotency key was used with another body")
+	errCompleted   = problem.New(problem.SlotAlreadyCompleted, "the slot is paid for")
+	errExpired     = problem.New(problem.SlotExpired, "the slot has expired")
+	errMismatch    = problem.New(problem.AmountMismatch, "amount and currency must be the product's price")
 	errEmptyUpdate = problem.New(problem.InvalidRequest, "the update names nothing to change")
 )
 
@@ -85,6 +91,14 @@ func asProblem(err error) error {
 		return errNotActive.Wrap(err)
 	case errors.As(err, &paying):
 		return errPaying.Wrap(err)
+	case errors.Is(err, payments.ErrNoSlot):
+		return errNoSlot.Wrap(err)
+	case errors.Is(err, payments.ErrNoPayment):
+		return errNoPayment.Wrap(err)
+	case errors.Is(err, payments.ErrKeyReused):
+		return errKeyReused.Wrap(err)
+	case errors.Is(err, payments.ErrDelayed):
+		return errUnavailable.Wrap(err)
 	case errors.Is(err, claims.ErrHadSlot):
 		return errHadSlot.Wrap(err)
 	case errors.Is(err, claims.ErrLiveSlots):
@@ -96,6 +110,24 @@ func asProblem(err error) error {
 		return errUnavailable.Wrap(err)
 	}
 	return err
+}
+
+// asRefusal is what a client sees of a slot that cannot be paid for.
+func asRefusal(err error) *problem.Error {
+	var (
+		completed *domain.SlotCompletedError
+		expired   *domain.SlotExpiredError
+		paying    *domain.PaymentInProgressError
+	)
+	switch {
+	case errors.As(err, &completed):
+		return errCompleted.Wrap(err)
+	case errors.As(err, &expired):
+		return errExpired.Wrap(err)
+	case errors.As(err, &paying):
+		return errPaying.Wrap(err)
+	}
+	return errMismatch.Wrap(err)
 }
 
 func invalidProblem(e *domain.InvalidError) error {

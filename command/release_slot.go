@@ -9,7 +9,6 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
 // releaseSlot ends an active slot before its time: its owner gives it up, or an
@@ -21,9 +20,7 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	events, err := slot.Release(domain.Caller{
-		User: by.user.Sub, Buyer: by.user.Has(auth.Buyer), Admin: by.user.Has(auth.Admin),
-	})
+	events, err := slot.Release(callerOf(by.user))
 	var ended *domain.SlotNotActiveError
 	if errors.As(err, &ended) {
 		return done[nothing]{}, at(errNotActive.Wrap(err), slot.ProductID, place)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/redis"
@@ -38,7 +39,7 @@ func refusing(t *testing.T, k tokens) client {
 	api, err := New(Config{
 		Pool: pool, Store: &eventstore.Store{}, Reader: eventstore.NewReader(pool),
 		Claims: &claims.Store{}, Gate: noGate{}, Verifier: k.verifier, AppendQueue: 1,
-		SlotTTL: time.Minute, Registry: registry(),
+		SlotTTL: time.Minute, Registry: registry(), Payments: &payments.Service{}, WebhookSecrets: []string{webhookSecret},
 	})
 	require.NoError(t, err)
 	return newClient(t, api.Handler())

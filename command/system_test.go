@@ -14,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -30,11 +31,12 @@ type system struct {
 	claims *claims.Store
 	redis  string
 	admin  user
+	fake   *fakeGateway // the payment gateway of all nodes
 }
 
 func newSystem(t testing.TB, redisURL string) *system {
 	t.Helper()
-	s := &system{tokens: newTokens(t), pool: dbtest.Write(t), redis: redisURL}
+	s := &system{tokens: newTokens(t), pool: dbtest.Write(t), redis: redisURL, fake: &fakeGateway{}}
 	s.reader = eventstore.NewReader(s.pool)
 	s.claims = claims.NewStore(s.pool, avsc.Decode)
 	s.admin = s.user(t, auth.Admin)
@@ -44,8 +46,9 @@ func newSystem(t testing.TB, redisURL string) *system {
 // node is one command API of a system.
 type node struct {
 	client
-	gate  *redis.Gate
-	store *eventstore.Store
+	gate     *redis.Gate
+	store    *eventstore.Store
+	payments *payments.Service
 }
 
 // node starts one more API; change may put something between it and its services.
@@ -64,13 +67,25 @@ func (s *system) node(t testing.TB, change ...func(*Config)) node {
 	cfg := Config{
 		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, Gate: gate, Verifier: s.verifier,
 		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(),
+		WebhookSecrets: []string{webhookSecret},
 	}
 	for _, f := range change {
 		f(&cfg)
 	}
+	cfg.Payments, err = payments.New(payments.Config{
+		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, Gate: cfg.Gate, Gateway: s.fake,
+		CallbackURL: "http://here/v1/webhooks/payment", PaymentTimeout: paymentTimeout,
+		SlotTTL: cfg.SlotTTL, SlotWarning: cfg.SlotWarning, Registry: cfg.Registry,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, cfg.Payments.Close(ctx))
+	})
 	api, err := New(cfg)
 	require.NoError(t, err)
-	return node{client: newClient(t, api.Handler()), gate: gate, store: store}
+	return node{client: newClient(t, api.Handler()), gate: gate, store: store, payments: cfg.Payments}
 }
 
 // opening is how far ahead tests put a sale; a test that acquires waits for it.

@@ -140,14 +140,14 @@ update payments p set
     status = coalesce(nullif(c.status, ''), p.status),
     gateway_payment_id = coalesce(nullif(c.gateway_id, ''), p.gateway_payment_id),
     unsettled = c.unsettled,
-    ask_at = case when c.unsettled then $1 + $2::interval end,
-    ask_until = case when c.unsettled then $1 + $3::interval else p.ask_until end,
+    ask_at = case when c.unsettled then $1::timestamptz + $2::interval end,
+    ask_until = case when c.unsettled then $1::timestamptz + $3::interval else p.ask_until end,
     unreadable = coalesce(nullif(c.unreadable, ''), p.unreadable),
     refund_status = coalesce(nullif(c.refund, ''), p.refund_status),
     refund_amount = coalesce(c.owed, p.refund_amount),
     refund_currency = coalesce(nullif(c.currency, ''), p.refund_currency),
-    refund_due_at = case c.refund when 'DUE' then $1 else p.refund_due_at end,
-    refund_ask_at = case c.refund when 'DUE' then $1 when 'REFUNDED' then null else p.refund_ask_at end,
+    refund_due_at = case c.refund when 'DUE' then $1::timestamptz else p.refund_due_at end,
+    refund_ask_at = case c.refund when 'DUE' then $1::timestamptz when 'REFUNDED' then null else p.refund_ask_at end,
     refund_refused = case c.refund when 'REFUNDED' then null else p.refund_refused end
 from unnest($4::uuid[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::text[], $10::text[]::numeric[], $11::text[])
      as c(payment, status, gateway_id, unsettled, unreadable, refund, owed, currency)

@@ -1,0 +1,182 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+)
+
+const (
+	webhookSecret  = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	paymentTimeout = 400 * time.Millisecond
+)
+
+// fakeGateway answers as a test wants: nil functions answer that a payment is
+// pending, that it is unknown, and that a refund went through.
+type fakeGateway struct {
+	mu     sync.Mutex
+	pay    func(gateway.PayRequest) (gateway.PayAnswer, error)
+	look   func(uuid.UUID) (gateway.State, error)
+	refund func(uuid.UUID, domain.Money) (string, error)
+
+	asked    []gateway.PayRequest
+	looked   []uuid.UUID
+	refunded map[uuid.UUID]domain.Money
+}
+
+func (g *fakeGateway) Pay(ctx context.Context, r gateway.PayRequest) (gateway.PayAnswer, error) {
+	g.mu.Lock()
+	g.asked = append(g.asked, r)
+	f := g.pay
+	g.mu.Unlock()
+	if f == nil {
+		return gateway.PayAnswer{PaymentID: "g-" + r.Reference.String(), Status: gateway.Pending}, ctx.Err()
+	}
+	return f(r)
+}
+
+func (g *fakeGateway) Look(_ context.Context, id uuid.UUID) (gateway.State, error) {
+	g.mu.Lock()
+	g.looked = append(g.looked, id)
+	f := g.look
+	g.mu.Unlock()
+	if f == nil {
+		return gateway.State{}, gateway.ErrNeverHeardOf
+	}
+	return f(id)
+}
+
+func (g *fakeGateway) Refund(_ context.Context, id uuid.UUID, m domain.Money) (string, error) {
+	g.mu.Lock()
+	f := g.refund
+	g.mu.Unlock()
+	if f != nil {
+		if refund, err := f(id, m); err != nil {
+			return refund, err
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.refunded == nil {
+		g.refunded = map[uuid.UUID]domain.Money{}
+	}
+	g.refunded[id] = m
+	return "r-" + id.String(), nil
+}
+
+// set changes how the gateway answers.
+func (g *fakeGateway) set(change func(*fakeGateway)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change(g)
+}
+
+func (g *fakeGateway) asks() []gateway.PayRequest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]gateway.PayRequest(nil), g.asked...)
+}
+
+// paymentOf is the body of a payment of the slot, at the price of tests.
+func paymentOf(slot string) map[string]any {
+	return map[string]any{
+		"purchaseSlotId": slot, "idempotencyKey": uuid.NewString(), "amount": "10", "currency": "KRW", "paymentMethod": "CARD",
+	}
+}
+
+func (s *system) pay(t testing.TB, n node, u user, slot string) answered {
+	t.Helper()
+	return n.do(t, u, http.MethodPost, "/v1/payments", paymentOf(slot))
+}
+
+// paying is a buyer with a slot and a payment that is pending.
+func (s *system) paying(t testing.TB, n node, product uuid.UUID) (user, string, string) {
+	t.Helper()
+	u := s.user(t, auth.Buyer)
+	a := s.acquire(t, n, u, product)
+	require.Equal(t, 201, a.status, a.body)
+	p := s.pay(t, n, u, a.text("id"))
+	require.Equal(t, 201, p.status, p.body)
+	return u, a.text("id"), p.text("id")
+}
+
+func succeeded(payment, amount string) string {
+	return fmt.Sprintf(`{"type":"payment.succeeded","timestamp":"2026-01-01T00:00:00Z","more":1,
+		"data":{"reference":%q,"paymentId":"g1","amount":%q,"currency":"KRW","failureReason":null,"more":[]}}`, payment, amount)
+}
+
+// failed takes its reason as it stands between the quotes of JSON.
+func failed(payment, reason string) string {
+	return fmt.Sprintf(`{"type":"payment.failed","timestamp":"2026-01-01T00:00:00Z",
+		"data":{"reference":%q,"paymentId":"g1","amount":"10","currency":"KRW","failureReason":"%s"}}`, payment, reason)
+}
+
+// signed are the headers of a callback.
+func signed(t testing.TB, secret, id string, at time.Time, body string) []string {
+	t.Helper()
+	w, err := webhooks.NewWebhook(secret)
+	require.NoError(t, err)
+	signature, err := w.Sign(id, at, []byte(body))
+	require.NoError(t, err)
+	return []string{"webhook-id", id, "webhook-timestamp", strconv.FormatInt(at.Unix(), 10), "webhook-signature", signature}
+}
+
+// callback sends a callback with a good signature.
+func (n node) callback(t testing.TB, id, body string) answered {
+	t.Helper()
+	return n.do(t, user{}, http.MethodPost, "/v1/webhooks/payment", body, signed(t, webhookSecret, id, time.Now(), body)...)
+}
+
+// rawCallback sends a callback outside of a test's goroutine.
+func (n node) rawCallback(id, body string) int {
+	w, _ := webhooks.NewWebhook(webhookSecret)
+	at := time.Now()
+	signature, _ := w.Sign(id, at, []byte(body))
+	r := httptest.NewRequest(http.MethodPost, "/v1/webhooks/payment", strings.NewReader(body))
+	r.Header.Set("webhook-id", id)
+	r.Header.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
+	r.Header.Set("webhook-signature", signature)
+	rec := httptest.NewRecorder()
+	n.handler.ServeHTTP(rec, r)
+	return rec.Code
+}
+
+// stored is the slot as its events tell it.
+func (s *system) stored(t testing.TB, product uuid.UUID, slot string) domain.Slot {
+	t.Helper()
+	return s.slots(t, product)[uuid.MustParse(slot)]
+}
+
+// payment is a payment of the slot as the events tell it.
+func (s *system) payment(t testing.TB, product uuid.UUID, slot, payment string) domain.Payment {
+	t.Helper()
+	p, ok := s.stored(t, product, slot).Payment(uuid.MustParse(payment))
+	require.True(t, ok, "payment %s of slot %s", payment, slot)
+	return p
+}
+
+// event types of one stream, in order.
+func (s *system) story(t testing.TB, stream string) []string {
+	t.Helper()
+	recorded, err := s.reader.Stream(t.Context(), uuid.MustParse(stream), 0)
+	require.NoError(t, err)
+	var types []string
+	for _, r := range recorded {
+		types = append(types, r.Type)
+	}
+	return types
+}

@@ -1,0 +1,300 @@
+package command
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+func TestPaymentFromStartToPurchase(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 2)
+	buyer, slot, id := s.paying(t, n, product)
+
+	again := s.pay(t, n, buyer, slot)
+	require.Equal(t, 409, again.status)
+	require.Equal(t, "payment-in-progress", again.slug())
+	for _, u := range []user{buyer, s.admin} {
+		a := s.release(t, n, u, slot)
+		require.Equal(t, "payment-in-progress", a.slug())
+	}
+	testkit.Eventually(t, 5*time.Second, "the gateway is asked", func() error {
+		if len(s.fake.asks()) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	asked := s.fake.asks()[0]
+	require.Equal(t, id, asked.Reference.String())
+	require.Equal(t, "10", asked.Amount.String())
+	require.Equal(t, domain.Card, asked.Method)
+	require.Equal(t, "http://here/v1/webhooks/payment", asked.CallbackURL)
+
+	heard := n.callback(t, "w1", succeeded(id, "10.00"))
+	require.Equal(t, 204, heard.status, heard.body)
+	head, err := s.reader.Head(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, head, heard.place(t).Place)
+	require.Equal(t, product, heard.place(t).Product)
+	stored := s.stored(t, product, slot)
+	require.Equal(t, domain.CompletedSlot, stored.Status)
+	require.Equal(t, "g1", stored.Payments[0].GatewayID)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, s.story(t, slot))
+
+	repeat := n.callback(t, "w1", failed(id, "no"))
+	require.Equal(t, 204, repeat.status)
+	require.Equal(t, heard.header.Get("X-Position"), repeat.header.Get("X-Position"))
+	require.Equal(t, 204, n.callback(t, "w2", failed(id, "no")).status)
+	require.Equal(t, 204, n.callback(t, "w3", succeeded(id, "11")).status)
+	require.Len(t, s.story(t, slot), 3, "the same money changes nothing")
+
+	done := s.pay(t, n, buyer, slot)
+	require.Equal(t, "slot-already-completed", done.slug())
+	require.Equal(t, 409, done.status)
+	require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot).slug())
+	claim, ok, err := s.claims.BySlot(t.Context(), uuid.MustParse(slot))
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, claims.Completed, claim.Status)
+}
+
+func TestPaymentThatFailsCanBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	buyer, slot, id := s.paying(t, n, product)
+	due := func() (waits bool) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), `select due_at > deadline from slot_claims where slot_id = $1`, slot).Scan(&waits))
+		return waits
+	}
+	require.True(t, due(), "the slot's end waits for the payment")
+	require.Equal(t, 204, n.callback(t, "w1", failed(id, `no\u0007 cover`)).status)
+	require.False(t, due())
+	p := s.payment(t, product, slot, id)
+	require.Equal(t, domain.FailedPayment, p.Status)
+	require.Equal(t, "no cover", p.FailureReason)
+
+	second := s.pay(t, n, buyer, slot)
+	require.Equal(t, 201, second.status)
+	require.Equal(t, 204, n.callback(t, "w2", succeeded(id, "10")).status, "late, while another is pending")
+	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
+	require.True(t, due(), "the other payment is still waited for")
+	require.Equal(t, 204, n.callback(t, "w3", succeeded(second.text("id"), "10")).status)
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
+}
+
+// Each refusal, in the order in which they are looked for: every request is at
+// fault in all that comes after its own refusal too, as far as that can be.
+func TestPaymentRefusalsInOrder(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 10)
+	buyer, other := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
+	slot := s.acquire(t, n, buyer, product).text("id")
+	with := func(body map[string]any, change ...any) map[string]any {
+		body = maps.Clone(body)
+		for i := 0; i < len(change); i += 2 {
+			body[change[i].(string)] = change[i+1]
+		}
+		return body
+	}
+	send := func(u user, body map[string]any) answered { return n.do(t, u, http.MethodPost, "/v1/payments", body) }
+	wrong := with(paymentOf(slot), "amount", "11")
+
+	for name, body := range map[string]map[string]any{
+		"purchaseSlotId": with(wrong, "purchaseSlotId", "x"), "idempotencyKey": with(wrong, "idempotencyKey", 1),
+		"amount": with(wrong, "amount", "1.5"), "currency": with(wrong, "currency", "XYZ"),
+		"paymentMethod": with(wrong, "paymentMethod", "CASH"), "note": with(wrong, "note", "x"),
+	} {
+		a := send(buyer, body)
+		require.Equal(t, 400, a.status, name)
+		require.Equal(t, []string{name}, a.fields(), name)
+	}
+	for _, name := range []string{"purchaseSlotId", "idempotencyKey", "amount", "currency", "paymentMethod"} {
+		body := maps.Clone(wrong)
+		delete(body, name)
+		require.Equal(t, []string{name}, send(buyer, body).fields())
+	}
+	require.Equal(t, 401, send(user{}, wrong).status)
+	require.Equal(t, 403, send(s.admin, wrong).status)
+	for _, id := range []string{uuid.NewString(), product.String()} {
+		a := send(other, with(wrong, "purchaseSlotId", id))
+		require.Equal(t, 404, a.status)
+		require.Equal(t, "slot-not-found", a.slug())
+	}
+	require.Equal(t, 403, send(other, wrong).status)
+
+	mismatch := send(buyer, wrong)
+	require.Equal(t, 400, mismatch.status)
+	require.Equal(t, "amount-mismatch", mismatch.slug())
+	require.Equal(t, "amount-mismatch", send(buyer, with(paymentOf(slot), "currency", "USD")).slug())
+
+	good := with(paymentOf(slot), "idempotencyKey", wrong["idempotencyKey"])
+	first := send(buyer, good)
+	require.Equal(t, 201, first.status, "an error is not remembered: %v", first.body)
+	require.Equal(t, "/v1/payments/"+first.text("id"), first.header.Get("Location"))
+	require.Equal(t, "PENDING", first.text("paymentStatus"))
+	require.Equal(t, 403, send(other, with(good, "amount", "11")).status)
+	require.Equal(t, "payment-in-progress", send(buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
+
+	require.Equal(t, 204, n.callback(t, "w1", succeeded(first.text("id"), "10")).status)
+	for _, amount := range []any{"10", "10.0", 10, 10.00} { // by value
+		repeat := send(buyer, with(good, "amount", amount))
+		require.Equal(t, 201, repeat.status)
+		require.Equal(t, first.body, repeat.body, "as first answered")
+		require.Equal(t, first.header.Get("X-Position"), repeat.header.Get("X-Position"))
+	}
+	for name, value := range map[string]any{"amount": "11", "currency": "USD", "paymentMethod": "WALLET"} {
+		reused := send(buyer, with(good, name, value))
+		require.Equal(t, 422, reused.status)
+		require.Equal(t, "idempotency-key-reused", reused.slug())
+	}
+	require.Equal(t, "slot-already-completed", send(buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
+
+	mine := s.acquire(t, n, other, product).text("id")
+	require.Equal(t, 201, send(other, with(good, "purchaseSlotId", mine)).status, "keys are per buyer")
+}
+
+func TestSlotCannotBePaidFromItsDeadlineOn(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t, func(c *Config) { c.SlotTTL = 250 * time.Millisecond })
+	product := s.product(t, n, 3)
+	buyer, slot, id := s.paying(t, n, product)
+	other := s.user(t, auth.Buyer)
+	idle := s.acquire(t, n, other, product).text("id")
+	released := s.user(t, auth.Buyer)
+	given := s.acquire(t, n, released, product).text("id")
+	require.Equal(t, 204, s.release(t, n, released, given).status)
+	require.Equal(t, "slot-expired", s.pay(t, n, released, given).slug(), "however it ended")
+
+	testkit.Eventually(t, 5*time.Second, "the deadline", func() error {
+		body := paymentOf(idle)
+		body["amount"] = "11"
+		if a := n.do(t, other, http.MethodPost, "/v1/payments", body); a.slug() != "slot-expired" {
+			return errors.New(a.slug())
+		}
+		return nil
+	})
+	require.Equal(t, domain.ActiveSlot, s.stored(t, product, idle).Status, "before the event")
+	require.Equal(t, "slot-expired", s.pay(t, n, buyer, slot).slug(), "although one is pending")
+	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status, "what was begun in time completes past the deadline")
+}
+
+func TestNothingToPay(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1, "price", 0)
+	buyer := s.user(t, auth.Buyer)
+	slot := s.acquire(t, n, buyer, product).text("id")
+	body := paymentOf(slot)
+	body["amount"] = "0"
+	a := n.do(t, buyer, http.MethodPost, "/v1/payments", body)
+	require.Equal(t, 201, a.status, a.body)
+	require.Equal(t, "SUCCESS", a.text("paymentStatus"))
+	require.Equal(t, a.text("createdAt"), a.text("confirmationTimestamp"))
+	require.Equal(t, a.body, n.do(t, buyer, http.MethodPost, "/v1/payments", body).body)
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
+	require.Empty(t, s.fake.asks())
+	require.Equal(t, 204, n.callback(t, "w1", failed(a.text("id"), "no")).status)
+	require.Len(t, s.story(t, slot), 3)
+}
+
+// Whatever the gateway answers to being asked for the money.
+func TestAnswersToBeingAsked(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 10)
+	for name, c := range map[string]struct {
+		answer gateway.PayAnswer
+		err    error
+		status domain.PaymentStatus
+		reason string
+	}{
+		"refused":            {err: &gateway.Refused{Reason: "no such card", Status: 402}, status: domain.FailedPayment, reason: "no such card"},
+		"refused, no reason": {err: &gateway.Refused{Status: 400}, status: domain.FailedPayment, reason: "DECLINED"},
+		"succeeded":          {answer: gateway.PayAnswer{PaymentID: "g", Status: gateway.Succeeded}, status: domain.SuccessfulPayment},
+		"failed":             {answer: gateway.PayAnswer{PaymentID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "late"},
+	} {
+		s.fake.set(func(g *fakeGateway) {
+			g.pay = func(gateway.PayRequest) (gateway.PayAnswer, error) { return c.answer, c.err }
+		})
+		_, slot, id := s.paying(t, n, product)
+		testkit.Eventually(t, 5*time.Second, name, func() error {
+			if p := s.payment(t, product, slot, id); p.Status != c.status {
+				return errors.New(string(p.Status))
+			}
+			return nil
+		})
+		require.Equal(t, c.reason, s.payment(t, product, slot, id).FailureReason, name)
+	}
+}
+
+// Many requests with one key at the same time make one payment.
+func TestOneKeyManyRequests(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	nodes := []node{s.node(t), s.node(t)}
+	product := s.product(t, nodes[0], 50)
+	for range 40 {
+		buyer := s.user(t, auth.Buyer)
+		slot := s.acquire(t, nodes[0], buyer, product).text("id")
+		body := paymentOf(slot)
+		var ids [6]string
+		crowd(len(ids), func(i int) {
+			a, err := nodes[i%2].send(t.Context(), buyer, http.MethodPost, "/v1/payments", body)
+			if err == nil && a.status == 201 {
+				ids[i] = a.text("id")
+			}
+		})
+		for _, id := range ids {
+			require.NotEmpty(t, id)
+			require.Equal(t, ids[0], id)
+		}
+		require.Len(t, s.stored(t, product, slot).Payments, 1)
+	}
+}
+
+// Two payments of one slot at the same time, with keys of their own.
+func TestTwoPaymentsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	nodes := []node{s.node(t), s.node(t)}
+	product := s.product(t, nodes[0], 300)
+	for range 200 {
+		buyer := s.user(t, auth.Buyer)
+		slot := s.acquire(t, nodes[0], buyer, product).text("id")
+		var begun, refused atomic.Int32
+		crowd(2, func(i int) {
+			a, _ := nodes[i].send(t.Context(), buyer, http.MethodPost, "/v1/payments", paymentOf(slot))
+			switch {
+			case a.status == 201:
+				begun.Add(1)
+			case a.slug() == "payment-in-progress":
+				refused.Add(1)
+			}
+		})
+		require.EqualValues(t, 1, begun.Load())
+		require.EqualValues(t, 1, refused.Load())
+		require.Equal(t, []string{"SlotAcquired", "PaymentInitiated"}, s.story(t, slot))
+	}
+}
