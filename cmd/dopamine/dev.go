@@ -7,21 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gatewaysim"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/query"
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicSide, tokenSide, serverSide, slotSide, observed,
-		[]*config.Setting{config.CommandAddr, config.QueryAddr, config.TokenKey, config.Data}), rushFlags()...)
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, observed,
+		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
 		&cli.BoolFlag{Name: "once", Usage: "with --rush: exit with the rush's status instead of staying up"})
@@ -57,14 +61,22 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	if err := d.startServices(ctx); err != nil {
 		return err
 	}
+	if err := d.choosePort(config.CommandAddr); err != nil {
+		return err
+	}
+	sim, err := d.startGateway()
+	if err != nil {
+		return err
+	}
 	d.give(config.CommandAddr, config.QueryAddr)
 	r = config.From(cmd) // with what was started
 	if err := migrate(ctx, r.DatabaseURL(), r.ReadDatabaseURL()); err != nil {
 		return err
 	}
-	return d.run(ctx, r, func(ctx context.Context) error {
+	return d.run(ctx, r, sim, func(ctx context.Context) error {
 		rushCfg.Tokens = tokensOf(signerOf(r))
 		rushCfg.CommandURLs, rushCfg.QueryURL = []string{"http://" + d.values[config.CommandAddr]}, "http://"+d.values[config.QueryAddr]
+		rushCfg.GatewayURL = r.GatewayURL()
 		if err := r.Err(); err != nil {
 			return err
 		}
@@ -94,8 +106,11 @@ func (d *devSystem) readSettings(r *config.Reader) {
 	r.DatabasePool()
 	r.RedisPool()
 	r.AppendQueue()
+	r.GatewayURL()
+	r.PaymentTimeout()
 	r.SlotTTL()
 	r.SlotWarning()
+	r.WebhookSecrets()
 	r.BuyerRate()
 	r.CORSOrigins()
 	r.Addr(config.CommandAddr)
@@ -139,26 +154,44 @@ func (d *devSystem) keys() error {
 	r := config.From(d.cmd)
 	if r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == "" {
 		file := filepath.Join(d.dir, "jwt.key")
-		if err := secretFile(file); err != nil {
+		if err := secretFile(file, "", jwtSecretBytes); err != nil {
 			return err
 		}
 		if err := d.set(config.JWTKey, file); err != nil {
 			return err
 		}
 	}
-	d.give(config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.TokenKey)
+	if r.String(config.WebhookSecrets) == "" {
+		file := filepath.Join(d.dir, "webhook.secret")
+		if err := secretFile(file, "whsec_", webhookSecretBytes); err != nil {
+			return err
+		}
+		secret, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read a secret: %w", err)
+		}
+		if err := d.set(config.WebhookSecrets, strings.TrimSpace(string(secret))); err != nil {
+			return err
+		}
+	}
+	d.give(config.WebhookSecrets, config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.TokenKey)
 	return nil
 }
 
-// secretFile makes a file with a random secret, unless it is there.
-func secretFile(name string) error {
-	const secretBytes = 48
+// How long the secrets are that dev makes.
+const (
+	jwtSecretBytes     = 48
+	webhookSecretBytes = 32
+)
+
+// secretFile makes a file with a random secret in base64, unless it is there.
+func secretFile(name, prefix string, bytes int) error {
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	secret := make([]byte, secretBytes)
+	secret := make([]byte, bytes)
 	rand.Read(secret) // never fails
-	if err := os.WriteFile(name, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(name, []byte(prefix+base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write a secret: %w", err)
 	}
 	return nil
@@ -215,6 +248,50 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	return nil
 }
 
+// choosePort settles port 0 ahead of listening: the gateway is told where to
+// call back.
+func (d *devSystem) choosePort(s *config.Setting) error {
+	host, port, err := net.SplitHostPort(config.From(d.cmd).Addr(s))
+	if err != nil || port != "0" {
+		return err
+	}
+	free, err := stack.FreePort()
+	if err != nil {
+		return err
+	}
+	return d.set(s, net.JoinHostPort(host, strconv.Itoa(free)))
+}
+
+// startGateway makes the simulator where no payment gateway was named.
+func (d *devSystem) startGateway() ([]service, error) {
+	r := config.From(d.cmd)
+	if r.GatewayURL() != "" {
+		d.log.Info("using", "service", "payment gateway", "kind", "as given by --gateway-url")
+		d.give(config.GatewayURL)
+		return nil, nil
+	}
+	opts := gatewaysim.Options{
+		Addr: simulatorAddr, WebhookSecrets: r.WebhookSecrets(), SuccessRate: simulatedSuccess, Latency: simulatedLatency,
+		Lost: simulatedLost, Repeated: simulatedRepeated, Reordered: simulatedReordered, Logger: d.log,
+	}
+	sim, err := gatewaysim.New(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := sim.Listen(); err != nil { // another system of ours may run here
+		d.log.Info("the simulator takes another address", "because", err)
+		opts.Addr = "127.0.0.1:0"
+		if sim, err = gatewaysim.New(opts); err != nil {
+			return nil, err
+		}
+		if err := sim.Listen(); err != nil {
+			return nil, err
+		}
+	}
+	d.log.Info("using", "service", "payment gateway", "kind", "simulator at "+sim.Addr().String())
+	return []service{simService(d.parts, sim)}, d.set(config.GatewayURL, "http://"+sim.Addr().String())
+}
+
 func withDatabase(server, name string) (string, error) {
 	u, err := url.Parse(server)
 	if err != nil {
@@ -226,7 +303,7 @@ func withDatabase(server, name string) (string, error) {
 
 // run brings up all processes of the system, says so, and plays the rush where
 // that is asked for.
-func (d *devSystem) run(ctx context.Context, r *config.Reader, play func(context.Context) error) error {
+func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	partitions, retention := r.KafkaTopic()
 	brokers := r.KafkaBrokers()
@@ -274,7 +351,8 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, play func(context
 	}
 	err = serve(ctx, ready,
 		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
-		[]service{workerService(d.parts), relayService(d.parts, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers)})
+		[]service{workerService(d.parts), relayService(d.parts, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers)},
+		sim)
 	var over rushOver
 	if errors.As(context.Cause(ctx), &over) {
 		err = errors.Join(err, over.err)
@@ -286,4 +364,3 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, play func(context
 type rushOver struct{ err error }
 
 func (rushOver) Error() string { return "the rush is over" }
-

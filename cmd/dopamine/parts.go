@@ -17,8 +17,10 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -40,6 +42,7 @@ type parts struct {
 	gate                *redis.Gate
 	claims              *claims.Store
 	waker               *eventstore.Waker
+	payments            *payments.Service
 	registry            *prometheus.Registry // of what is no API
 }
 
@@ -131,6 +134,35 @@ func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (
 	}
 	p.onClose(func(context.Context) error { return p.gate.Close() })
 	return nil
+}
+
+// openPayments makes the payments' side; openStore and openGate come first.
+func (p *parts) openPayments(s paymentSettings) error {
+	client, err := gateway.New(gateway.Options{URL: s.gatewayURL, Registerer: p.registry, Logger: p.log})
+	if err != nil {
+		return fmt.Errorf("payment gateway: %w", err)
+	}
+	p.onClose(func(context.Context) error { client.Close(); return nil })
+	p.payments, err = payments.New(payments.Config{
+		Pool: p.writePool, Store: p.store, Reader: eventstore.NewReader(p.writePool), Claims: p.claims, Gate: p.gate,
+		Gateway: client, CallbackURL: s.callbackURL, PaymentTimeout: s.timeout, SlotTTL: s.slotTTL, SlotWarning: s.slotWarning,
+		Registry: p.registry, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.onClose(p.payments.Close)
+	return nil
+}
+
+// paymentSettings is what the payments' side is set to.
+type paymentSettings struct {
+	gatewayURL, callbackURL       string
+	timeout, slotTTL, slotWarning time.Duration
+}
+
+func paymentSettingsOf(r *config.Reader) paymentSettings {
+	return paymentSettings{r.GatewayURL(), r.CallbackURL(), r.PaymentTimeout(), r.SlotTTL(), r.SlotWarning()}
 }
 
 func (p *parts) openWaker(ctx context.Context) {

@@ -36,7 +36,10 @@ var (
 	topicSide  = []*config.Setting{config.KafkaPartitions, config.KafkaRetention}
 	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
 	serverSide = []*config.Setting{config.BuyerRate, config.CORSOrigins}
-	slotSide   = []*config.Setting{config.SlotTTL, config.SlotWarning, config.AppendQueue}
+	queueSide  = []*config.Setting{config.AppendQueue}
+	// paymentSide is what the command API and the worker need for payments. The
+	// callback's URL follows from the command API's address.
+	paymentSide = []*config.Setting{config.GatewayURL, config.CallbackURL, config.CommandAddr, config.PaymentTimeout, config.SlotTTL, config.SlotWarning}
 )
 
 func settings(groups ...[]*config.Setting) []cli.Flag {
@@ -68,10 +71,10 @@ func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service
 func commandAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "command-api",
-		Usage: "take commands: products, slots",
-		Flags: settings([]*config.Setting{config.CommandAddr}, writeSide, redisSide, tokenSide, serverSide, slotSide, observed),
+		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
+		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, tokenSide, serverSide, queueSide, paymentSide, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
-			r.Require(config.DatabaseURL, config.RedisURL)
+			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets)
 			cfg := commandConfig(ctx, p, r)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
@@ -107,6 +110,7 @@ func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
 // settings first, so that one start names all that is wrong.
 func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	url, size, urls, lanes, queue := r.DatabaseURL(), r.DatabasePool(), r.RedisURLs(), r.RedisPool(), 0
+	paying := paymentSettingsOf(r)
 	if r.Has(config.AppendQueue) { // the worker takes the store's default
 		queue = r.AppendQueue()
 	}
@@ -125,7 +129,10 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := p.openStore(ctx, queue); err != nil {
 		return err
 	}
-	return p.openGate(ctx, urls, lanes)
+	if err := p.openGate(ctx, urls, lanes); err != nil {
+		return err
+	}
+	return p.openPayments(paying)
 }
 
 // commandConfig reads what the command API is set to; the parts it works with
@@ -139,15 +146,18 @@ func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Conf
 		SlotWarning: r.SlotWarning(),
 		BuyerRate:   r.BuyerRate(),
 		CORSOrigins: r.CORSOrigins(),
-		Registry:    p.registry,
-		Tracer:      p.tracing.Tracer(),
-		Logger:      p.log,
+
+		WebhookSecrets: r.WebhookSecrets(),
+
+		Registry: p.registry,
+		Tracer:   p.tracing.Tracer(),
+		Logger:   p.log,
 	}
 }
 
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
-	cfg.Claims, cfg.Gate = p.claims, p.gate
+	cfg.Claims, cfg.Gate, cfg.Payments = p.claims, p.gate, p.payments
 	return command.New(cfg)
 }
 
@@ -314,9 +324,9 @@ func workerCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "worker",
 		Usage: "do what happens by itself: feed the gates, withdraw lost grants, keep the decision logs",
-		Flags: settings(writeSide, redisSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings(writeSide, redisSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
-			r.Require(config.DatabaseURL, config.RedisURL)
+			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
@@ -329,7 +339,7 @@ func workerCommand() *cli.Command {
 
 func workerService(p *parts) service {
 	w := worker.New(worker.Config{
-		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Waker: p.waker,
+		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Waker: p.waker, Payments: p.payments,
 		Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "worker", run: w.Run}

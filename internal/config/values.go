@@ -172,7 +172,11 @@ func (r *Reader) CallbackURL() string {
 	if u := r.URL(CallbackURL, "http", "https"); u != "" {
 		return u
 	}
-	return "http://" + r.String(CommandAddr) + WebhookPath
+	addr := r.Addr(CommandAddr)
+	if strings.HasSuffix(addr, ":0") {
+		r.Refuse(CallbackURL, "is missing, and does not follow from a --command-addr whose port is chosen at the start")
+	}
+	return "http://" + addr + WebhookPath
 }
 
 // WebhookPath is the command API's path for the gateway's callbacks.
