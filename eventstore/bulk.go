@@ -49,7 +49,11 @@ order by s.n, e.version`
 // Streams gives all events of several streams in one round trip: those of the
 // first stream in order, then those of the second, and so on.
 func (r *Reader) Streams(ctx context.Context, streams []uuid.UUID) ([]Recorded, error) {
-	events, err := r.read(ctx, streamsSQL, 2*len(streams), streams)
+	ids := make([][16]byte, len(streams))
+	for i, id := range streams {
+		ids[i] = id
+	}
+	events, err := r.read(ctx, streamsSQL, 2*len(streams), ids)
 	if err != nil {
 		return nil, fmt.Errorf("read %d streams: %w", len(streams), err)
 	}

@@ -55,7 +55,7 @@ func checkPayments(b *pgx.Batch, items []any, which picked, refused []error) {
 	for _, i := range which {
 		slots = append(slots, items[i].(PaymentBegun).SlotID)
 	}
-	b.Queue(checkPaymentsSQL, slots).Query(func(rows pgx.Rows) error {
+	b.Queue(checkPaymentsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var active, late bool
@@ -84,13 +84,13 @@ where c.slot_id = i.slot and c.status = 'ACTIVE'`
 
 func applyDue(b *pgx.Batch, slots []uuid.UUID, waits []time.Duration) {
 	if len(slots) > 0 {
-		b.Queue(dueSQL, slots, waits)
+		b.Queue(dueSQL, binary(slots), waits)
 	}
 }
 
 func applyWarned(b *pgx.Batch, slots []uuid.UUID) {
 	if len(slots) > 0 {
-		b.Queue(warnedSQL, slots)
+		b.Queue(warnedSQL, binary(slots))
 	}
 }
 

@@ -40,7 +40,7 @@ func checkClaims(b *pgx.Batch, items []any, which picked, refused []error) {
 		products, buyers = append(products, c.Product), append(buyers, c.Buyer)
 		numbers, units = append(numbers, c.Number), append(units, int32(c.Unit))
 	}
-	b.Queue(checkClaimsSQL, products, numbers, units, buyers).Query(func(rows pgx.Rows) error {
+	b.Queue(checkClaimsSQL, binary(products), numbers, units, binary(buyers)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var (
 				n              int
@@ -131,7 +131,7 @@ func applyNumbers(b *pgx.Batch, claims []claimAt, withdrawals []Withdraw) {
 	for _, w := range withdrawals {
 		add(w.Product, w.Number, "withdrawn", w.Unit)
 	}
-	b.Queue(numbersSQL, products, numbers, states, units)
+	b.Queue(numbersSQL, binary(products), numbers, states, units)
 }
 
 // claimsSQL: the trigger on slot_claims checks stock, epoch and product.
@@ -160,7 +160,7 @@ func applyClaims(b *pgx.Batch, at time.Time, claims []claimAt) {
 			warnings[i] = &warn
 		}
 	}
-	b.Queue(claimsSQL, at, products, units, slots, numbers, buyers, hashes, deadlines, warnings, positions, paid)
+	b.Queue(claimsSQL, at, binary(products), units, binary(slots), numbers, binary(buyers), hashes, deadlines, warnings, positions, paid)
 }
 
 const endsSQL = `
@@ -185,7 +185,7 @@ func checkEnds(b *pgx.Batch, items []any, which picked, refused []error) {
 			slots = append(slots, it.SlotID)
 		}
 	}
-	b.Queue(endsSQL, slots).Query(func(rows pgx.Rows) error {
+	b.Queue(endsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var active bool
@@ -207,10 +207,10 @@ const (
 
 func applyEnds(b *pgx.Batch, released, completed []uuid.UUID) {
 	if len(released) > 0 {
-		b.Queue(releaseSQL, released)
+		b.Queue(releaseSQL, binary(released))
 	}
 	if len(completed) > 0 {
-		b.Queue(completeSQL, completed)
+		b.Queue(completeSQL, binary(completed))
 	}
 }
 
@@ -230,7 +230,7 @@ func checkWithdrawals(b *pgx.Batch, items []any, which picked, refused []error) 
 		w := items[i].(Withdraw)
 		products, numbers = append(products, w.Product), append(numbers, w.Number)
 	}
-	b.Queue(withdrawalsSQL, products, numbers).Query(func(rows pgx.Rows) error {
+	b.Queue(withdrawalsSQL, binary(products), numbers).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var state string
