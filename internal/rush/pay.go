@@ -125,7 +125,7 @@ func (p *payers) begin(ctx context.Context, a attempt) {
 		if pays {
 			p.pay(ctx, as, a)
 		}
-		p.end(ctx, as, a.slot)
+		p.end(ctx, as, a)
 	})
 }
 
@@ -198,11 +198,12 @@ func (p *payers) outcome(ctx context.Context, as *api, pay payment, position str
 
 // end waits for the slot's end, at the latest when its deadline has passed and
 // its payment's wait is over.
-func (p *payers) end(ctx context.Context, as *api, s slot) {
+func (p *payers) end(ctx context.Context, as *api, a attempt) {
+	s, seen := a.slot, after([]string{a.position})
 	for {
 		var now slot
 		err := p.patiently(ctx, func() error {
-			return as.call(ctx, http.MethodGet, as.query+"/v1/slots/"+s.ID.String(), nil, nil, &now)
+			return as.call(ctx, http.MethodGet, as.query+"/v1/slots/"+s.ID.String(), nil, seen, &now)
 		})
 		switch {
 		case ctx.Err() != nil:
