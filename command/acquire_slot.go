@@ -66,7 +66,9 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	defer place.Release()
 	// The client may leave while it waits, not once the gate was asked.
 	start := time.Now()
-	d, err := s.gate.Decide(ctx, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
+	asking, span := telemetry.Start(ctx, "gate decide")
+	d, err := s.gate.Decide(asking, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
+	telemetry.End(span, err)
 	since(s.metrics.gate, start)
 	if err != nil {
 		return done[view.Slot]{}, err
@@ -102,7 +104,8 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 		return done[view.Slot]{}, err
 	}
 	start := time.Now()
-	result, err := place.Append(ctx, eventstore.Append{
+	appending, span := telemetry.Start(ctx, "store append")
+	result, err := place.Append(appending, eventstore.Append{
 		Key:     d.Product,
 		Streams: []eventstore.StreamAppend{{Stream: d.SlotID, Expected: eventstore.None, Events: encoded}},
 		Guards: []eventstore.Guarded{claims.Claim{

@@ -12,7 +12,7 @@ import (
 const (
 	untilEndSQL = `
 select extract(epoch from due_at - clock_timestamp())::float8
-from slot_claims where due_at is not null order by due_at limit 1`
+from slot_claims where due_at = deadline order by due_at limit 1`
 
 	// Those whose deadline has passed are warned of no more.
 	untilWarningSQL = `
@@ -20,8 +20,8 @@ select extract(epoch from warn_at - clock_timestamp())::float8
 from slot_claims where warn_at is not null and deadline > clock_timestamp() order by warn_at limit 1`
 )
 
-// UntilEnd says in how long the next active slot is due to end, 0 or less where
-// one is; false where there is none.
+// UntilEnd says in how long the next active slot that waits for no payment is due
+// to end, 0 or less where one is; false where there is none.
 func (s *Store) UntilEnd(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilEndSQL)
 }

@@ -1,0 +1,190 @@
+package command
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+const otherSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+
+// The convention's own test vectors: those of its specification and of its
+// libraries.
+func TestPublishedVectors(t *testing.T) {
+	t.Parallel()
+	for _, v := range []struct{ secret, id, timestamp, body, signature string }{
+		{"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "1649367553",
+			`{"email":"test@example.com","username":"test_user"}`,
+			"v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="},
+		{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330",
+			`{"test": 2432232314}`, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},
+	} {
+		s, err := newSignatures([]string{v.secret})
+		require.NoError(t, err)
+		seconds, err := strconv.ParseInt(v.timestamp, 10, 64)
+		require.NoError(t, err)
+		h := http.Header{"Webhook-Id": {v.id}, "Webhook-Timestamp": {v.timestamp}, "Webhook-Signature": {v.signature}}
+		id, err := s.verify(h, []byte(v.body), time.Unix(seconds, 0))
+		require.NoError(t, err, v.secret)
+		require.Equal(t, v.id, id)
+		_, err = s.verify(h, []byte(v.body+" "), time.Unix(seconds, 0))
+		require.ErrorIs(t, err, errSignature)
+	}
+	_, err := newSignatures([]string{"whsec_?"})
+	require.ErrorContains(t, err, "webhook secret 1 of 1")
+	require.NotContains(t, err.Error(), "?")
+}
+
+func TestWhoMayCallBack(t *testing.T) {
+	t.Parallel()
+	s, err := newSignatures([]string{otherSecret, webhookSecret})
+	require.NoError(t, err)
+	now := time.Unix(1_800_000_000, 0)
+	const body = `{"type":"x"}`
+	headers := func(secret string, at time.Time, change ...string) http.Header {
+		h := http.Header{}
+		pairs := append(signed(t, secret, "w1", at, body), change...)
+		for i := 0; i < len(pairs); i += 2 {
+			h.Set(pairs[i], pairs[i+1])
+		}
+		return h
+	}
+	good := headers(webhookSecret, now).Get("webhook-signature")
+	for name, c := range map[string]struct {
+		header http.Header
+		ok     bool
+	}{
+		"signed":                  {headers(webhookSecret, now), true},
+		"by the secret before":    {headers(otherSecret, now), true},
+		"by another":              {headers("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", now), false},
+		"five minutes old":        {headers(webhookSecret, now.Add(-5*time.Minute)), true},
+		"older":                   {headers(webhookSecret, now.Add(-5*time.Minute-time.Second)), false},
+		"five minutes ahead":      {headers(webhookSecret, now.Add(5*time.Minute)), true},
+		"further ahead":           {headers(webhookSecret, now.Add(5*time.Minute+time.Second)), false},
+		"one of several":          {headers(webhookSecret, now, "webhook-signature", "v1,AAAA v2,BBBB "+good), true},
+		"of another version":      {headers(webhookSecret, now, "webhook-signature", strings.Replace(good, "v1,", "v1a,", 1)), false},
+		"half a signature":        {headers(webhookSecret, now, "webhook-signature", "v1,"), false},
+		"without a version":       {headers(webhookSecret, now, "webhook-signature", good[3:]), false},
+		"another id":              {headers(webhookSecret, now, "webhook-id", "w2"), false},
+		"another time":            {headers(webhookSecret, now, "webhook-timestamp", "1800000001"), false},
+		"no id":                   {headers(webhookSecret, now, "webhook-id", ""), false},
+		"no timestamp":            {headers(webhookSecret, now, "webhook-timestamp", ""), false},
+		"no signature":            {headers(webhookSecret, now, "webhook-signature", ""), false},
+		"a timestamp that's none": {headers(webhookSecret, now, "webhook-timestamp", "now"), false},
+		"nothing":                 {http.Header{}, false},
+	} {
+		_, err := s.verify(c.header, []byte(body), now)
+		if c.ok {
+			require.NoError(t, err, name)
+		} else {
+			require.ErrorIs(t, err, errSignature, name)
+		}
+	}
+}
+
+func TestCallbackRefusalsInOrder(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	post := func(body string, headers ...string) answered {
+		return n.do(t, user{}, http.MethodPost, "/v1/webhooks/payment", body, headers...)
+	}
+	large := post(strings.Repeat("x", 64<<10+1))
+	require.Equal(t, 413, large.status)
+	unsigned := post("{")
+	require.Equal(t, 401, unsigned.status)
+	require.Equal(t, "invalid-signature", unsigned.slug())
+	require.Empty(t, unsigned.header.Get("WWW-Authenticate"))
+	unknown := uuid.NewString()
+	for _, body := range []string{
+		"{", "", "[]", `"x"`, "null", "{}", `{"type":1}`, `{"type":"payment.failed"}`, `{"type":"payment.failed","data":{}}`,
+		`{"type":"payment.failed","data":{"reference":"x"}}`, `{"type":"payment.failed","data":{"reference":null}}`,
+		`{"type":"payment.succeeded","data":{"reference":"` + unknown + `","currency":"KRW"}}`,
+		`{"type":"payment.succeeded","data":{"reference":"` + unknown + `","amount":"10"}}`,
+		`{"type":"payment.succeeded","data":{"reference":"` + unknown + `","amount":"ten","currency":"KRW"}}`,
+		`{"type":"payment.succeeded","data":{"reference":"` + unknown + `","amount":null,"currency":"KRW"}}`,
+	} {
+		a := n.callback(t, uuid.NewString(), body)
+		require.Equal(t, 400, a.status, body)
+		require.Equal(t, "invalid-request", a.slug())
+	}
+	a := n.callback(t, "w1", succeeded(unknown, "10"))
+	require.Equal(t, 404, a.status)
+	require.Equal(t, "payment-not-found", a.slug())
+	require.Equal(t, 400, n.callback(t, strings.Repeat("w", 256), succeeded(id, "10")).status)
+	for _, body := range []string{`{"type":"payment.pending"}`, `{"type":"refund.made","data":7,"x":1}`} {
+		require.Equal(t, 204, n.callback(t, "w1", body).status)
+	}
+	require.Len(t, s.story(t, slot), 2)
+	// No refusal took the id, and the media type does not matter.
+	body := succeeded(id, "10")
+	require.Equal(t, 204, post(body, append(signed(t, webhookSecret, "w1", time.Now(), body), "Content-Type", "text/plain")...).status)
+	require.Len(t, s.story(t, slot), 3)
+}
+
+// Money over another amount than asked for goes back; what is no money at all
+// waits for a person.
+func TestOtherAmounts(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 20)
+	for i, c := range []struct{ amount, currency, owed, waits string }{
+		{`"9"`, `"KRW"`, "9 KRW", ""},
+		{`11`, `"KRW"`, "11 KRW", ""},
+		{`"10"`, `"USD"`, "10.00 USD", ""},
+		{`"0"`, `"KRW"`, "", ""},
+		{`"10.5"`, `"KRW"`, "", `10.5 "KRW"`},
+		{`"-10"`, `"KRW"`, "", `-10 "KRW"`},
+		{`1e20`, `"KRW"`, "", `100000000000000000000 "KRW"`},
+		{`"10"`, `"w\u0000n"`, "", `10 "w\x00n"`},
+	} {
+		buyer, slot, id := s.paying(t, n, product)
+		body := fmt.Sprintf(`{"type":"payment.succeeded","data":{"reference":%q,"paymentId":null,"amount":%s,"currency":%s}}`, id, c.amount, c.currency)
+		require.Equal(t, 204, n.callback(t, "w"+strconv.Itoa(i), body).status, body)
+		p := s.payment(t, product, slot, id)
+		require.Equal(t, domain.FailedPayment, p.Status, body)
+		require.Equal(t, domain.ReasonAmountMismatch, p.FailureReason)
+		if c.owed == "" {
+			require.Empty(t, p.Refund, body)
+		} else {
+			require.Equal(t, c.owed, p.RefundAmount.String()+" "+p.RefundAmount.Currency())
+		}
+		waiting := s.waitsFor(t, id)
+		if c.waits == "" {
+			require.Empty(t, waiting, body)
+		} else {
+			require.Equal(t, "the gateway says that it took "+c.waits, waiting)
+		}
+		require.Equal(t, 201, s.pay(t, n, buyer, slot).status, "the slot stays ACTIVE")
+		if c.owed != "" {
+			require.Equal(t, 204, n.callback(t, "again"+strconv.Itoa(i), succeeded(id, "10")).status)
+			require.Equal(t, c.owed, p.RefundAmount.String()+" "+p.RefundAmount.Currency(), "the same money")
+		}
+	}
+}
+
+// waitsFor says why the payment's money waits for a person, "" where it does not.
+func (s *system) waitsFor(t testing.TB, payment string) string {
+	t.Helper()
+	list, err := payments.ListWaiting(t.Context(), s.pool, 1000)
+	require.NoError(t, err)
+	for _, w := range list {
+		if w.Payment.String() == payment {
+			return w.Why
+		}
+	}
+	return ""
+}

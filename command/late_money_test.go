@@ -1,0 +1,224 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// endNow is the end of a slot as if its time were over now.
+func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.Due {
+	t.Helper()
+	stored := s.stored(t, product, slot)
+	return claims.Due{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt, Paying: true}
+}
+
+func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
+	t.Helper()
+	require.NoError(t, n.payments.TimeOut(t.Context(), s.endNow(t, n, product, slot)))
+}
+
+// dueNow waits until the slot is due by itself.
+func (s *system) dueNow(t testing.TB, slot string) claims.Due {
+	t.Helper()
+	var due claims.Due
+	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
+		all, err := s.claims.Ends(t.Context(), claims.Share{}, 10)
+		for _, d := range all {
+			if d.SlotID.String() == slot {
+				due = d
+				return nil
+			}
+		}
+		return errors.Join(errors.New("not due"), err)
+	})
+	return due
+}
+
+// brief makes slots that a test can see ending.
+func brief(c *Config) { c.SlotTTL = 250 * time.Millisecond }
+
+func TestTimeOut(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t, brief)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	due := s.dueNow(t, slot)
+	require.True(t, due.Paying)
+	require.Equal(t, paymentTimeout, due.At.Sub(due.Deadline), "it waited for its payment")
+	require.NoError(t, n.payments.TimeOut(t.Context(), due))
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
+	p := s.payment(t, product, slot, id)
+	require.Equal(t, domain.ReasonTimeout, p.FailureReason)
+	require.Equal(t, p.UpdatedAt, s.stored(t, product, slot).EndedAt, "in one append")
+	require.Len(t, s.fake.looked, 1, "asked once more")
+	require.NoError(t, n.payments.TimeOut(t.Context(), due), "again")
+	require.Len(t, s.story(t, slot), 4)
+	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status, "the unit is on sale again")
+}
+
+func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t, brief)
+	product := s.product(t, n, 2)
+	_, paid, _ := s.paying(t, n, product)
+	_, unpaid, id := s.paying(t, n, product)
+	s.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	require.NoError(t, n.payments.TimeOut(t.Context(), s.dueNow(t, paid)))
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, paid).Status)
+	s.fake.set(func(g *fakeGateway) {
+		g.look = func(uuid.UUID) (gateway.State, error) {
+			return gateway.State{Status: gateway.Failed, FailureReason: "no"}, nil
+		}
+	})
+	require.NoError(t, n.payments.TimeOut(t.Context(), s.dueNow(t, unpaid)))
+	require.Equal(t, "no", s.payment(t, product, unpaid, id).FailureReason)
+	require.Equal(t, domain.ExpiredSlot, s.stored(t, product, unpaid).Status, "at once: its deadline is over")
+	require.False(t, s.askedAgain(t, id))
+}
+
+// tookAll is a gateway that has taken the price of tests of whoever is asked about.
+func tookAll(t testing.TB) func(uuid.UUID) (gateway.State, error) {
+	amount, err := domain.ParseDecimal("10")
+	require.NoError(t, err)
+	return func(id uuid.UUID) (gateway.State, error) {
+		return gateway.State{PaymentID: "g-" + id.String(), Status: gateway.Succeeded, Amount: amount, Currency: "KRW"}, nil
+	}
+}
+
+func TestLateSuccessGetsAnotherUnit(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	buyer, slot, id := s.paying(t, n, product)
+	s.timeOut(t, n, product, slot)
+	heard := n.callback(t, "w1", succeeded(id, "10"))
+	require.Equal(t, 204, heard.status, heard.body)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired", "PaymentRegranted"}, s.story(t, slot))
+	p := s.payment(t, product, slot, id)
+	require.Equal(t, domain.SuccessfulPayment, p.Status)
+	require.NotEqual(t, slot, p.SlotID.String())
+	require.Equal(t, []string{"SlotAcquired", "PaymentCompleted"}, s.story(t, p.SlotID.String()))
+	again := s.stored(t, product, p.SlotID.String())
+	require.Equal(t, domain.CompletedSlot, again.Status)
+	require.Equal(t, slot, again.RegrantOf.String())
+	require.Greater(t, again.ArrivalSequence, s.stored(t, product, slot).ArrivalSequence, "a number of its own")
+	claim, ok, err := s.claims.ByBuyer(t.Context(), product, buyer.id)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, claims.Completed, claim.Status)
+	require.Equal(t, p.SlotID, claim.SlotID)
+	a := s.acquire(t, n, buyer, product)
+	require.Equal(t, "duplicate-slot", a.slug())
+	require.Equal(t, p.SlotID.String(), a.text("slotId"))
+	for _, id2 := range []string{"w1", "w2"} {
+		require.Equal(t, 204, n.callback(t, id2, succeeded(id, "10")).status)
+	}
+	require.Len(t, s.slots(t, product), 3, "awaitSale's, the old one, the new one")
+}
+
+// What stands in the way of another unit makes the money go back.
+func TestLateSuccessIsRefunded(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	for name, obstacle := range map[string]func(product uuid.UUID, buyer user){
+		"no unit":            func(p uuid.UUID, _ user) { require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), p).status) },
+		"buyer holds a slot": func(p uuid.UUID, b user) { require.Equal(t, 201, s.acquire(t, n, b, p).status) },
+		"paused": func(p uuid.UUID, _ user) {
+			require.Equal(t, 200, s.update(t, n, p, map[string]any{"paused": true}).status)
+		},
+		"product gone": func(p uuid.UUID, _ user) { require.Equal(t, 204, s.remove(t, n, p).status) },
+	} {
+		product := s.product(t, n, 1)
+		buyer, slot, id := s.paying(t, n, product)
+		s.timeOut(t, n, product, slot)
+		obstacle(product, buyer)
+		require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status, name)
+		p := s.payment(t, product, slot, id)
+		require.Equal(t, domain.FailedPayment, p.Status, name)
+		require.Equal(t, domain.RefundOwed, p.Refund, name)
+
+		require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: p.ID, Step: payments.Refund}))
+		p = s.payment(t, product, slot, id)
+		require.Equal(t, domain.RefundMade, p.Refund, name)
+		require.Equal(t, "10", s.fake.refunded[p.ID].String())
+		require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: p.ID, Step: payments.Refund}))
+		require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+		require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired", "RefundDue", "RefundCompleted"}, s.story(t, slot), name)
+	}
+}
+
+// switched is a gate that can be away.
+type switched struct {
+	Gate
+	away *bool
+}
+
+func (g switched) Decide(ctx context.Context, r redis.Request) (redis.Decision, error) {
+	if *g.away {
+		return redis.Decision{}, redis.ErrUnavailable
+	}
+	return g.Gate.Decide(ctx, r)
+}
+
+// A gate that cannot answer delays late money, it does not decide it.
+func TestLateSuccessWaitsForTheGate(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	away := false
+	n := s.node(t, func(c *Config) { c.Gate = switched{c.Gate, &away} })
+	product := s.product(t, n, 2)
+	buyer, slot, id := s.paying(t, n, product)
+	require.Equal(t, 204, n.callback(t, "w0", failed(id, "no")).status)
+	require.Equal(t, 204, s.release(t, n, buyer, slot).status)
+	away = true
+	delayed := n.callback(t, "w1", succeeded(id, "10"))
+	require.Equal(t, 503, delayed.status)
+	require.NotEmpty(t, delayed.header.Get("Retry-After"))
+	before := s.story(t, slot)
+	require.Empty(t, s.waitsFor(t, id))
+
+	// The gateway does not call again: the worker asks it.
+	s.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	job := payments.Job{Payment: uuid.MustParse(id), Step: payments.Ask}
+	s.askNow(t, id)
+	require.ErrorIs(t, n.payments.Do(t.Context(), job), payments.ErrDelayed)
+	require.Equal(t, before, s.story(t, slot))
+	away = false
+	s.askNow(t, id)
+	require.NoError(t, n.payments.Do(t.Context(), job))
+	require.Equal(t, append(before, "PaymentRegranted"), s.story(t, slot))
+	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
+	require.False(t, s.askedAgain(t, id))
+}
+
+// askNow makes the payment due to be asked about.
+func (s *system) askNow(t testing.TB, payment string) {
+	t.Helper()
+	tag, err := s.pool.Exec(t.Context(), `update payments set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, payment)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected(), "payment %s is to be asked about", payment)
+}
+
+// askedAgain says whether the gateway is to be asked about the payment.
+func (s *system) askedAgain(t testing.TB, payment string) (asked bool) {
+	t.Helper()
+	require.NoError(t, s.pool.QueryRow(t.Context(), `select ask_at is not null from payments where payment_id = $1`, payment).Scan(&asked))
+	return asked
+}
