@@ -11,6 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -113,6 +114,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 			KeyHash: d.KeyHash, TTL: s.ttl, Warning: s.warning,
 		}.Guarded()},
 	})
+	telemetry.End(span, err)
 	since(s.metrics.append, start)
 	if err != nil {
 		return s.refusedByClaims(ctx, d, err)

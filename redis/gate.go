@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/extra/redisotel/v9"
 	goredis "github.com/redis/go-redis/v9"
 )
 
@@ -16,6 +17,7 @@ type Options struct {
 	Lanes    int      // connections kept open; default 10
 	LanesMax int      // connections at most; default 20, or Lanes where that is more
 	Observer Observer // who is told what the gate does; nil: nobody
+	Tracing  bool     // record a span for each call to Redis
 }
 
 func (o Options) withDefaults() Options {
@@ -73,6 +75,11 @@ func Open(ctx context.Context, url string, store Store, opts Options) (*Gate, er
 		return nil, fmt.Errorf("redis: the URL must look like redis://host:6379/0: %w", err)
 	}
 	lanes := newLanes(opt, opts.Lanes, opts.LanesMax, opts.Observer.Called)
+	if opts.Tracing {
+		if err := redisotel.InstrumentTracing(lanes.client); err != nil {
+			return nil, errors.Join(fmt.Errorf("redis: trace calls: %w", err), lanes.close())
+		}
+	}
 	if err := lanes.checkNoEviction(ctx); err != nil {
 		return nil, errors.Join(err, lanes.close())
 	}

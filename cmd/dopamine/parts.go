@@ -128,7 +128,7 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 
 // openGate connects to Redis; openWrite comes first.
 func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
-	p.gate, err = redis.Open(ctx, urls[0], p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry)})
+	p.gate, err = redis.Open(ctx, urls[0], p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
 	if err != nil {
 		return fmt.Errorf("open the gate: %w", err)
 	}
