@@ -40,10 +40,12 @@ func (w *Worker) follow(ctx context.Context) error {
 		position = upTo
 		w.metrics.position.Set(float64(position))
 		w.followed.Store(position)
-		if len(products) > 0 {
-			continue
+		if len(products) > 0 { // what comes now would wait for its gate's next feeding anyway
+			err = pause(ctx, feedEvery)
+		} else {
+			err = w.cfg.Waker.Wait(ctx, position)
 		}
-		if err := w.cfg.Waker.Wait(ctx, position); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -27,12 +27,15 @@ const (
 	// chunksAtOnce of one sweep: while some are appended others are read. Two
 	// sweeps together stay well below the places in the append queue that the
 	// command API leaves to others, where they share a process.
-	chunksAtOnce = 2
+	chunksAtOnce = 3
 	// sweepEvery is how long a sweep that knows of nothing due waits at most:
 	// slots are begun, and their ends moved, by others.
 	sweepEvery = 250 * time.Millisecond
-	// sweepPause is how long a sweep waits at least after one that changed nothing.
-	sweepPause = 10 * time.Millisecond
+	// sweepPause is how long a sweep waits at least: what comes due meanwhile is
+	// appended together.
+	sweepPause = 5 * time.Millisecond
+	// sweepAgain is how long it waits where something was due and others did it.
+	sweepAgain = 25 * time.Millisecond
 	// putOffFor is for how long a slot is left alone that could not be swept.
 	putOffFor = 30 * time.Second
 	// appendWithin bounds the reading and appending of a chunk.
@@ -68,56 +71,61 @@ func newSweeper(w *Worker) *sweeper { return &sweeper{Worker: w, putOff: newPutO
 // keepSweeping does what is due as soon as it is.
 func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
 	for {
-		changed, err := s.sweepOnce(ctx, sw)
+		found, changed, err := s.sweepOnce(ctx, sw)
 		if err != nil {
 			return err
 		}
 		if changed > 0 {
 			continue
 		}
-		next, any, err := sw.until(ctx)
-		if err != nil {
-			return err
+		wait := sweepAgain
+		if found == 0 {
+			next, any, err := sw.until(ctx)
+			if err != nil {
+				return err
+			}
+			wait = sweepEvery
+			if any {
+				wait = min(max(next, sweepPause), sweepEvery)
+			}
 		}
-		if !any || next <= 0 { // due, but put off or not ours: no hurry
-			next = sweepEvery
-		}
-		if err := pause(ctx, min(max(next, sweepPause), sweepEvery)); err != nil {
+		if err := pause(ctx, wait); err != nil {
 			return err
 		}
 	}
 }
 
-// sweepOnce does what is due now and says to how many slots something happened.
-func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (int, error) {
+// sweepOnce does what is due now: found says how many slots that may be, changed
+// to how many something happened.
+func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, err error) {
 	due, err := sw.find(ctx, claims.Share{}, sweepMost)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	due = s.putOff.without(due)
 	if len(due) == 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
 	// After they were found, so that they are due by it too.
 	at, err := s.cfg.Claims.Now(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	inTurn(due, rand.N(shares))
-	var changed atomic.Int64
+	var n atomic.Int64
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(chunksAtOnce)
 	for chunk := range slices.Chunk(due, chunkSize) {
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeout(groupCtx, appendWithin)
 			defer cancel()
-			n, err := s.sweepChunk(ctx, sw, chunk, at)
-			changed.Add(int64(n))
+			changed, err := s.sweepChunk(ctx, sw, chunk, at)
+			n.Add(int64(changed))
 			return err
 		})
 	}
 	err = group.Wait()
-	return int(changed.Load()), err
+	return len(due), int(n.Load()), err
 }
 
 // inTurn orders by share, beginning with one of them; within a share the longest

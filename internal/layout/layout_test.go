@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"query":       {"domain", "eventstore", "avsc", "projections", "redis", "internal"},
 	"relay":       {"domain", "eventstore", "avsc", "internal"},
 	"projections": {"domain", "eventstore", "avsc", "internal"},
-	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/payments", "internal"},
+	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/origin", "command/payments", "internal"},
 	"internal":    {"domain"},
 	"cmd":         {"*"},
 }

@@ -1,0 +1,116 @@
+package worker
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// durable is a world whose Postgres commits to the disk.
+func durable(b *testing.B) *world {
+	pg := testkit.OwnPostgres(b)
+	require.NoError(b, db.MigrateWrite(b.Context(), pg.URL()))
+	pool, err := pgxpool.New(b.Context(), pg.URL())
+	require.NoError(b, err)
+	b.Cleanup(pool.Close)
+	return newWorldOn(b, pool, testkit.OwnRedis(b).URL())
+}
+
+// await polls without a test's overhead: what it waits for is measured.
+func await(b *testing.B, within time.Duration, done func() bool) {
+	b.Helper()
+	for deadline := time.Now().Add(within); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("not done within %s", within)
+		}
+	}
+}
+
+// BenchmarkMassExpiry lets 100,000 slots of one product that are due at the same
+// instant expire, by one worker, until the gate has all units on sale again; then
+// bare appends of as many events, 256 at a time, by the same store.
+func BenchmarkMassExpiry(b *testing.B) {
+	const slots = 100_000
+	for b.Loop() {
+		w := durable(b)
+		product := w.holders(slots, func(int) life { return life{ttl: time.Millisecond} })
+		_, err := w.pool.Exec(b.Context(), `analyze`) // as autovacuum does for what has been there for half an hour
+		require.NoError(b, err)
+
+		start := time.Now()
+		_, stop := w.work()
+		await(b, time.Minute, func() bool {
+			var left bool
+			require.NoError(b, w.pool.QueryRow(b.Context(), `select exists (select from slot_claims)`).Scan(&left))
+			return !left
+		})
+		expired := time.Since(start)
+		await(b, time.Minute, func() bool {
+			s, err := w.gate.State(b.Context(), product)
+			return err == nil && s.Free == slots
+		})
+		onSale := time.Since(start)
+		stop()
+		require.Equal(b, slots, w.count(product, "SlotExpired"))
+
+		b.ReportMetric(expired.Seconds(), "s-expired")
+		b.ReportMetric(onSale.Seconds(), "s-on-sale")
+		b.ReportMetric(slots/expired.Seconds(), "slots/s")
+		b.ReportMetric(slots/bare(b, w, slots).Seconds(), "bare-appends/s")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// bare appends n events without a guard, one stream each.
+func bare(b *testing.B, w *world, n int) time.Duration {
+	b.Helper()
+	event := newEvent(b, life{ttl: time.Hour}.acquired(uuid.New(), 1, 1))
+	start := time.Now()
+	places := make(chan struct{}, chunksAtOnce*chunkSize)
+	for range n {
+		places <- struct{}{}
+		go func() {
+			defer func() { <-places }()
+			e := event
+			e.ID = uuid.New()
+			stream := uuid.New()
+			_, err := w.store.Append(context.Background(), eventstore.Append{Key: stream, Streams: []eventstore.StreamAppend{
+				{Stream: stream, Expected: eventstore.None, Events: []eventstore.NewEvent{e}}}})
+			if err != nil {
+				b.Error(err)
+			}
+		}()
+	}
+	for range cap(places) {
+		places <- struct{}{}
+	}
+	return time.Since(start)
+}
+
+// BenchmarkExpiryLateness lets 10,000 slots expire that are due all over a
+// minute, and says how long after its deadline each was.
+func BenchmarkExpiryLateness(b *testing.B) {
+	const slots = 10_000
+	for b.Loop() {
+		w := durable(b)
+		product := w.holders(slots, func(i int) life {
+			return life{ttl: 5*time.Second + time.Duration(i)*time.Minute/slots}
+		})
+		_, stop := w.work()
+		await(b, 2*time.Minute, func() bool { return w.count(product, "SlotExpired") == slots })
+		stop()
+		late := w.lateness(product)
+		b.ReportMetric(float64(percentile(late, 0.5).Milliseconds()), "p50-ms")
+		b.ReportMetric(float64(percentile(late, 0.99).Milliseconds()), "p99-ms")
+		b.ReportMetric(float64(late[len(late)-1].Milliseconds()), "max-ms")
+	}
+	b.ReportMetric(0, "ns/op")
+}

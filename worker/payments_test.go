@@ -1,0 +1,175 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/origin"
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/gatewaysim"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// switched is a gateway that can be away.
+type switched struct {
+	away atomic.Bool
+	next http.Handler
+}
+
+func (s *switched) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if s.away.Load() {
+		rw.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	s.next.ServeHTTP(rw, r)
+}
+
+// payingWorld is a world whose gateway loses every callback, so that all depends
+// on the worker.
+type payingWorld struct {
+	*world
+	sim     *gatewaysim.Server
+	gateway *switched
+	service *payments.Service
+}
+
+const (
+	payingLife    = 1200 * time.Millisecond
+	payingTimeout = 600 * time.Millisecond
+)
+
+func newPayingWorld(t *testing.T) *payingWorld {
+	w := &payingWorld{world: newWorld(t)}
+	sim, err := gatewaysim.New(gatewaysim.Options{
+		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, SuccessRate: 1, Lost: 1,
+	})
+	require.NoError(t, err)
+	w.sim, w.gateway = sim, &switched{next: sim.Handler()}
+	server := httptest.NewServer(w.gateway)
+	t.Cleanup(server.Close)
+	client, err := gateway.New(gateway.Options{URL: server.URL, Timeout: time.Second})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	w.service, err = payments.New(payments.Config{
+		Pool: w.pool, Store: w.store, Reader: w.reader, Claims: w.claims, Gate: w.gate, Gateway: client,
+		CallbackURL: "http://127.0.0.1:1/", PaymentTimeout: payingTimeout, SlotTTL: payingLife, SlotWarning: time.Minute,
+		Registry: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.service.Close(context.Background())) })
+	w.work(func(c *Config) { c.Payments = w.service })
+	return w
+}
+
+// pay begins a payment for the slot.
+func (w *payingWorld) pay(d redis.Decision) uuid.UUID {
+	w.t.Helper()
+	begun, err := w.service.Start(context.Background(), payments.Start{
+		By: domain.Caller{User: d.Buyer, Buyer: true}, Slot: d.SlotID, Key: uuid.New(), Offered: won(w.t, 1000), Method: domain.Card,
+	}, &origin.Origin{Actor: d.Buyer.String()})
+	require.NoError(w.t, err)
+	return begun.Payment.ID
+}
+
+// askNow does not wait for the time at which the gateway is asked next.
+func (w *payingWorld) askNow() {
+	w.t.Helper()
+	_, err := w.pool.Exec(context.Background(), `update payments set ask_at = clock_timestamp() where ask_at is not null`)
+	require.NoError(w.t, err)
+}
+
+func (w *payingWorld) types(slot uuid.UUID) (types []string) {
+	w.t.Helper()
+	recorded, err := w.reader.Stream(context.Background(), slot, 0)
+	require.NoError(w.t, err)
+	for _, r := range recorded {
+		types = append(types, r.Type)
+	}
+	return types
+}
+
+func TestALostCallbackIsAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newPayingWorld(t)
+	product := w.product(2)
+	asked, timedOut := w.acquire(product, life{ttl: time.Hour}), w.acquire(product, life{ttl: payingLife})
+	w.pay(asked)
+	w.pay(timedOut)
+	testkit.Eventually(t, 5*time.Second, "both at the gateway", func() error {
+		if w.sim.Balance().Taken["KRW"] != "2000" {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	// The one whose time is over is asked about once more, by itself.
+	w.awaitCount(10*time.Second, product, "PaymentCompleted", 1)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, w.types(timedOut.SlotID))
+	w.askNow()
+	w.awaitCount(10*time.Second, product, "PaymentCompleted", 2)
+	w.awaitGate(5*time.Second, product, 0, 2, 0)
+	require.Empty(t, w.sim.Balance().Refunded)
+}
+
+func TestAGatewayThatIsAwayDelaysNoExpiryAndLateMoneyGoesBack(t *testing.T) {
+	t.Parallel()
+	w := newPayingWorld(t)
+	product := w.product(1)
+	d := w.acquire(product, life{ttl: payingLife})
+	w.gateway.away.Store(true)
+	payment := w.pay(d)
+
+	w.awaitCount(10*time.Second, product, "SlotExpired", 1)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, w.types(d.SlotID))
+	slot := w.slots(product)[d.SlotID]
+	late := slot.EndedAt.Sub(slot.Deadline.Add(payingTimeout))
+	require.GreaterOrEqual(t, late, time.Duration(0))
+	require.Less(t, late, 2*time.Second)
+	p, _ := slot.Payment(payment)
+	require.Equal(t, domain.ReasonTimeout, p.FailureReason)
+
+	// Another buyer has the unit when the gateway comes back and turns out to
+	// have taken the money: it was asked before, the answer was lost.
+	w.awaitGate(5*time.Second, product, 1, 0, 0)
+	w.acquire(product, life{ttl: time.Hour})
+	w.gateway.away.Store(false)
+	client, err := gateway.New(gateway.Options{URL: "http://" + startSim(t, w.sim)})
+	require.NoError(t, err)
+	defer client.Close()
+	_, err = client.Pay(t.Context(), gateway.PayRequest{Reference: payment, Amount: won(t, 1000), Method: domain.Card, CallbackURL: "http://127.0.0.1:1/"})
+	require.NoError(t, err)
+	testkit.Eventually(t, 30*time.Second, "the money to go back", func() error {
+		w.askNow()
+		if w.count(product, "RefundCompleted") != 1 {
+			return errors.New("no refund yet")
+		}
+		return nil
+	})
+	require.Equal(t, map[string]string{"KRW": "1000"}, w.sim.Balance().Refunded)
+	require.Equal(t, 1, w.count(product, "RefundDue"))
+}
+
+// startSim serves the simulator at a second address, at which it is not away.
+func startSim(t *testing.T, s *gatewaysim.Server) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	<-s.Ready()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	return s.Addr().String()
+}
