@@ -1,0 +1,55 @@
+package main
+
+// milli is from a metric in µs to a row in ms.
+const milli = 0.001
+
+// suites are the benchmarks that become rows. Rounds are such that each takes
+// well below a minute, the expiries apart, whose minute is their subject.
+var suites = []suite{
+	{
+		name: "gate", about: "refusals of the gate beside raw script calls", pkg: "./redis", bench: "^BenchmarkSoldOut$", rounds: "2s",
+		measures: []measure{
+			{what: "gate, sold out, 1,000 callers", of: "BenchmarkSoldOut/1000-callers", unit: "refusals/s", limitOf: "BenchmarkSoldOut/raw-pipelined", limit: "refusals/s", limitIs: "one script call each, pipelined"},
+		},
+	}, {
+		name: "append", about: "appends of 64 callers beside bare inserts", pkg: "./eventstore", bench: "^BenchmarkAppend$", rounds: "30x",
+		measures: []measure{
+			{what: "append, 64 callers", of: "BenchmarkAppend", unit: "events/s", limit: "bare-events/s", limitIs: "bare unnest inserts of 64"},
+			{what: "append p50", of: "BenchmarkAppend", unit: "p50-µs", shown: "ms", scale: milli},
+			{what: "append p99", of: "BenchmarkAppend", unit: "p99-µs", shown: "ms", scale: milli},
+		},
+	}, {
+		name: "claims", about: "appends with claims beside the same events alone", pkg: "./command/claims", bench: "^BenchmarkClaims$", rounds: "20000x",
+		measures: []measure{
+			{what: "grants made durable, 64 callers", of: "BenchmarkClaims/with-claims", unit: "claims/s", limitOf: "BenchmarkClaims/events-alone", limit: "claims/s", limitIs: "the same events alone"},
+		},
+	}, {
+		name: "read", about: "reading the log beside bare rows", pkg: "./eventstore", bench: "^BenchmarkRead$", rounds: "10x",
+		measures: []measure{
+			{what: "read the log", of: "BenchmarkRead", unit: "events/s", limit: "bare-events/s", limitIs: "fetching the rows"},
+		},
+	}, {
+		name: "relay", about: "the relay beside raw sarama batches", pkg: "./relay", bench: "^BenchmarkRelay$", rounds: "7x",
+		measures: []measure{
+			{what: "relay", of: "BenchmarkRelay", unit: "events/s", limit: "raw-events/s", limitIs: "sarama, encoded records from memory"},
+		},
+	}, {
+		name: "projector", about: "projections beside fold and unnest from memory", pkg: "./projections", bench: "^BenchmarkProjector$", rounds: "7x",
+		measures: []measure{
+			{what: "projector, one product", of: "BenchmarkProjector/products=1", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},
+			{what: "projector, 100 products", of: "BenchmarkProjector/products=100", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},
+		},
+	}, {
+		name: "lateness", about: "expiry of 10,000 slots due within a minute", pkg: "./worker", bench: "^BenchmarkExpiryLateness$", rounds: "1x",
+		measures: []measure{
+			{what: "expiry, 10,000 due in a minute, p50", of: "BenchmarkExpiryLateness", unit: "p50-ms", shown: "ms"},
+			{what: "expiry, 10,000 due in a minute, p99", of: "BenchmarkExpiryLateness", unit: "p99-ms", shown: "ms", aim: atMost(1000, "ms")},
+		},
+	}, {
+		name: "expiry", about: "100,000 slots due at the same instant", pkg: "./worker", bench: "^BenchmarkMassExpiry$", rounds: "1x",
+		measures: []measure{
+			{what: "mass expiry, until on sale again", of: "BenchmarkMassExpiry", unit: "s-on-sale", shown: "s", aim: atMost(10, "s")},
+			{what: "mass expiry", of: "BenchmarkMassExpiry", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, 256 at a time"},
+		},
+	},
+}
