@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// endNow is the end of a slot as if its time were over now.
+// endNow is the end of a slot whose payment is pending, as if its time were over.
 func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.Due {
 	t.Helper()
 	stored := s.stored(t, product, slot)
@@ -35,7 +35,7 @@ func (s *system) dueNow(t testing.TB, slot string) claims.Due {
 	t.Helper()
 	var due claims.Due
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		all, err := s.claims.Ends(t.Context(), claims.Share{}, 10)
+		all, err := s.claims.Ends(t.Context(), 10)
 		for _, d := range all {
 			if d.SlotID.String() == slot {
 				due = d

@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
@@ -35,9 +37,15 @@ func await(b *testing.B, within time.Duration, done func() bool) {
 }
 
 // BenchmarkMassExpiry lets 100,000 slots of one product that are due at the same
-// instant expire, by one worker, until the gate has all units on sale again; then
-// bare appends of as many events, 256 at a time, by the same store.
+// instant expire, by one worker or by two, until the gate has all units on sale
+// again; then bare appends of as many events, as many at a time, by one store.
 func BenchmarkMassExpiry(b *testing.B) {
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) { massExpiry(b, workers) })
+	}
+}
+
+func massExpiry(b *testing.B, workers int) {
 	const slots = 100_000
 	for b.Loop() {
 		w := durable(b)
@@ -46,7 +54,10 @@ func BenchmarkMassExpiry(b *testing.B) {
 		require.NoError(b, err)
 
 		start := time.Now()
-		_, stop := w.work()
+		running, stops := make([]*Worker, workers), make([]func(), workers)
+		for i := range workers {
+			running[i], stops[i] = w.work()
+		}
 		await(b, time.Minute, func() bool {
 			var left bool
 			require.NoError(b, w.pool.QueryRow(b.Context(), `select exists (select from slot_claims)`).Scan(&left))
@@ -58,11 +69,16 @@ func BenchmarkMassExpiry(b *testing.B) {
 			return err == nil && s.Free == slots
 		})
 		onSale := time.Since(start)
-		stop()
+		conflicts := 0.0
+		for i, stop := range stops {
+			stop()
+			conflicts += testutil.ToFloat64(running[i].metrics.conflicts.WithLabelValues("ExpireSlot"))
+		}
 		require.Equal(b, slots, w.count(product, "SlotExpired"))
 
 		b.ReportMetric(expired.Seconds(), "s-expired")
 		b.ReportMetric(onSale.Seconds(), "s-on-sale")
+		b.ReportMetric(conflicts, "conflicts")
 		b.ReportMetric(slots/expired.Seconds(), "slots/s")
 		b.ReportMetric(slots/bare(b, w, slots).Seconds(), "bare-appends/s")
 	}

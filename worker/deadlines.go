@@ -18,8 +18,8 @@ import (
 func (w *Worker) ending() sweep {
 	return sweep{
 		name: "ExpireSlot", frees: true, until: w.cfg.Claims.UntilEnd,
-		find: func(ctx context.Context, share claims.Share, limit int) ([]claims.Due, error) {
-			due, err := w.cfg.Claims.Ends(ctx, share, limit)
+		find: func(ctx context.Context, limit int) ([]claims.Due, error) {
+			due, err := w.cfg.Claims.Ends(ctx, limit)
 			return slices.DeleteFunc(due, func(d claims.Due) bool { return d.Paying }), err
 		},
 		decide: func(s domain.Slot, at time.Time) []domain.Event {
@@ -63,7 +63,7 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		due, err := w.cfg.Claims.Ends(ctx, claims.Share{}, sweepMost)
+		due, err := w.cfg.Claims.Ends(ctx, sweepMost)
 		if err != nil {
 			return err
 		}

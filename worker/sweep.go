@@ -24,9 +24,9 @@ const (
 	// chunkSize is how many slots are read and appended together. What is
 	// appended together shares a batch.
 	chunkSize = 128
-	// chunksAtOnce of one sweep: while some are appended others are read. Two
-	// sweeps together stay well below the places in the append queue that the
-	// command API leaves to others, where they share a process.
+	// chunksAtOnce of all sweeps: while some are appended others are read. They
+	// stay below the places in the append queue that the command API leaves to
+	// others, where they share a process.
 	chunksAtOnce = 3
 	// sweepEvery is how long a sweep that knows of nothing due waits at most:
 	// slots are begun, and their ends moved, by others.
@@ -40,16 +40,17 @@ const (
 	putOffFor = 30 * time.Second
 	// appendWithin bounds the reading and appending of a chunk.
 	appendWithin = 10 * time.Second
-	// shares is into how many parts a sweep divides what it finds. Each worker
-	// begins with another and goes round, so that workers side by side meet only
-	// at the end; where they do, one append conflicts alone.
+	// shares is into how many parts a sweep divides what it finds. Workers begin
+	// with any of them and go round, so that those side by side meet late; where
+	// they do, one append conflicts alone, and who meets another too often begins
+	// anew elsewhere.
 	shares = 16
 )
 
 // sweep is one thing that is done to slots when they are due.
 type sweep struct {
 	name  string
-	find  func(ctx context.Context, share claims.Share, limit int) ([]claims.Due, error)
+	find  func(ctx context.Context, limit int) ([]claims.Due, error)
 	until func(ctx context.Context) (time.Duration, bool, error) // the next is due
 	// decide gives what happens to a slot at a moment; nothing where it is not
 	// due after all.
@@ -64,9 +65,12 @@ type sweep struct {
 type sweeper struct {
 	*Worker
 	putOff *putOff
+	chunks chan struct{} // one for each chunk under way
 }
 
-func newSweeper(w *Worker) *sweeper { return &sweeper{Worker: w, putOff: newPutOff()} }
+func newSweeper(w *Worker) *sweeper {
+	return &sweeper{Worker: w, putOff: newPutOff(), chunks: make(chan struct{}, chunksAtOnce)}
+}
 
 // keepSweeping does what is due as soon as it is.
 func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
@@ -98,7 +102,7 @@ func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
 // sweepOnce does what is due now: found says how many slots that may be, changed
 // to how many something happened.
 func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, err error) {
-	due, err := sw.find(ctx, claims.Share{}, sweepMost)
+	due, err := sw.find(ctx, sweepMost)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -113,19 +117,34 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 	}
 	inTurn(due, rand.N(shares))
 	var n atomic.Int64
+	var crowded atomic.Bool
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(chunksAtOnce)
 	for chunk := range slices.Chunk(due, chunkSize) {
+		select {
+		case s.chunks <- struct{}{}:
+		case <-groupCtx.Done():
+		}
+		if groupCtx.Err() != nil {
+			break
+		}
+		if crowded.Load() {
+			<-s.chunks
+			break
+		}
 		group.Go(func() error {
+			defer func() { <-s.chunks }()
 			ctx, cancel := context.WithTimeout(groupCtx, appendWithin)
 			defer cancel()
-			changed, err := s.sweepChunk(ctx, sw, chunk, at)
+			changed, conflicts, err := s.sweepChunk(ctx, sw, chunk, at)
 			n.Add(int64(changed))
+			if 2*conflicts > len(chunk) {
+				crowded.Store(true)
+			}
 			return err
 		})
 	}
 	err = group.Wait()
-	return len(due), int(n.Load()), err
+	return len(due), int(n.Load()), errors.Join(err, ctx.Err())
 }
 
 // inTurn orders by share, beginning with one of them; within a share the longest
@@ -135,12 +154,12 @@ func inTurn(due []claims.Due, first int) {
 	slices.SortStableFunc(due, func(a, b claims.Due) int { return turn(a) - turn(b) })
 }
 
-func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, at time.Time) (int, error) {
+func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, at time.Time) (changed, conflicts int, err error) {
 	slots, err := s.slots(ctx, chunk)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var changed atomic.Int64
+	var done, lost atomic.Int64
 	var group sync.WaitGroup
 	fatal := make([]error, len(chunk))
 	freed := make(map[uuid.UUID]struct{})
@@ -159,11 +178,12 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 			result, err := s.append(ctx, sw, slot, events)
 			switch {
 			case err == nil:
-				changed.Add(1)
+				done.Add(1)
 				s.metrics.swept.WithLabelValues(sw.name).Inc()
 				s.metrics.lateness.WithLabelValues(sw.name).Observe(result.RecordedAt.Sub(due.At).Seconds())
 			case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrNotActive):
-				s.metrics.conflicts.WithLabelValues(sw.name).Inc() // it is looked at again where it is still due
+				lost.Add(1) // it is looked at again where it is still due
+				s.metrics.conflicts.WithLabelValues(sw.name).Inc()
 			case errors.Is(err, eventstore.ErrOverloaded), unavailable(err), ctx.Err() != nil:
 				fatal[i] = err
 			default:
@@ -177,7 +197,7 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 			s.feeder.mark(product)
 		}
 	}
-	return int(changed.Load()), first(fatal)
+	return int(done.Load()), int(lost.Load()), first(fatal)
 }
 
 func (s *sweeper) append(ctx context.Context, sw sweep, slot domain.Slot, events []domain.Event) (eventstore.Result, error) {

@@ -94,10 +94,6 @@ func applyWarned(b *pgx.Batch, slots []uuid.UUID) {
 	}
 }
 
-// Share is the part of all slots that one worker looks after: those whose id
-// leaves the rest Part when it is divided by Of. The zero value is all of them.
-type Share struct{ Part, Of int }
-
 // Due is an active slot for which something is to be done now.
 type Due struct {
 	Product, SlotID uuid.UUID
@@ -106,33 +102,31 @@ type Due struct {
 	Paying          bool      // its end waited for a payment, which is pending
 }
 
-const shareSQL = ` and ($3 < 2 or (hashtext(slot_id::text) & 2147483647) % $3 = $4)`
-
 // Ends lists active slots whose time is over, the longest first.
-func (s *Store) Ends(ctx context.Context, share Share, limit int) ([]Due, error) {
+func (s *Store) Ends(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at, due_at > deadline from slot_claims
-where due_at <= $1`+shareSQL+`
-order by due_at limit $2`, share, limit)
+where due_at <= $1
+order by due_at limit $2`, limit)
 }
 
 // Warnings lists active slots whose owners are to be warned, those with the
 // nearest warning first. Past the deadline there is nothing to warn of.
-func (s *Store) Warnings(ctx context.Context, share Share, limit int) ([]Due, error) {
+func (s *Store) Warnings(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, warn_at, due_at > deadline from slot_claims
-where warn_at <= $1 and deadline > $1`+shareSQL+`
-order by warn_at limit $2`, share, limit)
+where warn_at <= $1 and deadline > $1
+order by warn_at limit $2`, limit)
 }
 
-func (s *Store) due(ctx context.Context, sql string, share Share, limit int) ([]Due, error) {
+func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	now, err := s.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, sql, now, limit, share.Of, share.Part)
+	rows, err := s.pool.Query(ctx, sql, now, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list what is due: %w", err)
 	}
