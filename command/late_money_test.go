@@ -35,7 +35,7 @@ func (s *system) dueNow(t testing.TB, slot string) claims.Due {
 	t.Helper()
 	var due claims.Due
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		all, err := s.claims.Ends(t.Context(), 10)
+		all, err := s.claims.Ends(t.Context(), 1000)
 		for _, d := range all {
 			if d.SlotID.String() == slot {
 				due = d

@@ -40,9 +40,9 @@ var errAgain = errors.New("payments: decided on the past")
 func (s *Service) Hear(ctx context.Context, h Heard) (Place, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hearWithin)
 	defer cancel()
-	row, err := s.heardOf(ctx, h)
-	if err != nil || row.before != nil {
-		return derefPlace(row.before), err
+	row, err := s.known(ctx, h)
+	if err != nil || row.again {
+		return row.place, err
 	}
 	l := &listening{Service: s, Heard: h, row: row, by: origin.Origin{Actor: domain.ActorSystem}}
 	defer l.giveBack(ctx)
@@ -52,8 +52,8 @@ func (s *Service) Hear(ctx context.Context, h Heard) (Place, error) {
 			continue
 		}
 		if errors.Is(err, errSeen) {
-			row, err = s.heardOf(ctx, h)
-			return derefPlace(row.before), err
+			row, err = s.known(ctx, h)
+			return row.place, err
 		}
 		if err == nil {
 			s.metrics.heard.WithLabelValues(h.source(), outcome).Inc()
@@ -72,38 +72,27 @@ func (h Heard) source() string {
 
 // known is what the ledger says before a word is heard.
 type known struct {
-	slot   uuid.UUID
-	open   bool   // the gateway is still to be asked about it
-	before *Place // of the callback's first time; nil where it is new
+	slot  uuid.UUID
+	open  bool  // the gateway is still to be asked about it
+	again bool  // the callback was heard before,
+	place Place // and this is what it came to then
 }
 
-const heardOfSQL = `
-select p.slot_id, p.ask_at is not null or p.unsettled, w.product_id, w.position
+const knownSQL = `
+select p.slot_id, p.ask_at is not null or p.unsettled, w.id is not null, coalesce(w.product_id, p.product_id), coalesce(w.position, 0)
 from payments p left join webhook_ids w on w.id = $2
 where p.payment_id = $1`
 
-func (s *Service) heardOf(ctx context.Context, h Heard) (known, error) {
+func (s *Service) known(ctx context.Context, h Heard) (known, error) {
 	var k known
-	var product *uuid.UUID
-	var position *int64
-	err := s.Pool.QueryRow(ctx, heardOfSQL, h.PaymentID, h.WebhookID).Scan(&k.slot, &k.open, &product, &position)
+	err := s.Pool.QueryRow(ctx, knownSQL, h.PaymentID, h.WebhookID).Scan(&k.slot, &k.open, &k.again, &k.place.Product, &k.place.Position)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return known{}, ErrNoPayment
 	}
 	if err != nil {
 		return known{}, fmt.Errorf("read payment %s: %w", h.PaymentID, err)
 	}
-	if product != nil {
-		k.before = &Place{*product, *position}
-	}
 	return k, nil
-}
-
-func derefPlace(p *Place) Place {
-	if p == nil {
-		return Place{}
-	}
-	return *p
 }
 
 // listening is one word on its way to its effect.

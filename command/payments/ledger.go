@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// handOver is how long a new payment is left to the process that began it.
-	// Longer than asking the gateway takes; asking twice does no harm.
+	// handOver is how long a payment, or a refund, is left to the process that
+	// asks for it. About as long as that takes; asking twice does no harm.
 	handOver = 10 * time.Second
 	// askFirst is how long after we failed it without the gateway's word a
 	// payment is asked about first, and how often for an hour.

@@ -52,8 +52,8 @@ type Config struct {
 	Gateway        gateway.Gateway    //
 	CallbackURL    string             // where the gateway is to call us
 	PaymentTimeout time.Duration      // how long past its deadline a slot waits for a pending payment, 0 or more
-	SlotTTL        time.Duration      // life of a re-granted slot as its event says it, 1 ms or more
-	SlotWarning    time.Duration      // and its warning ahead of the deadline
+	SlotTTL        time.Duration      // life of a slot, 1 ms or more: what is granted again says it too
+	SlotWarning    time.Duration      // ahead of a slot's deadline
 	Registry       prometheus.Registerer
 	Logger         *slog.Logger // nil: slog.Default()
 }

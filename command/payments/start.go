@@ -58,8 +58,8 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // gateway is asked afterwards, in the background.
 //
 // Errors, in this order: ErrNoSlot, *domain.NotOwnerError,
-// eventstore.ErrOverloaded, ErrKeyReused, then *RefusedError. Where
-// decided-on-the-past (DecidedOnThePast) is true of one, start again.
+// eventstore.ErrOverloaded, ErrKeyReused, then *RefusedError. Start again where
+// DecidedOnThePast is true of one.
 func (s *Service) Start(ctx context.Context, c Start, by *origin.Origin) (Started, error) {
 	slot, last, err := s.slot(ctx, c.Slot)
 	if err != nil {
@@ -74,8 +74,11 @@ func (s *Service) Start(ctx context.Context, c Start, by *origin.Origin) (Starte
 	}
 	defer place.Release()
 	first, now, err := s.remembered(ctx, c)
-	if err != nil || first != nil {
-		return deref(first), err
+	if err != nil {
+		return Started{}, err
+	}
+	if first != nil {
+		return *first, nil
 	}
 	price, err := s.price(ctx, slot.ProductID)
 	if err != nil {
@@ -155,13 +158,6 @@ func (s *Service) remembered(ctx context.Context, c Start) (*Started, time.Time,
 		return nil, now, fmt.Errorf("decode the answer to idempotency key %s: %w", c.Key, err)
 	}
 	return first, now, nil
-}
-
-func deref(s *Started) Started {
-	if s == nil {
-		return Started{}
-	}
-	return *s
 }
 
 // askInBackground asks the gateway for the money, for as long as the worker
