@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -44,7 +45,10 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, par
 		return nil, err
 	}
 	s := &session{kafka: ks}
-	if err := r.checkSource(ctx); err != nil {
+	if err := CheckSource(ctx, r.cfg.ReadPool, r.cfg.Store); err != nil {
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			return nil, kafka.Fatal(refused)
+		}
 		return nil, err
 	}
 	for _, p := range r.cfg.Projections {
@@ -93,8 +97,9 @@ func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicIn
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
-			INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position)
-			SELECT $1, $2, $3, p, $4, $5, 0, 0 FROM unnest($6::int[]) p
+			INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
+			SELECT $1, $2, $3, p, $4, $5, 0, g.position, g.event_id
+			FROM unnest($6::int[]) p, projection_generations g WHERE g.projection = $1 AND g.generation = $2
 			ON CONFLICT DO NOTHING`,
 			p.Name(), o.generation, r.cfg.Topic, topic.Partitions, topic.TopicID, partitions); err != nil {
 			return err
@@ -145,21 +150,24 @@ func readPlaces(ctx context.Context, tx pgx.Tx, projection string, generation in
 	return places, err
 }
 
-// checkSource refuses another event store than the rows were made of.
-func (r *Runner) checkSource(ctx context.Context) error {
-	id, err := r.cfg.Store.Identity(ctx)
+// CheckSource refuses, with a *RefusedError, another event store than the rows
+// were made of; where there are none yet it notes that they are made of this one.
+func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
+	Identity(ctx context.Context) (uuid.UUID, error)
+}) error {
+	id, err := store.Identity(ctx)
 	if err != nil {
 		return fmt.Errorf("read the event store's id: %w", err)
 	}
 	var recorded uuid.UUID
-	err = r.cfg.ReadPool.QueryRow(ctx, `
+	err = readPool.QueryRow(ctx, `
 		WITH made AS (INSERT INTO projection_source (store_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING store_id)
 		SELECT store_id FROM made UNION ALL SELECT store_id FROM projection_source LIMIT 1`, id).Scan(&recorded)
 	if err != nil {
 		return fmt.Errorf("read which event store the projections were made of: %w", err)
 	}
 	if recorded != id {
-		return kafka.Fatal(&RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id)})
+		return &RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id)}
 	}
 	return nil
 }

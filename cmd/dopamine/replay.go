@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/audit"
+	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/purchases"
+	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/projections/slots"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+// everyProjection is what can be replayed, by the names of the read models.
+func everyProjection() []projections.Rebuildable {
+	return []projections.Rebuildable{products.New(), slots.New(), purchases.New(), audit.New()}
+}
+
+func projectionNames() string {
+	var names []string
+	for _, p := range everyProjection() {
+		names = append(names, p.Name())
+	}
+	return strings.Join(names, ", ")
+}
+
+func replayCommand() *cli.Command {
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, []*config.Setting{config.Data}),
+		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
+		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
+		&cli.IntFlag{Name: "rate", Usage: "events a second at most (0: as many as can be)"})
+	return &cli.Command{
+		Name:      "replay",
+		Usage:     "build a projection anew from the event store beside the live one, and swap",
+		ArgsUsage: "<projection|all>",
+		Flags:     flags,
+		Before:    config.FromData,
+		Action:    replayProjections,
+	}
+}
+
+func replayProjections(ctx context.Context, cmd *cli.Command) error {
+	r := config.From(cmd)
+	r.Require(config.DatabaseURL)
+	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+	if cmd.Int("rate") < 0 {
+		r.RefuseFlag("rate", "is negative; give events a second, or 0")
+	}
+	if err := r.Err(); err != nil {
+		return err
+	}
+	chosen, err := chosenProjections(cmd)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(db.CheckWrite(ctx, write), db.CheckRead(ctx, read)); err != nil {
+		return err
+	}
+	p := &parts{name: cmd.Name, log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil))}
+	defer p.close()
+	const perProjection, others = 3, 4
+	if err := p.openWrite(ctx, write, config.Pool{Max: perProjection * len(chosen)}); err != nil {
+		return err
+	}
+	if err := p.openRead(ctx, read, config.Pool{Max: perProjection*len(chosen) + others}); err != nil {
+		return err
+	}
+	out := cmd.Root().Writer
+	show := newReplayProgress(cmd.Root().ErrWriter)
+	p.log = slog.New(slog.NewTextHandler(show, nil))
+	differences := &differencePrinter{out: out}
+	err = replay.Run(ctx, replay.Config{
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool), Projections: chosen,
+		Rate: cmd.Int("rate"), Verify: cmd.Bool("verify"), DropOld: cmd.Bool("drop-old"),
+		OnProgress: show.told, OnDifference: differences.print, Logger: p.log,
+	})
+	show.end()
+	differences.end()
+	switch {
+	case err == nil:
+		for _, c := range chosen {
+			last := show.last(c.Name())
+			fmt.Fprintf(out, "%s: generation %d is live, at position %d, from %d events in %s\n", c.Name(), last.Generation, last.Position,
+				last.Events, last.EndedAt.Sub(last.StartedAt).Round(time.Millisecond))
+		}
+		return nil
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted; the live generation goes on")
+	}
+	return err
+}
+
+func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
+	name := cmd.Args().First()
+	if cmd.Args().Len() != 1 {
+		return nil, config.Usage("replay takes one word: all, or one of " + projectionNames())
+	}
+	if name == "all" {
+		return everyProjection(), nil
+	}
+	for _, p := range everyProjection() {
+		if p.Name() == name {
+			return []projections.Rebuildable{p}, nil
+		}
+	}
+	return nil, config.Usage(fmt.Sprintf("%q is no projection: give all, or one of %s", name, projectionNames()))
+}
+
+// published tells how far store and relay are.
+func published(writePool *pgxpool.Pool) func(context.Context) (projections.Head, error) {
+	return func(ctx context.Context) (head projections.Head, err error) {
+		place, err := relay.ReadPlace(ctx, writePool)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return head, err
+		}
+		head.Published, head.Last = place.Position, place.Last
+		head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the place: it is never behind it
+		return head, err
+	}
+}
+
+// differencesMost is how many differences are printed; all are counted.
+const differencesMost = 1000
+
+type differencePrinter struct {
+	mu  sync.Mutex
+	out io.Writer
+	all int
+}
+
+func (p *differencePrinter) print(d replay.Difference) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all++
+	switch {
+	case p.all > differencesMost:
+	case d.Live == "":
+		fmt.Fprintf(p.out, "%s %s: the row is missing; the store says %s\n", d.Table, d.Key, d.Store)
+	case d.Store == "":
+		fmt.Fprintf(p.out, "%s %s: the row should not be there: %s\n", d.Table, d.Key, d.Live)
+	default:
+		fmt.Fprintf(p.out, "%s %s: %s is %s, the store says %s\n", d.Table, d.Key, d.Column, d.Live, d.Store)
+	}
+}
+
+func (p *differencePrinter) end() {
+	if more := p.all - differencesMost; more > 0 {
+		fmt.Fprintf(p.out, "and %d more differences\n", more)
+	}
+}

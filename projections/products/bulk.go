@@ -1,0 +1,74 @@
+package products
+
+import (
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+var _ projections.Rebuildable = Projection{}
+
+// Tables implements projections.Rebuildable.
+func (Projection) Tables() []projections.KeyedTable {
+	return []projections.KeyedTable{{Base: "products", Key: "id"}}
+}
+
+// NewBulk implements projections.Rebuildable.
+func (p Projection) NewBulk(generation, most int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[*Row](most)}
+	b.fold = p.NewFold(generation).(*fold)
+	b.fold.rows = b.window.Young
+	return b
+}
+
+type bulk struct {
+	fold   *fold
+	window *projections.Window[*Row]
+}
+
+func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
+	return b.window.Needs(Projection{}.Key, creates, events)
+}
+
+func creates(e domain.Event) bool {
+	_, yes := e.(domain.ProductCreated)
+	return yes
+}
+
+func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
+
+func (b *bulk) Loaded() { b.window.Loaded() }
+
+func (b *bulk) Apply(e domain.Envelope) error {
+	b.window.Touch(e.ProductID)
+	stored := b.window.Stored(e.ProductID)
+	if err := b.fold.Apply(e); err != nil {
+		return err
+	}
+	if !stored {
+		delete(b.fold.gone, e.ProductID) // there is nothing to delete
+	}
+	return nil
+}
+
+var columns = []string{"id", "name", "description", "price", "currency", "stock", "initial_stock", "total_stock",
+	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position"}
+
+func (b *bulk) Spill(all bool) projections.Spill {
+	turned, fresh, stored := b.window.Turn(all)
+	if !turned {
+		return projections.Spill{}
+	}
+	s := projections.Spill{
+		Copies: []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, func(v []any, r *Row) {
+			v[0], v[1], v[2], v[3], v[4] = projections.ID(r.ID), r.Name, r.Description, r.Price, r.Currency
+			v[5], v[6], v[7], v[8], v[9] = r.Stock, r.InitialStock, r.TotalStock, r.SaleDate, r.SaleEndDate
+			v[10], v[11], v[12], v[13] = r.Paused, r.CreatedAt, r.UpdatedAt, r.LastPosition
+		})},
+		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored, gone: b.fold.gone}},
+	}
+	b.fold = &fold{table: b.fold.table, rows: b.window.Young, gone: map[uuid.UUID]bool{}}
+	return s
+}

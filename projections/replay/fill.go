@@ -1,0 +1,223 @@
+package replay
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// pagesAhead is how many pages are read ahead of what is decoded, and decoded
+// ahead of what is folded: enough to keep all busy, few enough for memory.
+const pagesAhead = 2
+
+// page is some of the log, in order.
+type page struct {
+	recorded []eventstore.Recorded
+	head     int64
+	decoded  chan struct{} // closed once events and bad are there
+	events   []domain.Envelope
+	bad      map[int]error // why an event cannot be decoded
+}
+
+func (p *page) decode() {
+	defer close(p.decoded)
+	p.events = make([]domain.Envelope, len(p.recorded))
+	for i, rec := range p.recorded {
+		env, err := avsc.Decode(rec)
+		if err != nil {
+			if p.bad == nil {
+				p.bad = map[int]error{}
+			}
+			p.bad[i] = err
+			continue
+		}
+		p.events[i] = env
+	}
+}
+
+// fill reads the log up to its head and writes it into the targets' tables.
+func (r *runner) fill(ctx context.Context, targets []*target) error {
+	group, ctx := errgroup.WithContext(ctx)
+	pages := make(chan *page, pagesAhead)
+	group.Go(func() error { defer close(pages); return r.read(ctx, pages) })
+	feeds := make([]chan *page, len(targets))
+	for i, t := range targets {
+		feeds[i] = make(chan *page, pagesAhead)
+		group.Go(func() error {
+			if err := t.take(ctx, feeds[i]); err != nil {
+				return fmt.Errorf("replay of %s: %w", t.Name(), err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		for _, f := range feeds {
+			defer close(f)
+		}
+		for p := range pages {
+			select {
+			case <-p.decoded:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			for _, f := range feeds {
+				select {
+				case f <- p:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// read reads pages until the log's end; each is decoded beside the others.
+func (r *runner) read(ctx context.Context, pages chan<- *page) error {
+	var decoding sync.WaitGroup
+	defer decoding.Wait()
+	free := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var after int64
+	for {
+		p := &page{decoded: make(chan struct{})}
+		var err error
+		if p.head, err = r.Store.Head(ctx); err != nil {
+			return err
+		}
+		if p.recorded, err = r.Store.All(ctx, after, r.page()); err != nil {
+			return err
+		}
+		if len(p.recorded) == 0 {
+			return nil
+		}
+		if err := r.limit.WaitN(ctx, len(p.recorded)); err != nil {
+			return err
+		}
+		after = p.recorded[len(p.recorded)-1].Position
+		free <- struct{}{}
+		decoding.Go(func() { p.decode(); <-free })
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if len(p.recorded) < r.page() {
+			return nil
+		}
+	}
+}
+
+// take folds pages, and has what leaves memory written while it goes on.
+func (t *target) take(ctx context.Context, pages <-chan *page) (err error) {
+	w := newWriter(ctx, t)
+	defer func() {
+		if closeErr := w.close(); err == nil {
+			err = closeErr
+		}
+	}()
+	bulk := t.NewBulk(t.generation, max(1, t.r.Window/2))
+	for p := range pages {
+		events, err := t.mine(ctx, p)
+		if err != nil {
+			return err
+		}
+		if needed := bulk.Needs(events); len(needed) > 0 {
+			if err := t.readBack(ctx, w, bulk, needed); err != nil {
+				return err
+			}
+		}
+		if err := apply(bulk, events); err != nil {
+			return err
+		}
+		if err := w.write(bulk.Spill(false)); err != nil {
+			return err
+		}
+		t.position = p.recorded[len(p.recorded)-1].Position
+		t.passed(len(p.recorded), t.position, p.head)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return w.write(bulk.Spill(true))
+}
+
+// mine are the events of a page that concern the projection and were not
+// skipped. One that cannot be decoded is an error unless it was skipped.
+func (t *target) mine(ctx context.Context, p *page) ([]domain.Envelope, error) {
+	skipped, err := t.skips(ctx, p.recorded)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]domain.Envelope, 0, len(p.events))
+	for i, e := range p.events {
+		rec := &p.recorded[i]
+		if skipped[rec.Position] {
+			continue
+		}
+		if err := p.bad[i]; err != nil {
+			if _, concerns := t.RawKey(rec.Type, rec.Key, rec.Stream); concerns || isUnknown(err) {
+				return nil, fmt.Errorf("event %d (%s): %w", rec.Position, rec.Type, err)
+			}
+			continue
+		}
+		if _, concerns := t.Key(e); concerns {
+			events = append(events, e)
+		}
+	}
+	return events, nil
+}
+
+// readBack reads rows that have left memory, once they are in the tables.
+func (t *target) readBack(ctx context.Context, w *writer, bulk projections.Bulk, needed []domain.Envelope) error {
+	if err := w.drain(); err != nil {
+		return err
+	}
+	if !t.keys {
+		for _, table := range t.Tables() {
+			if _, err := t.r.ReadPool.Exec(ctx, `SELECT projection_create_key($1, $2)`, table.Base, t.generation); err != nil {
+				return fmt.Errorf("create the key of %s: %w", table.Base, err)
+			}
+		}
+		t.keys = true
+	}
+	b := &pgx.Batch{}
+	bulk.Load(b, needed)
+	if b.Len() > 0 {
+		if err := t.r.ReadPool.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("read rows back: %w", err)
+		}
+	}
+	bulk.Loaded()
+	return nil
+}
+
+// skips reads which of some events were skipped, and remembers that it did.
+func (t *target) skips(ctx context.Context, events []eventstore.Recorded) (map[int64]bool, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	rows, err := t.r.ReadPool.Query(ctx, `SELECT position FROM skipped_events WHERE projection = $1 AND position BETWEEN $2 AND $3`,
+		t.Name(), events[0].Position, events[len(events)-1].Position)
+	if err != nil {
+		return nil, fmt.Errorf("read what was skipped: %w", err)
+	}
+	positions, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("read what was skipped: %w", err)
+	}
+	found := make(map[int64]bool, len(positions))
+	for _, p := range positions {
+		found[p], t.honoured[p] = true, true
+	}
+	return found, nil
+}

@@ -1,0 +1,61 @@
+package replay
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// lockAsked is how often a replay looks whether it still has its locks.
+const lockAsked = time.Second
+
+// lock takes the advisory lock of each projection, on a connection of its own.
+// The context ends when that connection does, and the locks with it.
+func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
+	pooled, err := r.ReadPool.Acquire(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to the read database: %w", err)
+	}
+	conn := pooled.Hijack() // so that it is closed, and with it the locks, whatever happens
+	closeConn := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+		defer cancel()
+		_ = conn.Close(ctx) // broken is as good as closed
+	}
+	for _, p := range r.Projections {
+		var locked bool
+		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext($2))`, lockClass, p.Name()).Scan(&locked); err != nil {
+			closeConn()
+			return nil, nil, fmt.Errorf("lock %s for a replay: %w", p.Name(), err)
+		}
+		if !locked {
+			closeConn()
+			return nil, nil, fmt.Errorf("%s: %w", p.Name(), ErrRunning)
+		}
+	}
+	ctx, lose := context.WithCancelCause(ctx)
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(lockAsked)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			// Not ctx: an interrupted replay keeps its locks until it has tidied up.
+			if err := conn.Ping(context.Background()); err != nil {
+				lose(fmt.Errorf("the connection that held the replay's locks is gone: %w", err))
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		close(done)
+		<-stopped
+		lose(nil)
+		closeConn()
+	}, nil
+}

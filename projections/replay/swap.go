@@ -1,0 +1,185 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// checkpointTimeout is how long the swap waits for the batches under way.
+	// Less than Postgres' deadlock_timeout (1 s): where both wait for each other
+	// the swap gives way, not the projector.
+	checkpointTimeout = "900ms"
+	// viewTimeout is how long readers of a view may have to wait for it.
+	viewTimeout = "100ms"
+	// viewTries is how often a swap tries to take the view along.
+	viewTries = 20
+)
+
+// swap makes the generation the live one, once it is not behind. withView says
+// whether the view shows it already.
+func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err error) {
+	for try := 1; ; try++ {
+		withView = try <= viewTries
+		err := t.swapOnce(ctx, foreign, withView)
+		switch {
+		case err == nil:
+			return withView, nil
+		case errors.Is(err, errBehind): // below
+		case lockedOut(err):
+			if err := sleep(ctx, tryAgain); err != nil {
+				return false, err
+			}
+		default:
+			return false, fmt.Errorf("swap: %w", err)
+		}
+		if err := t.tail(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
+	head, err := t.r.Published(ctx)
+	if err != nil {
+		return err
+	}
+	var eventID *uuid.UUID
+	if t.position > 0 {
+		at, err := t.r.Store.At(ctx, t.position)
+		if err != nil {
+			return err
+		}
+		eventID = &at.ID
+	}
+	return pgx.BeginTxFunc(ctx, t.r.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		ahead, err := t.lockLive(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if ahead > t.position && !foreign {
+			return errBehind
+		}
+		if err := t.checkSkips(ctx, tx); err != nil {
+			return err
+		}
+		if err := t.takeOver(ctx, tx, eventID, len(head.Last)); err != nil {
+			return err
+		}
+		if withView {
+			return setView(ctx, tx, t.Name(), t.generation)
+		}
+		return nil
+	})
+}
+
+// lockLive locks the live checkpoints, and says how far the furthest is. Read
+// after that: what was committed by whoever had them.
+func (t *target) lockLive(ctx context.Context, tx pgx.Tx) (ahead int64, err error) {
+	if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, checkpointTimeout); err != nil {
+		return 0, err
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT c.position FROM projection_checkpoints c
+		WHERE c.projection = $1 AND c.generation = (SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live')
+		ORDER BY c.topic, c.partition FOR UPDATE`, t.Name())
+	if err != nil {
+		return 0, err
+	}
+	var position int64
+	_, err = pgx.ForEachRow(rows, []any{&position}, func() error { ahead = max(ahead, position); return nil })
+	return ahead, err
+}
+
+// checkSkips refuses where an event that the replay has applied was skipped
+// since. Skips are recorded under the lock of a checkpoint, so none is under way.
+func (t *target) checkSkips(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT position FROM skipped_events WHERE projection = $1 AND position <= $2`, t.Name(), t.position)
+	if err != nil {
+		return err
+	}
+	skipped, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return err
+	}
+	for _, p := range skipped {
+		if !t.honoured[p] {
+			return fmt.Errorf("%w: at position %d", errSkipped, p)
+		}
+	}
+	return nil
+}
+
+// takeOver makes the generation the live one, which goes on where the other one
+// is in Kafka. Checkpoints of a topic with another number of partitions are left
+// behind: their partitions begin anew, at the replay's position.
+func (t *target) takeOver(ctx context.Context, tx pgx.Tx, eventID *uuid.UUID, partitions int) error {
+	var old int
+	if err := tx.QueryRow(ctx, `
+		UPDATE projection_generations SET state = 'old' WHERE projection = $1 AND state = 'live' RETURNING generation`,
+		t.Name()).Scan(&old); err != nil {
+		return fmt.Errorf("end the live generation: %w", err)
+	}
+	tag, err := tx.Exec(ctx, `
+		UPDATE projection_generations SET state = 'live', live_at = now(), position = $3, event_id = $4
+		WHERE projection = $1 AND generation = $2 AND state = 'building'`, t.Name(), t.generation, t.position, eventID)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != 1 {
+		return fmt.Errorf("generation %d is not there any more: another replay has begun", t.generation)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id, version)
+		SELECT projection, $3, topic, partition, partitions, topic_id, next_offset, $4, $5, version + 1
+		FROM projection_checkpoints WHERE projection = $1 AND generation = $2 AND ($6 = 0 OR partitions = $6)`,
+		t.Name(), old, t.generation, t.position, eventID, partitions); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE parked_orders SET done_at = now(), outcome = 'not needed any more: a replay has built the projection anew'
+		WHERE projection = $1 AND generation = $2 AND done_at IS NULL`, t.Name(), old)
+	return err
+}
+
+// setView points the view at a generation, or fails where somebody reads it
+// for longer than readers may be made to wait.
+func setView(ctx context.Context, tx pgx.Tx, projection string, generation int) error {
+	if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, viewTimeout); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `SELECT projection_set_view($1, $2)`, projection, generation)
+	return err
+}
+
+// followView points the view at the live generation where it shows another one,
+// with so many tries; it is no failure of them that the view is in use.
+func (r *runner) followView(ctx context.Context, projection string, tries int) error {
+	err := r.patiently(ctx, tries, func() error {
+		return pgx.BeginFunc(ctx, r.ReadPool, func(tx pgx.Tx) error {
+			var live int
+			var shows bool
+			if err := tx.QueryRow(ctx, `
+				SELECT g.generation, EXISTS (
+				    SELECT FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
+				    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+				      AND w.ev_class = to_regclass(quote_ident(g.projection))
+				      AND d.refobjid = to_regclass(quote_ident(g.projection || '_g' || g.generation)))
+				FROM projection_generations g WHERE g.projection = $1 AND g.state = 'live'`, projection).Scan(&live, &shows); err != nil {
+				return err
+			}
+			if shows {
+				return nil
+			}
+			return setView(ctx, tx, projection, live)
+		})
+	})
+	if lockedOut(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,199 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+)
+
+// finish builds the indexes, catches up, compares where that was asked for, and
+// swaps.
+func (t *target) finish(ctx context.Context) error {
+	t.enter(Indexing)
+	if err := t.index(ctx); err != nil {
+		return fmt.Errorf("build the indexes: %w", err)
+	}
+	t.enter(CatchingUp)
+	if err := t.tail(ctx); err != nil {
+		return err
+	}
+	foreign, err := t.foreign(ctx)
+	if err != nil {
+		return err
+	}
+	if t.r.Verify {
+		t.enter(Comparing)
+		if err := t.verify(ctx); err != nil {
+			return err
+		}
+	}
+	t.enter(Swapping)
+	withView, err := t.swap(ctx, foreign)
+	if err != nil {
+		return err
+	}
+	t.r.Logger.Info("the next generation is live", "projection", t.Name(), "generation", t.generation, "position", t.position)
+	if !withView {
+		t.r.Logger.Warn("a long SELECT holds the view, which follows as soon as it ends", "view", t.Name())
+		if err := t.r.followView(ctx, t.Name(), forever); err != nil {
+			return fmt.Errorf("the generation is live, but the view does not show it yet, the next replay mends that: %w", err)
+		}
+	}
+	if t.r.DropOld {
+		if err := t.r.dropGenerations(ctx, t.Name(), "old"); err != nil {
+			return fmt.Errorf("the generation is live, but an older one is still there, `replay --drop-old` drops it: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *target) index(ctx context.Context) error {
+	select {
+	case t.r.indexing <- struct{}{}:
+		defer func() { <-t.r.indexing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return pgx.BeginFunc(ctx, t.r.ReadPool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `SELECT set_config('maintenance_work_mem', '128MB', true)`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `SELECT projection_create_indexes($1, $2)`, t.Name(), t.generation); err != nil {
+			return err
+		}
+		for _, table := range t.Tables() {
+			if _, err := tx.Exec(ctx, fmt.Sprintf(`ANALYZE %s_g%d`, table.Base, t.generation)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// tail applies what was recorded beyond the replay's position, as live
+// processing does, up to the log's end.
+func (t *target) tail(ctx context.Context) error {
+	for {
+		recorded, err := t.r.Store.All(ctx, t.position, t.r.page())
+		if err != nil || len(recorded) == 0 {
+			return err
+		}
+		if err := t.r.limit.WaitN(ctx, len(recorded)); err != nil {
+			return err
+		}
+		if err := t.applyPage(ctx, recorded); err != nil {
+			return err
+		}
+		t.position = recorded[len(recorded)-1].Position
+		t.passed(len(recorded), t.position, t.position)
+	}
+}
+
+func (t *target) applyPage(ctx context.Context, recorded []eventstore.Recorded) error {
+	p := &page{recorded: recorded, decoded: make(chan struct{})}
+	p.decode()
+	events, err := t.mine(ctx, p)
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	return pgx.BeginFunc(ctx, t.r.ReadPool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
+			return err
+		}
+		fold := t.NewFold(t.generation)
+		b := &pgx.Batch{}
+		fold.Load(b, events)
+		if b.Len() > 0 {
+			if err := tx.SendBatch(ctx, b).Close(); err != nil {
+				return err
+			}
+		}
+		if err := apply(fold, events); err != nil {
+			return err
+		}
+		b = &pgx.Batch{}
+		fold.Write(b)
+		if b.Len() == 0 {
+			return nil
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// foreign says whether the live generation has applied events that the store
+// does not have: it was restored to an earlier moment, and how far the live
+// generation is means nothing.
+func (t *target) foreign(ctx context.Context) (bool, error) {
+	rows, err := t.r.ReadPool.Query(ctx, `
+		SELECT c.position, c.event_id FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
+		WHERE c.projection = $1 AND g.state = 'live' AND c.position > 0`, t.Name())
+	if err != nil {
+		return false, fmt.Errorf("read the live checkpoints: %w", err)
+	}
+	type checkpoint struct {
+		Position int64
+		EventID  [16]byte
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[checkpoint])
+	if err != nil {
+		return false, fmt.Errorf("read the live checkpoints: %w", err)
+	}
+	for _, c := range all {
+		at, err := t.r.Store.At(ctx, c.Position)
+		if err != nil && !errors.Is(err, eventstore.ErrNoEvent) {
+			return false, err
+		}
+		if err != nil || at.ID != c.EventID {
+			t.r.Logger.Warn("the live generation was built from events that the store does not have; it is replaced all the same",
+				"projection", t.Name(), "position", c.Position)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+const (
+	forever     = 0
+	dropTries   = 50
+	tryAgain    = 200 * time.Millisecond
+	lockMissing = "55P03"
+)
+
+// patiently does something again while a lock is not to be had, so many times.
+func (r *runner) patiently(ctx context.Context, tries int, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if !lockedOut(err) || try == tries {
+			return err
+		}
+		if err := sleep(ctx, tryAgain); err != nil {
+			return err
+		}
+	}
+}
+
+// lockedOut says that a lock was not to be had in time.
+func lockedOut(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == lockMissing
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

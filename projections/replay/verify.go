@@ -1,0 +1,345 @@
+package replay
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// Difference is one column of one row in which the live generation differs from
+// what the event store says.
+type Difference struct {
+	Table  string // without the generation
+	Key    uuid.UUID
+	Column string // "" where one side lacks the whole row
+	Live   string // as JSON; "" where the row is missing
+	Store  string // likewise
+}
+
+const (
+	// comparedPage is how many rows are compared at a time.
+	comparedPage = 5000
+	// liveStands is how long the live generation may stand still before a
+	// comparison that waits for it is given up.
+	liveStands = 15 * time.Second
+	// lookAgain is how long lies between two looks at rows that one side has
+	// not reached yet.
+	lookAgain = 100 * time.Millisecond
+)
+
+// verify compares all rows without a lock. Rows that the same event changed
+// last must be equal; the others are looked at again until both generations
+// have come far enough to tell.
+func (t *target) verify(ctx context.Context) error {
+	differ := false
+	for _, table := range t.Tables() {
+		c := comparison{t: t, table: table}
+		open, err := c.all(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.settle(ctx, open); err != nil {
+			return err
+		}
+		differ = differ || c.differ
+	}
+	if differ {
+		return ErrDiffers
+	}
+	return nil
+}
+
+// comparison is that of one table.
+type comparison struct {
+	t      *target
+	table  projections.KeyedTable
+	differ bool
+}
+
+// row is what is compared first: the hash of all columns tells whether two rows
+// of the same event are equal.
+type row struct {
+	key  uuid.UUID
+	last int64
+	hash int64
+}
+
+// pair is a row of both generations; nil where one lacks it.
+type pair struct{ live, next *row }
+
+// all goes through both tables in the order of their keys, reports rows that
+// differ, and gives the keys of those that cannot be told yet.
+func (c *comparison) all(ctx context.Context) (open []uuid.UUID, err error) {
+	liveGeneration, err := c.t.liveGeneration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live := cursor{c: c, generation: liveGeneration}
+	next := cursor{c: c, generation: c.t.generation}
+	for {
+		a, err := live.peek(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b, err := next.peek(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var key uuid.UUID
+		switch {
+		case a == nil && b == nil:
+			return open, nil
+		case b == nil, a != nil && bytes.Compare(a.key[:], b.key[:]) < 0:
+			key = live.take().key
+		case a == nil, bytes.Compare(a.key[:], b.key[:]) > 0:
+			key = next.take().key
+		default:
+			key = live.take().key
+			next.take()
+			if a.last == b.last && a.hash == b.hash {
+				continue
+			}
+		}
+		// A row may have changed between the two reads, so that also unequal rows
+		// of one event are looked at again, together.
+		open = append(open, key)
+	}
+}
+
+// settle looks at rows until it can be told of each whether it differs.
+func (c *comparison) settle(ctx context.Context, open []uuid.UUID) error {
+	var reached int64
+	moved := time.Now()
+	for len(open) > 0 {
+		if err := c.t.tail(ctx); err != nil {
+			return err
+		}
+		// Live's place is read before its rows: they have all of it at least.
+		status, err := c.t.liveStatus(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Position > reached {
+			reached, moved = status.Position, time.Now()
+		}
+		var still []uuid.UUID
+		for keys := range slices.Chunk(open, comparedPage) {
+			unsettled, err := c.look(ctx, keys, status.Position)
+			if err != nil {
+				return err
+			}
+			still = append(still, unsettled...)
+		}
+		if open = still; len(open) == 0 {
+			return nil
+		}
+		if time.Since(moved) > liveStands {
+			return fmt.Errorf("%d rows of %s cannot be compared: the live generation has stood still at position %d for %s; let relay and projector run",
+				len(open), c.table.Base, reached, liveStands)
+		}
+		if err := sleep(ctx, lookAgain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look compares rows once; reached is how far the live generation was at least.
+func (c *comparison) look(ctx context.Context, keys []uuid.UUID, reached int64) (open []uuid.UUID, err error) {
+	generation, err := c.t.liveGeneration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live, err := c.rows(ctx, generation, keys)
+	if err != nil {
+		return nil, err
+	}
+	// After the rows: they have nothing from beyond it.
+	furthest, err := c.t.liveFurthest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next, err := c.rows(ctx, c.t.generation, keys)
+	if err != nil {
+		return nil, err
+	}
+	position := c.t.position
+	for _, key := range keys {
+		a, b := live[key], next[key]
+		var differs bool
+		switch {
+		case a == nil && b == nil:
+			continue
+		case a != nil && b != nil && a.last == b.last:
+			if !differing(a.columns, b.columns) {
+				continue
+			}
+			differs = true
+		case a != nil && b != nil && a.last < b.last:
+			differs = reached >= b.last
+		case a != nil && b != nil:
+			differs = position >= a.last
+		case a != nil:
+			differs = reached >= position && position >= a.last
+		default:
+			differs = reached >= b.last && furthest <= position
+		}
+		if !differs {
+			open = append(open, key)
+			continue
+		}
+		c.differ = true
+		c.report(key, a, b)
+	}
+	return open, nil
+}
+
+func differing(a, b map[string]json.RawMessage) bool {
+	return !maps.EqualFunc(a, b, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
+}
+
+func (c *comparison) report(key uuid.UUID, live, next *fullRow) {
+	if c.t.r.OnDifference == nil {
+		return
+	}
+	d := Difference{Table: c.table.Base, Key: key}
+	if live == nil || next == nil {
+		if live != nil {
+			d.Live = live.text
+		}
+		if next != nil {
+			d.Store = next.text
+		}
+		c.t.r.OnDifference(d)
+		return
+	}
+	for _, column := range slices.Sorted(maps.Keys(next.columns)) {
+		if a, b := live.columns[column], next.columns[column]; !bytes.Equal(a, b) {
+			d.Column, d.Live, d.Store = column, string(a), string(b)
+			c.t.r.OnDifference(d)
+		}
+	}
+}
+
+// fullRow is a row with all its columns as JSON.
+type fullRow struct {
+	last    int64
+	text    string
+	columns map[string]json.RawMessage
+}
+
+func (c *comparison) rows(ctx context.Context, generation int, keys []uuid.UUID) (map[uuid.UUID]*fullRow, error) {
+	ids := make(projections.IDs, len(keys))
+	for i, k := range keys {
+		ids[i] = projections.ID(k)
+	}
+	rows, err := c.t.r.ReadPool.Query(ctx, fmt.Sprintf(`SELECT %s, last_position, to_jsonb(t)::text FROM %s t WHERE %[1]s = ANY($1)`,
+		c.table.Key, projections.Table(c.table.Base, generation)), ids)
+	if err != nil {
+		return nil, fmt.Errorf("read rows of %s: %w", c.table.Base, err)
+	}
+	found := make(map[uuid.UUID]*fullRow, len(keys))
+	var key uuid.UUID
+	var last int64
+	var text string
+	_, err = pgx.ForEachRow(rows, []any{&key, &last, &text}, func() error {
+		r := &fullRow{last: last, text: text}
+		found[key] = r
+		return json.Unmarshal([]byte(text), &r.columns)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read rows of %s: %w", c.table.Base, err)
+	}
+	return found, nil
+}
+
+// cursor reads a generation's table in the order of its key, a page at a time.
+type cursor struct {
+	c          *comparison
+	generation int
+	page       []row
+	after      uuid.UUID
+	begun, end bool
+}
+
+// peek is the next row, nil at the end.
+func (k *cursor) peek(ctx context.Context) (*row, error) {
+	if len(k.page) == 0 && !k.end {
+		sql := fmt.Sprintf(`SELECT %s, last_position, hashtextextended(t::text, 0) FROM %s t`, k.c.table.Key, projections.Table(k.c.table.Base, k.generation))
+		var args []any
+		if k.begun {
+			sql += fmt.Sprintf(` WHERE %s > $1`, k.c.table.Key)
+			args = append(args, k.after)
+		}
+		rows, err := k.c.t.r.ReadPool.Query(ctx, sql+fmt.Sprintf(` ORDER BY %s LIMIT %d`, k.c.table.Key, comparedPage), args...)
+		if err != nil {
+			return nil, fmt.Errorf("read %s in order: %w", k.c.table.Base, err)
+		}
+		k.page, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
+			return one, r.Scan(&one.key, &one.last, &one.hash)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read %s in order: %w", k.c.table.Base, err)
+		}
+		k.begun, k.end = true, len(k.page) < comparedPage
+		if len(k.page) > 0 {
+			k.after = k.page[len(k.page)-1].key
+		}
+	}
+	if len(k.page) == 0 {
+		return nil, nil
+	}
+	return &k.page[0], nil
+}
+
+func (k *cursor) take() row {
+	r := k.page[0]
+	k.page = k.page[1:]
+	return r
+}
+
+func (t *target) liveGeneration(ctx context.Context) (generation int, err error) {
+	err = t.r.ReadPool.QueryRow(ctx, `SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'`, t.Name()).Scan(&generation)
+	if err != nil {
+		return 0, fmt.Errorf("read the live generation of %s: %w", t.Name(), err)
+	}
+	return generation, nil
+}
+
+// liveFurthest is the position of the live partition that is furthest.
+func (t *target) liveFurthest(ctx context.Context) (position int64, err error) {
+	err = t.r.ReadPool.QueryRow(ctx, `
+		SELECT coalesce(max(c.position), 0) FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
+		WHERE c.projection = $1 AND g.state = 'live'`, t.Name()).Scan(&position)
+	if err != nil {
+		return 0, fmt.Errorf("read the live checkpoints: %w", err)
+	}
+	return position, nil
+}
+
+// liveStatus is how far the live generation is as a whole.
+func (t *target) liveStatus(ctx context.Context) (projections.Status, error) {
+	head, err := t.r.Published(ctx)
+	if err != nil {
+		return projections.Status{}, err
+	}
+	all, err := projections.ReadStatus(ctx, t.r.ReadPool, head)
+	if err != nil {
+		return projections.Status{}, err
+	}
+	for _, s := range all {
+		if s.Projection == t.Name() {
+			return s, nil
+		}
+	}
+	return projections.Status{}, fmt.Errorf("projection %s is not known", t.Name())
+}

@@ -1,0 +1,122 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// writer writes what leaves memory, one after the other, beside the folding.
+type writer struct {
+	ctx  context.Context
+	t    *target
+	work chan projections.Spill
+	busy sync.WaitGroup // work that was handed over and is not done
+	done chan struct{}
+
+	mu  sync.Mutex
+	err error // the first
+}
+
+func newWriter(ctx context.Context, t *target) *writer {
+	w := &writer{ctx: ctx, t: t, work: make(chan projections.Spill, 1), done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		for s := range w.work {
+			if w.failed() == nil {
+				if err := w.t.store(w.ctx, s); err != nil {
+					w.mu.Lock()
+					w.err = err
+					w.mu.Unlock()
+				}
+			}
+			w.busy.Done()
+		}
+	}()
+	return w
+}
+
+func (w *writer) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// write hands over; the error may be that of something handed over before.
+func (w *writer) write(s projections.Spill) error {
+	if len(s.Copies)+len(s.Upserts) > 0 {
+		w.busy.Add(1)
+		w.work <- s
+	}
+	return w.failed()
+}
+
+// drain waits until all is written.
+func (w *writer) drain() error {
+	w.busy.Wait()
+	return w.failed()
+}
+
+func (w *writer) close() error {
+	close(w.work)
+	<-w.done
+	return w.failed()
+}
+
+// asyncCommit spares waiting for the disk: the swap's own commit waits for all
+// that was written before it.
+const asyncCommit = `SET LOCAL synchronous_commit = off`
+
+// store writes a spill in a transaction of its own: a long one would keep the
+// whole database from being vacuumed.
+func (t *target) store(ctx context.Context, s projections.Spill) error {
+	return pgx.BeginFunc(ctx, t.r.ReadPool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
+			return err
+		}
+		for _, c := range s.Copies {
+			if _, err := tx.CopyFrom(ctx, pgx.Identifier{c.Table}, c.Columns, c.Rows); err != nil {
+				return fmt.Errorf("copy into %s: %w", c.Table, err)
+			}
+		}
+		b := &pgx.Batch{}
+		for _, f := range s.Upserts {
+			f.Write(b)
+		}
+		if b.Len() == 0 {
+			return nil
+		}
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// apply folds events in order; a panic is an error like any other.
+func apply(f interface{ Apply(domain.Envelope) error }, events []domain.Envelope) (err error) {
+	at := 0
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("event %d (%s): panic: %v", events[at].Position, events[at].Event.EventType(), p)
+		}
+	}()
+	for i, e := range events {
+		at = i
+		if err := f.Apply(e); err != nil {
+			return fmt.Errorf("event %d (%s): %w", e.Position, e.Event.EventType(), err)
+		}
+	}
+	return nil
+}
+
+// isUnknown says of an event that a newer program wrote it: it may concern any
+// projection.
+func isUnknown(err error) bool {
+	var unknown *avsc.UnknownEventError
+	return errors.As(err, &unknown)
+}

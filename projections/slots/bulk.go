@@ -1,0 +1,82 @@
+package slots
+
+import (
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+var _ projections.Rebuildable = Projection{}
+
+// Tables implements projections.Rebuildable.
+func (Projection) Tables() []projections.KeyedTable {
+	return []projections.KeyedTable{
+		{Base: "purchase_slots", Key: "id"},
+		{Base: "purchase_slots_names", Key: "product_id", Upserted: true},
+	}
+}
+
+// NewBulk implements projections.Rebuildable.
+func (p Projection) NewBulk(generation, most int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[*Row](most), most: most}
+	b.fold = p.NewFold(generation).(*fold)
+	b.fold.rows = b.window.Young
+	return b
+}
+
+type bulk struct {
+	fold   *fold
+	window *projections.Window[*Row]
+	most   int
+}
+
+// ofSlot is the slot whose row an event changes.
+func ofSlot(e domain.Envelope) (uuid.UUID, bool) {
+	switch e.Event.(type) {
+	case domain.SlotAcquired, domain.SlotExpired, domain.PaymentCompleted:
+		return e.StreamID, true
+	}
+	return uuid.Nil, false
+}
+
+func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
+	return b.window.Needs(ofSlot, creates, events)
+}
+
+func creates(e domain.Event) bool {
+	_, yes := e.(domain.SlotAcquired)
+	return yes
+}
+
+func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
+
+func (b *bulk) Loaded() { b.window.Loaded() }
+
+func (b *bulk) Apply(e domain.Envelope) error {
+	b.window.Touch(e.StreamID)
+	return b.fold.Apply(e)
+}
+
+var columns = []string{"id", "product_id", "user_id", "unit", "arrival_sequence", "acquisition_timestamp", "expiration_timestamp", "status",
+	"created_at", "regrant_of", "ended_at", "reclaim_status", "last_position"}
+
+func (b *bulk) Spill(all bool) (s projections.Spill) {
+	if len(b.fold.names) >= b.most || all {
+		s.Upserts = append(s.Upserts, &fold{namesTable: b.fold.namesTable, names: b.fold.names})
+		b.fold.names = map[uuid.UUID]name{}
+	}
+	turned, fresh, stored := b.window.Turn(all)
+	if !turned {
+		return s
+	}
+	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, func(v []any, r *Row) {
+		v[0], v[1], v[2], v[3], v[4] = projections.ID(r.ID), projections.ID(r.ProductID), projections.ID(r.UserID), r.Unit, r.ArrivalSequence
+		v[5], v[6], v[7], v[8] = r.AcquisitionTime, r.ExpirationTimestamp, r.Status, r.CreatedAt
+		v[9], v[10], v[11], v[12] = projections.OptionalID(r.RegrantOf), r.EndedAt, r.ReclaimStatus, r.LastPosition
+	})}
+	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
+	b.fold.rows = b.window.Young
+	return s
+}
