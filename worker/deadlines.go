@@ -97,7 +97,7 @@ func (w *Worker) timeOutOne(ctx context.Context, due claims.Due) {
 	if err := w.cfg.Payments.TimeOut(ctx, due); err != nil {
 		if ctx.Err() == nil {
 			w.metrics.failures.WithLabelValues("TimeOutPayment").Inc()
-			w.log.WarnContext(ctx, "a slot whose payment timed out could not be ended, trying again", "slot", due.SlotID, "error", err)
+			w.warn(ctx, "a slot whose payment timed out could not be ended, trying again", "slot", due.SlotID, "error", err)
 		}
 		return
 	}

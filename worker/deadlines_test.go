@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/testkit"
@@ -231,4 +233,31 @@ func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
 	require.NoError(t, w.append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.Guarded(),
 		domain.PaymentFailed{UserID: d.Buyer, PaymentID: payment, Reason: "DECLINED"}))
 	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
+}
+
+func TestExpiryGoesOnWhenPostgresComesBack(t *testing.T) {
+	t.Parallel()
+	pg := testkit.OwnPostgres(t)
+	require.NoError(t, db.MigrateWrite(t.Context(), pg.URL()))
+	pool, err := pgxpool.New(t.Context(), pg.URL())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	w := newWorldOn(t, pool, testkit.Redis(t))
+	w.work()
+	product := w.product(2)
+	w.acquire(product, life{ttl: 300 * time.Millisecond})
+	w.acquire(product, life{ttl: 2 * time.Second})
+	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
+
+	pg.Kill9()
+	require.NoError(t, pg.Restart(t.Context()))
+	testkit.Eventually(t, 20*time.Second, "the second one", func() error {
+		var n int
+		err := pool.QueryRow(context.Background(), `select count(*) from events where type = 'SlotExpired'`).Scan(&n)
+		if err == nil && n != 2 {
+			err = fmt.Errorf("%d have expired", n)
+		}
+		return err
+	})
+	w.awaitGate(10*time.Second, product, 2, 0, 0)
 }

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -110,7 +109,7 @@ func (w *Worker) catchUp(ctx context.Context) error {
 type feeder struct {
 	ctx     context.Context // the worker's, which ends all feeding
 	gate    Gate
-	log     *slog.Logger
+	warn    func(ctx context.Context, message string, args ...any)
 	metrics *metrics
 	places  chan struct{} // one for each feeding under way
 
@@ -119,9 +118,9 @@ type feeder struct {
 	runs  sync.WaitGroup
 }
 
-func newFeeder(ctx context.Context, gate Gate, log *slog.Logger, m *metrics) *feeder {
+func newFeeder(ctx context.Context, gate Gate, warn func(context.Context, string, ...any), m *metrics) *feeder {
 	return &feeder{
-		ctx: ctx, gate: gate, log: log, metrics: m,
+		ctx: ctx, gate: gate, warn: warn, metrics: m,
 		places: make(chan struct{}, feedsAtOnce), again: make(map[uuid.UUID]bool),
 	}
 }
@@ -176,9 +175,9 @@ func (f *feeder) feed(ctx context.Context, product uuid.UUID) {
 			return
 		}
 		f.metrics.failures.WithLabelValues("feed").Inc()
-		if !warned { // once: a Redis that is away fails all products, many times
+		if !warned {
 			warned = true
-			f.log.WarnContext(ctx, "a gate could not be told, trying again", "product", product, "error", err)
+			f.warn(ctx, "a gate could not be told, trying again", "product", product, "error", err)
 		}
 		if pause(ctx, wait.NextBackOff()) != nil {
 			return

@@ -70,7 +70,7 @@ func (w *Worker) step(ctx context.Context, job payments.Job) {
 	w.metrics.jobSeconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
 	if err != nil {
 		w.metrics.failures.WithLabelValues(name).Inc()
-		w.log.WarnContext(ctx, "a payment's next step failed, it comes up again", "step", name, "payment", job.Payment, "error", err)
+		w.warn(ctx, "a payment's next step failed, it comes up again", "step", name, "payment", job.Payment, "error", err)
 	}
 }
 

@@ -232,7 +232,7 @@ func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]
 	for _, r := range recorded {
 		e, err := avsc.Decode(r)
 		if err != nil {
-			s.log.ErrorContext(ctx, "an event cannot be decoded", "position", r.Position, "error", err)
+			s.warn(ctx, "an event cannot be decoded", "position", r.Position, "error", err)
 			wrong = append(wrong, r.Stream)
 			continue
 		}
@@ -247,7 +247,7 @@ func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]
 // leave leaves a slot alone for a while.
 func (s *sweeper) leave(ctx context.Context, sw sweep, due claims.Due, err error) {
 	s.metrics.failures.WithLabelValues(sw.name).Inc()
-	s.log.ErrorContext(ctx, "a slot that is due is left alone for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
+	s.warn(ctx, "a slot that is due is left alone for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
 	s.putOff.add(due.SlotID, putOffFor)
 }
 

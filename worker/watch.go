@@ -84,7 +84,7 @@ func (w *Worker) watch(ctx context.Context) error {
 			settled, err := w.look(ctx, p, !decides)
 			if err != nil && ctx.Err() == nil {
 				w.metrics.failures.WithLabelValues("watch").Inc()
-				w.log.WarnContext(ctx, "looking at a gate failed, trying again", "product", p, "error", err)
+				w.warn(ctx, "looking at a gate failed, trying again", "product", p, "error", err)
 			}
 			if settled {
 				w.watched.remove(p)

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
@@ -56,6 +57,7 @@ type Worker struct {
 	gate    Gate
 	log     *slog.Logger
 	metrics *metrics
+	noisy   *rate.Limiter // of what may fail for thousands at the same time
 	watched *watched
 	sweeper *sweeper
 
@@ -71,7 +73,7 @@ func New(cfg Config) *Worker {
 	}
 	w := &Worker{
 		cfg: cfg, gate: cfg.Gate, log: cfg.Logger.With("component", "worker"),
-		metrics: newMetrics(cfg.Registerer), watched: newWatched(), following: make(chan struct{}),
+		metrics: newMetrics(cfg.Registerer), noisy: rate.NewLimiter(noisyLogs, noisyLogs), watched: newWatched(), following: make(chan struct{}),
 	}
 	w.followed.Store(-1)
 	w.sweeper = newSweeper(w)
@@ -81,7 +83,7 @@ func New(cfg Config) *Worker {
 // Run works until ctx ends, finishes what it has begun, and returns nil. What
 // fails is logged and tried again. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
-	w.feeder = newFeeder(ctx, w.gate, w.log, w.metrics)
+	w.feeder = newFeeder(ctx, w.gate, w.warn, w.metrics)
 	defer w.feeder.wait()
 	var loops sync.WaitGroup
 	defer loops.Wait()
@@ -148,6 +150,18 @@ func (w *Worker) keepDoing(ctx context.Context, l loop) {
 		if pause(ctx, wait.NextBackOff()) != nil {
 			return
 		}
+	}
+}
+
+// noisyLogs is how many warnings a second are logged of what fails for each slot,
+// payment or gate alone: when something is away, all of them fail. The metrics
+// count them all.
+const noisyLogs = 5
+
+// warn logs something that may come in thousands.
+func (w *Worker) warn(ctx context.Context, message string, args ...any) {
+	if w.noisy.Allow() {
+		w.log.WarnContext(ctx, message, args...)
 	}
 }
 
