@@ -50,7 +50,7 @@ func (s *system) rush(ctx context.Context, buyers, connections int, rate float64
 	cmd := exec.CommandContext(ctx, s.binary, "rush", "--json", "--command-url", s.command, "--query-url", s.query,
 		"--buyers", strconv.Itoa(buyers), "--stock", strconv.Itoa(rushStock), "--connections", strconv.Itoa(connections),
 		"--rate", strconv.FormatFloat(rate, 'f', 0, 64))
-	cmd.Env, cmd.Stderr = s.env, os.Stderr
+	cmd.Env, cmd.Dir, cmd.Stderr = s.env, s.dir, os.Stderr
 	text, err := cmd.Output()
 	if err != nil {
 		return o, fmt.Errorf("rush: %w\n%s", err, text)

@@ -118,7 +118,7 @@ func (s *system) services(ctx context.Context) error {
 	s.env = append(s.env,
 		"DOPAMINE_DATABASE_URL="+pg.URL(), "DOPAMINE_REDIS_URL="+redis.URL(), "DOPAMINE_KAFKA_BROKERS="+kafka.URL(),
 		"DOPAMINE_JWT_KEY="+s.keyFile, "DOPAMINE_COMMAND_ADDR="+addrs[0], "DOPAMINE_QUERY_ADDR="+addrs[1],
-		"DOPAMINE_GATEWAY_URL=http://"+addrs[2], "DOPAMINE_LOG_LEVEL=warn", "DOPAMINE_DATA="+s.dir,
+		"DOPAMINE_GATEWAY_URL=http://"+addrs[2], "DOPAMINE_LOG_LEVEL=warn",
 		"DOPAMINE_WEBHOOK_SECRETS=whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *system) services(ctx context.Context) error {
 // start migrates and runs every role.
 func (s *system) start(ctx context.Context) error {
 	migrate := exec.CommandContext(ctx, s.binary, "migrate")
-	migrate.Env = s.env
+	migrate.Env, migrate.Dir = s.env, s.dir
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate: %w\n%s", err, out)
 	}
@@ -164,7 +164,7 @@ func (s *system) bare(ctx context.Context) (*process, string, error) {
 
 func (s *system) spawn(name, path string, args ...string) (*process, error) {
 	cmd := exec.Command(path, args...)
-	cmd.Env, cmd.Stderr = s.env, os.Stderr
+	cmd.Env, cmd.Dir, cmd.Stderr = s.env, s.dir, os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
