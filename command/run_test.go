@@ -15,8 +15,8 @@ func TestRunServesUntilItsContextEnds(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	var cfg Config
-	s.node(t, func(c *Config) { cfg = *c })
-	cfg.Addr, cfg.Registry = "127.0.0.1:0", registry()
+	n := s.node(t, func(c *Config) { cfg = *c })
+	cfg.Addr, cfg.Registry, cfg.Payments = "127.0.0.1:0", registry(), n.payments
 	api, err := New(cfg)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -49,9 +49,12 @@ func TestConfigSaysWhatIsMissing(t *testing.T) {
 		"append queue": func(c *Config) { c.AppendQueue = 0 },
 		"slot's life":  func(c *Config) { c.SlotTTL = 0 },
 		"warning":      func(c *Config) { c.SlotWarning = -1 },
+		"no webhook":   func(c *Config) { c.WebhookSecrets = nil },
+		"secret 1 of":  func(c *Config) { c.WebhookSecrets = []string{"whsec_?"} },
 	} {
 		var cfg Config
-		s.node(t, func(c *Config) { cfg = *c })
+		n := s.node(t, func(c *Config) { cfg = *c })
+		cfg.Payments = n.payments
 		change(&cfg)
 		_, err := New(cfg)
 		require.ErrorContains(t, err, want)

@@ -1,0 +1,83 @@
+package payments
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+type key struct{}
+
+func TestAsksAreFinishedBeforeTheEnd(t *testing.T) {
+	a := newAsks()
+	begun, goOn, done := make(chan struct{}), make(chan struct{}), false
+	require.True(t, a.try(context.WithValue(t.Context(), key{}, 1), func(ctx context.Context) {
+		close(begun)
+		<-goOn
+		done = ctx.Err() == nil && ctx.Value(key{}) == 1
+	}))
+	<-begun
+	closed := make(chan error, 1)
+	go func() { closed <- a.close(t.Context()) }()
+	close(goOn)
+	require.NoError(t, <-closed)
+	require.True(t, done)
+	require.False(t, a.try(t.Context(), func(context.Context) { t.Error("begun after the end") }))
+	require.NoError(t, a.close(t.Context()), "twice")
+}
+
+func TestAsksAreGivenUpWhenTimeIsUp(t *testing.T) {
+	a := newAsks()
+	require.True(t, a.try(t.Context(), func(ctx context.Context) { <-ctx.Done() }))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, a.close(ctx), context.DeadlineExceeded)
+}
+
+func TestAsksAreBounded(t *testing.T) {
+	a := newAsks()
+	goOn := make(chan struct{})
+	for range asksAtOnce {
+		require.True(t, a.try(t.Context(), func(context.Context) { <-goOn }))
+	}
+	require.False(t, a.try(t.Context(), func(context.Context) {}))
+	close(goOn)
+	require.NoError(t, a.close(t.Context()))
+}
+
+// Equal bodies by value are equal; each of the body's values counts.
+func TestBodiesAreComparedByValue(t *testing.T) {
+	money := func(amount, code string) domain.Money {
+		m, err := domain.NewMoney(decimal.RequireFromString(amount), code)
+		require.NoError(t, err)
+		return m
+	}
+	one := Start{Offered: money("10", "KRW"), Method: domain.Card}
+	same := Start{Offered: money("1e1", "KRW"), Method: domain.Card, Key: [16]byte{1}}
+	require.Equal(t, one.bodyHash(), same.bodyHash())
+	for _, other := range []Start{
+		{Offered: money("11", "KRW"), Method: domain.Card},
+		{Offered: money("10", "USD"), Method: domain.Card},
+		{Offered: money("10", "KRW"), Method: domain.Wallet},
+		{Offered: money("10", "KRW"), Method: domain.Card, Slot: [16]byte{1}},
+	} {
+		require.NotEqual(t, one.bodyHash(), other.bodyHash())
+	}
+}
+
+func TestTextsOfTheGatewayCanBeKept(t *testing.T) {
+	require.Equal(t, "no cover", plain("no\x00 co\nver"))
+	require.Equal(t, strings.Repeat("a", 253), plain(strings.Repeat("a", 253)+"€"), "no half a character")
+	require.Equal(t, "b", plain("\xffb"))
+	paid, said := Paid(decimal.RequireFromString("12.50"), "USD")
+	require.Equal(t, "12.50", paid.String())
+	require.Empty(t, said)
+	_, said = Paid(decimal.RequireFromString("1e900"), strings.Repeat("x", 500))
+	require.Len(t, said, maxUnreadable)
+}
