@@ -16,7 +16,7 @@ type ParkedKey struct {
 	Projection string
 	Key        uuid.UUID
 	Position   int64 // of the first; 0: a record that is no event of the store
-	EventType  string
+	Type       string
 	Product    *uuid.UUID // nil where the record does not tell
 	Events     int64      // the first and those behind it
 	Error      string
@@ -41,7 +41,7 @@ func ParkedKeys(ctx context.Context, q Querier, projection string, limit int) ([
 		return nil, fmt.Errorf("list what is parked: %w", err)
 	}
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k ParkedKey, err error) {
-		err = row.Scan(&k.Projection, &k.Key, &k.Position, &k.EventType, &k.Product, &k.Error, &k.Attempts, &k.ParkedAt, &k.Events, &k.Ordered)
+		err = row.Scan(&k.Projection, &k.Key, &k.Position, &k.Type, &k.Product, &k.Error, &k.Attempts, &k.ParkedAt, &k.Events, &k.Ordered)
 		return k, err
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Action:                refuseUnknown,
 		Commands: []*cli.Command{
 			commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
-			replayCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
+			replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -102,16 +102,20 @@ func printStatus(out io.Writer, report status.Report, asJSON, watch bool) error 
 		}
 		return enc.Encode(report)
 	}
-	width := plainWidth
+	if watch && isTerminal(out) {
+		fmt.Fprint(out, "\x1b[H\x1b[2J") // from the top of an empty screen
+	}
+	return status.Table(out, report, widthOf(out))
+}
+
+// widthOf is how many columns a table may have.
+func widthOf(out io.Writer) int {
 	if f, ok := out.(*os.File); ok && isTerminal(out) {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
-			width = columns
-		}
-		if watch {
-			fmt.Fprint(out, "\x1b[H\x1b[2J") // from the top of an empty screen
+			return columns
 		}
 	}
-	return status.Table(out, report, width)
+	return plainWidth
 }
 
 // statusSources is what status looks at. What was away is opened again the
@@ -220,7 +224,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 		return err
 	}
 	for _, k := range parked {
-		r.Parked = append(r.Parked, status.Parked{Projection: k.Projection, Key: k.Key, Position: k.Position, Type: k.EventType,
+		r.Parked = append(r.Parked, status.Parked{Projection: k.Projection, Key: k.Key, Position: k.Position, Type: k.Type,
 			Events: k.Events, Error: k.Error, ParkedAt: k.ParkedAt.UTC()})
 	}
 	return nil

@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+const (
+	// orderAwaited is how long retry and skip wait for a projector to carry
+	// them out, and orderAsked how often they look.
+	orderAwaited = 10 * time.Second
+	orderAsked   = 200 * time.Millisecond
+	// shownMost is how many events of a key, and orders for it, are shown.
+	shownMost = 100
+)
+
+func parkedCommand() *cli.Command {
+	sides := func(more ...cli.Flag) []cli.Flag {
+		return append(settings([]*config.Setting{config.DatabaseURL}, readSide, []*config.Setting{config.Data}), more...)
+	}
+	asJSON := &cli.BoolFlag{Name: "json", Usage: "print JSON"}
+	by := &cli.StringFlag{Name: "by", Usage: "who orders it, for the record (default: the user of the machine)"}
+	const key = "<projection> <key>"
+	return &cli.Command{
+		Name:  "parked",
+		Usage: "look at events that could not be applied, and say what becomes of them",
+		Commands: []*cli.Command{
+			{Name: "list", Usage: "list the rows that stand still, and why", ArgsUsage: "[projection]", Flags: sides(asJSON), Before: config.FromData, Action: listParked},
+			{Name: "show", Usage: "show what is parked of a row, decoded, and what was ordered for it", ArgsUsage: key, Flags: sides(asJSON), Before: config.FromData, Action: showParked},
+			{Name: "retry", Usage: "apply what is parked of a row again, in order", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: orderParked(projections.Retry)},
+			{Name: "skip", Usage: "give the first parked event of a row up, in replays too, and retry what waits behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: orderParked(projections.Skip)},
+		},
+	}
+}
+
+// openParked opens the read side, and the write side where it is given.
+func openParked(ctx context.Context, cmd *cli.Command) (*parts, error) {
+	r := config.From(cmd)
+	if r.String(config.ReadDatabaseURL) == "" {
+		r.Require(config.DatabaseURL)
+	}
+	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	if err := db.CheckRead(ctx, read); err != nil {
+		return nil, err
+	}
+	p := &parts{name: cmd.Name, log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil))}
+	few := config.Pool{Max: 2}
+	if err := p.openRead(ctx, read, few); err != nil {
+		return nil, err
+	}
+	if write != "" {
+		if err := p.openWrite(ctx, write, few); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// rowArgs are the projection and the row key that a command was given.
+func rowArgs(cmd *cli.Command) (projection string, key uuid.UUID, err error) {
+	if cmd.Args().Len() != 2 {
+		return "", uuid.Nil, config.Usage(fmt.Sprintf("parked %s takes two words: a projection (%s) and a key, as `parked list` shows them", cmd.Name, projectionNames()))
+	}
+	projection = cmd.Args().Get(0)
+	if err := knownProjection(projection); err != nil {
+		return "", uuid.Nil, err
+	}
+	if key, err = uuid.Parse(cmd.Args().Get(1)); err != nil {
+		return "", uuid.Nil, config.Usage(fmt.Sprintf("%q is no key: give a UUID, as `parked list` shows it", cmd.Args().Get(1)))
+	}
+	return projection, key, nil
+}
+
+func knownProjection(name string) error {
+	for _, p := range everyProjection() {
+		if p.Name() == name {
+			return nil
+		}
+	}
+	return config.Usage(fmt.Sprintf("%q is no projection: give one of %s", name, projectionNames()))
+}
+
+// parkedRow is a row that stands still, as JSON.
+type parkedRow struct {
+	Projection string             `json:"projection"`
+	Key        uuid.UUID          `json:"key"`
+	Position   int64              `json:"position"`
+	Type       string             `json:"type"`
+	Product    *uuid.UUID         `json:"product"`
+	Events     int64              `json:"events"`
+	Error      string             `json:"error"`
+	Attempts   int                `json:"attempts"`
+	ParkedAt   time.Time          `json:"parkedAt"`
+	Ordered    projections.Action `json:"ordered,omitempty"`
+}
+
+func listParked(ctx context.Context, cmd *cli.Command) error {
+	only := cmd.Args().First()
+	if cmd.Args().Len() > 1 {
+		return config.Usage("parked list takes at most one word, a projection: " + projectionNames())
+	}
+	if only != "" {
+		if err := knownProjection(only); err != nil {
+			return err
+		}
+	}
+	p, err := openParked(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	keys, err := projections.ParkedKeys(ctx, p.readPool, only, parkedMost)
+	if err != nil {
+		return err
+	}
+	out := cmd.Root().Writer
+	if cmd.Bool("json") {
+		rows := []parkedRow{}
+		for _, k := range keys {
+			rows = append(rows, parkedRow(k))
+		}
+		return printJSON(out, rows)
+	}
+	if len(keys) == 0 {
+		_, err := fmt.Fprintln(out, "nothing is parked")
+		return err
+	}
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.Style().Options.DrawBorder = false
+	t.Style().Size.WidthMax = widthOf(out)
+	t.AppendHeader(table.Row{"projection", "key", "events", "first", "since", "error"})
+	for _, k := range keys {
+		t.AppendRow(table.Row{k.Projection, k.Key, k.Events, fmt.Sprintf("%s at %d", k.Type, k.Position), k.ParkedAt.UTC().Format(time.DateTime), k.Error})
+	}
+	_, err = fmt.Fprintln(out, t.Render())
+	return err
+}
+
+// parkedEvent is a parked event, as JSON.
+type parkedEvent struct {
+	Position   int64             `json:"position"`
+	Type       string            `json:"type"`
+	EventID    *uuid.UUID        `json:"eventId"`
+	Product    *uuid.UUID        `json:"product"`
+	Stream     *uuid.UUID        `json:"stream"`
+	RecordedAt *time.Time        `json:"recordedAt"`
+	Actor      string            `json:"actor,omitempty"`
+	Event      json.RawMessage   `json:"event"` // null where it cannot be decoded
+	Undecoded  string            `json:"undecoded,omitempty"`
+	Topic      string            `json:"topic"`
+	Partition  int32             `json:"partition"`
+	Offset     *int64            `json:"offset"`
+	Headers    map[string]string `json:"headers"`
+	Error      string            `json:"error"`
+	Behind     bool              `json:"behind"`
+	Attempts   int               `json:"attempts"`
+	ParkedAt   time.Time         `json:"parkedAt"`
+}
+
+// parkedOrder is an order, as JSON.
+type parkedOrder struct {
+	Action   projections.Action `json:"action"`
+	Position int64              `json:"position"`
+	By       string             `json:"by"`
+	At       time.Time          `json:"at"`
+	DoneAt   *time.Time         `json:"doneAt"`
+	Outcome  string             `json:"outcome,omitempty"`
+}
+
+func showParked(ctx context.Context, cmd *cli.Command) error {
+	projection, key, err := rowArgs(cmd)
+	if err != nil {
+		return err
+	}
+	p, err := openParked(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	orders, err := projections.OrdersOf(ctx, p.readPool, projection, key, shownMost)
+	if err != nil {
+		return err
+	}
+	events, err := projections.ParkedEvents(ctx, p.readPool, projection, key, shownMost)
+	if err != nil && (!errors.Is(err, projections.ErrNotParked) || len(orders) == 0) {
+		return err
+	}
+	var shown struct {
+		Events []parkedEvent `json:"events"`
+		Orders []parkedOrder `json:"orders"`
+	}
+	shown.Events, shown.Orders = []parkedEvent{}, []parkedOrder{}
+	for _, e := range events {
+		shown.Events = append(shown.Events, p.decodeParked(ctx, e))
+	}
+	for _, o := range orders {
+		shown.Orders = append(shown.Orders, parkedOrder{o.Action, o.Position, o.By, o.At.UTC(), o.DoneAt, o.Outcome})
+	}
+	out := cmd.Root().Writer
+	if cmd.Bool("json") {
+		return printJSON(out, shown)
+	}
+	if len(shown.Events) == 0 {
+		fmt.Fprintln(out, "nothing of it is parked any more")
+	}
+	for _, e := range shown.Events {
+		printParked(out, e)
+	}
+	for _, o := range shown.Orders {
+		fmt.Fprintf(out, "%s of position %d, ordered %s by %s: ", o.Action, o.Position, o.At.Format(time.DateTime), o.By)
+		if o.DoneAt == nil {
+			fmt.Fprintln(out, "waits for a projector")
+		} else {
+			fmt.Fprintf(out, "%s (%s)\n", o.Outcome, o.DoneAt.UTC().Format(time.DateTime))
+		}
+	}
+	return nil
+}
+
+// decodeParked reads the event, from the store where that can be reached, else
+// from the record that Kafka had.
+func (p *parts) decodeParked(ctx context.Context, e projections.ParkedEvent) parkedEvent {
+	shown := parkedEvent{
+		Position: e.Position, Type: e.EventType, EventID: e.EventID, Product: e.Product, Stream: e.Stream, Topic: e.Topic, Partition: e.Partition,
+		Offset: e.Offset, Headers: e.Headers, Error: e.Error, Behind: e.Behind, Attempts: e.Attempts, ParkedAt: e.ParkedAt.UTC(),
+	}
+	if p.writePool != nil && e.Position > 0 {
+		recorded, err := eventstore.NewReader(p.writePool).At(ctx, e.Position)
+		if err == nil {
+			shown.Event, shown.RecordedAt, shown.Actor = recorded.Payload, &recorded.RecordedAt, recorded.Meta.Actor
+			return shown
+		}
+		shown.Undecoded = err.Error()
+	}
+	headers, err := avsc.ParseHeaders(func(name string) string { return e.Headers[name] })
+	if err == nil {
+		env, decodeErr := avsc.Unmarshal(e.Record, headers)
+		if err = decodeErr; err == nil {
+			if shown.Event, err = json.Marshal(env.Event); err == nil {
+				shown.RecordedAt, shown.Actor, shown.Undecoded = &env.RecordedAt, env.Actor, ""
+				return shown
+			}
+		}
+	}
+	shown.Undecoded = strings.TrimPrefix(shown.Undecoded+"; "+err.Error(), "; ")
+	return shown
+}
+
+func printParked(out io.Writer, e parkedEvent) {
+	fmt.Fprintf(out, "%s at position %d", e.Type, e.Position)
+	if e.RecordedAt != nil {
+		fmt.Fprintf(out, ", recorded %s by %s", e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Actor)
+	}
+	fmt.Fprintf(out, "\n  parked %s after %d tries: %s\n", e.ParkedAt.Format(time.DateTime), e.Attempts, e.Error)
+	for name, id := range map[string]*uuid.UUID{"event": e.EventID, "product": e.Product, "stream": e.Stream} {
+		if id != nil {
+			fmt.Fprintf(out, "  %s %s\n", name, id)
+		}
+	}
+	if e.Event == nil {
+		fmt.Fprintf(out, "  cannot be decoded: %s\n\n", e.Undecoded)
+		return
+	}
+	var fields map[string]any
+	if json.Unmarshal(e.Event, &fields) == nil {
+		pretty, err := json.MarshalIndent(fields, "  ", "  ")
+		if err == nil {
+			fmt.Fprintf(out, "  %s\n\n", pretty)
+			return
+		}
+	}
+	fmt.Fprintf(out, "  %s\n\n", e.Event)
+}
+
+// orderParked leaves an order and waits a while for it to be carried out.
+func orderParked(action projections.Action) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) error {
+		projection, key, err := rowArgs(cmd)
+		if err != nil {
+			return err
+		}
+		p, err := openParked(ctx, cmd)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		if err := projections.Order(ctx, p.readPool, projection, key, action, actor(cmd)); err != nil {
+			return err
+		}
+		out := cmd.Root().Writer
+		waiting, cancel := context.WithTimeout(ctx, orderAwaited)
+		defer cancel()
+		done, err := projections.AwaitOrder(waiting, p.readPool, projection, key, orderAsked)
+		switch {
+		case err == nil:
+			_, err = fmt.Fprintln(out, done.Outcome)
+			return err
+		case waiting.Err() != nil:
+			_, err = fmt.Fprintln(out, "ordered; a projector carries it out as soon as one runs")
+			return err
+		}
+		return err
+	}
+}
+
+// actor is who stands in the account of an order.
+func actor(cmd *cli.Command) string {
+	if by := strings.TrimSpace(cmd.String("by")); by != "" {
+		return by
+	}
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
+}
+
+func printJSON(out io.Writer, v any) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
