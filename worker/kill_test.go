@@ -1,0 +1,100 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// The test binary is a worker's process where these name its services.
+const (
+	processDatabase = "DOPAMINE_TEST_WORKER_DATABASE"
+	processRedis    = "DOPAMINE_TEST_WORKER_REDIS"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(processDatabase); url != "" {
+		if err := beWorker(url, os.Getenv(processRedis)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// beWorker works until it is killed.
+func beWorker(databaseURL, redisURL string) error {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	store, err := eventstore.Open(ctx, pool, eventstore.Options{})
+	if err != nil {
+		return err
+	}
+	c := claims.NewStore(pool, avsc.Decode)
+	gate, err := redis.Open(ctx, redisURL, c, redis.Options{})
+	if err != nil {
+		return err
+	}
+	return New(Config{
+		Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Waker: eventstore.Listen(ctx, pool),
+	}).Run(ctx)
+}
+
+// Workers are killed by SIGKILL, again and again, while slots end: between an
+// append and the gate's being told of it, inside an append, anywhere.
+func TestWorkersThatAreKilledLoseNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const slots = 6000
+	product := w.holders(slots, func(i int) life {
+		return life{ttl: 500*time.Millisecond + time.Duration(i)*time.Millisecond/2, warning: 400 * time.Millisecond}
+	})
+	lives, most := 0, 40
+	for ended := 0; ended < slots; lives++ {
+		require.Less(t, lives, most, "%d of %d slots have ended", ended, slots)
+		process := exec.CommandContext(t.Context(), os.Args[0])
+		process.Env = append(os.Environ(), processDatabase+"="+w.pool.Config().ConnString(), processRedis+"="+w.redis)
+		process.Stderr = os.Stderr
+		require.NoError(t, process.Start())
+		// Until it has done something, and a bit more, another bit each time.
+		before := ended
+		for deadline := time.Now().Add(15 * time.Second); ended == before && time.Now().Before(deadline); {
+			require.NoError(t, pause(t.Context(), time.Duration(20+7*lives)*time.Millisecond))
+			ended = w.count(product, "SlotExpired")
+		}
+		require.NoError(t, process.Process.Kill())
+		_ = process.Wait() // it was killed
+		ended = w.count(product, "SlotExpired")
+	}
+	require.Greater(t, lives, 2, "it was killed too late to show anything")
+	t.Logf("%d lives", lives)
+
+	// The last one may have died before it told the gate: the next one does.
+	w.work()
+	w.awaitGate(10*time.Second, product, slots, 0, 0)
+	require.Equal(t, slots, w.count(product, "SlotExpired"))
+	for _, s := range w.slots(product) {
+		require.Equal(t, domain.ExpiredSlot, s.Status)
+		require.LessOrEqual(t, s.Version, 3)
+	}
+	difference, err := w.claims.Compare(t.Context(), w.gate, product)
+	require.NoError(t, err)
+	require.Empty(t, difference)
+}
