@@ -15,6 +15,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -59,6 +60,7 @@ func BenchmarkSoldOut(b *testing.B) {
 		api, err := New(Config{
 			Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: claims.NewStore(pool, avsc.Decode),
 			Gate: soldOut{}, Verifier: k.verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
+			Payments: &payments.Service{}, WebhookSecrets: []string{webhookSecret},
 		})
 		require.NoError(b, err)
 		run(b, api.Handler(), body)

@@ -1,6 +1,6 @@
 // Package command carries out what users ask the system to do, and is the
-// command API: products are created, changed and deleted, slots acquired and
-// ended, over HTTP.
+// command API: products are created, changed and deleted, slots acquired, paid
+// for and ended, over HTTP, and the payment gateway calls back.
 //
 // A command reads a stream, decides (package domain), and appends; what the
 // claims in Postgres forbid is found in the same transaction (package claims).
@@ -27,6 +27,13 @@
 //
 // "You hold one already" is the gate's memory, so the claim is looked at before
 // it is answered: gone means that the gate has not heard of the slot's end.
+//
+// # A payment
+//
+// StartPayment and HearGateway say over HTTP what package payments does. What is
+// refused is refused in the order of the code: the request by itself, the slot,
+// its owner, the remembered key, then the slot's state. A callback is believed by
+// its signature alone, looked at before its body is read.
 //
 // # What the gate is told
 //

@@ -60,7 +60,7 @@ func (s *Service) Hear(ctx context.Context, h Heard) (Place, error) {
 		}
 		return place, err
 	}
-	return Place{}, fmt.Errorf("payment %s: %w", h.PaymentID, errAgain)
+	return Place{}, fmt.Errorf("hear of payment %s: %w", h.PaymentID, eventstore.ErrConflict)
 }
 
 func (h Heard) source() string {

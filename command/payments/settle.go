@@ -68,7 +68,7 @@ func (s *Service) TimeOut(ctx context.Context, due claims.Due) error {
 		s.feed(ctx, slot.ProductID)
 		return nil
 	}
-	return fmt.Errorf("expire slot %s: %w", due.SlotID, errAgain)
+	return fmt.Errorf("expire slot %s: %w", due.SlotID, eventstore.ErrConflict)
 }
 
 // lastWord is what the gateway says of a payment that times out, and whether
@@ -106,7 +106,7 @@ func (s *Service) refunded(ctx context.Context, slotID, payment uuid.UUID, refun
 		}
 		return nil
 	}
-	return fmt.Errorf("record the refund of payment %s: %w", payment, errAgain)
+	return fmt.Errorf("record the refund of payment %s: %w", payment, eventstore.ErrConflict)
 }
 
 func (s *Service) appendTo(ctx context.Context, slot domain.Slot, by *origin.Origin, events []domain.Event, guards ...eventstore.Guarded) error {

@@ -1,0 +1,66 @@
+package claims_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+)
+
+func TestSlotsEndWaitsForItsPayment(t *testing.T) {
+	w := newWorld(t)
+	product := w.product(10)
+	c := claimOf(product, 1, 1)
+	w.must(c)
+	waits := func(slot uuid.UUID) (d time.Duration) {
+		require.NoError(t, w.pool.QueryRow(t.Context(), `select due_at - deadline from slot_claims where slot_id = $1`, slot).Scan(&d))
+		return d
+	}
+	w.must(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: 1500 * time.Millisecond})
+	require.Equal(t, 1500*time.Millisecond, waits(c.SlotID))
+	w.must(claims.PaymentEnded{Product: product, SlotID: c.SlotID})
+	require.Zero(t, waits(c.SlotID))
+	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: uuid.New()}), claims.ErrNotActive)
+
+	// Nothing to pay, and a slot that begins paid: neither is ever due.
+	w.must(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour, Paid: true})
+	paid := claimOf(product, 2, 2)
+	paid.Paid = true
+	w.must(paid)
+	for _, slot := range []uuid.UUID{c.SlotID, paid.SlotID} {
+		r, held, err := w.claims.BySlot(t.Context(), slot)
+		require.NoError(t, err)
+		require.True(t, held)
+		require.Equal(t, claims.Completed, r.Status)
+		for _, refused := range []guarded{
+			claims.PaymentBegun{Product: product, SlotID: slot}, claims.PaymentEnded{Product: product, SlotID: slot},
+			claims.Warned{Product: product, SlotID: slot}, claims.Release{Product: product, SlotID: slot},
+		} {
+			require.ErrorIs(t, w.do(refused), claims.ErrNotActive, "%T", refused)
+		}
+	}
+}
+
+// The deadline is judged under the append lock, by the clock of the events.
+func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
+	w := newWorld(t)
+	product := w.product(2)
+	c := claimOf(product, 1, 1)
+	c.TTL = time.Millisecond
+	w.must(c)
+	for { // the clock moves on by itself
+		due, err := w.claims.Ends(t.Context(), 10)
+		require.NoError(t, err)
+		if len(due) == 1 {
+			require.Equal(t, c.SlotID, due[0].SlotID)
+			require.False(t, due[0].Paying)
+			break
+		}
+	}
+	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour}), claims.ErrPastDeadline)
+	w.must(claims.Release{Product: product, SlotID: c.SlotID})
+	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour}), claims.ErrNotActive)
+}
