@@ -37,6 +37,7 @@ type API struct {
 	models *readModels
 	past   past
 	logs   *decisionLogs
+	assets map[string]asset // of the dashboard
 }
 
 // New makes the API; it needs no database yet.
@@ -48,7 +49,12 @@ func New(cfg Config) (*API, error) {
 	cfg.Server.Checks = append([]httpapi.Check{{
 		Name: "database", Required: true, Probe: probeDatabases(cfg.ReadPool, cfg.WritePool),
 	}}, cfg.Server.Checks...)
+	assets, err := readAssets()
+	if err != nil {
+		return nil, err
+	}
 	a := &API{
+		assets: assets,
 		server: httpapi.New(cfg.Server),
 		models: newReadModels(cfg.ReadPool),
 		past:   newPast(cfg.WritePool),
@@ -65,6 +71,9 @@ func New(cfg Config) (*API, error) {
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/payments/:id", Access: owner, Handler: a.getPayment},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/purchases", Access: owner, Handler: a.listPurchases},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/audit", Access: httpapi.Role(auth.Admin), Handler: a.listAudit},
+		httpapi.Route{Method: http.MethodGet, Path: "/", Access: httpapi.Public, Handler: a.dashboard},
+		httpapi.Route{Method: http.MethodGet, Path: "/assets/:file", Access: httpapi.Public, Handler: a.dashboard},
+		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/replays", Access: httpapi.Role(auth.Admin), Handler: a.listReplays},
 	)
 	return a, nil
 }
