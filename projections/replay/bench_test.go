@@ -1,0 +1,144 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/replay"
+)
+
+// history makes a history of n events with SQL, as a year of drops leaves it: a
+// thousand slots are acquired, then they expire, then the next thousand.
+func (s *system) history(n int) {
+	product := s.open(1).product
+	s.exec(`
+		INSERT INTO events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
+		SELECT i + 2, gen_random_uuid(), md5('slot' || k)::uuid, CASE WHEN acquires THEN 1 ELSE 2 END, $1,
+		       CASE WHEN acquires THEN 'SlotAcquired' ELSE 'SlotExpired' END, 1,
+		       CASE WHEN acquires
+		            THEN json_build_object('userId', md5('user' || k)::uuid, 'unit', 1 + k % 1000, 'arrivalSequence', k + 1, 'ttl', 1800000, 'warning', 300000)
+		            ELSE json_build_object('userId', md5('user' || k)::uuid, 'unit', 1 + k % 1000, 'arrivalSequence', k + 1, 'deadline', '2026-11-01T10:00:00Z', 'reclaimStatus', 'AUTO_EXPIRED')
+		       END,
+		       '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01', gen_random_uuid(), gen_random_uuid(), md5('user' || k)::uuid,
+		       (SELECT max(recorded_at) FROM events) + i * interval '1 millisecond'
+		FROM (SELECT i, i / 2000 * 1000 + i % 1000 AS k, i % 2000 < 1000 AS acquires FROM generate_series(0, $2::int - 2) i) a ORDER BY i`,
+		product, n)
+	s.exec(`VACUUM (ANALYZE) events`)
+}
+
+// benchEvents is how many events are replayed; DOPAMINE_BENCH_EVENTS sets it.
+func benchEvents() int {
+	if n, err := strconv.Atoi(os.Getenv("DOPAMINE_BENCH_EVENTS")); err == nil {
+		return n
+	}
+	return 200_000
+}
+
+// BenchmarkReplay replays by turns with what cannot be had for less: reading the
+// same events, beside it COPY of the same rows, then the same indexes. Prints
+// both rates, their ratio, and the most memory that was in use.
+func BenchmarkReplay(b *testing.B) {
+	s := newSystem(b)
+	n := benchEvents()
+	s.history(n)
+	choices := map[string][]projections.Rebuildable{"all": every()}
+	for _, p := range every() {
+		choices[p.Name()] = []projections.Rebuildable{p}
+	}
+	for _, name := range []string{"purchase_slots", "slot_audit_log", "products", "all"} {
+		b.Run(name, func(b *testing.B) {
+			var ours, raw time.Duration
+			var most atomic.Uint64
+			for b.Loop() {
+				cfg := s.config()
+				cfg.Projections, cfg.DropOld = choices[name], true
+				cfg.OnProgress = func(replay.Replay) {
+					var m runtime.MemStats
+					runtime.ReadMemStats(&m)
+					most.Store(max(most.Load(), m.HeapInuse))
+				}
+				began := time.Now()
+				require.NoError(b, replay.Run(b.Context(), cfg))
+				ours += time.Since(began)
+				began = time.Now()
+				s.raw(b, choices[name])
+				raw += time.Since(began)
+			}
+			per := float64(n * b.N)
+			b.ReportMetric(per/ours.Seconds(), "events/s")
+			b.ReportMetric(per/raw.Seconds(), "raw-events/s")
+			b.ReportMetric(raw.Seconds()/ours.Seconds(), "ratio")
+			b.ReportMetric(float64(most.Load())/(1<<20), "heap-MB")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// raw reads the log and copies the live tables into others.
+func (s *system) raw(b *testing.B, all []projections.Rebuildable) {
+	const spare = 999_999
+	ctx := b.Context()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		for after := int64(0); ; {
+			page, err := s.reader.All(groupCtx, after, 5000)
+			if err != nil || len(page) == 0 {
+				return err
+			}
+			after = page[len(page)-1].Position
+		}
+	})
+	for _, p := range all {
+		s.exec(`SELECT projection_create_tables($1, $2)`, p.Name(), spare)
+		for _, table := range p.Tables() {
+			group.Go(func() error { return s.copyTable(groupCtx, table.Base, s.generation(p.Name()), spare) })
+		}
+	}
+	require.NoError(b, group.Wait())
+	for _, p := range all {
+		s.exec(`SELECT projection_create_indexes($1, $2)`, p.Name(), spare)
+		s.exec(`SELECT projection_drop_tables($1, $2)`, p.Name(), spare)
+	}
+}
+
+// copyTable copies rows through the client, in Postgres' own format.
+func (s *system) copyTable(ctx context.Context, base string, from, to int) error {
+	columns := ""
+	if err := s.pool.QueryRow(ctx, `
+		SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = $1::regclass AND attnum > 0 AND attgenerated = ''`, projections.Table(base, from)).Scan(&columns); err != nil {
+		return err
+	}
+	source, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer source.Release()
+	target, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer target.Release()
+	r, w := io.Pipe()
+	var group errgroup.Group
+	group.Go(func() error {
+		_, err := source.Conn().PgConn().CopyTo(ctx, w, fmt.Sprintf(`COPY %s (%s) TO STDOUT (FORMAT binary)`, projections.Table(base, from), columns))
+		return w.CloseWithError(err)
+	})
+	group.Go(func() error {
+		_, err := target.Conn().PgConn().CopyFrom(ctx, r, fmt.Sprintf(`COPY %s (%s) FROM STDIN (FORMAT binary)`, projections.Table(base, to), columns))
+		return r.CloseWithError(err)
+	})
+	return group.Wait()
+}

@@ -1,0 +1,315 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/audit"
+	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/purchases"
+	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/projections/slots"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+func TestMain(m *testing.M) {
+	// sarama's metrics have one ticker for the whole process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+}
+
+func every() []projections.Rebuildable {
+	return []projections.Rebuildable{products.New(), slots.New(), purchases.New(), audit.New()}
+}
+
+// system is an event store with a read side on a database of its own, and a
+// topic of its own.
+type system struct {
+	t      testing.TB
+	url    string
+	pool   *pgxpool.Pool
+	store  *eventstore.Store
+	reader *eventstore.Reader
+	topic  string
+	log    *slog.Logger
+}
+
+func newSystem(t testing.TB) *system {
+	d := dbtest.Both(t)
+	cfg, err := pgxpool.ParseConfig(d.URL)
+	require.NoError(t, err)
+	cfg.MaxConns = 24
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	s := &system{t: t, url: d.URL, pool: pool, topic: testkit.Topic(t)}
+	s.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s.store, err = eventstore.Open(context.Background(), s.pool, eventstore.Options{})
+	require.NoError(t, err)
+	s.reader = eventstore.NewReader(s.pool)
+	t.Cleanup(func() { _ = s.store.Close(context.Background()) })
+	return s
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	if testing.Verbose() {
+		fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics once the test has ended
+	}
+	return len(b), nil
+}
+
+// told is an event of a stream.
+type told struct {
+	stream uuid.UUID
+	event  domain.Event
+}
+
+// append appends events of one product together and returns the last position.
+func (s *system) append(product uuid.UUID, events ...told) int64 {
+	s.t.Helper()
+	a := eventstore.Append{Key: product}
+	at := map[uuid.UUID]int{}
+	for _, e := range events {
+		typ, version, payload, err := avsc.Encode(e.event)
+		require.NoError(s.t, err)
+		i, known := at[e.stream]
+		if !known {
+			i = len(a.Streams)
+			at[e.stream] = i
+			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: e.stream, Expected: eventstore.Any})
+		}
+		a.Streams[i].Events = append(a.Streams[i].Events, eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload,
+			Meta: eventstore.Meta{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "corr", CausationID: "cause", Actor: domain.ActorSystem}})
+	}
+	res, err := s.store.Append(context.Background(), a)
+	require.NoError(s.t, err)
+	return res.Position
+}
+
+func krw(t testing.TB, amount int64) domain.Money {
+	m, err := domain.NewMoney(decimal.NewFromInt(amount), "KRW")
+	require.NoError(t, err)
+	return m
+}
+
+// shop makes histories of a product in which every type of event occurs.
+type shop struct {
+	s       *system
+	product uuid.UUID
+	number  int64
+	unit    int
+	total   int
+	slots   []slot
+	random  *rand.Rand
+}
+
+type slot struct {
+	id, user uuid.UUID
+	unit     int
+	number   int64
+}
+
+func (s *system) open(seed uint64) *shop {
+	h := &shop{s: s, product: uuid.New(), total: 100_000, random: rand.New(rand.NewPCG(seed, seed))}
+	s.append(h.product, told{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
+	return h
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// acquire appends n SlotAcquired.
+func (h *shop) acquire(n int) (last int64) {
+	var events []told
+	for range n {
+		h.number++
+		h.unit++
+		sl := slot{id: domain.SlotID(h.product, h.number), user: uuid.New(), unit: h.unit, number: h.number}
+		h.slots = append(h.slots, sl)
+		events = append(events, told{sl.id, domain.SlotAcquired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, TTLMillis: 1800000, WarningMillis: 300000}})
+	}
+	return h.s.append(h.product, events...)
+}
+
+// live lets the open slots go one of their ways, and the product change.
+func (h *shop) live() (last int64) {
+	price := krw(h.s.t, 259000)
+	h.s.append(h.product,
+		told{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
+		told{h.product, domain.ProductSalePaused{}},
+		told{h.product, domain.ProductSaleResumed{}},
+		told{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total + 10}},
+		told{h.product, domain.ProductSaleRescheduled{SaleDate: now().Add(2 * time.Hour)}},
+		told{h.product, domain.GrantWithdrawn{ArrivalSequence: h.number + 1, Unit: h.unit + 1, SlotID: domain.SlotID(h.product, h.number+1)}})
+	h.number++
+	h.total += 10
+	open := h.slots
+	h.slots = nil
+	h.random.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] })
+	for _, sl := range open {
+		payment, gateway := uuid.New(), "gw-"+uuid.NewString()
+		expired := expired(sl)
+		begun := told{sl.id, domain.PaymentInitiated{UserID: sl.user, PaymentID: payment, Price: price, Method: domain.Card}}
+		failed := told{sl.id, domain.PaymentFailed{UserID: sl.user, PaymentID: payment, Reason: "INSUFFICIENT_FUNDS"}}
+		paid := domain.PaymentCompleted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Price: price, Method: domain.Card}
+		var events []told
+		switch h.random.IntN(7) {
+		case 0:
+			h.slots = append(h.slots, sl) // stays open
+			continue
+		case 1:
+			events = []told{{sl.id, domain.SlotExpiringSoon{UserID: sl.user, Deadline: now()}}, expired}
+		case 2:
+			events = []told{begun, {sl.id, paid}}
+		case 3:
+			events = []told{begun, failed, expired}
+		case 4:
+			events = []told{begun, failed, expired,
+				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Amount: price, Reason: "SOLD_OUT"}}}
+		case 5:
+			events = []told{begun, expired, failed,
+				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT"}},
+				{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: "re-1", Amount: price}}}
+		default:
+			h.number++
+			h.unit++
+			again := domain.SlotID(h.product, h.number)
+			events = []told{begun, failed, expired,
+				{again, domain.SlotAcquired{UserID: sl.user, Unit: h.unit, ArrivalSequence: h.number, TTLMillis: 1800000, WarningMillis: 300000, RegrantOf: &sl.id}},
+				{again, paid},
+				{sl.id, domain.PaymentRegranted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, NewSlotID: again}}}
+		}
+		last = h.s.append(h.product, events...)
+	}
+	return last
+}
+
+func (h *shop) close() int64 { return h.s.append(h.product, told{h.product, domain.ProductDeleted{}}) }
+
+// background runs f until the test ends or the returned stop is called.
+func background(t testing.TB, f func(ctx context.Context) error) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	stopped := false
+	var err error
+	stop = func() error {
+		cancel()
+		if !stopped {
+			stopped = true
+			select {
+			case err = <-done:
+			case <-time.After(30 * time.Second):
+				t.Error("it did not stop")
+			}
+		}
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
+
+// live runs relay and projector.
+func (s *system) live(brokers []string) (stopProjector func() error) {
+	background(s.t, func(ctx context.Context) error {
+		waker := eventstore.Listen(ctx, s.pool)
+		defer waker.Close()
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+	})
+	return s.projector(brokers)
+}
+
+func (s *system) projector(brokers []string) (stop func() error) {
+	var all []projections.Projection
+	for _, p := range every() {
+		all = append(all, p)
+	}
+	return background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic,
+		Projections: all, Logger: s.log}).Run)
+}
+
+func (s *system) published(ctx context.Context) (projections.Head, error) {
+	place, err := relay.ReadPlace(ctx, s.pool)
+	head, headErr := s.reader.Head(ctx)
+	if err != nil {
+		return projections.Head{Position: head}, headErr
+	}
+	return projections.Head{Position: head, Published: place.Position, Last: place.Last}, headErr
+}
+
+func (s *system) config() replay.Config {
+	return replay.Config{ReadPool: s.pool, Store: s.reader, Published: s.published, Projections: every(), Logger: s.log}
+}
+
+// caughtUp waits until the live generations have all of the store.
+func (s *system) caughtUp() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 60*time.Second, "the live generations", func() error {
+		head, err := s.published(context.Background())
+		if err != nil {
+			return err
+		}
+		all, err := projections.ReadStatus(context.Background(), s.pool, head)
+		for _, p := range all {
+			if p.Lag > 0 || p.Position == 0 {
+				return fmt.Errorf("%s: position %d, %d behind, %d parked", p.Projection, p.Position, p.Lag, p.Parked)
+			}
+		}
+		return err
+	})
+}
+
+func (s *system) count(sql string, args ...any) (n int64) {
+	s.t.Helper()
+	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&n))
+	return n
+}
+
+func (s *system) exec(sql string, args ...any) {
+	s.t.Helper()
+	_, err := s.pool.Exec(context.Background(), sql, args...)
+	require.NoError(s.t, err)
+}
+
+// generation is the live one of a projection.
+func (s *system) generation(projection string) int {
+	return int(s.count("SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'", projection))
+}
+
+// rows are all rows of the live tables, as text.
+func (s *system) rows() map[string][]string {
+	out := map[string][]string{}
+	for _, p := range every() {
+		for _, table := range p.Tables() {
+			rows, err := s.pool.Query(context.Background(), fmt.Sprintf("SELECT t::text FROM %s t ORDER BY 1", projections.Table(table.Base, s.generation(p.Name()))))
+			require.NoError(s.t, err)
+			for rows.Next() {
+				var text string
+				require.NoError(s.t, rows.Scan(&text))
+				out[table.Base] = append(out[table.Base], text)
+			}
+			require.NoError(s.t, rows.Err())
+		}
+	}
+	return out
+}
+
+func expired(sl slot) told {
+	return told{sl.id, domain.SlotExpired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, Deadline: now(), ReclaimStatus: domain.AutoExpired}}
+}

@@ -1,0 +1,83 @@
+package replay_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/replay"
+)
+
+// killedURL is where the process of TestReplayingProcess replays.
+const killedURL = "DOPAMINE_TEST_REPLAY_URL"
+
+// TestReplayingProcess is no test: it is the process that others kill.
+func TestReplayingProcess(t *testing.T) {
+	url := os.Getenv(killedURL)
+	if url == "" {
+		t.Skip("only run by other tests")
+	}
+	pool, err := pgxpool.New(context.Background(), url+"&pool_max_conns=20")
+	require.NoError(t, err)
+	err = replay.Run(context.Background(), replay.Config{
+		ReadPool: pool, Store: eventstore.NewReader(pool), Projections: every(), Verify: true,
+		Published:  func(context.Context) (projections.Head, error) { return projections.Head{}, nil },
+		OnProgress: func(r replay.Replay) { fmt.Println(r.Projection, r.Phase) },
+	})
+	fmt.Println("ended", err)
+}
+
+func TestAKilledReplayLeavesNothingInTheWay(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	for seed := range uint64(3) {
+		h := s.open(seed)
+		h.acquire(100)
+		h.live()
+	}
+	s.caughtUp()
+	before := s.rows()
+	for _, at := range []string{"products reading", "slot_audit_log indexing", "purchase_slots catching up", "purchases swapping"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestReplayingProcess$", "-test.v")
+		cmd.Env = append(os.Environ(), killedURL+"="+s.url)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		seen := false
+		for lines.Scan() {
+			if lines.Text() == at {
+				seen = true
+				break
+			}
+		}
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait() // killed
+		require.True(t, seen, "%s was never reached", at)
+		testkit.Eventually(t, 30*time.Second, "the locks to go with the process", func() error {
+			all, err := replay.Latest(context.Background(), s.pool)
+			for _, r := range all {
+				if r.Running {
+					err = fmt.Errorf("%s is locked", r.Projection)
+				}
+			}
+			return err
+		})
+		require.Equal(t, before, s.rows(), at)
+	}
+	require.NoError(t, replay.Run(context.Background(), s.config()))
+	require.Equal(t, before, s.rows())
+	require.Zero(t, s.count("SELECT count(*) FROM projection_generations WHERE state = 'building'"))
+	require.Zero(t, s.count("SELECT count(*) FROM projection_replays WHERE ended_at IS NULL"))
+}

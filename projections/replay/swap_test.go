@@ -1,0 +1,286 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/replay"
+)
+
+// readWithin is how long a reader may wait at most on a machine with other
+// things to do; without swaps it would be milliseconds.
+const readWithin = 3 * time.Second
+
+// poll reads all views and a snapshot as the query API does until stopped, and
+// fails where a row that was there is not, or a read takes long.
+func (s *system) poll(ctx context.Context) error {
+	seen := map[string]int64{}
+	reads := 0
+	for ctx.Err() == nil {
+		for _, view := range []string{"purchase_slots", "purchases", "slot_audit_log", "products"} {
+			for _, read := range []func(context.Context, string) (int64, error){s.readView, s.readSnapshot} {
+				began := time.Now()
+				n, err := read(context.Background(), view)
+				if err != nil {
+					return fmt.Errorf("read %s: %w", view, err)
+				}
+				if took := time.Since(began); took > readWithin {
+					return fmt.Errorf("reading %s took %s", view, took)
+				}
+				if n < seen[view] {
+					return fmt.Errorf("%s had %d rows, then %d", view, seen[view], n)
+				}
+				seen[view] = n
+				reads++
+			}
+		}
+	}
+	if reads < 8 {
+		return fmt.Errorf("only %d reads", reads)
+	}
+	return nil
+}
+
+func (s *system) readView(ctx context.Context, view string) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM "+view).Scan(&n)
+	return n, err
+}
+
+func (s *system) readSnapshot(ctx context.Context, projection string) (n int64, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var generation int
+		if err := tx.QueryRow(ctx, "SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'", projection).Scan(&generation); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT count(*) FROM "+projections.Table(projection, generation)).Scan(&n)
+	})
+	return n, err
+}
+
+func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	brokers := testkit.Kafka(t)
+	stopProjector := s.live(brokers)
+	h := s.open(1)
+	h.acquire(300)
+	h.live()
+	s.caughtUp()
+	rush := background(t, func(ctx context.Context) error {
+		for seed := uint64(2); ctx.Err() == nil; seed++ {
+			more := s.open(seed)
+			more.acquire(40)
+			more.live()
+		}
+		return nil
+	})
+	views, snapshots := background(t, s.poll), background(t, s.poll)
+	var once sync.Once
+	for i := range 4 {
+		cfg := s.config()
+		if i == 2 { // the projector dies while the swap is made
+			cfg.OnProgress = func(r replay.Replay) {
+				if r.Phase == replay.Swapping {
+					once.Do(func() {
+						_ = stopProjector()
+						s.projector(brokers)
+					})
+				}
+			}
+		}
+		require.NoError(t, replay.Run(context.Background(), cfg))
+	}
+	require.NoError(t, rush())
+	require.NoError(t, views())
+	require.NoError(t, snapshots())
+	s.caughtUp()
+	require.Equal(t, 5, s.generation("products"))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	cfg := s.config()
+	cfg.Verify = true
+	var found differences
+	cfg.OnDifference = found.add
+	require.NoError(t, replay.Run(context.Background(), cfg), found.all)
+}
+
+func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	h := s.open(1)
+	h.acquire(50)
+	h.live()
+	s.caughtUp()
+	long, err := s.pool.Begin(context.Background()) // as a SELECT that takes long: it keeps the view
+	require.NoError(t, err)
+	var n int64
+	require.NoError(t, long.QueryRow(context.Background(), "SELECT count(*) FROM purchase_slots").Scan(&n))
+	readers := background(t, s.poll)
+	done := make(chan error, 1)
+	cfg := s.config()
+	cfg.Projections = every()[1:2]
+	go func() { done <- replay.Run(context.Background(), cfg) }()
+	testkit.Eventually(t, 60*time.Second, "the swap without the view", func() error {
+		if g := s.generation("purchase_slots"); g != 2 {
+			return fmt.Errorf("generation %d", g)
+		}
+		return nil
+	})
+	require.NoError(t, long.Rollback(context.Background()))
+	require.NoError(t, <-done)
+	require.NoError(t, readers())
+	last := h.acquire(1)
+	testkit.Eventually(t, 30*time.Second, "the view to show the new generation", func() error {
+		if s.count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) != 1 {
+			return fmt.Errorf("it is not applied")
+		}
+		return nil
+	})
+	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
+}
+
+func TestAReplayThatIsInterruptedLeavesNothingInTheWay(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	h := s.open(1)
+	h.acquire(60)
+	h.live()
+	s.caughtUp()
+	before := s.rows()
+	for _, phase := range []string{replay.Reading, replay.Indexing, replay.CatchingUp, replay.Comparing, replay.Swapping} {
+		ctx, cancel := context.WithCancel(context.Background())
+		cfg := s.config()
+		cfg.Verify = true
+		cfg.OnProgress = func(r replay.Replay) {
+			if r.Phase == phase && r.Projection == "purchase_slots" {
+				cancel()
+			}
+		}
+		cfg.Projections = every()[1:2]
+		require.ErrorIs(t, replay.Run(ctx, cfg), context.Canceled, phase)
+		cancel()
+		require.Zero(t, s.count("SELECT count(*) FROM projection_generations WHERE state = 'building'"), phase)
+		require.EqualValues(t, 1, s.count("SELECT count(*) FROM pg_class WHERE relname ~ '^purchase_slots_g[0-9]+$'"), phase)
+		require.Equal(t, before, s.rows(), phase)
+		last, err := replay.Latest(context.Background(), s.pool)
+		require.NoError(t, err)
+		require.Equal(t, replay.Interrupted, last[0].Phase)
+		require.False(t, last[0].Running)
+	}
+	require.NoError(t, replay.Run(context.Background(), s.config()))
+	require.Equal(t, before, s.rows())
+}
+
+func TestASecondReplayIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.open(1).acquire(20)
+	second := make(chan error, 1)
+	var once sync.Once
+	cfg := s.config()
+	cfg.OnProgress = func(replay.Replay) {
+		once.Do(func() {
+			last, err := replay.Latest(context.Background(), s.pool)
+			require.NoError(t, err)
+			require.True(t, last[0].Running)
+			other := s.config()
+			other.Projections = every()[:1]
+			second <- replay.Run(context.Background(), other)
+		})
+	}
+	require.NoError(t, replay.Run(context.Background(), cfg))
+	require.ErrorIs(t, <-second, replay.ErrRunning)
+}
+
+func TestAReplayStopsAtWhatCannotBeAppliedAndHonoursSkips(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	h := s.open(1)
+	h.acquire(20)
+	nobody := slot{id: uuid.New(), user: uuid.New(), unit: 7, number: 7777}
+	bad := s.append(h.product, expired(nobody))
+	h.live()
+	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
+		keys, err := projections.ParkedKeys(context.Background(), s.pool, "purchase_slots", 10)
+		if err == nil && len(keys) != 1 {
+			err = fmt.Errorf("%d keys are parked", len(keys))
+		}
+		return err
+	})
+	cfg := s.config()
+	cfg.Projections = every()[1:2]
+	err := replay.Run(context.Background(), cfg)
+	require.ErrorContains(t, err, fmt.Sprintf("event %d (SlotExpired)", bad))
+	require.Equal(t, 1, s.generation("purchase_slots"))
+	last, err := replay.Latest(context.Background(), s.pool)
+	require.NoError(t, err)
+	require.Equal(t, replay.Failed, last[0].Phase)
+	require.Contains(t, last[0].Error, "has no row")
+
+	s.skip("purchase_slots", nobody.id)
+	require.NoError(t, replay.Run(context.Background(), cfg))
+	require.Equal(t, 3, s.generation("purchase_slots"), "the number of the one that failed is not used again")
+	require.Zero(t, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1", nobody.id))
+}
+
+func TestASkipBehindAReplaysBackMakesItBeginAgain(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	h := s.open(1)
+	h.acquire(20)
+	s.caughtUp()
+	// The live row is lost, so that live cannot apply what a replay can.
+	lost := h.slots[0]
+	s.exec("DELETE FROM purchase_slots_g1 WHERE id = $1", lost.id)
+	s.append(h.product, expired(lost))
+	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
+		if s.count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") != 1 {
+			return fmt.Errorf("it is not")
+		}
+		return nil
+	})
+	var once sync.Once
+	cfg := s.config()
+	cfg.Projections = every()[1:2]
+	cfg.OnProgress = func(r replay.Replay) {
+		if r.Phase == replay.Swapping {
+			once.Do(func() { s.skip("purchase_slots", lost.id) })
+		}
+	}
+	require.NoError(t, replay.Run(context.Background(), cfg))
+	require.Equal(t, 3, s.generation("purchase_slots"), "the second one was swapped")
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'ACTIVE'", lost.id), "the end was skipped")
+	last, err := replay.Latest(context.Background(), s.pool)
+	require.NoError(t, err)
+	require.Equal(t, replay.Swapped, last[0].Phase)
+	require.True(t, strings.Contains(s.text("SELECT error FROM projection_replays WHERE phase = 'interrupted'"), "skipped"))
+}
+
+// skip gives the first parked event of a key up and waits for it.
+func (s *system) skip(projection string, key uuid.UUID) {
+	require.NoError(s.t, projections.Order(context.Background(), s.pool, projection, key, projections.Skip, "operator"))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	done, err := projections.AwaitOrder(ctx, s.pool, projection, key, 20*time.Millisecond)
+	require.NoError(s.t, err)
+	require.Equal(s.t, "operator", done.By)
+}
+
+func (s *system) text(sql string, args ...any) (text string) {
+	s.t.Helper()
+	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&text))
+	return text
+}
