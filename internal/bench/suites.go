@@ -32,11 +32,24 @@ type measure struct {
 	aim     aim
 }
 
+// fsyncVariable is testkit's FsyncVariable; testkit itself is for tests.
+const fsyncVariable = "DOPAMINE_TEST_FSYNC"
+
 // metrics are what benchmarks reported: by benchmark and unit.
 type metrics map[string]map[string]float64
 
 func (s suite) run(ctx context.Context, out *report) error {
+	// The tests' servers are shared by folder: this one's commit to the disk.
+	dir, err := os.MkdirTemp("", "dopamine-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)                      // the next boot removes what is left
+	if err := os.Chmod(dir, 0o755); err != nil { // Postgres runs as another user
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-count", "1", "-timeout", "5m", "-bench", s.bench, "-benchtime", s.rounds, s.pkg)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, fsyncVariable+"=1")
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {

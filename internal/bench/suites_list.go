@@ -48,8 +48,23 @@ var suites = []suite{
 	}, {
 		name: "expiry", about: "100,000 slots due at the same instant", pkg: "./worker", bench: "^BenchmarkMassExpiry$", rounds: "1x",
 		measures: []measure{
-			{what: "mass expiry, until on sale again", of: "BenchmarkMassExpiry", unit: "s-on-sale", shown: "s", aim: atMost(10, "s")},
-			{what: "mass expiry", of: "BenchmarkMassExpiry", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, 256 at a time"},
+			{what: "mass expiry, one worker, until on sale again", of: "BenchmarkMassExpiry/workers=1", unit: "s-on-sale", shown: "s"},
+			{what: "mass expiry, two workers, until on sale again", of: "BenchmarkMassExpiry/workers=2", unit: "s-on-sale", shown: "s", aim: atMost(10, "s")},
+			{what: "mass expiry, one worker", of: "BenchmarkMassExpiry/workers=1", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, as many at a time", shown: "slots/s"},
+		},
+	}, {
+		name: "payments", about: "payment starts and callbacks of 64 callers beside bare appends", pkg: "./command", bench: "^BenchmarkPayments$", rounds: "1x",
+		measures: []measure{
+			{what: "payment start, 64 callers, p50", of: "BenchmarkPayments", unit: "start-p50-ms", limit: "append-p50-ms", limitIs: "bare append", shown: "ms"},
+			{what: "payment start, 64 callers, p99", of: "BenchmarkPayments", unit: "start-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
+			{what: "payment callback, 64 at a time, p50", of: "BenchmarkPayments", unit: "callback-p50-ms", limit: "append-p50-ms", limitIs: "bare append", shown: "ms"},
+			{what: "payment callback, 64 at a time, p99", of: "BenchmarkPayments", unit: "callback-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
+		},
+	}, {
+		name: "replay", about: "replay of all projections beside reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "1x",
+		measures: []measure{
+			{what: "replay of all projections", of: "BenchmarkReplay/all", unit: "events/s", limit: "raw-events/s", limitIs: "reading, and COPY of the same rows", aim: atLeast(100_000, "events/s")},
+			{what: "replay, most heap", of: "BenchmarkReplay/all", unit: "heap-MB", shown: "MiB"},
 		},
 	},
 }

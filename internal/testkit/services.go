@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
@@ -32,8 +33,13 @@ var services = map[string]service{
 	"kafka":    {start: startKafka, probe: probeKafka},
 }
 
+// FsyncVariable, set to anything, makes the shared Postgres commit to the disk.
+// Who sets it for a benchmark gives it a TMPDIR of its own as well, lest it meet
+// a server that others have started.
+const FsyncVariable = "DOPAMINE_TEST_FSYNC"
+
 func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
-	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: true, Disposable: true, Log: log,
+	return stack.StartPostgres(ctx, stack.PostgresOptions{Dir: dir, NoFsync: os.Getenv(FsyncVariable) == "", Disposable: true, Log: log,
 		Settings: map[string]string{"max_connections": "400"}})
 }
 
