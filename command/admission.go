@@ -10,9 +10,11 @@ import (
 const (
 	// standstill is for how long nobody may have been let in before those who
 	// wait are turned away. Refusals give their places back within milliseconds,
-	// so a crowd of any size moves on all the time; one that stands still waits
-	// for Postgres.
-	standstill = 250 * time.Millisecond
+	// so a crowd of any size moves on; one that stands still waits for Postgres.
+	// Shorter would mistake a small machine for a standstill: ten thousand who
+	// click at once keep two cores busy for half a second before the first one
+	// hears its answer.
+	standstill = time.Second
 	// admissionWait is how long a request waits at most while the crowd moves.
 	admissionWait = 5 * time.Second
 	// admissionCrowd is how many may wait.

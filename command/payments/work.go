@@ -239,12 +239,36 @@ func (s *Service) refund(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
+const (
+	// keptKeys and keptIDs are twice the time, and five days more, than they have
+	// to be kept.
+	keptKeys = 48 * time.Hour
+	keptIDs  = 35 * 24 * time.Hour
+	// purgePiece is how many rows one statement deletes.
+	purgePiece = 10_000
+
+	purgeKeysSQL = `
+delete from payment_keys where (user_id, idempotency_key) in (
+    select user_id, idempotency_key from payment_keys where created_at < clock_timestamp() - $1::interval limit $2)`
+	purgeIDsSQL = `
+delete from webhook_ids where id in (
+    select id from webhook_ids where seen_at < clock_timestamp() - $1::interval limit $2)`
+)
+
 // Purge forgets idempotency keys and callbacks' ids that are older than they
 // have to be kept: 24 hours and 30 days.
 func (s *Service) Purge(ctx context.Context) error {
-	const keptKeys, keptIDs = 48 * time.Hour, 35 * 24 * time.Hour
-	err := s.exec(ctx, "forget old idempotency keys",
-		`delete from payment_keys where created_at < clock_timestamp() - $1::interval`, keptKeys)
-	return errors.Join(err, s.exec(ctx, "forget old callbacks",
-		`delete from webhook_ids where seen_at < clock_timestamp() - $1::interval`, keptIDs))
+	return errors.Join(s.purge(ctx, purgeKeysSQL, keptKeys), s.purge(ctx, purgeIDsSQL, keptIDs))
+}
+
+func (s *Service) purge(ctx context.Context, sql string, kept time.Duration) error {
+	for {
+		tag, err := s.Pool.Exec(ctx, sql, kept, purgePiece)
+		if err != nil {
+			return fmt.Errorf("forget what is older than %s: %w", kept, err)
+		}
+		if tag.RowsAffected() < purgePiece {
+			return nil
+		}
+	}
 }
