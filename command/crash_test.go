@@ -1,0 +1,95 @@
+package command
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// A process that ends after it has begun a payment leaves the asking to the
+// worker.
+func TestPaymentWhoseProcessEndsIsAskedForByTheWorker(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	dying, worker := s.node(t), s.node(t)
+	product := s.product(t, dying, 1)
+	require.NoError(t, dying.payments.Close(t.Context())) // asks nothing any more
+	_, slot, id := s.paying(t, dying, product)
+	require.Empty(t, s.fake.asks())
+	require.NoError(t, s.ask(t, worker, id))
+	require.Len(t, s.fake.asks(), 1)
+	require.Equal(t, 204, worker.callback(t, "w1", succeeded(id, "10")).status)
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
+}
+
+// A refund that was made but not recorded is asked for again, under the same id.
+func TestRefundThatWasNotRecordedIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "7")).status)
+
+	closed, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
+	require.NoError(t, err)
+	require.NoError(t, closed.Close(t.Context()))
+	dying, err := payments.New(payments.Config{
+		Pool: s.pool, Store: closed, Reader: s.reader, Claims: s.claims, Gate: n.gate, Gateway: s.fake,
+		SlotTTL: 1e9, Registry: registry(),
+	})
+	require.NoError(t, err)
+	job := payments.Job{Payment: uuid.MustParse(id), Step: payments.Refund}
+	require.ErrorIs(t, dying.Do(t.Context(), job), eventstore.ErrClosed)
+	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
+	require.NoError(t, n.payments.Do(t.Context(), job), "not due yet: nothing")
+	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
+	s.age(t, id, "refund_ask_at", "1 min")
+	require.NoError(t, n.payments.Do(t.Context(), job))
+	require.Equal(t, domain.RefundMade, s.payment(t, product, slot, id).Refund)
+	require.Len(t, s.fake.refunded, 1)
+	require.Equal(t, "7", s.fake.refunded[job.Payment].String())
+}
+
+// A process that ends between the gate's grant and its append leaves a grant
+// that nobody appends; the word comes again and gets the same one.
+func TestLateSuccessAfterAProcessEndedBesideItsGrant(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	s.timeOut(t, n, product, slot)
+	closed, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
+	require.NoError(t, err)
+	require.NoError(t, closed.Close(t.Context()))
+	dying, err := payments.New(payments.Config{
+		Pool: s.pool, Store: closed, Reader: s.reader, Claims: s.claims, Gate: keepsGrants{n.gate}, Gateway: s.fake,
+		SlotTTL: 1e9, Registry: registry(),
+	})
+	require.NoError(t, err)
+	_, err = dying.Hear(t.Context(), payments.Heard{GatewayWord: domain.GatewayWord{
+		PaymentID: uuid.MustParse(id), Succeeded: true, Paid: s.payment(t, product, slot, id).Price,
+	}})
+	require.ErrorIs(t, err, eventstore.ErrClosed)
+	state, err := n.gate.State(t.Context(), product)
+	require.NoError(t, err)
+	require.Equal(t, 1, state.Pending)
+	require.Equal(t, "sold-out", s.acquire(t, n, s.user(t, auth.Buyer), product).slug())
+	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
+	require.Equal(t, domain.SuccessfulPayment, s.payment(t, product, slot, id).Status)
+}
+
+// keepsGrants is a process that ends before it gives anything back.
+type keepsGrants struct{ Gate }
+
+func (keepsGrants) GiveBack(context.Context, redis.Decision) error { return nil }
