@@ -9,17 +9,18 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -147,15 +148,12 @@ func listParked(ctx context.Context, cmd *cli.Command) error {
 		_, err := fmt.Fprintln(out, "nothing is parked")
 		return err
 	}
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options.DrawBorder = false
-	t.Style().Size.WidthMax = widthOf(out)
-	t.AppendHeader(table.Row{"projection", "key", "events", "first", "since", "error"})
+	var rows [][]any
 	for _, k := range keys {
-		t.AppendRow(table.Row{k.Projection, k.Key, k.Events, fmt.Sprintf("%s at %d", k.Type, k.Position), k.ParkedAt.UTC().Format(time.DateTime), k.Error})
+		rows = append(rows, []any{k.Projection, k.Key, status.Number(strconv.FormatInt(k.Events, 10)),
+			fmt.Sprintf("%s at %d, %s: %s", k.Type, k.Position, k.ParkedAt.UTC().Format(time.DateTime), k.Error)})
 	}
-	_, err = fmt.Fprintln(out, t.Render())
+	_, err = fmt.Fprintln(out, status.Grid(widthOf(out), []string{"projection", "key", "events", "first"}, rows))
 	return err
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
@@ -53,38 +52,21 @@ func (p *page) line(format string, args ...any) {
 	p.WriteByte('\n')
 }
 
-// table writes rows under a title; left out of them are those beyond limit.
-func (p *page) table(header table.Row, rows []table.Row, what string) {
+// table writes rows, up to rowsMost of them.
+func (p *page) table(header []string, rows [][]any, what string) {
 	if len(rows) == 0 {
 		return
 	}
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options.DrawBorder = false
-	t.Style().Format.Header = text.FormatDefault
-	t.Style().Size.WidthMax = p.width
-	t.AppendHeader(header)
-	t.AppendRows(rows[:min(len(rows), rowsMost)])
-	var columns []table.ColumnConfig
-	for i, cell := range rows[0] {
-		if _, number := cell.(number); number {
-			columns = append(columns, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
-		}
-	}
-	t.SetColumnConfigs(columns)
 	p.WriteByte('\n')
-	p.WriteString(t.Render())
+	p.WriteString(Grid(p.width, header, rows[:min(len(rows), rowsMost)]))
 	p.WriteByte('\n')
 	if more := len(rows) - rowsMost; more > 0 {
 		p.line("and %d more %s (--json has all)", more, what)
 	}
 }
 
-// number is a cell that stands at the right.
-type number string
-
 func (p *page) projections(r Report) {
-	var rows []table.Row
+	var rows [][]any
 	for _, m := range r.Projections {
 		var others []string
 		for _, g := range m.Generations {
@@ -96,20 +78,20 @@ func (p *page) projections(r Report) {
 		if len(others) > 0 {
 			generation += " (" + strings.Join(others, ", ") + ")"
 		}
-		rows = append(rows, table.Row{m.Name, known(m.Position), known(m.Lag), number(count(m.Parked)), number(count(m.Skipped)), generation})
+		rows = append(rows, []any{m.Name, known(m.Position), known(m.Lag), Number(count(m.Parked)), Number(count(m.Skipped)), generation})
 	}
-	p.table(table.Row{"projection", "position", "lag", "parked", "skipped", "generation"}, rows, "projections")
+	p.table([]string{"projection", "position", "lag", "parked", "skipped", "generation"}, rows, "projections")
 }
 
-func known(n *int64) number {
+func known(n *int64) Number {
 	if n == nil {
 		return "?"
 	}
-	return number(count(*n))
+	return Number(count(*n))
 }
 
 func (p *page) replays(r Report) {
-	var rows []table.Row
+	var rows [][]any
 	for _, m := range r.Replays {
 		done := "–"
 		if m.Target > 0 {
@@ -126,23 +108,23 @@ func (p *page) replays(r Report) {
 		case !m.Running && phase != "interrupted":
 			phase += " (killed)"
 		}
-		rows = append(rows, table.Row{m.Projection + " " + strconv.Itoa(m.Generation), phase, number(done), number(count(m.Events)), number(count(int64(m.EventsPerSecond))), number(eta)})
+		rows = append(rows, []any{m.Projection + " " + strconv.Itoa(m.Generation), Number(done), Number(count(m.Events)), Number(count(int64(m.EventsPerSecond))), Number(eta), phase})
 	}
-	p.table(table.Row{"replay", "phase", "done", "events", "events/s", "ETA"}, rows, "replays")
+	p.table([]string{"replay", "done", "events", "events/s", "ETA", "phase"}, rows, "replays")
 }
 
 func (p *page) parked(r Report) {
-	var rows []table.Row
+	var rows [][]any
 	for _, m := range r.Parked {
-		rows = append(rows, table.Row{m.Projection, m.Key.String(), number(count(m.Events)), m.Type + " at " + count(m.Position) + ": " + text.Trim(m.Error, 200)})
+		rows = append(rows, []any{m.Projection, m.Key.String(), Number(count(m.Events)), m.Type + " at " + count(m.Position) + ": " + m.Error})
 	}
-	p.table(table.Row{"parked in", "key", "events", "first"}, rows, "parked keys")
+	p.table([]string{"parked in", "key", "events", "first"}, rows, "parked keys")
 }
 
 func (p *page) gates(r Report) {
 	sorted := slices.Clone(r.Gates)
 	slices.SortStableFunc(sorted, func(a, b Gate) int { return cmp.Compare(interest(b), interest(a)) })
-	var rows []table.Row
+	var rows [][]any
 	for _, g := range sorted {
 		state := g.State
 		if g.Difference != "" {
@@ -152,10 +134,10 @@ func (p *page) gates(r Report) {
 		if g.Epoch < 0 {
 			epoch = "–"
 		}
-		rows = append(rows, table.Row{g.Product.String(), number(epoch), number(count(int64(g.Free))), number(count(int64(g.Pending))),
-			number(count(int64(g.Held))), number(count(int64(g.Claims))), state})
+		rows = append(rows, []any{g.Product.String(), Number(epoch), Number(count(int64(g.Free))), Number(count(int64(g.Pending))),
+			Number(count(int64(g.Held))), Number(count(int64(g.Claims))), state})
 	}
-	p.table(table.Row{"gate of product", "epoch", "free", "pending", "held", "claims", "state"}, rows, "gates")
+	p.table([]string{"gate of product", "epoch", "free", "pending", "held", "claims", "state"}, rows, "gates")
 }
 
 // interest is which gates a person wants to see first.
@@ -170,11 +152,11 @@ func interest(g Gate) int {
 }
 
 func (p *page) money(r Report) {
-	var rows []table.Row
+	var rows [][]any
 	for _, m := range r.Money {
-		rows = append(rows, table.Row{m.Payment.String(), number(m.Amount + " " + m.Currency), since(r.At, m.Since), m.Why})
+		rows = append(rows, []any{m.Payment.String(), Number(m.Amount + " " + m.Currency), since(r.At, m.Since), m.Why})
 	}
-	p.table(table.Row{"money of payment", "amount", "since", "waits for a person because"}, rows, "payments")
+	p.table([]string{"money of payment", "amount", "since", "waits for a person because"}, rows, "payments")
 }
 
 // count writes a number with its thousands apart.
