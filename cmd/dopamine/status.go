@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
@@ -35,6 +36,8 @@ const (
 	gatesAtOnce = 8
 	// parkedMost is how many parked keys status tells of.
 	parkedMost = 1000
+	// waitingMost is how much money that waits for a person it tells of.
+	waitingMost = 1000
 	// plainWidth is the width of a table where there is no terminal.
 	plainWidth = 120
 )
@@ -173,6 +176,9 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 		head, err := writeSide()
 		return s.readModels(ctx, r, head, err == nil)
 	}})
+	if s.write != "" {
+		parts = append(parts, status.Part{Name: "money", Read: s.money})
+	}
 	if s.write != "" && len(s.redis) > 0 {
 		parts = append(parts, status.Part{Name: "gates", Read: s.gates})
 	}
@@ -228,6 +234,17 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 			Events: k.Events, Error: k.Error, ParkedAt: k.ParkedAt.UTC()})
 	}
 	return nil
+}
+
+// money lists what waits for a person.
+func (s *statusSources) money(ctx context.Context, r *status.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	waiting, err := payments.ListWaiting(ctx, s.writePool, waitingMost)
+	for _, w := range waiting {
+		r.Money = append(r.Money, status.Money{Payment: w.Payment, Product: w.Product, Amount: w.Amount, Currency: w.Currency, Why: w.Why, Since: w.Since})
+	}
+	return err
 }
 
 // gates looks at each product's gate, and changes none.
