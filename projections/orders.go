@@ -146,7 +146,7 @@ func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *owned, partitio
 		return err
 	}
 	var generation int
-	if err := liveGeneration(ctx, tx, o.projection.Name(), &generation); err != nil {
+	if err := liveGeneration(ctx, tx, o.projection, &generation); err != nil {
 		return err
 	}
 	if tag.RowsAffected() != 1 || generation != o.generation {

@@ -81,7 +81,7 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, par
 func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicInfo, partitions []int32) (*owned, error) {
 	o := &owned{projection: p, partitions: topic.Partitions}
 	err := pgx.BeginFunc(ctx, r.cfg.ReadPool, func(tx pgx.Tx) error {
-		if err := liveGeneration(ctx, tx, p.Name(), &o.generation); err != nil {
+		if err := liveGeneration(ctx, tx, p, &o.generation); err != nil {
 			return err
 		}
 		var recorded int32
@@ -119,10 +119,18 @@ func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicIn
 	return o, nil
 }
 
-func liveGeneration(ctx context.Context, tx pgx.Tx, projection string, into *int) error {
-	err := tx.QueryRow(ctx, liveGenerationSQL, projection).Scan(into)
+// liveGeneration reads which generation is live, and refuses one that was made
+// by another definition of the projection.
+func liveGeneration(ctx context.Context, tx pgx.Tx, p Projection, into *int) error {
+	var definition int
+	err := tx.QueryRow(ctx, `SELECT generation, definition FROM projection_generations WHERE projection = $1 AND state = 'live'`, p.Name()).
+		Scan(into, &definition)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("projection %s has no live generation: is the read database migrated?", projection)
+		return fmt.Errorf("projection %s has no live generation: is the read database migrated?", p.Name())
+	}
+	if ours := DefinitionOf(p); err == nil && definition != ours {
+		return kafka.Fatal(&RefusedError{fmt.Sprintf("the live generation of %s has definition %d, this program writes definition %d. "+
+			"Run the program that belongs to it; where this one is the newer, build the next generation with it first (replay %[1]s)", p.Name(), definition, ours)})
 	}
 	return err
 }
@@ -202,7 +210,7 @@ func (r *Runner) adopt(ctx context.Context, o *owned) (bool, error) {
 	var generation int
 	var places map[int32]*place
 	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
-		if err = liveGeneration(ctx, tx, o.projection.Name(), &generation); err != nil {
+		if err = liveGeneration(ctx, tx, o.projection, &generation); err != nil {
 			return err
 		}
 		places, err = readPlaces(ctx, tx, o.projection.Name(), generation, r.cfg.Topic, partitions)

@@ -22,6 +22,22 @@ type Projection interface {
 	NewFold(generation int) Fold
 }
 
+// Redefined is a projection whose rows mean something else than those of the
+// first version of it did. A generation is written only by programs of its own
+// definition; a replay by a program of the next one makes the next generation.
+type Redefined interface {
+	// Definition counts up from 2; a projection without it has definition 1.
+	Definition() int
+}
+
+// DefinitionOf is the definition by which a projection makes rows.
+func DefinitionOf(p Projection) int {
+	if r, ok := p.(Redefined); ok {
+		return r.Definition()
+	}
+	return 1
+}
+
 // Fold is the rows that a batch of events changes, in memory. It is used
 // once: Load, Apply for each event in order, Write.
 type Fold interface {

@@ -45,11 +45,11 @@ func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target,
 		}
 		// A number that was ever used is not used again: who had it may still write.
 		if err := tx.QueryRow(ctx, `
-			INSERT INTO projection_generations (projection, generation, state)
+			INSERT INTO projection_generations (projection, generation, definition, state)
 			SELECT $1, 1 + greatest(
 				(SELECT max(generation) FROM projection_generations WHERE projection = $1),
-				(SELECT max(generation) FROM projection_replays WHERE projection = $1)), 'building'
-			RETURNING generation`, p.Name()).Scan(&t.generation); err != nil {
+				(SELECT max(generation) FROM projection_replays WHERE projection = $1)), $2, 'building'
+			RETURNING generation`, p.Name(), projections.DefinitionOf(p)).Scan(&t.generation); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `SELECT projection_create_tables($1, $2)`, p.Name(), t.generation); err != nil {

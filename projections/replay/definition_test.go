@@ -1,0 +1,92 @@
+package replay_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/replay"
+)
+
+// shouting is the next definition of products: names in capitals.
+type shouting struct{ products.Projection }
+
+func (shouting) Definition() int { return 2 }
+
+func (p shouting) NewFold(generation int) projections.Fold {
+	return shoutingFold{p.Projection.NewFold(generation)}
+}
+
+func (p shouting) NewBulk(generation, most int) projections.Bulk {
+	return shoutingBulk{p.Projection.NewBulk(generation, most)}
+}
+
+type shoutingFold struct{ projections.Fold }
+
+func (f shoutingFold) Apply(e domain.Envelope) error { return f.Fold.Apply(shout(e)) }
+
+type shoutingBulk struct{ projections.Bulk }
+
+func (b shoutingBulk) Apply(e domain.Envelope) error { return b.Bulk.Apply(shout(e)) }
+
+func shout(e domain.Envelope) domain.Envelope {
+	switch c := e.Event.(type) {
+	case domain.ProductCreated:
+		c.Name = strings.ToUpper(c.Name)
+		e.Event = c
+	case domain.ProductDetailsChanged:
+		c.Name = strings.ToUpper(c.Name)
+		e.Event = c
+	}
+	return e
+}
+
+func (s *system) only(brokers []string, p projections.Projection) *projections.Runner {
+	return projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic + p.Name(),
+		Projections: []projections.Projection{p}, Logger: s.log})
+}
+
+func TestANewDefinitionIsBuiltWhileTheOldOneServes(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	brokers := testkit.Kafka(t)
+	stop := s.live(brokers)
+	s.open(1).live()
+	s.caughtUp()
+	require.NoError(t, stop())
+	old := make(chan error, 1)
+	background(t, func(ctx context.Context) error {
+		err := s.only(brokers, products.New()).Run(ctx)
+		old <- err
+		return err
+	})
+	// The new program does not write what the old one still serves.
+	var refused *projections.RefusedError
+	require.ErrorAs(t, s.only(brokers, shouting{}).Run(context.Background()), &refused)
+	require.ErrorContains(t, refused, "replay products")
+
+	cfg := s.config()
+	cfg.Projections = []projections.Rebuildable{shouting{}}
+	require.NoError(t, replay.Run(context.Background(), cfg))
+	require.Equal(t, 2, s.generation("products"))
+	require.Zero(t, s.count("SELECT count(*) FROM products WHERE name <> upper(name)"))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM products"))
+
+	// The old program stops by itself, the new one goes on.
+	h := s.open(2)
+	require.ErrorAs(t, <-old, &refused)
+	background(t, s.only(brokers, shouting{}).Run)
+	testkit.Eventually(t, readWithin*10, "the new program to go on", func() error {
+		if n := s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product); n != 1 {
+			return fmt.Errorf("%d rows", n)
+		}
+		return nil
+	})
+}
