@@ -78,6 +78,18 @@ func TestMethods(t *testing.T) {
 	require.Equal(t, 404, a.send("OPTIONS", "/nowhere", nil).StatusCode)
 }
 
+func TestPathsBelowAnID(t *testing.T) {
+	a := start(t, nil, routes()...)
+	for _, method := range []string{"GET", "PUT", "PATCH", "DELETE"} {
+		for _, path := range []string{"/things/1/2", "/things/1/2/3", "/things/1/"} {
+			res := a.send(method, path, nil)
+			require.Equal(t, "not-found", res.slug(), "%s %s", method, path)
+			require.Empty(t, res.Header.Get("Allow"))
+		}
+	}
+	require.Equal(t, 405, a.send("PATCH", "/things/1", nil).StatusCode)
+}
+
 func TestMediaTypes(t *testing.T) {
 	a := start(t, nil, routes()...)
 	token := a.token(auth.Admin)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -68,6 +69,10 @@ func (s *Server) Handle(routes ...Route) {
 		s.echo.Add(r.Method, r.Path, rt.serve)
 		if r.Method == http.MethodGet && !r.Endless {
 			s.echo.Add(http.MethodHead, r.Path, rt.serve)
+		}
+		if strings.HasPrefix(path.Base(r.Path), ":") {
+			// Else Echo takes /v1/products/x/y for /v1/products/:id.
+			s.echo.RouteNotFound(r.Path+"/*", func(echo.Context) error { return echo.ErrNotFound })
 		}
 		s.routes = append(s.routes, RouteInfo{r.Method, openAPIPath(r.Path)})
 	}
