@@ -200,8 +200,11 @@ func checkUnits(l *ledger, p product, attempts []attempt, rep *Report) {
 	if p.Stock > 0 && l.expired == 0 && soldOut {
 		rep.broke("R2", "%d units stayed free although buyers asked for them", p.Stock)
 	}
-	if want := min(rep.Stock, rep.Buyers); l.expired == 0 && rep.Errors == 0 && rep.Granted != want {
-		rep.broke("R2", "%d units were granted, %d should have been", rep.Granted, want)
+	// A buyer asks for one slot: who is told in the end that he holds one already
+	// was granted it by an answer that was lost, with its node for instance.
+	granted := rep.Granted + rep.Refusals["duplicate-slot"]
+	if want := min(rep.Stock, rep.Buyers); l.expired == 0 && rep.Errors == 0 && granted != want {
+		rep.broke("R2", "%d units were granted, %d should have been", granted, want)
 	}
 }
 

@@ -106,3 +106,13 @@ func TestUnitsLeftFreeAreReported(t *testing.T) {
 		product{Stock: 1, TotalStock: 2}, []attempt{{status: 409, slug: "sold-out"}}, rep)
 	require.Equal(t, []string{"R2"}, broken(rep))
 }
+
+func TestAGrantWhoseAnswerWasLostIsNoUnitLost(t *testing.T) {
+	held := &ledger{units: map[int]uuid.UUID{1: uuid.New(), 2: uuid.New()}, acquired: 2}
+	for told, broke := range map[string][]string{"duplicate-slot": nil, "sold-out": {"R2"}} {
+		rep := newReport(2, 3)
+		rep.Granted, rep.Refused, rep.Refusals = 1, 2, map[string]int{told: 1}
+		checkUnits(held, product{TotalStock: 2}, nil, rep)
+		require.Equal(t, broke, broken(rep), told)
+	}
+}
