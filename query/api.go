@@ -4,8 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -38,6 +40,10 @@ type API struct {
 	past   past
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
+
+	metrics *streamMetrics
+	feed    *feed
+	board   *board
 }
 
 // New makes the API; it needs no database yet.
@@ -53,13 +59,20 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{
-		assets: assets,
-		server: httpapi.New(cfg.Server),
-		models: newReadModels(cfg.ReadPool),
-		past:   newPast(cfg.WritePool),
-		logs:   newDecisionLogs(cfg.WritePool),
+	log := cfg.Server.Logger
+	if log == nil {
+		log = slog.Default()
 	}
+	a := &API{
+		server:  httpapi.New(cfg.Server),
+		models:  newReadModels(cfg.ReadPool),
+		past:    newPast(cfg.WritePool),
+		logs:    newDecisionLogs(cfg.WritePool),
+		assets:  assets,
+		metrics: newStreamMetrics(cfg.Server.Registry),
+	}
+	a.feed = newFeed(a.models, a.metrics, log)
+	a.board = newBoard(a.models, cfg.WritePool, log)
 	owner := httpapi.Role(auth.Buyer | auth.Admin)
 	a.server.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/products", Access: httpapi.Public, Handler: a.listProducts},
@@ -73,13 +86,25 @@ func New(cfg Config) (*API, error) {
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/audit", Access: httpapi.Role(auth.Admin), Handler: a.listAudit},
 		httpapi.Route{Method: http.MethodGet, Path: "/", Access: httpapi.Public, Handler: a.dashboard},
 		httpapi.Route{Method: http.MethodGet, Path: "/assets/:file", Access: httpapi.Public, Handler: a.dashboard},
-		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/replays", Access: httpapi.Role(auth.Admin), Handler: a.listReplays},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/stream", Access: httpapi.Public, Endless: true, Handler: a.productStream},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots/stream", Access: httpapi.Role(auth.Buyer), Endless: true, Handler: a.slotStream},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/stats/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.statsStream},
+		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.operationsStream},
 	)
 	return a, nil
 }
 
-// Run serves until ctx ends; see httpapi.Server.
-func (a *API) Run(ctx context.Context) error { return a.server.Run(ctx) }
+// Run serves until ctx ends; see httpapi.Server. What feeds the streams ends after
+// them.
+func (a *API) Run(ctx context.Context) error {
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var readers sync.WaitGroup
+	readers.Go(func() { a.feed.run(reading) })
+	readers.Go(func() { a.board.run(reading) })
+	defer readers.Wait()
+	defer stop()
+	return a.server.Run(ctx)
+}
 
 // Listen binds the address before Run, for who wants to know the port.
 func (a *API) Listen() error { return a.server.Listen() }

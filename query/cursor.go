@@ -30,11 +30,14 @@ func encodeCursor(filters string, key []byte) string {
 	return cursorEncoding.EncodeToString(b)
 }
 
+// anyLength is that of a key that tells its end itself.
+const anyLength = -1
+
 // decodeCursor gives the key, which has the given length.
 func decodeCursor(filters, cursor string, keyLength int) ([]byte, error) {
 	const head, sum = 1 + 8, 4
 	b, err := cursorEncoding.DecodeString(cursor)
-	if err != nil || len(b) != head+keyLength+sum || b[0] != cursorVersion {
+	if err != nil || len(b) < head+sum || keyLength != anyLength && len(b) != head+keyLength+sum || b[0] != cursorVersion {
 		return nil, errCursor
 	}
 	body := b[:len(b)-sum]

@@ -11,10 +11,8 @@ import (
 	"path"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
-	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
@@ -69,34 +67,4 @@ func (a *API) dashboard(c echo.Context) error {
 	h.Set("ETag", as.etag)
 	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(as.content))
 	return nil
-}
-
-// replayProgress is how far a replay is, for the dashboard.
-type replayProgress struct {
-	Projection string  `json:"projection"`
-	Phase      string  `json:"phase"`
-	Events     int64   `json:"events"`
-	Position   int64   `json:"position"`
-	Target     int64   `json:"target"`
-	Rate       float64 `json:"rate"` // events a second
-	Ended      bool    `json:"ended"`
-}
-
-// listReplays answers with the latest replay of each projection.
-func (a *API) listReplays(c echo.Context) error {
-	const sql = `
-SELECT DISTINCT ON (projection) projection, phase, events, position, target, rate, ended_at IS NOT NULL
-FROM projection_replays ORDER BY projection, id DESC`
-	rows, err := a.models.pool.Query(c.Request().Context(), sql)
-	if err != nil {
-		return failed("read the replays", err)
-	}
-	replays, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (replayProgress, error) {
-		var r replayProgress
-		return r, row.Scan(&r.Projection, &r.Phase, &r.Events, &r.Position, &r.Target, &r.Rate, &r.Ended)
-	})
-	if err != nil {
-		return failed("read the replays", err)
-	}
-	return httpapi.JSON(c, http.StatusOK, replays)
 }

@@ -28,8 +28,18 @@
 // and written as they come: memory does not grow with the answer, and no
 // transaction outlives a page. An export that fails after it has begun is cut off.
 //
+// # Streams
+//
+// A process has one reader for all its streams of products and slots, and one
+// for stats; each reads only while somebody listens. An event is encoded once and
+// its bytes are written to all. Streams of a state (a product, the stats) show the
+// newest and skip what a listener was too slow for; a buyer's stream has room
+// for a few events, and a listener who has none left is let go. The reader waits
+// for nobody. See feed for how it knows what is new.
+//
 // # The write side
 //
 // Time travel and fairness read the event store and the decision log. Without
-// them they answer 503, and everything else serves.
+// them they answer 503, and everything else serves; the stats leave out what
+// only the write side knows.
 package query

@@ -45,11 +45,12 @@ CASE WHEN sale_end_date <= now() THEN 'ENDED'
 const productColumns = `id, name, description, price::text, currency, stock, initial_stock, total_stock,
 	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at`
 
-func scanProduct(row pgx.Row) (view.Product, error) {
+// scanProduct reads productColumns and what follows them.
+func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
 	var p view.Product
 	var end *time.Time
-	err := row.Scan(&p.ID, &p.Name, &p.Description, &p.Price, &p.Currency, &p.Stock, &p.InitialStock, &p.TotalStock,
-		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt))
+	err := row.Scan(append([]any{&p.ID, &p.Name, &p.Description, &p.Price, &p.Currency, &p.Stock, &p.InitialStock, &p.TotalStock,
+		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt)}, more...)...)
 	if err != nil {
 		return p, err
 	}

@@ -32,11 +32,12 @@ type purchasePage struct {
 const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency,
 	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at`
 
-func scanPayment(row pgx.Row) (view.Payment, error) {
+// scanPayment reads paymentColumns and what follows them.
+func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
 	var p view.Payment
 	var confirmed *time.Time
-	err := row.Scan(&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
-		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt))
+	err := row.Scan(append([]any{&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
+		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt)}, more...)...)
 	if err != nil {
 		return p, err
 	}

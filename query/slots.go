@@ -30,13 +30,14 @@ func slotsFrom(g generations) string {
 	return g.table(purchaseSlots) + ` s LEFT JOIN ` + g.names() + ` n ON n.product_id = s.product_id`
 }
 
-func scanSlot(row pgx.Row) (view.Slot, error) {
+// scanSlot reads slotColumns and what follows them.
+func scanSlot(row pgx.Row, more ...any) (view.Slot, error) {
 	var s view.Slot
 	var ended *time.Time
 	var now time.Time
-	err := row.Scan(&s.ID, &s.ProductID, &s.ProductName, &s.UserID, &s.Unit, &s.ArrivalSequence,
+	err := row.Scan(append([]any{&s.ID, &s.ProductID, &s.ProductName, &s.UserID, &s.Unit, &s.ArrivalSequence,
 		(*time.Time)(&s.AcquisitionTimestamp), (*time.Time)(&s.ExpirationTimestamp), &s.Status, (*time.Time)(&s.CreatedAt),
-		&s.RegrantOf, &ended, &s.ReclaimStatus, &now)
+		&s.RegrantOf, &ended, &s.ReclaimStatus, &now}, more...)...)
 	s.EndedAt = view.At(ended)
 	s.RemainingTimeSeconds = view.Remaining(s.Status, time.Time(s.ExpirationTimestamp), now)
 	return s, err

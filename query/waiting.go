@@ -39,20 +39,23 @@ func (p progress) add(projection string, partition int32, c checkpoint) {
 	p[projection][partition] = c
 }
 
+// partitions is how many the topic has; 0 where nothing was ever applied.
+func (p progress) partitions(projection string) int32 {
+	for _, c := range p[projection] {
+		return c.partitions
+	}
+	return 0
+}
+
 // reached says whether every projection is at or past every position.
 func (p progress) reached(of []string, min []position.Position) bool {
 	for _, projection := range of {
-		checkpoints := p[projection]
-		var partitions int32
-		for _, c := range checkpoints {
-			partitions = c.partitions
-			break
-		}
+		partitions := p.partitions(projection)
 		if partitions == 0 {
 			return false // nothing was ever applied
 		}
 		for _, m := range min {
-			c, ok := checkpoints[kafka.Partition(m.Product, partitions)]
+			c, ok := p[projection][kafka.Partition(m.Product, partitions)]
 			if !ok || c.position < m.Place {
 				return false
 			}
@@ -128,15 +131,25 @@ func (w *waiting) now() (any, error) {
 	return collectProgress(rows)
 }
 
+// queueProgress reads how far the projections are, in the batch's snapshot.
+func queueProgress(b *pgx.Batch, of []string, then func(progress) error) {
+	b.Queue(checkpointsSQL, kafka.Topic, of).Query(func(rows pgx.Rows) error {
+		p, err := collectProgress(rows)
+		if err != nil {
+			return err
+		}
+		return then(p)
+	})
+}
+
 // queueReached makes a snapshot fail with errBehind unless it includes the
 // positions: the checkpoints are past them and no event at or below them is parked.
 func queueReached(b *pgx.Batch, of []string, min []position.Position) {
-	b.Queue(checkpointsSQL, kafka.Topic, of).Query(func(rows pgx.Rows) error {
-		p, err := collectProgress(rows)
-		if err == nil && !p.reached(of, min) {
-			err = errBehind
+	queueProgress(b, of, func(p progress) error {
+		if !p.reached(of, min) {
+			return errBehind
 		}
-		return err
+		return nil
 	})
 	ids, places := make([]uuid.UUID, len(min)), make([]int64, len(min))
 	for i, m := range min {

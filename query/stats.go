@@ -1,0 +1,242 @@
+package query
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+const (
+	statsEvery = time.Second
+	// statsProducts is how many products on sale the stats name: those whose sale
+	// began last.
+	statsProducts = 1000
+	// soon is how long before their sale products are counted, though not shown:
+	// the first second of a rush is the one to see.
+	soon = 10 * time.Second
+)
+
+// statsReport is the data of `event: stats`. What only the write side knows is
+// null, or empty, where that cannot be read.
+type statsReport struct {
+	At              view.Time        `json:"at"`
+	Products        []productStats   `json:"products"`
+	PendingPayments int64            `json:"pendingPayments"`
+	RefundsDue      int64            `json:"refundsDue"`
+	RelayLag        *int64           `json:"relayLag"`
+	ProjectionLag   map[string]int64 `json:"projectionLag"`
+}
+
+// productStats is a product whose sale is on, sold out or not.
+type productStats struct {
+	ID                uuid.UUID `json:"id"`
+	Name              string    `json:"name"`
+	Free              int       `json:"free"`
+	TotalStock        int       `json:"totalStock"`
+	GrantsPerSecond   *float64  `json:"grantsPerSecond"`
+	RefusalsPerSecond *float64  `json:"refusalsPerSecond"`
+
+	shown bool // its sale has begun
+}
+
+// board gathers what operators watch, once a second while anybody does, whoever
+// and however many they are.
+type board struct {
+	models *readModels
+	write  *pgxpool.Pool // nil where there is none
+	rates  *rates
+	log    *slog.Logger
+
+	stats      topic
+	operations topic
+	listeners  atomic.Int64
+	work       chan struct{}
+	gathering  singleflight.Group
+}
+
+func newBoard(models *readModels, write *pgxpool.Pool, log *slog.Logger) *board {
+	return &board{models: models, write: write, rates: newRates(write), log: log, work: make(chan struct{}, 1)}
+}
+
+// statsStream is GET /v1/stats/stream.
+func (a *API) statsStream(c echo.Context) error { return a.watch(c, "stats", &a.board.stats) }
+
+// operationsStream is GET /dashboard/stream.
+func (a *API) operationsStream(c echo.Context) error {
+	return a.watch(c, "operations", &a.board.operations)
+}
+
+func (a *API) watch(c echo.Context, name string, t *topic) error {
+	b := a.board
+	if err := b.fresh(c.Request().Context()); err != nil {
+		return err
+	}
+	b.listeners.Add(1)
+	defer b.listeners.Add(-1)
+	select {
+	case b.work <- struct{}{}:
+	default:
+	}
+	s, err := a.beginEvents(c, name)
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	return s.follow(t, 0)
+}
+
+// fresh makes sure that there is a state to begin with, less than a second old.
+func (b *board) fresh(ctx context.Context) error {
+	if s := b.stats.now.Load(); s != nil && time.Since(s.at) < statsEvery {
+		return nil
+	}
+	select {
+	case r := <-b.gathering.DoChan("", func() (any, error) { return nil, b.gather(context.WithoutCancel(ctx)) }):
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run gathers each second while anybody listens, until ctx ends.
+func (b *board) run(ctx context.Context) {
+	tick := time.NewTicker(statsEvery)
+	defer tick.Stop()
+	away := false
+	for {
+		if b.listeners.Load() == 0 {
+			select {
+			case <-b.work:
+				tick.Reset(statsEvery)
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		_, err, _ := b.gathering.Do("", func() (any, error) { return nil, b.gather(ctx) })
+		if err != nil && !away && ctx.Err() == nil {
+			b.log.Warn("the stats stand still", "error", err)
+		}
+		away = err != nil
+	}
+}
+
+// gather reads and publishes everything once. Calls do not overlap.
+func (b *board) gather(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var r statsReport
+	var o operations
+	var head projections.Head
+	var known bool
+	var both errgroup.Group
+	both.Go(func() (err error) {
+		r, o.Expiring, err = b.readSide(ctx)
+		return err
+	})
+	both.Go(func() error {
+		var err error
+		head, known, err = b.head(ctx)
+		if err != nil {
+			b.log.Debug("the write side cannot be read for the stats", "error", err)
+		}
+		return nil
+	})
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	b.rates.measure(ctx, r.Products, b.log)
+	r.Products = shown(r.Products)
+	all, err := projections.ReadStatus(ctx, b.models.pool, head)
+	if err != nil {
+		return failed("read where the projections are", err)
+	}
+	r.ProjectionLag = map[string]int64{}
+	if known {
+		lag := max(0, head.Position-head.Published)
+		r.RelayLag = &lag
+		for _, p := range all {
+			r.ProjectionLag[p.Projection] = p.Lag
+		}
+	}
+	if err := o.fill(ctx, b.models.pool, r.At, all); err != nil {
+		return err
+	}
+	event, err := encodeEvent("stats", "", r)
+	if err != nil {
+		return err
+	}
+	b.stats.publish(event, false)
+	event, err = encodeEvent("operations", "", o)
+	if err != nil {
+		return err
+	}
+	b.operations.publish(event, false)
+	return nil
+}
+
+func shown(all []productStats) []productStats {
+	list := make([]productStats, 0, len(all))
+	for _, p := range all {
+		if p.shown {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// readSide reads the stats' share of the read models, and what expires next.
+func (b *board) readSide(ctx context.Context) (statsReport, expiring, error) {
+	var r statsReport
+	var e expiring
+	err := b.models.read(ctx, snapshot{of: []string{products, purchaseSlots, purchases}, queue: func(q *pgx.Batch, g generations) {
+		r = statsReport{}
+		q.Queue(`
+SELECT id, name, stock, total_stock, sale_date <= now() FROM `+g.table(products)+`
+WHERE sale_date <= now() + $1::interval AND NOT paused AND (sale_end_date IS NULL OR sale_end_date > now())
+ORDER BY sale_date DESC, id LIMIT $2`, soon, statsProducts).Query(func(rows pgx.Rows) error {
+			return each(rows, func() error {
+				var p productStats
+				err := rows.Scan(&p.ID, &p.Name, &p.Free, &p.TotalStock, &p.shown)
+				r.Products = append(r.Products, p)
+				return err
+			})
+		})
+		q.Queue(`
+SELECT now(), (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE payment_status = 'PENDING'),
+       (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE refund_status = 'DUE')`).QueryRow(func(row pgx.Row) error {
+			return row.Scan((*time.Time)(&r.At), &r.PendingPayments, &r.RefundsDue)
+		})
+		e.queue(q, g)
+	}})
+	return r, e, err
+}
+
+// head reads how far the event store and the relay are; false where that cannot
+// be known.
+func (b *board) head(ctx context.Context) (projections.Head, bool, error) {
+	var h projections.Head
+	if b.write == nil {
+		return h, false, nil
+	}
+	// In this order in one statement's snapshot: the relay is never ahead of the store.
+	err := b.write.QueryRow(ctx, `
+SELECT coalesce((SELECT position FROM events ORDER BY position DESC LIMIT 1), 0), coalesce(r.position, 0), coalesce(r.last, '{}')
+FROM (SELECT) one LEFT JOIN relay_place r ON true`).Scan(&h.Position, &h.Published, &h.Last)
+	return h, err == nil, err
+}

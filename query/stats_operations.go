@@ -1,0 +1,110 @@
+package query
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/replay"
+)
+
+const (
+	// expiringWithin is how long before its deadline a slot is about to expire.
+	expiringWithin = 5 * time.Minute
+	// expiringShown is how many of them the dashboard lists; the count is of all
+	// up to expiringCounted.
+	expiringShown, expiringCounted = 20, 100_000
+	// replayShownFor is how long a replay that has ended is still shown.
+	replayShownFor = 15 * time.Minute
+)
+
+// operations is the data of `event: operations`: what the dashboard shows beyond
+// the stats.
+type operations struct {
+	At          view.Time          `json:"at"`
+	Expiring    expiring           `json:"expiring"`
+	Projections []projectionStatus `json:"projections"`
+	Replays     []replayProgress   `json:"replays"`
+}
+
+// expiring is the slots that end within expiringWithin unless they are paid.
+type expiring struct {
+	Count int64       `json:"count"`
+	Slots []view.Slot `json:"slots"` // the next ones
+}
+
+type projectionStatus struct {
+	Name       string `json:"name"`
+	Generation int    `json:"generation"` // the live one
+	Parked     int64  `json:"parked"`     // events set aside
+}
+
+// replayProgress is how far a replay is.
+type replayProgress struct {
+	Projection string     `json:"projection"`
+	Generation int        `json:"generation"` // that it builds
+	Phase      string     `json:"phase"`
+	Running    bool       `json:"running"`
+	Events     int64      `json:"events"`
+	Position   int64      `json:"position"`
+	Target     int64      `json:"target"`
+	Rate       float64    `json:"eventsPerSecond"`
+	ETA        *float64   `json:"etaSeconds"`
+	StartedAt  view.Time  `json:"startedAt"`
+	EndedAt    *view.Time `json:"endedAt"`
+	Error      string     `json:"error"`
+}
+
+func (e *expiring) queue(b *pgx.Batch, g generations) {
+	*e = expiring{Slots: []view.Slot{}}
+	b.Queue(`SELECT count(*) FROM (SELECT FROM `+g.table(purchaseSlots)+`
+		WHERE status = 'ACTIVE' AND expiration_timestamp <= now() + $1::interval LIMIT $2) s`, expiringWithin, expiringCounted).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&e.Count) })
+	b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+`
+		WHERE s.status = 'ACTIVE' AND s.expiration_timestamp <= now() + $1::interval
+		ORDER BY s.expiration_timestamp LIMIT $2`, expiringWithin, expiringShown).Query(func(rows pgx.Rows) error {
+		return each(rows, func() error {
+			s, err := scanSlot(rows)
+			e.Slots = append(e.Slots, s)
+			return err
+		})
+	})
+}
+
+// fill adds what is known of the projections and of replays.
+func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at view.Time, all []projections.Status) error {
+	o.At = at
+	for _, p := range all {
+		s := projectionStatus{Name: p.Projection, Parked: p.Parked}
+		for _, g := range p.Generations {
+			if g.State == "live" {
+				s.Generation = g.Number
+			}
+		}
+		o.Projections = append(o.Projections, s)
+	}
+	replays, err := replay.Latest(ctx, pool)
+	if err != nil {
+		return failed("read the replays", err)
+	}
+	for _, r := range replays {
+		if !r.Running && time.Time(at).Sub(r.UpdatedAt) > replayShownFor {
+			continue
+		}
+		p := replayProgress{Projection: r.Projection, Generation: r.Generation, Phase: r.Phase, Running: r.Running, Events: r.Events,
+			Position: r.Position, Target: r.Target, Rate: tenths(r.Rate), StartedAt: view.Time(r.StartedAt), Error: r.Error}
+		if eta := r.ETA().Seconds(); eta > 0 {
+			eta = tenths(eta)
+			p.ETA = &eta
+		}
+		if !r.EndedAt.IsZero() {
+			p.EndedAt = view.At(&r.EndedAt)
+		}
+		o.Replays = append(o.Replays, p)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package query
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ratesOver is the time over which decisions are averaged: the worker carries
+// the decision logs to Postgres about once a second, so that a second alone would
+// show twice as many, then none.
+const ratesOver = 3 * time.Second
+
+// rates measures how many requests are granted and refused a second, from the
+// ends of the decision logs. It reads the lines that are new and the one that
+// was last before, which may have grown. Used by one goroutine at a time.
+type rates struct {
+	pool  *pgxpool.Pool // nil: nothing is known
+	known map[uuid.UUID]*logEnd
+}
+
+// logEnd is how far a product's decision log was counted, and what came of late.
+type logEnd struct {
+	place
+	refused int64 // in the line at the place
+	counts  []counted
+}
+
+type counted struct {
+	at               time.Time // when it was counted
+	granted, refused int64     // since the one before
+}
+
+func newRates(pool *pgxpool.Pool) *rates { return &rates{pool: pool, known: map[uuid.UUID]*logEnd{}} }
+
+// measure fills in the rates; they stay null where the logs cannot be read.
+func (r *rates) measure(ctx context.Context, all []productStats, log *slog.Logger) {
+	if r.pool == nil {
+		return
+	}
+	if err := r.count(ctx, all); err != nil {
+		log.Debug("the decision logs cannot be read for the stats", "error", err)
+		return
+	}
+	for i := range all {
+		if end := r.known[all[i].ID]; end != nil {
+			granted, refused := end.perSecond()
+			all[i].GrantsPerSecond, all[i].RefusalsPerSecond = &granted, &refused
+		}
+	}
+}
+
+// count reads what was decided since the last time. A product that is met for
+// the first time is counted from here on.
+func (r *rates) count(ctx context.Context, all []productStats) error {
+	var fresh, ids []uuid.UUID
+	var epochs, lines []int64
+	for _, p := range all {
+		end := r.known[p.ID]
+		if end == nil {
+			fresh = append(fresh, p.ID)
+			continue
+		}
+		ids, epochs, lines = append(ids, p.ID), append(epochs, end.epoch), append(lines, end.number)
+	}
+	known := make(map[uuid.UUID]*logEnd, len(all)) // products that are no longer on sale are forgotten
+	for _, id := range ids {
+		known[id] = r.known[id]
+	}
+	now := time.Now()
+	b := &pgx.Batch{}
+	b.Queue(`
+SELECT p.id, coalesce(d.epoch, 0), coalesce(d.line, 0), coalesce(d.refused, 0)
+FROM unnest($1::uuid[]) p(id) LEFT JOIN LATERAL (
+    SELECT epoch, line, sold_out + duplicate + not_started + closed AS refused
+    FROM gate_decisions WHERE product_id = p.id ORDER BY epoch DESC, line DESC LIMIT 1) d ON true`, fresh).Query(func(rows pgx.Rows) error {
+		return each(rows, func() error {
+			var id uuid.UUID
+			end := &logEnd{counts: []counted{{at: now}}}
+			err := rows.Scan(&id, &end.epoch, &end.number, &end.refused)
+			known[id] = end
+			return err
+		})
+	})
+	b.Queue(`
+SELECT p.id, d.granted, d.refused, coalesce(last.epoch, 0), coalesce(last.line, 0), coalesce(last.refused, 0)
+FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) p(id, epoch, line) CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE type = 'granted' AND (epoch, line) > (p.epoch, p.line)) AS granted,
+           coalesce(sum(sold_out + duplicate + not_started + closed), 0)::bigint AS refused
+    FROM gate_decisions WHERE product_id = p.id AND (epoch, line) >= (p.epoch, p.line)) d
+LEFT JOIN LATERAL (
+    SELECT epoch, line, sold_out + duplicate + not_started + closed AS refused
+    FROM gate_decisions WHERE product_id = p.id ORDER BY epoch DESC, line DESC LIMIT 1) last ON true`, ids, epochs, lines).Query(func(rows pgx.Rows) error {
+		return each(rows, func() error {
+			var id uuid.UUID
+			var granted, refused, before int64
+			var end place
+			var last int64
+			if err := rows.Scan(&id, &granted, &refused, &end.epoch, &end.number, &last); err != nil {
+				return err
+			}
+			k := known[id]
+			before, k.refused, k.place = k.refused, last, end
+			k.add(counted{now, granted, max(0, refused-before)})
+			return nil
+		})
+	})
+	if err := r.pool.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	r.known = known
+	return nil
+}
+
+// add keeps what the average needs: the counts within ratesOver, and one before
+// as where they begin.
+func (l *logEnd) add(c counted) {
+	if c.at.Sub(l.counts[len(l.counts)-1].at) > 2*ratesOver { // nobody was looking: begin anew
+		l.counts = []counted{{at: c.at}}
+		return
+	}
+	l.counts = append(l.counts, c)
+	for len(l.counts) > 2 && c.at.Sub(l.counts[1].at) >= ratesOver {
+		l.counts = l.counts[1:]
+	}
+}
+
+func (l *logEnd) perSecond() (granted, refused float64) {
+	first, last := l.counts[0], l.counts[len(l.counts)-1]
+	seconds := last.at.Sub(first.at).Seconds()
+	if seconds <= 0 {
+		return 0, 0
+	}
+	for _, c := range l.counts[1:] {
+		granted += float64(c.granted)
+		refused += float64(c.refused)
+	}
+	return tenths(granted / seconds), tenths(refused / seconds)
+}
+
+// tenths is as exact as a rate is worth.
+func tenths(x float64) float64 { return float64(int64(x*10+0.5)) / 10 }

@@ -1,0 +1,272 @@
+package query
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// productPause lies between two events of one product stream: a little more than
+// a quarter of a second, so that no second sees a fifth on its way through the net.
+const productPause = 260 * time.Millisecond
+
+// productStream is GET /v1/products/{id}/stream. The id of its events is an
+// X-Position: who comes back with it in Last-Event-ID sees nothing older.
+func (a *API) productStream(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	min, err := httpapi.MinPositions(c)
+	if err != nil {
+		return err
+	}
+	if p, err := position.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id {
+		min = append(min, p)
+	}
+	t, err := a.feed.join(c.Request().Context(), id, min)
+	if err != nil {
+		return err
+	}
+	defer a.feed.leave(id, t)
+	s, err := a.beginEvents(c, "product")
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	return s.follow(&t.topic, productPause)
+}
+
+// productTopic is a product that is followed.
+type productTopic struct {
+	topic
+	listeners int // guarded by feed.mu
+
+	mu     sync.Mutex
+	place  int64     // last_position of what is shown
+	unsure bool      // it may have changed before the feed knew of it
+	next   time.Time // by our clock: when its status changes by itself; zero: never
+}
+
+// productRow is a product with what a stream has to know besides.
+type productRow struct {
+	view.Product
+	place int64
+	now   time.Time // by the database's clock
+}
+
+// show publishes the row unless the same or something newer is shown.
+func (t *productTopic) show(row productRow, sure bool) error {
+	event, err := encodeEvent("product", position.Encode(row.ID, max(1, row.place)), row.Product)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if row.place < t.place {
+		return nil
+	}
+	t.place, t.unsure, t.next = row.place, !sure, row.nextStatus()
+	if !t.shows(event) {
+		t.publish(event, false)
+	}
+	return nil
+}
+
+// gone publishes the last event: the product was deleted.
+func (t *productTopic) gone(id uuid.UUID) error {
+	event, err := encodeEvent("deleted", "", struct {
+		ID uuid.UUID `json:"id"`
+	}{id})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.publish(event, true)
+	return nil
+}
+
+// sure notes that the row is the one that is shown.
+func (t *productTopic) sure() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unsure = false
+}
+
+// due says which place is shown, -1 where the row has to be read whatever it is.
+func (t *productTopic) due(now time.Time) (place int64, due bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.next.IsZero() && !now.Before(t.next) {
+		return -1, true
+	}
+	return t.place, t.unsure
+}
+
+// nextStatus is when the sale begins or ends, by our clock.
+func (r productRow) nextStatus() time.Time {
+	var next time.Time
+	for _, at := range []*view.Time{&r.SaleDate, r.SaleEndDate} {
+		if at == nil {
+			continue
+		}
+		if t := time.Time(*at); t.After(r.now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if next.IsZero() {
+		return next
+	}
+	return time.Now().Add(next.Sub(r.now))
+}
+
+// join follows a product, with a state to begin with; errNoProduct where there is
+// none. Many who come for one product at once read it once, but for those who
+// name positions.
+func (f *feed) join(ctx context.Context, id uuid.UUID, min []position.Position) (*productTopic, error) {
+	if len(min) > 0 {
+		row, err := f.models.productRow(ctx, id, min)
+		if err != nil {
+			return nil, err
+		}
+		return f.enter(row)
+	}
+	if t := f.enterKnown(id); t != nil {
+		return t, nil
+	}
+	select {
+	case r := <-f.first.DoChan(id.String(), func() (any, error) { return f.models.productRow(context.WithoutCancel(ctx), id, nil) }):
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return f.enter(r.Val.(productRow))
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// enterKnown counts a listener of a product that is followed; nil where it is not.
+func (f *feed) enterKnown(id uuid.UUID) *productTopic {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.products[id]
+	if t == nil || t.now.Load().last {
+		return nil
+	}
+	t.listeners++
+	return t
+}
+
+// enter counts a listener of the row's product and begins to follow it where
+// nobody does. What changes between the read and now is seen by the next look.
+func (f *feed) enter(row productRow) (*productTopic, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.products[row.ID]
+	known := t != nil && !t.now.Load().last
+	if !known {
+		t = &productTopic{}
+	}
+	if err := t.show(row, known); err != nil {
+		return nil, err
+	}
+	f.products[row.ID] = t
+	t.listeners++
+	f.awake()
+	return t, nil
+}
+
+func (f *feed) leave(id uuid.UUID, t *productTopic) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.listeners--; t.listeners == 0 && f.products[id] == t {
+		delete(f.products, id)
+	}
+}
+
+// lookAtProducts reads those of the followed products that may have changed.
+func (f *feed) lookAtProducts(ctx context.Context, seen, now marks) error {
+	followed := f.followed()
+	var ids []uuid.UUID
+	var places []int64
+	clock := time.Now()
+	for id, t := range followed {
+		if place, due := t.due(clock); due || now.moved(seen, products, id) {
+			ids, places = append(ids, id), append(places, place)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var changed []productRow
+	same := map[uuid.UUID]bool{}
+	err := f.models.read(ctx, snapshot{of: []string{products}, queue: func(b *pgx.Batch, g generations) {
+		changed = changed[:0]
+		clear(same)
+		b.Queue(`
+SELECT w.id FROM unnest($1::uuid[], $2::bigint[]) w(id, place) JOIN `+g.table(products)+` p ON p.id = w.id AND p.last_position = w.place`, ids, places).
+			Query(func(rows pgx.Rows) error {
+				var id uuid.UUID
+				_, err := pgx.ForEachRow(rows, []any{&id}, func() error { same[id] = true; return nil })
+				return err
+			})
+		b.Queue(`
+SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` p
+JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.last_position <> w.place`, ids, places).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					row, err := scanProductRow(rows)
+					if err != nil {
+						return err
+					}
+					changed = append(changed, row)
+				}
+				return rows.Err()
+			})
+	}})
+	if err != nil {
+		return err
+	}
+	for _, row := range changed {
+		same[row.ID] = true
+		if err := followed[row.ID].show(row, true); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if t := followed[id]; same[id] {
+			t.sure()
+		} else if err := t.gone(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// productRow reads a product for a stream; errNoProduct where there is none.
+func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []position.Position) (productRow, error) {
+	var p productRow
+	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
+		b.Queue(`SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+			p, err = scanProductRow(row)
+			return notFound(err, errNoProduct)
+		})
+	}})
+	return p, err
+}
+
+func scanProductRow(row pgx.Row) (productRow, error) {
+	var p productRow
+	var err error
+	p.Product, err = scanProduct(row, &p.place, &p.now)
+	return p, err
+}

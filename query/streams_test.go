@@ -1,0 +1,358 @@
+package query_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// event is one server-sent event; at is when it came.
+type event struct {
+	name, id string
+	data     map[string]any
+	at       time.Time
+}
+
+// events is an open stream. Its channel is closed when the stream ends.
+type events struct {
+	t    testing.TB
+	c    chan event
+	resp *http.Response
+	stop context.CancelFunc
+}
+
+// stream opens a stream, which has to begin with 200.
+func (w *world) stream(path, token string, headers ...header) *events {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+path, nil)
+	require.NoError(w.t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for _, h := range headers {
+		for name, value := range h {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := w.client.Do(req)
+	require.NoError(w.t, err)
+	require.Equal(w.t, http.StatusOK, resp.StatusCode)
+	require.Equal(w.t, "text/event-stream", resp.Header.Get("Content-Type"))
+	require.Equal(w.t, "no-store", resp.Header.Get("Cache-Control"))
+	require.Len(w.t, resp.Header.Get("X-Trace-ID"), 32)
+	e := &events{t: w.t, c: make(chan event, 10_000), resp: resp, stop: stop}
+	go e.read()
+	w.t.Cleanup(e.close)
+	return e
+}
+
+func (e *events) read() {
+	defer close(e.c)
+	lines := bufio.NewScanner(e.resp.Body)
+	lines.Buffer(nil, 1<<20)
+	var now event
+	for lines.Scan() {
+		field, value, _ := strings.Cut(lines.Text(), ": ")
+		switch field {
+		case "event":
+			now.name = value
+		case "id":
+			now.id = value
+		case "data":
+			if json.Unmarshal([]byte(value), &now.data) != nil {
+				return
+			}
+		case "":
+			if now.data != nil {
+				now.at = time.Now()
+				e.c <- now
+			}
+			now = event{}
+		}
+	}
+}
+
+func (e *events) close() {
+	e.stop()
+	for range e.c {
+	}
+	_ = e.resp.Body.Close()
+}
+
+// next is the next event; ended is told apart from late.
+func (e *events) next() event {
+	e.t.Helper()
+	select {
+	case ev, more := <-e.c:
+		require.True(e.t, more, "the stream ended")
+		return ev
+	case <-time.After(10 * time.Second):
+		require.Fail(e.t, "no event came")
+		return event{}
+	}
+}
+
+func (e *events) ended() {
+	e.t.Helper()
+	select {
+	case ev, more := <-e.c:
+		require.False(e.t, more, "%v", ev)
+	case <-time.After(10 * time.Second):
+		require.Fail(e.t, "the stream goes on")
+	}
+}
+
+// applied moves the checkpoint of the product's partition in all projections, as
+// an applied event at the position does.
+func (w *world) applied(product uuid.UUID, place int64, projections ...string) {
+	w.t.Helper()
+	if len(projections) == 0 {
+		projections = []string{"products", "purchase_slots", "purchases", "slot_audit_log"}
+	}
+	w.exec(`
+INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
+SELECT g.projection, g.generation, $1, p, $2, 'topic', 0, CASE WHEN p = $3 THEN $4::bigint ELSE 0 END, CASE WHEN p = $3 THEN gen_random_uuid() END
+FROM projection_generations g, generate_series(0, $2 - 1) p WHERE g.state = 'live' AND g.projection = ANY($5)
+ON CONFLICT (projection, generation, topic, partition) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+WHERE excluded.position > 0`, kafka.Topic, partitions, kafka.Partition(product, partitions), place, projections)
+}
+
+// sell takes units off a product's stock at a place in the store.
+func (w *world) sell(product uuid.UUID, stock int, place int64) {
+	w.t.Helper()
+	w.exec(`UPDATE products_g1 SET stock = $2, last_position = $3 WHERE id = $1`, product, stock, place)
+	w.applied(product, place)
+}
+
+// conforms holds an event's data against a schema of the description.
+func (e event) conforms(t testing.TB, schema string) {
+	t.Helper()
+	require.NoError(t, describedDocument(t).Components.Schemas[schema].Value.VisitJSON(e.data), "%v", e.data)
+}
+
+func TestProductStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shoe := w.product(1, product{stock: 100})
+	s := w.stream("/v1/products/"+shoe.String()+"/stream", "")
+	first := s.next()
+	require.Equal(t, "product", first.name)
+	first.conforms(t, "Product")
+	require.Equal(t, w.get("/v1/products/"+shoe.String(), "").json(t), first.data)
+
+	w.sell(shoe, 99, 7)
+	second := s.next()
+	require.EqualValues(t, 99, second.data["stock"])
+	at, err := position.Parse(second.id)
+	require.NoError(t, err)
+	require.Equal(t, position.Position{Product: shoe, Place: 7}, at)
+
+	// Who comes back begins with the newest state.
+	w.sell(shoe, 98, 8)
+	again := w.stream("/v1/products/"+shoe.String()+"/stream", "", header{"Last-Event-ID": second.id})
+	require.EqualValues(t, 98, again.next().data["stock"])
+	require.EqualValues(t, 98, s.next().data["stock"])
+	require.EqualValues(t, 98, w.stream("/v1/products/"+shoe.String()+"/stream", "", header{"Last-Event-ID": "nonsense"}).next().data["stock"])
+
+	w.exec(`DELETE FROM products_g1 WHERE id = $1`, shoe)
+	w.applied(shoe, 9)
+	for _, open := range []*events{s, again} {
+		last := open.next()
+		require.Equal(t, "deleted", last.name)
+		require.Equal(t, map[string]any{"id": shoe.String()}, last.data)
+		open.ended()
+	}
+	require.Equal(t, "product-not-found", w.get("/v1/products/"+shoe.String()+"/stream", "").slug(t))
+}
+
+func TestProductStreamRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.Equal(t, "product-not-found", w.get("/v1/products/"+uuid.NewString()+"/stream", "").slug(t))
+	require.Equal(t, "invalid-request", w.get("/v1/products/x/stream", "").slug(t))
+	require.Equal(t, "unauthenticated", w.get("/v1/products/"+uuid.NewString()+"/stream", "bad").slug(t))
+	require.Equal(t, "unauthenticated", w.get("/v1/stats/stream", "").slug(t))
+	require.Equal(t, "forbidden", w.get("/v1/stats/stream", w.token(uuid.New(), buyer)).slug(t))
+	require.Equal(t, "forbidden", w.get("/dashboard/stream", w.token(uuid.New(), buyer)).slug(t))
+	require.Equal(t, "unauthenticated", w.get("/v1/slots/my-slots/stream", "").slug(t))
+	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots/stream", w.token(uuid.New(), admin)).slug(t))
+}
+
+// TestProductStreamIsPaced changes a product all the time.
+func TestProductStreamIsPaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const units = 1_000_000
+	shoe := w.product(1, product{stock: units, total: units})
+	s := w.stream("/v1/products/"+shoe.String()+"/stream", "")
+	s.next()
+	began := time.Now()
+	stock := units
+	for time.Since(began) < 2*time.Second {
+		stock--
+		w.sell(shoe, stock, int64(2+units-stock))
+	}
+	var seen []event
+	for last := -1.0; last != float64(stock); {
+		e := s.next()
+		seen, last = append(seen, e), e.data["stock"].(float64)
+	}
+	require.Greater(t, len(seen), 3)
+	for i := 4; i < len(seen); i++ {
+		require.Greater(t, seen[i].at.Sub(seen[i-4].at), 950*time.Millisecond)
+	}
+}
+
+// TestProductStreamFollowsTheClock sees a sale begin and end without an event.
+func TestProductStreamFollowsTheClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	begin := time.Now().Add(1500 * time.Millisecond).Truncate(time.Millisecond)
+	end := begin.Add(1500 * time.Millisecond)
+	shoe := w.product(1, product{stock: 100, begin: begin, end: &end})
+	w.applied(shoe, 1)
+	s := w.stream("/v1/products/"+shoe.String()+"/stream", "")
+	for _, status := range []string{"UPCOMING", "ON_SALE", "ENDED"} {
+		require.Equal(t, status, s.next().data["status"])
+	}
+}
+
+// TestStreamsGoOnOverASwap swaps the generation under a listener and drops the old one.
+func TestStreamsGoOnOverASwap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shoe := w.product(1, product{stock: 100})
+	w.applied(shoe, 5)
+	s := w.stream("/v1/products/"+shoe.String()+"/stream", "")
+	s.next()
+	w.swap("products", 2, `INSERT INTO products_g2 SELECT * FROM products_g1`)
+	w.exec(`INSERT INTO projection_checkpoints SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, position, event_id, version, updated_at
+		FROM projection_checkpoints WHERE projection = 'products'`)
+	w.exec(`SELECT projection_set_view('products', 2), projection_drop_tables('products', 1)`)
+	w.exec(`UPDATE products_g2 SET stock = 5, last_position = 6 WHERE id = $1`, shoe)
+	w.applied(shoe, 6)
+	require.EqualValues(t, 5, s.next().data["stock"])
+}
+
+func (w *world) trail(kind string, slotID, product, user uuid.UUID, place int64, metadata string) {
+	w.t.Helper()
+	w.audit(1, entry{kind: kind, slot: slotID, product: product, user: user, at: day, position: place, metadata: metadata})
+}
+
+func TestSlotStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	me, other, shoe, boot := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	for kafka.Partition(boot, partitions) == kafka.Partition(shoe, partitions) {
+		boot = uuid.New()
+	}
+	w.name(1, shoe, "Shoe")
+	w.name(1, boot, "Boot")
+	held := w.slot(1, slot{product: shoe, user: me, at: time.Now()})
+	w.slot(1, slot{product: shoe, user: me, status: "EXPIRED", ended: &day, reclaim: ptr("AUTO_EXPIRED")})
+	w.applied(shoe, 10)
+	token := w.token(me, buyer)
+	s := w.stream("/v1/slots/my-slots/stream", token)
+	strangers := w.stream("/v1/slots/my-slots/stream", w.token(other, buyer))
+	first := s.next()
+	require.Equal(t, "slot", first.name)
+	first.conforms(t, "Slot")
+	require.Equal(t, held.String(), first.data["id"])
+
+	// A new slot, in another partition and at a lower place than the last one.
+	fresh := w.slot(1, slot{product: boot, user: me, at: time.Now()})
+	w.trail("SlotAcquired", fresh, boot, me, 9, "")
+	w.applied(boot, 9)
+	got := s.next()
+	require.Equal(t, []string{"slot", fresh.String()}, []string{got.name, got.data["id"].(string)})
+	require.Equal(t, "Boot", got.data["productName"])
+
+	w.trail("SlotExpiringSoon", held, shoe, me, 11, "{}")
+	w.applied(shoe, 11)
+	warned := s.next()
+	require.Equal(t, []string{"warning", held.String()}, []string{warned.name, warned.data["id"].(string)})
+	warned.conforms(t, "Slot")
+
+	// A payment is told of when its read model has it, not when the audit has.
+	pay := w.payment(1, payment{product: shoe, user: me})
+	w.trail("PaymentInitiated", held, shoe, me, 12, fmt.Sprintf(`{"paymentId": %q}`, pay))
+	w.applied(shoe, 12, "slot_audit_log", "purchase_slots", "products")
+	w.trail("SlotExpired", fresh, boot, me, 13, "")
+	w.exec(`UPDATE purchase_slots_g1 SET status = 'EXPIRED', ended_at = now(), reclaim_status = 'BUYER_RELEASED', last_position = 13 WHERE id = $1`, fresh)
+	w.applied(boot, 13)
+	expired := s.next()
+	require.Equal(t, []string{"slot", fresh.String(), "EXPIRED"}, []string{expired.name, expired.data["id"].(string), expired.data["status"].(string)})
+	w.exec(`UPDATE purchases_g1 SET last_position = 12 WHERE id = $1`, pay)
+	w.applied(shoe, 12)
+	paying := s.next()
+	require.Equal(t, []string{"payment", pay.String(), "PENDING"}, []string{paying.name, paying.data["id"].(string), paying.data["paymentStatus"].(string)})
+	paying.conforms(t, "Payment")
+	s.close()
+
+	// What happens while nobody listens is told to who comes back, once.
+	w.exec(`UPDATE purchases_g1 SET payment_status = 'SUCCESS', confirmation_timestamp = now(), last_position = 14 WHERE id = $1`, pay)
+	w.exec(`UPDATE purchase_slots_g1 SET status = 'COMPLETED', ended_at = now(), last_position = 14 WHERE id = $1`, held)
+	w.trail("PaymentCompleted", held, shoe, me, 14, fmt.Sprintf(`{"paymentId": %q}`, pay))
+	w.applied(shoe, 14)
+	again := w.stream("/v1/slots/my-slots/stream", token, header{"Last-Event-ID": paying.id})
+	done, paid := again.next(), again.next()
+	require.Equal(t, []string{"slot", held.String(), "COMPLETED"}, []string{done.name, done.data["id"].(string), done.data["status"].(string)})
+	require.Equal(t, []string{"payment", pay.String(), "SUCCESS"}, []string{paid.name, paid.data["id"].(string), paid.data["paymentStatus"].(string)})
+	last := w.slot(1, slot{product: boot, user: me, at: time.Now()})
+	w.trail("SlotAcquired", last, boot, me, 15, "")
+	w.applied(boot, 15)
+	require.Equal(t, last.String(), again.next().data["id"])
+	require.Empty(t, strangers.c)
+	quiet := w.stream("/v1/slots/my-slots/stream", w.token(other, buyer), header{"Last-Event-ID": paid.id})
+	require.Empty(t, quiet.c)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestSlowListenersAreLetGo has a buyer who does not read, and one who does.
+func TestSlowListenersAreLetGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	me, shoe := uuid.New(), uuid.New()
+	w.name(1, shoe, strings.Repeat("x", 200))
+	w.applied(shoe, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/v1/slots/my-slots/stream", nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+w.token(me, buyer))
+	slow, err := w.client.Do(req) // its body is not read
+	require.NoError(t, err)
+	defer func() { _ = slow.Body.Close() }()
+	brisk := w.stream("/v1/slots/my-slots/stream", w.token(me, buyer))
+	place := int64(1)
+	testkit.Eventually(t, 30*time.Second, "the slow one to be let go", func() error {
+		for range 60 { // less than there is room for, so that who reads stays
+			place++
+			id := w.slot(1, slot{product: uuid.New(), user: me})
+			w.exec(`UPDATE purchase_slots_g1 SET product_id = $2, status = 'EXPIRED', ended_at = now(), reclaim_status = 'AUTO_EXPIRED' WHERE id = $1`, id, shoe)
+			w.trail("SlotExpired", id, shoe, me, place, "")
+		}
+		w.applied(shoe, place)
+		for range 60 {
+			brisk.next()
+		}
+		if !strings.Contains(string(w.get("/metrics", "").body), "dopamine_streams_dropped_total 1") {
+			return fmt.Errorf("after %d events", place)
+		}
+		return nil
+	})
+}
