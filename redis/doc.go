@@ -73,7 +73,7 @@
 //
 // Events free and hold by number, never by unit. What feeding finds impossible (a
 // slot that was never pending) closes the gate. A gate that a claim shows to be
-// wrong is replaced by [Gate.Rebuild], not patched.
+// wrong is replaced by [Gate.Rebuild], not patched; opening in place does not do.
 //
 // # Failure
 //

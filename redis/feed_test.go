@@ -120,6 +120,31 @@ func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
 	})
 }
 
+// A change of the sale opens the next epoch in place, on whatever the gate has:
+// that is no rebuild.
+func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
+	both(t, func(t *testing.T, w *world) {
+		g, other, product := w.gate(), w.gate(), w.product(3)
+		d := w.granted(g, product)
+		require.NoError(t, w.claim(d))
+		require.NoError(t, g.Feed(w.ctx, product))
+		prefix := "product:{" + product.String() + "}:"
+		require.NoError(t, w.raw.HDel(w.ctx, prefix+"holders", string(d.Buyer[:])).Err())
+		require.NoError(t, w.raw.HSet(w.ctx, prefix+"stock", "held", 0, "next", 1).Err())
+		wrong := w.granted(g, product)
+		var taken *claims.UnitTakenError
+		require.ErrorAs(t, w.claim(wrong), &taken)
+		w.pause(product, true)
+		w.pause(product, false)
+		require.NoError(t, other.Feed(w.ctx, product)) // knows nothing of it
+		require.NoError(t, g.Rebuild(w.ctx, product, wrong.Epoch))
+		require.Greater(t, w.row(product).Rebuilt, wrong.Epoch)
+		right := w.decide(g, product, wrong.Buyer, "")
+		require.NoError(t, w.claim(right))
+		require.Equal(t, 2, w.agrees(g, product).Held)
+	})
+}
+
 func TestGrantHandedOutOnceIsGivenBack(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)

@@ -31,7 +31,7 @@ func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error {
 
 // Rebuild replaces the product's gate, which was found wrong in the epoch
 // (Decision.Epoch) although it answers: it refused to know what a claim says.
-// Where a later epoch is there already, or on its way, that is enough.
+// Where a gate was rebuilt in a later epoch already, or is being, that is enough.
 func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error {
 	p := g.product(product)
 	for {
@@ -108,7 +108,7 @@ func (g *Gate) putRight(ctx context.Context, p *product) error {
 			return err
 		}
 		wrong := p.wrong.Load()
-		answers := state.Alive && state.Epoch > wrong
+		answers := state.Alive && row.Rebuilt > wrong // a change of the sale does not put a wrong gate right
 		done := false
 		switch {
 		case answers && state.Epoch == row.Epoch:
