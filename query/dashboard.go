@@ -6,7 +6,6 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
-	"mime"
 	"net/http"
 	"path"
 	"time"
@@ -19,11 +18,18 @@ import (
 // web is the dashboard: one page, its style and its scripts, as they are served.
 // uplot.js and uplot.css are uPlot's (MIT, see uplot.LICENSE).
 //
-//go:embed web/index.html web/*.css web/*.js
+//go:embed web/index.html web/*.css web/*.js web/*.svg
 var web embed.FS
 
 // The page runs what we serve and nothing else, and talks to us alone.
-const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+var contentTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
 
 type asset struct {
 	content     []byte
@@ -48,7 +54,12 @@ func readAssets() (map[string]asset, error) {
 		if f.Name() == "index.html" {
 			name = "/"
 		}
-		assets[name] = asset{content, mime.TypeByExtension(path.Ext(f.Name())), `"` + hex.EncodeToString(sum[:8]) + `"`}
+		// Not by the machine's own table of types: the page must be the same everywhere.
+		contentType, known := contentTypes[path.Ext(f.Name())]
+		if !known {
+			return nil, fmt.Errorf("dashboard: %s is of no known type", f.Name())
+		}
+		assets[name] = asset{content, contentType, `"` + hex.EncodeToString(sum[:8]) + `"`}
 	}
 	return assets, nil
 }
@@ -63,6 +74,7 @@ func (a *API) dashboard(c echo.Context) error {
 	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Frame-Options", "DENY")
 	h.Set("Cache-Control", "no-cache") // asked again each time, answered 304 by the ETag
 	h.Set("ETag", as.etag)
 	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(as.content))

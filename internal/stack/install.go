@@ -132,3 +132,23 @@ func fetchOnce(ctx context.Context, name string, fetch func(ctx context.Context,
 	}
 	return dir, nil
 }
+
+// Chromium gives the path of a Chromium, installed by apt-get where there is
+// none and we are root; for the tests of pages.
+func Chromium(ctx context.Context, log *slog.Logger) (string, error) {
+	find := func() string {
+		for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+			if path := onPath(name); path != "" {
+				return path
+			}
+		}
+		return ""
+	}
+	if path := find(); path != "" {
+		return path, nil
+	}
+	if err := aptInstall(ctx, quiet(log), func() bool { return find() != "" }, "chromium"); err != nil {
+		return "", fmt.Errorf("no Chromium; install the package chromium: %w", err)
+	}
+	return find(), nil
+}

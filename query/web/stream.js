@@ -1,29 +1,43 @@
 "use strict";
-// Server-sent events read with fetch: an EventSource can send no token. It
-// comes back by itself, later and later, and says where it left off.
+// Server-sent events read with fetch: an EventSource can send no token. It comes
+// back by itself, later and later, and says where it left off. A stream that
+// says nothing, not even that it lives, is as good as lost.
+const silenceLimit = 40000;
 class Stream {
   constructor(path, token, on) {
     Object.assign(this, { path, token, on, last: "", stopped: false, tries: 0 });
     this.run();
   }
-  stop() { this.stopped = true; this.abort?.abort(); clearTimeout(this.timer); }
+  stop() {
+    this.stopped = true;
+    this.abort?.abort(); clearTimeout(this.timer); clearTimeout(this.silence);
+  }
+  heard() {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => this.abort.abort(), silenceLimit);
+  }
   async run() {
     this.abort = new AbortController();
     try {
-      const headers = { Accept: "text/event-stream" };
-      if (this.token) headers.Authorization = "Bearer " + this.token;
+      const headers = { Accept: "text/event-stream", Authorization: "Bearer " + this.token };
       if (this.last) headers["Last-Event-ID"] = this.last;
+      this.heard();
       const resp = await fetch(this.path, { headers, signal: this.abort.signal, cache: "no-store" });
-      if (resp.status === 401 || resp.status === 403) { this.on.state("refused"); return; }
+      if (resp.status === 401 || resp.status === 403) {
+        clearTimeout(this.silence);
+        if (!this.stopped) this.on.state("refused");
+        return;
+      }
       if (!resp.ok) throw new Error("status " + resp.status);
       this.on.state("live");
       this.tries = 0;
       await this.read(resp.body.getReader());
-    } catch (e) { /* told below, and tried again */ }
+    } catch { /* told below, and tried again */ }
+    clearTimeout(this.silence);
     if (this.stopped) return;
-    this.on.state("lost");
-    const wait = Math.min(8000, 500 * 2 ** this.tries++);
-    this.timer = setTimeout(() => this.run(), wait * (0.5 + Math.random() / 2));
+    const wait = Math.min(8000, 500 * 2 ** this.tries++) * (0.5 + Math.random() / 2);
+    this.on.state("lost", Math.ceil(wait / 1000));
+    this.timer = setTimeout(() => this.run(), wait);
   }
   async read(reader) {
     const decoder = new TextDecoder();
@@ -31,11 +45,14 @@ class Stream {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
+      this.heard();
       text += decoder.decode(value, { stream: true });
-      for (let end; (end = text.indexOf("\n")) >= 0; text = text.slice(end + 1)) {
-        const line = text.slice(0, end).replace(/\r$/, "");
+      const lines = text.split("\n");
+      text = lines.pop();
+      for (let line of lines) {
+        if (line.endsWith("\r")) line = line.slice(0, -1);
         if (line === "") {
-          if (data.length) this.on.event(event, JSON.parse(data.join("\n")));
+          if (data.length && !this.stopped) this.on.event(event, JSON.parse(data.join("\n")));
           event = "message"; data = [];
           continue;
         }
