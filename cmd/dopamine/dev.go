@@ -115,6 +115,9 @@ func (d *devSystem) readSettings(r *config.Reader) {
 	r.CORSOrigins()
 	r.Addr(config.CommandAddr)
 	r.Addr(config.QueryAddr)
+	if r.String(config.TokenKey) != "" {
+		signerOf(r)
+	}
 }
 
 // takeFolder makes the data folder and keeps every other dev out of it.

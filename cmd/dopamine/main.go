@@ -35,13 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		OnUsageError:          config.OnUsageError,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // the status is ours to give
 		Action:                refuseUnknown,
-		Commands: []*cli.Command{
-			commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
-			replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
-		},
-	}
-	for _, c := range app.Commands {
-		finish(c)
+		Commands:              subcommands(),
 	}
 	err := app.Run(ctx, args)
 	var usage *config.UsageError
@@ -58,6 +52,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "dopamine: "+err.Error())
 		return 1
 	}
+}
+
+func subcommands() []*cli.Command {
+	all := []*cli.Command{
+		commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
+		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
+	}
+	for _, c := range all {
+		finish(c)
+	}
+	return all
 }
 
 // finish gives a command, and those below it, what all have.

@@ -114,6 +114,9 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if r.Has(config.AppendQueue) { // the worker takes the store's default
 		queue = r.AppendQueue()
 	}
+	if r.Has(config.MetricsAddr) {
+		r.OptionalAddr(config.MetricsAddr)
+	}
 	if len(urls) > 1 {
 		r.Refuse(config.RedisURL, "names several nodes; this version takes one")
 	}
@@ -245,6 +248,7 @@ func relayCommand() *cli.Command {
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			url, size, brokers := r.DatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			r.OptionalAddr(config.MetricsAddr)
 			partitions, retention := r.KafkaTopic()
 			if err := r.Err(); err != nil {
 				return nil, err
@@ -288,6 +292,7 @@ func projectorCommand() *cli.Command {
 		Flags: settings(writeSide, readSide, kafkaSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
+			r.OptionalAddr(config.MetricsAddr)
 			write, read, size, brokers := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
 			if err := r.Err(); err != nil {
 				return nil, err

@@ -61,7 +61,11 @@ func tokenCommand() *cli.Command {
 func signerOf(r *config.Reader) *auth.Signer {
 	signer, err := auth.NewSigner(r.Signing())
 	if err != nil {
-		r.Refuse(config.JWTKey, err.Error())
+		s := config.JWTKey
+		if r.String(config.TokenKey) != "" {
+			s = config.TokenKey
+		}
+		r.Refuse(s, err.Error())
 	}
 	return signer
 }

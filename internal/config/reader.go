@@ -39,6 +39,7 @@ func (r *Reader) Err() error {
 
 // Refuse notes a problem that the caller has found with the setting.
 func (r *Reader) Refuse(s *Setting, what string) {
+	what = strings.Join(strings.Fields(what), " ") // one line, also where an error has several
 	text := "--" + s.Name + " (" + s.Variable() + ") " + what
 	if s.Right != "" {
 		text += "; give " + s.Right

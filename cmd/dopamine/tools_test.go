@@ -1,0 +1,97 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// keyFile is a secret for tokens.
+func keyFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "jwt.key")
+	require.NoError(t, os.WriteFile(file, []byte(strings.Repeat("k", 48)+"\n"), 0o600))
+	return file
+}
+
+func TestTokenVerifies(t *testing.T) {
+	unset(t)
+	key, sub := keyFile(t), uuid.New()
+	exit, out, said := bounded(t, "token", "--jwt-key", key, "--sub", sub.String(), "--roles", "buyer,admin", "--ttl", "1m")
+	require.Equal(t, 0, exit, said)
+	verifier, err := auth.New(t.Context(), auth.Config{KeyFile: key})
+	require.NoError(t, err)
+	who, err := verifier.Verify(t.Context(), strings.TrimSpace(out))
+	require.NoError(t, err)
+	require.Equal(t, auth.Identity{Sub: sub, Roles: auth.Buyer | auth.Admin}, who)
+}
+
+func TestFairnessVerify(t *testing.T) {
+	unset(t)
+	const good = `{"epoch":0,"type":"opened","units":1}
+{"epoch":0,"type":"granted","sequence":1,"unit":1}
+{"epoch":0,"type":"refused","from":2,"to":4,"soldOut":2,"duplicate":1,"notStarted":0,"closed":0}
+{"epoch":0,"type":"returned","unit":1,"reason":"AUTO_EXPIRED"}
+{"epoch":0,"type":"granted","sequence":5,"unit":1}
+`
+	inverted := strings.Replace(good, `"sequence":5`, `"sequence":6`, 1) +
+		`{"epoch":0,"type":"returned","unit":1,"reason":"AUTO_EXPIRED"}
+{"epoch":0,"type":"refused","from":7,"to":7,"soldOut":1,"duplicate":0,"notStarted":0,"closed":0}
+`
+	for name, tt := range map[string]struct {
+		log  string
+		exit int
+		says string
+	}{
+		"good":       {good, 0, "the log folds"},
+		"inversions": {inverted, 1, "breaks"},
+		"no JSON":    {good + "x\n", 1, "breaks"},
+	} {
+		file := filepath.Join(t.TempDir(), "log.ndjson")
+		require.NoError(t, os.WriteFile(file, []byte(tt.log), 0o600))
+		exit, out, said := bounded(t, "fairness", "verify", file)
+		require.Equal(t, tt.exit, exit, "%s: %s%s", name, out, said)
+		require.Contains(t, out, tt.says, name)
+	}
+}
+
+func TestASchemaThatDoesNotFitIsRefusedAtTheStart(t *testing.T) {
+	unset(t)
+	key := keyFile(t)
+	const secrets = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	common := map[string][]string{
+		"command-api": {"--redis-url", testkit.Redis(t), "--jwt-key", key, "--gateway-url", "http://127.0.0.1:1", "--webhook-secrets", secrets, "--command-addr", "127.0.0.1:8080"},
+		"query-api":   {"--jwt-key", key, "--query-addr", "127.0.0.1:0"},
+		"relay":       {"--kafka-brokers", "127.0.0.1:1"},
+		"projector":   {"--kafka-brokers", "127.0.0.1:1"},
+		"worker":      {"--redis-url", testkit.Redis(t), "--gateway-url", "http://127.0.0.1:1"},
+	}
+	empty, newer := testkit.Postgres(t), dbtest.Both(t)
+	for _, table := range []string{"schema_migrations", "read_schema_migrations"} {
+		_, err := newer.Pool.Exec(t.Context(), "INSERT INTO "+table+" (version) VALUES ('29991231000000')")
+		require.NoError(t, err)
+	}
+	for name, args := range common {
+		exit, _, said := bounded(t, append([]string{name, "--database-url", empty}, args...)...)
+		require.Equal(t, 1, exit, "%s: %s", name, said)
+		require.Contains(t, said, "dopamine migrate", name)
+		exit, _, said = bounded(t, append([]string{name, "--database-url", newer.URL}, args...)...)
+		require.Equal(t, 1, exit, "%s: %s", name, said)
+		require.Contains(t, said, "newer than this program", name)
+		require.Contains(t, said, "29991231000000", name)
+	}
+	exit, out, said := bounded(t, "migrate", "--database-url", empty)
+	require.Equal(t, 0, exit, said)
+	require.Contains(t, out, "up to date")
+	exit, _, said = bounded(t, "migrate", "--database-url", newer.URL)
+	require.Equal(t, 1, exit, said)
+	require.Contains(t, said, "newer than this program")
+}
