@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type world struct {
 	signer *auth.Signer
 	router routers.Router
 	api    *query.API
+	stop   func() // ends the server, and returns when it has
 }
 
 func newWorld(t testing.TB) *world {
@@ -68,12 +70,13 @@ func newWorldOver(t testing.TB, cfg query.Config) *world {
 		require.NoError(t, err)
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		client.CloseIdleConnections()
 		stop()
 		require.NoError(t, <-done)
 	})
-	return &world{t: t, pool: cfg.ReadPool, url: "http://" + api.Addr().String(), client: client, signer: signer, router: describedRoutes(t), api: api}
+	t.Cleanup(end)
+	return &world{stop: end, t: t, pool: cfg.ReadPool, url: "http://" + api.Addr().String(), client: client, signer: signer, router: describedRoutes(t), api: api}
 }
 
 func describedDocument(t testing.TB) *openapi3.T {

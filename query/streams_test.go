@@ -31,6 +31,8 @@ type events struct {
 	c    chan event
 	resp *http.Response
 	stop context.CancelFunc
+	// failed is why the stream ended, once c is closed; nil: the server ended it.
+	failed error
 }
 
 // stream opens a stream, which has to begin with 200.
@@ -83,6 +85,7 @@ func (e *events) read() {
 			now = event{}
 		}
 	}
+	e.failed = lines.Err()
 }
 
 func (e *events) close() {
@@ -355,4 +358,43 @@ func TestSlowListenersAreLetGo(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestStreamsEndWithTheServer holds one of each kind open when the server stops.
+func TestStreamsEndWithTheServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shoe := w.product(1, product{stock: 100})
+	both := w.token(uuid.New(), buyer|admin)
+	open := []*events{w.stream("/v1/products/"+shoe.String()+"/stream", "")}
+	for _, path := range []string{"/v1/slots/my-slots/stream", "/v1/stats/stream", "/dashboard/stream"} {
+		open = append(open, w.stream(path, both))
+	}
+	open[0].next()
+	began := time.Now()
+	w.stop()
+	require.Less(t, time.Since(began), 5*time.Second)
+	for _, e := range open {
+		for range e.c { // to its end
+		}
+		require.NoError(t, e.failed, "cut off, instead of ended")
+	}
+}
+
+// TestStreamsAreNeverSilentForLong waits for the sign of life of a stream on
+// which nothing happens.
+func TestStreamsAreNeverSilentForLong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req, err := http.NewRequest(http.MethodGet, w.url+"/v1/slots/my-slots/stream", nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+w.token(uuid.New(), buyer))
+	began := time.Now()
+	resp, err := w.client.Do(req)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	sign, err := bufio.NewReader(resp.Body).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, ":\n", sign)
+	require.Less(t, time.Since(began), 20*time.Second)
 }

@@ -55,7 +55,7 @@ class Fold {
     case "refused":
       this.number(l.from, l.to, text);
       if (l.to - l.from + 1 !== l.soldOut + l.duplicate + l.notStarted + l.closed) this.broke("the counts do not add up to the numbers", text);
-      if (l.soldOut > 0 && this.free > 0) this.broke(`refused as sold out while ${this.free} were free`, text);
+      if (l.soldOut > 0 && this.free > 0) this.broke(`refused as sold out with ${this.free} free`, text);
       break;
     default: this.broke("a line of no known type", text);
     }
