@@ -73,9 +73,6 @@ type row struct {
 	hash int64
 }
 
-// pair is a row of both generations; nil where one lacks it.
-type pair struct{ live, next *row }
-
 // all goes through both tables in the order of their keys, reports rows that
 // differ, and gives the keys of those that cannot be told yet.
 func (c *comparison) all(ctx context.Context) (open []uuid.UUID, err error) {
