@@ -40,7 +40,8 @@ func projectionNames() string {
 }
 
 func replayCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, []*config.Setting{config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, []*config.Setting{config.Data}),
+		&cli.BoolFlag{Name: "from-kafka", Usage: "read what the relay has published from the topic instead of the event store"},
 		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
 		&cli.IntFlag{Name: "rate", Usage: "events a second at most (0: as many as can be)"})
@@ -58,6 +59,11 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL)
 	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+	var topic *replay.Topic
+	if cmd.Bool("from-kafka") {
+		r.Require(config.KafkaBrokers)
+		topic = &replay.Topic{Brokers: r.KafkaBrokers()}
+	}
 	if cmd.Int("rate") < 0 {
 		r.RefuseFlag("rate", "is negative; give events a second, or 0")
 	}
@@ -85,7 +91,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	p.log = slog.New(slog.NewTextHandler(show, nil))
 	differences := &differencePrinter{out: out}
 	err = replay.Run(ctx, replay.Config{
-		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool), Projections: chosen,
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool), Projections: chosen, Topic: topic,
 		Rate: cmd.Int("rate"), Verify: cmd.Bool("verify"), DropOld: cmd.Bool("drop-old"),
 		OnProgress: show.told, OnDifference: differences.print, Logger: p.log,
 	})

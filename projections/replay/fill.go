@@ -84,6 +84,9 @@ func (r *runner) fill(ctx context.Context, targets []*target) error {
 
 // read reads pages until the log's end; each is decoded beside the others.
 func (r *runner) read(ctx context.Context, pages chan<- *page) error {
+	if r.Topic != nil {
+		return r.readTopic(ctx, pages)
+	}
 	var decoding sync.WaitGroup
 	defer decoding.Wait()
 	free := make(chan struct{}, runtime.GOMAXPROCS(0))

@@ -28,6 +28,7 @@ type Config struct {
 	// Published tells how far the relay is: of how many partitions the topic is,
 	// and with Verify, how far the live generation can be.
 	Published   func(context.Context) (projections.Head, error)
+	Topic       *Topic // read from there what the relay has published; nil: all from Store
 	Projections []projections.Rebuildable
 	Rate        int  // events a second at most; 0: as many as can be
 	Verify      bool // compare with the live generation, and do not swap where they differ

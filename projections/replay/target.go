@@ -63,13 +63,13 @@ func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target,
 			}
 		}
 		return tx.QueryRow(ctx, `
-			INSERT INTO projection_replays (projection, generation, source, phase, target) VALUES ($1, $2, 'store', $3, $4)
-			RETURNING id`, p.Name(), t.generation, Reading, head).Scan(&id)
+			INSERT INTO projection_replays (projection, generation, source, phase, target) VALUES ($1, $2, $5, $3, $4)
+			RETURNING id`, p.Name(), t.generation, Reading, head, r.source()).Scan(&id)
 	})
 	if err != nil {
 		return nil, err
 	}
-	t.progress = r.report(Replay{ID: id, Projection: p.Name(), Generation: t.generation, Source: "store", Phase: Reading,
+	t.progress = r.report(Replay{ID: id, Projection: p.Name(), Generation: t.generation, Source: r.source(), Phase: Reading,
 		Target: head, StartedAt: time.Now(), Running: true})
 	return t, nil
 }
@@ -135,4 +135,12 @@ func (r *runner) dropGenerations(ctx context.Context, projection, state string) 
 		}
 	}
 	return nil
+}
+
+// source names where the replay reads, as its row does.
+func (r *runner) source() string {
+	if r.Topic != nil {
+		return "kafka"
+	}
+	return "store"
 }

@@ -1,0 +1,104 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/IBM/sarama"
+)
+
+// Record is a record of the topic as it lies there.
+type Record struct {
+	Partition int32
+	Offset    int64
+	Key       string
+	Value     []byte
+	headers   []*sarama.RecordHeader
+}
+
+// Header is the text of a header, "" where there is none.
+func (r Record) Header(name string) string {
+	for _, h := range r.headers {
+		if string(h.Key) == name {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
+// ReadTopic reads each partition from its first record to the one that was its
+// last at the call, each in a goroutine of its own, in no group and without
+// leaving a trace. What each returns, or an error of Kafka, ends the reading.
+func ReadTopic(ctx context.Context, brokers []string, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
+	c := baseConfig()
+	c.Consumer.Fetch.Default = 4 << 20
+	c.Consumer.Return.Errors = true
+	client, err := sarama.NewClient(brokers, c)
+	if err != nil {
+		return fmt.Errorf("connect to Kafka at %v: %w", brokers, err)
+	}
+	defer client.Close()
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		return fmt.Errorf("read Kafka: %w", err)
+	}
+	defer consumer.Close()
+	partitions, err := client.Partitions(topic)
+	if err != nil {
+		return fmt.Errorf("read the topic %s: %w", topic, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var reading sync.WaitGroup
+	for _, p := range partitions {
+		reading.Go(func() {
+			if err := readPartition(ctx, client, consumer, topic, p, each); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	reading.Wait()
+	return context.Cause(ctx)
+}
+
+func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, p int32,
+	each func(context.Context, int32, func(func(Record) bool)) error) error {
+	first, err := client.GetOffset(topic, p, sarama.OffsetOldest)
+	if err != nil {
+		return fmt.Errorf("first offset of partition %d: %w", p, err)
+	}
+	end, err := client.GetOffset(topic, p, sarama.OffsetNewest)
+	if err != nil {
+		return fmt.Errorf("last offset of partition %d: %w", p, err)
+	}
+	if first >= end {
+		return each(ctx, p, func(func(Record) bool) {})
+	}
+	pc, err := consumer.ConsumePartition(topic, p, first)
+	if err != nil {
+		return fmt.Errorf("read partition %d: %w", p, err)
+	}
+	defer pc.Close()
+	var broken error
+	err = each(ctx, p, func(yield func(Record) bool) {
+		for {
+			select {
+			case m := <-pc.Messages():
+				if m.Offset >= end || !yield(Record{p, m.Offset, string(m.Key), m.Value, m.Headers}) || m.Offset == end-1 {
+					return
+				}
+			case e := <-pc.Errors():
+				broken = fmt.Errorf("read partition %d: %w", p, e)
+				return
+			case <-ctx.Done():
+				broken = ctx.Err()
+				return
+			}
+		}
+	})
+	if broken != nil {
+		return broken
+	}
+	return err
+}

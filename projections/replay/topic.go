@@ -1,0 +1,234 @@
+package replay
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// Topic is where a replay from Kafka reads.
+type Topic struct {
+	Brokers []string
+	Name    string // default kafka.Topic
+}
+
+// Each partition is a chain: every record names the position of the one before
+// it. Duplicates are passed over, a record that came early waits for its
+// predecessor, and a chain that lacks a link, or ends before what the relay has
+// saved, is refused: such a topic cannot give the rows that the store gives.
+// The chains are merged by position, up to what the relay had published at the
+// beginning; the rest is read from the store, as every replay's end is.
+
+// heldMost is how many records of a partition may wait for a predecessor: far
+// more than the relay sends at a time.
+const heldMost = 100_000
+
+// link is an event out of the topic.
+type link struct {
+	recorded eventstore.Recorded // without payload
+	event    domain.Envelope
+	bad      error
+}
+
+// chain is one partition on its way to the merge.
+type chain struct {
+	partition int32
+	links     chan link
+	head      link
+}
+
+// readTopic reads pages out of the topic, as read does from the store.
+func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
+	head, err := r.Published(ctx)
+	if err != nil {
+		return err
+	}
+	if head.Published == 0 {
+		return nil // all there is, is in the store
+	}
+	name := r.Topic.Name
+	if name == "" {
+		name = kafka.Topic
+	}
+	chains := make([]*chain, len(head.Last))
+	for i := range chains {
+		chains[i] = &chain{partition: int32(i), links: make(chan link, 1024)}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reading := make(chan error, 1)
+	go func() {
+		err := kafka.ReadTopic(ctx, r.Topic.Brokers, name, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
+			if int(p) >= len(chains) {
+				return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s has more partitions than the %d that the relay knows; replay from the store", name, len(chains))}
+			}
+			return r.follow(ctx, chains[p], head.Last[p], records)
+		})
+		for _, c := range chains {
+			close(c.links)
+		}
+		reading <- err
+	}()
+	err = r.merge(ctx, chains, head, pages)
+	if err != nil {
+		cancel()
+	}
+	if readErr := <-reading; readErr != nil && (err == nil || ctx.Err() != nil) {
+		return readErr
+	}
+	return err
+}
+
+// follow brings a partition's records into the order of their chain, up to the
+// position last, and decodes them.
+func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(func(kafka.Record) bool)) error {
+	at := int64(0)
+	waiting := map[int64]link{} // by the predecessor's position
+	var failed error
+	pass := func(l link) bool {
+		select {
+		case c.links <- l:
+			at = l.recorded.Position
+			return true
+		case <-ctx.Done():
+			failed = ctx.Err()
+			return false
+		}
+	}
+	if last > 0 {
+		records(func(rec kafka.Record) bool {
+			l, previous, ok := r.link(ctx, rec)
+			if !ok || l.recorded.Position <= at || l.recorded.Position > last {
+				return true // no event of ours, told before, or read from the store later
+			}
+			if previous != at {
+				if waiting[previous] = l; len(waiting) > heldMost {
+					failed = c.broken(at)
+				}
+				return failed == nil
+			}
+			for ok := true; ok; l, ok = waiting[at] {
+				delete(waiting, previous)
+				previous = l.recorded.Position
+				if !pass(l) {
+					return false
+				}
+			}
+			return at < last
+		})
+	}
+	if failed == nil && at < last {
+		failed = c.broken(at)
+	}
+	return failed
+}
+
+func (c *chain) broken(at int64) error {
+	return &projections.RefusedError{Reason: fmt.Sprintf("partition %d of the topic lacks what followed position %d; replay from the store", c.partition, at)}
+}
+
+// link decodes a record. One whose value cannot be read is taken from the
+// store; one without a position is no event.
+func (r *runner) link(ctx context.Context, rec kafka.Record) (l link, previous int64, ok bool) {
+	h, err := avsc.ParseHeaders(rec.Header)
+	if err != nil {
+		return l, 0, false
+	}
+	if previous, err = strconv.ParseInt(rec.Header(kafka.HeaderPreviousPosition), 10, 64); err != nil {
+		return l, 0, false
+	}
+	key, err := uuid.Parse(rec.Key)
+	if err != nil {
+		return l, 0, false
+	}
+	l.recorded = eventstore.Recorded{Position: h.Position, ID: h.EventID, Stream: h.StreamID, Version: h.StreamVersion, Key: key, Type: h.EventType}
+	if l.event, l.bad = avsc.Unmarshal(rec.Value, h); l.bad != nil {
+		if stored, err := r.Store.At(ctx, h.Position); err == nil {
+			l.event, l.bad = avsc.Decode(stored)
+		}
+	}
+	return l, previous, true
+}
+
+// merge puts the chains into one order and cuts it into pages.
+func (r *runner) merge(ctx context.Context, chains []*chain, head projections.Head, pages chan<- *page) error {
+	var open byPosition
+	advance := func(c *chain) error {
+		select {
+		case l, more := <-c.links:
+			if more {
+				c.head = l
+				heap.Push(&open, c)
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for _, c := range chains {
+		if head.Last[c.partition] == 0 {
+			continue
+		}
+		if err := advance(c); err != nil {
+			return err
+		}
+	}
+	for open.Len() > 0 {
+		p := &page{head: head.Position, decoded: make(chan struct{})}
+		close(p.decoded)
+		for open.Len() > 0 && len(p.recorded) < r.page() {
+			c := heap.Pop(&open).(*chain)
+			if c.head.bad != nil {
+				if p.bad == nil {
+					p.bad = map[int]error{}
+				}
+				p.bad[len(p.recorded)] = c.head.bad
+			}
+			p.recorded = append(p.recorded, c.head.recorded)
+			p.events = append(p.events, c.head.event)
+			if c.head.recorded.Position == head.Last[c.partition] {
+				continue // that was its last
+			}
+			if err := advance(c); err != nil {
+				return err
+			}
+		}
+		if err := r.limit.WaitN(ctx, len(p.recorded)); err != nil {
+			return err
+		}
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// byPosition is a heap of chains by their next event.
+type byPosition []*chain
+
+func (h byPosition) Len() int { return len(h) }
+func (h byPosition) Less(i, j int) bool {
+	return h[i].head.recorded.Position < h[j].head.recorded.Position
+}
+func (h byPosition) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *byPosition) Push(x any) { *h = append(*h, x.(*chain)) }
+
+// Pop implements heap.Interface.
+func (h *byPosition) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
