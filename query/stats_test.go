@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -67,9 +68,10 @@ func TestStatsStream(t *testing.T) {
 	}
 	w.decide(shoe, 9, "type, from_number, to_number, sold_out, duplicate, not_started, closed", "'refused', 8, 107, 90, 10, 0, 0")
 	w.decide(soon, 1, "type, units", "'opened', 5")
-	w.decide(soon, 2, "type, sequence, unit", "'granted', 1, 1")
 	var granted, refused, early float64
-	for range 6 {
+	// The sale of soon begins meanwhile: what is granted then counts at once.
+	for n := range 8 {
+		w.decide(soon, 2+int64(n), "type, sequence, unit", fmt.Sprintf("'granted', %d, %d", n+1, n+1))
 		w.exec(`UPDATE gate_decisions SET to_number = to_number + 20, sold_out = sold_out + 20 WHERE product_id = $1 AND type = 'refused'`, shoe)
 		e := s.next()
 		granted = max(granted, statsOf(e, shoe)["grantsPerSecond"].(float64))

@@ -328,7 +328,7 @@ func projectorService(p *parts, brokers []string) service {
 func workerCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "worker",
-		Usage: "do what happens by itself: feed the gates, withdraw lost grants, keep the decision logs",
+		Usage: "do what happens by itself: expiry, warnings, feeding the gates, payments that hear nothing, refunds",
 		Flags: settings(writeSide, redisSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL)

@@ -80,6 +80,7 @@ func TestWhatIsMissingIsWrittenDown(t *testing.T) {
 }
 
 func TestWhatIsMissingFailsWhereTheRealOneIsRequired(t *testing.T) {
+	t.Setenv("DOPAMINE_NOT_RUN_FILE", "") // this one is no news
 	t.Setenv("DOPAMINE_REQUIRE_REAL", "1")
 	r := &recorder{TB: t}
 	missing(r, "Postgres", errors.New("none"))
