@@ -20,8 +20,11 @@ import (
 )
 
 const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 15 * time.Second
+	// Both count from the moment a connection is there, and buyers' browsers
+	// open theirs ahead of the sale: closed before the first click, that click
+	// would fail.
+	readHeaderTimeout = 30 * time.Second
+	readTimeout       = 45 * time.Second
 	// writeTimeout bounds a whole answer; a Stream renews it with every piece.
 	writeTimeout = 30 * time.Second
 	// idleTimeout is longer than the pause between two requests of one page.
