@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
-// drop is SPEC 4.2 to 4.4 for one product whose sale is on, told by one request
+// drop is the rules of product, grant and release for one product whose sale is on, told by one request
 // after the other.
 type drop struct {
 	stock  int

@@ -175,7 +175,7 @@ func TestAcquireIsValidated(t *testing.T) {
 	}
 }
 
-// TestOrderOfRefusals goes through SPEC 7's list as far as no state is needed.
+// TestOrderOfRefusals goes through the contract's list as far as no state is needed.
 func TestOrderOfRefusals(t *testing.T) {
 	k := newTokens(t)
 	c := refusing(t, k)

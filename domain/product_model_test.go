@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// shelf is the rules of SPEC 4.2 written a second time, over plain values:
+// shelf is the rules of a product written a second time, over plain values:
 // times are milliseconds, an end of 0 is none.
 type shelf struct {
 	there      bool

@@ -59,10 +59,11 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL)
 	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+	brokers := r.KafkaBrokers()
 	var topic *replay.Topic
 	if cmd.Bool("from-kafka") {
 		r.Require(config.KafkaBrokers)
-		topic = &replay.Topic{Brokers: r.KafkaBrokers()}
+		topic = &replay.Topic{Brokers: brokers}
 	}
 	if cmd.Int("rate") < 0 {
 		r.RefuseFlag("rate", "is negative; give events a second, or 0")

@@ -115,7 +115,7 @@ create table gate_epochs (
     primary key (product_id, epoch)
 );
 
--- The decision log (SPEC 7), without a buyer. A line's fields are those of its type.
+-- The decision log, without a buyer. A line's fields are those of its type.
 create table gate_decisions (
     product_id  uuid    not null,
     epoch       bigint  not null check (epoch >= 0),

@@ -1,5 +1,5 @@
 // Package gatewaysim is a payment gateway that takes no money: it speaks the HTTP
-// of SPEC 4.5, keeps books in memory, and can be as unreliable as one likes.
+// that the gateway's adapter speaks, keeps books in memory, and can be as unreliable as one likes.
 //
 //	POST /payments               asks for money; 202, pending
 //	GET  /payments/{reference}   what became of it
