@@ -18,10 +18,6 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
-	"github.com/dopaminestore/dopamine/projections/audit"
-	"github.com/dopaminestore/dopamine/projections/products"
-	"github.com/dopaminestore/dopamine/projections/purchases"
-	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/query"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/worker"
@@ -312,9 +308,13 @@ func projectorCommand() *cli.Command {
 	}
 }
 
-// readModels are the projections, in the order in which people name them.
+// readModels are what a projector keeps up to date: all that can be replayed.
 func readModels() []projections.Projection {
-	return []projections.Projection{products.New(), slots.New(), purchases.New(), audit.New()}
+	var all []projections.Projection
+	for _, p := range everyProjection() {
+		all = append(all, p)
+	}
+	return all
 }
 
 func projectorService(p *parts, brokers []string) service {
