@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// lockAsked is how often a replay looks whether it still has its locks.
-const lockAsked = time.Second
+// lockAsked is how often a replay looks whether it still has its locks,
+// lockSilent how long Postgres may owe it the answer.
+const (
+	lockAsked  = time.Second
+	lockSilent = 30 * time.Second
+)
 
 // lock takes the advisory lock of each projection, on a connection of its own.
 // The context ends when that connection does, and the locks with it.
@@ -49,7 +53,10 @@ func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
 			case <-tick.C:
 			}
 			// Not ctx: an interrupted replay keeps its locks until it has tidied up.
-			if err := conn.Ping(context.Background()); err != nil {
+			asked, cancel := context.WithTimeout(context.Background(), lockSilent)
+			err := conn.Ping(asked)
+			cancel()
+			if err != nil {
 				lose(fmt.Errorf("the connection that held the replay's locks is gone: %w", err))
 				return
 			}
