@@ -20,6 +20,8 @@ const (
 	// feedEvery is how soon a gate is fed again at the earliest: in a rush the
 	// next feeding takes all that came meanwhile.
 	feedEvery = 20 * time.Millisecond
+	// readWithin bounds a look into the log: a Postgres that says nothing is away.
+	readWithin = 5 * time.Second
 )
 
 // follow feeds the gate of every product to which something happens.
@@ -29,7 +31,7 @@ func (w *Worker) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		products, upTo, err := w.cfg.Reader.Keys(ctx, position, followMost)
+		products, upTo, err := w.concerned(ctx, position)
 		if err != nil {
 			return err
 		}
@@ -50,12 +52,22 @@ func (w *Worker) follow(ctx context.Context) error {
 	}
 }
 
+// concerned is to which products something happened beyond a position, and up to
+// where that was looked at.
+func (w *Worker) concerned(ctx context.Context, position int64) ([]uuid.UUID, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	return w.cfg.Reader.Keys(ctx, position, followMost)
+}
+
 // followFrom is where to go on: where this worker was when something failed, or
 // at the end of the log, since catchUp sees to what lies before.
 func (w *Worker) followFrom(ctx context.Context) (int64, error) {
 	if at := w.followed.Load(); at >= 0 {
 		return at, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
 	head, err := w.cfg.Reader.Head(ctx)
 	if err != nil {
 		return 0, err

@@ -34,7 +34,8 @@ const (
 	// sweepPause is how long a sweep waits at least: what comes due meanwhile is
 	// appended together.
 	sweepPause = 5 * time.Millisecond
-	// sweepAgain is how long it waits where something was due and others did it.
+	// sweepAgain is how long it waits where something was due and others did it,
+	// or where it cannot be done now.
 	sweepAgain = 25 * time.Millisecond
 	// putOffFor is for how long a slot is left alone that could not be swept.
 	putOffFor = 30 * time.Second
@@ -99,16 +100,17 @@ func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
 	}
 }
 
-// sweepOnce does what is due now: found says how many slots that may be, changed
-// to how many something happened.
+// sweepOnce does what is due now: found says how many slots that may be, those
+// that are left alone among them, changed to how many something happened.
 func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, err error) {
 	due, err := sw.find(ctx, sweepMost)
 	if err != nil {
 		return 0, 0, err
 	}
+	found = len(due) // with those that are left alone: the next to come due is behind them
 	due = s.putOff.without(due)
 	if len(due) == 0 {
-		return 0, 0, nil
+		return found, 0, nil
 	}
 	// After they were found, so that they are due by it too.
 	at, err := s.cfg.Claims.Now(ctx)
@@ -120,11 +122,7 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 	var crowded atomic.Bool
 	group, groupCtx := errgroup.WithContext(ctx)
 	for chunk := range slices.Chunk(due, chunkSize) {
-		select {
-		case s.chunks <- struct{}{}:
-		case <-groupCtx.Done():
-		}
-		if groupCtx.Err() != nil {
+		if !s.enter(groupCtx) {
 			break
 		}
 		if crowded.Load() {
@@ -144,7 +142,22 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 		})
 	}
 	err = group.Wait()
-	return len(due), int(n.Load()), errors.Join(err, ctx.Err())
+	return found, int(n.Load()), errors.Join(err, ctx.Err())
+}
+
+// enter takes a place for a chunk, and holds none where ctx has ended: then both
+// may be ready, and a place that nobody gives back is one less for all sweeps.
+func (s *sweeper) enter(ctx context.Context) bool {
+	select {
+	case s.chunks <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	if ctx.Err() != nil {
+		<-s.chunks
+		return false
+	}
+	return true
 }
 
 // inTurn orders by share, beginning with one of them; within a share the longest
