@@ -47,10 +47,12 @@ type Config struct {
 	WebhookSecrets []string
 	BuyerRate      int      // requests a second of one buyer; 0: any number
 	CORSOrigins    []string // none: no other origin may call
-	Registry       *prometheus.Registry
-	Tracer         trace.Tracer     // nil: no spans for requests
-	Logger         *slog.Logger     // nil: slog.Default()
-	Now            func() time.Time // nil: time.Now
+	// Checks are components of /health/ready besides the database and Redis.
+	Checks   []httpapi.Check
+	Registry *prometheus.Registry
+	Tracer   trace.Tracer     // nil: no spans for requests
+	Logger   *slog.Logger     // nil: slog.Default()
+	Now      func() time.Time // nil: time.Now
 }
 
 func (c *Config) validate() error {
@@ -120,10 +122,10 @@ func New(c Config) (*API, error) {
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, BuyerRate: c.BuyerRate, CORSOrigins: c.CORSOrigins,
 		OpenAPI: openAPI, Registry: c.Registry, Tracer: c.Tracer, Logger: c.Logger, Now: c.Now,
-		Checks: []httpapi.Check{
+		Checks: append([]httpapi.Check{
 			{Name: "database", Required: true, Probe: httpapi.PingCheck(c.Pool.Ping)},
 			{Name: "redis", Required: true, Probe: httpapi.PingCheck(c.Gate.Ping)},
-		},
+		}, c.Checks...),
 	})
 	admin, buyer := httpapi.Role(auth.Admin), httpapi.Role(auth.Buyer)
 	a.server.Handle(

@@ -45,7 +45,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 		r.RefuseFlag("once", "goes with --rush; give both")
 	}
 	rushCfg := rushConfig(cmd, r)
-	d.readSettings(r)
+	d.readSettings(ctx, r)
 	p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	if err := d.startServices(ctx); err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	if err := d.choosePort(config.CommandAddr); err != nil {
 		return err
@@ -71,7 +71,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	d.give(config.CommandAddr, config.QueryAddr)
 	r = config.From(cmd) // with what was started
 	if err := migrate(ctx, r.DatabaseURL(), r.ReadDatabaseURL()); err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	return d.run(ctx, r, sim, func(ctx context.Context) error {
 		rushCfg.Tokens = tokensOf(signerOf(r))
@@ -94,8 +94,8 @@ type devSystem struct {
 }
 
 // readSettings goes through all settings once, so that one start names all that
-// is wrong.
-func (d *devSystem) readSettings(r *config.Reader) {
+// is wrong, before anything is started.
+func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
 	r.ReadDatabaseURL()
 	if len(r.RedisURLs()) > 1 {
@@ -107,6 +107,7 @@ func (d *devSystem) readSettings(r *config.Reader) {
 	r.RedisPool()
 	r.AppendQueue()
 	r.GatewayURL()
+	r.URL(config.CallbackURL, "http", "https")
 	r.PaymentTimeout()
 	r.SlotTTL()
 	r.SlotWarning()
@@ -115,7 +116,13 @@ func (d *devSystem) readSettings(r *config.Reader) {
 	r.CORSOrigins()
 	r.Addr(config.CommandAddr)
 	r.Addr(config.QueryAddr)
-	if r.String(config.TokenKey) != "" {
+	ownKey := r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == ""
+	if !ownKey {
+		looking, done := context.WithCancel(ctx) // ends what refreshes a key set
+		verifierOf(looking, r)
+		done()
+	}
+	if r.String(config.TokenKey) != "" || d.cmd.Bool("rush") && !ownKey {
 		signerOf(r)
 	}
 }
@@ -310,18 +317,19 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	partitions, retention := r.KafkaTopic()
 	brokers := r.KafkaBrokers()
+	commandCfg.Checks = optionalChecks(nil, brokers)
+	queryCfg.Checks = optionalChecks(r.RedisURLs(), brokers)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	if err := d.openRead(ctx, r.ReadDatabaseURL(), r.DatabasePool()); err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	d.openWaker(ctx)
 	commandAPI, err := newCommandAPI(d.parts, commandCfg)
 	if err != nil {
 		return err
 	}
-	queryCfg.Checks = append(queryCfg.Checks, kafkaCheck(brokers))
 	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool})
 	if err != nil {
 		return err

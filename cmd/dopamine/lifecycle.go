@@ -11,6 +11,15 @@ import (
 // shutdownLimit is how long a process may take to finish what it accepted.
 const shutdownLimit = 10 * time.Second
 
+// unlessStopped is the error of a process that came up, nil where it failed
+// because it was told to stop meanwhile.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 // service is one long-lived part of the program.
 type service struct {
 	name  string

@@ -55,10 +55,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func subcommands() []*cli.Command {
-	all := []*cli.Command{
-		commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
-		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
+	processes := []*cli.Command{commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand()}
+	for _, c := range processes {
+		c.Flags = append(c.Flags, config.Elsewhere(c.Flags)...)
 	}
+	all := append(processes,
+		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
+	)
 	for _, c := range all {
 		finish(c)
 	}

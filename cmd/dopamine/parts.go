@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/exaring/otelpgx"
@@ -29,6 +30,9 @@ import (
 // database that is away is told within seconds, not after TCP has given up.
 const connectTimeout = 2 * time.Second
 
+// closeLeast is the time that closing has in any case.
+const closeLeast = time.Second
+
 // parts is what the roles of one process share. What is opened is closed in
 // the opposite order by close.
 type parts struct {
@@ -36,6 +40,7 @@ type parts struct {
 	log     *slog.Logger
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
+	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
 	store               *eventstore.Store
@@ -58,6 +63,10 @@ func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io
 	}
 	p := &parts{name: cmd.Name, log: telemetry.NewLogger(stderr, format, level), registry: telemetry.NewRegistry()}
 	slog.SetDefault(p.log)
+	context.AfterFunc(ctx, func() {
+		now := time.Now()
+		p.toldAt.Store(&now)
+	})
 	tracing, err := telemetry.StartTracing(ctx, "dopamine-"+cmd.Name, endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("start tracing: %w", err)
@@ -69,16 +78,30 @@ func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io
 
 func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.closers, f) }
 
-// close closes everything, within the time that a process has to stop.
+// close closes everything, within what is left of the time that a process has to
+// stop: what takes longer ends with the process.
 func (p *parts) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
-	defer cancel()
-	for _, f := range slices.Backward(p.closers) {
-		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			p.log.Warn("closing", "error", err)
-		}
+	left := shutdownLimit
+	if told := p.toldAt.Load(); told != nil {
+		left = max(closeLeast, time.Until(told.Add(shutdownLimit)))
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), left)
+	defer cancel()
+	closed, closers := make(chan struct{}), p.closers
 	p.closers = nil
+	go func() {
+		defer close(closed)
+		for _, f := range slices.Backward(closers) {
+			if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				p.log.Warn("closing", "error", err)
+			}
+		}
+	}()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+		p.log.Warn("not everything was closed in time")
+	}
 }
 
 func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpool.Pool, error) {

@@ -58,7 +58,7 @@ func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service
 		defer p.close()
 		services, err := build(ctx, p, r)
 		if err != nil {
-			return err
+			return unlessStopped(ctx, err)
 		}
 		return serve(ctx, func() { p.log.Info("ready", "process", cmd.Name) }, services)
 	}
@@ -68,10 +68,11 @@ func commandAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "command-api",
 		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
-		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, tokenSide, serverSide, queueSide, paymentSide, observed),
+		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets)
 			cfg := commandConfig(ctx, p, r)
+			cfg.Checks = optionalChecks(nil, r.KafkaBrokers())
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
@@ -182,13 +183,14 @@ func queryAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "query-api",
 		Usage: "answer queries from the read models",
-		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, tokenSide, serverSide, observed),
+		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, tokenSide, serverSide, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
 				r.Require(config.DatabaseURL)
 			}
 			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
 			cfg := queryServer(ctx, p, r)
+			cfg.Checks = optionalChecks(r.RedisURLs(), r.KafkaBrokers())
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -257,7 +259,7 @@ func relayCommand() *cli.Command {
 			}
 			p.openWaker(ctx)
 			roomForGarbage()
-			ops := opsService(p, r, databaseCheck(p.writePool), kafkaCheck(brokers))
+			ops := opsService(p, r, databaseCheck(p.writePool), required(kafkaCheck(brokers)))
 			return append(ops, relayService(p, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
 		}),
 	}
@@ -302,7 +304,7 @@ func projectorCommand() *cli.Command {
 			if err := p.openRead(ctx, read, size); err != nil {
 				return nil, err
 			}
-			ops := opsService(p, r, databaseCheck(p.readPool), kafkaCheck(brokers))
+			ops := opsService(p, r, databaseCheck(p.readPool), required(kafkaCheck(brokers)))
 			return append(ops, projectorService(p, brokers)), nil
 		}),
 	}
@@ -336,7 +338,7 @@ func workerCommand() *cli.Command {
 				return nil, err
 			}
 			p.openWaker(ctx)
-			ops := opsService(p, r, databaseCheck(p.writePool), redisCheck(p.gate))
+			ops := opsService(p, r, databaseCheck(p.writePool), gateCheck(p.gate))
 			return append(ops, workerService(p)), nil
 		}),
 	}

@@ -102,7 +102,7 @@ func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 		for _, f := range c.Flags {
 			name := f.Names()[0]
 			variable := "DOPAMINE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-			if _, ours := f.(*cli.StringFlag); !ours || anyText[name] || !takes(f, variable) || (c.Name == "dev" && name == "data") {
+			if _, ours := f.(*cli.StringFlag); !ours || !visible(f) || anyText[name] || !takes(f, variable) || (c.Name == "dev" && name == "data") {
 				continue
 			}
 			w, known := wrong[name]
@@ -143,7 +143,7 @@ func TestEverySettingIsAFlagAndAVariableOfTheSameForm(t *testing.T) {
 	for _, name := range longLived {
 		c := commandNamed(t, name)
 		for _, f := range c.Flags {
-			if s, ok := f.(*cli.StringFlag); ok && s.Name != "addr" {
+			if s, ok := f.(*cli.StringFlag); ok && visible(f) && s.Name != "addr" {
 				require.True(t, takes(f, "DOPAMINE_"+strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))), "%s --%s", name, s.Name)
 			}
 		}

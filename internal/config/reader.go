@@ -56,9 +56,9 @@ func (r *Reader) RefuseFlag(name, what string) {
 	r.problems = append(r.problems, "--"+name+" "+what)
 }
 
-// Has says whether the command takes the setting.
+// Has says whether the command uses the setting.
 func (r *Reader) Has(s *Setting) bool {
-	return slices.ContainsFunc(r.cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) })
+	return slices.ContainsFunc(r.cmd.VisibleFlags(), func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) })
 }
 
 // Require notes each of the settings that is not given.

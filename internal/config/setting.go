@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -19,7 +20,7 @@ type Setting struct {
 	Right string
 }
 
-// The settings of SPEC section 8.
+// The settings.
 var (
 	DatabaseURL = &Setting{Name: "database-url",
 		Usage: "Postgres with the event store",
@@ -63,7 +64,7 @@ var (
 		Right: "the name of a file with a private key in PEM (RSA, P-256 or Ed25519)"}
 	SlotTTL = &Setting{Name: "slot-ttl", Default: "30m",
 		Usage: "how long a slot may be paid for",
-		Right: "a duration of at least 1s, as in 30m"}
+		Right: "a duration of at least 1ms, as in 30m"}
 	WebhookSecrets = &Setting{Name: "webhook-secrets",
 		Usage: "secrets with which the payment gateway signs its callbacks, comma-separated while one is rolled",
 		Right: "whsec_ and 24 to 64 bytes in base64, several comma-separated"}
@@ -75,10 +76,10 @@ var (
 		Right: "a URL such as https://shop.example.com/v1/webhooks/payment"}
 	PaymentTimeout = &Setting{Name: "payment-timeout", Default: "5m",
 		Usage: "how long past its deadline a slot waits for a pending payment",
-		Right: "a duration of at least 1s, as in 5m"}
+		Right: "a duration of at least 1ms, as in 5m"}
 	SlotWarning = &Setting{Name: "slot-warning", Default: "5m",
 		Usage: "how long before its end a slot's owner is warned",
-		Right: "a duration of at least 1s, as in 5m"}
+		Right: "a duration of at least 1ms, as in 5m"}
 	BuyerRate = &Setting{Name: "buyer-rate", Default: "50",
 		Usage: "requests a second that one buyer may send to one node, in bursts of twice as many (0: any number)",
 		Right: "a whole number from 0 to 1000000"}
@@ -122,6 +123,26 @@ var (
 		Usage: "appends that may wait for the event store before requests are turned away",
 		Right: "a whole number from 1 to 1000000"}
 )
+
+// ofProcesses is the settings of all long-lived processes.
+var ofProcesses = []*Setting{
+	DatabaseURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
+	KafkaBrokers, KafkaPartitions, KafkaRetention, SchemaRegistryURL, CommandAddr, QueryAddr, MetricsAddr,
+	JWTKey, JWKSURL, JWTIssuer, JWTAudience, BuyerRate, CORSOrigins, AppendQueue,
+	WebhookSecrets, GatewayURL, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
+}
+
+// Elsewhere is the flags of other processes than the one that has own, hidden: one list of flags
+// can be given to every process, as one environment can.
+func Elsewhere(own []cli.Flag) []cli.Flag {
+	var flags []cli.Flag
+	for _, s := range ofProcesses {
+		if !slices.ContainsFunc(own, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) }) {
+			flags = append(flags, &cli.StringFlag{Name: s.Name, Usage: s.Usage, Hidden: true})
+		}
+	}
+	return flags
+}
 
 // variablePrefix is in front of every variable.
 const variablePrefix = "DOPAMINE_"

@@ -31,5 +31,5 @@ func OnUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error 
 	if errors.As(err, &usage) {
 		return err
 	}
-	return Usage(err.Error() + "; see dopamine " + strings.TrimSpace(cmd.Name+" --help"))
+	return Usage(err.Error() + "; see " + cmd.FullName() + " --help")
 }

@@ -104,10 +104,10 @@ func (r *Reader) Signing() auth.SignerConfig {
 }
 
 // SlotTTL is how long a slot may be paid for.
-func (r *Reader) SlotTTL() time.Duration { return r.Duration(SlotTTL, time.Second) }
+func (r *Reader) SlotTTL() time.Duration { return r.Duration(SlotTTL, time.Millisecond) }
 
 // SlotWarning is how long before its end a slot's owner is warned.
-func (r *Reader) SlotWarning() time.Duration { return r.Duration(SlotWarning, time.Second) }
+func (r *Reader) SlotWarning() time.Duration { return r.Duration(SlotWarning, time.Millisecond) }
 
 // BuyerRate is how many requests a second one buyer may send, 0 for any number.
 func (r *Reader) BuyerRate() int { return r.Int(BuyerRate, 0, maxRate) }
@@ -161,7 +161,7 @@ func (r *Reader) pool(kept, most *Setting) Pool {
 func (r *Reader) AppendQueue() int { return r.Int(AppendQueue, 1, maxQueue) }
 
 // PaymentTimeout is how long past its deadline a slot waits for a payment.
-func (r *Reader) PaymentTimeout() time.Duration { return r.Duration(PaymentTimeout, time.Second) }
+func (r *Reader) PaymentTimeout() time.Duration { return r.Duration(PaymentTimeout, time.Millisecond) }
 
 // GatewayURL is the payment gateway; empty where none is given.
 func (r *Reader) GatewayURL() string { return r.URL(GatewayURL, "http", "https") }
