@@ -34,8 +34,13 @@ const (
 	giveBackWithin = 500 * time.Millisecond
 )
 
-// errAgain says that the gate was put right and is to be asked again.
-var errAgain = errors.New("the gate knew less than Postgres")
+var (
+	// errAgain says that the gate was put right and is to be asked again.
+	errAgain = errors.New("the gate knew less than Postgres")
+	// errKeySpent says that the slot of the request's key is not active any more:
+	// what is left is a request like any other, to be decided and numbered.
+	errKeySpent = errors.New("the key's slot is not active any more")
+)
 
 // acquireSlot finds a place in the append queue, asks the gate, and appends what
 // it granted.
@@ -47,7 +52,10 @@ func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlo
 	start := time.Now()
 	for try := 1; ; try++ {
 		answer, err := s.acquireOnce(ctx, by, c)
-		if !errors.Is(err, errAgain) {
+		switch {
+		case errors.Is(err, errKeySpent):
+			c.key = ""
+		case !errors.Is(err, errAgain):
 			return answer, err
 		}
 		if try == acquireTries || time.Since(start) > acquireWithin {
@@ -171,8 +179,11 @@ func (s *services) held(ctx context.Context, d redis.Decision) (done[view.Slot],
 // holding answers a buyer who holds a slot: with the slot, where they ask with
 // the key that they acquired it with and it is active, else that they hold it.
 func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[view.Slot], error) {
-	if len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash) || c.Status != claims.Active {
+	switch {
+	case len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash):
 		return done[view.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
+	case c.Status != claims.Active: // paid: the gate let the key pass without a decision
+		return done[view.Slot]{}, errKeySpent
 	}
 	slot := domain.Slot{
 		ID: c.SlotID, ProductID: c.Product, UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number,

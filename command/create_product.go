@@ -33,8 +33,13 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 	if err != nil {
 		return done[view.Product]{}, err
 	}
+	place, err := s.store.Reserve()
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	defer place.Release()
 	id := origin.NewID()
-	result, err := s.append(ctx, eventstore.Append{
+	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     id,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.None, Events: encoded}},
 		Guards: []eventstore.Guarded{claims.Create{

@@ -19,6 +19,11 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	if err != nil {
 		return done[nothing]{}, err
 	}
+	place, err := s.store.Reserve()
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	defer place.Release()
 	events, err := p.Delete()
 	if err != nil {
 		return done[nothing]{}, err
@@ -27,7 +32,7 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	result, err := s.append(ctx, eventstore.Append{
+	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     p.ID,
 		Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
 		Guards:  []eventstore.Guarded{claims.Delete{Product: p.ID}.Guarded()},

@@ -32,8 +32,8 @@
 //
 // StartPayment and HearGateway say over HTTP what package payments does. What is
 // refused is refused in the order of the code: the request by itself, the slot,
-// its owner, the remembered key, then the slot's state. A callback is believed by
-// its signature alone, looked at before its body is read.
+// its owner, a place for the append, the remembered key, then the slot's state. A
+// callback is believed by its signature alone, looked at before its body is read.
 //
 // # What the gate is told
 //

@@ -72,8 +72,9 @@ func TestPostgresAway(t *testing.T) {
 	require.NoError(t, n.gate.Feed(t.Context(), open))
 	state, err := n.gate.State(t.Context(), open)
 	require.NoError(t, err)
-	require.Zero(t, state.Pending, "a grant that was never sent was not given back")
-	require.Equal(t, stock, state.Free+state.Held)
+	// The one whose commit was under way when Postgres died is the worker's to settle.
+	require.LessOrEqual(t, state.Pending, 1, "grants that were never sent were not given back")
+	require.Equal(t, stock, state.Free+state.Held+state.Pending)
 	s.requireFair(t, n, open)
 }
 

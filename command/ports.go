@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -53,19 +54,21 @@ const (
 	feedWithin = time.Second
 )
 
-// append bounds and times an append.
-func (s *services) append(ctx context.Context, a eventstore.Append) (eventstore.Result, error) {
+// append times an append. Its place is taken before the state is looked at, since
+// that there is none is answered first.
+func (s *services) append(ctx context.Context, place *eventstore.Place, a eventstore.Append) (eventstore.Result, error) {
 	defer since(s.metrics.append, time.Now())
-	return s.store.Append(ctx, a)
+	return place.Append(ctx, a)
 }
 
 // feed lets the gate know what was appended, before the command answers. That
 // it does not work is not the command's failure: the worker feeds the gate too.
+// The gate of a product that is gone is removed by it.
 func (s *services) feed(ctx context.Context, product uuid.UUID) {
 	defer since(s.metrics.feed, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
 	defer cancel()
-	if err := s.gate.Feed(ctx, product); err != nil {
+	if err := s.gate.Feed(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
 		s.log.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
 	}
 }

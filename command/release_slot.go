@@ -16,23 +16,37 @@ import (
 func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (done[nothing], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
-	slot, place, err := s.slot(ctx, id)
+	slot, last, err := s.slot(ctx, id)
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	events, err := slot.Release(callerOf(by.user))
-	var ended *domain.SlotNotActiveError
-	if errors.As(err, &ended) {
-		return done[nothing]{}, at(errNotActive.Wrap(err), slot.ProductID, place)
+	events, refused := slot.Release(callerOf(by.user))
+	var (
+		stranger *domain.NotOwnerError
+		ended    *domain.SlotNotActiveError
+		paying   *domain.PaymentInProgressError
+	)
+	if errors.As(refused, &stranger) {
+		return done[nothing]{}, refused
 	}
+	place, err := s.store.Reserve()
 	if err != nil {
 		return done[nothing]{}, err
+	}
+	defer place.Release()
+	switch {
+	case errors.As(refused, &ended):
+		return done[nothing]{}, at(errNotActive.Wrap(refused), slot.ProductID, last)
+	case errors.As(refused, &paying):
+		return done[nothing]{}, at(errPaying.Wrap(refused), slot.ProductID, last)
+	case refused != nil:
+		return done[nothing]{}, refused
 	}
 	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	result, err := s.append(ctx, eventstore.Append{
+	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.Expected(slot.Version), Events: encoded}},
 		Guards:  []eventstore.Guarded{claims.Release{Product: slot.ProductID, SlotID: id}.Guarded()},

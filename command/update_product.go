@@ -30,6 +30,11 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	if err != nil {
 		return done[view.Product]{}, err
 	}
+	place, err := s.store.Reserve()
+	if err != nil {
+		return done[view.Product]{}, err
+	}
+	defer place.Release()
 	// Read before the append: once that is done, nothing may keep the answer back.
 	counts, _, err := s.claims.Counts(ctx, p.ID)
 	if err != nil {
@@ -45,7 +50,7 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			return done[view.Product]{}, err
 		}
 		guards := guardsOf(p, events)
-		result, err := s.append(ctx, eventstore.Append{
+		result, err := s.append(ctx, place, eventstore.Append{
 			Key:     p.ID,
 			Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
 			Guards:  guards,
