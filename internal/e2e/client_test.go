@@ -49,9 +49,11 @@ func newClients(t *testing.T, keyFile string) *clients {
 	return &clients{t: t, signer: signer, keyFile: keyFile, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
 }
 
-func (c *clients) new(roles auth.Roles) *client {
+func (c *clients) new(roles auth.Roles) *client { c.t.Helper(); return c.known(uuid.New(), roles) }
+
+// known is the user of that id.
+func (c *clients) known(sub uuid.UUID, roles auth.Roles) *client {
 	c.t.Helper()
-	sub := uuid.New()
 	token, err := c.signer.Sign(sub, roles, time.Hour)
 	require.NoError(c.t, err)
 	return &client{t: c.t, sub: sub, token: token, http: c.http}

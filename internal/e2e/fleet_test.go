@@ -35,6 +35,7 @@ type fleet struct {
 	keyFile string
 	users   *clients
 	admin   *client
+	more    []string // settings of this fleet
 
 	commands   []*process
 	relays     []*process
@@ -48,32 +49,43 @@ type fleet struct {
 
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	program(t)
-	f := &fleet{t: t}
 	d := dbtest.Both(t)
-	f.db, f.dbURL = d.Pool, d.URL
+	f := newFleet(t, d.Pool, d.URL)
+	f.run()
+	return f
+}
+
+// newFleet is a fleet on a migrated database, of which nothing runs yet.
+func newFleet(t *testing.T, db *pgxpool.Pool, dbURL string, more ...string) *fleet {
+	t.Helper()
+	program(t)
+	f := &fleet{t: t, db: db, dbURL: dbURL, more: more}
 	f.redis = testkit.OwnRedis(t)
 	f.brokers = testkit.OwnKafka(t).Brokers() // the topic's name is fixed: two systems cannot share one
 	f.keyFile = filepath.Join(t.TempDir(), "jwt.key")
 	require.NoError(t, os.WriteFile(f.keyFile, []byte(strings.Repeat("0123456789abcdef", 3)), 0o600))
 	f.users = newClients(t, f.keyFile)
 	f.admin = f.users.admin()
+	return f
+}
 
+// run starts every role and waits until all are ready.
+func (f *fleet) run() {
+	f.t.Helper()
 	for i := range 2 {
-		addr := freeAddr(t)
+		addr := freeAddr(f.t)
 		f.commandURLs = append(f.commandURLs, "http://"+addr)
 		f.commands = append(f.commands, f.role("command-api", i, "DOPAMINE_COMMAND_ADDR="+addr))
 		f.relays = append(f.relays, f.role("relay", i))
 		f.projectors = append(f.projectors, f.role("projector", i))
 	}
 	f.worker = f.role("worker", 0)
-	addr := freeAddr(t)
+	addr := freeAddr(f.t)
 	f.queryURL = "http://" + addr
 	f.query = f.role("query-api", 0, "DOPAMINE_QUERY_ADDR="+addr)
 	for _, p := range f.all() {
 		p.ready()
 	}
-	return f
 }
 
 // role starts a process, whose connections bear its name.
@@ -85,14 +97,14 @@ func (f *fleet) role(name string, i int, env ...string) *process {
 
 // env is the settings that all share.
 func (f *fleet) env(name string) []string {
-	return []string{
+	return append([]string{
 		"DOPAMINE_DATABASE_URL=" + named(f.t, f.dbURL, name),
 		"DOPAMINE_REDIS_URL=" + f.redis.URL(),
 		"DOPAMINE_KAFKA_BROKERS=" + strings.Join(f.brokers, ","),
 		"DOPAMINE_JWT_KEY=" + f.keyFile,
 		"DOPAMINE_GATEWAY_URL=http://127.0.0.1:1", // nobody pays here
 		"DOPAMINE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-	}
+	}, f.more...)
 }
 
 // named gives the connections of a process a name to be found by.
@@ -131,7 +143,12 @@ func (f *fleet) status() (r status.Report) {
 // is on its way at a gate.
 func (f *fleet) settled() {
 	f.t.Helper()
-	testkit.Eventually(f.t, 60*time.Second, "the fleet to settle", func() error {
+	f.settledWithin(60 * time.Second)
+}
+
+func (f *fleet) settledWithin(d time.Duration) {
+	f.t.Helper()
+	testkit.Eventually(f.t, d, "the fleet to settle", func() error {
 		r := f.status()
 		if len(r.Unreachable) > 0 || r.Relay == nil || r.Store == nil {
 			return fmt.Errorf("not reached: %v", r.Unreachable)

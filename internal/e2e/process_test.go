@@ -44,8 +44,8 @@ func start(t *testing.T, name string, env []string, args ...string) *process {
 	p := &process{t: t, name: name, dir: t.TempDir(), env: env, args: args}
 	t.Cleanup(func() {
 		p.kill9()
-		if t.Failed() {
-			t.Logf("== the end of the log of %s (%s)\n%s", p.name, strings.Join(p.args, " "), tail(p.log("stderr")))
+		if said := tail(p.log("stderr")); t.Failed() && said != "" {
+			t.Logf("== the end of the log of %s (%s)\n%s", p.name, strings.Join(p.args, " "), said)
 		}
 	})
 	p.start()
