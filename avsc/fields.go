@@ -190,7 +190,7 @@ func (f *fields) money(amount, currency string) domain.Money {
 		f.fail(amount, "%s is no decimal", r)
 		return domain.Money{}
 	}
-	m, err := domain.NewMoney(n, code)
+	m, err := domain.NewPaid(n, code)
 	if err != nil {
 		f.fail(amount, "%s %s: %s", n, code, err)
 	}

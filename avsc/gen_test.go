@@ -46,13 +46,14 @@ func genMethod(t *rapid.T) domain.PaymentMethod {
 }
 
 // genMoney reaches all that Money can hold, in currencies of 0, 2, 3 and 4
-// decimal places.
+// decimal places; what was paid may have more than its currency.
 func genMoney(t *rapid.T) domain.Money {
 	places := map[string]int32{"KRW": 0, "USD": 2, "BHD": 3, "CLF": 4}
 	code := rapid.SampledFrom([]string{"KRW", "USD", "BHD", "CLF"}).Draw(t, "currency")
-	most := uint64(math.Pow10(15+int(places[code]))) - 1
+	written := rapid.Int32Range(places[code], 4).Draw(t, "places")
+	most := uint64(math.Pow10(15+int(written))) - 1
 	amount := new(big.Int).SetUint64(rapid.Uint64Max(most).Draw(t, "amount"))
-	m, err := domain.NewMoney(decimal.NewFromBigInt(amount, -places[code]), code)
+	m, err := domain.NewPaid(decimal.NewFromBigInt(amount, -written), code)
 	if err != nil {
 		t.Fatal(err)
 	}

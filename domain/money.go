@@ -15,13 +15,17 @@ const DefaultCurrency = "KRW"
 // that every amount with four decimal places fits into 19 digits.
 var maxAmount = decimal.New(1, 15)
 
+// paidPlaces is how many decimal places are kept of what was paid, whatever the
+// currency has.
+const paidPlaces = 4
+
 // Money is an amount, 0 or more and below 10^15, of an ISO 4217 currency with
-// no more decimal places than that currency has. Its zero value is no money at
-// all: make one with NewMoney.
+// no more decimal places than that currency has, but for what NewPaid makes. Its
+// zero value is no money at all.
 type Money struct {
 	amount   decimal.Decimal
 	currency string
-	digits   int32
+	digits   int32 // decimal places that are shown
 }
 
 // MoneyError says why an amount or a currency is not acceptable. Field is
@@ -36,19 +40,36 @@ func (e *MoneyError) Error() string { return e.Field + ": " + e.Message }
 // NewMoney makes Money of a decimal amount; trailing zeros are dropped. The
 // error is a *MoneyError.
 func NewMoney(amount decimal.Decimal, code string) (Money, error) {
-	digits, ok := currency.GetDigits(code)
+	return newMoney(amount, code, 0)
+}
+
+// NewPaid makes Money of what somebody else says that was paid, and of what is
+// stored. It may have decimal places that its currency has not, four at most: what
+// was paid is owed back as it was paid. The error is a *MoneyError.
+func NewPaid(amount decimal.Decimal, code string) (Money, error) {
+	return newMoney(amount, code, paidPlaces)
+}
+
+// newMoney allows as many decimal places as the currency has, or most where that
+// is more.
+func newMoney(amount decimal.Decimal, code string, most int32) (Money, error) {
+	places, ok := currency.GetDigits(code)
 	if !ok {
 		return Money{}, &MoneyError{"currency", fmt.Sprintf("%q is no ISO 4217 currency code", code)}
+	}
+	digits := int32(places)
+	for digits < most && !amount.Equal(amount.Truncate(digits)) {
+		digits++
 	}
 	switch {
 	case amount.IsNegative():
 		return Money{}, &MoneyError{"amount", "must be 0 or more"}
 	case amount.GreaterThanOrEqual(maxAmount):
 		return Money{}, &MoneyError{"amount", "must be below 10^15"}
-	case !amount.Equal(amount.Truncate(int32(digits))):
+	case !amount.Equal(amount.Truncate(digits)):
 		return Money{}, &MoneyError{"amount", fmt.Sprintf("%s has %d decimal places", code, digits)}
 	}
-	return Money{amount: amount.Truncate(int32(digits)), currency: code, digits: int32(digits)}, nil
+	return Money{amount: amount.Truncate(digits), currency: code, digits: digits}, nil
 }
 
 // Amount is the number.
@@ -87,6 +108,6 @@ func (m *Money) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("money: amount: %w", err)
 	}
-	*m, err = NewMoney(amount, v.Currency)
+	*m, err = NewPaid(amount, v.Currency)
 	return err
 }

@@ -1,11 +1,13 @@
 package domain_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -119,4 +121,30 @@ func TestAWordAboutAnotherSlotsPaymentIsNoneOfOurs(t *testing.T) {
 	w := success(price)
 	w.PaymentID = uuid.New()
 	require.Equal(t, domain.Hearing{}, happen(active(t), acquired, initiated(paymentID)).Hear(w, nil))
+}
+
+// What was paid goes back as it was paid, also where its currency has no such
+// coin; a price is held to its currency.
+func TestWhatWasPaidMayHaveMorePlacesThanItsCurrency(t *testing.T) {
+	for _, c := range []struct{ amount, currency, paid string }{
+		{"10.5", "KRW", "10.5"}, {"10.50", "KRW", "10.5"}, {"10", "KRW", "10"}, {"10.0001", "USD", "10.0001"},
+		{"10", "USD", "10.00"}, {"1.2345", "BHD", "1.2345"}, {"1.23456", "BHD", ""}, {"-1", "KRW", ""}, {"1", "XXZ", ""},
+	} {
+		amount := decimal.RequireFromString(c.amount)
+		paid, err := domain.NewPaid(amount, c.currency)
+		if c.paid == "" {
+			require.Error(t, err, c.amount)
+			continue
+		}
+		require.NoError(t, err, c.amount)
+		require.Equal(t, c.paid, paid.String())
+		stored, err := json.Marshal(paid)
+		require.NoError(t, err)
+		var back domain.Money
+		require.NoError(t, json.Unmarshal(stored, &back))
+		require.True(t, back.Equal(paid))
+		require.Equal(t, c.paid, back.String())
+	}
+	_, err := domain.NewMoney(decimal.RequireFromString("10.5"), "KRW")
+	require.Error(t, err)
 }

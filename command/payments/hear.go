@@ -19,7 +19,7 @@ import (
 type Heard struct {
 	domain.GatewayWord
 	// Unreadable is what a success says that was taken, where that is no money
-	// (digits beyond the currency's, an unknown currency); Paid is none then.
+	// (an unknown currency, an amount below 0); Paid is none then.
 	Unreadable string
 	// WebhookID is of a callback, remembered with what it causes; "" for an
 	// answer to our asking.

@@ -107,7 +107,7 @@ func money(amount, currency string) (domain.Money, error) {
 	if err != nil {
 		return domain.Money{}, err
 	}
-	return domain.NewMoney(d, currency)
+	return domain.NewPaid(d, currency)
 }
 
 const (
@@ -185,7 +185,7 @@ const maxUnreadable = 200
 // Paid is the money that the gateway says that it took. Where its amount and
 // currency are none, there is no money, and the text says what they are.
 func Paid(amount decimal.Decimal, currency string) (domain.Money, string) {
-	paid, err := domain.NewMoney(amount, currency)
+	paid, err := domain.NewPaid(amount, currency)
 	if err == nil {
 		return paid, ""
 	}
