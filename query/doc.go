@@ -31,11 +31,17 @@
 // # Streams
 //
 // A process has one reader for all its streams of products and slots, and one
-// for stats; each reads only while somebody listens. An event is encoded once and
-// its bytes are written to all. Streams of a state (a product, the stats) show the
-// newest and skip what a listener was too slow for; a buyer's stream has room
-// for a few events, and a listener who has none left is let go. The reader waits
-// for nobody. See feed for how it knows what is new.
+// for stats; each reads only while somebody listens. A product's event is encoded
+// once and its bytes are written to all. Every stream is of a state, of a product,
+// a buyer, the stats: it shows the newest and skips what a listener was too slow
+// for, so the reader waits for nobody, and who takes nothing for as long as the
+// server's write timeout is let go. A buyer's stream compares each state with what
+// the buyer was told, by content: whatever happened to the read models, an event
+// applied late, a generation swapped in, a row mended, listeners end up with what
+// they say now, and are told it once. See feed for how it knows what to read.
+//
+// A stream that needs a token ends, properly, when the token expires; its client
+// comes back and is answered 401.
 //
 // # The write side
 //

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/projections"
 )
@@ -88,7 +89,8 @@ func (a *API) watch(c echo.Context, name string, t *topic) error {
 	case b.work <- struct{}{}:
 	default:
 	}
-	s, err := a.beginEvents(c, name)
+	who, _ := httpapi.IdentityOf(c)
+	s, err := a.beginEvents(c, name, who.Expires)
 	if err != nil {
 		return err
 	}
@@ -177,16 +179,16 @@ func (b *board) gather(ctx context.Context) error {
 	if err := o.fill(ctx, b.models.pool, r.At, all); err != nil {
 		return err
 	}
-	event, err := encodeEvent("stats", "", r)
+	statsEvent, err := encodeEvent("stats", "", r)
 	if err != nil {
 		return err
 	}
-	b.stats.publish(event, false)
-	event, err = encodeEvent("operations", "", o)
+	operationsEvent, err := encodeEvent("operations", "", o)
 	if err != nil {
 		return err
 	}
-	b.operations.publish(event, false)
+	b.operations.publish(operationsEvent, false) // first: where there are stats there is the other
+	b.stats.publish(statsEvent, false)
 	return nil
 }
 

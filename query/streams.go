@@ -75,14 +75,16 @@ func (t *topic) shows(event []byte) bool {
 // stream is one listener's connection.
 type stream struct {
 	out      *httpapi.Stream
-	ctx      context.Context
+	ctx      context.Context // ends with the request, and with its token
+	cancel   context.CancelFunc
 	silence  *time.Timer
 	listener prometheus.Gauge
 	dropped  prometheus.Counter
 }
 
-// beginEvents begins the answer; the caller ends it.
-func (a *API) beginEvents(c echo.Context, name string) (*stream, error) {
+// beginEvents begins the answer; the caller ends it. It is over when the token
+// that it was opened with expires; the zero time is never.
+func (a *API) beginEvents(c echo.Context, name string, until time.Time) (*stream, error) {
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
@@ -93,18 +95,23 @@ func (a *API) beginEvents(c echo.Context, name string) (*stream, error) {
 	if err := out.Flush(); err != nil { // a stream may have nothing to say for long
 		return nil, err
 	}
-	s := &stream{out: out, ctx: c.Request().Context(), silence: time.NewTimer(heartbeat),
+	s := &stream{out: out, ctx: c.Request().Context(), cancel: func() {}, silence: time.NewTimer(heartbeat),
 		listener: a.metrics.listeners.WithLabelValues(name), dropped: a.metrics.dropped}
+	if !until.IsZero() {
+		s.ctx, s.cancel = context.WithDeadline(s.ctx, until)
+	}
 	s.listener.Inc()
 	return s, nil
 }
 
 func (s *stream) end() {
+	s.cancel()
 	s.silence.Stop()
 	s.listener.Dec()
 }
 
-// errEnded says that a stream is over because its client left or the server stops.
+// errEnded says that a stream is over because its client left, its token expired
+// or the server stops.
 var errEnded = errors.New("the stream is over")
 
 // write sends an event at once. A client that takes nothing for as long as the
@@ -167,13 +174,14 @@ func (s *stream) follow(t *topic, pause time.Duration) error {
 		if newest.last {
 			return nil
 		}
-		if pause > 0 {
-			if err := s.rest(pause); err != nil {
-				return over(err)
-			}
-		}
+		wrote := time.Now()
 		if err := s.await(newest.changed); err != nil {
 			return over(err)
+		}
+		if early := pause - time.Since(wrote); early > 0 {
+			if err := s.rest(early); err != nil {
+				return over(err)
+			}
 		}
 	}
 }

@@ -2,12 +2,16 @@ package query
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -22,17 +26,24 @@ const (
 	restFactor = 4
 	// awayPause lies between two looks while the read models cannot be read.
 	awayPause = time.Second
+	// againAfter is how long what is listened to goes without being read. The
+	// places say what has changed; this finds what they do not say, a row that
+	// was mended by hand, or one whose event is missing from the audit.
+	againAfter = 15 * time.Second
 )
 
 // feed is the one reader behind all streams of products and slots in a process.
 // It reads the checkpoints of the live generations, a few rows, ten times a
 // second while anybody listens, and looks further only into what a partition
-// that moved can have changed: at the products that are followed, and at what
-// the audit log says of the buyers who listen.
+// that moved can have changed: at the products that are followed, and at the
+// buyers who listen and of whom the audit log says something new.
 //
 // Partitions move by themselves, so "what is new" is a vector, one position for
-// each. A buyer hears of an event when the projections of slots, payments and
-// audit have all passed it, so that the state sent with it is at least as new.
+// each. But a place alone does not tell whether a row is the one that was shown:
+// an event that had been set aside is applied behind what came after it, and a
+// replay may mend a row at the place that it had. So where the live generation
+// is another one, or an order for parked events was carried out, all that is
+// listened to is read again and compared by what it says.
 type feed struct {
 	models  *readModels
 	metrics *streamMetrics
@@ -41,15 +52,14 @@ type feed struct {
 
 	mu       sync.Mutex
 	products map[uuid.UUID]*productTopic
-	buyers   map[uuid.UUID]map[*buyerListener]struct{}
-	told     vector // what buyers have been told; nil while none listens
+	buyers   map[uuid.UUID]*buyerTopic
 	work     chan struct{}
 }
 
 func newFeed(models *readModels, metrics *streamMetrics, log *slog.Logger) *feed {
 	return &feed{
 		models: models, metrics: metrics, log: log, work: make(chan struct{}, 1),
-		products: map[uuid.UUID]*productTopic{}, buyers: map[uuid.UUID]map[*buyerListener]struct{}{},
+		products: map[uuid.UUID]*productTopic{}, buyers: map[uuid.UUID]*buyerTopic{},
 	}
 }
 
@@ -112,67 +122,96 @@ func (f *feed) look(ctx context.Context, seen marks) (marks, error) {
 	if err := f.lookAtProducts(ctx, seen, now); err != nil {
 		return nil, err
 	}
-	if err := f.lookAtBuyers(ctx, now.cut(buyerProjections)); err != nil {
+	if err := f.lookAtBuyers(ctx, seen, now); err != nil {
 		return nil, err
 	}
 	return now, nil
 }
 
-// marks is what the checkpoints of the live generations look like.
-type marks map[string]map[int32]mark
+// marks is where the live generation of each projection stands.
+type marks map[string]standing
+
+type standing struct {
+	generation int
+	partitions map[int32]mark
+}
 
 type mark struct {
 	checkpoint
-	generation int
-	version    int64 // moves where a parked event is applied after all
+	version int64 // moves where a parked event is applied after all
 }
 
 // moved says whether anything may have changed in the product's partition.
 func (m marks) moved(before marks, projection string, product uuid.UUID) bool {
-	for _, any := range m[projection] {
+	now := m[projection].partitions
+	for _, any := range now {
 		p := kafka.Partition(product, any.partitions)
-		return m[projection][p] != before[projection][p]
+		return now[p] != before[projection].partitions[p]
 	}
 	return false // nothing was ever applied
+}
+
+// account sums up what may change rows whatever their places say: which
+// generations of the projections are live, and the orders that were carried out.
+func (m marks) account(of []string) uint64 {
+	h := fnv.New64a()
+	for _, projection := range of {
+		s := m[projection]
+		fmt.Fprint(h, projection, s.generation)
+		for _, p := range slices.Sorted(maps.Keys(s.partitions)) {
+			if v := s.partitions[p].version; v > 0 { // 0 is what a partition begins with
+				fmt.Fprint(h, " ", p, v)
+			}
+		}
+	}
+	return h.Sum64()
 }
 
 // cut is the vector that all of these projections have reached.
 func (m marks) cut(of []string) vector {
 	p := progress{}
 	for _, projection := range of {
-		for partition, at := range m[projection] {
+		for partition, at := range m[projection].partitions {
 			p.add(projection, partition, at.checkpoint)
 		}
 	}
 	return p.cut(of)
 }
 
+const marksSQL = `
+SELECT g.projection, g.generation, c.partition, c.partitions, c.position, c.version
+FROM projection_generations g
+LEFT JOIN projection_checkpoints c ON c.projection = g.projection AND c.generation = g.generation AND c.topic = $1
+WHERE g.state = 'live'`
+
 func (r *readModels) marks(ctx context.Context) (marks, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	rows, err := r.pool.Query(ctx, `
-SELECT c.projection, c.partition, c.partitions, c.position, c.generation, c.version
-FROM projection_generations g
-JOIN projection_checkpoints c USING (projection, generation)
-WHERE g.state = 'live' AND c.topic = $1`, kafka.Topic)
+	rows, err := r.pool.Query(ctx, marksSQL, kafka.Topic)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	return collectMarks(rows)
+}
+
+func collectMarks(rows pgx.Rows) (marks, error) {
 	all := marks{}
-	for rows.Next() {
-		var projection string
-		var partition int32
-		var m mark
-		if err := rows.Scan(&projection, &partition, &m.partitions, &m.position, &m.generation, &m.version); err != nil {
-			return nil, err
+	var projection string
+	var generation int
+	var partition, partitions *int32 // null where nothing was ever applied
+	var position, version *int64
+	_, err := pgx.ForEachRow(rows, []any{&projection, &generation, &partition, &partitions, &position, &version}, func() error {
+		s, known := all[projection]
+		if !known {
+			s = standing{generation: generation, partitions: map[int32]mark{}}
+			all[projection] = s
 		}
-		if all[projection] == nil {
-			all[projection] = map[int32]mark{}
+		if partition != nil {
+			s.partitions[*partition] = mark{checkpoint{*partitions, *position}, *version}
 		}
-		all[projection][partition] = m
-	}
-	return all, rows.Err()
+		return nil
+	})
+	return all, err
 }
 
 // followed is a copy of what is followed at this moment.

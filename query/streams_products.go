@@ -18,8 +18,11 @@ import (
 // a quarter of a second, so that no second sees a fifth on its way through the net.
 const productPause = 260 * time.Millisecond
 
+var productProjections = []string{products}
+
 // productStream is GET /v1/products/{id}/stream. The id of its events is an
-// X-Position: who comes back with it in Last-Event-ID sees nothing older.
+// X-Position: who comes back with it in Last-Event-ID sees nothing older. It shows
+// what anybody may see, so it does not end with a token that came along.
 func (a *API) productStream(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
@@ -37,7 +40,7 @@ func (a *API) productStream(c echo.Context) error {
 		return err
 	}
 	defer a.feed.leave(id, t)
-	s, err := a.beginEvents(c, "product")
+	s, err := a.beginEvents(c, "product", time.Time{})
 	if err != nil {
 		return err
 	}
@@ -52,6 +55,7 @@ type productTopic struct {
 
 	mu     sync.Mutex
 	place  int64     // last_position of what is shown
+	at     time.Time // when it was found to be so
 	unsure bool      // it may have changed before the feed knew of it
 	next   time.Time // by our clock: when its status changes by itself; zero: never
 }
@@ -61,9 +65,12 @@ type productRow struct {
 	view.Product
 	place int64
 	now   time.Time // by the database's clock
+	began time.Time // by ours, before it was read
 }
 
-// show publishes the row unless the same or something newer is shown.
+// show publishes the row unless it is shown. A listener's own read may overlap
+// with the feed's, and of two that overlap only the places tell which is newer:
+// what does not look newer is left to the next look.
 func (t *productTopic) show(row productRow, sure bool) error {
 	event, err := encodeEvent("product", position.Encode(row.ID, max(1, row.place)), row.Product)
 	if err != nil {
@@ -71,10 +78,11 @@ func (t *productTopic) show(row productRow, sure bool) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if row.place < t.place {
+	if row.began.Before(t.at) && row.place <= t.place {
+		t.unsure = true
 		return nil
 	}
-	t.place, t.unsure, t.next = row.place, !sure, row.nextStatus()
+	t.place, t.at, t.unsure, t.next = row.place, time.Now(), !sure, row.nextStatus()
 	if !t.shows(event) {
 		t.publish(event, false)
 	}
@@ -99,17 +107,18 @@ func (t *productTopic) gone(id uuid.UUID) error {
 func (t *productTopic) sure() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.unsure = false
+	t.at, t.unsure = time.Now(), false
 }
 
-// due says which place is shown, -1 where the row has to be read whatever it is.
+// due says which place is shown, and -1 where the row has to be read whatever
+// its place is.
 func (t *productTopic) due(now time.Time) (place int64, due bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.next.IsZero() && !now.Before(t.next) {
+	if t.unsure || !t.next.IsZero() && !now.Before(t.next) || now.Sub(t.at) > againAfter {
 		return -1, true
 	}
-	return t.place, t.unsure
+	return t.place, false
 }
 
 // nextStatus is when the sale begins or ends, by our clock.
@@ -172,11 +181,10 @@ func (f *feed) enter(row productRow) (*productTopic, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.products[row.ID]
-	known := t != nil && !t.now.Load().last
-	if !known {
+	if t == nil || t.now.Load().last {
 		t = &productTopic{}
 	}
-	if err := t.show(row, known); err != nil {
+	if err := t.show(row, false); err != nil {
 		return nil, err
 	}
 	f.products[row.ID] = t
@@ -198,9 +206,14 @@ func (f *feed) lookAtProducts(ctx context.Context, seen, now marks) error {
 	followed := f.followed()
 	var ids []uuid.UUID
 	var places []int64
-	clock := time.Now()
+	began := time.Now()
+	anew := now.account(productProjections) != seen.account(productProjections)
 	for id, t := range followed {
-		if place, due := t.due(clock); due || now.moved(seen, products, id) {
+		place, due := t.due(began)
+		if anew {
+			place = -1
+		}
+		if due || anew || now.moved(seen, products, id) {
 			ids, places = append(ids, id), append(places, place)
 		}
 	}
@@ -209,7 +222,7 @@ func (f *feed) lookAtProducts(ctx context.Context, seen, now marks) error {
 	}
 	var changed []productRow
 	same := map[uuid.UUID]bool{}
-	err := f.models.read(ctx, snapshot{of: []string{products}, queue: func(b *pgx.Batch, g generations) {
+	err := f.models.read(ctx, snapshot{of: productProjections, queue: func(b *pgx.Batch, g generations) {
 		changed = changed[:0]
 		clear(same)
 		b.Queue(`
@@ -224,7 +237,7 @@ SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` p
 JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.last_position <> w.place`, ids, places).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
-					row, err := scanProductRow(rows)
+					row, err := scanProductRow(rows, began)
 					if err != nil {
 						return err
 					}
@@ -255,17 +268,18 @@ JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.
 // productRow reads a product for a stream; errNoProduct where there is none.
 func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []position.Position) (productRow, error) {
 	var p productRow
-	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
+	began := time.Now()
+	err := r.read(ctx, snapshot{of: productProjections, min: min, queue: func(b *pgx.Batch, g generations) {
 		b.Queue(`SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			p, err = scanProductRow(row)
+			p, err = scanProductRow(row, began)
 			return notFound(err, errNoProduct)
 		})
 	}})
 	return p, err
 }
 
-func scanProductRow(row pgx.Row) (productRow, error) {
-	var p productRow
+func scanProductRow(row pgx.Row, began time.Time) (productRow, error) {
+	p := productRow{began: began}
 	var err error
 	p.Product, err = scanProduct(row, &p.place, &p.now)
 	return p, err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -241,10 +242,7 @@ func TestStreamsGoOnOverASwap(t *testing.T) {
 	w.applied(shoe, 5)
 	s := w.stream("/v1/products/"+shoe.String()+"/stream", "")
 	s.next()
-	w.swap("products", 2, `INSERT INTO products_g2 SELECT * FROM products_g1`)
-	w.exec(`INSERT INTO projection_checkpoints SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, position, event_id, version, updated_at
-		FROM projection_checkpoints WHERE projection = 'products'`)
-	w.exec(`SELECT projection_set_view('products', 2), projection_drop_tables('products', 1)`)
+	w.replay("products", 2, `SELECT`)
 	w.exec(`UPDATE products_g2 SET stock = 5, last_position = 6 WHERE id = $1`, shoe)
 	w.applied(shoe, 6)
 	require.EqualValues(t, 5, s.next().data["stock"])
@@ -290,7 +288,7 @@ func TestSlotStream(t *testing.T) {
 	warned.conforms(t, "Slot")
 
 	// A payment is told of when its read model has it, not when the audit has.
-	pay := w.payment(1, payment{product: shoe, user: me})
+	pay := uuid.New()
 	w.trail("PaymentInitiated", held, shoe, me, 12, fmt.Sprintf(`{"paymentId": %q}`, pay))
 	w.applied(shoe, 12, "slot_audit_log", "purchase_slots", "products")
 	w.trail("SlotExpired", fresh, boot, me, 13, "")
@@ -298,6 +296,7 @@ func TestSlotStream(t *testing.T) {
 	w.applied(boot, 13)
 	expired := s.next()
 	require.Equal(t, []string{"slot", fresh.String(), "EXPIRED"}, []string{expired.name, expired.data["id"].(string), expired.data["status"].(string)})
+	w.payment(1, payment{id: pay, product: shoe, user: me})
 	w.exec(`UPDATE purchases_g1 SET last_position = 12 WHERE id = $1`, pay)
 	w.applied(shoe, 12)
 	paying := s.next()
@@ -325,12 +324,15 @@ func TestSlotStream(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestSlowListenersAreLetGo has a buyer who does not read, and one who does.
-func TestSlowListenersAreLetGo(t *testing.T) {
+// TestWhoDoesNotReadIsLetGo has a buyer who does not read, and one who does.
+func TestWhoDoesNotReadIsLetGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
-	w.name(1, shoe, strings.Repeat("x", 200))
+	const many = 1000 // more than the sockets between have room for, each time
+	for n := range many {
+		w.payment(1, payment{product: shoe, user: me, created: day.Add(time.Duration(n) * time.Second)})
+	}
 	w.applied(shoe, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -342,22 +344,50 @@ func TestSlowListenersAreLetGo(t *testing.T) {
 	defer func() { _ = slow.Body.Close() }()
 	brisk := w.stream("/v1/slots/my-slots/stream", w.token(me, buyer))
 	place := int64(1)
-	testkit.Eventually(t, 30*time.Second, "the slow one to be let go", func() error {
-		for range 60 { // less than there is room for, so that who reads stays
-			place++
-			id := w.slot(1, slot{product: uuid.New(), user: me})
-			w.exec(`UPDATE purchase_slots_g1 SET product_id = $2, status = 'EXPIRED', ended_at = now(), reclaim_status = 'AUTO_EXPIRED' WHERE id = $1`, id, shoe)
-			w.trail("SlotExpired", id, shoe, me, place, "")
-		}
+	for range 8 {
+		place++
+		w.exec(`UPDATE purchases_g1 SET payment_status = 'FAILED', failure_reason = repeat(chr(64 + $1::int), 2000), last_position = $1`, place)
+		w.trail("PaymentFailed", uuid.New(), shoe, me, place, "")
 		w.applied(shoe, place)
-		for range 60 {
+		for range many {
 			brisk.next()
 		}
+	}
+	testkit.Eventually(t, 45*time.Second, "the slow one to be let go", func() error {
 		if !strings.Contains(string(w.get("/metrics", "").body), "dopamine_streams_dropped_total 1") {
-			return fmt.Errorf("after %d events", place)
+			return errors.New("not yet")
 		}
 		return nil
 	})
+}
+
+// TestStreamsEndWithTheirToken opens one of each kind with a token that expires.
+func TestStreamsEndWithTheirToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shoe := w.product(1, product{stock: 100})
+	me := uuid.New()
+	w.slot(1, slot{product: shoe, user: me, at: time.Now()})
+	short, err := w.signer.Sign(me, buyer|admin, 4*time.Second)
+	require.NoError(t, err)
+	public := w.stream("/v1/products/"+shoe.String()+"/stream", short)
+	public.next()
+	paths := []string{"/v1/slots/my-slots/stream", "/v1/stats/stream", "/dashboard/stream"}
+	var open []*events
+	for _, path := range paths {
+		open = append(open, w.stream(path, short))
+		open[len(open)-1].next()
+	}
+	began := time.Now()
+	for i, e := range open {
+		for range e.c { // to its end
+		}
+		require.NoError(t, e.failed, "cut off, instead of ended")
+		require.Equal(t, "unauthenticated", w.get(paths[i], short).slug(t))
+	}
+	require.Less(t, time.Since(began), 6*time.Second)
+	w.sell(shoe, 99, 7) // what anybody may see goes on
+	require.EqualValues(t, 99, public.next().data["stock"])
 }
 
 // TestStreamsEndWithTheServer holds one of each kind open when the server stops.

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// vectorList is what a vector's token is a cursor of.
-	vectorList = "my-slots/stream"
+	// resumptionList is what a resumption's token is a cursor of.
+	resumptionList = "my-slots/stream"
 	// maxPartitions bounds what a token may ask us to make room for.
 	maxPartitions = 10_000
 )
@@ -57,36 +57,44 @@ func (v vector) since(before vector) (low int64, any bool) {
 	return low, any
 }
 
-// String is the token that clients hand back in Last-Event-ID; empty for none.
-func (v vector) String() string {
-	if len(v) == 0 {
-		return ""
-	}
-	b := binary.AppendUvarint(nil, uint64(len(v)))
-	for _, at := range v {
-		b = binary.AppendUvarint(b, uint64(at))
-	}
-	return encodeCursor(vectorList, b)
+// resumption is what a buyer's stream goes on from: everything that the read
+// models had at these places was told, as they stood by this account of them.
+type resumption struct {
+	places  vector
+	account uint64 // marks.account
 }
 
-// parseVector reads a token; false for anything else.
-func parseVector(token string) (vector, bool) {
-	b, err := decodeCursor(vectorList, token, anyLength)
-	if err != nil {
-		return nil, false
+// String is the token that clients hand back in Last-Event-ID.
+func (r resumption) String() string {
+	b := binary.BigEndian.AppendUint64(nil, r.account)
+	b = binary.AppendUvarint(b, uint64(len(r.places)))
+	for _, at := range r.places {
+		b = binary.AppendUvarint(b, uint64(at))
 	}
+	return encodeCursor(resumptionList, b)
+}
+
+// parseResumption reads a token; false for anything else.
+func parseResumption(token string) (resumption, bool) {
+	const account = 8
+	b, err := decodeCursor(resumptionList, token, anyLength)
+	if err != nil || len(b) < account {
+		return resumption{}, false
+	}
+	r := resumption{account: binary.BigEndian.Uint64(b)}
+	b = b[account:]
 	n, used := binary.Uvarint(b)
-	if used <= 0 || n == 0 || n > maxPartitions {
-		return nil, false
+	if used <= 0 || n > maxPartitions {
+		return resumption{}, false
 	}
-	v := make(vector, n)
-	for i := range v {
+	r.places = make(vector, n)
+	for i := range r.places {
 		b = b[used:]
 		var at uint64
 		if at, used = binary.Uvarint(b); used <= 0 || at > 1<<62 {
-			return nil, false
+			return resumption{}, false
 		}
-		v[i] = int64(at)
+		r.places[i] = int64(at)
 	}
-	return v, len(b) == used
+	return r, len(b) == used
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -53,6 +54,9 @@ type Identity struct {
 	// Sub is the pseudonym by which a user is known everywhere.
 	Sub   uuid.UUID
 	Roles Roles
+	// Expires is from when on the token is refused: what goes on for longer than a
+	// request, a stream, ends then.
+	Expires time.Time
 }
 
 // Has reports whether the identity has at least one of the roles.

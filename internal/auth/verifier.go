@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -199,9 +200,16 @@ func (v *Verifier) identity(c *claims) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id := Identity{Sub: sub}
+	id := Identity{Sub: sub, Expires: moment(*c.Exp)}
 	for _, name := range c.Roles {
 		id.Roles |= RoleNamed(name)
 	}
 	return id, nil
+}
+
+// moment is a claim's time, the first millisecond at which Verify sees it passed.
+// A claim may hold any number; the far future is as good as never.
+func moment(seconds float64) time.Time {
+	const farOff = 1 << 40 // seconds: some 35,000 years
+	return time.UnixMilli(int64(math.Ceil(min(seconds, farOff) * 1000)))
 }

@@ -102,7 +102,8 @@ func TestEveryKindOfKey(t *testing.T) {
 			for range 2 { // the second time the header is known
 				id, err := v.Verify(context.Background(), token)
 				require.NoError(t, err)
-				require.Equal(t, auth.Identity{Sub: sub, Roles: auth.Buyer}, id)
+				require.Equal(t, sub, id.Sub)
+				require.Equal(t, auth.Buyer, id.Roles)
 			}
 			parts := strings.Split(token, ".")
 			none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
@@ -207,8 +208,31 @@ func TestClaims(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, auth.Identity{Sub: sub, Roles: c.roles}, id)
+			require.Equal(t, sub, id.Sub)
+			require.Equal(t, c.roles, id.Roles)
 		})
+	}
+}
+
+// TestExpires holds when an identity expires against when its token is refused.
+func TestExpires(t *testing.T) {
+	begin := time.Now().Truncate(time.Second)
+	for _, exp := range []float64{100, 100.5, 100.25, 1e9, 1e17, 1e300} {
+		now := begin
+		v := verifier(t, secret, func(cfg *auth.Config) { cfg.Now = func() time.Time { return now } })
+		token := hs(t, with(func(c jwt.MapClaims) { c["exp"] = float64(begin.Unix()) + exp }))
+		id, err := v.Verify(context.Background(), token)
+		require.NoError(t, err)
+		require.True(t, id.Expires.After(begin), "%v: %v", exp, id.Expires)
+		if exp > 1e9 {
+			continue // as good as never
+		}
+		now = id.Expires.Add(-time.Millisecond)
+		_, err = v.Verify(context.Background(), token)
+		require.NoError(t, err)
+		now = id.Expires
+		_, err = v.Verify(context.Background(), token)
+		require.ErrorIs(t, err, auth.ErrToken)
 	}
 }
 
@@ -293,7 +317,9 @@ func TestSigner(t *testing.T) {
 		v := verifier(t, c.public, func(c *auth.Config) { c.Issuer, c.Audience = "https://login", "store" })
 		id, err := v.Verify(context.Background(), token)
 		require.NoError(t, err, name)
-		require.Equal(t, auth.Identity{Sub: sub, Roles: auth.Buyer | auth.Admin}, id)
+		require.Equal(t, sub, id.Sub)
+		require.Equal(t, auth.Buyer|auth.Admin, id.Roles)
+		require.WithinDuration(t, time.Now().Add(time.Minute), id.Expires, 2*time.Second)
 	}
 	_, err = auth.NewSigner(auth.SignerConfig{PrivateKeyFile: write(t, publicPEM(t, edKey.Public()))})
 	require.ErrorContains(t, err, "private key")

@@ -1,0 +1,270 @@
+package query
+
+import (
+	"cmp"
+	"context"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/position"
+)
+
+const (
+	// buyerRows is how many slots, and payments, of a buyer a stream tells of: the
+	// newest. It bounds what one buyer who takes and gives up without end costs all.
+	buyerRows = 1000
+	// buyersAtOnce is how many buyers are read in one go.
+	buyersAtOnce = 500
+	// newsMost is how many entries of one buyer are looked at for whether a
+	// partition that moved has news; who has more has.
+	newsMost = 1000
+)
+
+// buyerProjections are what a buyer's stream is read from. All have to have passed
+// an event for it to count as news, so that slot and payment are told together.
+var buyerProjections = []string{purchaseSlots, purchases, auditLog}
+
+// buyerState is what the read models have of a buyer at one moment.
+type buyerState struct {
+	began    time.Time // by our clock, before it was read
+	at       resumption
+	rows     []buyerRow  // by place
+	products []uuid.UUID // of the active slots
+	changed  chan struct{}
+}
+
+// subject is what a row is of.
+type subject struct {
+	name string // of the event: slot, warning, payment
+	id   uuid.UUID
+}
+
+type buyerRow struct {
+	subject
+	product uuid.UUID
+	place   int64
+	active  bool   // a slot that is
+	content uint64 // a hash of what clients see, but for what the clock changes
+	data    any
+}
+
+var contentSeed = maphash.MakeSeed()
+
+// contentOf is equal for what is told once.
+func contentOf(data any) (uint64, error) {
+	b, err := json.Marshal(data)
+	return maphash.Bytes(contentSeed, b), err
+}
+
+// lookAtBuyers reads those who listen and of whom there may be news, and shows
+// their new states to their streams.
+func (f *feed) lookAtBuyers(ctx context.Context, seen, now marks) error {
+	reached, told := now.cut(buyerProjections), seen.cut(buyerProjections)
+	// Another number of partitions: the topic was made anew, and places mean others.
+	all := len(reached) != len(told) || now.account(buyerProjections) != seen.account(buyerProjections)
+	due, others := f.buyersDue(time.Now(), all)
+	if !all && len(others) > 0 {
+		woken, err := f.models.news(ctx, others, told, reached)
+		if err != nil {
+			return err
+		}
+		due = append(due, woken...)
+	}
+	for some := range slices.Chunk(due, buyersAtOnce) {
+		began := time.Now()
+		states, err := f.models.buyerStates(ctx, some, nil)
+		if err != nil {
+			return err
+		}
+		f.showBuyers(states, began)
+	}
+	return nil
+}
+
+// buyersDue is who has to be read whatever the audit says, and who not, with the
+// products of which they hold slots.
+func (f *feed) buyersDue(now time.Time, all bool) (due []uuid.UUID, others map[uuid.UUID][]uuid.UUID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	others = make(map[uuid.UUID][]uuid.UUID, len(f.buyers))
+	again := 0
+	for id, t := range f.buyers {
+		switch {
+		case all || !t.looked.After(t.entered):
+			due = append(due, id)
+		case now.Sub(t.looked) > againAfter && again < buyersAtOnce:
+			again++
+			due = append(due, id)
+		default:
+			others[id] = t.now.Load().products
+		}
+	}
+	return due, others
+}
+
+func (f *feed) showBuyers(states map[uuid.UUID]*buyerState, began time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, s := range states {
+		if t := f.buyers[id]; t != nil {
+			s.began, t.looked = began, began
+			t.publish(s)
+		}
+	}
+}
+
+// news says which of the buyers the audit has something of between told and
+// reached, or hold a slot of a product that was given another name.
+func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, told, reached vector) ([]uuid.UUID, error) {
+	low, more := reached.since(told)
+	if !more {
+		return nil, nil
+	}
+	ids := slices.Collect(maps.Keys(buyers))
+	holders := map[uuid.UUID][]uuid.UUID{} // by product
+	for id, products := range buyers {
+		for _, product := range products {
+			holders[product] = append(holders[product], id)
+		}
+	}
+	products := slices.AppendSeq([]uuid.UUID{}, maps.Keys(holders))
+	fresh := func(product uuid.UUID, place int64) bool {
+		return reached.passed(product, place) && !told.passed(product, place)
+	}
+	woken := map[uuid.UUID]struct{}{}
+	entries := map[uuid.UUID]int{}
+	err := r.read(ctx, snapshot{of: []string{auditLog, purchaseSlots}, queue: func(b *pgx.Batch, g generations) {
+		clear(woken)
+		clear(entries)
+		// By buyer, whatever the planner thinks of the range: it may be wide where a
+		// partition was idle for long, while a buyer has few events.
+		b.Queue(`
+SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
+    SELECT product_id, position FROM `+g.table(auditLog)+` WHERE user_id = buyer AND position > $2 AND position <= $3
+    ORDER BY position DESC LIMIT $4) a`, ids, low, slices.Max(reached), newsMost).Query(func(rows pgx.Rows) error {
+			var buyer, product uuid.UUID
+			var place int64
+			_, err := pgx.ForEachRow(rows, []any{&buyer, &product, &place}, func() error {
+				entries[buyer]++
+				if fresh(product, place) || entries[buyer] == newsMost {
+					woken[buyer] = struct{}{}
+				}
+				return nil
+			})
+			return err
+		})
+		b.Queue(`SELECT product_id, last_position FROM `+g.names()+` WHERE product_id = ANY($1) AND last_position > $2`, products, low).Query(func(rows pgx.Rows) error {
+			var product uuid.UUID
+			var place int64
+			_, err := pgx.ForEachRow(rows, []any{&product, &place}, func() error {
+				if fresh(product, place) {
+					for _, buyer := range holders[product] {
+						woken[buyer] = struct{}{}
+					}
+				}
+				return nil
+			})
+			return err
+		})
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(woken)), nil
+}
+
+// buyerState reads the state of one buyer that includes what the positions name.
+func (r *readModels) buyerState(ctx context.Context, buyer uuid.UUID, min []position.Position) (*buyerState, error) {
+	states, err := r.buyerStates(ctx, []uuid.UUID{buyer}, min)
+	return states[buyer], err
+}
+
+// buyerStates reads the states of buyers, all of one moment.
+func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []position.Position) (map[uuid.UUID]*buyerState, error) {
+	var states map[uuid.UUID]*buyerState
+	add := func(buyer uuid.UUID, row buyerRow, content any) (err error) {
+		if row.content, err = contentOf(content); err == nil {
+			states[buyer].rows = append(states[buyer].rows, row)
+		}
+		return err
+	}
+	err := r.read(ctx, snapshot{of: buyerProjections, min: min, queue: func(b *pgx.Batch, g generations) {
+		states = make(map[uuid.UUID]*buyerState, len(buyers))
+		for _, id := range buyers {
+			states[id] = &buyerState{}
+		}
+		b.Queue(marksSQL, kafka.Topic).Query(func(rows pgx.Rows) error {
+			now, err := collectMarks(rows)
+			for _, s := range states {
+				s.at = resumption{now.cut(buyerProjections), now.account(buyerProjections)}
+			}
+			return err
+		})
+		// The offset keeps the planner from looking for the type first.
+		b.Queue(`
+SELECT `+slotColumns+`, s.last_position,
+       CASE WHEN s.status = 'ACTIVE' THEN (
+           SELECT position FROM (SELECT type, position FROM `+g.table(auditLog)+` WHERE slot_id = s.id OFFSET 0) a
+           WHERE type = 'SlotExpiringSoon' LIMIT 1) END
+FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
+    SELECT * FROM `+g.table(purchaseSlots)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) s
+LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
+			return each(rows, func() error {
+				var place int64
+				var warned *int64
+				v, err := scanSlot(rows, &place, &warned)
+				if err != nil {
+					return err
+				}
+				row := buyerRow{subject: subject{"slot", v.ID}, product: v.ProductID, place: place, active: v.EndedAt == nil, data: v}
+				v.RemainingTimeSeconds = 0
+				if err := add(v.UserID, row, v); err != nil {
+					return err
+				}
+				if row.active {
+					states[v.UserID].products = append(states[v.UserID].products, v.ProductID)
+				}
+				if warned == nil {
+					return nil
+				}
+				row.name, row.place, row.active = "warning", *warned, false
+				return add(v.UserID, row, *warned)
+			})
+		})
+		b.Queue(`
+SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
+    SELECT * FROM `+g.table(purchases)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) p`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
+			return each(rows, func() error {
+				var place int64
+				v, err := scanPayment(rows, &place)
+				if err != nil {
+					return err
+				}
+				return add(v.UserID, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, place: place, data: v}, v)
+			})
+		})
+	}})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range states {
+		slices.SortStableFunc(s.rows, func(a, b buyerRow) int { return cmp.Compare(a.place, b.place) })
+	}
+	return states, nil
+}
+
+func each(rows pgx.Rows, row func() error) error {
+	for rows.Next() {
+		if err := row(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
