@@ -31,6 +31,16 @@ func form[E domain.Event](slot bool, write func(*fields, E, domain.Envelope), re
 	}
 }
 
+// fromPayload reads a payload of the newest schema version.
+func (form eventForm) fromPayload(eventType string, payload []byte) (domain.Event, error) {
+	if read := flats[eventType]; read != nil {
+		if e, ok := readFlat(payload, read); ok {
+			return e, nil
+		}
+	}
+	return form.fromJSON(payload)
+}
+
 // bare is the eventForm of an event that says nothing but that it happened.
 func bare[E domain.Event]() eventForm {
 	return form(false, func(*fields, E, domain.Envelope) {}, func(*fields) (e E) { return e })

@@ -76,7 +76,7 @@ func (p payloads) decode(r eventstore.Recorded) (domain.Envelope, error) {
 	if err != nil {
 		return domain.Envelope{}, err
 	}
-	event, err := form.fromJSON(payload)
+	event, err := form.fromPayload(r.Type, payload)
 	if err != nil {
 		return domain.Envelope{}, fmt.Errorf("decode the payload of %s at position %d: %w", r.Type, r.Position, err)
 	}

@@ -17,6 +17,8 @@ type writerSchema struct {
 	fingerprint uint64
 	codec       *goavro.Codec
 	eventType   string
+	name        string // the record's, with its namespace
+	text        string
 }
 
 // schemas are the schemas by which values are written and read.
@@ -67,7 +69,7 @@ func loadSchema(dir fs.FS, path string) (*writerSchema, error) {
 	name := codec.TypeName()
 	record := name.String()
 	eventType := strings.TrimSuffix(record[strings.LastIndexByte(record, '.')+1:], "Event")
-	return &writerSchema{fp, codec, eventType}, nil
+	return &writerSchema{fingerprint: fp, codec: codec, eventType: eventType, name: record, text: string(schema)}, nil
 }
 
 // known are the schemas of this program; they are part of the binary, so that

@@ -8,7 +8,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// Every value begins with these two bytes and the schema's fingerprint.
+// A value in single-object encoding begins with these two bytes and the schema's
+// fingerprint.
 const (
 	marker0, marker1 = 0xC3, 0x01
 	headerSize       = 2 + 8
@@ -29,7 +30,11 @@ func pooled(eventType string) *sync.Pool {
 // Marshal appends e as an Avro value in single-object encoding to dst. What
 // Headers carries is not in it. The error is an *UnknownEventError or a
 // *ValueError.
-func Marshal(dst []byte, e domain.Envelope) ([]byte, error) {
+func Marshal(dst []byte, e domain.Envelope) ([]byte, error) { return marshal(dst, e, nil) }
+
+// marshal frames the value by the schema's id where there are ids, else by its
+// fingerprint.
+func marshal(dst []byte, e domain.Envelope, ids map[string]uint32) ([]byte, error) {
 	if e.Event == nil {
 		return nil, &UnknownEventError{}
 	}
@@ -54,8 +59,13 @@ func Marshal(dst []byte, e domain.Envelope) ([]byte, error) {
 		return nil, f.err
 	}
 	schema := known.current[eventType]
-	dst = append(dst, marker0, marker1)
-	dst = binary.LittleEndian.AppendUint64(dst, schema.fingerprint)
+	if ids != nil {
+		dst = append(dst, registeredMarker)
+		dst = binary.BigEndian.AppendUint32(dst, ids[eventType])
+	} else {
+		dst = append(dst, marker0, marker1)
+		dst = binary.LittleEndian.AppendUint64(dst, schema.fingerprint)
+	}
 	dst, err := schema.codec.BinaryFromNative(dst, f.native)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s as Avro: %w", eventType, err)
@@ -63,8 +73,8 @@ func Marshal(dst []byte, e domain.Envelope) ([]byte, error) {
 	return dst, nil
 }
 
-// Unmarshal makes the envelope that was marshaled to value and sent with the
-// headers h. The value may have been written with any schema ever published.
+// Unmarshal makes the envelope that was marshaled to value, in single-object
+// encoding, and sent with the headers h. The value may have been written with any schema ever published.
 // The error is an *UnknownSchemaError or a *ValueError, or says what else is
 // wrong with value.
 func Unmarshal(value []byte, h Headers) (domain.Envelope, error) { return known.unmarshal(value, h) }
@@ -78,7 +88,12 @@ func (s *schemas) unmarshal(value []byte, h Headers) (domain.Envelope, error) {
 	if !ok {
 		return domain.Envelope{}, &UnknownSchemaError{fp}
 	}
-	native, err := s.native(writer, value[headerSize:])
+	return s.read(writer, value[headerSize:], h)
+}
+
+// read makes the envelope of a record that was written with the schema.
+func (s *schemas) read(writer *writerSchema, record []byte, h Headers) (domain.Envelope, error) {
+	native, err := s.native(writer, record)
 	if err != nil {
 		return domain.Envelope{}, fmt.Errorf("decode %s from Avro: %w", writer.eventType, err)
 	}
