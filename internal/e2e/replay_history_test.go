@@ -86,7 +86,7 @@ func loadHistory(t *testing.T, db *pgxpool.Pool, n int) (buyers, products []uuid
 			p := h.products[created]
 			created++
 			return h.ofProduct(p, domain.ProductCreated{Name: fmt.Sprintf("Lamp %d", created), Description: "A lamp", Price: price,
-				Stock: 9_000_000, SaleDate: h.at.Add(time.Minute), SaleEndDate: &end})
+				Stock: 9_000_000, SaleDate: h.at.Add(time.Minute).Truncate(time.Millisecond), SaleEndDate: &end})
 		}
 		return h.next()
 	}))
