@@ -46,13 +46,6 @@ type Spill struct {
 	Upserts []Fold // to be written with Write
 }
 
-// Copy is rows that are in no table yet.
-type Copy struct {
-	Table   string
-	Columns []string
-	Rows    pgx.CopyFromSource
-}
-
 // Window is the rows that a Bulk has in memory. Those that were touched since
 // the last turn are in Young, those touched in the turn before it wait to be
 // touched again or to leave.
@@ -145,26 +138,3 @@ func (w *Window[V]) Turn(all bool) (turned bool, fresh []V, stored map[uuid.UUID
 	}
 	return true, fresh, stored
 }
-
-// copySource gives rows to COPY; values fills the same slice for each.
-type copySource[V any] struct {
-	rows   []V
-	next   int
-	values []any
-	fill   func(values []any, row V)
-}
-
-// CopyRows makes rows a source for COPY into some columns; fill sets the values
-// of one row.
-func CopyRows[V any](table string, columns []string, rows []V, fill func(values []any, row V)) Copy {
-	return Copy{Table: table, Columns: columns, Rows: &copySource[V]{rows: rows, values: make([]any, len(columns)), fill: fill}}
-}
-
-func (s *copySource[V]) Next() bool { s.next++; return s.next <= len(s.rows) }
-
-func (s *copySource[V]) Values() ([]any, error) {
-	s.fill(s.values, s.rows[s.next-1])
-	return s.values, nil
-}
-
-func (s *copySource[V]) Err() error { return nil }

@@ -59,14 +59,25 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"event_id", "type", "slot_id", "product_id", "user_id", "old_status", "new_status", "trace_id", "actor",
 	"recorded_at", "position", "metadata"}
 
+func writeRow(w *projections.CopyRow, r Row) {
+	w.ID(r.EventID)
+	w.Text(r.Type)
+	w.ID(r.SlotID)
+	w.ID(r.ProductID)
+	w.ID(r.UserID)
+	projections.Optional(w, r.OldStatus, (*projections.CopyRow).Text)
+	w.Text(r.NewStatus)
+	w.Text(r.TraceID)
+	w.Text(r.Actor)
+	w.Time(r.RecordedAt)
+	w.Long(r.Position)
+	w.JSON(r.Metadata)
+}
+
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	turns := all || len(b.window.Young) >= b.most // with the rows that the statuses came from
 	if turns || len(b.fold.rows) >= min(copiedRows, b.most) {
-		s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, b.fold.rows, func(v []any, r Row) {
-			v[0], v[1], v[2], v[3], v[4] = projections.ID(r.EventID), r.Type, projections.ID(r.SlotID), projections.ID(r.ProductID), projections.ID(r.UserID)
-			v[5], v[6], v[7], v[8] = r.OldStatus, r.NewStatus, r.TraceID, r.Actor
-			v[9], v[10], v[11] = r.RecordedAt, r.Position, r.Metadata
-		})}
+		s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
 		b.fold.rows = make([]Row, 0, len(b.fold.rows))
 	}
 	if turns {

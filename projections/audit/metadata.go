@@ -3,6 +3,8 @@ package audit
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,59 +15,100 @@ import (
 // timeFormat is that of every time in HTTP: UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// details is what an event says beyond the audit's columns.
-type details struct {
-	ArrivalSequence     int64      `json:"arrivalSequence,omitempty"`
-	Unit                int        `json:"unit,omitempty"`
-	ExpirationTimestamp string     `json:"expirationTimestamp,omitempty"`
-	RegrantOf           *uuid.UUID `json:"regrantOf,omitempty"`
-	ReclaimStatus       string     `json:"reclaimStatus,omitempty"`
-	PaymentID           *uuid.UUID `json:"paymentId,omitempty"` // ours
-	GatewayPaymentID    string     `json:"gatewayPaymentId,omitempty"`
-	Amount              string     `json:"amount,omitempty"`
-	Currency            string     `json:"currency,omitempty"`
-	PaymentMethod       string     `json:"paymentMethod,omitempty"`
-	FailureReason       string     `json:"failureReason,omitempty"`
-	NewSlotID           *uuid.UUID `json:"newSlotId,omitempty"`
-	Reason              string     `json:"reason,omitempty"`
-	RefundID            string     `json:"refundId,omitempty"`
-}
-
 // metadata is the JSON object of an event. What a client may keep secret (the
 // hash of its Idempotency-Key) is not in it.
 func metadata(e domain.Envelope) ([]byte, error) {
-	var d details
+	var o object
 	switch c := e.Event.(type) {
 	case domain.SlotAcquired:
-		d.ArrivalSequence, d.Unit, d.RegrantOf = c.ArrivalSequence, c.Unit, c.RegrantOf
-		d.ExpirationTimestamp = stamp(e.RecordedAt.Add(c.TTL()))
+		o.number("arrivalSequence", c.ArrivalSequence)
+		o.number("unit", int64(c.Unit))
+		o.moment("expirationTimestamp", e.RecordedAt.Add(c.TTL()))
+		if c.RegrantOf != nil {
+			o.id("regrantOf", *c.RegrantOf)
+		}
 	case domain.SlotExpiringSoon:
-		d.ExpirationTimestamp = stamp(c.Deadline)
+		o.moment("expirationTimestamp", c.Deadline)
 	case domain.SlotExpired:
-		d.ArrivalSequence, d.Unit, d.ReclaimStatus = c.ArrivalSequence, c.Unit, string(c.ReclaimStatus)
-		d.ExpirationTimestamp = stamp(c.Deadline)
+		o.number("arrivalSequence", c.ArrivalSequence)
+		o.number("unit", int64(c.Unit))
+		o.moment("expirationTimestamp", c.Deadline)
+		o.text("reclaimStatus", string(c.ReclaimStatus))
 	case domain.PaymentInitiated:
-		d.PaymentID, d.PaymentMethod = &c.PaymentID, string(c.Method)
-		d.money(c.Price)
+		o.id("paymentId", c.PaymentID)
+		o.money(c.Price)
+		o.text("paymentMethod", string(c.Method))
 	case domain.PaymentFailed:
-		d.PaymentID, d.GatewayPaymentID, d.FailureReason = &c.PaymentID, c.GatewayPaymentID, c.Reason
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.text("failureReason", c.Reason)
 	case domain.PaymentCompleted:
-		d.PaymentID, d.GatewayPaymentID, d.PaymentMethod = &c.PaymentID, c.GatewayPaymentID, string(c.Method)
-		d.money(c.Price)
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.money(c.Price)
+		o.text("paymentMethod", string(c.Method))
 	case domain.PaymentRegranted:
-		d.PaymentID, d.GatewayPaymentID, d.NewSlotID = &c.PaymentID, c.GatewayPaymentID, &c.NewSlotID
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.id("newSlotId", c.NewSlotID)
 	case domain.RefundDue:
-		d.PaymentID, d.GatewayPaymentID, d.Reason = &c.PaymentID, c.GatewayPaymentID, c.Reason
-		d.money(c.Amount)
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.money(c.Amount)
+		o.text("reason", c.Reason)
 	case domain.RefundCompleted:
-		d.PaymentID, d.RefundID = &c.PaymentID, c.RefundID
-		d.money(c.Amount)
+		o.id("paymentId", c.PaymentID)
+		o.money(c.Amount)
+		o.text("refundId", c.RefundID)
 	default:
 		return nil, fmt.Errorf("no rule for %T", e.Event)
 	}
-	return json.Marshal(d)
+	return append(o, '}'), nil
 }
 
-func (d *details) money(m domain.Money) { d.Amount, d.Currency = m.String(), m.Currency() }
+// object is a JSON object in the making, without its end. encoding/json would do
+// as well, at a tenth of what a replay of the audit costs.
+type object []byte
 
-func stamp(t time.Time) string { return t.UTC().Format(timeFormat) }
+// objectSize is room for most.
+const objectSize = 192
+
+func (o *object) name(name string) {
+	if *o == nil {
+		*o = append(make(object, 0, objectSize), '{')
+	} else {
+		*o = append(*o, ',')
+	}
+	*o = append(append(append(*o, '"'), name...), '"', ':')
+}
+
+func (o *object) number(name string, v int64) {
+	o.name(name)
+	*o = strconv.AppendInt(*o, v, 10)
+}
+
+func (o *object) id(name string, v uuid.UUID) { o.text(name, v.String()) }
+
+// text leaves an empty text out.
+func (o *object) text(name, v string) {
+	if v == "" {
+		return
+	}
+	o.name(name)
+	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		quoted, _ := json.Marshal(v) // a string always can
+		*o = append(*o, quoted...)
+		return
+	}
+	*o = append(append(append(*o, '"'), v...), '"')
+}
+
+func (o *object) moment(name string, v time.Time) {
+	o.name(name)
+	*o = append(v.UTC().AppendFormat(append(*o, '"'), timeFormat), '"')
+}
+
+func (o *object) money(v domain.Money) {
+	o.text("amount", v.String())
+	o.text("currency", v.Currency())
+}

@@ -56,17 +56,30 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"id", "name", "description", "price", "currency", "stock", "initial_stock", "total_stock",
 	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position"}
 
+func writeRow(w *projections.CopyRow, r *Row) {
+	w.ID(r.ID)
+	w.Text(r.Name)
+	w.Text(r.Description)
+	w.Decimal(r.Price)
+	w.Text(r.Currency)
+	w.Int(r.Stock)
+	w.Int(r.InitialStock)
+	w.Int(r.TotalStock)
+	w.Time(r.SaleDate)
+	projections.Optional(w, r.SaleEndDate, (*projections.CopyRow).Time)
+	w.Bool(r.Paused)
+	w.Time(r.CreatedAt)
+	w.Time(r.UpdatedAt)
+	w.Long(r.LastPosition)
+}
+
 func (b *bulk) Spill(all bool) projections.Spill {
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
 		return projections.Spill{}
 	}
 	s := projections.Spill{
-		Copies: []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, func(v []any, r *Row) {
-			v[0], v[1], v[2], v[3], v[4] = projections.ID(r.ID), r.Name, r.Description, r.Price, r.Currency
-			v[5], v[6], v[7], v[8], v[9] = r.Stock, r.InitialStock, r.TotalStock, r.SaleDate, r.SaleEndDate
-			v[10], v[11], v[12], v[13] = r.Paused, r.CreatedAt, r.UpdatedAt, r.LastPosition
-		})},
+		Copies:  []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)},
 		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored, gone: b.fold.gone}},
 	}
 	b.fold = &fold{table: b.fold.table, rows: b.window.Young, gone: map[uuid.UUID]bool{}}

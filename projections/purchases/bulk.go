@@ -50,6 +50,24 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"id", "purchase_slot_id", "product_id", "user_id", "payment_id", "payment_status", "amount", "currency", "payment_method",
 	"confirmation_timestamp", "failure_reason", "refund_status", "created_at", "updated_at", "last_position"}
 
+func writeRow(w *projections.CopyRow, r *Row) {
+	w.ID(r.ID)
+	w.ID(r.SlotID)
+	w.ID(r.ProductID)
+	w.ID(r.UserID)
+	projections.Optional(w, r.GatewayPaymentID, (*projections.CopyRow).Text)
+	w.Text(r.Status)
+	w.Decimal(r.Amount)
+	w.Text(r.Currency)
+	w.Text(r.Method)
+	projections.Optional(w, r.ConfirmedAt, (*projections.CopyRow).Time)
+	projections.Optional(w, r.FailureReason, (*projections.CopyRow).Text)
+	projections.Optional(w, r.RefundStatus, (*projections.CopyRow).Text)
+	w.Time(r.CreatedAt)
+	w.Time(r.UpdatedAt)
+	w.Long(r.LastPosition)
+}
+
 func (b *bulk) Spill(all bool) projections.Spill {
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
@@ -57,11 +75,7 @@ func (b *bulk) Spill(all bool) projections.Spill {
 	}
 	b.fold.rows = b.window.Young
 	return projections.Spill{
-		Copies: []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, func(v []any, r *Row) {
-			v[0], v[1], v[2], v[3] = projections.ID(r.ID), projections.ID(r.SlotID), projections.ID(r.ProductID), projections.ID(r.UserID)
-			v[4], v[5], v[6], v[7], v[8] = r.GatewayPaymentID, r.Status, r.Amount, r.Currency, r.Method
-			v[9], v[10], v[11], v[12], v[13], v[14] = r.ConfirmedAt, r.FailureReason, r.RefundStatus, r.CreatedAt, r.UpdatedAt, r.LastPosition
-		})},
+		Copies:  []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)},
 		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored}},
 	}
 }

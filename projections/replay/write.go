@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -82,7 +83,8 @@ func (t *target) store(ctx context.Context, s projections.Spill) error {
 			return err
 		}
 		for _, c := range s.Copies {
-			if _, err := tx.CopyFrom(ctx, pgx.Identifier{c.Table}, c.Columns, c.Rows); err != nil {
+			sql := fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)", pgx.Identifier{c.Table}.Sanitize(), strings.Join(c.Columns, ", "))
+			if _, err := tx.Conn().PgConn().CopyFrom(ctx, c.Rows, sql); err != nil {
 				return fmt.Errorf("copy into %s: %w", c.Table, err)
 			}
 		}

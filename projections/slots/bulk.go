@@ -62,6 +62,22 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"id", "product_id", "user_id", "unit", "arrival_sequence", "acquisition_timestamp", "expiration_timestamp", "status",
 	"created_at", "regrant_of", "ended_at", "reclaim_status", "last_position"}
 
+func writeRow(w *projections.CopyRow, r *Row) {
+	w.ID(r.ID)
+	w.ID(r.ProductID)
+	w.ID(r.UserID)
+	w.Int(r.Unit)
+	w.Long(r.ArrivalSequence)
+	w.Time(r.AcquisitionTime)
+	w.Time(r.ExpirationTimestamp)
+	w.Text(r.Status)
+	w.Time(r.CreatedAt)
+	projections.Optional(w, r.RegrantOf, (*projections.CopyRow).ID)
+	projections.Optional(w, r.EndedAt, (*projections.CopyRow).Time)
+	projections.Optional(w, r.ReclaimStatus, (*projections.CopyRow).Text)
+	w.Long(r.LastPosition)
+}
+
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	if len(b.fold.names) >= b.most || all {
 		s.Upserts = append(s.Upserts, &fold{namesTable: b.fold.namesTable, names: b.fold.names})
@@ -71,11 +87,7 @@ func (b *bulk) Spill(all bool) (s projections.Spill) {
 	if !turned {
 		return s
 	}
-	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, func(v []any, r *Row) {
-		v[0], v[1], v[2], v[3], v[4] = projections.ID(r.ID), projections.ID(r.ProductID), projections.ID(r.UserID), r.Unit, r.ArrivalSequence
-		v[5], v[6], v[7], v[8] = r.AcquisitionTime, r.ExpirationTimestamp, r.Status, r.CreatedAt
-		v[9], v[10], v[11], v[12] = projections.OptionalID(r.RegrantOf), r.EndedAt, r.ReclaimStatus, r.LastPosition
-	})}
+	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)}
 	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
 	b.fold.rows = b.window.Young
 	return s

@@ -1,0 +1,45 @@
+package audit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/domain"
+)
+
+func TestMetadataIsWhatTheEventSaysBeyondTheColumns(t *testing.T) {
+	at := time.Date(2026, 11, 1, 10, 0, 0, 5e6, time.FixedZone("KST", 9*3600))
+	user := uuid.MustParse("00000000-0000-4000-8000-000000000001")
+	payment := uuid.MustParse("00000000-0000-4000-8000-000000000002")
+	slot := uuid.MustParse("00000000-0000-4000-8000-000000000003")
+	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
+	require.NoError(t, err)
+	const ourID = `"paymentId": "00000000-0000-4000-8000-000000000002"`
+	for want, event := range map[string]domain.Event{
+		`{"arrivalSequence": 9, "unit": 7, "expirationTimestamp": "2026-11-01T01:00:01.005Z"}`: domain.SlotAcquired{UserID: user, Unit: 7, ArrivalSequence: 9,
+			TTLMillis: 1000, WarningMillis: 3, KeyHash: []byte("secret")},
+		`{"arrivalSequence": 9, "unit": 7, "expirationTimestamp": "2026-11-01T01:00:00.005Z", "regrantOf": "00000000-0000-4000-8000-000000000003"}`: domain.SlotAcquired{
+			UserID: user, Unit: 7, ArrivalSequence: 9, RegrantOf: &slot},
+		`{"expirationTimestamp": "2026-11-01T01:00:00.005Z"}`: domain.SlotExpiringSoon{UserID: user, Deadline: at},
+		`{"arrivalSequence": 9, "unit": 7, "expirationTimestamp": "2026-11-01T01:00:00.005Z", "reclaimStatus": "AUTO_EXPIRED"}`: domain.SlotExpired{
+			UserID: user, Unit: 7, ArrivalSequence: 9, Deadline: at, ReclaimStatus: domain.AutoExpired},
+		`{` + ourID + `, "amount": "12.50", "currency": "USD", "paymentMethod": "CARD"}`: domain.PaymentInitiated{
+			UserID: user, PaymentID: payment, Price: price, Method: domain.Card},
+		`{` + ourID + `, "failureReason": "한 \"quoted\" \\ <b>\n"}`: domain.PaymentFailed{UserID: user, PaymentID: payment, Reason: "한 \"quoted\" \\ <b>\n"},
+		`{` + ourID + `, "gatewayPaymentId": "gw", "amount": "12.50", "currency": "USD", "paymentMethod": "WALLET"}`: domain.PaymentCompleted{
+			UserID: user, PaymentID: payment, GatewayPaymentID: "gw", Price: price, Method: domain.Wallet},
+		`{` + ourID + `, "gatewayPaymentId": "gw", "newSlotId": "00000000-0000-4000-8000-000000000003"}`: domain.PaymentRegranted{
+			UserID: user, PaymentID: payment, GatewayPaymentID: "gw", NewSlotID: slot},
+		`{` + ourID + `, "amount": "12.50", "currency": "USD", "reason": "SOLD_OUT"}`: domain.RefundDue{UserID: user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT"},
+		`{` + ourID + `, "amount": "12.50", "currency": "USD", "refundId": "re"}`: domain.RefundCompleted{
+			UserID: user, PaymentID: payment, RefundID: "re", Amount: price},
+	} {
+		got, err := metadata(domain.Envelope{RecordedAt: at, Event: event})
+		require.NoError(t, err)
+		require.JSONEq(t, want, string(got), "%T", event)
+	}
+}

@@ -1,0 +1,163 @@
+package projections
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Copy is rows that are in no table yet.
+type Copy struct {
+	Table   string
+	Columns []string
+	Rows    io.Reader // in COPY's binary format
+}
+
+// CopyRows makes rows ready for COPY into some columns; write writes the columns
+// of one row. pgx.CopyFrom would do as well, but it boxes each value and looks
+// for its type, which costs a replay more than all of its folding.
+func CopyRows[V any](table string, columns []string, rows []V, write func(*CopyRow, V)) Copy {
+	return Copy{Table: table, Columns: columns, Rows: &copyReader[V]{rows: rows, write: write, columns: len(columns)}}
+}
+
+// CopyRow takes the columns of a row in order, each by the method of its type.
+type CopyRow struct {
+	buf []byte
+	err error // the first
+}
+
+// copyPiece is how much is made at a time.
+const copyPiece = 64 << 10
+
+// copyHeader begins the binary format: a signature, no flags, no extension.
+const copyHeader = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+
+// copyTrailer stands where a row's number of columns would.
+const copyTrailer = 0xffff
+
+// copyReader makes the format while it is read.
+type copyReader[V any] struct {
+	rows       []V
+	write      func(*CopyRow, V)
+	columns    int
+	row        CopyRow
+	at         int // what was read of row.buf
+	begun, end bool
+}
+
+// Read implements io.Reader.
+func (r *copyReader[V]) Read(p []byte) (int, error) {
+	if r.at == len(r.row.buf) {
+		if r.end {
+			return 0, io.EOF
+		}
+		r.fill()
+	}
+	if r.row.err != nil {
+		return 0, r.row.err
+	}
+	n := copy(p, r.row.buf[r.at:])
+	r.at += n
+	return n, nil
+}
+
+func (r *copyReader[V]) fill() {
+	r.at, r.row.buf = 0, r.row.buf[:0]
+	if !r.begun {
+		r.begun, r.row.buf = true, append(r.row.buf, copyHeader...)
+	}
+	for len(r.rows) > 0 && len(r.row.buf) < copyPiece {
+		r.row.buf = binary.BigEndian.AppendUint16(r.row.buf, uint16(r.columns))
+		r.write(&r.row, r.rows[0])
+		r.rows = r.rows[1:]
+	}
+	if len(r.rows) == 0 {
+		r.end, r.row.buf = true, binary.BigEndian.AppendUint16(r.row.buf, copyTrailer)
+	}
+}
+
+func (r *CopyRow) size(n int) { r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
+
+// Null is the absence of a value, whatever the column's type.
+func (r *CopyRow) Null() { r.buf = binary.BigEndian.AppendUint32(r.buf, 1<<32-1) }
+
+// ID is a uuid.
+func (r *CopyRow) ID(v uuid.UUID) {
+	r.size(len(v))
+	r.buf = append(r.buf, v[:]...)
+}
+
+// Text is a text.
+func (r *CopyRow) Text(v string) {
+	r.size(len(v))
+	r.buf = append(r.buf, v...)
+}
+
+// Int is an integer.
+func (r *CopyRow) Int(v int32) {
+	r.size(4)
+	r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(v))
+}
+
+// Long is a bigint.
+func (r *CopyRow) Long(v int64) {
+	r.size(8)
+	r.buf = binary.BigEndian.AppendUint64(r.buf, uint64(v))
+}
+
+// Bool is a boolean.
+func (r *CopyRow) Bool(v bool) {
+	r.size(1)
+	if v {
+		r.buf = append(r.buf, 1)
+	} else {
+		r.buf = append(r.buf, 0)
+	}
+}
+
+// postgresEpoch is where Postgres counts microseconds from, in Unix time.
+var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+
+// Time is a timestamptz.
+func (r *CopyRow) Time(v time.Time) { r.Long(v.UnixMicro() - postgresEpoch) }
+
+// JSON is a jsonb.
+func (r *CopyRow) JSON(v []byte) {
+	const version = 1 // of jsonb's binary format
+	r.size(1 + len(v))
+	r.buf = append(append(r.buf, version), v...)
+}
+
+// numeric knows the binary format of decimals.
+var numeric = pgtype.NumericCodec{}.PlanEncode(nil, pgtype.NumericOID, pgtype.BinaryFormatCode, pgtype.Numeric{})
+
+// Decimal is a numeric, out of its decimal text.
+func (r *CopyRow) Decimal(v string) {
+	var n pgtype.Numeric
+	err := n.Scan(v)
+	if err == nil {
+		at := len(r.buf)
+		r.size(0)
+		var buf []byte
+		if buf, err = numeric.Encode(n, r.buf); err == nil {
+			r.buf = buf
+			binary.BigEndian.PutUint32(r.buf[at:], uint32(len(r.buf)-at-4))
+		}
+	}
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("the decimal %q: %w", v, err)
+	}
+}
+
+// Optional writes what v points to, null for nil: Optional(r, v, (*CopyRow).ID).
+func Optional[T any](r *CopyRow, v *T, write func(*CopyRow, T)) {
+	if v == nil {
+		r.Null()
+		return
+	}
+	write(r, *v)
+}
