@@ -192,7 +192,7 @@ func (f *flat) money() domain.Money {
 		f.giveUp()
 		return domain.Money{}
 	}
-	m, err := domain.NewMoney(n, currency)
+	m, err := domain.NewPaid(n, currency)
 	if err != nil {
 		f.giveUp()
 	}
