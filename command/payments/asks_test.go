@@ -81,3 +81,16 @@ func TestTextsOfTheGatewayCanBeKept(t *testing.T) {
 	_, said = Paid(decimal.RequireFromString("1e900"), strings.Repeat("x", 500))
 	require.Len(t, said, maxUnreadable)
 }
+
+// A gateway that does not answer uses up a part only of the time in which a
+// process has to stop.
+func TestAGatewayThatDoesNotAnswerIsLeftWhenTheProcessEnds(t *testing.T) {
+	s := &Service{asks: newAsks()}
+	require.True(t, s.asks.try(t.Context(), func(ctx context.Context) { <-ctx.Done() }))
+	const stop = 10 * time.Second // a process has
+	ctx, cancel := context.WithTimeout(t.Context(), stop)
+	defer cancel()
+	began := time.Now()
+	require.ErrorIs(t, s.Close(ctx), context.DeadlineExceeded)
+	require.Less(t, time.Since(began), stop/2)
+}

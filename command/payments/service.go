@@ -29,6 +29,9 @@ const (
 	// feedWithin is how long the gate is given to take in a freed unit; the
 	// worker tells it too.
 	feedWithin = time.Second
+	// leaveWithin is how long a process that ends waits for the gateway: one that
+	// does not answer must not use up the time in which it has to stop.
+	leaveWithin = 2 * time.Second
 	// knownPrices is how many products' prices are remembered; one more pushes
 	// any other out.
 	knownPrices = 10_000
@@ -94,10 +97,14 @@ func New(c Config) (*Service, error) {
 	}, nil
 }
 
-// Close waits for what is being asked of the gateway in the background, and
-// gives it up when ctx ends: the worker asks then. Nothing may be started any
-// more. Closing twice is fine.
-func (s *Service) Close(ctx context.Context) error { return s.asks.close(ctx) }
+// Close waits a moment for what is being asked of the gateway in the background,
+// and gives it up then, or when ctx ends: the worker asks. Nothing may be started
+// any more. Closing twice is fine.
+func (s *Service) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	defer cancel()
+	return s.asks.close(ctx)
+}
 
 // Place says where the outcome of a command lies in the store.
 type Place struct {
