@@ -25,18 +25,10 @@ const (
 
 // lead connects and waits until the connection holds the lock.
 func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, r.cfg.Pool.Config().ConnConfig.Copy())
-	if err != nil {
-		return nil, fmt.Errorf("connect for the relay's lead: %w", err)
-	}
-	// A place that is lost with a crash of Postgres only means publishing twice.
-	// idle_session_timeout came with Postgres 14.
-	_, err = conn.Exec(ctx, `
-		SELECT set_config('synchronous_commit', 'off', false),
-		       CASE WHEN current_setting('server_version_num')::int >= 140000 THEN set_config('idle_session_timeout', $1, false) END`, stoppedAfter)
+	conn, err := r.connect(ctx)
 	for err == nil {
 		var mine bool
-		if err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine); err != nil {
+		if mine, err = take(ctx, conn); err != nil {
 			break
 		}
 		if mine {
@@ -48,8 +40,36 @@ func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
 		case <-time.After(standbyEvery):
 		}
 	}
-	_ = conn.Close(context.WithoutCancel(ctx))
+	if conn != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+	}
 	return nil, fmt.Errorf("ask for the relay's lead: %w", err)
+}
+
+// connect makes the connection that is to lead; where it fails there is none, or
+// one that is of no use.
+func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, r.cfg.Pool.Config().ConnConfig.Copy())
+	if err != nil {
+		return nil, err
+	}
+	// A place that is lost with a crash of Postgres only means publishing twice.
+	// idle_session_timeout came with Postgres 14.
+	_, err = conn.Exec(ctx, `
+		SELECT set_config('synchronous_commit', 'off', false),
+		       CASE WHEN current_setting('server_version_num')::int >= 140000 THEN set_config('idle_session_timeout', $1, false) END`, stoppedAfter)
+	return conn, err
+}
+
+// take takes the lock, where nobody has it. Bounded: one that stands by behind a
+// Postgres that has gone without a word must find the next one.
+func take(ctx context.Context, conn *pgx.Conn) (mine bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine)
+	return mine, err
 }
 
 // stillLeads fails where the connection, and the lock with it, is gone.
