@@ -33,6 +33,7 @@ type user struct {
 
 // tokens signs for tests.
 type tokens struct {
+	file     string // with the key
 	signer   *auth.Signer
 	verifier *auth.Verifier
 }
@@ -45,7 +46,7 @@ func newTokens(t testing.TB) tokens {
 	require.NoError(t, err)
 	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: file})
 	require.NoError(t, err)
-	return tokens{signer, verifier}
+	return tokens{file, signer, verifier}
 }
 
 func (k tokens) user(t testing.TB, roles auth.Roles) user {

@@ -1,0 +1,263 @@
+package command
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// beAPI serves until it is killed, and says where on standard output.
+func beAPI(databaseURL, redisURL, keyFile string) error {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	store, err := eventstore.Open(ctx, pool, eventstore.Options{})
+	if err != nil {
+		return err
+	}
+	c := claims.NewStore(pool, avsc.Decode)
+	gate, err := redis.Open(ctx, redisURL, c, redis.Options{})
+	if err != nil {
+		return err
+	}
+	verifier, err := auth.New(ctx, auth.Config{KeyFile: keyFile})
+	if err != nil {
+		return err
+	}
+	cfg := Config{
+		Addr: "127.0.0.1:0", Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: c, Gate: gate, Verifier: verifier,
+		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(), WebhookSecrets: []string{webhookSecret},
+	}
+	cfg.Payments, err = payments.New(payments.Config{
+		Pool: pool, Store: store, Reader: cfg.Reader, Claims: c, Gate: gate, Gateway: &fakeGateway{},
+		SlotTTL: cfg.SlotTTL, Registry: cfg.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	api, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := api.Listen(); err != nil {
+		return err
+	}
+	fmt.Println(api.Addr())
+	return api.Run(ctx)
+}
+
+// process is a command API in a process of its own.
+type process struct {
+	node // without what lies inside of it
+	cmd  *exec.Cmd
+}
+
+func (s *system) process(t testing.TB) process {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), processDatabase+"="+s.pool.Config().ConnString(), processRedis+"="+s.redis, processKey+"="+s.file)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan(), "the process ended before it served")
+	base, err := url.Parse("http://" + lines.Text())
+	require.NoError(t, err)
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	proxy := httputil.NewSingleHostReverseProxy(base)
+	proxy.Transport = transport
+	return process{node{client: newClient(t, proxy)}, cmd}
+}
+
+func (p process) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Errorf("%s: %v", s, err)
+	}
+}
+
+// longerThanALease waits until so much time has passed since a moment that no
+// lease of then runs on.
+func longerThanALease(t testing.TB, since time.Time) {
+	t.Helper()
+	testkit.Eventually(t, 3*redis.LeaseTime, "leases to run out", func() error {
+		if took := time.Since(since); took < redis.LeaseTime+time.Second/2 {
+			return fmt.Errorf("%s passed", took)
+		}
+		return nil
+	})
+}
+
+// A process is stopped between a grant and its append. Meanwhile the sale is
+// changed, its unit goes to somebody else, and its lease runs out. When it goes
+// on, the grant is of no use to anybody, and nothing has waited for it for long.
+func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n, p := s.node(t), s.process(t)
+	product := s.product(t, n, 1)
+	first := s.user(t, auth.Buyer)
+	require.Equal(t, 204, s.release(t, p.node, first, s.acquire(t, p.node, first, product).text("id")).status)
+
+	lock, err := s.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer lock.Release()
+	_, err = lock.Exec(t.Context(), `select pg_advisory_lock($1)`, eventstore.AppendLock)
+	require.NoError(t, err)
+	late, answer := s.user(t, auth.Buyer), make(chan answered, 1)
+	go func() {
+		a, err := p.send(t.Context(), late, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product})
+		if err != nil {
+			t.Errorf("the stopped process: %v", err)
+		}
+		answer <- a
+	}()
+	testkit.Eventually(t, 5*time.Second, "a grant on its way", func() error {
+		if state, err := n.gate.State(t.Context(), product); err != nil || state.Pending != 1 {
+			return fmt.Errorf("%+v %v", state, err)
+		}
+		return nil
+	})
+	p.signal(t, syscall.SIGSTOP)
+	stopped := time.Now()
+	_, err = lock.Exec(t.Context(), `select pg_advisory_unlock($1)`, eventstore.AppendLock)
+	require.NoError(t, err)
+
+	// Its backend has the append lock now, until Postgres cuts it off.
+	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
+	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": false}).status)
+	winner := s.user(t, auth.Buyer)
+	won := s.acquire(t, n, winner, product)
+	require.Equal(t, 201, won.status, won.body)
+	longerThanALease(t, stopped)
+	select {
+	case a := <-answer:
+		t.Fatalf("answered while it was stopped: %v", a.body)
+	default:
+	}
+	p.signal(t, syscall.SIGCONT)
+	a := <-answer
+	require.Contains(t, []string{"sold-out", "unavailable"}, a.slug(), "%v", a.body)
+	testkit.Eventually(t, 10*time.Second, "the process to serve again", func() error {
+		if a := s.acquire(t, p.node, late, product); a.slug() != "sold-out" {
+			return fmt.Errorf("%d %v", a.status, a.body)
+		}
+		return nil
+	})
+	require.Equal(t, winner.id, s.requireLawful(t, product)[uuid.MustParse(won.text("id"))].UserID)
+	require.NoError(t, n.gate.Feed(t.Context(), product))
+	state, err := n.gate.State(t.Context(), product)
+	require.NoError(t, err)
+	require.Zero(t, state.Pending)
+
+	require.Equal(t, 204, s.release(t, p.node, winner, won.text("id")).status)
+	require.Equal(t, 201, s.acquire(t, p.node, late, product).status, "the unit is not lost")
+	s.requireFair(t, n, product)
+}
+
+// A process is stopped in the middle of a rush. Meanwhile Redis forgets everything,
+// another process builds the gate anew and sells on, and slots end. When the
+// stopped one goes on with whatever it had in its hands, no unit is sold twice, no
+// answer was empty, no unit is lost.
+func TestProcessStoppedInARush(t *testing.T) {
+	t.Parallel()
+	own := testkit.OwnRedis(t)
+	s := newSystem(t, own.URL())
+	n, p := s.node(t), s.process(t)
+	const stock, crowded = 60, 150
+	product := s.product(t, n, stock)
+	early, c := s.buyers(t, 20), newTally()
+	for i, u := range early {
+		c.acquire(t, []node{n, p.node}[i%2], u, product)
+	}
+	users := s.buyers(t, crowded)
+	rushed := make(chan struct{})
+	go func() {
+		defer close(rushed)
+		crowd(len(users), func(i int) {
+			if i == crowded/2 {
+				p.signal(t, syscall.SIGSTOP)
+				return
+			}
+			c.acquire(t, p.node, users[i], product)
+		})
+	}()
+	testkit.Eventually(t, 10*time.Second, "the process to be stopped", func() error {
+		if state := stateOf(t, p); state != 'T' {
+			return fmt.Errorf("it is %c", state)
+		}
+		return nil
+	})
+	stopped := time.Now()
+	flush(t, own.URL())
+	later := s.buyers(t, 30)
+	crowd(len(later), func(i int) { c.acquire(t, n, later[i], product) })
+	for _, slot := range s.requireLawful(t, product) {
+		if slot.Unit%3 == 0 {
+			require.Equal(t, 204, s.release(t, n, s.admin, slot.ID.String()).status)
+		}
+	}
+	longerThanALease(t, stopped)
+	p.signal(t, syscall.SIGCONT)
+	<-rushed
+	t.Logf("%v", c.counts)
+
+	answers := 0
+	for _, n := range c.counts {
+		answers += n
+	}
+	require.Equal(t, len(early)+len(users)-1+len(later), answers)
+	require.Equal(t, answers, c.counts["201"]+c.counts["sold-out"]+c.counts["unavailable"], "%v", c.counts)
+	s.requireDurable(t, product, c)
+	require.NoError(t, n.gate.Feed(t.Context(), product))
+	state, err := n.gate.State(t.Context(), product)
+	require.NoError(t, err)
+	require.Len(t, s.requireLawful(t, product), state.Held)
+	require.Equal(t, stock, state.Held+state.Free+state.Pending, "no unit is lost")
+	for range state.Free {
+		require.Equal(t, 201, s.acquire(t, p.node, s.user(t, auth.Buyer), product).status)
+	}
+	require.Equal(t, "sold-out", s.acquire(t, p.node, s.user(t, auth.Buyer), product).slug())
+	s.requireFair(t, n, product)
+}
+
+// stateOf is how the kernel says that the process is: T is stopped.
+func stateOf(t testing.TB, p process) byte {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	require.NoError(t, err)
+	for i, c := range text {
+		if c == ')' && i+2 < len(text) {
+			return text[i+2]
+		}
+	}
+	return '?'
+}
