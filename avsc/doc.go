@@ -23,6 +23,11 @@
 // value: money beyond precision 19 and scale 4, a moment that is no whole
 // millisecond, text that is no UTF-8.
 //
+// With a schema registry, Registered writes the Confluent wire format instead: 0,
+// the id that the registry gave to the schema, the record. Decoder reads both: it
+// asks the registry once for what an id stands for, and takes its own schema of
+// that fingerprint. A value whose id it cannot learn is read from the store.
+//
 // To change a schema: change the .avsc, copy it to published/ under the next
 // number, write its fingerprint to testdata/fingerprints.txt as described
 // there. The tests refuse a change that a reader of the schemas before could

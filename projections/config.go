@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
@@ -28,7 +29,8 @@ type Config struct {
 	Store       Store
 	Brokers     []string
 	Projections []Projection
-	Topic       string // default kafka.Topic
+	Topic       string        // default kafka.Topic
+	Decoder     *avsc.Decoder // of records' values; nil: there is no schema registry
 	// Group is the consumer group; default one that is named after the
 	// projections, so that processes with others do not take partitions from it.
 	Group          string

@@ -98,7 +98,7 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 	}
 	h, err := avsc.ParseHeaders(func(name string) string { return rec.msg.Metadata[name] })
 	if err == nil {
-		rec.item.env, err = avsc.Unmarshal(rec.msg.Payload, h)
+		rec.item.env, err = r.cfg.Decoder.Unmarshal(ctx, rec.msg.Payload, h)
 	}
 	if err == nil {
 		return nil

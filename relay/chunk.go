@@ -61,7 +61,7 @@ func (r *Relay) encode(from Place, events []eventstore.Recorded) chunk {
 		if err == nil {
 			begin := len(buf)
 			var grown []byte
-			if grown, err = avsc.Marshal(buf, env); err == nil {
+			if grown, err = r.marshal(buf, env); err == nil {
 				buf = grown
 				value = buf[begin:len(buf):len(buf)]
 			}

@@ -26,6 +26,13 @@
 // trial, so that is damage in the store; it is published with its headers and
 // without a value, and projectors set it aside.
 //
+// # The registry
+//
+// With a schema registry a term registers the schemas of all events, each under
+// its record's name and checked for BACKWARD compatibility, before it publishes
+// anything. One that breaks readers is a RefusedError; a registry that is away
+// holds the term up, as Kafka does.
+//
 // # The place
 //
 // Position, the event's id there, the last position of each partition, and the

@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
@@ -30,6 +32,13 @@ type Waker interface {
 	Wait(ctx context.Context, after int64) error
 }
 
+// Registry gives an Avro schema its id under a subject: *schemaregistry.Client. Its
+// error is a *schemaregistry.IncompatibleError where readers of what was written
+// before could not live with the schema.
+type Registry interface {
+	Register(ctx context.Context, subject, schema string) (id int, err error)
+}
+
 // Config says from where to where.
 type Config struct {
 	Pool          *pgxpool.Pool // of the write side
@@ -38,6 +47,7 @@ type Config struct {
 	Brokers       []string
 	Topic         string              // default kafka.Topic
 	TopicSettings kafka.TopicSettings // where the topic is missing
+	Registry      Registry            // gives schemas their ids; nil: values in single-object encoding
 	Chunk         int                 // most events sent at a time; default 5000
 	Registerer    prometheus.Registerer
 	Logger        *slog.Logger // default slog.Default()
@@ -50,6 +60,8 @@ type Relay struct {
 	metrics *metrics
 	// open makes a publisher for a topic of so many partitions.
 	open func(partitions int32) (message.Publisher, error)
+	// marshal appends an event's value; a term sets it anew.
+	marshal func(dst []byte, e domain.Envelope) ([]byte, error)
 }
 
 // RefusedError says why the relay must not go on, and what to do.
@@ -69,7 +81,7 @@ func New(cfg Config) *Relay {
 		cfg.Logger = slog.Default()
 	}
 	return &Relay{
-		cfg: cfg, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer),
+		cfg: cfg, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
 		open: func(partitions int32) (message.Publisher, error) {
 			return kafka.NewPublisher(cfg.Brokers, partitions)
 		},
@@ -122,6 +134,9 @@ func (r *Relay) term(ctx context.Context) error {
 	}
 	place, err := r.begin(ctx, conn, topic)
 	if err != nil {
+		return err
+	}
+	if r.marshal, err = r.register(ctx); err != nil {
 		return err
 	}
 	r.log.Info("leading", "topic", r.cfg.Topic, "after", place.Position)

@@ -17,13 +17,14 @@ type composed struct {
 		Image       string            `yaml:"image"`
 		Command     []string          `yaml:"command"`
 		Environment map[string]string `yaml:"environment"`
+		Volumes     []string          `yaml:"volumes"`
 	} `yaml:"services"`
 }
 
 // unusedBy are variables that compose gives to all and a service does not take:
 // the one that all share is no mistake of each.
 var unusedBy = map[string][]string{
-	"migrate": {"DOPAMINE_REDIS_URL", "DOPAMINE_KAFKA_BROKERS", "DOPAMINE_LOG_FORMAT", "DOPAMINE_METRICS_ADDR"},
+	"migrate": {"DOPAMINE_LOG_FORMAT", "DOPAMINE_OTLP_ENDPOINT"},
 }
 
 func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
@@ -60,7 +61,7 @@ func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
 			require.NotEmpty(t, value, "%s: %s", name, v)
 			_, own := takes[v]
 			shared := strings.HasPrefix(v, "DOPAMINE_DATABASE") || strings.HasPrefix(v, "DOPAMINE_REDIS") ||
-				strings.HasPrefix(v, "DOPAMINE_KAFKA") || v == "DOPAMINE_METRICS_ADDR" || slices.Contains(unusedBy[name], v)
+				strings.HasPrefix(v, "DOPAMINE_KAFKA") || strings.HasPrefix(v, "DOPAMINE_SCHEMA_REGISTRY") || v == "DOPAMINE_METRICS_ADDR" || slices.Contains(unusedBy[name], v)
 			require.True(t, own || shared, "%s: %s does not take %s", name, c.Name, v)
 		}
 		// What must be given is given.

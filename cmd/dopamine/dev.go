@@ -24,7 +24,7 @@ import (
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, observed,
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
@@ -103,6 +103,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	}
 	r.KafkaBrokers()
 	r.KafkaTopic()
+	registryOf(r)
 	r.DatabasePool()
 	r.RedisPool()
 	r.AppendQueue()
@@ -254,7 +255,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	} else {
 		say("Kafka", "as given by --kafka-brokers")
 	}
-	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers)
+	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.SchemaRegistryURL)
 	return nil
 }
 
@@ -316,7 +317,7 @@ func withDatabase(server, name string) (string, error) {
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	partitions, retention := r.KafkaTopic()
-	brokers := r.KafkaBrokers()
+	brokers, registry := r.KafkaBrokers(), registryOf(r)
 	commandCfg.Checks = optionalChecks(nil, brokers)
 	queryCfg.Checks = optionalChecks(r.RedisURLs(), brokers)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
@@ -362,7 +363,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	}
 	err = serve(ctx, ready,
 		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
-		[]service{workerService(d.parts), relayService(d.parts, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers)},
+		[]service{workerService(d.parts), relayService(d.parts, brokers, registry, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers, registry)},
 		sim)
 	var over rushOver
 	if errors.As(context.Cause(ctx), &over) {

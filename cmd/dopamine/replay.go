@@ -40,7 +40,7 @@ func projectionNames() string {
 }
 
 func replayCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, []*config.Setting{config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, schemaSide, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "from-kafka", Usage: "read what the relay has published from the topic instead of the event store"},
 		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
@@ -59,11 +59,11 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL)
 	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
-	brokers := r.KafkaBrokers()
+	brokers, registry := r.KafkaBrokers(), registryOf(r)
 	var topic *replay.Topic
 	if cmd.Bool("from-kafka") {
 		r.Require(config.KafkaBrokers)
-		topic = &replay.Topic{Brokers: brokers}
+		topic = &replay.Topic{Brokers: brokers, Decoder: decoderWith(registry)}
 	}
 	if cmd.Int("rate") < 0 {
 		r.RefuseFlag("rate", "is negative; give events a second, or 0")

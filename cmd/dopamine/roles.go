@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -16,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/schemaregistry"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/query"
@@ -29,6 +31,7 @@ var (
 	readSide   = []*config.Setting{config.ReadDatabaseURL}
 	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
 	kafkaSide  = []*config.Setting{config.KafkaBrokers}
+	schemaSide = []*config.Setting{config.SchemaRegistryURL}
 	topicSide  = []*config.Setting{config.KafkaPartitions, config.KafkaRetention}
 	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
 	serverSide = []*config.Setting{config.BuyerRate, config.CORSOrigins}
@@ -242,12 +245,13 @@ func relayCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "relay",
 		Usage: "carry events from the event store to Kafka; one leads, others stand by",
-		Flags: settings(writeSide, kafkaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings(writeSide, kafkaSide, schemaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			url, size, brokers := r.DatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
 			r.OptionalAddr(config.MetricsAddr)
 			partitions, retention := r.KafkaTopic()
+			registry := registryOf(r)
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -260,9 +264,30 @@ func relayCommand() *cli.Command {
 			p.openWaker(ctx)
 			roomForGarbage()
 			ops := opsService(p, r, databaseCheck(p.writePool), required(kafkaCheck(brokers)))
-			return append(ops, relayService(p, brokers, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
+			return append(ops, relayService(p, brokers, registry, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
 		}),
 	}
+}
+
+// registryOf is the schema registry, nil where none is named.
+func registryOf(r *config.Reader) *schemaregistry.Client {
+	address := r.SchemaRegistryURL()
+	if address == "" {
+		return nil
+	}
+	registry, err := schemaregistry.New(address)
+	if err != nil {
+		r.Refuse(config.SchemaRegistryURL, err.Error())
+	}
+	return registry
+}
+
+// decoderWith reads values of both framings where there is a registry.
+func decoderWith(registry *schemaregistry.Client) *avsc.Decoder {
+	if registry == nil {
+		return nil
+	}
+	return avsc.NewDecoder(registry)
 }
 
 // roomForGarbage lets the collector run less often, unless GOGC says how often:
@@ -275,11 +300,15 @@ func roomForGarbage() {
 	}
 }
 
-func relayService(p *parts, brokers []string, topic kafka.TopicSettings) service {
-	r := relay.New(relay.Config{
+func relayService(p *parts, brokers []string, registry *schemaregistry.Client, topic kafka.TopicSettings) service {
+	cfg := relay.Config{
 		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Brokers: brokers,
 		TopicSettings: topic, Registerer: p.registry, Logger: p.log,
-	})
+	}
+	if registry != nil {
+		cfg.Registry = registry
+	}
+	r := relay.New(cfg)
 	return service{name: "relay", run: r.Run}
 }
 
@@ -287,11 +316,12 @@ func projectorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "projector",
 		Usage: "build the read models from Kafka",
-		Flags: settings(writeSide, readSide, kafkaSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings(writeSide, readSide, kafkaSide, schemaSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			r.OptionalAddr(config.MetricsAddr)
 			write, read, size, brokers := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			registry := registryOf(r)
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -305,7 +335,7 @@ func projectorCommand() *cli.Command {
 				return nil, err
 			}
 			ops := opsService(p, r, databaseCheck(p.readPool), required(kafkaCheck(brokers)))
-			return append(ops, projectorService(p, brokers)), nil
+			return append(ops, projectorService(p, brokers, registry)), nil
 		}),
 	}
 }
@@ -319,10 +349,10 @@ func readModels() []projections.Projection {
 	return all
 }
 
-func projectorService(p *parts, brokers []string) service {
+func projectorService(p *parts, brokers []string, registry *schemaregistry.Client) service {
 	runner := projections.NewRunner(projections.Config{
 		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Brokers: brokers,
-		Projections: readModels(), Registerer: p.registry, Logger: p.log,
+		Decoder: decoderWith(registry), Projections: readModels(), Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "projector", run: runner.Run}
 }

@@ -89,7 +89,8 @@ var wrong = map[string]struct{ value, right string }{
 	"log-format": {"xml", "json or text"}, "log-level": {"loud", "debug"}, "otlp-endpoint": {"h:4318", "http://"},
 	"kafka-partitions": {"0", "1 to"}, "kafka-retention": {"a year", "forever"}, "redis-pool": {"0", "1 to"}, "redis-pool-max": {"x", "1 to"},
 	"database-pool": {"0", "1 to"}, "database-pool-max": {"1.5", "1 to"}, "metrics-addr": {"9100", "host:port"}, "append-queue": {"0", "1 to"},
-	"data": {"/no/such/folder", "data folder"},
+	"schema-registry-url": {"h:8081", "http://"},
+	"data":                {"/no/such/folder", "data folder"},
 }
 
 // anyText takes whatever is written.

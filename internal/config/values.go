@@ -56,6 +56,9 @@ func (r *Reader) KafkaBrokers() []string {
 	return brokers
 }
 
+// SchemaRegistryURL is the schema registry; empty: values in single-object encoding.
+func (r *Reader) SchemaRegistryURL() string { return r.URL(SchemaRegistryURL, "http", "https") }
+
 // CommandURLs is where the command APIs are called.
 func (r *Reader) CommandURLs() []string {
 	if urls := r.URLs(CommandURL, "http", "https"); len(urls) > 0 {

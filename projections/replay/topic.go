@@ -18,7 +18,8 @@ import (
 // Topic is where a replay from Kafka reads.
 type Topic struct {
 	Brokers []string
-	Name    string // default kafka.Topic
+	Name    string        // default kafka.Topic
+	Decoder *avsc.Decoder // of records' values; nil: there is no schema registry
 }
 
 // Each partition is a chain: every record names the position of the one before
@@ -151,7 +152,7 @@ func (r *runner) link(ctx context.Context, rec kafka.Record) (l link, previous i
 		return l, 0, false
 	}
 	l.recorded = eventstore.Recorded{Position: h.Position, ID: h.EventID, Stream: h.StreamID, Version: h.StreamVersion, Key: key, Type: h.EventType}
-	if l.event, l.bad = avsc.Unmarshal(rec.Value, h); l.bad != nil {
+	if l.event, l.bad = r.Topic.Decoder.Unmarshal(ctx, rec.Value, h); l.bad != nil {
 		if stored, err := r.Store.At(ctx, h.Position); err == nil {
 			l.event, l.bad = avsc.Decode(stored)
 		}
