@@ -24,7 +24,7 @@ import (
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, observed,
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, simulatorSide, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
@@ -108,6 +108,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.RedisPool()
 	r.AppendQueue()
 	r.GatewayURL()
+	r.Simulation()
 	r.URL(config.CallbackURL, "http", "https")
 	r.PaymentTimeout()
 	r.SlotTTL()
@@ -281,10 +282,7 @@ func (d *devSystem) startGateway() ([]service, error) {
 		d.give(config.GatewayURL)
 		return nil, nil
 	}
-	opts := gatewaysim.Options{
-		Addr: simulatorAddr, WebhookSecrets: r.WebhookSecrets(), SuccessRate: simulatedSuccess, Latency: simulatedLatency,
-		Lost: simulatedLost, Repeated: simulatedRepeated, Reordered: simulatedReordered, Logger: d.log,
-	}
+	opts := simulatorOptions(d.parts, r, config.SimulatorAddr.Default)
 	sim, err := gatewaysim.New(opts)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -11,42 +10,18 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gatewaysim"
 )
 
-// simulatorAddr is where the simulator listens unless told otherwise.
-const simulatorAddr = "127.0.0.1:8090"
-
-// How the simulator behaves unless told otherwise: a bad day.
-const (
-	simulatedSuccess   = 0.9
-	simulatedLatency   = 200 * time.Millisecond
-	simulatedLost      = 0.1
-	simulatedRepeated  = 0.2
-	simulatedReordered = 0.2
-)
+// simulatorSide is how the simulator behaves.
+var simulatorSide = []*config.Setting{config.SuccessRate, config.RefusedRate, config.Latency, config.LostRate, config.RepeatedRate, config.ReorderedRate}
 
 func gatewaySimCommand() *cli.Command {
-	share := func(name, usage string, value float64) cli.Flag {
-		return &cli.FloatFlag{Name: name, Usage: usage + ", 0 to 1", Value: value}
-	}
 	return &cli.Command{
-		Name:  "gateway-sim",
-		Usage: "a payment gateway to try things with: it loses, repeats and reorders what it tells",
-		Flags: append(settings([]*config.Setting{config.WebhookSecrets, config.Data}, observed),
-			&cli.StringFlag{Name: "addr", Usage: "address to listen on", Value: simulatorAddr},
-			share("success-rate", "share of payments that succeed", simulatedSuccess),
-			share("refused", "share of payments that are refused at once", 0),
-			&cli.DurationFlag{Name: "latency", Usage: "time from a payment's start to its outcome", Value: simulatedLatency},
-			share("lost", "share of callbacks that are never sent", simulatedLost),
-			share("repeated", "share of callbacks that are sent again", simulatedRepeated),
-			share("reordered", "share of callbacks that others overtake", simulatedReordered)),
+		Name:   "gateway-sim",
+		Usage:  "a payment gateway to try things with: it loses, repeats and reorders what it tells",
+		Flags:  settings([]*config.Setting{config.SimulatorAddr, config.WebhookSecrets, config.Data}, simulatorSide, observed),
 		Before: config.FromData,
 		Action: role(func(_ context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.WebhookSecrets)
-			cmd := r.Command()
-			opts := gatewaysim.Options{
-				Addr: cmd.String("addr"), WebhookSecrets: r.WebhookSecrets(),
-				SuccessRate: cmd.Float("success-rate"), Refused: cmd.Float("refused"), Latency: cmd.Duration("latency"),
-				Lost: cmd.Float("lost"), Repeated: cmd.Float("repeated"), Reordered: cmd.Float("reordered"), Logger: p.log,
-			}
+			opts := simulatorOptions(p, r, r.Addr(config.SimulatorAddr))
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -56,6 +31,14 @@ func gatewaySimCommand() *cli.Command {
 			}
 			return []service{simService(p, sim)}, nil
 		}),
+	}
+}
+
+func simulatorOptions(p *parts, r *config.Reader, addr string) gatewaysim.Options {
+	s := r.Simulation()
+	return gatewaysim.Options{
+		Addr: addr, WebhookSecrets: r.WebhookSecrets(), SuccessRate: s.SuccessRate, Refused: s.Refused, Latency: s.Latency,
+		Lost: s.Lost, Repeated: s.Repeated, Reordered: s.Reordered, Logger: p.log,
 	}
 }
 

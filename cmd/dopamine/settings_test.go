@@ -89,8 +89,9 @@ var wrong = map[string]struct{ value, right string }{
 	"log-format": {"xml", "json or text"}, "log-level": {"loud", "debug"}, "otlp-endpoint": {"h:4318", "http://"},
 	"kafka-partitions": {"0", "1 to"}, "kafka-retention": {"a year", "forever"}, "redis-pool": {"0", "1 to"}, "redis-pool-max": {"x", "1 to"},
 	"database-pool": {"0", "1 to"}, "database-pool-max": {"1.5", "1 to"}, "metrics-addr": {"9100", "host:port"}, "append-queue": {"0", "1 to"},
-	"schema-registry-url": {"h:8081", "http://"},
-	"data":                {"/no/such/folder", "data folder"},
+	"addr": {"8090", "host:port"}, "success-rate": {"1.1", "0 to 1"}, "refused": {"x", "0 to 1"}, "latency": {"-1s", "200ms"},
+	"lost": {"-0.1", "0 to 1"}, "repeated": {"NaN", "0 to 1"}, "reordered": {"20%", "0 to 1"}, "schema-registry-url": {"h:8081", "http://"},
+	"data": {"/no/such/folder", "data folder"},
 }
 
 // anyText takes whatever is written.
@@ -144,7 +145,7 @@ func TestEverySettingIsAFlagAndAVariableOfTheSameForm(t *testing.T) {
 	for _, name := range longLived {
 		c := commandNamed(t, name)
 		for _, f := range c.Flags {
-			if s, ok := f.(*cli.StringFlag); ok && visible(f) && s.Name != "addr" {
+			if s, ok := f.(*cli.StringFlag); ok && visible(f) {
 				require.True(t, takes(f, "DOPAMINE_"+strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))), "%s --%s", name, s.Name)
 			}
 		}

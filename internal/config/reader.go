@@ -100,6 +100,17 @@ func (r *Reader) Int(s *Setting, low, high int) int {
 	return n
 }
 
+// Share is a number from 0 to 1.
+func (r *Reader) Share(s *Setting) float64 {
+	text := r.String(s)
+	share, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(share >= 0 && share <= 1) { // NaN is neither
+		r.Refuse(s, fmt.Sprintf("is %q", text))
+		return 0
+	}
+	return share
+}
+
 // Duration is a duration of at least low.
 func (r *Reader) Duration(s *Setting, low time.Duration) time.Duration {
 	text := r.String(s)

@@ -119,10 +119,34 @@ var (
 	MetricsAddr = &Setting{Name: "metrics-addr",
 		Usage: "address at which a process without an API serves /health/ready and /metrics (default: none)",
 		Right: "host:port, as in 127.0.0.1:9100"}
+	// Those of the payment gateway's simulator: unless told otherwise it has a bad day.
+	SimulatorAddr = &Setting{Name: "addr", Default: "127.0.0.1:8090",
+		Usage: "address that the simulator listens on",
+		Right: "host:port, as in 127.0.0.1:8090"}
+	SuccessRate = &Setting{Name: "success-rate", Default: "0.9",
+		Usage: "share of payments that succeed, 0 to 1",
+		Right: rightShare}
+	RefusedRate = &Setting{Name: "refused", Default: "0",
+		Usage: "share of payments that are refused at once, 0 to 1",
+		Right: rightShare}
+	Latency = &Setting{Name: "latency", Default: "200ms",
+		Usage: "time from a payment's start to its outcome",
+		Right: "a duration, as in 200ms"}
+	LostRate = &Setting{Name: "lost", Default: "0.1",
+		Usage: "share of callbacks that are never sent, 0 to 1",
+		Right: rightShare}
+	RepeatedRate = &Setting{Name: "repeated", Default: "0.2",
+		Usage: "share of callbacks that are sent again, 0 to 1",
+		Right: rightShare}
+	ReorderedRate = &Setting{Name: "reordered", Default: "0.2",
+		Usage: "share of callbacks that others overtake, 0 to 1",
+		Right: rightShare}
 	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
 		Usage: "appends that may wait for the event store before requests are turned away",
 		Right: "a whole number from 1 to 1000000"}
 )
+
+const rightShare = "a number from 0 to 1, as in 0.2"
 
 // ofProcesses is the settings of all long-lived processes.
 var ofProcesses = []*Setting{

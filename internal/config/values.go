@@ -182,6 +182,21 @@ func (r *Reader) CallbackURL() string {
 	return "http://" + addr + WebhookPath
 }
 
+// Simulation is how the payment gateway's simulator behaves: shares from 0 to 1,
+// and the time from a payment's start to its outcome.
+type Simulation struct {
+	SuccessRate, Refused, Lost, Repeated, Reordered float64
+	Latency                                         time.Duration
+}
+
+// Simulation is that of --success-rate and the settings after it.
+func (r *Reader) Simulation() Simulation {
+	return Simulation{
+		SuccessRate: r.Share(SuccessRate), Refused: r.Share(RefusedRate), Latency: r.Duration(Latency, 0),
+		Lost: r.Share(LostRate), Repeated: r.Share(RepeatedRate), Reordered: r.Share(ReorderedRate),
+	}
+}
+
 // WebhookPath is the command API's path for the gateway's callbacks.
 const WebhookPath = "/v1/webhooks/payment"
 
