@@ -19,10 +19,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/position"
 	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 )
@@ -248,4 +250,32 @@ func readAll(t *testing.T, r io.Reader) string {
 	text, err := io.ReadAll(r)
 	require.NoError(t, err)
 	return string(text)
+}
+
+func TestAReadModelThatIsBehindSaysSoAfterTwoSeconds(t *testing.T) {
+	unset(t)
+	d, addr := dbtest.Both(t), freeAddr(t)
+	product := uuid.New()
+	at := appendTo(t, d, product, product, lamp(t)) // no projector runs
+	p := start(t, "query-api", "--database-url", d.URL, "--jwt-key", keyFile(t), "--query-addr", addr)
+	require.Equal(t, "UP", healthOf(t, p, addr).Status)
+	for _, path := range []string{"/v1/products", "/v1/products/" + product.String()} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+addr+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("X-Min-Position", position.Encode(product, at))
+		began := time.Now()
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		body := readAll(t, resp.Body)
+		require.NoError(t, resp.Body.Close())
+		took := time.Since(began)
+		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode, body)
+		require.Contains(t, body, "https://dopaminestore.dev/problems/read-model-behind")
+		require.NotEmpty(t, resp.Header.Get("Retry-After"))
+		require.Greater(t, took, 1900*time.Millisecond)
+		require.Less(t, took, 4*time.Second)
+	}
+	started := time.Now()
+	require.Equal(t, 0, p.end(), p.text())
+	require.Less(t, time.Since(started), 5*time.Second)
 }
