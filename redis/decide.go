@@ -94,6 +94,7 @@ func (g *Gate) run(p *product) {
 	for {
 		batch = p.take(batch)
 		if len(batch) == 0 {
+			g.forget(p)
 			return
 		}
 		g.serve(p, batch)

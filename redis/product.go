@@ -28,7 +28,8 @@ type product struct {
 
 	// wrong is the highest epoch whose gate was found wrong although it answers.
 	wrong atomic.Int64
-	// failed is the epoch of a rebuild of ours that failed; only who tends reads it.
+	// failed is the epoch of a rebuild of ours that failed. It belongs to who tends,
+	// and to who has the lock while nobody does.
 	failed int64
 
 	carryMu sync.Mutex
@@ -65,6 +66,21 @@ func (g *Gate) product(id uuid.UUID) *product {
 	p.wrong.Store(NoEpoch - 1)
 	kept, _ := g.products.LoadOrStore(id, p)
 	return kept.(*product)
+}
+
+// forget drops what the node keeps of a product where that is nothing: it never
+// took its lease and builds nothing for it. There may be no such product, as with
+// random ids while Postgres, which could say so, is away. Whoever holds it still
+// may go on with it.
+func (g *Gate) forget(p *product) {
+	p.leaseMu.Lock()
+	leased := !p.leased.since.IsZero()
+	p.leaseMu.Unlock()
+	p.tendMu.Lock()
+	defer p.tendMu.Unlock()
+	if !leased && !p.tending && p.failed == NoEpoch {
+		g.products.CompareAndDelete(p.id, p)
+	}
 }
 
 const (

@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"context"
+	"io"
 	"strconv"
 	"testing"
 	"time"
@@ -87,6 +89,28 @@ func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
 	require.True(t, u.has(id))
 	u.forget(id)
 	require.False(t, u.has(id))
+}
+
+// silentStore is a Postgres that is away.
+type silentStore struct{ Store }
+
+func (silentStore) Row(context.Context, uuid.UUID) (Row, error) { return Row{}, io.ErrUnexpectedEOF }
+
+// While Postgres is away nobody can say that there is no such product; random ids
+// must not be kept for that.
+func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
+	g, err := Open(t.Context(), testkit.Redis(t), silentStore{}, Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+	for range 100 {
+		_, err := g.Decide(t.Context(), Request{Product: uuid.New(), Buyer: uuid.New()})
+		require.ErrorIs(t, err, ErrUnavailable)
+	}
+	require.Eventually(t, func() bool {
+		kept := 0
+		g.products.Range(func(any, any) bool { kept++; return true })
+		return kept == 0
+	}, 5*time.Second, time.Millisecond)
 }
 
 // openGate opens a gate of the epoch with a lease, straight by the script.

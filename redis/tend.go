@@ -66,6 +66,7 @@ func (g *Gate) tend(ctx context.Context, p *product) error {
 }
 
 func (g *Gate) keepTending(p *product) {
+	var err error
 	for {
 		p.tendMu.Lock()
 		f := p.next
@@ -73,10 +74,13 @@ func (g *Gate) keepTending(p *product) {
 		p.tending = f != nil
 		p.tendMu.Unlock()
 		if f == nil {
+			if err != nil {
+				g.forget(p)
+			}
 			return
 		}
 		ctx, cancel := context.WithTimeout(g.ctx, tendWithin)
-		err := g.putRight(ctx, p)
+		err = g.putRight(ctx, p)
 		cancel()
 		if errors.Is(err, ErrUnknownProduct) {
 			g.unknown.add(p.id)
