@@ -31,7 +31,7 @@ import (
 const connectTimeout = 2 * time.Second
 
 // closeLeast is the time that closing has in any case.
-const closeLeast = time.Second
+const closeLeast = 500 * time.Millisecond
 
 // parts is what the roles of one process share. What is opened is closed in
 // the opposite order by close.

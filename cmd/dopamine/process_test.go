@@ -11,11 +11,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,6 +185,67 @@ func TestAProcessThatIsToldToStopWhileItComesUpEndsWell(t *testing.T) {
 		<-asked
 		require.Equal(t, 0, p.end(), "%v: %s", args, p.text())
 	}
+}
+
+// wire carries bytes to a server until it is cut off, when it goes silent as a
+// machine does that was stopped.
+func wire(t *testing.T, server string) (addr string, silence func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	var silent atomic.Bool
+	carry := func(to, from net.Conn) {
+		b := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(b)
+			if err != nil {
+				to.Close()
+				return
+			}
+			if !silent.Load() {
+				_, _ = to.Write(b[:n]) // the next read tells
+			}
+		}
+	}
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			go carry(far, near)
+			go carry(near, far)
+		}
+	}()
+	return l.Addr().String(), func() { silent.Store(true) }
+}
+
+// TestADatabaseThatIsSilentDoesNotKeepAProcessFromEnding: closing waited without
+// bound for connections that nobody answered on.
+func TestADatabaseThatIsSilentDoesNotKeepAProcessFromEnding(t *testing.T) {
+	unset(t)
+	d, addr := dbtest.Both(t), freeAddr(t)
+	u, err := url.Parse(d.URL)
+	require.NoError(t, err)
+	server := u.Host
+	var silence func()
+	u.Host, silence = wire(t, server)
+	p := start(t, "query-api", "--database-url", u.String(), "--jwt-key", keyFile(t), "--query-addr", addr)
+	require.Equal(t, "UP", healthOf(t, p, addr).Status)
+	silence()
+	resp, err := http.Get("http://" + addr + "/v1/products")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	began := time.Now()
+	require.Equal(t, 0, p.end())
+	require.Less(t, time.Since(began), 10*time.Second, p.text())
 }
 
 func TestOneListOfFlagsFitsEveryProcess(t *testing.T) {

@@ -30,7 +30,7 @@ const (
 	// idleTimeout is longer than the pause between two requests of one page.
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
-	// shutdownGrace leaves the rest of the process two of the ten seconds in which it stops.
+	// shutdownGrace leaves time for the rest of the process within the ten seconds in which it stops.
 	shutdownGrace = 8 * time.Second
 	// unavailableLogs is how many 503 a second are logged: when something is away
 	// every request says so.
