@@ -84,7 +84,11 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 	err = each(ctx, p, func(yield func(Record) bool) {
 		for {
 			select {
-			case m := <-pc.Messages():
+			case m, ok := <-pc.Messages():
+				if !ok { // its offset was deleted meanwhile
+					broken = fmt.Errorf("read partition %d: Kafka has no more of it", p)
+					return
+				}
 				if m.Offset >= end || !yield(Record{p, m.Offset, string(m.Key), m.Value, m.Headers}) || m.Offset == end-1 {
 					return
 				}
