@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 const (
@@ -18,7 +20,12 @@ const (
 	viewTimeout = "100ms"
 	// viewTries is how often a swap tries to take the view along.
 	viewTries = 20
+	// heldLong is after how long a transaction that holds the view is taken for
+	// one that will not end soon.
+	heldLong = "1s"
 )
+
+var errHeld = errors.New("a transaction that has gone on for long holds the view")
 
 // swap makes the generation the live one, once it is not behind. withView says
 // whether the view shows it already.
@@ -44,6 +51,11 @@ func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err err
 }
 
 func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
+	if withView {
+		if err := checkView(ctx, t.r.ReadPool, t.Name()); err != nil {
+			return err
+		}
+	}
 	head, err := t.r.Published(ctx)
 	if err != nil {
 		return err
@@ -156,6 +168,30 @@ func setView(ctx context.Context, tx pgx.Tx, projection string, generation int) 
 	return err
 }
 
+// checkView fails where a long transaction holds the view. Asking for the lock
+// would not get it, and make every new reader of the view wait as long as it asks.
+// Where the role may not see when others' transactions began, there is nothing
+// to go by.
+func checkView(ctx context.Context, q projections.Querier, projection string) error {
+	rows, err := q.Query(ctx, `
+		SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE l.locktype = 'relation' AND l.relation = to_regclass(quote_ident($1)) AND l.granted
+		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		  AND a.xact_start < clock_timestamp() - $2::text::interval`, projection, heldLong)
+	if err != nil {
+		return fmt.Errorf("look who holds the view %s: %w", projection, err)
+	}
+	held := rows.Next()
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look who holds the view %s: %w", projection, err)
+	}
+	if held {
+		return errHeld
+	}
+	return nil
+}
+
 // followView points the view at the live generation where it shows another one,
 // with so many tries; it is no failure of them that the view is in use.
 func (r *runner) followView(ctx context.Context, projection string, tries int) error {
@@ -174,6 +210,9 @@ func (r *runner) followView(ctx context.Context, projection string, tries int) e
 			}
 			if shows {
 				return nil
+			}
+			if err := checkView(ctx, tx, projection); err != nil {
+				return err
 			}
 			return setView(ctx, tx, projection, live)
 		})

@@ -123,9 +123,17 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 	s.caughtUp()
 	long, err := s.pool.Begin(context.Background()) // as a SELECT that takes long: it keeps the view
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // where the test fails: the pool waits for it
 	var n int64
 	require.NoError(t, long.QueryRow(context.Background(), "SELECT count(*) FROM purchase_slots").Scan(&n))
+	testkit.Eventually(t, 10*time.Second, "the SELECT to be a long one", func() error {
+		if s.count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
 	readers := background(t, s.poll)
+	queue := background(t, s.nobodyQueuesForAView)
 	done := make(chan error, 1)
 	cfg := s.config()
 	cfg.Projections = every()[1:2]
@@ -136,6 +144,7 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 		}
 		return nil
 	})
+	require.NoError(t, queue())
 	require.NoError(t, long.Rollback(context.Background()))
 	require.NoError(t, <-done)
 	require.NoError(t, readers())
@@ -147,6 +156,22 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 		return nil
 	})
 	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
+}
+
+// nobodyQueuesForAView fails where somebody waits for a lock on a view: whoever
+// comes to read it then waits behind.
+func (s *system) nobodyQueuesForAView(ctx context.Context) error {
+	for ctx.Err() == nil {
+		var n int
+		if err := s.pool.QueryRow(context.Background(), `
+			SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'purchase_slots'::regclass`).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("%d wait for the view", n)
+		}
+	}
+	return nil
 }
 
 func TestAReplayThatIsInterruptedLeavesNothingInTheWay(t *testing.T) {

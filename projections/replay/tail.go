@@ -64,7 +64,9 @@ func (t *target) index(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `SELECT set_config('maintenance_work_mem', '128MB', true)`); err != nil {
+		// Were this process killed, Postgres would build on for nobody, and keep the
+		// tables from the next replay, which drops them.
+		if _, err := tx.Exec(ctx, `SELECT set_config('maintenance_work_mem', '128MB', true), set_config('client_connection_check_interval', '1s', true)`); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `SELECT projection_create_indexes($1, $2)`, t.Name(), t.generation); err != nil {
@@ -184,7 +186,7 @@ func (r *runner) patiently(ctx context.Context, tries int, do func() error) erro
 // lockedOut says that a lock was not to be had in time.
 func lockedOut(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == lockMissing
+	return errors.Is(err, errHeld) || errors.As(err, &pg) && pg.Code == lockMissing
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
