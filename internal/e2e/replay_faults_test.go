@@ -58,15 +58,41 @@ func inTheSwap(s *replaySystem, _ *process) bool {
 			WHERE application_name = 'replay' AND state = 'active' AND wait_event_type = 'Lock' AND query LIKE 'SELECT projection_set_view%')`)
 }
 
-// hold keeps a view from being replaced, as a SELECT on it does.
+// hold keeps a view from being replaced at once, as many who read it do: each
+// for a moment, one after the other.
 func (s *replaySystem) hold(view string) (letGo func()) {
 	s.t.Helper()
-	tx, err := s.db.Begin(context.Background())
-	require.NoError(s.t, err)
-	letGo = func() { _ = tx.Rollback(context.Background()) } // it may be gone
+	const moment = 500 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	begun, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for first := true; ctx.Err() == nil; first = false {
+			err := pgx.BeginFunc(context.Background(), s.db, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(context.Background(), `SELECT FROM `+view+` LIMIT 1`); err != nil {
+					return err
+				}
+				if first {
+					close(begun)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(moment):
+				}
+				return nil
+			})
+			if err != nil {
+				s.t.Errorf("read %s: %v", view, err)
+				return
+			}
+		}
+	}()
+	letGo = func() { cancel(); <-done }
 	s.t.Cleanup(letGo)
-	_, err = tx.Exec(context.Background(), `SELECT FROM `+view+` LIMIT 1`)
-	require.NoError(s.t, err)
+	select {
+	case <-begun:
+	case <-done:
+	}
 	return letGo
 }
 
@@ -85,9 +111,9 @@ func (s *replaySystem) survivesKills() {
 		{"three quarters of the log", s.slowly("purchases"), "", share("purchases", 75)},
 		{"a COPY", []string{"slot_audit_log"}, "", doing(`copy "slot_audit_log`)},
 		{"the indexes of the audit", []string{"slot_audit_log"}, "", doing(`SELECT projection_create_indexes`)},
+		{"comparing", []string{"slot_audit_log", "--verify"}, "", line("slot_audit_log", "comparing")},
 		{"the indexes of the purchases", []string{"purchases"}, "", doing(`SELECT projection_create_indexes`)},
 		{"catching up", []string{"purchase_slots"}, "", line("purchase_slots", "catching up")},
-		{"comparing", []string{"slot_audit_log", "--verify"}, "", line("slot_audit_log", "comparing")},
 		{"the swap", []string{"purchase_slots"}, "purchase_slots", inTheSwap},
 	}
 	stop := s.rushing()
@@ -108,6 +134,12 @@ func (s *replaySystem) survivesKills() {
 				if replay.Running {
 					return fmt.Errorf("%s: %s", replay.Projection, replay.Phase)
 				}
+			}
+			return nil
+		})
+		testkit.Eventually(s.t, 10*time.Second, "Postgres to notice that nobody waits for an answer", func() error {
+			if left := one[string](s, `SELECT coalesce(string_agg(query, '; '), '') FROM pg_stat_activity WHERE application_name = 'replay'`); left != "" {
+				return errors.New(left)
 			}
 			return nil
 		})
@@ -235,6 +267,17 @@ func (s *replaySystem) swapsBesideALongSelect() {
 		return nil
 	})
 	r := s.read(false)
+	const queued = `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = ANY($1::regclass[])`
+	r.loop(10*time.Millisecond, func() error {
+		var n int
+		if err := s.db.QueryRow(context.Background(), queued, everyView).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("%d wait for a view that the long SELECT holds", n)
+		}
+		return nil
+	})
 	p := s.replay("all")
 	s.reach(p, "all swaps", func() bool {
 		for view, generation := range s.generations() {
