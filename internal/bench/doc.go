@@ -7,7 +7,7 @@
 // a process of its own, on a Postgres that commits to the disk, a redis-server
 // and, where there is Java, Apache Kafka. The limit of the sold-out answer, a
 // bare Echo handler, is a process of its own as well: this program as `bench
-// bare`.
+// bare`; so is that of streams, a bare loop of writes.
 //
 // Whatever shares the machine shares the outcome. Ratios of medians of
 // interleaved rounds stand that; single latencies do not, so run it on a quiet

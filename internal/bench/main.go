@@ -23,6 +23,7 @@ func sections() []section {
 	all := []section{
 		{"acquire", "sold-out answers beside a bare Echo handler", acquireSection},
 		{"rush", "latency, visibility and memory in a rush", rushSection},
+		{"streams", "10,000 open product streams beside a bare loop of writes", streamsSection},
 	}
 	for _, s := range suites {
 		all = append(all, section{s.name, s.about, s.run})
@@ -36,6 +37,10 @@ func main() {
 	args := os.Args[1:]
 	if len(args) == 3 && args[0] == "bare" {
 		exitOn(serveBare(ctx, args[1], args[2]))
+		return
+	}
+	if len(args) == 3 && args[0] == "bare-streams" {
+		exitOn(serveBareStreams(ctx, args[1], args[2]))
 		return
 	}
 	wanted, err := choose(args)

@@ -16,7 +16,6 @@ type suite struct {
 	pkg      string
 	bench    string // regular expression of go test -bench
 	rounds   string // -benchtime: rounds, or a time
-	optional bool   // it needs what not every machine has: nothing reported is no failure
 	measures []measure
 }
 
@@ -57,10 +56,6 @@ func (s suite) run(ctx context.Context, out *report) error {
 		return fmt.Errorf("go test %s: %w\n%s", s.pkg, err, text)
 	}
 	got := parseMetrics(string(text))
-	if len(got) == 0 && s.optional {
-		fmt.Fprintf(os.Stderr, "%s: not measured: %s has no %s here\n", s.name, s.pkg, s.bench)
-		return nil
-	}
 	for _, m := range s.measures {
 		figure, ok := got[m.of][m.unit]
 		if !ok {

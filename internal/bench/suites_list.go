@@ -66,13 +66,5 @@ var suites = []suite{
 			{what: "replay of all projections", of: "BenchmarkReplay/all", unit: "events/s", limit: "raw-events/s", limitIs: "reading, and COPY of the same rows", aim: atLeast(100_000, "events/s")},
 			{what: "replay, most heap", of: "BenchmarkReplay/all", unit: "heap-MB", shown: "MiB"},
 		},
-	}, {
-		name: "streams", about: "10,000 open product streams", pkg: "./query", bench: "^BenchmarkProductStreams$", rounds: "10x", optional: true,
-		measures: []measure{
-			{what: "stream, 10,000 listeners, change to listener, p50", of: "BenchmarkProductStreams", unit: "p50-ms", shown: "ms"},
-			{what: "stream, 10,000 listeners, change to listener, p99", of: "BenchmarkProductStreams", unit: "p99-ms", shown: "ms"},
-			{what: "stream, CPU of one change for all", of: "BenchmarkProductStreams", unit: "cpu-ms/change", shown: "ms"},
-			{what: "stream, memory of one", of: "BenchmarkProductStreams", unit: "KiB/stream", shown: "KiB"},
-		},
 	},
 }

@@ -44,31 +44,40 @@ type process struct {
 
 // startSystem starts services and roles. close stops them.
 func startSystem(ctx context.Context) (_ *system, err error) {
-	dir, err := os.MkdirTemp("", "dopamine-bench-")
-	if err != nil {
-		return nil, err
-	}
-	s := &system{dir: dir, binary: filepath.Join(dir, "dopamine"), keyFile: filepath.Join(dir, "jwt.key")}
-	s.closers = append(s.closers, func() { _ = os.RemoveAll(dir) }) // the next boot removes what is left
+	s := &system{}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil { // Postgres runs as another user
+	if err := s.build(ctx); err != nil {
 		return nil, err
-	}
-	if err := s.key(); err != nil {
-		return nil, err
-	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/dopamine")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the program: %w\n%s", err, out)
 	}
 	if err := s.services(ctx); err != nil {
 		return nil, err
 	}
 	return s, s.start(ctx)
+}
+
+// build makes the folder, the key and the program.
+func (s *system) build(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "dopamine-bench-")
+	if err != nil {
+		return err
+	}
+	s.dir, s.binary, s.keyFile = dir, filepath.Join(dir, "dopamine"), filepath.Join(dir, "jwt.key")
+	s.closers = append(s.closers, func() { _ = os.RemoveAll(dir) }) // the next boot removes what is left
+	if err := os.Chmod(dir, 0o755); err != nil {                    // Postgres runs as another user
+		return err
+	}
+	if err := s.key(); err != nil {
+		return err
+	}
+	program := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/dopamine")
+	if out, err := program.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func (s *system) key() error {
@@ -110,17 +119,22 @@ func (s *system) services(ctx context.Context) error {
 		}
 	}
 	s.command, s.query = "http://"+addrs[0], "http://"+addrs[1]
+	s.environment(
+		"DOPAMINE_DATABASE_URL="+pg.URL(), "DOPAMINE_REDIS_URL="+redis.URL(), "DOPAMINE_KAFKA_BROKERS="+kafka.URL(),
+		"DOPAMINE_COMMAND_ADDR="+addrs[0], "DOPAMINE_QUERY_ADDR="+addrs[1], "DOPAMINE_GATEWAY_URL=http://"+addrs[2],
+		"DOPAMINE_WEBHOOK_SECRETS=whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	return nil
+}
+
+// environment is what processes get: this one's, without what is set for the
+// program by chance.
+func (s *system) environment(settings ...string) {
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "DOPAMINE_") {
 			s.env = append(s.env, v)
 		}
 	}
-	s.env = append(s.env,
-		"DOPAMINE_DATABASE_URL="+pg.URL(), "DOPAMINE_REDIS_URL="+redis.URL(), "DOPAMINE_KAFKA_BROKERS="+kafka.URL(),
-		"DOPAMINE_JWT_KEY="+s.keyFile, "DOPAMINE_COMMAND_ADDR="+addrs[0], "DOPAMINE_QUERY_ADDR="+addrs[1],
-		"DOPAMINE_GATEWAY_URL=http://"+addrs[2], "DOPAMINE_LOG_LEVEL=warn",
-		"DOPAMINE_WEBHOOK_SECRETS=whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
-	return nil
+	s.env = append(append(s.env, "DOPAMINE_JWT_KEY="+s.keyFile, "DOPAMINE_LOG_LEVEL=warn"), settings...)
 }
 
 // start migrates and runs every role.
