@@ -83,7 +83,7 @@ func TestARegistryThatDoesNotTellIsNotAskedForEveryRecord(t *testing.T) {
 		},
 		"no schema": func() { clear(source.texts) },
 	} {
-		writer, source = registered(t)
+		_, source = registered(t)
 		spoil()
 		decoder := NewDecoder(source)
 		for range 10 {
