@@ -267,10 +267,12 @@ func (s *replaySystem) swapsBesideALongSelect() {
 		return nil
 	})
 	r := s.read(false)
-	const queued = `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = ANY($1::regclass[])`
+	const queued = `
+		SELECT CASE WHEN bool_or(granted AND pid = $2) THEN count(*) FILTER (WHERE NOT granted) ELSE 0 END
+		FROM pg_locks WHERE relation = ANY($1::regclass[])`
 	r.loop(10*time.Millisecond, func() error {
 		var n int
-		if err := s.db.QueryRow(context.Background(), queued, everyView).Scan(&n); err != nil {
+		if err := s.db.QueryRow(context.Background(), queued, everyView, conn.PgConn().PID()).Scan(&n); err != nil {
 			return err
 		}
 		if n > 0 {
