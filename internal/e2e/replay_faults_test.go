@@ -260,8 +260,11 @@ func (s *replaySystem) swapsBesideALongSelect() {
 		selected <- err
 	}()
 	before := s.generations()
-	testkit.Eventually(s.t, 10*time.Second, "the SELECT to hold all views", func() error {
-		if n := one[int](s, `SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = $1 AND relation = ANY($2::regclass[])`, conn.PgConn().PID(), everyView); n != len(everyView) {
+	testkit.Eventually(s.t, 10*time.Second, "the SELECT to hold all views, and to have done so for long", func() error {
+		if n := one[int](s, `
+			SELECT count(DISTINCT relation) FROM pg_locks JOIN pg_stat_activity USING (pid)
+			WHERE pid = $1 AND relation = ANY($2::regclass[]) AND xact_start < clock_timestamp() - interval '1 second'`,
+			conn.PgConn().PID(), everyView); n != len(everyView) {
 			return fmt.Errorf("it holds %d", n)
 		}
 		return nil
