@@ -6,6 +6,7 @@ const series = [[], [], [], []]; // of all products: time, refusals, grants, fre
 const perProduct = new Map(); // the same by product
 const catalogue = new Map(); // products by id
 const mine = new Map(); // my slots by id
+const auditHint = $("audit-note").textContent;
 let stats = null, operations = null, looked = null;
 
 function start() {
@@ -22,6 +23,9 @@ function halt() {
   series.forEach(s => s.length = 0); perProduct.clear(); mine.clear();
   undraw("chart"); undraw("chart-free");
   for (const id of ["audit", "purchases", "my-slots", "expiring", "lags", "replays"]) replace(id, []);
+  for (const id of ["audit-form", "purchases-form"]) $(id).reset();
+  $("audit-note").textContent = auditHint; $("purchases-note").textContent = "";
+  lookAtAll();
   connection("off", "not connected");
 }
 
@@ -40,7 +44,8 @@ function onStats(s) {
     if (!perProduct.has(p.id)) perProduct.set(p.id, [[], [], [], []]);
     remember(perProduct.get(p.id), t, p.refusalsPerSecond, p.grantsPerSecond, p.free);
   }
-  $("t-free").textContent = number(free);
+  for (const [id, rows] of perProduct) if (rows[0].at(-1) < t - chartSeconds) perProduct.delete(id);
+  tile("t-free", free, false);
   $("t-grants").textContent = rate(grants);
   $("t-refusals").textContent = rate(refusals);
   $("t-pending").textContent = number(s.pendingPayments);
@@ -52,7 +57,7 @@ function onStats(s) {
   drawLags(); drawCharts(); drawProducts();
 }
 function tile(id, value, alarm) {
-  $(id).textContent = number(value);
+  $(id).textContent = brief(value, 1e8); $(id).title = number(value);
   $(id).parentElement.classList.toggle("alarm", alarm);
 }
 function drawLags() {
@@ -98,7 +103,7 @@ function onOperations(o) {
 }
 function drawExpiring() {
   const slots = operations?.expiring.slots || [];
-  keep("expiring", slots, s => s.id, s => el("tr", {}, cell("", "n"), cell(s.productName), cell(number(s.unit), "n"), cell(trail("slotId", s.id)), cell(trail("userId", s.userId))),
+  keep("expiring", slots, s => s.id, s => el("tr", {}, cell("", "n"), cell(named(s.productName)), cell(number(s.unit), "n"), cell(trail("slotId", s.id)), cell(trail("userId", s.userId))),
     (row, s) => { row.cells[0].textContent = left(s.expirationTimestamp); });
   $("expiring-empty").hidden = slots.length > 0;
 }
@@ -147,12 +152,12 @@ function drawProducts() {
   const list = [...rows.values()].sort((a, b) => statusOrder[a.status] - statusOrder[b.status] || (b.refusalsPerSecond || 0) + (b.grantsPerSecond || 0) - (a.refusalsPerSecond || 0) - (a.grantsPerSecond || 0) ||
     (a.status === "UPCOMING" ? a.saleDate.localeCompare(b.saleDate) : b.saleDate.localeCompare(a.saleDate)) || a.id.localeCompare(b.id));
   keep("products", list, p => p.id, p => el("tr", {},
-    cell(el("button", { type: "button", class: "link name", "aria-pressed": false, onclick: () => lookAt(p.id) }, p.name)), cell(""), cell("", "n"), cell("", "n"),
+    cell(el("button", { type: "button", class: "link name", "aria-pressed": false, onclick: () => lookAt(p.id) }, named(p.name))), cell(""), cell("", "n"), cell("", "n"),
     cell(el("meter", { min: 0, "aria-label": "held of " + p.name })), cell("", "n"), cell("", "n"),
     cell(el("button", { type: "button", class: "link", onclick: () => { lookAt(p.id); $("fairness-box").scrollIntoView(); } }, "fairness", el("span", { class: "sr" }, " of " + p.name)))),
   (row, p) => {
     const [name, status, free, of, held, grants, refusals] = row.cells;
-    if (name.firstChild.textContent !== p.name) name.firstChild.textContent = p.name;
+    if (name.textContent !== p.name) name.firstChild.replaceChildren(named(p.name));
     name.firstChild.setAttribute("aria-pressed", p.id === looked);
     row.classList.toggle("looked", p.id === looked);
     if (status.dataset.is !== p.status) { status.replaceChildren(pill(p.status)); status.dataset.is = p.status; }
@@ -167,7 +172,7 @@ function drawProducts() {
 function lookAt(id) {
   const name = catalogue.get(id)?.name || stats?.products.find(p => p.id === id)?.name || id;
   looked = id;
-  $("chart-title").textContent = name; $("chart-all").hidden = false;
+  $("chart-title").textContent = $("chart-title").title = name; $("chart-all").hidden = false;
   $("fair-id").value = $("pur-product").value = id;
   if (stats) drawCharts();
   drawProducts(); fairness();
@@ -175,20 +180,22 @@ function lookAt(id) {
 }
 function lookAtAll() {
   looked = null;
-  $("chart-title").textContent = "All products on sale"; $("chart-all").hidden = true;
+  $("chart-title").textContent = "All products on sale"; $("chart-title").title = ""; $("chart-all").hidden = true;
   if (stats) drawCharts();
   drawProducts();
 }
 
 function onMine(name, what) {
-  if (name === "slot") mine.set(what.id, what);
-  if (name === "warning") { mine.set(what.id, what); connection("live", "live: a slot of yours ends in " + left(what.expirationTimestamp)); }
+  if (name === "slot" || name === "warning") mine.set(what.id, what);
+  if (name === "warning") connection("live", "live: a slot of yours ends at " + what.expirationTimestamp.slice(11, 19) + " UTC");
+  if (name === "slot" && what.status !== "ACTIVE") connection("live", "live");
   if (name === "payment") purchases();
   drawMine();
 }
 function drawMine() {
   const list = [...mine.values()].sort((a, b) => b.createdAt.localeCompare(a.createdAt)).slice(0, 100);
-  keep("my-slots", list, s => s.id, s => el("tr", {}, cell(s.productName), cell(number(s.unit), "n"), cell(""), cell("", "n")), (row, s) => {
+  keep("my-slots", list, s => s.id, s => el("tr", {}, cell(named(s.productName)), cell(number(s.unit), "n"), cell(""), cell("", "n")), (row, s) => {
+    if (row.cells[0].textContent !== s.productName) row.cells[0].replaceChildren(named(s.productName));
     if (row.cells[2].dataset.is !== s.status) { row.cells[2].replaceChildren(pill(s.status)); row.cells[2].dataset.is = s.status; }
     row.cells[3].textContent = s.status === "ACTIVE" ? left(s.expirationTimestamp) : "";
   });

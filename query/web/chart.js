@@ -3,7 +3,7 @@
 const ink = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const chartFont = "11px system-ui, sans-serif";
 const axis = more => ({ stroke: ink("--soft"), grid: { stroke: ink("--line"), width: 1 }, ticks: { show: false }, font: chartFont,
-  size: 52, gap: 6, values: (_, v) => v.map(n => n == null || n % 1 ? "" : number(n)), ...more });
+  size: 52, gap: 6, values: (_, v) => v.map(n => n == null || n % 1 ? "" : brief(n, 1e5)), ...more });
 const fromZero = { range: (_, lo, hi) => [0, Math.max(4, (hi || 0) * 1.08)] };
 const clockTime = (_, v) => v.map(t => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: v.length > 1 && v[1] - v[0] < 60 ? "2-digit" : undefined }));
 const line = (color, more) => ({ stroke: ink(color), width: 1.75, points: { show: false }, ...more });

@@ -5,6 +5,10 @@ const $ = id => document.getElementById(id);
 const me = { token: "", sub: "", admin: false, buyer: false };
 
 const number = n => n == null ? "–" : Number(n).toLocaleString("en-US");
+// Where there is little room, large numbers say what counts.
+const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
+const brief = (n, from) => n != null && Math.abs(n) >= from ? compact.format(n) : number(n);
+const counted = (n, what) => number(n) + " " + what + (n === 1 ? "" : "s");
 const rate = n => n == null ? "–" : n > 0 && n < 10 ? n.toFixed(1) : number(Math.round(n));
 const when = iso => iso ? iso.slice(5).replace("T", " ").replace("Z", "") : "";
 const left = deadline => {
@@ -28,6 +32,8 @@ const cell = (content, cls) => el("td", cls ? { class: cls } : {}, content ?? ""
 const short = id => id ? el("code", { title: id }, id.slice(0, 8)) : "";
 const pill = text => text ? el("span", { class: "pill " + text }, text.replaceAll("_", " ").toLowerCase()) : "";
 const pair = (name, value, cls) => el("li", cls ? { class: cls } : {}, el("span", {}, name), el("span", {}, value));
+// A product's name, two lines of it at most; the whole is its title.
+const named = name => el("span", { class: "clip", title: name }, name);
 const replace = (id, rows) => $(id).replaceChildren(...rows);
 
 async function api(path, headers = {}) {
@@ -103,7 +109,7 @@ function connection(state, text) {
 }
 function connected(state, seconds) {
   switch (state) {
-  case "refused": signOut("The server refused the token."); break;
+  case "refused": signOut("The server does not take the token any more: it may have expired. Sign in with a new one."); break;
   case "live": connection("live", "live"); break;
   default: connection("lost", "connection lost, next try in " + seconds + " s");
   }

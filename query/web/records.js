@@ -42,9 +42,9 @@ async function fairness() {
     replace("fair-report", Object.entries(shown).map(([k, v]) => el("div", k === "Inversions" && v > 0 ? { class: "alarm" } : {}, el("dt", {}, k), el("dd", {}, number(v)))));
     const good = fold.broken === 0 && report.inversions === 0;
     verdict.className = good ? "good" : "bad";
-    verdict.textContent = !good ? "The log breaks in " + number(fold.broken) + (fold.broken === 1 ? " place." : " places.")
+    verdict.textContent = !good ? "The log breaks in " + counted(fold.broken, "place") + "."
       : fold.lines === 0 ? "The log folds: nothing was decided yet."
-      : `The log folds: ${number(fold.decided)} decisions in ${number(fold.lines)} lines, and nobody was refused while a unit was free${report.complete ? "." : ". It is not complete: a gate died after decisions that nobody wrote down."}`;
+      : `The log folds: ${counted(fold.decided, "decision")} in ${counted(fold.lines, "line")}, and nobody was refused while a unit was free${report.complete ? "." : ". It is not complete: a gate died after decisions that nobody wrote down."}`;
     replace("fair-breaks", fold.breaks.map(b => el("li", { value: b.line }, b.what + ": ", el("code", {}, b.text))));
     $("fair-figure").hidden = fold.points[0].length < 2; $("fair-legend").hidden = fold.broken === 0;
     undraw("fair-chart");
@@ -80,6 +80,6 @@ async function purchases() {
       cell(el("span", p.failureReason ? { title: p.failureReason } : {}, pill(p.paymentStatus), p.failureReason ? " " + p.failureReason : "")), cell(pill(p.refundStatus)),
       cell(p.paymentMethod.replaceAll("_", " ").toLowerCase()), cell(short(p.id)),
       cell(me.admin ? trail("slotId", p.purchaseSlotId) : short(p.purchaseSlotId)), cell(me.admin ? trail("userId", p.userId) : short(p.userId)))));
-    note.textContent = page.purchases.length ? (page.nextCursor ? "The newest 50: download the CSV for all." : number(page.purchases.length) + (page.purchases.length === 1 ? " payment." : " payments, newest first.")) : "No payment matches.";
+    note.textContent = page.purchases.length ? (page.nextCursor ? "The newest 50: download the CSV for all." : counted(page.purchases.length, "payment") + (page.purchases.length === 1 ? "." : ", newest first.")) : "No payment matches.";
   } catch (e) { replace("purchases", []); note.textContent = e.message; }
 }
