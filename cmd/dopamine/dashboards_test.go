@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -28,16 +30,19 @@ import (
 
 const root = "../../"
 
-func readYAML(t *testing.T, file string, into any) {
+// readYAML reads a file; strict refuses names that into does not have.
+func readYAML(t *testing.T, file string, into any, strict bool) {
 	t.Helper()
 	raw, err := os.ReadFile(root + file)
 	require.NoError(t, err)
-	require.NoError(t, yaml.Unmarshal(raw, into), file)
+	dec := yaml.NewDecoder(bytes.NewReader(raw))
+	dec.KnownFields(strict)
+	require.NoError(t, dec.Decode(into), file)
 }
 
 func TestComposeHasAllServicesAndTheFilesThatItMounts(t *testing.T) {
 	var file composed
-	readYAML(t, "docker-compose.yml", &file)
+	readYAML(t, "docker-compose.yml", &file, false)
 	images := map[string]string{}
 	for name, s := range file.Services {
 		image, version, _ := strings.Cut(s.Image, ":")
@@ -63,7 +68,7 @@ func TestComposeHasAllServicesAndTheFilesThatItMounts(t *testing.T) {
 
 func TestPrometheusAsksWhereTheProcessesServe(t *testing.T) {
 	var compose composed
-	readYAML(t, "docker-compose.yml", &compose)
+	readYAML(t, "docker-compose.yml", &compose, false)
 	var scraped struct {
 		RuleFiles []string `yaml:"rule_files"`
 		Configs   []struct {
@@ -74,7 +79,7 @@ func TestPrometheusAsksWhereTheProcessesServe(t *testing.T) {
 			} `yaml:"dns_sd_configs"`
 		} `yaml:"scrape_configs"`
 	}
-	readYAML(t, "docs/dashboards/prometheus.yml", &scraped)
+	readYAML(t, "docs/dashboards/prometheus.yml", &scraped, false)
 	require.Equal(t, []string{"/etc/prometheus/alerts.yml"}, scraped.RuleFiles)
 	asked := map[string]int{}
 	for _, c := range scraped.Configs {
@@ -99,7 +104,7 @@ func TestPrometheusAsksWhereTheProcessesServe(t *testing.T) {
 			} `yaml:"pipelines"`
 		} `yaml:"service"`
 	}
-	readYAML(t, "docs/dashboards/otel-collector.yml", &collector)
+	readYAML(t, "docs/dashboards/otel-collector.yml", &collector, false)
 	require.Equal(t, "0.0.0.0:4318", collector.Receivers["otlp"].Protocols["http"].Endpoint)
 	require.Equal(t, []string{"otlp"}, collector.Service.Pipelines["traces"].Receivers)
 	for _, e := range collector.Service.Pipelines["traces"].Exporters {
@@ -108,12 +113,12 @@ func TestPrometheusAsksWhereTheProcessesServe(t *testing.T) {
 	var sources struct {
 		Datasources []struct{ UID, URL, Type string }
 	}
-	readYAML(t, "docs/dashboards/grafana/datasources.yml", &sources)
+	readYAML(t, "docs/dashboards/grafana/datasources.yml", &sources, false)
 	require.Equal(t, []struct{ UID, URL, Type string }{{"prometheus", "http://prometheus:9090", "prometheus"}}, sources.Datasources)
 	var providers struct {
 		Providers []struct{ Options struct{ Path string } }
 	}
-	readYAML(t, "docs/dashboards/grafana/dashboards.yml", &providers)
+	readYAML(t, "docs/dashboards/grafana/dashboards.yml", &providers, false)
 	dir := providers.Providers[0].Options.Path
 	require.Contains(t, compose.Services["grafana"].Volumes, "./docs/dashboards/dopamine.json:"+dir+"/dopamine.json:ro")
 }
@@ -178,10 +183,15 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 	require.NoError(t, json.Unmarshal(raw, &board))
 	var alerts struct {
 		Groups []struct {
-			Rules []struct{ Alert, Expr string }
+			Name  string
+			Rules []struct {
+				Alert, Expr string
+				For         time.Duration
+				Annotations map[string]string
+			}
 		}
 	}
-	readYAML(t, "docs/dashboards/alerts.yml", &alerts)
+	readYAML(t, "docs/dashboards/alerts.yml", &alerts, true)
 	asked := map[string]string{}
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
@@ -191,11 +201,16 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 	for _, g := range alerts.Groups {
 		for _, r := range g.Rules {
 			asked["alert "+r.Alert] = r.Expr
+			require.Len(t, r.Annotations, 1, "%s: a comma in a text that is not quoted makes another key", r.Alert)
+			require.NotEmpty(t, r.Annotations["summary"], r.Alert)
 		}
 	}
 	require.Greater(t, len(asked), 40)
 	for where, expr := range asked {
 		found := names.FindAllString(expr, -1)
+		for _, pair := range []string{"()", "{}", "[]"} {
+			require.Equal(t, strings.Count(expr, pair[:1]), strings.Count(expr, pair[1:]), where)
+		}
 		if !strings.HasPrefix(expr, "up ") {
 			require.NotEmpty(t, found, where)
 		}
