@@ -297,6 +297,7 @@ func (s *replaySystem) swapsBesideALongSelect() {
 	for _, view := range everyView {
 		require.Equal(s.t, before[view], s.shown(view), "what the view %s shows as long as the SELECT runs", view)
 	}
+	stop()
 	select {
 	case err := <-selected:
 		require.NoError(s.t, err)
@@ -308,7 +309,6 @@ func (s *replaySystem) swapsBesideALongSelect() {
 	s.t.Logf("the SELECT took %s", time.Since(began).Round(time.Millisecond))
 	require.Equal(s.t, 0, p.wait(30*time.Second), p.said("stderr"))
 	r.end("beside a long SELECT")
-	stop()
 	s.settled()
 	s.equal()
 }
