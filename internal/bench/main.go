@@ -24,6 +24,7 @@ func sections() []section {
 		{"acquire", "sold-out answers beside a bare Echo handler", acquireSection},
 		{"rush", "latency, visibility and memory in a rush", rushSection},
 		{"streams", "10,000 open product streams beside a bare loop of writes", streamsSection},
+		{"traffic", "live traffic with and without a replay", trafficSection},
 	}
 	for _, s := range suites {
 		all = append(all, section{s.name, s.about, s.run})

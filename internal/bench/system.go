@@ -30,6 +30,7 @@ type system struct {
 	env     []string
 	keyFile string
 	signer  *auth.Signer
+	db      string // URL
 	command string // base URL
 	query   string // base URL
 	roles   []*process
@@ -42,8 +43,9 @@ type process struct {
 	cmd  *exec.Cmd
 }
 
-// startSystem starts services and roles. close stops them.
-func startSystem(ctx context.Context) (_ *system, err error) {
+// startSystem starts services and roles, and before those what is to be done
+// with the migrated database. close stops them.
+func startSystem(ctx context.Context, prepare ...func(context.Context, *system) error) (_ *system, err error) {
 	s := &system{}
 	defer func() {
 		if err != nil {
@@ -56,7 +58,7 @@ func startSystem(ctx context.Context) (_ *system, err error) {
 	if err := s.services(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.start(ctx)
+	return s, s.start(ctx, prepare)
 }
 
 // build makes the folder, the key and the program.
@@ -118,7 +120,7 @@ func (s *system) services(ctx context.Context) error {
 			return err
 		}
 	}
-	s.command, s.query = "http://"+addrs[0], "http://"+addrs[1]
+	s.db, s.command, s.query = pg.URL(), "http://"+addrs[0], "http://"+addrs[1]
 	s.environment(
 		"DOPAMINE_DATABASE_URL="+pg.URL(), "DOPAMINE_REDIS_URL="+redis.URL(), "DOPAMINE_KAFKA_BROKERS="+kafka.URL(),
 		"DOPAMINE_COMMAND_ADDR="+addrs[0], "DOPAMINE_QUERY_ADDR="+addrs[1], "DOPAMINE_GATEWAY_URL=http://"+addrs[2],
@@ -137,12 +139,17 @@ func (s *system) environment(settings ...string) {
 	s.env = append(append(s.env, "DOPAMINE_JWT_KEY="+s.keyFile, "DOPAMINE_LOG_LEVEL=warn"), settings...)
 }
 
-// start migrates and runs every role.
-func (s *system) start(ctx context.Context) error {
+// start migrates, prepares, and runs every role.
+func (s *system) start(ctx context.Context, prepare []func(context.Context, *system) error) error {
 	migrate := exec.CommandContext(ctx, s.binary, "migrate")
 	migrate.Env, migrate.Dir = s.env, s.dir
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate: %w\n%s", err, out)
+	}
+	for _, p := range prepare {
+		if err := p(ctx, s); err != nil {
+			return err
+		}
 	}
 	for _, role := range []string{"command-api", "query-api", "relay", "projector", "worker"} {
 		p, err := s.spawn(role, s.binary, role)
