@@ -169,6 +169,18 @@ func TestDashboard(t *testing.T) {
 
 	p.downloads(slot["id"].(string))
 
+	// A name of any kind is shown as it is, and leaves room for the rest.
+	for _, name := range []string{strings.Repeat("W", 200), `<img src=x onerror="document.body.remove()">`} {
+		odd := newProduct(5, soon(300*time.Millisecond))
+		odd["name"] = name
+		_, made := admin.want(http.StatusCreated, http.MethodPost, command+"/v1/products", odd)
+		row := fmt.Sprintf(`document.querySelector("#products tr[data-id='%s']")`, made["id"])
+		p.until(10*time.Second, "the name", fmt.Sprintf(`%s?.querySelector("button.name").textContent === %q`, row, name))
+		require.True(t, p.is(row+`.offsetHeight < 60`), "%s", name)
+		require.Equal(t, http.StatusNoContent, admin.do(http.MethodDelete, command+"/v1/products/"+made["id"].(string), nil).status)
+	}
+	require.True(t, p.is(`document.querySelector("main img") === null`))
+
 	// The rush is what the pictures show: its charts, its fold, its slots that end.
 	rushed := `[...document.querySelectorAll("#products tr")].find(r => r.textContent.includes("Rush of 20000"))`
 	require.True(t, p.is(rushed+`.querySelector("button.name").click(), true`))
