@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -59,6 +60,8 @@ func (r *Registered) Marshal(dst []byte, e domain.Envelope) ([]byte, error) {
 	return marshal(dst, e, r.ids)
 }
 
+var errNoRegistry = errors.New("decode Avro value: its schema has an id in a schema registry, and none was named")
+
 // Source gives the text of the schema with an id: a schema registry.
 type Source interface {
 	SchemaText(ctx context.Context, id uint32) (string, error)
@@ -91,8 +94,11 @@ func NewDecoder(source Source) *Decoder {
 // Unmarshal is like the function of that name, for both framings. What a registry
 // says beyond that is an error of its own.
 func (d *Decoder) Unmarshal(ctx context.Context, value []byte, h Headers) (domain.Envelope, error) {
-	if d == nil || len(value) < registeredSize || value[0] != registeredMarker {
+	if len(value) < registeredSize || value[0] != registeredMarker {
 		return known.unmarshal(value, h)
+	}
+	if d == nil {
+		return domain.Envelope{}, errNoRegistry
 	}
 	writer, err := d.writer(ctx, binary.BigEndian.Uint32(value[1:]))
 	if err != nil {

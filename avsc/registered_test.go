@@ -63,7 +63,7 @@ func TestAnEventComesBackFromEitherFraming(t *testing.T) {
 				_, err = (*Decoder)(nil).Unmarshal(t.Context(), single, HeadersOf(e))
 				require.NoError(t, err)
 				_, err = (*Decoder)(nil).Unmarshal(t.Context(), framed, HeadersOf(e))
-				require.Error(t, err, "nobody says what the id stands for")
+				require.ErrorIs(t, err, errNoRegistry, "nobody says what the id stands for")
 			})
 		})
 	}

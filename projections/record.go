@@ -104,8 +104,10 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 		return nil
 	}
 	r.metrics.undecodable.Inc()
-	r.log.Warn("a record cannot be decoded, looking at the event store's copy",
-		"partition", rec.partition, "offset", rec.offset, "position", rec.item.position, "type", rec.item.eventType, "error", err)
+	r.tellUndecodable.Do(func() {
+		r.log.Warn("a record cannot be decoded, looking at the event store's copy",
+			"partition", rec.partition, "offset", rec.offset, "position", rec.item.position, "type", rec.item.eventType, "error", err)
+	})
 	at, atErr := r.cfg.Store.At(ctx, rec.item.position)
 	switch {
 	case errors.Is(atErr, eventstore.ErrNoEvent), atErr == nil && at.ID != rec.item.eventID:

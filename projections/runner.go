@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
@@ -18,6 +19,9 @@ import (
 // ordersEvery is how often the owner of a partition looks for orders about
 // parked events.
 const ordersEvery = time.Second
+
+// viewsEvery is how often it is looked whether the views show the live generations.
+const viewsEvery = 5 * time.Second
 
 // topicEvery is how often a missing topic is looked for: the relay makes it.
 const topicEvery = 250 * time.Millisecond
@@ -28,6 +32,8 @@ type Runner struct {
 	log     *slog.Logger
 	metrics *metrics
 
+	tellUndecodable rate.Sometimes // a topic may be full of such records; the metric counts all
+
 	mu      sync.Mutex
 	session *session // the newest
 }
@@ -35,7 +41,10 @@ type Runner struct {
 // NewRunner makes a projector; Run starts it.
 func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
-	return &Runner{cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer)}
+	return &Runner{
+		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer),
+		tellUndecodable: rate.Sometimes{First: 10, Interval: time.Second},
+	}
 }
 
 // Run projects until ctx ends (nil) or it has to refuse (*RefusedError, or
@@ -88,6 +97,8 @@ func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) erro
 	}
 	orders := time.NewTicker(ordersEvery)
 	defer orders.Stop()
+	views := time.NewTicker(viewsEvery)
+	defer views.Stop()
 	for {
 		var s *session
 		var err error
@@ -96,6 +107,8 @@ func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) erro
 			if s = r.current(); s != nil {
 				err = r.carryOutOrders(s.kafka.Context(), s.owned)
 			}
+		case <-views.C:
+			r.followViews(ctx)
 		case first, open := <-messages:
 			if !open {
 				if err := sub.Err(); err != nil {
