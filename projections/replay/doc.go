@@ -27,9 +27,11 @@
 // the replay's position, so that what Kafka still brings from below it is
 // passed over. The query API reads generation number and rows in one snapshot and
 // never notices. The view of the projection's name is replaced in the same
-// transaction, with a lock timeout of 100 ms so that no reader waits behind a
-// long SELECT; where one holds the view for many tries, the swap goes ahead
-// without and the view follows as soon as that SELECT has ended.
+// transaction, unless a transaction of more than a second holds it, and with a
+// lock timeout of 100 ms, so that no reader waits behind a long SELECT. Where it
+// is held for many tries, the swap goes ahead without and the view follows as soon
+// as that SELECT has ended; where the replay has ended before, a projector sees to
+// it.
 //
 // # What can go wrong
 //

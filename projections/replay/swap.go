@@ -16,16 +16,9 @@ const (
 	// Less than Postgres' deadlock_timeout (1 s): where both wait for each other
 	// the swap gives way, not the projector.
 	checkpointTimeout = "900ms"
-	// viewTimeout is how long readers of a view may have to wait for it.
-	viewTimeout = "100ms"
 	// viewTries is how often a swap tries to take the view along.
 	viewTries = 20
-	// heldLong is after how long a transaction that holds the view is taken for
-	// one that will not end soon.
-	heldLong = "1s"
 )
-
-var errHeld = errors.New("a transaction that has gone on for long holds the view")
 
 // swap makes the generation the live one, once it is not behind. withView says
 // whether the view shows it already.
@@ -37,7 +30,7 @@ func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err err
 		case err == nil:
 			return withView, nil
 		case errors.Is(err, errBehind): // below
-		case lockedOut(err):
+		case projections.LockedOut(err):
 			if err := sleep(ctx, tryAgain); err != nil {
 				return false, err
 			}
@@ -52,7 +45,7 @@ func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err err
 
 func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
 	if withView {
-		if err := checkView(ctx, t.r.ReadPool, t.Name()); err != nil {
+		if err := projections.CheckView(ctx, t.r.ReadPool, t.Name()); err != nil {
 			return err
 		}
 	}
@@ -83,7 +76,7 @@ func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
 			return err
 		}
 		if withView {
-			return setView(ctx, tx, t.Name(), t.generation)
+			return projections.SetView(ctx, tx, t.Name(), t.generation)
 		}
 		return nil
 	})
@@ -158,66 +151,11 @@ func (t *target) takeOver(ctx context.Context, tx pgx.Tx, eventID *uuid.UUID, pa
 	return err
 }
 
-// setView points the view at a generation, or fails where somebody reads it
-// for longer than readers may be made to wait.
-func setView(ctx context.Context, tx pgx.Tx, projection string, generation int) error {
-	if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, viewTimeout); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `SELECT projection_set_view($1, $2)`, projection, generation)
-	return err
-}
-
-// checkView fails where a long transaction holds the view. Asking for the lock
-// would not get it, and make every new reader of the view wait as long as it asks.
-// Where the role may not see when others' transactions began, there is nothing
-// to go by.
-func checkView(ctx context.Context, q projections.Querier, projection string) error {
-	rows, err := q.Query(ctx, `
-		SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-		WHERE l.locktype = 'relation' AND l.relation = to_regclass(quote_ident($1)) AND l.granted
-		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		  AND a.xact_start < clock_timestamp() - $2::text::interval`, projection, heldLong)
-	if err != nil {
-		return fmt.Errorf("look who holds the view %s: %w", projection, err)
-	}
-	held := rows.Next()
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("look who holds the view %s: %w", projection, err)
-	}
-	if held {
-		return errHeld
-	}
-	return nil
-}
-
 // followView points the view at the live generation where it shows another one,
 // with so many tries; it is no failure of them that the view is in use.
 func (r *runner) followView(ctx context.Context, projection string, tries int) error {
-	err := r.patiently(ctx, tries, func() error {
-		return pgx.BeginFunc(ctx, r.ReadPool, func(tx pgx.Tx) error {
-			var live int
-			var shows bool
-			if err := tx.QueryRow(ctx, `
-				SELECT g.generation, EXISTS (
-				    SELECT FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
-				    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
-				      AND w.ev_class = to_regclass(quote_ident(g.projection))
-				      AND d.refobjid = to_regclass(quote_ident(g.projection || '_g' || g.generation)))
-				FROM projection_generations g WHERE g.projection = $1 AND g.state = 'live'`, projection).Scan(&live, &shows); err != nil {
-				return err
-			}
-			if shows {
-				return nil
-			}
-			if err := checkView(ctx, tx, projection); err != nil {
-				return err
-			}
-			return setView(ctx, tx, projection, live)
-		})
-	})
-	if lockedOut(err) {
+	err := r.patiently(ctx, tries, func() error { return projections.FollowView(ctx, r.ReadPool, projection) })
+	if projections.LockedOut(err) {
 		return nil
 	}
 	return err

@@ -158,6 +158,42 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
 }
 
+func TestProjectorsMendAViewThatAnEndedReplayLeftBehind(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.live(testkit.Kafka(t))
+	s.open(1).acquire(50)
+	s.caughtUp()
+	long, err := s.pool.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // where the test fails: the pool waits for it
+	_, err = long.Exec(context.Background(), "SELECT FROM purchase_slots LIMIT 1")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	cfg := s.config()
+	cfg.Projections = every()[1:2]
+	go func() { done <- replay.Run(ctx, cfg) }()
+	testkit.Eventually(t, 60*time.Second, "the swap without the view", func() error {
+		if g := s.generation("purchase_slots"); g != 2 {
+			return fmt.Errorf("generation %d", g)
+		}
+		return nil
+	})
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	const shows = "SELECT count(*) FROM (SELECT pg_get_viewdef('purchase_slots'::regclass) AS text) v WHERE text LIKE '%FROM%purchase_slots_g2 %'"
+	require.Zero(t, s.count(shows), "the view followed although it was held: nothing is shown")
+	require.NoError(t, long.Rollback(context.Background()))
+	testkit.Eventually(t, 30*time.Second, "the view to show the live generation", func() error {
+		if s.count(shows) != 1 {
+			return fmt.Errorf("%s", s.text("SELECT pg_get_viewdef('purchase_slots'::regclass)"))
+		}
+		return nil
+	})
+}
+
 // nobodyQueuesForAView fails where somebody waits for a lock on a view: whoever
 // comes to read it then waits behind.
 func (s *system) nobodyQueuesForAView(ctx context.Context) error {

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 // finish builds the indexes, catches up, compares where that was asked for, and
@@ -164,29 +164,22 @@ func (t *target) foreign(ctx context.Context) (bool, error) {
 }
 
 const (
-	forever     = 0
-	dropTries   = 50
-	tryAgain    = 200 * time.Millisecond
-	lockMissing = "55P03"
+	forever   = 0
+	dropTries = 50
+	tryAgain  = 200 * time.Millisecond
 )
 
 // patiently does something again while a lock is not to be had, so many times.
 func (r *runner) patiently(ctx context.Context, tries int, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
-		if !lockedOut(err) || try == tries {
+		if !projections.LockedOut(err) || try == tries {
 			return err
 		}
 		if err := sleep(ctx, tryAgain); err != nil {
 			return err
 		}
 	}
-}
-
-// lockedOut says that a lock was not to be had in time.
-func lockedOut(err error) bool {
-	var pg *pgconn.PgError
-	return errors.Is(err, errHeld) || errors.As(err, &pg) && pg.Code == lockMissing
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
