@@ -22,7 +22,7 @@ import (
 func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.Due {
 	t.Helper()
 	stored := s.stored(t, product, slot)
-	return claims.Due{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt, Paying: true}
+	return claims.Due{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt}
 }
 
 func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
@@ -35,7 +35,7 @@ func (s *system) dueNow(t testing.TB, slot string) claims.Due {
 	t.Helper()
 	var due claims.Due
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		all, err := s.claims.Ends(t.Context(), 1000)
+		all, err := s.claims.TimedOut(t.Context(), 1000)
 		for _, d := range all {
 			if d.SlotID.String() == slot {
 				due = d
@@ -57,7 +57,6 @@ func TestTimeOut(t *testing.T) {
 	product := s.product(t, n, 1)
 	_, slot, id := s.paying(t, n, product)
 	due := s.dueNow(t, slot)
-	require.True(t, due.Paying)
 	require.Equal(t, paymentTimeout, due.At.Sub(due.Deadline), "it waited for its payment")
 	require.NoError(t, n.payments.TimeOut(t.Context(), due))
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
@@ -68,6 +67,22 @@ func TestTimeOut(t *testing.T) {
 	require.NoError(t, n.payments.TimeOut(t.Context(), due), "again")
 	require.Len(t, s.story(t, slot), 4)
 	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status, "the unit is on sale again")
+}
+
+// A slot that should have ended long ago, as behind thousands of others, does not
+// wait for the gateway; that is asked afterwards.
+func TestTimeOutThatIsLateAsksNothing(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t, brief)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	due := s.dueNow(t, slot)
+	due.At, due.Deadline = due.At.Add(-time.Minute), due.Deadline.Add(-time.Minute)
+	require.NoError(t, n.payments.TimeOut(t.Context(), due))
+	require.Equal(t, domain.ReasonTimeout, s.payment(t, product, slot, id).FailureReason)
+	require.Empty(t, s.fake.looked)
+	require.True(t, s.askedAgain(t, id))
 }
 
 func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {

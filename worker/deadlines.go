@@ -18,10 +18,7 @@ import (
 func (w *Worker) ending() sweep {
 	return sweep{
 		name: "ExpireSlot", frees: true, until: w.cfg.Claims.UntilEnd,
-		find: func(ctx context.Context, limit int) ([]claims.Due, error) {
-			due, err := w.cfg.Claims.Ends(ctx, limit)
-			return slices.DeleteFunc(due, func(d claims.Due) bool { return d.Paying }), err
-		},
+		find: w.cfg.Claims.Ends,
 		decide: func(s domain.Slot, at time.Time) []domain.Event {
 			if _, paying := s.Pending(); paying { // begun since it was found
 				return nil
@@ -63,11 +60,10 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		due, err := w.cfg.Claims.Ends(ctx, sweepMost)
+		due, err := w.cfg.Claims.TimedOut(ctx, sweepMost)
 		if err != nil {
 			return err
 		}
-		due = slices.DeleteFunc(due, func(d claims.Due) bool { return !d.Paying })
 		for _, d := range busy.without(due) {
 			select {
 			case places <- struct{}{}:

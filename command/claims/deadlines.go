@@ -99,14 +99,24 @@ type Due struct {
 	Product, SlotID uuid.UUID
 	Deadline        time.Time // UTC
 	At              time.Time // UTC; since when it is due
-	Paying          bool      // its end waited for a payment, which is pending
 }
 
-// Ends lists active slots whose time is over, the longest first.
+// Ends lists active slots whose deadline has passed and that wait for no payment,
+// the longest first. Those that do are left out before the limit: however many
+// there are, and however long the gateway keeps them, they hold up no other's end.
 func (s *Store) Ends(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
-select product_id, slot_id, deadline, due_at, due_at > deadline from slot_claims
-where due_at <= $1
+select product_id, slot_id, deadline, due_at from slot_claims
+where due_at <= $1 and due_at = deadline
+order by due_at limit $2`, limit)
+}
+
+// TimedOut lists active slots that have waited for a pending payment for as long
+// as they may, the longest first.
+func (s *Store) TimedOut(ctx context.Context, limit int) ([]Due, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, due_at from slot_claims
+where due_at <= $1 and due_at > deadline
 order by due_at limit $2`, limit)
 }
 
@@ -114,7 +124,7 @@ order by due_at limit $2`, limit)
 // nearest warning first. Past the deadline there is nothing to warn of.
 func (s *Store) Warnings(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
-select product_id, slot_id, deadline, warn_at, due_at > deadline from slot_claims
+select product_id, slot_id, deadline, warn_at from slot_claims
 where warn_at <= $1 and deadline > $1
 order by warn_at limit $2`, limit)
 }
@@ -131,7 +141,7 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 		return nil, fmt.Errorf("list what is due: %w", err)
 	}
 	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
-		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At, &d.Paying)
+		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At)
 		d.Deadline, d.At = d.Deadline.UTC(), d.At.UTC()
 		return d, err
 	})

@@ -56,11 +56,42 @@ func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
 		require.NoError(t, err)
 		if len(due) == 1 {
 			require.Equal(t, c.SlotID, due[0].SlotID)
-			require.False(t, due[0].Paying)
 			break
 		}
 	}
 	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour}), claims.ErrPastDeadline)
 	w.must(claims.Release{Product: product, SlotID: c.SlotID})
 	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour}), claims.ErrNotActive)
+}
+
+// Slots that wait for the gateway's word hold up no other's end, however many they
+// are and however long they are due.
+func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
+	w := newWorld(t)
+	product := w.product(3)
+	const waiting = 2
+	for n := 1; n <= waiting+1; n++ {
+		c := claimOf(product, int64(n), n)
+		c.TTL = 200 * time.Millisecond
+		w.must(c)
+		if n <= waiting {
+			w.must(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Millisecond})
+			continue
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; { // the clock moves on by itself
+			due, err := w.claims.Ends(t.Context(), 1)
+			require.NoError(t, err)
+			if len(due) == 1 {
+				require.Equal(t, c.SlotID, due[0].SlotID)
+				break
+			}
+			require.True(t, time.Now().Before(deadline), "it is not found")
+		}
+	}
+	due, err := w.claims.TimedOut(t.Context(), 10)
+	require.NoError(t, err)
+	require.Len(t, due, waiting)
+	for _, d := range due {
+		require.Equal(t, time.Millisecond, d.At.Sub(d.Deadline))
+	}
 }

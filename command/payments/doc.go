@@ -48,7 +48,8 @@
 //
 //	not known to have arrived   after 10 s, then after 1 s up to each 30 s: asked for again
 //	accepted, nothing heard     each 30 s: asked about; "never heard of it" is asked for again
-//	its slot's wait is over     once more, then it fails (TIMEOUT) and the slot expires
+//	its slot's wait is over     once more, unless that is ten seconds ago, then it fails (TIMEOUT)
+//	                            and the slot expires
 //	failed by us, unsettled     each minute for an hour, each hour for 7 days, until the
 //	                            gateway says how it ended; "never heard of it" counts one
 //	                            hour after it was asked for last

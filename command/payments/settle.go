@@ -15,11 +15,17 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gateway"
 )
 
-// lastLookWithin bounds the last look at the gateway before a payment times out:
-// the slot's end does not wait for it.
-const lastLookWithin = 750 * time.Millisecond
+const (
+	// lastLookWithin bounds the last look at the gateway before a payment times
+	// out: the slot's end does not wait for it.
+	lastLookWithin = 750 * time.Millisecond
+	// lastLookUntil is how late a slot's end may be for there to be a last look. A
+	// gateway that answers nobody must not keep thousands of slots from ending; what
+	// became of their payments is asked afterwards.
+	lastLookUntil = 10 * time.Second
+)
 
-// TimeOut ends a slot that is due (claims.Store.Ends) although a payment of it
+// TimeOut ends a slot that is due (claims.Store.TimedOut) although a payment of it
 // is pending: the gateway is asked once more, and without its final word the
 // payment fails and the slot expires, in one append. A slot whose payment has
 // failed meanwhile just expires. It does nothing where the slot is not due any
@@ -42,7 +48,7 @@ func (s *Service) TimeOut(ctx context.Context, due claims.Due) error {
 			return nil
 		}
 		pending, paying := slot.Pending()
-		if paying && !looked {
+		if paying && !looked && now.Sub(due.At) < lastLookUntil {
 			looked = true
 			if word, final := s.lastWord(ctx, pending.ID); final {
 				if _, err := s.Hear(ctx, word); err != nil {
