@@ -84,18 +84,13 @@ func (a *API) watch(c echo.Context, name string, t *topic) error {
 		return err
 	}
 	b.listeners.Add(1)
-	defer b.listeners.Add(-1)
 	select {
 	case b.work <- struct{}{}:
 	default:
 	}
 	who, _ := httpapi.IdentityOf(c)
-	s, err := a.beginEvents(c, name, who.Expires)
-	if err != nil {
-		return err
-	}
-	defer s.end()
-	return s.follow(t, 0)
+	return a.live(c, name, who.Expires,
+		func(s *stream) error { return s.follow(t, 0) }, func() { b.listeners.Add(-1) })
 }
 
 // fresh makes sure that there is a state to begin with, less than a second old.

@@ -2,7 +2,6 @@ package query
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,21 +25,21 @@ const (
 	lastEventID = "Last-Event-ID"
 )
 
-var heartbeatComment = []byte(":\n\n")
+var heartbeatComment = httpapi.NewPiece([]byte(":\n\n"))
 
 // encodeEvent writes one server-sent event. JSON has no line breaks of its own,
 // so the data is one line.
-func encodeEvent(name, id string, data any) ([]byte, error) {
+func encodeEvent(name, id string, data any) (httpapi.Piece, error) {
 	body, err := json.Marshal(data)
 	if err != nil {
-		return nil, fmt.Errorf("encode an event %s: %w", name, err)
+		return httpapi.Piece{}, fmt.Errorf("encode an event %s: %w", name, err)
 	}
 	b := make([]byte, 0, len(body)+len(name)+len(id)+24)
 	b = append(append(b, "event: "...), name...)
 	if id != "" {
 		b = append(append(b, "\nid: "...), id...)
 	}
-	return append(append(append(b, "\ndata: "...), body...), "\n\n"...), nil
+	return httpapi.NewPiece(append(append(append(b, "\ndata: "...), body...), "\n\n"...)), nil
 }
 
 // topic is something whose newest state is followed, by any number of listeners.
@@ -49,13 +48,13 @@ type topic struct{ now atomic.Pointer[state] }
 
 // state is encoded once and written to all. Only the publisher replaces it.
 type state struct {
-	event   []byte
+	event   httpapi.Piece
 	last    bool          // nothing follows
 	at      time.Time     // when it was published
 	changed chan struct{} // closed when it is no longer the newest
 }
 
-func (t *topic) publish(event []byte, last bool) {
+func (t *topic) publish(event httpapi.Piece, last bool) {
 	old := t.now.Load()
 	if old != nil && old.last {
 		return
@@ -67,47 +66,39 @@ func (t *topic) publish(event []byte, last bool) {
 }
 
 // shows says whether the newest state is this very event.
-func (t *topic) shows(event []byte) bool {
+func (t *topic) shows(event httpapi.Piece) bool {
 	s := t.now.Load()
-	return s != nil && bytes.Equal(s.event, event)
+	return s != nil && bytes.Equal(s.event.Bytes(), event.Bytes())
 }
 
 // stream is one listener's connection.
 type stream struct {
-	out      *httpapi.Stream
-	ctx      context.Context // ends with the request, and with its token
-	cancel   context.CancelFunc
-	silence  *time.Timer
-	listener prometheus.Gauge
-	dropped  prometheus.Counter
+	*httpapi.Live
+	silence *time.Timer
+	dropped prometheus.Counter
 }
 
-// beginEvents begins the answer; the caller ends it. It is over when the token
-// that it was opened with expires; the zero time is never.
-func (a *API) beginEvents(c echo.Context, name string, until time.Time) (*stream, error) {
+// live answers with a stream of events, which run writes until it is over, by the
+// expiry of the token that it was opened with at the latest; the zero time is
+// never. run outlives the handler; leave is called when it has ended, or cannot
+// begin.
+func (a *API) live(c echo.Context, name string, until time.Time, run func(*stream) error, leave func()) error {
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	out, err := httpapi.NewStream(c, typeEvents)
+	listeners := a.metrics.listeners.WithLabelValues(name)
+	err := httpapi.GoLive(c, typeEvents, until, func(l *httpapi.Live) error {
+		defer leave()
+		listeners.Inc()
+		defer listeners.Dec()
+		s := &stream{Live: l, silence: time.NewTimer(heartbeat), dropped: a.metrics.dropped}
+		defer s.silence.Stop()
+		return over(run(s))
+	})
 	if err != nil {
-		return nil, err
+		leave()
 	}
-	if err := out.Flush(); err != nil { // a stream may have nothing to say for long
-		return nil, err
-	}
-	s := &stream{out: out, ctx: c.Request().Context(), cancel: func() {}, silence: time.NewTimer(heartbeat),
-		listener: a.metrics.listeners.WithLabelValues(name), dropped: a.metrics.dropped}
-	if !until.IsZero() {
-		s.ctx, s.cancel = context.WithDeadline(s.ctx, until)
-	}
-	s.listener.Inc()
-	return s, nil
-}
-
-func (s *stream) end() {
-	s.cancel()
-	s.silence.Stop()
-	s.listener.Dec()
+	return err
 }
 
 // errEnded says that a stream is over because its client left, its token expired
@@ -116,11 +107,8 @@ var errEnded = errors.New("the stream is over")
 
 // write sends an event at once. A client that takes nothing for as long as the
 // server's write timeout is let go; one that has left is no failure of ours.
-func (s *stream) write(event []byte) error {
-	_, err := s.out.Write(event)
-	if err == nil {
-		err = s.out.Flush()
-	}
+func (s *stream) write(event httpapi.Piece) error {
+	err := s.Write(event)
 	if err == nil {
 		s.silence.Reset(heartbeat)
 		return nil
@@ -141,9 +129,9 @@ func (s *stream) await(wake <-chan struct{}) error {
 			if err := s.write(heartbeatComment); err != nil {
 				return err
 			}
-		case <-s.out.Stopping():
+		case <-s.Stopping():
 			return errEnded
-		case <-s.ctx.Done():
+		case <-s.Done():
 			return errEnded
 		}
 	}
@@ -156,9 +144,9 @@ func (s *stream) rest(d time.Duration) error {
 	select {
 	case <-passed.C:
 		return nil
-	case <-s.out.Stopping():
+	case <-s.Stopping():
 		return errEnded
-	case <-s.ctx.Done():
+	case <-s.Done():
 		return errEnded
 	}
 }
@@ -169,18 +157,18 @@ func (s *stream) follow(t *topic, pause time.Duration) error {
 	for {
 		newest := t.now.Load()
 		if err := s.write(newest.event); err != nil {
-			return over(err)
+			return err
 		}
 		if newest.last {
 			return nil
 		}
 		wrote := time.Now()
 		if err := s.await(newest.changed); err != nil {
-			return over(err)
+			return err
 		}
 		if early := pause - time.Since(wrote); early > 0 {
 			if err := s.rest(early); err != nil {
-				return over(err)
+				return err
 			}
 		}
 	}

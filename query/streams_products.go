@@ -39,13 +39,8 @@ func (a *API) productStream(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	defer a.feed.leave(id, t)
-	s, err := a.beginEvents(c, "product", time.Time{})
-	if err != nil {
-		return err
-	}
-	defer s.end()
-	return s.follow(&t.topic, productPause)
+	return a.live(c, "product", time.Time{},
+		func(s *stream) error { return s.follow(&t.topic, productPause) }, func() { a.feed.leave(id, t) })
 }
 
 // productTopic is a product that is followed.

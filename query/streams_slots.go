@@ -26,20 +26,17 @@ func (a *API) slotStream(c echo.Context) error {
 		return err
 	}
 	t, entered := a.feed.listen(who.Sub)
-	defer a.feed.unlisten(who.Sub)
-	s, err := a.beginEvents(c, "slots", who.Expires)
-	if err != nil {
-		return err
-	}
-	defer s.end()
-	l := &buyerListener{stream: s}
-	if resumed {
-		l.last = since.String()
-	}
-	if err := l.tell(first, func(r buyerRow) bool { return r.news(since, resumed, first.at) }); err != nil {
-		return over(err)
-	}
-	return over(l.follow(t, entered))
+	return a.live(c, "slots", who.Expires, func(s *stream) error {
+		l := &buyerListener{stream: s}
+		if resumed {
+			l.last = since.String()
+		}
+		if err := l.tell(first, func(r buyerRow) bool { return r.news(since, resumed, first.at) }); err != nil {
+			return err
+		}
+		first = nil // it may be long, and the stream is longer
+		return l.follow(t, entered)
+	}, func() { a.feed.unlisten(who.Sub) })
 }
 
 // buyerListener is one open stream of a buyer.
@@ -80,7 +77,7 @@ func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
 	token := s.at.String()
 	if len(rows) == 0 && l.last != "" && l.account != s.at.account {
 		// Nothing was changed, but who came back with the last id would be told all.
-		if err := l.write([]byte("id: " + token + "\n\n")); err != nil {
+		if err := l.write(httpapi.NewPiece([]byte("id: " + token + "\n\n"))); err != nil {
 			return err
 		}
 	}

@@ -234,19 +234,13 @@ func TestStreamOutlivesItsServerOnlyUntilToldToStop(t *testing.T) {
 	finish := make(chan struct{})
 	s.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/stream", Access: httpapi.Public, Endless: true, Handler: func(c echo.Context) error {
-			st, err := httpapi.NewStream(c, "application/x-ndjson")
-			if err != nil {
-				return err
-			}
-			if _, err := io.WriteString(st, "first\n"); err != nil {
-				return err
-			}
-			if err := st.Flush(); err != nil {
-				return err
-			}
-			<-st.Stopping()
-			_, err = io.WriteString(st, "last\n")
-			return err
+			return httpapi.GoLive(c, "application/x-ndjson", time.Time{}, func(l *httpapi.Live) error {
+				if err := l.Write(httpapi.NewPiece([]byte("first\n"))); err != nil {
+					return err
+				}
+				<-l.Stopping()
+				return l.Write(httpapi.NewPiece([]byte("last\n")))
+			})
 		}},
 		httpapi.Route{Method: http.MethodGet, Path: "/slow", Access: httpapi.Public, Handler: func(c echo.Context) error {
 			st, err := httpapi.NewStream(c, "text/plain")

@@ -18,6 +18,13 @@
 // own, request, which is its context as well; where no exporter is configured a
 // trace is two random ids and no span. Access logs exist at debug level alone.
 //
+// # Answers without an end
+//
+// A Stream is a long answer, an export, that its handler writes piece by piece. A
+// Live is one that goes on until its client leaves: its connection is taken over
+// from net/http, whose buffers and stack would be most of its memory, and it
+// outlives its handler. The server tells both to end when it stops, and waits.
+//
 // # Errors
 //
 // Handlers return errors. A *problem.Error in the chain is shown, anything else is

@@ -74,8 +74,11 @@ type Server struct {
 	unrouted *routeMetrics
 	busyLogs *rate.Limiter
 
+	lives sync.WaitGroup // the goroutines of open answers
+
 	mu       sync.Mutex
 	listener net.Listener
+	open     map[*Live]struct{}
 	ready    chan struct{}
 	stopping chan struct{}
 }
@@ -97,6 +100,7 @@ func New(opts Options) *Server {
 		cors:     newCORS(opts.CORSOrigins),
 		metrics:  newMetrics(opts.Registry),
 		busyLogs: rate.NewLimiter(unavailableLogs, unavailableLogs),
+		open:     map[*Live]struct{}{},
 		ready:    make(chan struct{}),
 		stopping: make(chan struct{}),
 	}
@@ -170,6 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Warn("requests were cut off at shutdown", "error", err)
 		_ = hs.Close() // only closes what is left; there is nobody to tell
 	}
+	s.endLives(grace)
 	<-served
 	return nil
 }

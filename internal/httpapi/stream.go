@@ -13,18 +13,13 @@ import (
 // returned by the handler, cuts the connection, so that the client sees that the
 // answer is not whole.
 type Stream struct {
-	w        *echo.Response
-	control  *http.ResponseController
-	stopping <-chan struct{}
+	w       *echo.Response
+	control *http.ResponseController
 }
 
 // NewStream begins the answer with 200 and the content type.
 func NewStream(c echo.Context, contentType string) (*Stream, error) {
-	s := &Stream{
-		w:        c.Response(),
-		control:  http.NewResponseController(c.Response().Writer),
-		stopping: requestOf(c).server.stopping,
-	}
+	s := &Stream{w: c.Response(), control: http.NewResponseController(c.Response().Writer)}
 	// A read deadline that passes would cancel the request's context.
 	if err := s.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("lift the read deadline: %w", err)
@@ -66,6 +61,3 @@ func (s *Stream) Flush() error {
 	}
 	return nil
 }
-
-// Stopping is closed when the server stops; an endless stream then ends.
-func (s *Stream) Stopping() <-chan struct{} { return s.stopping }

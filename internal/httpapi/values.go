@@ -56,45 +56,6 @@ func (u *UUID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// timeLayout is RFC 3339 in UTC with exactly milliseconds.
-const timeLayout = "2006-01-02T15:04:05.000Z"
-
-// Time is a time as the APIs write it: RFC 3339 in UTC with milliseconds, any offset
-// and precision on input.
-type Time struct{ time.Time }
-
-// NewTime returns the time for a field that may be null: nil for the zero time.
-func NewTime(t time.Time) *Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &Time{t}
-}
-
-// MarshalJSON cuts what is finer than a millisecond.
-func (t Time) MarshalJSON() ([]byte, error) {
-	return t.UTC().AppendFormat(make([]byte, 0, len(timeLayout)+2), `"`+timeLayout+`"`), nil
-}
-
-// UnmarshalJSON takes a string that ParseTime takes.
-func (t *Time) UnmarshalJSON(raw []byte) error {
-	var s string
-	if raw[0] == '"' {
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return err
-		}
-	}
-	parsed, err := ParseTime(s)
-	t.Time = parsed
-	return err
-}
-
-// String returns the time as the APIs write it.
-func (t Time) String() string { return t.UTC().Format(timeLayout) }
-
-// FormatTime writes a time as the APIs do.
-func FormatTime(t time.Time) string { return Time{t}.String() }
-
 // rfc3339 is the shape that time.Parse does not insist on: it takes a comma, a one-digit
 // hour and an offset of more than a day.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
