@@ -197,7 +197,7 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 			case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrNotActive):
 				lost.Add(1) // it is looked at again where it is still due
 				s.metrics.conflicts.WithLabelValues(sw.name).Inc()
-			case errors.Is(err, eventstore.ErrOverloaded), unavailable(err), ctx.Err() != nil:
+			case unavailable(err), ctx.Err() != nil:
 				fatal[i] = err
 			default:
 				s.leave(ctx, sw, due, err)
@@ -220,7 +220,7 @@ func (s *sweeper) append(ctx context.Context, sw sweep, slot domain.Slot, events
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	return s.cfg.Store.Append(ctx, eventstore.Append{
+	return patient{s.cfg.Store}.Append(ctx, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: slot.ID, Expected: eventstore.Expected(slot.Version), Events: encoded}},
 		Guards:  []eventstore.Guarded{sw.guard(slot)},

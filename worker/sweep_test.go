@@ -31,3 +31,18 @@ func TestASweepThatFailsKeepsNoPlace(t *testing.T) {
 		require.Empty(t, worker.sweeper.chunks)
 	}
 }
+
+// A queue that is smaller than what is due slows expiry down and stops it not.
+func TestASmallAppendQueueIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const slots = 300
+	product := w.holders(slots, func(int) life { return life{ttl: time.Second} })
+	small, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{Queue: 4})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, small.Close(context.Background())) })
+	w.work(func(c *Config) { c.Store = small })
+	w.awaitCount(20*time.Second, product, "SlotExpired", slots)
+	late := w.lateness(product)
+	require.Less(t, late[len(late)-1], 10*time.Second)
+}

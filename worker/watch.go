@@ -144,7 +144,7 @@ func (w *Worker) withdraw(ctx context.Context, grant redis.PendingGrant) error {
 	if err != nil {
 		return fmt.Errorf("withdraw number %d: %w", grant.Number, err)
 	}
-	if err := w.cfg.Claims.Settle(ctx, w.cfg.Store, grant, events[0]); err != nil {
+	if err := w.cfg.Claims.Settle(ctx, patient{w.cfg.Store}, grant, events[0]); err != nil {
 		return err
 	}
 	w.metrics.settled.Inc()
