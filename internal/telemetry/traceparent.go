@@ -49,14 +49,6 @@ func ContextWithTraceparent(ctx context.Context, traceparent string) context.Con
 	return trace.ContextWithRemoteSpanContext(ctx, sc)
 }
 
-// TraceIDOf returns the trace id in a traceparent, empty where it is not valid.
-func TraceIDOf(traceparent string) string {
-	if sc, ok := ParseTraceparent(traceparent); ok {
-		return sc.TraceID().String()
-	}
-	return ""
-}
-
 // ParseTraceparent reads a W3C traceparent. As the recommendation has it, a later
 // version may be longer, and only its first four fields are looked at.
 func ParseTraceparent(s string) (trace.SpanContext, bool) {
