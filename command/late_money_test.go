@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,14 +36,15 @@ func (s *system) dueNow(t testing.TB, slot string) claims.Due {
 	t.Helper()
 	var due claims.Due
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		all, err := s.claims.TimedOut(t.Context(), 1000)
-		for _, d := range all {
+		ends, err := s.claims.Ends(t.Context(), 1000)
+		timedOut, andErr := s.claims.TimedOut(t.Context(), 1000)
+		for _, d := range slices.Concat(ends, timedOut) {
 			if d.SlotID.String() == slot {
 				due = d
 				return nil
 			}
 		}
-		return errors.Join(errors.New("not due"), err)
+		return errors.Join(errors.New("not due"), err, andErr)
 	})
 	return due
 }
