@@ -55,8 +55,6 @@ var (
 
 const (
 	defaultWindow = 200_000
-	// indexedAtOnce is for how many projections indexes are built at a time.
-	indexedAtOnce = 2
 	// endWithin is how long an ended replay may take to tidy up.
 	endWithin = 10 * time.Second
 )
@@ -64,7 +62,7 @@ const (
 type runner struct {
 	Config
 	limit    *rate.Limiter
-	indexing chan struct{} // holds as many as may build indexes at a time
+	indexing chan struct{} // holds as many as are building indexes
 }
 
 // Run replays until all generations are swapped. It returns ErrRunning,

@@ -53,34 +53,6 @@ func (t *target) finish(ctx context.Context) error {
 	return nil
 }
 
-func (t *target) index(ctx context.Context) error {
-	select {
-	case t.r.indexing <- struct{}{}:
-		defer func() { <-t.r.indexing }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return pgx.BeginFunc(ctx, t.r.ReadPool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
-			return err
-		}
-		// Were this process killed, Postgres would build on for nobody, and keep the
-		// tables from the next replay, which drops them.
-		if _, err := tx.Exec(ctx, `SELECT set_config('maintenance_work_mem', '128MB', true), set_config('client_connection_check_interval', '1s', true)`); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `SELECT projection_create_indexes($1, $2)`, t.Name(), t.generation); err != nil {
-			return err
-		}
-		for _, table := range t.Tables() {
-			if _, err := tx.Exec(ctx, fmt.Sprintf(`ANALYZE %s_g%d`, table.Base, t.generation)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // tail applies what was recorded beyond the replay's position, as live
 // processing does, up to the log's end.
 func (t *target) tail(ctx context.Context) error {
