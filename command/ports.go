@@ -21,7 +21,7 @@ type Gate interface {
 	GiveBack(ctx context.Context, d redis.Decision) error
 	Feed(ctx context.Context, product uuid.UUID) error
 	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
-	Ping(ctx context.Context) error
+	Reach(ctx context.Context) (serving, all int, err error)
 }
 
 // claimed reads claims; *claims.Store does.

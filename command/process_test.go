@@ -38,7 +38,7 @@ func beAPI(databaseURL, redisURL, keyFile string) error {
 		return err
 	}
 	c := claims.NewStore(pool, avsc.Decode)
-	gate, err := redis.Open(ctx, redisURL, c, redis.Options{})
+	gate, err := redis.Open(ctx, []string{redisURL}, c, redis.Options{})
 	if err != nil {
 		return err
 	}

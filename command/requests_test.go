@@ -27,7 +27,7 @@ func (noGate) Decide(context.Context, redis.Request) (redis.Decision, error) {
 func (noGate) GiveBack(context.Context, redis.Decision) error  { panic("the gate was given something") }
 func (noGate) Feed(context.Context, uuid.UUID) error           { panic("the gate was fed") }
 func (noGate) Rebuild(context.Context, uuid.UUID, int64) error { panic("the gate was rebuilt") }
-func (noGate) Ping(context.Context) error                      { return nil }
+func (noGate) Reach(context.Context) (int, int, error)         { return 1, 1, nil }
 
 // refusing is an API without any service behind it: what it answers, it answers
 // before it looks at anything.

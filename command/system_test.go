@@ -61,7 +61,7 @@ func (s *system) node(t testing.TB, change ...func(*Config)) node {
 		defer cancel()
 		require.NoError(t, store.Close(ctx))
 	})
-	gate, err := redis.Open(t.Context(), s.redis, s.claims, redis.Options{})
+	gate, err := redis.Open(t.Context(), []string{s.redis}, s.claims, redis.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, gate.Close()) })
 	cfg := Config{

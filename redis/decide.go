@@ -218,7 +218,7 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 		copy(blob[i*width:], w.buyer[:])
 		copy(blob[i*width+len(w.buyer):], w.keyHash)
 	}
-	err = g.lanes.with(ctx, func(ln *lane) error {
+	err = g.nodes.run(ctx, p.keys[0], func(ln *lane) error {
 		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob)
 		if err != nil {
 			return err

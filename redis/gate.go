@@ -14,10 +14,21 @@ import (
 
 // Options configure a Gate.
 type Options struct {
-	Lanes    int      // connections kept open; default 10
-	LanesMax int      // connections at most; default 20, or Lanes where that is more
+	Lanes    int      // connections kept open to each master; default 10
+	LanesMax int      // connections to each master at most; default 20, or Lanes where that is more
 	Observer Observer // who is told what the gate does; nil: nobody
 	Tracing  bool     // record a span for each call to Redis
+}
+
+// prepare makes a client that records spans, where that is asked for.
+func (o Options) prepare(c *goredis.Client) error {
+	if !o.Tracing {
+		return nil
+	}
+	if err := redisotel.InstrumentTracing(c); err != nil {
+		return fmt.Errorf("redis: trace calls: %w", err)
+	}
+	return nil
 }
 
 func (o Options) withDefaults() Options {
@@ -51,7 +62,7 @@ func (nobody) Rebuilt(time.Duration, error)             {}
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {
 	store    Store
-	lanes    *lanes
+	nodes    *nodes
 	observer Observer
 
 	ctx  context.Context // ends with Close: everything that runs for nobody in particular
@@ -66,26 +77,43 @@ type Gate struct {
 	unknown  unknown
 }
 
-// Open connects to the Redis at url (redis://host:port/db). It refuses one that
-// may evict keys. The context bounds the opening only.
-func Open(ctx context.Context, url string, store Store, opts Options) (*Gate, error) {
+// Open connects to the Redis at the URLs: redis://host:port/db, or rediss:// with
+// TLS. One is a server, or a node of a Redis Cluster, which is recognised; several
+// are nodes of a cluster; with ?master_name= they are the Sentinels of that master.
+// It refuses a Redis that may evict keys. The context bounds the opening only. An
+// error of the URLs themselves is an ErrAddress.
+func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate, error) {
 	opts = opts.withDefaults()
-	opt, err := goredis.ParseURL(url)
+	where, err := parseURLs(urls)
 	if err != nil {
-		return nil, fmt.Errorf("redis: the URL must look like redis://host:6379/0: %w", err)
+		return nil, err
 	}
-	lanes := newLanes(opt, opts.Lanes, opts.LanesMax, opts.Observer.Called)
-	if opts.Tracing {
-		if err := redisotel.InstrumentTracing(lanes.client); err != nil {
-			return nil, errors.Join(fmt.Errorf("redis: trace calls: %w", err), lanes.close())
-		}
+	nodes, err := openNodes(ctx, where, opts)
+	if err == nil {
+		err = nodes.checkNoEviction(ctx)
 	}
-	if err := lanes.checkNoEviction(ctx); err != nil {
-		return nil, errors.Join(err, lanes.close())
+	if err != nil {
+		return nil, errors.Join(err, nodes.close())
 	}
-	g := &Gate{store: store, lanes: lanes, observer: opts.Observer, snapshots: make(chan struct{}, snapshotsMost)}
+	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, snapshots: make(chan struct{}, snapshotsMost)}
 	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.start(func() { nodes.watch(g.ctx) })
 	return g, nil
+}
+
+// Ask opens a Redis, says how many of its masters serve, as Gate.Reach does, and
+// closes it again: for who has no gate.
+func Ask(ctx context.Context, urls []string) (serving, all int, err error) {
+	where, err := parseURLs(urls)
+	if err != nil {
+		return 0, 1, err
+	}
+	nodes, err := openNodes(ctx, where, Options{Lanes: 1, LanesMax: 1}.withDefaults())
+	if err != nil {
+		return 0, 1, errors.Join(err, nodes.close())
+	}
+	serving, all, err = nodes.reach(ctx)
+	return serving, all, errors.Join(err, nodes.close())
 }
 
 // Close ends what runs and closes the connections. Closing twice is fine.
@@ -99,7 +127,7 @@ func (g *Gate) Close() error {
 	}
 	g.stop()
 	g.runs.Wait()
-	return g.lanes.close()
+	return g.nodes.close()
 }
 
 // start runs f in a goroutine of the gate's; false once the gate is closed.
@@ -113,14 +141,17 @@ func (g *Gate) start(f func()) bool {
 	return true
 }
 
-// Ping says whether Redis answers.
-func (g *Gate) Ping(ctx context.Context) error {
-	return unavailable("ping", g.lanes.with(ctx, func(ln *lane) error { return ln.look(ctx) }))
+// Reach says how many of Redis' masters serve, and how many there should be, 1 at
+// the least. The error says what is wrong with those that do not.
+func (g *Gate) Reach(ctx context.Context) (serving, all int, err error) {
+	serving, all, err = g.nodes.reach(ctx)
+	return serving, all, unavailable("ask the masters", err)
 }
 
-// call runs a script once, on any lane, and says on which process.
+// call runs a script once, on any lane to the master of the keys, and says on which
+// process.
 func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, stamp string, err error) {
-	err = g.lanes.with(ctx, func(ln *lane) (err error) {
+	err = g.nodes.run(ctx, keys[0], func(ln *lane) (err error) {
 		reply, err = ln.call(ctx, s, keys, args...)
 		stamp = ln.stamp
 		return err

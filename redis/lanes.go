@@ -15,20 +15,29 @@ import (
 // caller waits about twice as long at the most.
 const answerWithin = 900 * time.Millisecond
 
-// lanes are the connections to one Redis: a few that stay open, more while they
+// lanes are the connections to one server: a few that stay open, more while they
 // are needed.
 type lanes struct {
+	addr    string // host:port
 	client  *goredis.Client
 	keep    int
 	permits chan struct{} // one for each lane that may be in use
 	seen    func(script string, requests int, took time.Duration, err error)
 
-	mu   sync.Mutex
-	idle []*lane
+	mu      sync.Mutex
+	idle    []*lane
+	used    int
+	retired bool // the server is no master any more
 }
 
 func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.Duration, error)) *lanes {
-	opt.MaxRetries = -1 // a call that was answered, or not, is never repeated behind our back
+	plain(opt, most)
+	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), seen: seen}
+}
+
+// plain makes a client that does what it is told, and nothing behind our back.
+func plain(opt *goredis.Options, most int) {
+	opt.MaxRetries = -1 // a call that was answered, or not, is never repeated
 	opt.DialerRetries = 1
 	opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = answerWithin, answerWithin, answerWithin
 	opt.ContextTimeoutEnabled = true
@@ -36,7 +45,6 @@ func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.
 	opt.ConnMaxIdleTime, opt.ConnMaxLifetime = -1, -1
 	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	opt.DisableIdentity = true
-	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), seen: seen}
 }
 
 // with lends a lane whose process is known.
@@ -55,10 +63,18 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	return do(ln)
 }
 
+// errRetired says that the server ceased to be the master just now; nothing was sent.
+var errRetired = errors.New("redis: another server is the master now")
+
 // take gives an idle lane or a new one. An idle one may have been cut off in the
 // meantime: then a new one takes its place, nothing was sent yet.
 func (l *lanes) take(ctx context.Context) (*lane, error) {
 	l.mu.Lock()
+	if l.retired {
+		l.mu.Unlock()
+		return nil, errRetired
+	}
+	l.used++
 	var ln *lane
 	if n := len(l.idle); n > 0 {
 		ln, l.idle = l.idle[n-1], l.idle[:n-1]
@@ -72,7 +88,8 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 	}
 	ln = &lane{conn: l.client.Conn(), seen: l.seen}
 	if err := ln.look(ctx); err != nil {
-		_ = ln.conn.Close()
+		ln.broken = true
+		l.put(ln)
 		return nil, err
 	}
 	return ln, nil
@@ -85,13 +102,32 @@ func (l *lanes) put(ln *lane) {
 			other.looked = time.Time{}
 		}
 	}
-	keep := !ln.broken && len(l.idle) < l.keep
+	keep := !ln.broken && !l.retired && len(l.idle) < l.keep
 	if keep {
 		l.idle = append(l.idle, ln)
 	}
+	l.used--
+	last := l.retired && l.used == 0
 	l.mu.Unlock()
 	if !keep {
 		_ = ln.conn.Close()
+	}
+	if last {
+		_ = l.client.Close()
+	}
+}
+
+// retire closes the connections, each once its call is answered.
+func (l *lanes) retire() {
+	l.mu.Lock()
+	idle, last := l.idle, l.used == 0
+	l.idle, l.retired = nil, true
+	l.mu.Unlock()
+	for _, ln := range idle {
+		_ = ln.conn.Close()
+	}
+	if last {
+		_ = l.client.Close()
 	}
 }
 
@@ -107,6 +143,9 @@ func (l *lanes) close() error {
 	return errors.Join(append(errs, l.client.Close())...)
 }
 
+// errEvicts says that a server may throw keys of a gate away.
+var errEvicts = errors.New("it must be noeviction, or a full Redis throws gates away")
+
 // checkNoEviction refuses a Redis that may throw keys of a gate away. One that
 // does not let us ask is taken at its word: the counts would show it.
 func (l *lanes) checkNoEviction(ctx context.Context) error {
@@ -119,7 +158,7 @@ func (l *lanes) checkNoEviction(ctx context.Context) error {
 		return fmt.Errorf("redis: ask for maxmemory-policy: %w", err)
 	}
 	if policy, ok := got["maxmemory-policy"]; ok && policy != "noeviction" {
-		return fmt.Errorf("redis: maxmemory-policy is %q: it must be noeviction, or a full Redis throws gates away", policy)
+		return fmt.Errorf("redis: maxmemory-policy is %q: %w", policy, errEvicts)
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ type build struct {
 // on does something on the process on which the gate is built, and makes sure
 // that it was still that process afterwards.
 func (b *build) on(ctx context.Context, do func(*lane) error) error {
-	return b.gate.lanes.with(ctx, func(ln *lane) error {
+	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
 		if ln.stamp != b.stamp {
 			return errMoved
 		}
@@ -118,6 +118,10 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 		}
 		return nil
 	})
+	if _, moved := goredis.IsMovedError(err); moved { // once more than run follows
+		return errMoved
+	}
+	return err
 }
 
 // snapshot reads the claims and writes them down, when it is its turn.

@@ -99,7 +99,7 @@ func (silentStore) Row(context.Context, uuid.UUID) (Row, error) { return Row{}, 
 // While Postgres is away nobody can say that there is no such product; random ids
 // must not be kept for that.
 func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
-	g, err := Open(t.Context(), testkit.Redis(t), silentStore{}, Options{})
+	g, err := Open(t.Context(), []string{testkit.Redis(t)}, silentStore{}, Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
 	for range 100 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func both(t *testing.T, test func(t *testing.T, w *world)) {
 func (w *world) gate() *redis.Gate { return w.gateOn(w.redis.URL(), w.claims) }
 
 func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
-	g, err := redis.Open(w.ctx, url, store, redis.Options{})
+	g, err := redis.Open(w.ctx, strings.Split(url, ","), store, redis.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, g.Close()) })
 	return g

@@ -50,7 +50,7 @@ func (w *world) open() (*eventstore.Store, *redis.Gate) {
 	store, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, store.Close(context.Background())) })
-	gate, err := redis.Open(context.Background(), w.redis, w.claims, redis.Options{})
+	gate, err := redis.Open(context.Background(), []string{w.redis}, w.claims, redis.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, gate.Close()) })
 	return store, gate

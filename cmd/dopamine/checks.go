@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -29,7 +25,7 @@ func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 }
 
 func gateCheck(gate *redis.Gate) httpapi.Check {
-	return required(httpapi.Check{Name: "redis", Probe: httpapi.PingCheck(gate.Ping)})
+	return required(httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(gate.Reach)})
 }
 
 // optionalChecks are of what an API was given an address for and serves without.
@@ -44,39 +40,14 @@ func optionalChecks(redisURLs, brokers []string) []httpapi.Check {
 	return checks
 }
 
-// redisCheck is for who has no gate: one of the nodes answers. It opens a
-// connection each time: a health check asks every few seconds.
+// redisCheck is for who has no gate. It opens connections each time: a health check
+// asks every few seconds.
 func redisCheck(urls []string) httpapi.Check {
-	return httpapi.Check{Name: "redis", Probe: httpapi.PingCheck(func(ctx context.Context) error {
+	return httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(func(ctx context.Context) (serving, all int, err error) {
 		ctx, cancel := context.WithTimeout(ctx, askedWithin)
 		defer cancel()
-		var errs []error
-		for _, u := range urls {
-			err := pingRedis(ctx, u)
-			if err == nil {
-				return nil
-			}
-			errs = append(errs, err)
-		}
-		return fmt.Errorf("no node of Redis answers: %w", errors.Join(errs...))
+		return redis.Ask(ctx, urls)
 	})}
-}
-
-func pingRedis(ctx context.Context, address string) error {
-	u, err := url.Parse(address)
-	if err != nil {
-		return err
-	}
-	q := u.Query()
-	q.Del("master_name") // a Sentinel answers as well
-	u.RawQuery = q.Encode()
-	opts, err := goredis.ParseURL(u.String())
-	if err != nil {
-		return err
-	}
-	opts.MaxRetries, opts.PoolSize, opts.ContextTimeoutEnabled = -1, 1, true
-	client := goredis.NewClient(opts)
-	return errors.Join(client.Ping(ctx).Err(), client.Close())
 }
 
 func kafkaCheck(brokers []string) httpapi.Check {

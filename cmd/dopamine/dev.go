@@ -98,9 +98,7 @@ type devSystem struct {
 func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
 	r.ReadDatabaseURL()
-	if len(r.RedisURLs()) > 1 {
-		r.Refuse(config.RedisURL, "names several nodes; this version takes one")
-	}
+	redisURLs(r)
 	r.KafkaBrokers()
 	r.KafkaTopic()
 	registryOf(r)
@@ -317,7 +315,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	partitions, retention := r.KafkaTopic()
 	brokers, registry := r.KafkaBrokers(), registryOf(r)
 	commandCfg.Checks = optionalChecks(nil, brokers)
-	queryCfg.Checks = optionalChecks(r.RedisURLs(), brokers)
+	queryCfg.Checks = optionalChecks(redisURLs(r), brokers)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
 		return unlessStopped(ctx, err)
 	}

@@ -151,7 +151,10 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 
 // openGate connects to Redis; openWrite comes first.
 func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
-	p.gate, err = redis.Open(ctx, urls[0], p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
+	p.gate, err = redis.Open(ctx, urls, p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
+	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
+		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
+	}
 	if err != nil {
 		return fmt.Errorf("open the gate: %w", err)
 	}

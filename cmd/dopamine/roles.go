@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/worker"
 )
@@ -106,19 +107,27 @@ func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
 	return v
 }
 
+// redisURLs reads --redis-url, and refuses URLs that cannot be those of one Redis.
+func redisURLs(r *config.Reader) []string {
+	urls := r.RedisURLs()
+	if len(urls) > 0 {
+		if err := redis.CheckURLs(urls); err != nil {
+			r.Refuse(config.RedisURL, "cannot be used: "+err.Error())
+		}
+	}
+	return urls
+}
+
 // openCommandSide opens what commands and the worker need. It reads all
 // settings first, so that one start names all that is wrong.
 func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
-	url, size, urls, lanes, queue := r.DatabaseURL(), r.DatabasePool(), r.RedisURLs(), r.RedisPool(), 0
+	url, size, urls, lanes, queue := r.DatabaseURL(), r.DatabasePool(), redisURLs(r), r.RedisPool(), 0
 	paying := paymentSettingsOf(r)
 	if r.Has(config.AppendQueue) { // the worker takes the store's default
 		queue = r.AppendQueue()
 	}
 	if r.Has(config.MetricsAddr) {
 		r.OptionalAddr(config.MetricsAddr)
-	}
-	if len(urls) > 1 {
-		r.Refuse(config.RedisURL, "names several nodes; this version takes one")
 	}
 	if err := r.Err(); err != nil {
 		return err
@@ -193,7 +202,7 @@ func queryAPICommand() *cli.Command {
 			}
 			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
 			cfg := queryServer(ctx, p, r)
-			cfg.Checks = optionalChecks(r.RedisURLs(), r.KafkaBrokers())
+			cfg.Checks = optionalChecks(redisURLs(r), r.KafkaBrokers())
 			if err := r.Err(); err != nil {
 				return nil, err
 			}

@@ -65,7 +65,7 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 	if every < 100*time.Millisecond {
 		r.RefuseFlag("every", "is too short; give a duration of at least 100ms, as in 2s")
 	}
-	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: r.RedisURLs()}
+	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: redisURLs(r)}
 	if err := r.Err(); err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, statusWithin)
 	defer cancel()
 	if s.gate == nil {
-		gate, err := redis.Open(ctx, s.redis[0], s.claims, redis.Options{Lanes: 1, LanesMax: gatesAtOnce})
+		gate, err := redis.Open(ctx, s.redis, s.claims, redis.Options{Lanes: 1, LanesMax: gatesAtOnce})
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ func (r *Reader) postgres(s *Setting) string { return r.URL(s, "postgres", "post
 
 // RedisURLs is the nodes of Redis: one, or several of a cluster or of Sentinels. The
 // second and later ones may be host:port alone, and then have the first one's scheme.
+// Whether they can be those of one Redis, redis.CheckURLs knows.
 func (r *Reader) RedisURLs() []string {
 	list := r.List(RedisURL)
 	for i := range list {
@@ -40,6 +41,7 @@ func (r *Reader) RedisURLs() []string {
 		}
 		if !validURL(list[i], []string{"redis", "rediss", "unix"}) {
 			r.Refuse(RedisURL, "holds something that is no such URL")
+			return nil
 		}
 	}
 	return list

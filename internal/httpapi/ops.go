@@ -44,6 +44,21 @@ func PingCheck(ping func(context.Context) error) func(context.Context) Health {
 	}
 }
 
+// PartsCheck makes a Probe of a function that counts the parts of a component that
+// serve, and all of them: DEGRADED where some do.
+func PartsCheck(count func(context.Context) (serving, all int, err error)) func(context.Context) Health {
+	return func(ctx context.Context) Health {
+		switch serving, all, _ := count(ctx); serving {
+		case 0:
+			return Down
+		case all:
+			return Up
+		default:
+			return Degraded
+		}
+	}
+}
+
 type readiness struct {
 	Status     Health            `json:"status"`
 	Components map[string]Health `json:"components"`

@@ -1,0 +1,165 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// askSome asks up to askMost servers at a time, in an order of chance, and further
+// ones only where none of these answered.
+func (n *nodes) askSome(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) error) error {
+	addrs = slices.Clone(addrs)
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	var errs []error
+	for some := range slices.Chunk(addrs, askMost) {
+		round, cancel := context.WithTimeout(ctx, roundWithin)
+		failed := make([]error, len(some))
+		var wg sync.WaitGroup
+		for i, addr := range some {
+			wg.Go(func() {
+				if failed[i] = ask(round, addr); failed[i] != nil {
+					failed[i] = fmt.Errorf("ask %s: %w", addr, failed[i])
+				}
+			})
+		}
+		wg.Wait()
+		cancel()
+		if slices.Contains(failed, nil) {
+			return nil
+		}
+		errs = append(errs, failed...)
+	}
+	return errors.Join(errs...)
+}
+
+// known are the servers that can be asked: those of the URL and those that
+// they named.
+func (n *nodes) known() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	addrs := slices.Clone(n.address.seeds)
+	for addr := range n.askers {
+		if !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// keepAskers drops the clients of servers that nobody names any more.
+func (n *nodes) keepAskers(named []string) {
+	if len(named) == 0 {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for addr, c := range n.askers {
+		if !slices.Contains(named, addr) && !slices.Contains(n.address.seeds, addr) {
+			delete(n.askers, addr)
+			_ = c.Close()
+		}
+	}
+}
+
+// askNodes asks nodes of the cluster who has the slots.
+func (n *nodes) askNodes(ctx context.Context) error {
+	var mu sync.Mutex
+	m := &slotMap{}
+	err := n.askSome(ctx, n.known(), func(ctx context.Context, addr string) error {
+		view, err := n.asker(addr).ClusterNodes(ctx).Result()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return m.add(view, addr)
+	})
+	if err != nil {
+		return fmt.Errorf("redis: no node of the cluster says who has the slots: %w", err)
+	}
+	n.keepAskers(m.nodes)
+	for _, addr := range m.nodes {
+		n.asker(addr)
+	}
+	return n.settle(m.owner[:])
+}
+
+// askSentinels asks the Sentinels who the master is. Where they say differently,
+// the higher configuration epoch is the later failover.
+func (n *nodes) askSentinels(ctx context.Context) error {
+	var mu sync.Mutex
+	var master string
+	var last int64 = -1
+	named := map[string]bool{}
+	err := n.askSome(ctx, n.known(), func(ctx context.Context, addr string) error {
+		c := n.asker(addr)
+		says, err := masterOf(ctx, c, n.address.master)
+		if err != nil {
+			return err
+		}
+		epoch, err := strconv.ParseInt(says["config-epoch"], 10, 64)
+		if err != nil || says["ip"] == "" || says["port"] == "" {
+			return errors.New("the Sentinel's answer names no master")
+		}
+		others := goredis.NewSliceCmd(ctx, "sentinel", "sentinels", n.address.master)
+		_ = c.Process(ctx, others) // who is not named is not asked the next time
+		mu.Lock()
+		defer mu.Unlock()
+		named[addr] = true
+		for _, other := range sentinelsIn(others.Val()) {
+			named[other] = true
+		}
+		if epoch > last {
+			master, last = net.JoinHostPort(says["ip"], says["port"]), epoch
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("redis: no Sentinel names the master %q: %w", n.address.master, err)
+	}
+	addrs := make([]string, 0, len(named))
+	for addr := range named {
+		addrs = append(addrs, addr)
+		n.asker(addr)
+	}
+	n.keepAskers(addrs)
+	return n.settle([]string{master})
+}
+
+func masterOf(ctx context.Context, c *goredis.Client, name string) (map[string]string, error) {
+	cmd := goredis.NewMapStringStringCmd(ctx, "sentinel", "master", name)
+	_ = c.Process(ctx, cmd)
+	return cmd.Result()
+}
+
+// sentinelsIn reads the answer to SENTINEL SENTINELS, in RESP2 or RESP3.
+func sentinelsIn(reply []any) []string {
+	var addrs []string
+	for _, item := range reply {
+		fields := map[string]string{}
+		switch item := item.(type) {
+		case []any:
+			for i := 0; i+1 < len(item); i += 2 {
+				name, _ := item[i].(string)
+				fields[name], _ = item[i+1].(string)
+			}
+		case map[any]any:
+			for name, value := range item {
+				text, _ := name.(string)
+				fields[text], _ = value.(string)
+			}
+		}
+		if fields["ip"] != "" && fields["port"] != "" {
+			addrs = append(addrs, net.JoinHostPort(fields["ip"], fields["port"]))
+		}
+	}
+	return addrs
+}
