@@ -36,6 +36,9 @@ type RedisOptions struct {
 	NoInstall bool
 	// Log says what is installed and started. Default: nowhere.
 	Log *slog.Logger
+
+	args     []string // further ones of a server in a group
+	sentinel string   // what a Sentinel watches over; "" for a server with data
 }
 
 // Redis is a running Redis: a redis-server of our own, or miniredis in process.
@@ -150,10 +153,17 @@ func (r *Redis) startServer(ctx context.Context, port int) (*child, error) {
 	if r.opts.Dir != "" {
 		keep = "yes"
 	}
+	args := append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "",
+		"--appendonly", keep, "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"}, r.opts.args...)
+	if r.opts.sentinel != "" {
+		conf, err := writeSentinel(r.dir, r.opts.sentinel)
+		if err != nil {
+			return nil, err
+		}
+		args = []string{conf, "--sentinel", "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", r.dir}
+	}
 	c, err := startChild(childSpec{
-		name: "redis-server", path: r.binary, dir: r.dir,
-		args: []string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", r.dir, "--save", "",
-			"--appendonly", keep, "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"},
+		name: "redis-server", path: r.binary, dir: r.dir, args: args,
 		log: filepath.Join(r.dir, "redis.log"),
 		// What Redis has answered is with the kernel already, so it may die at once
 		// with us; one that lingered would write into the next one's files.

@@ -34,6 +34,41 @@ func MiniRedis(tb testing.TB) *stack.Redis {
 	return startOwnRedis(tb, stack.RedisOptions{Mini: true})
 }
 
+// RedisCluster gives a Redis Cluster of the test's own with so many replicas of each
+// master. Without redis-server the test is skipped.
+func RedisCluster(tb testing.TB, masters, replicas int) *stack.RedisGroup {
+	tb.Helper()
+	return startGroup(tb, "a Redis Cluster", func(ctx context.Context) (*stack.RedisGroup, error) {
+		return stack.StartRedisCluster(ctx, masters, replicas, stack.RedisOptions{})
+	})
+}
+
+// Sentinels gives a Redis of the test's own with a replica and three Sentinels.
+// Without redis-server the test is skipped.
+func Sentinels(tb testing.TB) *stack.RedisGroup {
+	tb.Helper()
+	return startGroup(tb, "Redis Sentinels", func(ctx context.Context) (*stack.RedisGroup, error) {
+		return stack.StartSentinels(ctx, 1, 3, stack.RedisOptions{})
+	})
+}
+
+func startGroup(tb testing.TB, what string, start func(context.Context) (*stack.RedisGroup, error)) *stack.RedisGroup {
+	tb.Helper()
+	g, err := start(context.Background())
+	if errors.Is(err, stack.ErrNotHere) {
+		skipFor(tb, what, err)
+	}
+	if err != nil {
+		tb.Fatalf("start %s: %v", what, err)
+	}
+	tb.Cleanup(func() {
+		if err := g.Stop(context.Background()); err != nil {
+			tb.Errorf("stop %s: %v", what, err)
+		}
+	})
+	return g
+}
+
 func startOwnRedis(tb testing.TB, opts stack.RedisOptions) *stack.Redis {
 	tb.Helper()
 	r, err := stack.StartRedis(context.Background(), opts)
