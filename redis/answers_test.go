@@ -98,8 +98,8 @@ func (w *wire) pass(in, out net.Conn) {
 }
 
 func TestLostAnswerIsAskedForOnceMore(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
-		broken, url := newWire(t, w.redis.URL())
+	onBoth(t, func(t *testing.T, w *world) {
+		broken, url := newWire(t, w.url)
 		g, product := w.gateOn(url, w.claims), w.product(3)
 		w.granted(g, product)
 
@@ -127,9 +127,9 @@ func TestLostAnswerIsAskedForOnceMore(t *testing.T) {
 
 // Nobody's request is answered twice or left without an answer, whatever is lost.
 func TestAnswersLostInACrowd(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onBoth(t, func(t *testing.T, w *world) {
 		const units = 100
-		broken, url := newWire(t, w.redis.URL())
+		broken, url := newWire(t, w.url)
 		g, product := w.gateOn(url, w.claims), w.product(units)
 		w.granted(g, product)
 		broken.lose.Store(5)

@@ -46,7 +46,7 @@ func (w *world) acquire(g *redis.Gate, product, buyer uuid.UUID) (redis.Decision
 // the sale is changed, slots end, grants are withdrawn at any age: no unit is sold
 // twice, none is lost, no number comes twice, the log folds.
 func TestRushWhileRedisForgets(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 200, 1500
 		gates, product := []*redis.Gate{w.gate(), w.gate(), w.gate()}, w.product(units)
 		var numbers sync.Map
@@ -63,7 +63,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 				prefix := "product:{" + product.String() + "}:"
 				switch i % 4 {
 				case 0, 2:
-					w.raw.FlushAll(w.ctx)
+					w.flush()
 				case 1:
 					w.raw.Del(w.ctx, prefix+"holders")
 				case 3:

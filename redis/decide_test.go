@@ -14,7 +14,7 @@ import (
 )
 
 func TestGateGrantsInOrderAndNumbersEveryDecision(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		a, b := w.granted(g, product), w.granted(g, product)
 		c := w.decide(g, product, uuid.New(), "")
@@ -38,7 +38,7 @@ func TestGateGrantsInOrderAndNumbersEveryDecision(t *testing.T) {
 }
 
 func TestSaleIsCheckedByTheGatesClockBeforeAnythingElse(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g := w.gate()
 		from := ms(400 * time.Millisecond)
 		product := w.productFrom(1, from)
@@ -69,7 +69,7 @@ func TestSaleIsCheckedByTheGatesClockBeforeAnythingElse(t *testing.T) {
 }
 
 func TestSecondRequestOfABuyer(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product, buyer := w.gate(), w.product(5), uuid.New()
 		first := w.decide(g, product, buyer, "k")
 		require.Equal(t, 1, first.HandedOut)
@@ -94,7 +94,7 @@ func TestSecondRequestOfABuyer(t *testing.T) {
 
 		// A rebuilt gate knows the key too.
 		require.Len(t, w.log(g, product), 4)
-		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.flush()
 		require.True(t, w.decide(g, product, buyer, "k").Repeated)
 
 		report := w.folds(w.log(g, product))
@@ -104,7 +104,7 @@ func TestSecondRequestOfABuyer(t *testing.T) {
 }
 
 func TestExactlyAsManyGrantsAsUnits(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 300, 4000
 		product := w.product(units)
 		c := w.crowd(product, buyers, true, w.gate(), w.gate())
@@ -120,7 +120,7 @@ func TestExactlyAsManyGrantsAsUnits(t *testing.T) {
 }
 
 func TestUnknownProductIsRememberedAndForgotten(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, id := w.gate(), uuid.New()
 		for range 2 {
 			_, err := g.Decide(w.ctx, redis.Request{Product: id, Buyer: uuid.New()})
@@ -132,8 +132,7 @@ func TestUnknownProductIsRememberedAndForgotten(t *testing.T) {
 		require.ErrorIs(t, g.Feed(w.ctx, product), redis.ErrUnknownProduct)
 		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 		require.ErrorIs(t, err, redis.ErrUnknownProduct)
-		keys, err := w.raw.Keys(w.ctx, "product:{"+product.String()+"}*").Result()
-		require.NoError(t, err)
+		keys := w.keysLike("product:{" + product.String() + "}*")
 		require.Empty(t, keys, "its gate is removed")
 		require.Len(t, w.stored(product), 2, "its log is not")
 	})

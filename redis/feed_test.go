@@ -17,7 +17,7 @@ import (
 )
 
 func TestFreedUnitGoesToTheNextBuyerAndStockOpensAtOnce(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
@@ -43,7 +43,7 @@ func TestFreedUnitGoesToTheNextBuyerAndStockOpensAtOnce(t *testing.T) {
 
 // Two nodes that tell the gate the same news at the same time apply it once.
 func TestFeedersCompareAndSwapThePosition(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		const units = 200
 		gates, product := []*redis.Gate{w.gate(), w.gate(), w.gate()}, w.product(units)
 		c := w.crowd(product, units, true, gates...)
@@ -73,7 +73,7 @@ func TestFeedersCompareAndSwapThePosition(t *testing.T) {
 }
 
 func TestChangeOfTheSaleOpensItsEpochInPlace(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, other, product := w.gate(), w.gate(), w.product(5)
 		held, onItsWay := w.granted(g, product), w.granted(g, product)
 		require.NoError(t, w.claim(held))
@@ -107,10 +107,10 @@ func (w *world) complete(product uuid.UUID) bool {
 }
 
 func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(5)
 		w.granted(g, product)
-		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.flush()
 		w.pause(product, true)
 		require.Equal(t, redis.Paused, w.decide(g, product, uuid.New(), "").Outcome)
 		w.pause(product, false)
@@ -123,7 +123,7 @@ func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
 // A change of the sale opens the next epoch in place, on whatever the gate has:
 // that is no rebuild.
 func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, other, product := w.gate(), w.gate(), w.product(3)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
@@ -146,7 +146,7 @@ func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
 }
 
 func TestGrantHandedOutOnceIsGivenBack(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
 		d := w.granted(g, product)
 		require.NoError(t, g.GiveBack(w.ctx, d))
@@ -162,7 +162,7 @@ func TestGrantHandedOutOnceIsGivenBack(t *testing.T) {
 }
 
 func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		late, claimed := w.granted(g, product), w.granted(g, product)
 		pending, err := g.Pending(w.ctx, product, time.Hour, 10)
@@ -212,7 +212,7 @@ func reasons(lines []fairness.Line) (found []fairness.Reason) {
 // Many carriers at once, some dying before they trim, store every line once and
 // whole.
 func TestLogIsCarriedByManyAtOnce(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 150, 1500
 		gates, product := []*redis.Gate{w.gate(), w.gate()}, w.product(units)
 		ctx, cancel := context.WithCancel(w.ctx)
@@ -249,16 +249,16 @@ func TestLogIsCarriedByManyAtOnce(t *testing.T) {
 }
 
 func TestLogOfALostGateIsSaidToLackSomething(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		w.granted(g, product)
 		w.log(g, product)
 		require.True(t, w.complete(product))
-		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.flush()
 		d := w.granted(g, product)
 		require.EqualValues(t, 1, d.Epoch)
 		require.True(t, w.complete(product), "all had been carried after the last lease")
-		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.flush()
 		w.granted(g, product)
 		require.False(t, w.complete(product), "nobody wrote the second epoch down")
 

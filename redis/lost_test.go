@@ -23,7 +23,7 @@ import (
 func TestLostKeysAreNoticed(t *testing.T) {
 	for _, key := range []string{"stock", "queue", "holders", "pending", "log", "everything"} {
 		t.Run(key, func(t *testing.T) {
-			both(t, func(t *testing.T, w *world) {
+			onEach(t, func(t *testing.T, w *world) {
 				g, product := w.gate(), w.product(6)
 				held, freed := w.granted(g, product), w.granted(g, product)
 				require.NoError(t, w.claim(held))
@@ -37,7 +37,7 @@ func TestLostKeysAreNoticed(t *testing.T) {
 				require.NoError(t, g.Feed(w.ctx, product)) // so that the queue has a unit
 
 				if key == "everything" {
-					require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+					w.flush()
 				} else {
 					n, err := w.raw.Del(w.ctx, "product:{"+product.String()+"}:"+key).Result()
 					require.NoError(t, err)
@@ -57,14 +57,14 @@ func TestLostKeysAreNoticed(t *testing.T) {
 }
 
 func TestEpochsNeverComeTwice(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(3)
 		last := int64(-1)
 		for range 5 {
 			d := w.granted(g, product)
 			require.Greater(t, d.Epoch, last)
 			last = d.Epoch
-			require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+			w.flush()
 		}
 		_, err := w.pool.Exec(w.ctx, `update product_gates set epoch = epoch - 1 where product_id = $1`, product)
 		require.Error(t, err)
@@ -141,7 +141,7 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 }
 
 func TestGateFoundWrongIsRebuilt(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(3)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
@@ -183,9 +183,9 @@ func (s *awayStore) Lease(ctx context.Context, product uuid.UUID, epoch int64, s
 }
 
 func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
-		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		g, product := w.gateOn(w.url, store), w.product(1)
 		w.granted(g, product)
 		store.away.Store(true)
 		left := time.Now()
@@ -210,10 +210,10 @@ func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
 // A Postgres that says nothing keeps nobody waiting for the others: all who wait
 // are answered together.
 func TestManyWhoWaitAreAnsweredTogether(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
 		store.silent.Store(true)
-		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		g, product := w.gateOn(w.url, store), w.product(1)
 		began := time.Now()
 		c := w.crowd(product, 3000, false, g)
 		require.Len(t, c.errs, 3000)
@@ -227,9 +227,9 @@ func TestManyWhoWaitAreAnsweredTogether(t *testing.T) {
 // Redis' clock may stand still, so that a gate's lease never ends: a node that
 // could not renew believes no refusal all the same.
 func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
-		g, product := w.gateOn(w.redis.URL(), store), w.product(1)
+		g, product := w.gateOn(w.url, store), w.product(1)
 		w.granted(g, product)
 		store.away.Store(true)
 		far := time.Now().Add(time.Hour).UnixMilli()
@@ -246,7 +246,7 @@ func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
 }
 
 func TestRebuildUnderWayIsLeftAloneForAWhile(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		product := w.product(1)
 		raised, ok, err := w.claims.Raise(w.ctx, product, redis.NoEpoch, redis.NoEpoch) // and dies
 		require.NoError(t, err)
@@ -270,7 +270,7 @@ func TestRebuildUnderWayIsLeftAloneForAWhile(t *testing.T) {
 }
 
 func TestRebuildOfManyHoldersWithGaps(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		const units = 2500
 		g, product := w.gate(), w.product(units)
 		c := w.crowd(product, units, true, g)
@@ -284,15 +284,14 @@ func TestRebuildOfManyHoldersWithGaps(t *testing.T) {
 		}
 		require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 7, TotalStock: units + 7},
 			claims.Stock{Product: product, Total: units + 7}.Guarded()))
-		require.NoError(t, w.raw.FlushAll(w.ctx).Err())
+		w.flush()
 		state := w.agrees(g, product)
 		require.Equal(t, free+7, state.Free)
 		c = w.crowd(product, free+7+10, true, g)
 		require.NoError(t, c.err())
 		require.Len(t, c.granted, free+7)
 		require.Equal(t, units+7, w.agrees(g, product).Held)
-		keys, err := w.raw.Keys(w.ctx, "*:build:*").Result()
-		require.NoError(t, err)
+		keys := w.keysLike("*:build:*")
 		require.Empty(t, keys)
 		ttl, err := w.raw.TTL(w.ctx, "product:{"+product.String()+"}:holders").Result()
 		require.NoError(t, err)

@@ -1,9 +1,67 @@
 package redis_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
 	"testing"
 
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// theCluster is one for all tests that break none of its servers.
+var theCluster struct {
+	once  sync.Once
+	group *stack.RedisGroup
+	err   error
+}
+
+func clusterWorld(t testing.TB) *world {
+	theCluster.once.Do(func() {
+		theCluster.group, theCluster.err = stack.StartRedisCluster(context.Background(), 3, 0, stack.RedisOptions{})
+	})
+	if errors.Is(theCluster.err, stack.ErrNotHere) {
+		testkit.RedisCluster(t, 3, 0) // says that it is not here, and skips
+	}
+	require.NoError(t, theCluster.err)
+	return newClusterWorld(t, theCluster.group)
+}
+
+func newClusterWorld(t testing.TB, g *stack.RedisGroup) *world {
+	var addrs []string
+	for _, r := range g.Nodes {
+		addrs = append(addrs, addrOf(r))
+	}
+	raw := goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addrs})
+	t.Cleanup(func() { _ = raw.Close() })
+	return newWorldAt(t, g.URL(), raw)
+}
+
+// addrOf is the server's host:port.
+func addrOf(r *stack.Redis) string {
+	return strings.TrimSuffix(strings.TrimPrefix(r.URL(), "redis://"), "/0")
+}
+
+// withCluster ends the cluster before goroutines are looked for.
+type withCluster struct{ *testing.M }
+
+func (m withCluster) Run() int {
+	code := m.M.Run()
+	if theCluster.group != nil {
+		if err := theCluster.group.Stop(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the cluster:", err)
+			return 1
+		}
+	}
+	return code
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withCluster{m}) }

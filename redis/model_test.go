@@ -255,7 +255,7 @@ func (m *model) settle(t *rapid.T) {
 // Whatever happens in whatever order, the gate's answers, the claims and the
 // decision log stay true.
 func TestGateAgainstAModel(t *testing.T) {
-	both(t, func(t *testing.T, w *world) {
+	onEach(t, func(t *testing.T, w *world) {
 		gates := []*redis.Gate{w.gate(), w.gate()}
 		rapid.Check(t, func(t *rapid.T) {
 			units := rapid.IntRange(1, 4).Draw(t, "units")

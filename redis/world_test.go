@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,25 +27,34 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// world is a store, its claims and one Redis.
+// world is a store, its claims and one Redis: a server, or a cluster.
 type world struct {
 	t      testing.TB
 	ctx    context.Context
 	pool   *pgxpool.Pool
 	store  *eventstore.Store
 	claims *claims.Store
-	redis  *stack.Redis
-	raw    *goredis.Client
+	redis  *stack.Redis // nil for a cluster
+	url    string
+	raw    goredis.UniversalClient
+
+	productsMu sync.Mutex
+	products   []uuid.UUID
 }
 
 func newWorld(t testing.TB, r *stack.Redis) *world {
-	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), redis: r}
+	w := newWorldAt(t, r.URL(), client(t, r.URL()))
+	w.redis = r
+	return w
+}
+
+func newWorldAt(t testing.TB, url string, raw goredis.UniversalClient) *world {
+	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), url: url, raw: raw}
 	w.claims = claims.NewStore(w.pool, avsc.Decode)
 	store, err := eventstore.Open(w.ctx, w.pool, eventstore.Options{})
 	require.NoError(t, err)
 	w.store = store
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
-	w.raw = client(t, r.URL())
 	return w
 }
 
@@ -56,14 +66,20 @@ func client(t testing.TB, url string) *goredis.Client {
 	return c
 }
 
-// both runs a test over a real Redis and over miniredis.
-func both(t *testing.T, test func(t *testing.T, w *world)) {
+// onEach runs a test over a real Redis, over miniredis and over a Redis Cluster.
+func onEach(t *testing.T, test func(t *testing.T, w *world)) {
+	onBoth(t, test)
+	t.Run("cluster", func(t *testing.T) { t.Parallel(); test(t, clusterWorld(t)) })
+}
+
+// onBoth runs a test over a real Redis and over miniredis.
+func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("redis-server", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.OwnRedis(t))) })
 	t.Run("miniredis", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.MiniRedis(t))) })
 }
 
 // gate opens another node's gate.
-func (w *world) gate() *redis.Gate { return w.gateOn(w.redis.URL(), w.claims) }
+func (w *world) gate() *redis.Gate { return w.gateOn(w.url, w.claims) }
 
 func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
 	g, err := redis.Open(w.ctx, strings.Split(url, ","), store, redis.Options{})
@@ -91,11 +107,52 @@ func (w *world) append(product, stream uuid.UUID, event domain.Event, guard even
 // ms is the time d from now, in whole milliseconds.
 func ms(d time.Duration) time.Time { return time.Now().Add(d).UTC().Truncate(time.Millisecond) }
 
+// flush makes Redis forget the gates; of a cluster that others use too, those of
+// this world's products.
+func (w *world) flush() {
+	if w.redis != nil {
+		require.NoError(w.t, w.raw.FlushAll(w.ctx).Err())
+		return
+	}
+	w.productsMu.Lock()
+	defer w.productsMu.Unlock()
+	for _, id := range w.products {
+		prefix := "product:{" + id.String() + "}:"
+		require.NoError(w.t, w.raw.Del(w.ctx, prefix+"stock", prefix+"queue", prefix+"holders", prefix+"pending", prefix+"log").Err())
+	}
+}
+
+// keysLike are the keys of this world that match the pattern, on all masters.
+func (w *world) keysLike(pattern string) []string {
+	var mu sync.Mutex
+	var found []string
+	list := func(ctx context.Context, c *goredis.Client) error {
+		keys, err := c.Keys(ctx, pattern).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, key := range keys {
+			if slices.ContainsFunc(w.products, func(id uuid.UUID) bool { return strings.Contains(key, id.String()) }) {
+				found = append(found, key)
+			}
+		}
+		return err
+	}
+	if cluster, ok := w.raw.(*goredis.ClusterClient); ok {
+		require.NoError(w.t, cluster.ForEachMaster(w.ctx, list))
+	} else {
+		require.NoError(w.t, list(w.ctx, w.raw.(*goredis.Client)))
+	}
+	return found
+}
+
 // product creates one that has been on sale for an hour.
 func (w *world) product(stock int) uuid.UUID { return w.productFrom(stock, ms(-time.Hour)) }
 
 func (w *world) productFrom(stock int, from time.Time) uuid.UUID {
 	id := uuid.New()
+	w.productsMu.Lock()
+	w.products = append(w.products, id)
+	w.productsMu.Unlock()
 	price, err := domain.NewMoney(decimal.NewFromInt(1000), "KRW")
 	require.NoError(w.t, err)
 	event := domain.ProductCreated{Name: "n", Description: "d", Price: price, Stock: stock, SaleDate: from}
