@@ -157,6 +157,6 @@ func (a *address) of(addr string) *goredis.Options {
 // ofSentinel gives the options for a Sentinel.
 func (a *address) ofSentinel(addr string) *goredis.Options {
 	opt := a.of(addr)
-	opt.DB, opt.Username, opt.Password = 0, a.sentinelUser, a.sentinelPassword
+	opt.Username, opt.Password = a.sentinelUser, a.sentinelPassword
 	return opt
 }

@@ -125,7 +125,7 @@ func nodeAddr(text, asked string) (string, bool) {
 func isCluster(ctx context.Context, c *goredis.Client) (bool, error) {
 	info, err := c.Info(ctx, "cluster").Result()
 	var refused goredis.Error
-	if errors.As(err, &refused) && !goredis.IsLoadingError(err) {
+	if errors.As(err, &refused) && !goredis.IsLoadingError(err) && !goredis.IsAuthError(err) {
 		return false, nil // it knows of no such thing
 	}
 	return infoField(info, "cluster_enabled") == "1", err

@@ -28,6 +28,19 @@
 // (SlotAcquired is fed), withdrawn (GrantWithdrawn is fed), given back by the node
 // that never sent it, if nobody else was handed it, or void with its epoch.
 //
+// # Which Redis
+//
+// One server, the master that Sentinels name, or the masters of a Redis Cluster
+// (nodes.go): each master has lanes of its own, and a product's keys are where the
+// slot of {id} is. Who the masters are is asked for each second, and whenever a call
+// gives reason to; of servers that say differently the one with the higher
+// configuration epoch is right. All this may be old, and does no harm then: what
+// makes a gate believed, below, knows processes, not addresses. So a failover, or a
+// slot that went to another master, is a lost gate like any other.
+//
+// MOVED did nothing, and the node that it names is asked, once. With ASK and
+// TRYAGAIN the slot is on its way, and nobody decides until it has arrived.
+//
 // # When a gate may be believed
 //
 // Epoch. Postgres holds the product's epoch and refuses claims of any other. It is
@@ -78,7 +91,7 @@
 // # Failure
 //
 // A call is never repeated behind our back; a lost answer is asked for once more.
-// No answer, LOADING, TRYAGAIN, a Postgres that gives no lease: [ErrUnavailable],
+// No answer, LOADING, ASK, TRYAGAIN, CLUSTERDOWN, READONLY, a Postgres that gives no lease: [ErrUnavailable],
 // and nothing is lost. Callers that meet a rebuild wait for it, five seconds at
 // the most.
 //

@@ -289,6 +289,7 @@ func (n *nodes) asker(addr string) *goredis.Client {
 		if n.address.master != "" {
 			opt = n.address.ofSentinel(addr)
 		}
+		opt.DB = 0 // a node of a cluster has no other, and must be recognised to say so
 		plain(opt, 2)
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = roundWithin, roundWithin, roundWithin
 		c = goredis.NewClient(opt)

@@ -150,6 +150,11 @@ func (w *world) product(stock int) uuid.UUID { return w.productFrom(stock, ms(-t
 
 func (w *world) productFrom(stock int, from time.Time) uuid.UUID {
 	id := uuid.New()
+	w.create(id, stock, from)
+	return id
+}
+
+func (w *world) create(id uuid.UUID, stock int, from time.Time) {
 	w.productsMu.Lock()
 	w.products = append(w.products, id)
 	w.productsMu.Unlock()
@@ -157,7 +162,6 @@ func (w *world) productFrom(stock int, from time.Time) uuid.UUID {
 	require.NoError(w.t, err)
 	event := domain.ProductCreated{Name: "n", Description: "d", Price: price, Stock: stock, SaleDate: from}
 	require.NoError(w.t, w.append(id, id, event, claims.Create{Product: id, Stock: stock, SaleDate: from}.Guarded()))
-	return id
 }
 
 const slotTTL = 30 * time.Minute

@@ -30,7 +30,7 @@ var (
 		Right: "a URL such as postgres://user:password@localhost:5432/dopamine_read"}
 	RedisURL = &Setting{Name: "redis-url",
 		Usage: "Redis with the gates; several, comma-separated: a cluster, or with ?master_name= its Sentinels",
-		Right: "a URL such as redis://localhost:6379/0"}
+		Right: "a URL such as redis://localhost:6379/0, or several of a cluster, or of Sentinels with ?master_name=, comma-separated"}
 	KafkaBrokers = &Setting{Name: "kafka-brokers",
 		Usage: "Kafka's brokers, comma-separated",
 		Right: "host:port, as in localhost:9092, several comma-separated"}

@@ -1,0 +1,252 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// productsOn makes so many products for each master.
+func (w *world) productsOn(g *stack.RedisGroup, masters, each, units int) map[*stack.Redis][]uuid.UUID {
+	made := make(map[*stack.Redis][]uuid.UUID)
+	for left := masters * each; left > 0; {
+		id := uuid.New()
+		r := w.masterOf(g, id)
+		if len(made[r]) < each {
+			w.create(id, units, ms(-time.Hour))
+			made[r] = append(made[r], id)
+			left--
+		}
+	}
+	return made
+}
+
+// masterOf is the node that says that it has the product's keys.
+func (w *world) masterOf(g *stack.RedisGroup, product uuid.UUID) *stack.Redis {
+	for _, r := range g.Nodes {
+		c := goredis.NewClient(&goredis.Options{Addr: addrOf(r)})
+		err := c.Get(w.ctx, "product:{"+product.String()+"}:none").Err()
+		role, _ := c.Info(w.ctx, "replication").Result()
+		_ = c.Close()
+		if errors.Is(err, goredis.Nil) && strings.Contains(role, "role:master") {
+			return r
+		}
+	}
+	w.t.Fatalf("nobody has the keys of %s", product)
+	return nil
+}
+
+func all(of map[*stack.Redis][]uuid.UUID) (products []uuid.UUID) {
+	for _, some := range of {
+		products = append(products, some...)
+	}
+	return products
+}
+
+// A rush for many products all over the slots, by nodes that were told all nodes of
+// the cluster, or one.
+func TestClusterRush(t *testing.T) {
+	t.Parallel()
+	w := clusterWorld(t)
+	of := w.productsOn(theCluster.group, 3, 8, 20)
+	one, _, _ := strings.Cut(w.url, ",")
+	r := w.rush(20, all(of), w.gate(), w.gateOn(one, w.claims))
+	r.await(1000, "a rush")
+	r.end()
+	for node, some := range of {
+		c := client(t, node.URL())
+		for _, product := range some {
+			n, err := c.Exists(w.ctx, "product:{"+product.String()+"}:stock").Result()
+			require.NoError(t, err)
+			require.EqualValues(t, 1, n)
+		}
+	}
+}
+
+// While a slot goes from one master to another nobody decides what is in it; behind
+// it the gate is a lost one, for it is on another process.
+func TestClusterSlotMovesInTheRush(t *testing.T) {
+	t.Parallel()
+	g := testkit.RedisCluster(t, 3, 0)
+	w := newClusterWorld(t, g)
+	of := w.productsOn(g, 3, 2, 60)
+	r := w.rush(60, all(of), w.gate(), w.gate())
+	before := r.serves()
+	r.await(60, "a rush")
+	product := of[g.Nodes[0]][0]
+	w.moveSlot(product, g.Nodes[0], g.Nodes[1], func() {
+		away := r.away.Load()
+		testkit.Eventually(t, 10*time.Second, "buyers to come while the slot is on its way", func() error {
+			if r.away.Load() == away {
+				return errors.New("none yet")
+			}
+			return nil
+		})
+	})
+	after := r.serves()
+	epochsGrew(t, before, after, []uuid.UUID{product})
+	for _, other := range of[g.Nodes[2]] {
+		require.Equal(t, before[other], after[other], "nobody else's gate was lost")
+	}
+	r.await(60, "the rush to go on")
+	r.end()
+}
+
+// moveSlot does what redis-cli --cluster reshard does for the product's slot, and
+// meanwhile before it is the target's.
+func (w *world) moveSlot(product uuid.UUID, from, to *stack.Redis, meanwhile func()) {
+	source, target := client(w.t, from.URL()), client(w.t, to.URL())
+	key := "product:{" + product.String() + "}:stock"
+	slot, err := source.ClusterKeySlot(w.ctx, key).Result()
+	require.NoError(w.t, err)
+	sourceID, err := source.ClusterMyID(w.ctx).Result()
+	require.NoError(w.t, err)
+	targetID, err := target.ClusterMyID(w.ctx).Result()
+	require.NoError(w.t, err)
+	require.NoError(w.t, target.Do(w.ctx, "cluster", "setslot", slot, "importing", sourceID).Err())
+	require.NoError(w.t, source.Do(w.ctx, "cluster", "setslot", slot, "migrating", targetID).Err())
+	host, port, _ := strings.Cut(addrOf(to), ":")
+	for moved := 0; ; moved++ {
+		keys, err := source.ClusterGetKeysInSlot(w.ctx, int(slot), 1).Result()
+		require.NoError(w.t, err)
+		if len(keys) == 0 {
+			require.Positive(w.t, moved)
+			break
+		}
+		require.NoError(w.t, source.Do(w.ctx, "migrate", host, port, keys[0], 0, 5000, "replace").Err())
+	}
+	meanwhile()
+	for _, c := range []*goredis.Client{target, source} { // the target first, lest the slot be nobody's
+		require.NoError(w.t, c.Do(w.ctx, "cluster", "setslot", slot, "node", targetID).Err())
+	}
+}
+
+// A master dies in the rush, and a replica that never heard of the last grants takes
+// its place.
+func TestClusterFailsOverToAReplicaThatLags(t *testing.T) {
+	t.Parallel()
+	g := testkit.RedisCluster(t, 3, 1)
+	w := newClusterWorld(t, g)
+	of := w.productsOn(g, 3, 2, 100)
+	gate := w.gate()
+	r := w.rush(100, all(of), gate, w.gate())
+	before := r.serves()
+	r.await(60, "a rush")
+	w.lag(g.Nodes[0], g.Nodes[3])
+	r.await(60, "grants that the replica does not hear of")
+	g.Nodes[0].Kill9()
+	require.NoError(t, g.Nodes[3].Resume())
+	serving, n, err := gate.Reach(w.ctx)
+	require.Error(t, err)
+	require.Less(t, serving, n, "the cluster is not whole")
+	require.Positive(t, serving)
+	after := r.serves()
+	epochsGrew(t, before, after, of[g.Nodes[0]])
+	for _, other := range of[g.Nodes[2]] {
+		require.Equal(t, before[other], after[other], "nobody else's gate was lost")
+	}
+	require.NoError(t, g.Nodes[0].Restart(w.ctx)) // as the new one's replica
+	r.await(60, "the rush to go on")
+	r.end()
+	testkit.Eventually(t, 20*time.Second, "all masters to serve", func() error {
+		serving, n, err := gate.Reach(w.ctx)
+		if serving != n {
+			return fmt.Errorf("%d of %d: %w", serving, n, err)
+		}
+		return err
+	})
+}
+
+// lag stops a replica and cuts it off, so that it misses what its master does next.
+func (w *world) lag(master, replica *stack.Redis) {
+	require.NoError(w.t, replica.Pause())
+	require.NoError(w.t, client(w.t, master.URL()).Do(w.ctx, "client", "kill", "type", "replica").Err())
+}
+
+// Sentinels promote a replica that lags while the master sleeps; when it wakes up it
+// takes itself for the master for a while.
+func TestSentinelsFailOverAndTheOldMasterWakesUp(t *testing.T) {
+	t.Parallel()
+	g := testkit.Sentinels(t)
+	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
+	products := []uuid.UUID{w.product(100), w.product(100)}
+	gate := w.gate()
+	one, _, _ := strings.Cut(w.url, ",")
+	r := w.rush(100, products, gate, w.gateOn(one, w.claims))
+	before := r.serves()
+	r.await(60, "a rush")
+	w.lag(g.Nodes[0], g.Nodes[1])
+	r.await(20, "grants that the replica does not hear of")
+	require.NoError(t, g.Nodes[0].Pause())
+	t.Cleanup(func() { _ = g.Nodes[0].Resume() })
+	require.NoError(t, g.Nodes[1].Resume())
+	after := r.serves()
+	epochsGrew(t, before, after, products)
+	require.NoError(t, g.Nodes[0].Resume())
+	r.await(100, "the rush to go on")
+	for product, epoch := range r.serves() {
+		require.Equal(t, after[product], epoch, "the old master is not asked")
+	}
+	r.end()
+}
+
+// A master that is killed, and comes back as a replica.
+func TestSentinelsFailOverWhenTheMasterDies(t *testing.T) {
+	t.Parallel()
+	g := testkit.Sentinels(t)
+	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
+	products := []uuid.UUID{w.product(60), w.product(60)}
+	gate := w.gate()
+	r := w.rush(60, products, gate)
+	before := r.serves()
+	g.Nodes[0].Kill9()
+	serving, n, err := gate.Reach(w.ctx)
+	require.Error(t, err)
+	require.Equal(t, []int{0, 1}, []int{serving, n})
+	epochsGrew(t, before, r.serves(), products)
+	require.NoError(t, g.Sentinels[0].Pause()) // one of three is enough to ask
+	require.NoError(t, g.Nodes[0].Restart(w.ctx))
+	r.await(60, "the rush to go on")
+	r.end()
+	require.NoError(t, g.Sentinels[0].Resume())
+}
+
+func TestURLsOfAnotherKindOfRedis(t *testing.T) {
+	t.Parallel()
+	w := clusterWorld(t)
+	one := theCluster.group.Nodes[0].URL()
+	alone := testkit.Redis(t)
+	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
+	defer cancel()
+	for name, c := range map[string]struct {
+		urls []string
+		says string
+	}{
+		"a database of a cluster's node": {[]string{strings.TrimSuffix(one, "/0") + "/3"}, "database 0 alone"},
+		"several servers of no cluster":  {[]string{alone, one}, "none of a Redis Cluster"},
+	} {
+		_, err := redis.Open(ctx, c.urls, w.claims, redis.Options{})
+		require.ErrorIs(t, err, redis.ErrAddress, name)
+		require.ErrorContains(t, err, c.says, name)
+	}
+	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.claims, redis.Options{})
+	require.ErrorContains(t, err, "no Sentinel names the master")
+	require.NotErrorIs(t, err, redis.ErrAddress)
+	serving, n, err := redis.Ask(ctx, []string{one})
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 3}, []int{serving, n})
+	serving, n, err = redis.Ask(ctx, []string{alone})
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 1}, []int{serving, n})
+}
