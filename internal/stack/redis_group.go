@@ -172,7 +172,7 @@ func (g *RedisGroup) awaitSentinels(ctx context.Context, replicas, sentinels int
 			return err
 		}
 		if says["num-slaves"] != strconv.Itoa(replicas) || says["num-other-sentinels"] != strconv.Itoa(sentinels-1) {
-			return fmt.Errorf("Sentinel %d knows %s replicas and %s others", i, says["num-slaves"], says["num-other-sentinels"])
+			return fmt.Errorf("sentinel %d knows %s replicas and %s others", i, says["num-slaves"], says["num-other-sentinels"])
 		}
 		return nil
 	})
