@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -106,13 +107,20 @@ func readPositions(ctx context.Context, q Querier) (map[string]map[int32]int64, 
 
 // reached is the position up to which all partitions are done: where each has
 // what was published for it, all that was published; else the lowest of those
-// that have not.
+// that have not. A replay sets all partitions further than the relay may be, and
+// then it is the lowest of all.
 func (h Head) reached(partitions map[int32]int64) int64 {
 	reached := h.Published
+	lowest := int64(math.MaxInt64)
 	for p, last := range h.Last {
-		if at := partitions[int32(p)]; at < last {
+		at := partitions[int32(p)]
+		lowest = min(lowest, at)
+		if at < last {
 			reached = min(reached, at)
 		}
 	}
-	return reached
+	if len(h.Last) == 0 {
+		return reached
+	}
+	return max(reached, lowest)
 }
