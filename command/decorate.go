@@ -57,5 +57,5 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 // refuse only where it is no longer the state.
 func decidedOnThePast(err error) bool {
 	return errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrFewerUnits) || errors.Is(err, claims.ErrNotActive) ||
-		payments.DecidedOnThePast(err)
+		errors.Is(err, claims.ErrAcquiredSince) || payments.DecidedOnThePast(err)
 }

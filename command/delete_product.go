@@ -28,6 +28,14 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	if err != nil {
 		return done[nothing]{}, err
 	}
+	// Of all claims, so before the append: under its lock only what came since.
+	active, at, err := s.claims.HasActive(ctx, p.ID)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	if active {
+		return done[nothing]{}, errLiveSlots
+	}
 	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
 		return done[nothing]{}, err
@@ -35,7 +43,7 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     p.ID,
 		Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
-		Guards:  []eventstore.Guarded{claims.Delete{Product: p.ID}.Guarded()},
+		Guards:  []eventstore.Guarded{claims.Delete{Product: p.ID, NoneActiveAt: at}.Guarded()},
 	})
 	if err != nil {
 		return done[nothing]{}, err

@@ -21,6 +21,7 @@ type Gate interface {
 	GiveBack(ctx context.Context, d redis.Decision) error
 	Feed(ctx context.Context, product uuid.UUID) error
 	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
+	State(ctx context.Context, product uuid.UUID) (redis.State, error)
 	Reach(ctx context.Context) (serving, all int, err error)
 }
 
@@ -28,6 +29,8 @@ type Gate interface {
 type claimed interface {
 	ByBuyer(ctx context.Context, product, buyer uuid.UUID) (claims.Record, bool, error)
 	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
+	HeldSince(ctx context.Context, product uuid.UUID, position int64) (int, error)
+	HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error)
 }
 
 // services are what the commands work with.

@@ -101,8 +101,6 @@ func asProblem(err error) error {
 		return errUnavailable.Wrap(err)
 	case errors.Is(err, claims.ErrHadSlot):
 		return errHadSlot.Wrap(err)
-	case errors.Is(err, claims.ErrLiveSlots):
-		return errLiveSlots.Wrap(err)
 	case errors.Is(err, eventstore.ErrOverloaded):
 		return errOverloaded.Wrap(err)
 	case errors.As(err, &away), errors.Is(err, eventstore.ErrClosed), errors.Is(err, redis.ErrUnavailable),

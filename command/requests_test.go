@@ -24,10 +24,11 @@ type noGate struct{}
 func (noGate) Decide(context.Context, redis.Request) (redis.Decision, error) {
 	panic("the gate was asked")
 }
-func (noGate) GiveBack(context.Context, redis.Decision) error  { panic("the gate was given something") }
-func (noGate) Feed(context.Context, uuid.UUID) error           { panic("the gate was fed") }
-func (noGate) Rebuild(context.Context, uuid.UUID, int64) error { panic("the gate was rebuilt") }
-func (noGate) Reach(context.Context) (int, int, error)         { return 1, 1, nil }
+func (noGate) GiveBack(context.Context, redis.Decision) error        { panic("the gate was given something") }
+func (noGate) Feed(context.Context, uuid.UUID) error                 { panic("the gate was fed") }
+func (noGate) Rebuild(context.Context, uuid.UUID, int64) error       { panic("the gate was rebuilt") }
+func (noGate) State(context.Context, uuid.UUID) (redis.State, error) { panic("the gate was looked at") }
+func (noGate) Reach(context.Context) (int, int, error)               { return 1, 1, nil }
 
 // refusing is an API without any service behind it: what it answers, it answers
 // before it looks at anything.

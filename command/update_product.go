@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -36,7 +37,7 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	}
 	defer place.Release()
 	// Read before the append: once that is done, nothing may keep the answer back.
-	counts, _, err := s.claims.Counts(ctx, p.ID)
+	held, err := s.unitsHeld(ctx, p.ID)
 	if err != nil {
 		return done[view.Product]{}, reading("the claims of product", p.ID, err)
 	}
@@ -63,7 +64,25 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			s.feed(ctx, p.ID)
 		}
 	}
-	return done[view.Product]{view.ProductOf(p, counts.Held, s.now()), p.ID, p.Position}, nil
+	return done[view.Product]{view.ProductOf(p, held, s.now()), p.ID, p.Position}, nil
+}
+
+// lookWithin is how long a command waits for a look at the gate.
+const lookWithin = 500 * time.Millisecond
+
+// unitsHeld is how many of the product's units slots hold: what the gate has counted,
+// and what it was not told yet. Only where there is no gate are the claims counted,
+// which takes the longer the more there are.
+func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error) {
+	looking, cancel := context.WithTimeout(ctx, lookWithin)
+	state, err := s.gate.State(looking, product)
+	cancel()
+	if err == nil && state.Alive {
+		more, err := s.claims.HeldSince(ctx, product, state.Position)
+		return state.Held + more, err
+	}
+	counts, _, err := s.claims.Counts(ctx, product)
+	return counts.Held, err
 }
 
 // guardsOf are the claims' side of a product's events.

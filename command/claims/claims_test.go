@@ -124,8 +124,13 @@ func TestProductsLife(t *testing.T) {
 	c := claimOf(product, fairness.NumbersPerEpoch+1, 1)
 	w.must(c)
 	require.ErrorIs(t, w.do(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true}), claims.ErrHadSlot)
-	require.ErrorIs(t, w.do(claims.Delete{Product: product}), claims.ErrLiveSlots)
+	active, _, err := w.claims.HasActive(t.Context(), product)
+	require.NoError(t, err)
+	require.True(t, active)
 	w.must(claims.Complete{Product: product, SlotID: c.SlotID})
+	active, _, err = w.claims.HasActive(t.Context(), product)
+	require.NoError(t, err)
+	require.False(t, active)
 	require.ErrorIs(t, w.do(claims.Release{Product: product, SlotID: c.SlotID}), claims.ErrNotActive)
 	found, _, err := w.claims.ByBuyer(t.Context(), product, c.Buyer)
 	require.NoError(t, err)
@@ -181,6 +186,44 @@ func TestPostgresItselfRefusesWhatBreaksR1AndR3(t *testing.T) {
 	}
 }
 
+// acquire appends the grant: its event, with its claim.
+func (w *world) acquire(c claims.Claim) error { return w.append(c, c.Guarded()) }
+
+func (w *world) append(c claims.Claim, guards ...eventstore.Guarded) error {
+	typ, version, payload, err := avsc.Encode(domain.SlotAcquired{
+		UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number, TTLMillis: c.TTL.Milliseconds()})
+	if err != nil {
+		return err
+	}
+	_, err = w.store.Append(w.t.Context(), eventstore.Append{
+		Key: c.Product,
+		Streams: []eventstore.StreamAppend{{Stream: c.SlotID, Expected: eventstore.None, Events: []eventstore.NewEvent{
+			{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}}}},
+		Guards: guards,
+	})
+	return err
+}
+
+// A deletion is decided on what was seen before it: what was acquired since, of
+// this product, stands in its way, ended or not.
+func TestDeletionAfterAnAcquisitionIsDecidedAnew(t *testing.T) {
+	w := newWorld(t)
+	product, other := w.product(2), w.product(1)
+	active, at, err := w.claims.HasActive(t.Context(), product)
+	require.NoError(t, err)
+	require.False(t, active)
+	require.NoError(t, w.acquire(claimOf(other, 1, 1)))
+	c := claimOf(product, 1, 1)
+	require.NoError(t, w.acquire(c))
+	require.ErrorIs(t, w.do(claims.Delete{Product: product, NoneActiveAt: at}), claims.ErrAcquiredSince)
+	w.must(claims.Release{Product: product, SlotID: c.SlotID})
+	require.ErrorIs(t, w.do(claims.Delete{Product: product, NoneActiveAt: at}), claims.ErrAcquiredSince)
+	active, at, err = w.claims.HasActive(t.Context(), product)
+	require.NoError(t, err)
+	require.False(t, active)
+	w.must(claims.Delete{Product: product, NoneActiveAt: at})
+}
+
 // Deletion and claims of the same instant: whatever their order, no deleted
 // product has a live slot.
 func TestDeletionAgainstClaims(t *testing.T) {
@@ -196,7 +239,7 @@ func TestDeletionAgainstClaims(t *testing.T) {
 					deleted.Store(w.do(claims.Delete{Product: product}) == nil)
 					return
 				}
-				err := w.do(claimOf(product, int64(i+1), i+1))
+				err := w.acquire(claimOf(product, int64(i+1), i+1))
 				if err == nil {
 					claimed.Add(1)
 				} else if !errors.Is(err, claims.ErrGone) {
@@ -290,23 +333,11 @@ func benchmarkClaims(b *testing.B, guarded bool) {
 		for pb.Next() {
 			n := number.Add(1)
 			c := claimOf(product, n, int(n))
-			typ, version, payload, err := avsc.Encode(domain.SlotAcquired{
-				UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: n, TTLMillis: c.TTL.Milliseconds()})
-			if err != nil {
-				b.Error(err)
-				return
-			}
 			var guards []eventstore.Guarded
 			if guarded {
 				guards = append(guards, c.Guarded())
 			}
-			_, err = w.store.Append(b.Context(), eventstore.Append{
-				Key: product,
-				Streams: []eventstore.StreamAppend{{Stream: c.SlotID, Expected: eventstore.None, Events: []eventstore.NewEvent{
-					{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}}}},
-				Guards: guards,
-			})
-			if err != nil {
+			if err := w.append(c, guards...); err != nil {
 				b.Error(err)
 				return
 			}

@@ -16,8 +16,9 @@ var (
 	ErrFewerUnits = errors.New("claims: a product's units can only become more")
 	// ErrHadSlot: the product has had a slot, so its sale date stands.
 	ErrHadSlot = errors.New("claims: the product has had a slot")
-	// ErrLiveSlots: an ACTIVE slot keeps the product from being deleted.
-	ErrLiveSlots = errors.New("claims: the product has an active slot")
+	// ErrAcquiredSince: a slot was acquired since it was seen that there is none that
+	// is ACTIVE. Look again.
+	ErrAcquiredSince = errors.New("claims: a slot of the product was acquired since")
 	// ErrEpoch: the grant was made in another epoch. Feed the gate and ask it again.
 	ErrEpoch = errors.New("claims: the grant is of another epoch")
 	// ErrWithdrawn: the number was withdrawn, for ever. Ask the gate again.

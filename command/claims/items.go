@@ -33,8 +33,14 @@ type (
 		Paused             bool
 		OnlyIfNeverHadSlot bool
 	}
-	// Delete ends the product and raises the epoch. Refusals: ErrGone, ErrLiveSlots.
-	Delete struct{ Product uuid.UUID }
+	// Delete ends the product and raises the epoch. NoneActiveAt is a position of the
+	// log at which no slot of it was ACTIVE (Store.HasActive), so that what is left to
+	// look at under the append lock is what came since, not every claim. Refusals:
+	// ErrGone, ErrAcquiredSince.
+	Delete struct {
+		Product      uuid.UUID
+		NoneActiveAt int64
+	}
 	// Claim makes a grant final, beside SlotAcquired. Refusals: *BuyerHoldsError
 	// (also for the grant's own slot, where somebody else appended it),
 	// ErrWithdrawn, ErrSlotEnded, ErrGone, ErrEpoch, *UnitTakenError, ErrNoUnit.

@@ -1,9 +1,14 @@
 package claims
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
 )
 
 const (
@@ -11,12 +16,19 @@ const (
 
 	unitsSQL = `select units from product_gates where product_id = $1 and not deleted`
 
+	thereSQL = `select true from product_gates where product_id = $1 and not deleted`
+
+	// In the order of the index, so that Postgres reads that, whatever it thinks of
+	// the other products: a new one has no row, and to look for it through the table
+	// is to read all numbers that ever were. (An exists would drop the order.)
 	hadSlotSQL = `
-select exists (select from slot_numbers n where n.product_id = g.product_id and n.state = 'claimed')
+select coalesce((select true from slot_numbers n where n.product_id = g.product_id and n.state = 'claimed'
+                 order by n.number limit 1), false)
 from product_gates g where product_id = $1 and not deleted`
 
-	liveSlotSQL = `
-select exists (select from slot_claims c where c.product_id = g.product_id and c.status = 'ACTIVE')
+	acquiredSinceSQL = `
+select coalesce((select true from events e where e.key = g.product_id and e.position > $2 and e.type = $3
+                 order by e.position limit 1), false)
 from product_gates g where product_id = $1 and not deleted`
 
 	createSQL = `insert into product_gates (product_id, units, sale_date, sale_end) values ($1, $2, $3, $4)`
@@ -75,22 +87,25 @@ func checkStock(b *pgx.Batch, it Stock, refused *error) {
 }
 
 func checkSale(b *pgx.Batch, it Sale, refused *error) {
-	var had bool
-	b.Queue(hadSlotSQL, it.Product).QueryRow(func(row pgx.Row) error {
-		err := here(row.Scan(&had), refused)
-		if *refused == nil && had && it.OnlyIfNeverHadSlot {
-			*refused = ErrHadSlot
-		}
-		return err
-	})
+	if it.OnlyIfNeverHadSlot {
+		checkNot(b, ErrHadSlot, refused, hadSlotSQL, it.Product)
+		return
+	}
+	var there bool
+	b.Queue(thereSQL, it.Product).QueryRow(func(row pgx.Row) error { return here(row.Scan(&there), refused) })
 }
 
 func checkDelete(b *pgx.Batch, it Delete, refused *error) {
-	var live bool
-	b.Queue(liveSlotSQL, it.Product).QueryRow(func(row pgx.Row) error {
-		err := here(row.Scan(&live), refused)
-		if *refused == nil && live {
-			*refused = ErrLiveSlots
+	checkNot(b, ErrAcquiredSince, refused, acquiredSinceSQL, it.Product, it.NoneActiveAt, domain.SlotAcquired{}.EventType())
+}
+
+// checkNot refuses with why where sql says so of a product that is there.
+func checkNot(b *pgx.Batch, why error, refused *error, sql string, args ...any) {
+	var speaksAgainst bool
+	b.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
+		err := here(row.Scan(&speaksAgainst), refused)
+		if *refused == nil && speaksAgainst {
+			*refused = why
 		}
 		return err
 	})
@@ -103,4 +118,20 @@ func here(err error, refused *error) error {
 		return nil
 	}
 	return err
+}
+
+// activeSQL: see hadSlotSQL. Every active slot is due at some time.
+const activeSQL = `
+select coalesce((select true from slot_claims where product_id = $1 and due_at is not null order by due_at limit 1), false),
+       coalesce((select position from events order by position desc limit 1), 0)`
+
+// HasActive says whether a slot of the product is ACTIVE, and of which position of
+// the log that is true. Without one, Delete decides from there.
+func (s *Store) HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if err := s.pool.QueryRow(ctx, activeSQL, product).Scan(&active, &at); err != nil {
+		return false, 0, fmt.Errorf("look for an active slot of product %s: %w", product, err)
+	}
+	return active, at, nil
 }
