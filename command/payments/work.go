@@ -30,13 +30,16 @@ type Job struct {
 	Step    Step
 }
 
+// dueSQL: the clock is read once. Compared with the volatile function itself no
+// index would be asked how far to read, and each look would see every payment
+// that is still to be asked about.
 const dueSQL = `
 select payment_id, step from (
     (select payment_id, $2::int as step, ask_at as at from payments
-     where ask_at <= clock_timestamp() order by ask_at limit $1)
+     where ask_at <= (select clock_timestamp()) order by ask_at limit $1)
     union all
     (select payment_id, $3::int, refund_ask_at from payments
-     where refund_ask_at <= clock_timestamp() order by refund_ask_at limit $1)) as due
+     where refund_ask_at <= (select clock_timestamp()) order by refund_ask_at limit $1)) as due
 order by at limit $1`
 
 // Due lists the steps that are due, the longest due first.
@@ -247,12 +250,14 @@ const (
 	// purgePiece is how many rows one statement deletes.
 	purgePiece = 10_000
 
+	// By where the rows lie, which never change: joined by their keys, all that is
+	// kept would be read to forget a few.
 	purgeKeysSQL = `
-delete from payment_keys where (user_id, idempotency_key) in (
-    select user_id, idempotency_key from payment_keys where created_at < clock_timestamp() - $1::interval limit $2)`
+delete from payment_keys where ctid = any(array(
+    select ctid from payment_keys where created_at < (select clock_timestamp()) - $1::interval order by created_at limit $2))`
 	purgeIDsSQL = `
-delete from webhook_ids where id in (
-    select id from webhook_ids where seen_at < clock_timestamp() - $1::interval limit $2)`
+delete from webhook_ids where ctid = any(array(
+    select ctid from webhook_ids where seen_at < (select clock_timestamp()) - $1::interval order by seen_at limit $2))`
 )
 
 // Purge forgets idempotency keys and callbacks' ids that are older than they
