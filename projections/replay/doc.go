@@ -13,7 +13,8 @@
 //	             key is built early and it is read back.
 //	indexing     what is left of memory is written, keys and indexes are built
 //	catching up  what was recorded meanwhile is applied as live processing does
-//	comparing    if asked: differences are reported, and then there is no swap
+//	comparing    if asked: differences are reported, and where one of the projections
+//	             differs none of them swaps
 //	swapping     one short transaction; where the live generation is ahead, or a
 //	             lock is not free at once, catching up goes on and it is tried again
 //

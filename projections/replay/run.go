@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -31,7 +32,7 @@ type Config struct {
 	Topic       *Topic // read from there what the relay has published; nil: all from Store
 	Projections []projections.Rebuildable
 	Rate        int  // events a second at most; 0: as many as can be
-	Verify      bool // compare with the live generation, and do not swap where they differ
+	Verify      bool // compare with the live generations first, and swap none where one differs
 	DropOld     bool // drop older generations after the swap
 	Window      int  // rows of each projection that are kept in memory, roughly; default 200,000
 	// OnProgress is told of a replay a few times a second and at each change of
@@ -51,6 +52,7 @@ var ErrDiffers = errors.New("the live rows differ from what the event store says
 var (
 	errSkipped = errors.New("an event was skipped that the replay had applied")
 	errBehind  = errors.New("the live generation is ahead")
+	errNotAll  = errors.New("not swapped, since not all that were compared with it are equal")
 )
 
 const (
@@ -121,10 +123,25 @@ func (r *runner) once(ctx context.Context, todo []projections.Rebuildable) (agai
 	}
 	var mu sync.Mutex
 	var failed []error
+	var unequal atomic.Bool
+	var compared sync.WaitGroup
+	compared.Add(len(targets))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range targets {
 		group.Go(func() error {
-			err := t.finish(ctx)
+			err := t.build(ctx)
+			if err != nil {
+				unequal.Store(true)
+			}
+			compared.Done()
+			if err == nil && r.Verify {
+				if compared.Wait(); unequal.Load() {
+					err = errNotAll
+				}
+			}
+			if err == nil {
+				err = t.goLive(ctx)
+			}
 			t.close(err)
 			mu.Lock()
 			defer mu.Unlock()
@@ -132,6 +149,8 @@ func (r *runner) once(ctx context.Context, todo []projections.Rebuildable) (agai
 			case errors.Is(err, errSkipped):
 				r.Logger.Warn("an event was skipped meanwhile, the replay begins again", "projection", t.Name())
 				again = append(again, t.Rebuildable)
+			case errors.Is(err, errNotAll):
+				r.Logger.Warn(err.Error(), "projection", t.Name())
 			case err != nil:
 				failed = append(failed, fmt.Errorf("replay of %s: %w", t.Name(), err))
 			}

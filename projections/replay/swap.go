@@ -22,10 +22,10 @@ const (
 
 // swap makes the generation the live one, once it is not behind. withView says
 // whether the view shows it already.
-func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err error) {
+func (t *target) swap(ctx context.Context) (withView bool, err error) {
 	for try := 1; ; try++ {
 		withView = try <= viewTries
-		err := t.swapOnce(ctx, foreign, withView)
+		err := t.swapOnce(ctx, withView)
 		switch {
 		case err == nil:
 			return withView, nil
@@ -43,7 +43,7 @@ func (t *target) swap(ctx context.Context, foreign bool) (withView bool, err err
 	}
 }
 
-func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
+func (t *target) swapOnce(ctx context.Context, withView bool) error {
 	if withView {
 		if err := projections.CheckView(ctx, t.r.ReadPool, t.Name()); err != nil {
 			return err
@@ -66,7 +66,7 @@ func (t *target) swapOnce(ctx context.Context, foreign, withView bool) error {
 		if err != nil {
 			return err
 		}
-		if ahead > t.position && !foreign {
+		if ahead > t.position && !t.foreign {
 			return errBehind
 		}
 		if err := t.checkSkips(ctx, tx); err != nil {

@@ -12,9 +12,8 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// finish builds the indexes, catches up, compares where that was asked for, and
-// swaps.
-func (t *target) finish(ctx context.Context) error {
+// build builds the indexes, catches up, and compares where that was asked for.
+func (t *target) build(ctx context.Context) error {
 	t.enter(Indexing)
 	if err := t.index(ctx); err != nil {
 		return fmt.Errorf("build the indexes: %w", err)
@@ -23,18 +22,18 @@ func (t *target) finish(ctx context.Context) error {
 	if err := t.tail(ctx); err != nil {
 		return err
 	}
-	foreign, err := t.foreign(ctx)
-	if err != nil {
+	var err error
+	if t.foreign, err = t.isForeign(ctx); err != nil || !t.r.Verify {
 		return err
 	}
-	if t.r.Verify {
-		t.enter(Comparing)
-		if err := t.verify(ctx); err != nil {
-			return err
-		}
-	}
+	t.enter(Comparing)
+	return t.verify(ctx)
+}
+
+// goLive swaps, and sees to the view and to older generations.
+func (t *target) goLive(ctx context.Context) error {
 	t.enter(Swapping)
-	withView, err := t.swap(ctx, foreign)
+	withView, err := t.swap(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,10 +102,10 @@ func (t *target) applyPage(ctx context.Context, recorded []eventstore.Recorded) 
 	})
 }
 
-// foreign says whether the live generation has applied events that the store
+// isForeign says whether the live generation has applied events that the store
 // does not have: it was restored to an earlier moment, and how far the live
 // generation is means nothing.
-func (t *target) foreign(ctx context.Context) (bool, error) {
+func (t *target) isForeign(ctx context.Context) (bool, error) {
 	rows, err := t.r.ReadPool.Query(ctx, `
 		SELECT c.position, c.event_id FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
 		WHERE c.projection = $1 AND g.state = 'live' AND c.position > 0`, t.Name())

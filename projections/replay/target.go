@@ -19,6 +19,7 @@ type target struct {
 	keys       bool           // of its tables, early
 	honoured   map[int64]bool // skips that were known when their event was passed
 	position   int64          // everything up to it is applied
+	foreign    bool           // the live generation is of other events: how far it is means nothing
 	*progress
 }
 
@@ -87,7 +88,7 @@ func (t *target) close(err error) {
 	case err == nil:
 	case errors.Is(err, ErrDiffers):
 		end = Differs
-	case errors.Is(err, context.Canceled), errors.Is(err, errSkipped):
+	case errors.Is(err, context.Canceled), errors.Is(err, errSkipped), errors.Is(err, errNotAll):
 		end = Interrupted
 	default:
 		end = Failed
