@@ -106,31 +106,8 @@ func (s *system) acquire(product uuid.UUID, unit int, number int64) (slot, user 
 	return slot, user, position
 }
 
-// background runs f until the test ends or the returned stop is called.
-func background(t testing.TB, f func(ctx context.Context) error) (stop func() error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	stopped := false
-	var err error
-	stop = func() error {
-		cancel()
-		if !stopped {
-			stopped = true
-			select {
-			case err = <-done:
-			case <-time.After(30 * time.Second):
-				t.Error("it did not stop")
-			}
-		}
-		return err
-	}
-	t.Cleanup(func() { _ = stop() })
-	return stop
-}
-
 func (s *system) relay() (stop func() error) {
-	return background(s.t, func(ctx context.Context) error {
+	return testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
 		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
@@ -138,7 +115,7 @@ func (s *system) relay() (stop func() error) {
 }
 
 func (s *system) projector() (stop func() error) {
-	return background(s.t, projections.NewRunner(s.config()).Run)
+	return testkit.Background(s.t, projections.NewRunner(s.config()).Run)
 }
 
 func (s *system) config() projections.Config {

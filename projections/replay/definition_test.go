@@ -62,7 +62,7 @@ func TestANewDefinitionIsBuiltWhileTheOldOneServes(t *testing.T) {
 	s.caughtUp()
 	require.NoError(t, stop())
 	old := make(chan error, 1)
-	background(t, func(ctx context.Context) error {
+	testkit.Background(t, func(ctx context.Context) error {
 		err := s.only(brokers, products.New()).Run(ctx)
 		old <- err
 		return err
@@ -82,7 +82,7 @@ func TestANewDefinitionIsBuiltWhileTheOldOneServes(t *testing.T) {
 	// The old program stops by itself, the new one goes on.
 	h := s.open(2)
 	require.ErrorAs(t, <-old, &refused)
-	background(t, s.only(brokers, shouting{}).Run)
+	testkit.Background(t, s.only(brokers, shouting{}).Run)
 	testkit.Eventually(t, readWithin*10, "the new program to go on", func() error {
 		if n := s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product); n != 1 {
 			return fmt.Errorf("%d rows", n)

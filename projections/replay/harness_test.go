@@ -202,32 +202,9 @@ func (h *shop) live() (last int64) {
 
 func (h *shop) close() int64 { return h.s.append(h.product, told{h.product, domain.ProductDeleted{}}) }
 
-// background runs f until the test ends or the returned stop is called.
-func background(t testing.TB, f func(ctx context.Context) error) (stop func() error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	stopped := false
-	var err error
-	stop = func() error {
-		cancel()
-		if !stopped {
-			stopped = true
-			select {
-			case err = <-done:
-			case <-time.After(30 * time.Second):
-				t.Error("it did not stop")
-			}
-		}
-		return err
-	}
-	t.Cleanup(func() { _ = stop() })
-	return stop
-}
-
 // live runs relay and projector.
 func (s *system) live(brokers []string) (stopProjector func() error) {
-	background(s.t, func(ctx context.Context) error {
+	testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
 		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
@@ -240,7 +217,7 @@ func (s *system) projector(brokers []string) (stop func() error) {
 	for _, p := range every() {
 		all = append(all, p)
 	}
-	return background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic,
+	return testkit.Background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic,
 		Projections: all, Logger: s.log}).Run)
 }
 

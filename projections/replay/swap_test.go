@@ -76,7 +76,7 @@ func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
 	h.acquire(300)
 	h.live()
 	s.caughtUp()
-	rush := background(t, func(ctx context.Context) error {
+	rush := testkit.Background(t, func(ctx context.Context) error {
 		for seed := uint64(2); ctx.Err() == nil; seed++ {
 			more := s.open(seed)
 			more.acquire(40)
@@ -84,7 +84,7 @@ func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
 		}
 		return nil
 	})
-	views, snapshots := background(t, s.poll), background(t, s.poll)
+	views, snapshots := testkit.Background(t, s.poll), testkit.Background(t, s.poll)
 	var once sync.Once
 	for i := range 4 {
 		cfg := s.config()
@@ -132,8 +132,8 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 		}
 		return nil
 	})
-	readers := background(t, s.poll)
-	queue := background(t, s.nobodyQueuesForAView)
+	readers := testkit.Background(t, s.poll)
+	queue := testkit.Background(t, s.nobodyQueuesForAView)
 	done := make(chan error, 1)
 	cfg := s.config()
 	cfg.Projections = every()[1:2]

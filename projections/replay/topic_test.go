@@ -19,7 +19,7 @@ import (
 // publish runs a relay until all that is recorded is in the topic.
 func (s *system) publish(brokers []string) {
 	s.t.Helper()
-	stop := background(s.t, func(ctx context.Context) error {
+	stop := testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
 		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: brokers, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
