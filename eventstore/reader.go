@@ -32,11 +32,17 @@ func (r *Reader) Stream(ctx context.Context, stream uuid.UUID, afterVersion int)
 	return events, nil
 }
 
+// keySQL compares rows, and orders by the key too, so that only the index by key
+// and position gives that order. Asked for "key = $1 … order by position", Postgres
+// takes the primary key as well, where the log is of few keys or it does not know
+// which is asked for, and reads all others' events to find that there are none.
+const keySQL = selectEvents + `
+where (key, position) > ($1, $2) and (key, position) <= ($1, $3) order by key, position limit $4`
+
 // Key gives the events of one partition key with after < position <= upTo, in
 // order, limit of them at most.
 func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limit int) ([]Recorded, error) {
-	events, err := r.read(ctx, selectEvents+"where key = $1 and position > $2 and position <= $3 order by position limit $4",
-		limit, [16]byte(key), after, upTo, limit)
+	events, err := r.read(ctx, keySQL, limit, [16]byte(key), after, upTo, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the events of %s after position %d: %w", key, after, err)
 	}

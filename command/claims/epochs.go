@@ -110,8 +110,15 @@ func (c Counts) Free() int { return c.Units - c.Held }
 const countsSQL = `
 select epoch, units, coalesce(leased_at, 'epoch'),
        (select count(*) from slot_claims c where c.product_id = g.product_id),
-       coalesce((select position from events where key = g.product_id order by position desc limit 1), 0)
+       ` + lastSQL + `
 from product_gates g where product_id = $1 and not deleted`
+
+// lastSQL is the position of the last event of product g, by the index that has
+// it and no other (see eventstore's reader).
+const lastSQL = `
+       coalesce((select position from events
+                 where (key, position) between (g.product_id, 0) and (g.product_id, 9223372036854775807)
+                 order by key desc, position desc limit 1), 0)`
 
 // Counts reads a product's; false where it is gone. It counts every claim: a tenth
 // of a second and more for each million.
@@ -134,7 +141,7 @@ func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, er
 
 const heldSinceSQL = `
 select count(*) filter (where type = $3) - count(*) filter (where type = $4)
-from events where key = $1 and position > $2`
+from events where (key, position) > ($1, $2) and (key, position) <= ($1, 9223372036854775807)`
 
 // HeldSince is by how many units slots hold more of the product now than at a
 // position of the log. It reads the product's events since.

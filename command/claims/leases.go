@@ -41,8 +41,7 @@ type Led struct {
 }
 
 const everLedSQL = `
-select g.product_id, g.deleted,
-       coalesce((select position from events where key = g.product_id order by position desc limit 1), 0),
+select g.product_id, g.deleted,` + lastSQL + `,
        coalesce(e.whole or e.carried_at >= g.leased_at, false)
 from product_gates g
 left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epoch

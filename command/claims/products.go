@@ -27,8 +27,9 @@ select coalesce((select true from slot_numbers n where n.product_id = g.product_
 from product_gates g where product_id = $1 and not deleted`
 
 	acquiredSinceSQL = `
-select coalesce((select true from events e where e.key = g.product_id and e.position > $2 and e.type = $3
-                 order by e.position limit 1), false)
+select coalesce((select true from events e
+                 where (e.key, e.position) > (g.product_id, $2) and (e.key, e.position) <= (g.product_id, 9223372036854775807) and e.type = $3
+                 order by e.key, e.position limit 1), false)
 from product_gates g where product_id = $1 and not deleted`
 
 	createSQL = `insert into product_gates (product_id, units, sale_date, sale_end) values ($1, $2, $3, $4)`

@@ -1,0 +1,61 @@
+package eventstore
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+)
+
+// One key's events are found without reading those of others, whatever share of
+// the log it has, with a plan made for it and with one made for any key: the old
+// ones of a product that was busy once, and of which nothing is new, above all.
+func TestKeyReadsNoOthersEvents(t *testing.T) {
+	pool := dbtest.Write(t)
+	old, busy := uuid.New(), uuid.New()
+	const events, olds = 30_000, 9_000
+	_, err := pool.Exec(t.Context(), `insert into events
+		select n, gen_random_uuid(), gen_random_uuid(), 1, case when n <= $3::int then $1::uuid else $2::uuid end, 'Any', 1, '{}', '', '', '', '', now()
+		from generate_series(1, $4::int) n`, old, busy, olds, events)
+	require.NoError(t, err)
+	_, err = pool.Exec(t.Context(), "vacuum analyze events")
+	require.NoError(t, err)
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "prepare by_key(uuid, bigint, bigint, int) as "+keySQL)
+	require.NoError(t, err)
+	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+		_, err := conn.Exec(t.Context(), "set plan_cache_mode = "+mode)
+		require.NoError(t, err)
+		for _, c := range []struct {
+			key   uuid.UUID
+			after int
+			pages float64
+		}{
+			{old, olds, 10},        // nothing, behind it 21,000 of others
+			{old, olds - 10, 20},   // the last few
+			{uuid.New(), 0, 10},    // unknown
+			{busy, 0, 20},          // the first few, behind 9,000 of others
+			{busy, events - 9, 20}, // the last few
+		} {
+			require.LessOrEqual(t, pagesOf(t, conn.Conn(), c.key, c.after), c.pages, "%s: %+v", mode, c)
+		}
+	}
+}
+
+// pagesOf is how many pages ten events after a position are read from.
+func pagesOf(t *testing.T, conn *pgx.Conn, key uuid.UUID, after int) float64 {
+	t.Helper()
+	var plan []byte
+	err := conn.QueryRow(t.Context(), "explain (analyze, buffers, format json) execute by_key("+
+		"$1, $2, 9223372036854775807, 10)", pgx.QueryExecModeSimpleProtocol, key, after).Scan(&plan)
+	require.NoError(t, err)
+	var whole []struct{ Plan map[string]any }
+	require.NoError(t, json.Unmarshal(plan, &whole))
+	return whole[0].Plan["Shared Hit Blocks"].(float64) + whole[0].Plan["Shared Read Blocks"].(float64)
+}
