@@ -4,9 +4,15 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/cenkalti/backoff/v5"
 )
+
+// readPatience is for how long a partition may have nobody who answers for it: a
+// broker restarts, or another one becomes the leader.
+const readPatience = 30 * time.Second
 
 // Record is a record of the topic as it lies there.
 type Record struct {
@@ -29,7 +35,8 @@ func (r Record) Header(name string) string {
 
 // ReadTopic reads each partition from its first record to the one that was its
 // last at the call, each in a goroutine of its own, in no group and without
-// leaving a trace. What each returns, or an error of Kafka, ends the reading.
+// leaving a trace. What each returns ends the reading, and so does an error of
+// Kafka that lasts.
 func ReadTopic(ctx context.Context, brokers []string, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
 	c := baseConfig()
 	c.Consumer.Fetch.Default = 4 << 20
@@ -64,11 +71,11 @@ func ReadTopic(ctx context.Context, brokers []string, topic string, each func(ct
 
 func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, p int32,
 	each func(context.Context, int32, func(func(Record) bool)) error) error {
-	first, err := client.GetOffset(topic, p, sarama.OffsetOldest)
+	first, err := offsetOf(ctx, client, topic, p, sarama.OffsetOldest)
 	if err != nil {
 		return fmt.Errorf("first offset of partition %d: %w", p, err)
 	}
-	end, err := client.GetOffset(topic, p, sarama.OffsetNewest)
+	end, err := offsetOf(ctx, client, topic, p, sarama.OffsetNewest)
 	if err != nil {
 		return fmt.Errorf("last offset of partition %d: %w", p, err)
 	}
@@ -80,8 +87,9 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 		return fmt.Errorf("read partition %d: %w", p, err)
 	}
 	defer pc.Close()
-	var broken error
+	var broken, last error // last is why nothing comes, as sarama tells while it tries again
 	err = each(ctx, p, func(yield func(Record) bool) {
+		var lasts <-chan time.Time
 		for {
 			select {
 			case m, ok := <-pc.Messages():
@@ -89,11 +97,19 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 					broken = fmt.Errorf("read partition %d: Kafka has no more of it", p)
 					return
 				}
+				lasts = nil
 				if m.Offset >= end || !yield(Record{p, m.Offset, string(m.Key), m.Value, m.Headers}) || m.Offset == end-1 {
 					return
 				}
-			case e := <-pc.Errors():
-				broken = fmt.Errorf("read partition %d: %w", p, e)
+			case e, ok := <-pc.Errors():
+				if !ok { // then there are no messages either
+					continue
+				}
+				if last = e; lasts == nil {
+					lasts = time.After(readPatience)
+				}
+			case <-lasts:
+				broken = fmt.Errorf("read partition %d: %w", p, last)
 				return
 			case <-ctx.Done():
 				broken = ctx.Err()
@@ -105,4 +121,8 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 		return broken
 	}
 	return err
+}
+
+func offsetOf(ctx context.Context, client sarama.Client, topic string, p int32, which int64) (int64, error) {
+	return backoff.Retry(ctx, func() (int64, error) { return client.GetOffset(topic, p, which) }, backoff.WithMaxElapsedTime(readPatience))
 }
