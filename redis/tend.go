@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// tendWithin bounds one tending; a rebuild of a million holders fits in.
-	tendWithin = time.Minute
+	// tendWithin bounds one tending. Each of its steps is bounded by itself; a
+	// rebuild of ten million holders, with others before it, fits in.
+	tendWithin = 10 * time.Minute
 	// pollEvery is how often a node looks whether somebody else's rebuild is done.
 	pollEvery = 20 * time.Millisecond
 	// feedMost is how many events one script applies.

@@ -45,54 +45,94 @@ func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64
 	return raised, true, nil
 }
 
-// snapshotPiece is how many holders are handed on at a time.
-const snapshotPiece = 1000
+const (
+	// snapshotPiece is how many holders are handed on at a time.
+	snapshotPiece = 1000
+	// snapshotPage is how many one statement reads. While some are handed on,
+	// Postgres sends more.
+	snapshotPage = 20 * snapshotPiece
+	// pageWithin bounds reading a page and handing it on.
+	pageWithin = 30 * time.Second
+)
 
 // Snapshot implements redis.Store: row, head and claims as of one moment.
-func (s *Store) Snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (snap redis.Snapshot, err error) {
-	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err = pgx.BeginTxFunc(ctx, s.pool, opts, func(tx pgx.Tx) error {
-		snap.Row, err = scanRow(tx.QueryRow(ctx, `select `+rowColumns+` from product_gates where product_id = $1`,
-			product, redis.RebuildAlone))
-		if err != nil {
-			return err
-		}
-		err := tx.QueryRow(ctx, `select coalesce((select position from events order by position desc limit 1), 0)`).Scan(&snap.Position)
-		if err != nil {
-			return err
-		}
-		return eachHolder(ctx, tx, product, holders)
-	})
+func (s *Store) Snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (redis.Snapshot, error) {
+	snap, err := s.snapshot(ctx, product, holders)
 	if err != nil {
 		return redis.Snapshot{}, fmt.Errorf("read the claims of product %s: %w", product, err)
 	}
 	return snap, nil
 }
 
-func eachHolder(ctx context.Context, tx pgx.Tx, product uuid.UUID, do func([]redis.Holder) error) error {
-	rows, err := tx.Query(ctx,
-		`select buyer, number, unit, key_hash from slot_claims where product_id = $1 order by unit`, product)
+func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (snap redis.Snapshot, err error) {
+	asking, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	tx, err := s.pool.BeginTx(asking, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return err
+		return snap, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+		defer cancel()
+		_ = tx.Rollback(ctx) // it has only read
+	}()
+	snap.Row, err = scanRow(tx.QueryRow(asking, `select `+rowColumns+` from product_gates where product_id = $1`,
+		product, redis.RebuildAlone))
+	if err != nil {
+		return snap, err
+	}
+	err = tx.QueryRow(asking, `select coalesce((select position from events order by position desc limit 1), 0)`).Scan(&snap.Position)
+	if err != nil {
+		return snap, err
+	}
+	return snap, eachHolder(ctx, tx, product, holders)
+}
+
+// holdersSQL reads a page by the primary key. To sort all claims of a product
+// first may take longer than a rebuild may be without a sign of life.
+const holdersSQL = `
+select buyer, number, unit, key_hash from slot_claims
+where (product_id, unit) > ($1, $2) and (product_id, unit) <= ($1, 2147483647)
+order by product_id, unit limit $3`
+
+func eachHolder(ctx context.Context, tx pgx.Tx, product uuid.UUID, do func([]redis.Holder) error) error {
+	for unit, n := 0, snapshotPage; n == snapshotPage; {
+		var err error
+		if unit, n, err = eachHolderAfter(ctx, tx, product, unit, do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachHolderAfter hands on a page, and says with which unit it ends and how many
+// it has.
+func eachHolderAfter(ctx context.Context, tx pgx.Tx, product uuid.UUID, unit int, do func([]redis.Holder) error) (last, n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageWithin)
+	defer cancel()
+	rows, err := tx.Query(ctx, holdersSQL, product, unit, snapshotPage)
+	if err != nil {
+		return unit, 0, err
 	}
 	defer rows.Close()
 	piece := make([]redis.Holder, 0, snapshotPiece)
 	for rows.Next() {
 		var h redis.Holder
 		if err := rows.Scan(&h.Buyer, &h.Number, &h.Unit, &h.KeyHash); err != nil {
-			return err
+			return unit, n, err
 		}
+		unit, n = h.Unit, n+1
 		if piece = append(piece, h); len(piece) == cap(piece) {
 			if err := do(piece); err != nil {
-				return err
+				return unit, n, err
 			}
 			piece = piece[:0]
 		}
 	}
 	if err := rows.Err(); err != nil || len(piece) == 0 {
-		return err
+		return unit, n, err
 	}
-	return do(piece)
+	return unit, n, do(piece)
 }
 
 // Counts is what Postgres says of a product's units at one moment.
@@ -120,10 +160,13 @@ const lastSQL = `
                  where (key, position) between (g.product_id, 0) and (g.product_id, 9223372036854775807)
                  order by key desc, position desc limit 1), 0)`
 
+// countWithin bounds counting a product's claims, of which there may be ten million.
+const countWithin = 30 * time.Second
+
 // Counts reads a product's; false where it is gone. It counts every claim: a tenth
 // of a second and more for each million.
 func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
 	var c Counts
 	err := s.pool.QueryRow(ctx, countsSQL, product).Scan(&c.Epoch, &c.Units, &c.LeasedAt, &c.Held, &c.Position)

@@ -16,8 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// answerWithin bounds each statement but a snapshot's: a Postgres that says
-// nothing is away.
+// answerWithin bounds each statement that reads no more than some rows: a Postgres
+// that says nothing is away.
 const answerWithin = 3 * time.Second
 
 // Store reads the claims and is the Postgres side of the gate (redis.Store).
