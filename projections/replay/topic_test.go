@@ -3,9 +3,12 @@ package replay_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -70,18 +73,79 @@ func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg), "the store says the same: %v", found.all)
 }
 
+// retold makes another topic of what lies in the system's, each partition changed.
+func (s *system) retold(brokers []string, change func([]*message.Message) []*message.Message) (topic string) {
+	s.t.Helper()
+	topic = testkit.Topic(s.t)
+	_, err := kafka.EnsureTopic(context.Background(), brokers, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
+	require.NoError(s.t, err)
+	pub, err := kafka.NewPublisher(brokers, kafka.DefaultPartitions)
+	require.NoError(s.t, err)
+	defer pub.Close() //nolint:errcheck // a test
+	err = kafka.ReadTopic(context.Background(), brokers, s.topic, func(_ context.Context, _ int32, records func(func(kafka.Record) bool)) error {
+		var all []*message.Message
+		records(func(r kafka.Record) bool {
+			headers := map[string]string{}
+			for _, name := range []string{"event-id", "event-type", "stream-id", "stream-version", "position", "previous-position",
+				"traceparent", "correlation-id", "causation-id"} {
+				headers[name] = r.Header(name)
+			}
+			all = append(all, kafka.NewMessage(uuid.MustParse(r.Key), headers, r.Value))
+			return true
+		})
+		if all = change(all); len(all) == 0 {
+			return nil
+		}
+		return pub.Publish(topic, all...)
+	})
+	require.NoError(s.t, err)
+	return topic
+}
+
+func TestAReplayBringsTheTopicIntoTheStoresOrder(t *testing.T) {
+	t.Parallel()
+	s, brokers := newSystem(t), testkit.Kafka(t)
+	s.live(brokers)
+	for seed := range uint64(3) {
+		h := s.open(seed)
+		h.acquire(20)
+		h.live()
+	}
+	s.caughtUp()
+	cfg := s.config()
+	cfg.Verify = true
+	cfg.Topic = &replay.Topic{Brokers: brokers, Name: s.retold(brokers, func(all []*message.Message) []*message.Message {
+		var out []*message.Message
+		for some := range slices.Chunk(all, 5) {
+			slices.Reverse(some) // later ones come first
+			out = append(append(out, some...), some[0].Copy(), all[0].Copy())
+		}
+		return out
+	})}
+	var found differences
+	cfg.OnDifference = found.add
+	require.NoError(t, replay.Run(context.Background(), cfg), "%v", found.all)
+	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
+}
+
 func TestATopicThatLacksEventsIsRefused(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSystem(t), testkit.Kafka(t)
 	s.open(1).acquire(5)
 	s.publish(brokers)
-	empty := testkit.Topic(t)
-	_, err := kafka.EnsureTopic(context.Background(), brokers, empty, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
-	require.NoError(t, err)
-	cfg := s.config()
-	cfg.Topic = &replay.Topic{Brokers: brokers, Name: empty}
-	var refused *projections.RefusedError
-	require.ErrorAs(t, replay.Run(context.Background(), cfg), &refused)
-	require.Contains(t, refused.Reason, "replay from the store")
-	require.Equal(t, 1, s.generation("products"), "the live generation goes on")
+	for lacks, change := range map[string]func([]*message.Message) []*message.Message{
+		"all":       func([]*message.Message) []*message.Message { return nil },
+		"the first": func(all []*message.Message) []*message.Message { return all[min(1, len(all)):] },
+		"one in the midst": func(all []*message.Message) []*message.Message {
+			return slices.Delete(all, len(all)/2, min(len(all), len(all)/2+1))
+		},
+		"the last": func(all []*message.Message) []*message.Message { return all[:max(0, len(all)-1)] },
+	} {
+		cfg := s.config()
+		cfg.Topic = &replay.Topic{Brokers: brokers, Name: s.retold(brokers, change)}
+		var refused *projections.RefusedError
+		require.ErrorAs(t, replay.Run(context.Background(), cfg), &refused, lacks)
+		require.Contains(t, refused.Reason, "replay from the store", lacks)
+		require.Equal(t, 1, s.generation("products"), "the live generation goes on")
+	}
 }
