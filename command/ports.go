@@ -29,7 +29,7 @@ type Gate interface {
 type claimed interface {
 	ByBuyer(ctx context.Context, product, buyer uuid.UUID) (claims.Record, bool, error)
 	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
-	HeldSince(ctx context.Context, product uuid.UUID, position int64) (int, error)
+	HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error)
 	HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error)
 }
 

@@ -70,16 +70,17 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 // lookWithin is how long a command waits for a look at the gate.
 const lookWithin = 500 * time.Millisecond
 
-// unitsHeld is how many of the product's units slots hold: what the gate has counted,
-// and what it was not told yet. Only where there is no gate are the claims counted,
-// which takes the longer the more there are.
+// unitsHeld is how many of the product's units slots hold: what the gate has
+// counted, and what it was not told yet. Only where there is no gate, or one that
+// is far behind, are the claims counted, which takes the longer the more there are.
 func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error) {
 	looking, cancel := context.WithTimeout(ctx, lookWithin)
 	state, err := s.gate.State(looking, product)
 	cancel()
 	if err == nil && state.Alive {
-		more, err := s.claims.HeldSince(ctx, product, state.Position)
-		return state.Held + more, err
+		if more, ok, err := s.claims.HeldSince(ctx, product, state.Position); ok || err != nil {
+			return state.Held + more, err
+		}
 	}
 	counts, _, err := s.claims.Counts(ctx, product)
 	return counts.Held, err

@@ -76,6 +76,9 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 		defer cancel()
 		_ = tx.Rollback(ctx) // it has only read
 	}()
+	if _, err := tx.Exec(asking, snapshotSettingsSQL); err != nil {
+		return snap, err
+	}
 	snap.Row, err = scanRow(tx.QueryRow(asking, `select `+rowColumns+` from product_gates where product_id = $1`,
 		product, redis.RebuildAlone))
 	if err != nil {
@@ -88,8 +91,14 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 	return snap, eachHolder(ctx, tx, product, holders)
 }
 
-// holdersSQL reads a page by the primary key. To sort all claims of a product
-// first may take longer than a rebuild may be without a sign of life.
+// snapshotSettingsSQL has the pages below read by the primary key, in its order.
+// Of a table that has just been filled Postgres knows little, and would sort all
+// claims of the product for each page.
+const snapshotSettingsSQL = `
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)`
+
+// holdersSQL reads a page.
 const holdersSQL = `
 select buyer, number, unit, key_hash from slot_claims
 where (product_id, unit) > ($1, $2) and (product_id, unit) <= ($1, 2147483647)
@@ -182,21 +191,30 @@ func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, er
 	return c, true, nil
 }
 
-const heldSinceSQL = `
-select count(*) filter (where type = $3) - count(*) filter (where type = $4)
-from events where (key, position) > ($1, $2) and (key, position) <= ($1, 9223372036854775807)`
+const (
+	// heldSinceMost is how many events HeldSince reads at most; more of them, and
+	// Postgres might prefer to read the whole log.
+	heldSinceMost = 1000
+
+	heldSinceSQL = `
+select count(*) filter (where type = $3) - count(*) filter (where type = $4), count(*)
+from (select type from events
+      where (key, position) > ($1, $2) and (key, position) <= ($1, 9223372036854775807)
+      order by key, position limit $5) as since`
+)
 
 // HeldSince is by how many units slots hold more of the product now than at a
-// position of the log. It reads the product's events since.
-func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, err error) {
+// position of the log; false where too much came since to say so quickly.
+func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	var events int
 	err = s.pool.QueryRow(ctx, heldSinceSQL, product, position,
-		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType()).Scan(&more)
+		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(), heldSinceMost).Scan(&more, &events)
 	if err != nil {
-		return 0, fmt.Errorf("count what became of product %s since position %d: %w", product, position, err)
+		return 0, false, fmt.Errorf("count what became of product %s since position %d: %w", product, position, err)
 	}
-	return more, nil
+	return more, events < heldSinceMost, nil
 }
 
 // Compare says in words where the product's gate differs from the claims, "" for
