@@ -11,6 +11,9 @@ import (
 // compareEvery is how often the gates that decide are compared with the claims.
 const compareEvery = time.Minute
 
+// compareWithin bounds one comparison: millions of claims take seconds to count.
+const compareWithin = 30 * time.Second
+
 // compare says where a gate counts its units otherwise than the claims do. That
 // is an alarm, never a repair: a gate that is wrong shows a fault of ours.
 func (w *Worker) compare(ctx context.Context) error {
@@ -33,10 +36,14 @@ func (w *Worker) compare(ctx context.Context) error {
 func (w *Worker) compareAll(ctx context.Context, products []uuid.UUID) {
 	var differing atomic.Int64
 	each(products, func(p uuid.UUID) {
-		ctx, cancel := context.WithTimeout(ctx, lookWithin)
+		comparing, cancel := context.WithTimeout(ctx, compareWithin)
 		defer cancel()
-		difference, err := w.cfg.Claims.Compare(ctx, w.cfg.Gate, p)
-		if err == nil && difference != "" {
+		difference, err := w.cfg.Claims.Compare(comparing, w.cfg.Gate, p)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			w.log.WarnContext(ctx, "a gate could not be compared with the claims", "product", p, "error", err)
+		case difference != "":
 			differing.Add(1)
 			w.log.ErrorContext(ctx, "a gate differs from the claims", "product", p, "difference", difference)
 		}
