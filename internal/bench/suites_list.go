@@ -61,7 +61,7 @@ var suites = []suite{
 			{what: "payment callback, 64 at a time, p99", of: "BenchmarkPayments", unit: "callback-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
 		},
 	}, {
-		name: "replay", about: "replay of all projections beside reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "1x",
+		name: "replay", about: "replay of all projections beside reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "2x",
 		measures: []measure{
 			{what: "replay of all projections", of: "BenchmarkReplay/all", unit: "events/s", limit: "raw-events/s", limitIs: "reading, and COPY of the same rows", aim: atLeast(100_000, "events/s")},
 			{what: "replay, most heap", of: "BenchmarkReplay/all", unit: "heap-MB", shown: "MiB"},

@@ -45,7 +45,7 @@ func benchEvents() int {
 	if n, err := strconv.Atoi(os.Getenv("DOPAMINE_BENCH_EVENTS")); err == nil {
 		return n
 	}
-	return 200_000
+	return 1_000_000
 }
 
 // BenchmarkReplay replays by turns with what cannot be had for less: reading the
