@@ -78,8 +78,10 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 }
 
+type wrongValue struct{ value, right string }
+
 // wrong are values that cannot be, with a word of what would be right.
-var wrong = map[string]struct{ value, right string }{
+var wrong = map[string]wrongValue{
 	"database-url": {"mysql://h/d", "postgres://"}, "read-database-url": {"h", "postgres://"}, "redis-url": {"http://h", "redis://"},
 	"kafka-brokers": {"kafka", "host:port"}, "command-addr": {"8080", "host:port"}, "query-addr": {"h:99999", "host:port"},
 	"command-url": {"h:1", "http://"}, "query-url": {"ftp://h", "http://"}, "jwt-key": {"/no/such/file", "32 or more"},
@@ -108,6 +110,9 @@ func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 				continue
 			}
 			w, known := wrong[name]
+			if secret, isFile := strings.CutSuffix(name, "-file"); isFile && !known {
+				w, known = wrongValue{"/no/such/file", "value of --" + secret}, wrong[secret] != wrongValue{}
+			}
 			require.True(t, known, "--%s of %s: no wrong value is known here", name, c.Name)
 			args := []string{c.Name}
 			if c.ArgsUsage != "" {

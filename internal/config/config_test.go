@@ -229,3 +229,48 @@ func TestJWKSTakesTheKeysPlace(t *testing.T) {
 	err := run(t, func(r *config.Reader) error { r.Signing(); return nil })
 	require.True(t, errors.As(err, new(*config.UsageError)))
 }
+
+func TestSecret_ReadFromFile(t *testing.T) {
+	clean(t)
+	file := func(t *testing.T, content string) string {
+		name := filepath.Join(t.TempDir(), "secret")
+		require.NoError(t, os.WriteFile(name, []byte(content), 0o600))
+		return name
+	}
+	const url = "postgres://shop:hunter2@db/shop"
+	read := func(want string) func(*config.Reader) error {
+		return func(r *config.Reader) error {
+			require.Equal(t, want, r.DatabaseURL())
+			return nil
+		}
+	}
+	t.Run("flag", func(t *testing.T) {
+		require.NoError(t, run(t, read(url), "--database-url-file", file(t, url+"\n")))
+	})
+	t.Run("variable", func(t *testing.T) {
+		t.Setenv("DOPAMINE_DATABASE_URL_FILE", file(t, url))
+		require.NoError(t, run(t, read(url)))
+	})
+	t.Run("before the data folder", func(t *testing.T) {
+		writeData(t, "there", dataFile)
+		require.NoError(t, run(t, read(url), "--data", "there", "--database-url-file", file(t, url)))
+	})
+	for name, tc := range map[string]struct {
+		args []string
+		text string
+	}{
+		"missing":   {[]string{"--database-url-file", "/no/such/file"}, "no such file"},
+		"empty":     {[]string{"--database-url-file", file(t, " \n")}, "is empty"},
+		"too large": {[]string{"--database-url-file", file(t, string(make([]byte, 70_000)))}, "65536 bytes"},
+		"both":      {[]string{"--database-url-file", file(t, url), "--database-url", url}, "both given"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := run(t, func(r *config.Reader) error { r.DatabaseURL(); return nil }, tc.args...)
+			var usage *config.UsageError
+			require.ErrorAs(t, err, &usage)
+			require.Contains(t, usage.Error(), "--database-url-file (DOPAMINE_DATABASE_URL_FILE)")
+			require.Contains(t, usage.Error(), tc.text)
+			require.NotContains(t, usage.Error(), "hunter2", "a message repeated a password")
+		})
+	}
+}

@@ -46,7 +46,7 @@ func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 		if _, ok := values[name]; !ok || name == Data.Name {
 			continue
 		}
-		if cmd.IsSet(name) && cmd.String(name) != "" {
+		if cmd.IsSet(name) && cmd.String(name) != "" || cmd.String(name+fileSuffix) != "" {
 			if !named {
 				return ctx, nil
 			}

@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,12 +72,51 @@ func (r *Reader) Require(settings ...*Setting) {
 	}
 }
 
-// String is the setting's text, the default where none is given.
+// String returns the setting's text, or the default if none is given. The text of a
+// secret setting may come from its file instead; naming both is refused, because it is
+// not clear which one is meant.
 func (r *Reader) String(s *Setting) string {
-	if value := strings.TrimSpace(r.cmd.String(s.Name)); value != "" {
+	value := strings.TrimSpace(r.cmd.String(s.Name))
+	if s.Secret {
+		if name := strings.TrimSpace(r.cmd.String(s.file().Name)); name != "" {
+			if value != "" {
+				r.Refuse(s.file(), "and --"+s.Name+" ("+s.Variable()+") are both given")
+				return value
+			}
+			return r.fromFile(s, name)
+		}
+	}
+	if value != "" {
 		return value
 	}
 	return s.Default
+}
+
+// maxSecretFile bounds how much of a secret's file is read, in bytes.
+const maxSecretFile = 64 << 10
+
+// fromFile reads the value of a secret setting from the named file, without the white
+// space around it. The value is never part of a message.
+func (r *Reader) fromFile(s *Setting, name string) string {
+	f, err := os.Open(name)
+	if err != nil {
+		r.Refuse(s.file(), "cannot be read: "+err.Error())
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	content, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	value := strings.TrimSpace(string(content))
+	switch {
+	case err != nil:
+		r.Refuse(s.file(), "cannot be read: "+err.Error())
+	case len(content) > maxSecretFile:
+		r.Refuse(s.file(), fmt.Sprintf("names %s, which has more than %d bytes", name, maxSecretFile))
+	case value == "":
+		r.Refuse(s.file(), fmt.Sprintf("names %s, which is empty", name))
+	default:
+		return value
+	}
+	return ""
 }
 
 // List is the parts of a comma-separated setting, none for an empty one.

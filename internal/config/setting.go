@@ -18,23 +18,35 @@ type Setting struct {
 	Usage string
 	// Right says what a right value looks like; it ends the message about a wrong one.
 	Right string
+	// Secret marks a value that is or may contain a secret. Such a setting can also be
+	// read from a file: flag and variable of the same name with the suffix -file (_FILE).
+	Secret bool
+}
+
+// fileSuffix turns the flag of a secret setting into the flag that names its file.
+const fileSuffix = "-file"
+
+// file returns the setting that names the file with the value of a secret setting.
+func (s *Setting) file() *Setting {
+	return &Setting{Name: s.Name + fileSuffix, Usage: "file with the value of --" + s.Name,
+		Right: "the name of a readable file with the value of --" + s.Name}
 }
 
 // The settings.
 var (
-	DatabaseURL = &Setting{Name: "database-url",
+	DatabaseURL = &Setting{Name: "database-url", Secret: true,
 		Usage: "Postgres with the event store",
 		Right: "a URL such as postgres://user:password@localhost:5432/dopamine"}
-	ReadDatabaseURL = &Setting{Name: "read-database-url",
+	ReadDatabaseURL = &Setting{Name: "read-database-url", Secret: true,
 		Usage: "Postgres with the read models (default: the same as --database-url)",
 		Right: "a URL such as postgres://user:password@localhost:5432/dopamine_read"}
-	RedisURL = &Setting{Name: "redis-url",
+	RedisURL = &Setting{Name: "redis-url", Secret: true,
 		Usage: "Redis with the gates; several, comma-separated: a cluster, or with ?master_name= its Sentinels",
 		Right: "a URL such as redis://localhost:6379/0, or several of a cluster, or of Sentinels with ?master_name=, comma-separated"}
 	KafkaBrokers = &Setting{Name: "kafka-brokers",
 		Usage: "Kafka's brokers, comma-separated",
 		Right: "host:port, as in localhost:9092, several comma-separated"}
-	SchemaRegistryURL = &Setting{Name: "schema-registry-url",
+	SchemaRegistryURL = &Setting{Name: "schema-registry-url", Secret: true,
 		Usage: "schema registry (default: none, Avro single-object encoding)",
 		Right: "a URL such as http://localhost:8081"}
 	CommandAddr = &Setting{Name: "command-addr", Default: "127.0.0.1:8080",
@@ -65,7 +77,7 @@ var (
 	SlotTTL = &Setting{Name: "slot-ttl", Default: "30m",
 		Usage: "how long a slot may be paid for",
 		Right: "a duration of at least 1ms, as in 30m"}
-	WebhookSecrets = &Setting{Name: "webhook-secrets",
+	WebhookSecrets = &Setting{Name: "webhook-secrets", Secret: true,
 		Usage: "secrets with which the payment gateway signs its callbacks, comma-separated while one is rolled",
 		Right: "whsec_ and 24 to 64 bytes in base64, several comma-separated"}
 	GatewayURL = &Setting{Name: "gateway-url",
@@ -160,12 +172,24 @@ var ofProcesses = []*Setting{
 // can be given to every process, as one environment can.
 func Elsewhere(own []cli.Flag) []cli.Flag {
 	var flags []cli.Flag
-	for _, s := range ofProcesses {
+	for _, s := range withFiles(ofProcesses) {
 		if !slices.ContainsFunc(own, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) }) {
 			flags = append(flags, &cli.StringFlag{Name: s.Name, Usage: s.Usage, Hidden: true})
 		}
 	}
 	return flags
+}
+
+// withFiles adds, behind each secret setting, the setting that names its file.
+func withFiles(settings []*Setting) []*Setting {
+	var all []*Setting
+	for _, s := range settings {
+		all = append(all, s)
+		if s.Secret {
+			all = append(all, s.file())
+		}
+	}
+	return all
 }
 
 // variablePrefix is in front of every variable.
@@ -178,14 +202,14 @@ func (s *Setting) Variable() string {
 
 // Flags makes the flags of a command that uses these settings.
 func Flags(settings ...*Setting) []cli.Flag {
-	flags := make([]cli.Flag, len(settings))
-	for i, s := range settings {
-		flags[i] = &cli.StringFlag{
+	var flags []cli.Flag
+	for _, s := range withFiles(settings) {
+		flags = append(flags, &cli.StringFlag{
 			Name:    s.Name,
 			Usage:   s.Usage,
 			Value:   s.Default,
 			Sources: cli.NewValueSourceChain(variable(s.Variable())),
-		}
+		})
 	}
 	return flags
 }
