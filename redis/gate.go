@@ -10,6 +10,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/extra/redisotel/v9"
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
 // Options configure a Gate.
@@ -25,7 +27,7 @@ func (o Options) prepare(c *goredis.Client) error {
 	if !o.Tracing {
 		return nil
 	}
-	if err := redisotel.InstrumentTracing(c); err != nil {
+	if err := redisotel.InstrumentTracing(c, redisotel.WithTracerProvider(telemetry.WithinTrace())); err != nil {
 		return fmt.Errorf("redis: trace calls: %w", err)
 	}
 	return nil

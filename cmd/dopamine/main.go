@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
 func main() {
@@ -32,6 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Writer:                stdout,
 		ErrWriter:             stderr,
 		EnableShellCompletion: true,
+		Version:               telemetry.ReadBuild().String(),
 		OnUsageError:          config.OnUsageError,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // the status is ours to give
 		Action:                refuseUnknown,
@@ -60,7 +62,7 @@ func subcommands() []*cli.Command {
 		c.Flags = append(c.Flags, config.Elsewhere(c.Flags)...)
 	}
 	all := append(processes,
-		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(),
+		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(), versionCommand(),
 	)
 	for _, c := range all {
 		finish(c)
@@ -83,6 +85,22 @@ func finish(c *cli.Command) {
 			return config.Usage(fmt.Sprintf("%q is one word too many: %s takes flags only", cmd.Args().First(), cmd.Name))
 		}
 		return action(ctx, cmd)
+	}
+}
+
+func init() {
+	cli.VersionPrinter = func(cmd *cli.Command) { fmt.Fprintln(cmd.Root().Writer, cmd.Root().Version) }
+}
+
+// versionCommand prints the same as --version.
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print version, revision and toolchain of this program",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			_, err := fmt.Fprintln(cmd.Root().Writer, telemetry.ReadBuild())
+			return err
+		},
 	}
 }
 

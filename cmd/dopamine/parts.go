@@ -63,6 +63,8 @@ func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io
 	}
 	p := &parts{name: cmd.Name, log: telemetry.NewLogger(stderr, format, level), registry: telemetry.NewRegistry()}
 	slog.SetDefault(p.log)
+	build := telemetry.ReadBuild()
+	p.log.Info("starting", "process", p.name, "version", build.Version, "revision", build.Revision, "go", build.Go)
 	context.AfterFunc(ctx, func() {
 		now := time.Now()
 		p.toldAt.Store(&now)
@@ -115,7 +117,7 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpoo
 		cfg.ConnConfig.RuntimeParams["application_name"] = "dopamine " + p.name
 	}
 	if p.tracing.Enabled() {
-		cfg.ConnConfig.Tracer = otelpgx.NewTracer()
+		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

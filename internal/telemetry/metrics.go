@@ -15,9 +15,11 @@ var DurationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .2
 // SizeBuckets are for batches: powers of two up to what one batch may hold.
 var SizeBuckets = prometheus.ExponentialBuckets(1, 2, 11)
 
-// NewRegistry makes a registry with the Go runtime's and the process's own metrics.
+// NewRegistry returns a registry with the metrics of the build, the Go runtime and the
+// process.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerBuild(r)
 	return r
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -123,4 +124,26 @@ func TestRegistryHasTheProcess(t *testing.T) {
 	}
 	require.Contains(t, names, "go_goroutines")
 	require.Contains(t, names, "process_open_fds")
+	require.Contains(t, names, "dopamine_build_info")
+}
+
+func TestWithinTrace_RecordsOnlyBelowASpan(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	provider := telemetry.NewProvider(sdktrace.WithSpanProcessor(recorder))
+	before := otel.GetTracerProvider()
+	otel.SetTracerProvider(provider)
+	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	client := telemetry.WithinTrace().Tracer("client")
+
+	_, background := client.Start(context.Background(), "evalsha")
+	background.End()
+	require.Empty(t, recorder.Ended(), "a background call became a trace of its own")
+
+	ctx, request := provider.Tracer("x").Start(context.Background(), "request")
+	_, call := client.Start(ctx, "evalsha")
+	call.End()
+	request.End()
+	require.Len(t, recorder.Ended(), 2)
+	require.Equal(t, request.SpanContext().SpanID(), recorder.Ended()[0].Parent().SpanID())
+	require.NoError(t, provider.Shutdown(context.Background()))
 }

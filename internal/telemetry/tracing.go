@@ -47,6 +47,8 @@ func StartTracing(ctx context.Context, service, endpoint string) (*Tracing, erro
 	provider := NewProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(resource.NewSchemaless(
 		attribute.String("service.namespace", "dopamine"),
 		attribute.String("service.name", service),
+		attribute.String("service.version", ReadBuild().Version),
+		attribute.String("vcs.ref.head.revision", ReadBuild().Revision),
 		attribute.Int("process.pid", os.Getpid()),
 	)))
 	otel.SetTracerProvider(provider)
