@@ -296,7 +296,16 @@ func TestIdentityIsTheStoresOwn(t *testing.T) {
 	other, err := two.Identity(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, first, again)
-	require.NotEqual(t, first, other)
+	require.NotEqual(t, first.Store, other.Store)
+	require.EqualValues(t, 1, first.Incarnation, "the first history of a store")
+
+	parsed, err := ParseIdentity(first.String())
+	require.NoError(t, err)
+	require.Equal(t, first, parsed)
+	for _, text := range []string{"", first.Store.String(), first.Store.String() + "/", first.Store.String() + "/0", first.Store.String() + "/x", "x/1"} {
+		_, err := ParseIdentity(text)
+		require.Error(t, err, text)
+	}
 }
 
 func TestTimeDoesNotFallWhenTheClockDoes(t *testing.T) {

@@ -81,16 +81,6 @@ func (r *Reader) Head(ctx context.Context) (int64, error) {
 	return head, nil
 }
 
-// Identity gives the store's own id: another database, or one that was made
-// anew, has another; a restored backup has the same.
-func (r *Reader) Identity(ctx context.Context) (uuid.UUID, error) {
-	var id [16]byte
-	if err := r.pool.QueryRow(ctx, "select id from store_identity").Scan(&id); err != nil {
-		return uuid.Nil, fmt.Errorf("read the store's identity: %w", err)
-	}
-	return id, nil
-}
-
 // read collects a query's events; limit is a hint for their number.
 func (r *Reader) read(ctx context.Context, sql string, limit int, args ...any) ([]Recorded, error) {
 	rows, err := r.pool.Query(ctx, sql, args...)

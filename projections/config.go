@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -20,7 +19,7 @@ import (
 type Store interface {
 	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	At(ctx context.Context, position int64) (eventstore.Recorded, error)
-	Identity(ctx context.Context) (uuid.UUID, error)
+	Identity(ctx context.Context) (eventstore.Identity, error)
 }
 
 // Config says what is projected, from where to where.

@@ -161,7 +161,7 @@ func readPlaces(ctx context.Context, tx pgx.Tx, projection string, generation in
 // CheckSource refuses, with a *RefusedError, another event store than the rows
 // were made of; where there are none yet it notes that they are made of this one.
 func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
-	Identity(ctx context.Context) (uuid.UUID, error)
+	Identity(ctx context.Context) (eventstore.Identity, error)
 }) error {
 	id, err := store.Identity(ctx)
 	if err != nil {
@@ -170,12 +170,12 @@ func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
 	var recorded uuid.UUID
 	err = readPool.QueryRow(ctx, `
 		WITH made AS (INSERT INTO projection_source (store_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING store_id)
-		SELECT store_id FROM made UNION ALL SELECT store_id FROM projection_source LIMIT 1`, id).Scan(&recorded)
+		SELECT store_id FROM made UNION ALL SELECT store_id FROM projection_source LIMIT 1`, id.Store).Scan(&recorded)
 	if err != nil {
 		return fmt.Errorf("read which event store the projections were made of: %w", err)
 	}
-	if recorded != id {
-		return &RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id)}
+	if recorded != id.Store {
+		return &RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id.Store)}
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (r *Relay) encode(from Place, events []eventstore.Recorded) chunk {
 			r.log.Error("an event cannot be encoded; it is published without a value and will be set aside by the projectors",
 				"position", e.Position, "eventId", e.ID, "type", e.Type, "error", err)
 		}
-		c.messages[i] = kafka.NewMessage(e.Key, headers(e, c.end.Last[p]), value)
+		c.messages[i] = kafka.NewMessage(e.Key, r.headers(e, c.end.Last[p]), value)
 		c.end.Last[p] = e.Position
 	}
 	last := events[len(events)-1]
@@ -80,12 +80,13 @@ func (r *Relay) encode(from Place, events []eventstore.Recorded) chunk {
 }
 
 // headers are the record's; previous is the position before it in its partition.
-func headers(e eventstore.Recorded, previous int64) map[string]string {
-	h := make(map[string]string, 10)
+func (r *Relay) headers(e eventstore.Recorded, previous int64) map[string]string {
+	h := make(map[string]string, 11)
 	avsc.Headers{
 		EventID: e.ID, EventType: e.Type, StreamID: e.Stream, StreamVersion: e.Version, Position: e.Position,
 		Traceparent: e.Meta.Traceparent, CorrelationID: e.Meta.CorrelationID, CausationID: e.Meta.CausationID,
 	}.Each(func(name, text string) { h[name] = text })
 	h[kafka.HeaderPreviousPosition] = strconv.FormatInt(previous, 10)
+	h[kafka.HeaderStore] = r.identity.String()
 	return h
 }

@@ -24,6 +24,7 @@ type Store interface {
 	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	At(ctx context.Context, position int64) (eventstore.Recorded, error)
 	Head(ctx context.Context) (int64, error)
+	Identity(ctx context.Context) (eventstore.Identity, error)
 }
 
 // Waker waits until there may be events beyond a position, for a second or so
@@ -62,6 +63,8 @@ type Relay struct {
 	open func(partitions int32) (message.Publisher, error)
 	// marshal appends an event's value; a term sets it anew.
 	marshal func(dst []byte, e domain.Envelope) ([]byte, error)
+	// identity is the history that a term's records belong to; a term sets it anew.
+	identity eventstore.Identity
 }
 
 // RefusedError says why the relay must not go on, and what to do.
@@ -131,6 +134,9 @@ func (r *Relay) term(ctx context.Context) error {
 	if topic.Retention != r.cfg.TopicSettings.Retention {
 		r.log.Warn("the topic keeps its records for another time than asked for, and is left as it is (0: for ever)",
 			"topic", r.cfg.Topic, "keeps", topic.Retention, "asked", r.cfg.TopicSettings.Retention)
+	}
+	if r.identity, err = r.cfg.Store.Identity(ctx); err != nil {
+		return err
 	}
 	place, err := r.begin(ctx, conn, topic)
 	if err != nil {

@@ -174,13 +174,17 @@ func TestEveryEventLiesInItsPartitionInOrder(t *testing.T) {
 	s.awaitPlace(300)
 	partitions := consume(t, brokers, topic, 300)
 	require.EqualValues(t, 300, requireChain(t, partitions))
+	identity, err := s.reader.Identity(context.Background())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, identity.Incarnation)
 	for p, records := range partitions {
 		for _, r := range records {
 			at, err := s.reader.At(context.Background(), position(t, r, "position"))
 			require.NoError(t, err)
 			require.Equal(t, at.Key.String(), string(r.Key))
 			require.Equal(t, kafka.Partition(at.Key, 12), p)
-			require.Len(t, r.Headers, 9)
+			require.Len(t, r.Headers, 10)
+			require.Equal(t, identity.String(), header(r, "store"))
 			require.Equal(t, []string{at.ID.String(), at.Type, at.Stream.String(), strconv.Itoa(at.Version), at.Meta.Traceparent, "c", "d"},
 				[]string{header(r, "event-id"), header(r, "event-type"), header(r, "stream-id"), header(r, "stream-version"), header(r, "traceparent"), header(r, "correlation-id"), header(r, "causation-id")})
 			h, err := avsc.ParseHeaders(func(name string) string { return header(r, name) })

@@ -13,6 +13,9 @@ const (
 	// HeaderPreviousPosition is the position of the event before this one in
 	// its partition, in the store's order; 0 for the first.
 	HeaderPreviousPosition = "previous-position"
+	// HeaderStore names the history that the event belongs to:
+	// <store id>/<incarnation>. Records of a relay before this header have none.
+	HeaderStore = "store"
 )
 
 // NewMessage makes the Watermill message of one event. key decides its
