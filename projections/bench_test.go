@@ -167,7 +167,7 @@ func BenchmarkSubscriber(b *testing.B) {
 	for _, d := range f.all(f.grants(100, events)) {
 		all = append(all, d.Message)
 	}
-	pub, err := kafka.NewPublisher(s.brokers, 12)
+	pub, err := kafka.NewPublisher(kafka.Cluster{Brokers: s.brokers}, 12)
 	require.NoError(b, err)
 	for chunk := range slices.Chunk(all, 5000) {
 		require.NoError(b, pub.Publish(s.topic, chunk...))
@@ -175,7 +175,7 @@ func BenchmarkSubscriber(b *testing.B) {
 	require.NoError(b, pub.Close())
 	var took []time.Duration
 	for b.Loop() {
-		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Brokers: s.brokers, Group: testkit.Topic(b),
+		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Cluster: kafka.Cluster{Brokers: s.brokers}, Group: testkit.Topic(b),
 			Begin: func(_ context.Context, _ *kafka.Session, _ string, ps []int32) (map[int32]int64, error) {
 				out := map[int32]int64{}
 				for _, p := range ps {

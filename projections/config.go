@@ -26,7 +26,7 @@ type Store interface {
 type Config struct {
 	ReadPool    *pgxpool.Pool
 	Store       Store
-	Brokers     []string
+	Kafka       kafka.Cluster
 	Projections []Projection
 	Topic       string        // default kafka.Topic
 	Decoder     *avsc.Decoder // of records' values; nil: there is no schema registry

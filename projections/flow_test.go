@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
@@ -149,7 +150,7 @@ func TestWhatMustNotGoOnIsRefusedWithWhatToDo(t *testing.T) {
 	runRelay := func() error {
 		waker := newWaker(ctx, s)
 		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
 	}
 	var refused *projections.RefusedError
 	var relayRefused *relay.RefusedError

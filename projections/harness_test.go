@@ -110,7 +110,7 @@ func (s *system) relay() (stop func() error) {
 	return testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Brokers: s.brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
 	})
 }
 
@@ -119,7 +119,7 @@ func (s *system) projector() (stop func() error) {
 }
 
 func (s *system) config() projections.Config {
-	return projections.Config{ReadPool: s.workers, Store: s.reader, Brokers: s.brokers, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
+	return projections.Config{ReadPool: s.workers, Store: s.reader, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
 }
 
 func (s *system) names() []string {
@@ -171,7 +171,7 @@ func (s *system) rows(generation int) map[string][]string {
 
 // ensureTopic makes the system's topic.
 func (s *system) ensureTopic(partitions int32) {
-	_, err := kafka.EnsureTopic(context.Background(), s.brokers, s.topic, kafka.TopicSettings{Partitions: partitions})
+	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic, kafka.TopicSettings{Partitions: partitions})
 	require.NoError(s.t, err)
 }
 

@@ -40,7 +40,7 @@ type session struct {
 // begin reads the places for an assignment. It is the kafka.SubscriberConfig's
 // Begin.
 func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, partitions []int32) (map[int32]int64, error) {
-	info, err := kafka.DescribeTopic(ctx, r.cfg.Brokers, topic)
+	info, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, topic)
 	if err != nil {
 		return nil, err
 	}

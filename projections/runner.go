@@ -81,11 +81,11 @@ func newBackoff() *backoff.ExponentialBackOff {
 
 // run subscribes and applies what comes.
 func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) error {
-	if _, err := kafka.DescribeTopic(ctx, r.cfg.Brokers, r.cfg.Topic); err != nil {
+	if _, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, r.cfg.Topic); err != nil {
 		return err
 	}
 	sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{
-		Brokers: r.cfg.Brokers, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout, Logger: r.log,
+		Cluster: r.cfg.Kafka, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout, Logger: r.log,
 	})
 	if err != nil {
 		return err

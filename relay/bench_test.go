@@ -25,7 +25,7 @@ func BenchmarkRelay(b *testing.B) {
 	s, brokers := newSource(b), testkit.Kafka(b)
 	s.grants(events)
 	topic := testkit.Topic(b)
-	info, err := kafka.EnsureTopic(b.Context(), brokers, topic, kafka.TopicSettings{})
+	info, err := kafka.EnsureTopic(b.Context(), kafka.Cluster{Brokers: brokers}, topic, kafka.TopicSettings{})
 	require.NoError(b, err)
 	r := s.relay(brokers, topic, 0)
 	r.cfg.Waker = eventstore.Listen(b.Context(), s.pool)
@@ -107,7 +107,7 @@ func (s *source) records(b *testing.B, r *Relay, partitions int32, n int) []*sar
 	require.NoError(b, err)
 	c := r.encode(Place{Last: make([]int64, partitions)}, events)
 	topic := testkit.Topic(b)
-	_, err = kafka.EnsureTopic(b.Context(), r.cfg.Brokers, topic, kafka.TopicSettings{})
+	_, err = kafka.EnsureTopic(b.Context(), r.cfg.Kafka, topic, kafka.TopicSettings{})
 	require.NoError(b, err)
 	out := make([]*sarama.ProducerMessage, len(c.messages))
 	for i, m := range c.messages {

@@ -125,7 +125,7 @@ func (r *Relay) fit(ctx context.Context, conn *pgx.Conn, place Place) func() err
 func (r *Relay) sameTopic(ctx context.Context, place Place) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	topic, err := kafka.DescribeTopic(ctx, r.cfg.Brokers, r.cfg.Topic)
+	topic, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, r.cfg.Topic)
 	switch {
 	case errors.Is(err, kafka.ErrNoTopic):
 		return err

@@ -45,7 +45,7 @@ type Config struct {
 	Pool          *pgxpool.Pool // of the write side
 	Store         Store
 	Waker         Waker
-	Brokers       []string
+	Kafka         kafka.Cluster
 	Topic         string              // default kafka.Topic
 	TopicSettings kafka.TopicSettings // where the topic is missing
 	Registry      Registry            // gives schemas their ids; nil: values in single-object encoding
@@ -86,7 +86,7 @@ func New(cfg Config) *Relay {
 	return &Relay{
 		cfg: cfg, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
 		open: func(partitions int32) (message.Publisher, error) {
-			return kafka.NewPublisher(cfg.Brokers, partitions)
+			return kafka.NewPublisher(cfg.Kafka, partitions)
 		},
 	}
 }
@@ -127,7 +127,7 @@ func (r *Relay) term(ctx context.Context) error {
 	r.metrics.leading.Set(1)
 	defer r.metrics.leading.Set(0)
 
-	topic, err := kafka.EnsureTopic(ctx, r.cfg.Brokers, r.cfg.Topic, r.cfg.TopicSettings)
+	topic, err := kafka.EnsureTopic(ctx, r.cfg.Kafka, r.cfg.Topic, r.cfg.TopicSettings)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (s *source) raw(n int, typ string, version int, payload []byte, products ..
 }
 
 func (s *source) relay(brokers []string, topic string, chunk int) *Relay {
-	return New(Config{Pool: s.pool, Store: s.reader, Brokers: brokers, Topic: topic, Chunk: chunk, Logger: slog.New(slog.DiscardHandler)})
+	return New(Config{Pool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: topic, Chunk: chunk, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // run runs a relay until the test ends or stop is called.

@@ -54,6 +54,6 @@ func kafkaCheck(brokers []string) httpapi.Check {
 	return httpapi.Check{Name: "kafka", Probe: httpapi.PingCheck(func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, askedWithin)
 		defer cancel()
-		return kafka.Ping(ctx, brokers)
+		return kafka.Ping(ctx, kafka.Cluster{Brokers: brokers})
 	})}
 }

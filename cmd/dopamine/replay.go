@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
@@ -63,7 +64,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	var topic *replay.Topic
 	if cmd.Bool("from-kafka") {
 		r.Require(config.KafkaBrokers)
-		topic = &replay.Topic{Brokers: brokers, Decoder: decoderWith(registry)}
+		topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Decoder: decoderWith(registry)}
 	}
 	if cmd.Int("rate") < 0 {
 		r.RefuseFlag("rate", "is negative; give events a second, or 0")

@@ -311,7 +311,7 @@ func roomForGarbage() {
 
 func relayService(p *parts, brokers []string, registry *schemaregistry.Client, topic kafka.TopicSettings) service {
 	cfg := relay.Config{
-		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Brokers: brokers,
+		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Kafka: kafka.Cluster{Brokers: brokers},
 		TopicSettings: topic, Registerer: p.registry, Logger: p.log,
 	}
 	if registry != nil {
@@ -360,7 +360,7 @@ func readModels() []projections.Projection {
 
 func projectorService(p *parts, brokers []string, registry *schemaregistry.Client) service {
 	runner := projections.NewRunner(projections.Config{
-		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Brokers: brokers,
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Kafka: kafka.Cluster{Brokers: brokers},
 		Decoder: decoderWith(registry), Projections: readModels(), Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "projector", run: runner.Run}

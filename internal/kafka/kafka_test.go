@@ -32,9 +32,9 @@ func TestPartitionIsThatOfKafkasDefaultPartitioner(t *testing.T) {
 	}
 }
 
-func eachKafka(t *testing.T, run func(t *testing.T, brokers []string)) {
-	t.Run("kfake", func(t *testing.T) { t.Parallel(); run(t, testkit.FakeKafka(t)) })
-	t.Run("real", func(t *testing.T) { t.Parallel(); run(t, testkit.Kafka(t)) })
+func eachKafka(t *testing.T, run func(t *testing.T, cluster Cluster)) {
+	t.Run("kfake", func(t *testing.T) { t.Parallel(); run(t, Cluster{Brokers: testkit.FakeKafka(t)}) })
+	t.Run("real", func(t *testing.T) { t.Parallel(); run(t, Cluster{Brokers: testkit.Kafka(t)}) })
 }
 
 func event(key uuid.UUID, position, previous int64) *message.Message {
@@ -46,20 +46,20 @@ func event(key uuid.UUID, position, previous int64) *message.Message {
 }
 
 func TestTopicIsMadeOnceAndKeptForEver(t *testing.T) {
-	eachKafka(t, func(t *testing.T, brokers []string) {
+	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
-		_, err := DescribeTopic(t.Context(), brokers, topic)
+		_, err := DescribeTopic(t.Context(), cluster, topic)
 		require.ErrorIs(t, err, ErrNoTopic)
-		made, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{})
+		made, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{})
 		require.NoError(t, err)
 		require.EqualValues(t, 12, made.Partitions)
 		require.Zero(t, made.Retention)
 		require.NotEmpty(t, made.TopicID)
 		require.NotEmpty(t, made.ClusterID)
-		again, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{Partitions: 3, Retention: time.Hour})
+		again, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 3, Retention: time.Hour})
 		require.NoError(t, err)
 		require.Equal(t, made, again, "a topic that exists is left as it is")
-		other, err := EnsureTopic(t.Context(), brokers, testkit.Topic(t), TopicSettings{Partitions: 3, Retention: time.Hour})
+		other, err := EnsureTopic(t.Context(), cluster, testkit.Topic(t), TopicSettings{Partitions: 3, Retention: time.Hour})
 		require.NoError(t, err)
 		require.NotEqual(t, made.TopicID, other.TopicID)
 		require.Equal(t, time.Hour, other.Retention)
@@ -68,8 +68,8 @@ func TestTopicIsMadeOnceAndKeptForEver(t *testing.T) {
 }
 
 // start subscribes with places from begin.
-func start(t *testing.T, brokers []string, topic, group string, unacked int, begin func(*Session, []int32) map[int32]int64) (*Subscriber, <-chan *message.Message) {
-	sub, err := NewSubscriber(SubscriberConfig{Brokers: brokers, Group: group, Unacked: unacked,
+func start(t *testing.T, cluster Cluster, topic, group string, unacked int, begin func(*Session, []int32) map[int32]int64) (*Subscriber, <-chan *message.Message) {
+	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: group, Unacked: unacked,
 		Begin: func(_ context.Context, s *Session, _ string, partitions []int32) (map[int32]int64, error) {
 			return begin(s, partitions), nil
 		}})
@@ -92,11 +92,11 @@ func next(t *testing.T, out <-chan *message.Message) *message.Message {
 }
 
 func TestWhatIsPublishedArrivesInOrderWithItsHeaders(t *testing.T) {
-	eachKafka(t, func(t *testing.T, brokers []string) {
+	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
-		_, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{})
+		_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{})
 		require.NoError(t, err)
-		pub, err := NewPublisher(brokers, 12)
+		pub, err := NewPublisher(cluster, 12)
 		require.NoError(t, err)
 		defer pub.Close() //nolint:errcheck // a test
 		keys := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
@@ -109,7 +109,7 @@ func TestWhatIsPublishedArrivesInOrderWithItsHeaders(t *testing.T) {
 		}
 		require.NoError(t, pub.Publish(topic, all...))
 
-		_, out := start(t, brokers, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
+		_, out := start(t, cluster, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
 		got := map[string][]string{}
 		for range 300 {
 			m := next(t, out)
@@ -133,11 +133,11 @@ func zeros(partitions []int32) map[int32]int64 {
 }
 
 func TestARefusedMessageBeginsANewSessionAtItsPlace(t *testing.T) {
-	eachKafka(t, func(t *testing.T, brokers []string) {
+	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
-		_, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{Partitions: 1})
+		_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 		require.NoError(t, err)
-		pub, err := NewPublisher(brokers, 1)
+		pub, err := NewPublisher(cluster, 1)
 		require.NoError(t, err)
 		defer pub.Close() //nolint:errcheck // a test
 		key := uuid.New()
@@ -146,7 +146,7 @@ func TestARefusedMessageBeginsANewSessionAtItsPlace(t *testing.T) {
 		}
 		var mu sync.Mutex
 		place := int64(4)
-		_, out := start(t, brokers, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 {
+		_, out := start(t, cluster, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 {
 			mu.Lock()
 			defer mu.Unlock()
 			return map[int32]int64{0: place}
@@ -167,10 +167,10 @@ func TestARefusedMessageBeginsANewSessionAtItsPlace(t *testing.T) {
 }
 
 func TestAPartitionIsHeldBackWhileTooMuchIsUnacknowledged(t *testing.T) {
-	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{Partitions: 1})
+	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
+	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
-	pub, err := NewPublisher(brokers, 1)
+	pub, err := NewPublisher(cluster, 1)
 	require.NoError(t, err)
 	defer pub.Close() //nolint:errcheck // a test
 	var all []*message.Message
@@ -179,7 +179,7 @@ func TestAPartitionIsHeldBackWhileTooMuchIsUnacknowledged(t *testing.T) {
 		all = append(all, event(key, int64(i+1), int64(i)))
 	}
 	require.NoError(t, pub.Publish(topic, all...))
-	_, out := start(t, brokers, topic, topic, 10, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
+	_, out := start(t, cluster, topic, topic, 10, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
 	var held []*message.Message
 	for range 10 {
 		held = append(held, next(t, out))
@@ -204,37 +204,37 @@ func TestAPartitionIsHeldBackWhileTooMuchIsUnacknowledged(t *testing.T) {
 }
 
 func TestOffsetsThatTheTopicDoesNotHaveEndTheSubscription(t *testing.T) {
-	brokers, topic := testkit.Kafka(t), testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{Partitions: 1})
+	cluster, topic := Cluster{Brokers: testkit.Kafka(t)}, testkit.Topic(t)
+	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
-	pub, err := NewPublisher(brokers, 1)
+	pub, err := NewPublisher(cluster, 1)
 	require.NoError(t, err)
 	defer pub.Close() //nolint:errcheck // a test
 	key := uuid.New()
 	for i := range 5 {
 		require.NoError(t, pub.Publish(topic, event(key, int64(i+1), int64(i))))
 	}
-	sub, out := start(t, brokers, topic, topic, 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 9} })
+	sub, out := start(t, cluster, topic, topic, 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 9} })
 	for range out { //nolint:revive // until it is closed
 	}
 	require.ErrorContains(t, sub.Err(), "ends at offset 5")
 
-	admin, err := sarama.NewClusterAdmin(brokers, baseConfig())
+	admin, err := sarama.NewClusterAdmin(cluster.Brokers, baseConfig(cluster))
 	require.NoError(t, err)
 	require.NoError(t, admin.DeleteRecords(topic, map[int32]int64{0: 3}))
 	require.NoError(t, admin.Close())
-	sub, out = start(t, brokers, topic, topic+"-b", 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 2} })
+	sub, out = start(t, cluster, topic, topic+"-b", 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 2} })
 	for range out { //nolint:revive // until it is closed
 	}
 	require.ErrorContains(t, sub.Err(), "begins at offset 3")
 }
 
 func TestABeginThatFailsIsTriedAgain(t *testing.T) {
-	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), brokers, topic, TopicSettings{Partitions: 1})
+	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
+	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
 	tried := make(chan struct{}, 100)
-	sub, err := NewSubscriber(SubscriberConfig{Brokers: brokers, Group: topic,
+	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: topic,
 		Begin: func(context.Context, *Session, string, []int32) (map[int32]int64, error) {
 			tried <- struct{}{}
 			return nil, errors.New("the database is away")

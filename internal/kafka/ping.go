@@ -9,10 +9,10 @@ import (
 
 // Ping says whether one of the brokers takes connections. It opens no client: a
 // health check asks every few seconds.
-func Ping(ctx context.Context, brokers []string) error {
+func Ping(ctx context.Context, cluster Cluster) error {
 	var d net.Dialer
 	var errs []error
-	for _, b := range brokers {
+	for _, b := range cluster.Brokers {
 		conn, err := d.DialContext(ctx, "tcp", b)
 		if err == nil {
 			return conn.Close()

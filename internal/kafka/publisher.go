@@ -21,10 +21,10 @@ var _ message.Publisher = (*Publisher)(nil)
 
 // NewPublisher connects to the brokers. partitions is how many the topic has:
 // the partition is chosen here, not by the client library.
-func NewPublisher(brokers []string, partitions int32) (*Publisher, error) {
-	producer, err := sarama.NewSyncProducer(brokers, producerConfig())
+func NewPublisher(cluster Cluster, partitions int32) (*Publisher, error) {
+	producer, err := sarama.NewSyncProducer(cluster.Brokers, producerConfig(cluster))
 	if err != nil {
-		return nil, fmt.Errorf("connect a producer to Kafka at %v: %w", brokers, err)
+		return nil, fmt.Errorf("connect a producer to Kafka at %v: %w", cluster.Brokers, err)
 	}
 	return newPublisher(producer, partitions), nil
 }

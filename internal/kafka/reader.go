@@ -37,13 +37,13 @@ func (r Record) Header(name string) string {
 // last at the call, each in a goroutine of its own, in no group and without
 // leaving a trace. What each returns ends the reading, and so does an error of
 // Kafka that lasts.
-func ReadTopic(ctx context.Context, brokers []string, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
-	c := baseConfig()
+func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
+	c := baseConfig(cluster)
 	c.Consumer.Fetch.Default = 4 << 20
 	c.Consumer.Return.Errors = true
-	client, err := sarama.NewClient(brokers, c)
+	client, err := sarama.NewClient(cluster.Brokers, c)
 	if err != nil {
-		return fmt.Errorf("connect to Kafka at %v: %w", brokers, err)
+		return fmt.Errorf("connect to Kafka at %v: %w", cluster.Brokers, err)
 	}
 	defer client.Close()
 	consumer, err := sarama.NewConsumerFromClient(client)

@@ -21,9 +21,9 @@ func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Stop(context.Background()) })
 	topic := testkit.Topic(t)
-	_, err = EnsureTopic(t.Context(), broker.Brokers(), topic, TopicSettings{Partitions: 1})
+	_, err = EnsureTopic(t.Context(), Cluster{Brokers: broker.Brokers()}, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
-	pub, err := NewPublisher(broker.Brokers(), 1)
+	pub, err := NewPublisher(Cluster{Brokers: broker.Brokers()}, 1)
 	require.NoError(t, err)
 	const all, size = 12_000, 1 << 10 // far more than is fetched at a time
 	key := uuid.New()
@@ -52,7 +52,7 @@ func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
 		}
 		restarted <- broker.Restart(context.Background())
 	}
-	err = ReadTopic(t.Context(), broker.Brokers(), topic, func(_ context.Context, _ int32, records func(func(Record) bool)) error {
+	err = ReadTopic(t.Context(), Cluster{Brokers: broker.Brokers()}, topic, func(_ context.Context, _ int32, records func(func(Record) bool)) error {
 		records(func(r Record) bool {
 			if read.Load() == 0 {
 				broker.Kill9()

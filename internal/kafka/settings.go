@@ -17,19 +17,23 @@ const (
 const clientID = "dopamine"
 
 // baseConfig is what every client of ours shares.
-func baseConfig() *sarama.Config {
+func baseConfig(cluster Cluster) *sarama.Config {
 	c := sarama.NewConfig()
 	c.ClientID = clientID
 	c.Version = sarama.V4_0_0_0 // sarama's default is 2.8: no topic ids
 	c.Net.DialTimeout = 5 * time.Second
+	// A metadata request for a missing topic would otherwise let the broker create
+	// it, with its own partition count and retention.
+	c.Metadata.AllowAutoTopicCreation = false
+	cluster.configure(c)
 	return c
 }
 
 // producerConfig survives an outage of some 30 s without changing the order:
 // with sarama's defaults the look-up of the leader gives up before the
 // producer does, a breaker then rejects at once, and later messages overtake.
-func producerConfig() *sarama.Config {
-	c := baseConfig()
+func producerConfig(cluster Cluster) *sarama.Config {
+	c := baseConfig(cluster)
 	c.Producer.RequiredAcks = sarama.WaitForAll
 	c.Producer.Idempotent = true
 	c.Net.MaxOpenRequests = 1
@@ -46,8 +50,8 @@ func producerConfig() *sarama.Config {
 
 // groupConfig has an eager balancer, since Setup runs at each assignment only
 // there, and leaves offsets to us.
-func groupConfig(sessionTimeout time.Duration) *sarama.Config {
-	c := baseConfig()
+func groupConfig(cluster Cluster, sessionTimeout time.Duration) *sarama.Config {
+	c := baseConfig(cluster)
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	c.Consumer.Group.Session.Timeout = sessionTimeout
 	c.Consumer.Group.Heartbeat.Interval = sessionTimeout / 6

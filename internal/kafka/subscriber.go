@@ -29,7 +29,7 @@ func (s *Session) End() { s.cancel() }
 
 // SubscriberConfig says who consumes, and from where.
 type SubscriberConfig struct {
-	Brokers []string
+	Cluster Cluster
 	Group   string
 	// Begin is asked at each assignment where to start each partition: the
 	// offset of the next record. An error is tried again, unless it is Fatal.
@@ -81,9 +81,9 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	client, err := sarama.NewClient(cfg.Brokers, groupConfig(cfg.SessionTimeout))
+	client, err := sarama.NewClient(cfg.Cluster.Brokers, groupConfig(cfg.Cluster, cfg.SessionTimeout))
 	if err != nil {
-		return nil, fmt.Errorf("connect a consumer to Kafka at %v: %w", cfg.Brokers, err)
+		return nil, fmt.Errorf("connect a consumer to Kafka at %v: %w", cfg.Cluster.Brokers, err)
 	}
 	group, err := sarama.NewConsumerGroupFromClient(cfg.Group, client)
 	if err != nil {

@@ -29,11 +29,11 @@ type TopicInfo struct {
 
 // EnsureTopic creates the topic where it is missing and says what is there. A
 // topic that exists is left as it is.
-func EnsureTopic(ctx context.Context, brokers []string, topic string, s TopicSettings) (TopicInfo, error) {
+func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSettings) (TopicInfo, error) {
 	if s.Partitions == 0 {
 		s.Partitions = DefaultPartitions
 	}
-	return withAdmin(ctx, brokers, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
+	return withAdmin(ctx, cluster, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
 		info, err := describe(client, admin, topic)
 		if !errors.Is(err, ErrNoTopic) {
 			return info, err
@@ -65,31 +65,31 @@ func EnsureTopic(ctx context.Context, brokers []string, topic string, s TopicSet
 }
 
 // DescribeTopic says what is there; ErrNoTopic where there is none.
-func DescribeTopic(ctx context.Context, brokers []string, topic string) (TopicInfo, error) {
-	return withAdmin(ctx, brokers, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
+func DescribeTopic(ctx context.Context, cluster Cluster, topic string) (TopicInfo, error) {
+	return withAdmin(ctx, cluster, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
 		return describe(client, admin, topic)
 	})
 }
 
 // withAdmin runs f beside ctx, since sarama knows no contexts: what f does
 // after ctx has ended is dropped.
-func withAdmin(ctx context.Context, brokers []string, f func(sarama.Client, sarama.ClusterAdmin) (TopicInfo, error)) (TopicInfo, error) {
+func withAdmin(ctx context.Context, cluster Cluster, f func(sarama.Client, sarama.ClusterAdmin) (TopicInfo, error)) (TopicInfo, error) {
 	type answer struct {
 		info TopicInfo
 		err  error
 	}
 	got := make(chan answer, 1)
 	go func() {
-		c := baseConfig()
-		client, err := sarama.NewClient(brokers, c)
+		c := baseConfig(cluster)
+		client, err := sarama.NewClient(cluster.Brokers, c)
 		if err != nil {
-			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", brokers, err)}
+			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", cluster.Brokers, err)}
 			return
 		}
 		admin, err := sarama.NewClusterAdminFromClient(client)
 		if err != nil {
 			_ = client.Close()
-			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", brokers, err)}
+			got <- answer{err: fmt.Errorf("connect to Kafka at %v: %w", cluster.Brokers, err)}
 			return
 		}
 		info, err := f(client, admin)
@@ -98,7 +98,7 @@ func withAdmin(ctx context.Context, brokers []string, f func(sarama.Client, sara
 	}()
 	select {
 	case <-ctx.Done():
-		return TopicInfo{}, fmt.Errorf("ask Kafka at %v: %w", brokers, ctx.Err())
+		return TopicInfo{}, fmt.Errorf("ask Kafka at %v: %w", cluster.Brokers, ctx.Err())
 	case a := <-got:
 		return a.info, a.err
 	}

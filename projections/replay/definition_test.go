@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/products"
@@ -49,7 +50,7 @@ func shout(e domain.Envelope) domain.Envelope {
 }
 
 func (s *system) only(brokers []string, p projections.Projection) *projections.Runner {
-	return projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic + p.Name(),
+	return projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic + p.Name(),
 		Projections: []projections.Projection{p}, Logger: s.log})
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
@@ -207,7 +208,7 @@ func (s *system) live(brokers []string) (stopProjector func() error) {
 	testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: brokers, Topic: s.topic, Logger: s.log}).Run(ctx)
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
 	})
 	return s.projector(brokers)
 }
@@ -217,7 +218,7 @@ func (s *system) projector(brokers []string) (stop func() error) {
 	for _, p := range every() {
 		all = append(all, p)
 	}
-	return testkit.Background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Brokers: brokers, Topic: s.topic, Group: s.topic,
+	return testkit.Background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic,
 		Projections: all, Logger: s.log}).Run)
 }
 

@@ -17,7 +17,7 @@ import (
 
 // Topic is where a replay from Kafka reads.
 type Topic struct {
-	Brokers []string
+	Kafka   kafka.Cluster
 	Name    string        // default kafka.Topic
 	Decoder *avsc.Decoder // of records' values; nil: there is no schema registry
 }
@@ -68,7 +68,7 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 	defer cancel()
 	reading := make(chan error, 1)
 	go func() {
-		err := kafka.ReadTopic(ctx, r.Topic.Brokers, name, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
+		err := kafka.ReadTopic(ctx, r.Topic.Kafka, name, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
 			if int(p) >= len(chains) {
 				return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s has more partitions than the %d that the relay knows; replay from the store", name, len(chains))}
 			}

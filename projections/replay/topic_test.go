@@ -25,7 +25,7 @@ func (s *system) publish(brokers []string) {
 	stop := testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Brokers: brokers, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
 	})
 	testkit.Eventually(s.t, 30*time.Second, "the relay", func() error {
 		head, err := s.published(context.Background())
@@ -57,7 +57,7 @@ func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
 	h.acquire(20)
 
 	cfg := s.config()
-	cfg.Topic = &replay.Topic{Brokers: brokers, Name: s.topic}
+	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.topic}
 	cfg.Projections = every()
 	require.NoError(t, replay.Run(context.Background(), cfg))
 	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
@@ -77,12 +77,12 @@ func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
 func (s *system) retold(brokers []string, change func([]*message.Message) []*message.Message) (topic string) {
 	s.t.Helper()
 	topic = testkit.Topic(s.t)
-	_, err := kafka.EnsureTopic(context.Background(), brokers, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
+	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: brokers}, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
 	require.NoError(s.t, err)
-	pub, err := kafka.NewPublisher(brokers, kafka.DefaultPartitions)
+	pub, err := kafka.NewPublisher(kafka.Cluster{Brokers: brokers}, kafka.DefaultPartitions)
 	require.NoError(s.t, err)
 	defer pub.Close() //nolint:errcheck // a test
-	err = kafka.ReadTopic(context.Background(), brokers, s.topic, func(_ context.Context, _ int32, records func(func(kafka.Record) bool)) error {
+	err = kafka.ReadTopic(context.Background(), kafka.Cluster{Brokers: brokers}, s.topic, func(_ context.Context, _ int32, records func(func(kafka.Record) bool)) error {
 		var all []*message.Message
 		records(func(r kafka.Record) bool {
 			headers := map[string]string{}
@@ -114,7 +114,7 @@ func TestAReplayBringsTheTopicIntoTheStoresOrder(t *testing.T) {
 	s.caughtUp()
 	cfg := s.config()
 	cfg.Verify = true
-	cfg.Topic = &replay.Topic{Brokers: brokers, Name: s.retold(brokers, func(all []*message.Message) []*message.Message {
+	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.retold(brokers, func(all []*message.Message) []*message.Message {
 		var out []*message.Message
 		for some := range slices.Chunk(all, 5) {
 			slices.Reverse(some) // later ones come first
@@ -142,7 +142,7 @@ func TestATopicThatLacksEventsIsRefused(t *testing.T) {
 		"the last": func(all []*message.Message) []*message.Message { return all[:max(0, len(all)-1)] },
 	} {
 		cfg := s.config()
-		cfg.Topic = &replay.Topic{Brokers: brokers, Name: s.retold(brokers, change)}
+		cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.retold(brokers, change)}
 		var refused *projections.RefusedError
 		require.ErrorAs(t, replay.Run(context.Background(), cfg), &refused, lacks)
 		require.Contains(t, refused.Reason, "replay from the store", lacks)

@@ -1,0 +1,82 @@
+package kafka
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
+)
+
+// Cluster is how to reach and authenticate with a Kafka cluster. The zero
+// values of TLS and SASL mean plaintext and no authentication.
+type Cluster struct {
+	// Brokers are the addresses to bootstrap from, host:port.
+	Brokers []string
+	// TLS is the client side of TLS, nil for plaintext connections.
+	TLS *tls.Config
+	// SASL authenticates each connection, nil if the brokers ask for nothing.
+	SASL *SASL
+}
+
+// SASL is a mechanism with its user and password.
+type SASL struct {
+	Mechanism string // one of Mechanisms
+	User      string
+	Password  string
+}
+
+// Mechanisms are the SASL mechanisms that SASL accepts.
+var Mechanisms = []string{sarama.SASLTypePlaintext, sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512}
+
+// Check returns an error if the mechanism is unknown or the credentials are
+// incomplete.
+func (s SASL) Check() error {
+	switch {
+	case !slices.Contains(Mechanisms, s.Mechanism):
+		return fmt.Errorf("SASL mechanism %q is not supported, use one of %s", s.Mechanism, strings.Join(Mechanisms, ", "))
+	case s.User == "" || s.Password == "":
+		return fmt.Errorf("SASL mechanism %s needs a user and a password", s.Mechanism)
+	}
+	return nil
+}
+
+// configure adds TLS and SASL to a sarama configuration.
+func (c Cluster) configure(cfg *sarama.Config) {
+	if c.TLS != nil {
+		cfg.Net.TLS.Enable, cfg.Net.TLS.Config = true, c.TLS.Clone()
+	}
+	if c.SASL == nil {
+		return
+	}
+	cfg.Net.SASL.Enable = true
+	cfg.Net.SASL.Mechanism = sarama.SASLMechanism(c.SASL.Mechanism)
+	cfg.Net.SASL.User, cfg.Net.SASL.Password = c.SASL.User, c.SASL.Password
+	switch c.SASL.Mechanism {
+	case sarama.SASLTypeSCRAMSHA256:
+		cfg.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA256} }
+	case sarama.SASLTypeSCRAMSHA512:
+		cfg.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA512} }
+	}
+}
+
+// scramClient is sarama's SCRAMClient over xdg-go/scram (RFC 5802, RFC 7677).
+type scramClient struct {
+	hash         scram.HashGeneratorFcn
+	conversation *scram.ClientConversation
+}
+
+func (c *scramClient) Begin(user, password, authzID string) error {
+	client, err := c.hash.NewClient(user, password, authzID)
+	if err != nil {
+		return fmt.Errorf("prepare SCRAM credentials: %w", err)
+	}
+	c.conversation = client.NewConversation()
+	return nil
+}
+
+func (c *scramClient) Step(challenge string) (string, error) { return c.conversation.Step(challenge) }
+
+func (c *scramClient) Done() bool { return c.conversation.Done() }
