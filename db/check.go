@@ -30,7 +30,7 @@ func CheckRead(ctx context.Context, url string) error { return readSet.check(ctx
 func (s set) check(ctx context.Context, url string) error {
 	conn, err := connect(ctx, url)
 	if isCode(err, noSuchDatabase) {
-		return fmt.Errorf("%s side: %w, and the database too: run `dopamine migrate`", s.name, ErrSchemaMissing)
+		return fmt.Errorf("%s side: %w, and so is the database: check its name in the URL, or run `dopamine migrate --create-database`", s.name, ErrSchemaMissing)
 	}
 	if err != nil {
 		return fmt.Errorf("check the %s side's schema: %w", s.name, err)

@@ -70,13 +70,13 @@ func (s set) dbmate(ctx context.Context, databaseURL string) *dbmate.DB {
 	return mate
 }
 
-// logWriter turns dbmate's lines ("Applying: …") into our log's.
+// logWriter logs dbmate's lines ("Applying: …") at debug level.
 type logWriter struct {
 	ctx context.Context
 	set string
 }
 
 func (w logWriter) Write(line []byte) (int, error) {
-	slog.InfoContext(w.ctx, strings.TrimSpace(string(line)), "schema", w.set)
+	slog.DebugContext(w.ctx, strings.TrimSpace(string(line)), "schema", w.set)
 	return len(line), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/amacneil/dbmate/v2/pkg/dbmate"
@@ -14,10 +15,10 @@ import (
 // they may share a database ("dopadbmi" in ASCII).
 const migrateLock = 0x646f706164626d69
 
-// MigrateWrite brings the database at url to the write side's schema, and makes
-// the database first where there is none. It is harmless where nothing is to be
-// done, and where others do the same at the same time. A schema newer than the
-// program, or one whose record contradicts its tables, is refused (ErrSchema…).
+// MigrateWrite brings the database at url to the write side's schema. It is
+// idempotent, also if several processes migrate at the same time. A schema newer than
+// the program, or one whose record contradicts its tables, is refused (ErrSchema…). A
+// database that does not exist is ErrNoDatabase: see CreateDatabase.
 func MigrateWrite(ctx context.Context, url string) error { return writeSet.migrate(ctx, url) }
 
 // MigrateRead is MigrateWrite for the read side's schema.
@@ -31,9 +32,6 @@ func DownWrite(ctx context.Context, url string) error { return writeSet.down(ctx
 func DownRead(ctx context.Context, url string) error { return readSet.down(ctx, url) }
 
 func (s set) migrate(ctx context.Context, url string) error {
-	if err := createDatabase(ctx, url); err != nil {
-		return fmt.Errorf("make the %s side's database: %w", s.name, err)
-	}
 	err := s.locked(ctx, url, func(conn *pgx.Conn) error {
 		if err := createSchema(ctx, conn); err != nil {
 			return err
@@ -42,7 +40,11 @@ func (s set) migrate(ctx context.Context, url string) error {
 		if err != nil || len(pending) == 0 {
 			return err
 		}
-		return s.dbmate(ctx, url).Migrate()
+		if err := s.dbmate(ctx, url).Migrate(); err != nil {
+			return err
+		}
+		slog.InfoContext(ctx, "schema migrated", "schema", s.name, "migrations", len(pending), "newest", pending[len(pending)-1])
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("migrate the %s side: %w", s.name, err)
@@ -73,6 +75,9 @@ func (s set) down(ctx context.Context, url string) error {
 // locked runs do on a connection that holds the migration lock.
 func (s set) locked(ctx context.Context, url string, do func(*pgx.Conn) error) error {
 	conn, err := connect(ctx, url)
+	if isCode(err, noSuchDatabase) {
+		return fmt.Errorf("%w: check the name in the URL", ErrNoDatabase)
+	}
 	if err != nil {
 		return err
 	}
@@ -84,9 +89,12 @@ func (s set) locked(ctx context.Context, url string, do func(*pgx.Conn) error) e
 	return do(conn)
 }
 
-// createDatabase makes the database that url names, where the server says that
-// there is none.
-func createDatabase(ctx context.Context, url string) error {
+// ErrNoDatabase means that the server has no database of the URL's name.
+var ErrNoDatabase = errors.New("the database does not exist")
+
+// CreateDatabase creates the database that url names unless it exists. A mistyped name
+// thereby becomes an empty database, so call it only if the operator asks for it.
+func CreateDatabase(ctx context.Context, url string) error {
 	conn, err := connect(ctx, url)
 	if err == nil {
 		return conn.Close(ctx)
@@ -102,14 +110,17 @@ func createDatabase(ctx context.Context, url string) error {
 	config.Database = "postgres"
 	conn, err = pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return fmt.Errorf("connect to database postgres to make %s: %w", name, err)
+		return fmt.Errorf("connect to database postgres to create %s: %w", name, err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	_, err = conn.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize())
 	if isCode(err, databaseIsThere) || isCode(err, databaseNameTaken) {
-		return nil // somebody else was faster
+		return nil // another process created it meanwhile
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("create database %s: %w", name, err)
+	}
+	return nil
 }
 
 // createSchema makes the first schema of the search_path where none of them exists.

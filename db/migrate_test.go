@@ -132,7 +132,7 @@ func TestOlderAndHalfAppliedWrite(t *testing.T) {
 	require.ErrorContains(t, err, "dopamine migrate")
 }
 
-func TestDatabaseAndSchemaAreMade(t *testing.T) {
+func TestCreateDatabase_OnlyIfAsked(t *testing.T) {
 	t.Parallel()
 	own := testkit.Postgres(t)
 	u, err := url.Parse(own)
@@ -148,7 +148,14 @@ func TestDatabaseAndSchemaAreMade(t *testing.T) {
 	})
 
 	require.ErrorIs(t, db.CheckWrite(t.Context(), made), db.ErrSchemaMissing)
+	for _, s := range sides {
+		require.ErrorIs(t, s.migrate(t.Context(), made), db.ErrNoDatabase, "a mistyped name became a database")
+	}
 	var all errgroup.Group
+	for range sides {
+		all.Go(func() error { return db.CreateDatabase(context.Background(), made) })
+	}
+	require.NoError(t, all.Wait())
 	for _, s := range sides {
 		all.Go(func() error { return s.migrate(context.Background(), made) })
 	}

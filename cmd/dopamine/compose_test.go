@@ -23,9 +23,7 @@ type composed struct {
 
 // unusedBy are variables that compose gives to all and a service does not take:
 // the one that all share is no mistake of each.
-var unusedBy = map[string][]string{
-	"migrate": {"DOPAMINE_LOG_FORMAT", "DOPAMINE_OTLP_ENDPOINT"},
-}
+var unusedBy = map[string][]string{}
 
 func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
 	raw, err := os.ReadFile("../../docker-compose.yml")

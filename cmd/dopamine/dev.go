@@ -70,6 +70,11 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	}
 	d.give(config.CommandAddr, config.QueryAddr)
 	r = config.From(cmd) // with what was started
+	if d.ownPostgres {
+		if err := createDatabases(ctx, r.DatabaseURL()); err != nil {
+			return unlessStopped(ctx, err)
+		}
+	}
 	if err := migrate(ctx, r.DatabaseURL(), r.ReadDatabaseURL()); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -91,6 +96,9 @@ type devSystem struct {
 	cmd    *cli.Command
 	dir    string
 	values map[*config.Setting]string
+	// ownPostgres: the server was started by this process, so its database is created
+	// by it too.
+	ownPostgres bool
 }
 
 // readSettings goes through all settings once, so that one start names all that
@@ -217,6 +225,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 			return fmt.Errorf("start Postgres: %w; or name one with --database-url", err)
 		}
 		d.onClose(pg.Stop)
+		d.ownPostgres = true
 		say("Postgres", pg.Kind())
 		own, err := withDatabase(pg.URL(), "dopamine")
 		if err != nil {

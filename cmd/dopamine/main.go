@@ -57,13 +57,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func subcommands() []*cli.Command {
-	processes := []*cli.Command{commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand()}
-	for _, c := range processes {
-		c.Flags = append(c.Flags, config.Elsewhere(c.Flags)...)
+	all := []*cli.Command{commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
+		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(),
+		rushCommand(), devCommand(), versionCommand(),
 	}
-	all := append(processes,
-		replayCommand(), parkedCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(), rushCommand(), devCommand(), versionCommand(),
-	)
 	for _, c := range all {
 		finish(c)
 	}
@@ -73,6 +70,10 @@ func subcommands() []*cli.Command {
 // finish gives a command, and those below it, what all have.
 func finish(c *cli.Command) {
 	c.OnUsageError = config.OnUsageError
+	if len(c.Commands) == 0 {
+		// One list of flags can be given to every command, as one environment can.
+		c.Flags = append(c.Flags, config.HiddenSharedFlags(c.Flags)...)
+	}
 	for _, sub := range c.Commands {
 		finish(sub)
 	}

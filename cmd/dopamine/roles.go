@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -394,30 +395,48 @@ func workerService(p *parts) service {
 func migrateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "migrate",
-		Usage: "make or bring up to date the schemas of the write side and the read side",
-		Flags: settings([]*config.Setting{config.DatabaseURL}, readSide),
+		Usage: "create or update the schemas of the write side and the read side",
+		Flags: append(settings([]*config.Setting{config.DatabaseURL}, readSide, observed),
+			&cli.BoolFlag{Name: "create-database", Usage: "create the databases that the URLs name if they do not exist"}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			r := config.From(cmd)
 			r.Require(config.DatabaseURL)
 			write, read := r.DatabaseURL(), r.ReadDatabaseURL()
-			if err := r.Err(); err != nil {
+			p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)
+			if err != nil {
 				return err
 			}
-			if err := migrate(ctx, write, read); err != nil {
+			defer p.close()
+			if cmd.Bool("create-database") {
+				if err := createDatabases(ctx, write, read); err != nil {
+					return err
+				}
+			}
+			err = migrate(ctx, write, read)
+			if errors.Is(err, db.ErrNoDatabase) {
+				return fmt.Errorf("%w, or let --create-database create it", err)
+			}
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(cmd.Root().Writer, "both schemas are up to date")
+			_, err = fmt.Fprintln(cmd.Root().Writer, "both schemas are up to date")
 			return err
 		},
 	}
 }
 
-func migrate(ctx context.Context, write, read string) error {
-	if err := db.MigrateWrite(ctx, write); err != nil {
-		return fmt.Errorf("migrate the write side: %w", err)
-	}
-	if err := db.MigrateRead(ctx, read); err != nil {
-		return fmt.Errorf("migrate the read side: %w", err)
+func createDatabases(ctx context.Context, urls ...string) error {
+	for _, url := range urls {
+		if err := db.CreateDatabase(ctx, url); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func migrate(ctx context.Context, write, read string) error {
+	if err := db.MigrateWrite(ctx, write); err != nil {
+		return err
+	}
+	return db.MigrateRead(ctx, read)
 }

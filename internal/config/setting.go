@@ -168,9 +168,9 @@ var ofProcesses = []*Setting{
 	WebhookSecrets, GatewayURL, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
 
-// Elsewhere is the flags of other processes than the one that has own, hidden: one list of flags
-// can be given to every process, as one environment can.
-func Elsewhere(own []cli.Flag) []cli.Flag {
+// HiddenSharedFlags returns, hidden, the flags of the long-running processes that are
+// not among own: one list of flags can be given to every command, as one environment can.
+func HiddenSharedFlags(own []cli.Flag) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range withFiles(ofProcesses) {
 		if !slices.ContainsFunc(own, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) }) {
