@@ -56,6 +56,7 @@ type Postgres struct {
 	home     string // what the server's user may enter: holds data and password
 	log      string
 	password string
+	primary  *Postgres // to copy the data from; nil: this one begins empty
 
 	mu    sync.Mutex
 	port  int
@@ -69,6 +70,10 @@ type Postgres struct {
 // says so. It fails with [ErrInUse] where another process owns Dir, and with
 // [ErrNotHere] where no server can be had.
 func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
+	return startPostgres(ctx, opts, nil)
+}
+
+func startPostgres(ctx context.Context, opts PostgresOptions, primary *Postgres) (*Postgres, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("postgres: no folder given for its data")
 	}
@@ -80,7 +85,7 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error)
 	if err != nil {
 		return nil, fmt.Errorf("folder for Postgres: %w", err)
 	}
-	p := &Postgres{opts: opts, user: user, lock: lock, port: opts.Port, log: filepath.Join(dir, "postgres.log")}
+	p := &Postgres{opts: opts, user: user, lock: lock, port: opts.Port, log: filepath.Join(dir, "postgres.log"), primary: primary}
 	if err := p.prepare(ctx, dir); err != nil {
 		lock.unlock()
 		return nil, err
@@ -112,13 +117,21 @@ func (p *Postgres) prepare(ctx context.Context, dir string) (err error) {
 		}
 		return err
 	}
+	if p.primary != nil {
+		if err := p.user.keepPassword(p.home, p.primary.password); err != nil {
+			return err
+		}
+	}
 	if p.password, err = p.user.passwordIn(p.home); err != nil {
 		return err
 	}
-	if version == "" {
-		return p.initdb(ctx)
+	switch {
+	case version != "":
+		return nil
+	case p.primary != nil:
+		return p.baseBackup(ctx)
 	}
-	return nil
+	return p.initdb(ctx)
 }
 
 func (p *Postgres) data() string { return filepath.Join(p.home, "data") }

@@ -19,7 +19,7 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-func startPostgres(t *testing.T, dir string) *Postgres {
+func startPostgresIn(t *testing.T, dir string) *Postgres {
 	t.Helper()
 	p, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir})
 	skipWhereMissing(t, err)
@@ -50,7 +50,7 @@ func makeSale(t *testing.T, url string) {
 func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	makeSale(t, p.URL())
 	require.Equal(t, "on", ask[string](t, p.URL(), "show fsync"))
 
@@ -65,25 +65,25 @@ func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, p.Stop(t.Context()), "twice")
 
-	again := startPostgres(t, dir)
+	again := startPostgresIn(t, dir)
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
 func TestPostgresIsTakenUpAgainAfterItsParentWasKilled(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	makeSale(t, p.URL())
 	require.NoError(t, p.Stop(t.Context()))
 	killProgram(t, "postgres="+dir)
-	again := startPostgres(t, dir)
+	again := startPostgresIn(t, dir)
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
 func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	makeSale(t, p.URL())
 	file := filepath.Join(p.data(), "postmaster.pid")
 	p.Kill9()
@@ -94,14 +94,14 @@ func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 	require.NotEmpty(t, rest)
 	require.NoError(t, os.WriteFile(file, []byte(strconv.Itoa(os.Getppid())+"\n"+rest), 0o600))
 
-	again := startPostgres(t, dir)
+	again := startPostgresIn(t, dir)
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
 func TestPostgresNamesDataOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	require.NoError(t, p.Stop(t.Context()))
 	require.NoError(t, os.WriteFile(filepath.Join(p.data(), "PG_VERSION"), []byte("9\n"), 0o600))
 	_, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir})
@@ -133,7 +133,7 @@ func TestPostgresFindsAPlaceWhereItsUserMayGo(t *testing.T) {
 	closed := t.TempDir()
 	require.NoError(t, os.Chmod(closed, 0o700))
 	dir := filepath.Join(closed, "data")
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(p.home)) })
 	makeSale(t, p.URL())
 	require.Contains(t, p.home, "/var/tmp/dopamine-")
@@ -142,7 +142,7 @@ func TestPostgresFindsAPlaceWhereItsUserMayGo(t *testing.T) {
 	require.Contains(t, string(note), p.home)
 	require.NoError(t, p.Stop(t.Context()))
 
-	again := startPostgres(t, dir)
+	again := startPostgresIn(t, dir)
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
@@ -158,7 +158,7 @@ func TestPostgresStaysWithTheUserWhoseDataItIs(t *testing.T) {
 	home := filepath.Join(dir, "server")
 	require.NoError(t, os.Mkdir(home, 0o700))
 	require.NoError(t, nobody.give(home))
-	p := startPostgres(t, dir)
+	p := startPostgresIn(t, dir)
 	require.Equal(t, "nobody", p.user.name)
 	require.Equal(t, home, p.home)
 	makeSale(t, p.URL())

@@ -185,17 +185,23 @@ func (u *serverUser) passwordIn(home string) (string, error) {
 		return "", fmt.Errorf("password of Postgres: %w", err)
 	}
 	password := randomHex(16)
+	return password, u.keepPassword(home, password)
+}
+
+// keepPassword writes the superuser's password to where passwordIn reads it.
+func (u *serverUser) keepPassword(home, password string) error {
+	file := passwordFile(home)
 	part := file + ".part"
 	if err := os.WriteFile(part, []byte(password+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("password of Postgres: %w", err)
+		return fmt.Errorf("password of Postgres: %w", err)
 	}
 	if err := u.give(part); err != nil {
-		return "", err
+		return err
 	}
 	if err := os.Rename(part, file); err != nil {
-		return "", fmt.Errorf("password of Postgres: %w", err)
+		return fmt.Errorf("password of Postgres: %w", err)
 	}
-	return password, nil
+	return nil
 }
 
 // runsFor reports what `program --version` says as the server's user, "" where

@@ -26,10 +26,25 @@ func Postgres(tb testing.TB) string {
 	return newDatabase(tb, postgresServer(tb), "template0")
 }
 
-// OwnPostgres gives a Postgres server that the test may kill and restart, and
+// OwnPostgres returns a Postgres server that the test may kill and restart, and
 // that a benchmark may measure: what it commits is on the disk. Without one the
 // test is skipped.
 func OwnPostgres(tb testing.TB) *stack.Postgres {
+	tb.Helper()
+	return ownPostgres(tb, "a Postgres of its own", stack.StartPostgres)
+}
+
+// Standby returns a streaming standby of the primary, called "standby" in
+// synchronous_standby_names. The test may kill, restart and promote it. Without
+// the programs for one the test is skipped.
+func Standby(tb testing.TB, primary *stack.Postgres) *stack.Postgres {
+	tb.Helper()
+	return ownPostgres(tb, "a Postgres standby", func(ctx context.Context, opts stack.PostgresOptions) (*stack.Postgres, error) {
+		return stack.StartStandby(ctx, primary, opts)
+	})
+}
+
+func ownPostgres(tb testing.TB, what string, start func(context.Context, stack.PostgresOptions) (*stack.Postgres, error)) *stack.Postgres {
 	tb.Helper()
 	// Not tb.TempDir, which other users may not enter: as root the server is one.
 	dir, err := os.MkdirTemp("", "dopamine-postgres-")
@@ -40,16 +55,16 @@ func OwnPostgres(tb testing.TB) *stack.Postgres {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		tb.Fatalf("folder for Postgres: %v", err)
 	}
-	p, err := stack.StartPostgres(context.Background(), stack.PostgresOptions{Dir: dir, Disposable: true})
+	p, err := start(context.Background(), stack.PostgresOptions{Dir: dir, Disposable: true})
 	if errors.Is(err, stack.ErrNotHere) {
-		skipFor(tb, "a Postgres of its own", err)
+		skipFor(tb, what, err)
 	}
 	if err != nil {
-		tb.Fatalf("start a Postgres: %v", err)
+		tb.Fatalf("start %s: %v", what, err)
 	}
 	tb.Cleanup(func() {
 		if err := p.Stop(context.Background()); err != nil {
-			tb.Errorf("stop the test's Postgres: %v", err)
+			tb.Errorf("stop %s: %v", what, err)
 		}
 	})
 	return p
