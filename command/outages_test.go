@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -54,9 +55,7 @@ func TestPostgresAway(t *testing.T) {
 		}
 		return nil
 	})
-	ready := n.do(t, user{}, "GET", "/health/ready", nil)
-	require.Equal(t, 503, ready.status)
-	require.Equal(t, map[string]any{"database": "DOWN", "redis": "UP"}, ready.body["components"])
+	requireReady(t, n, 503, map[string]any{"database": "DOWN", "redis": "UP"})
 
 	require.NoError(t, postgres.Restart(t.Context()))
 	for _, u := range s.buyers(t, 2) {
@@ -96,7 +95,7 @@ func TestRedisAway(t *testing.T) {
 	start := time.Now()
 	require.Equal(t, 204, s.release(t, n, holder, held.text("id")).status, "the store decides, the gate is told later")
 	require.Less(t, time.Since(start), 2*feedWithin)
-	require.Equal(t, "DOWN", n.do(t, user{}, "GET", "/health/ready", nil).body["status"])
+	requireReady(t, n, 503, map[string]any{"database": "UP", "redis": "DOWN"})
 
 	require.NoError(t, own.Restart(t.Context()))
 	for _, u := range s.buyers(t, 2) {
@@ -110,4 +109,16 @@ func TestRedisAway(t *testing.T) {
 	require.Equal(t, "sold-out", s.acquire(t, n, holder, product).slug())
 	require.Len(t, s.requireLawful(t, product), 2)
 	s.requireFair(t, n, product)
+}
+
+// requireReady waits until /health/ready has the status and the components.
+func requireReady(t *testing.T, n node, status int, components map[string]any) {
+	t.Helper()
+	testkit.Eventually(t, outage, "readiness", func() error {
+		a := n.do(t, user{}, "GET", "/health/ready", nil)
+		if a.status != status || !reflect.DeepEqual(a.body["components"], components) {
+			return fmt.Errorf("%d %v", a.status, a.body)
+		}
+		return nil
+	})
 }

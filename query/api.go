@@ -118,10 +118,10 @@ func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 // Routes returns the routes that are served, as OpenAPI names them.
 func (a *API) Routes() []httpapi.RouteInfo { return a.server.Routes() }
 
-// probeDatabases is DOWN where the projections cannot be read, and DEGRADED where
-// only the write side cannot.
-func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.Health {
-	return func(ctx context.Context) httpapi.Health {
+// probeDatabases is DOWN if the projections cannot be read, and DEGRADED if only
+// the write side cannot.
+func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.ComponentHealth {
+	return func(ctx context.Context) httpapi.ComponentHealth {
 		wrote := make(chan error, 1)
 		go func() {
 			if write == nil {
@@ -133,10 +133,10 @@ func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.Hea
 		readErr, writeErr := read.Ping(ctx), <-wrote
 		switch {
 		case readErr != nil:
-			return httpapi.Down
+			return httpapi.ComponentHealth{Status: httpapi.Down, Details: []string{"the read side's database does not respond"}}
 		case writeErr != nil:
-			return httpapi.Degraded
+			return httpapi.ComponentHealth{Status: httpapi.Degraded, Details: []string{"the write side's database does not respond"}}
 		}
-		return httpapi.Up
+		return httpapi.ComponentHealth{Status: httpapi.Up}
 	}
 }

@@ -143,8 +143,8 @@ func (g *Gate) start(f func()) bool {
 	return true
 }
 
-// Reach says how many of Redis' masters serve, and how many there should be, 1 at
-// the least. The error says what is wrong with those that do not.
+// Reach reports how many of Redis' masters take writes, and how many there should be,
+// 1 at the least. The error says what is wrong with those that do not.
 func (g *Gate) Reach(ctx context.Context) (serving, all int, err error) {
 	serving, all, err = g.nodes.reach(ctx)
 	return serving, all, unavailable("ask the masters", err)

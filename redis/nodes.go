@@ -332,7 +332,7 @@ func (n *nodes) checkNoEviction(ctx context.Context) error {
 	return errors.Join(append(errs, errNoMaster)...)
 }
 
-// reach asks each master whether it is one and serves.
+// reach asks each master whether it is one and takes a write.
 func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 	masters := n.masters()
 	errs := make([]error, len(masters))
@@ -340,7 +340,10 @@ func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 	for i, l := range masters {
 		wg.Go(func() {
 			errs[i] = l.with(ctx, func(ln *lane) error {
-				if err := ln.look(ctx); err != nil || !n.cluster {
+				if err := ln.look(ctx); err != nil {
+					return err
+				}
+				if err := n.probeWrite(ctx, l, ln); err != nil || !n.cluster {
 					return err
 				}
 				info, err := ln.conn.ClusterInfo(ctx).Result()

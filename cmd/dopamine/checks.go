@@ -5,14 +5,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// askedWithin is how long Redis or Kafka may take to answer a health check.
-const askedWithin = time.Second
+// probeTimeout bounds a probe of Redis or Kafka.
+const probeTimeout = time.Second
 
 // required makes the whole DOWN where the component is.
 func required(c httpapi.Check) httpapi.Check {
@@ -22,6 +23,38 @@ func required(c httpapi.Check) httpapi.Check {
 
 func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 	return required(httpapi.Check{Name: "database", Probe: httpapi.PingCheck(pool.Ping)})
+}
+
+// clockChecks compare this process's clock with those of what it uses; nil ones are
+// left out.
+func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) []httpapi.Check {
+	var checks []httpapi.Check
+	if pool != nil {
+		checks = append(checks, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "database", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
+			return databaseSkew(ctx, pool)
+		})})
+	}
+	if gate != nil {
+		checks = append(checks, httpapi.Check{Name: "redis", Probe: httpapi.ClockCheck(r, "redis", gate.ClockSkew)})
+	}
+	return checks
+}
+
+// databaseSkew returns how far Postgres' clock is ahead of this process's. The
+// connection is acquired first: waiting for one is no uncertainty of the measurement.
+func databaseSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty time.Duration, err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer conn.Release()
+	var theirs time.Time
+	sent := time.Now()
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&theirs); err != nil {
+		return 0, 0, err
+	}
+	half := time.Since(sent) / 2
+	return theirs.Sub(sent.Add(half)), half, nil
 }
 
 func gateCheck(gate *redis.Gate) httpapi.Check {
@@ -40,11 +73,11 @@ func optionalChecks(redisURLs, brokers []string) []httpapi.Check {
 	return checks
 }
 
-// redisCheck is for who has no gate. It opens connections each time: a health check
-// asks every few seconds.
+// redisCheck is for a process that has no gate. It opens connections for each probe,
+// which is one a second.
 func redisCheck(urls []string) httpapi.Check {
 	return httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(func(ctx context.Context) (serving, all int, err error) {
-		ctx, cancel := context.WithTimeout(ctx, askedWithin)
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		return redis.Ask(ctx, urls)
 	})}
@@ -52,7 +85,7 @@ func redisCheck(urls []string) httpapi.Check {
 
 func kafkaCheck(brokers []string) httpapi.Check {
 	return httpapi.Check{Name: "kafka", Probe: httpapi.PingCheck(func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, askedWithin)
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		return kafka.Ping(ctx, kafka.Cluster{Brokers: brokers})
 	})}

@@ -171,6 +171,7 @@ func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Conf
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
 	cfg.Claims, cfg.Gate, cfg.Payments = p.claims, p.gate, p.payments
+	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.gate)...)
 	return command.New(cfg)
 }
 
@@ -218,6 +219,7 @@ func queryAPICommand() *cli.Command {
 					return nil, err
 				}
 			}
+			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, nil)...)
 			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool})
 			if err != nil {
 				return nil, err
@@ -273,7 +275,8 @@ func relayCommand() *cli.Command {
 			}
 			p.openWaker(ctx)
 			roomForGarbage()
-			ops := opsService(p, r, databaseCheck(p.writePool), required(kafkaCheck(brokers)))
+			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(brokers)))
+			ops := opsService(p, r, checks...)
 			return append(ops, relayService(p, brokers, registry, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
 		}),
 	}
@@ -344,7 +347,8 @@ func projectorCommand() *cli.Command {
 			if err := p.openRead(ctx, read, size); err != nil {
 				return nil, err
 			}
-			ops := opsService(p, r, databaseCheck(p.readPool), required(kafkaCheck(brokers)))
+			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(brokers)))
+			ops := opsService(p, r, checks...)
 			return append(ops, projectorService(p, brokers, registry)), nil
 		}),
 	}
@@ -378,7 +382,8 @@ func workerCommand() *cli.Command {
 				return nil, err
 			}
 			p.openWaker(ctx)
-			ops := opsService(p, r, databaseCheck(p.writePool), gateCheck(p.gate))
+			checks := append(clockChecks(p.registry, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
+			ops := opsService(p, r, checks...)
 			return append(ops, workerService(p)), nil
 		}),
 	}

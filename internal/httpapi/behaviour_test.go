@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -180,35 +179,6 @@ func TestCORS(t *testing.T) {
 
 	closed := start(t, nil, routes()...)
 	require.Empty(t, closed.send("GET", "/public", nil, "Origin", page).Header.Get("Access-Control-Allow-Origin"))
-}
-
-func TestReadiness(t *testing.T) {
-	states := map[string]httpapi.Health{}
-	check := func(name string, required bool) httpapi.Check {
-		return httpapi.Check{Name: name, Required: required, Probe: func(context.Context) httpapi.Health { return states[name] }}
-	}
-	a := start(t, func(o *httpapi.Options) {
-		o.Checks = []httpapi.Check{check("database", true), check("redis", true), check("kafka", false)}
-	})
-	for _, c := range []struct {
-		database, redis, kafka, whole httpapi.Health
-		status                        int
-	}{
-		{"UP", "UP", "UP", "UP", 200},
-		{"UP", "UP", "DOWN", "DEGRADED", 200},
-		{"UP", "DEGRADED", "UP", "DEGRADED", 200},
-		{"UP", "DOWN", "UP", "DOWN", 503},
-		{"DOWN", "UP", "DOWN", "DOWN", 503},
-	} {
-		states["database"], states["redis"], states["kafka"] = c.database, c.redis, c.kafka
-		res := a.send("GET", "/health/ready", nil)
-		require.Equal(t, c.status, res.StatusCode)
-		want, err := json.Marshal(map[string]any{"status": c.whole, "components": states})
-		require.NoError(t, err)
-		require.JSONEq(t, string(want), string(res.body))
-	}
-	require.Equal(t, 200, a.send("GET", "/health/live", nil).StatusCode)
-	require.Equal(t, httpapi.Down, httpapi.PingCheck(func(context.Context) error { return errors.New("away") })(context.Background()))
 }
 
 func TestMetricsAndOpenAPI(t *testing.T) {

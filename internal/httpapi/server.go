@@ -50,6 +50,8 @@ type Options struct {
 	CORSOrigins []string
 	// Checks are the components of /health/ready.
 	Checks []Check
+	// ProbeInterval is the time between two probes of a check; default one second.
+	ProbeInterval time.Duration
 	// OpenAPI is served at /openapi.yaml; nil: there is none.
 	OpenAPI []byte
 	// Registry takes the server's metrics and is served at /metrics. Required.
@@ -73,6 +75,7 @@ type Server struct {
 	metrics  *metrics
 	unrouted *routeMetrics
 	busyLogs *rate.Limiter
+	prober   *prober
 
 	lives sync.WaitGroup // the goroutines of open answers
 
@@ -100,6 +103,7 @@ func New(opts Options) *Server {
 		cors:     newCORS(opts.CORSOrigins),
 		metrics:  newMetrics(opts.Registry),
 		busyLogs: rate.NewLimiter(unavailableLogs, unavailableLogs),
+		prober:   newProber(opts.Checks, opts.ProbeInterval, opts.Registry, opts.Logger),
 		open:     map[*Live]struct{}{},
 		ready:    make(chan struct{}),
 		stopping: make(chan struct{}),
@@ -159,6 +163,11 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	probing, stopProbing := context.WithCancel(context.WithoutCancel(ctx))
+	var probes sync.WaitGroup
+	probes.Go(func() { s.prober.run(probing) })
+	defer probes.Wait()
+	defer stopProbing()
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(s.listener) }()
 	close(s.ready)
