@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 // How a transaction can end without a commit, beside "Postgres is unavailable,
@@ -43,10 +45,15 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 		s.rollback() // whatever comes of it: nothing was written
 		return a, nil
 	}
+	failpoint.Hit(failpoint.AppendBeforeCommit)
 	var tag string
 	wrote := s.roundTrip(s.ctx, func(b *pgx.Batch) { a.write(b, &tag) })
 	switch {
 	case wrote == nil && tag == "COMMIT":
+		if lost := failpoint.Error(failpoint.AppendAfterCommit); lost != nil {
+			s.disconnect()
+			return a, unknownError{fmt.Errorf("write: %w", lost)}
+		}
 		return a, nil
 	case wrote == nil:
 		return a, failedError{fmt.Errorf("commit answered %s", tag)}

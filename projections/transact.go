@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 // stoppedAfter is how long Postgres lets a transaction of ours idle: a process
@@ -47,6 +48,7 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, apart bool) err
 		if err := u.open(ctx, p, apart); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.ProjectMoved)
 		if apart {
 			if err := u.apart(ctx); err != nil {
 				return err
@@ -59,8 +61,15 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, apart bool) err
 			u.fold.Write(b)
 		}
 		u.queueParks(b)
-		return send(ctx, tx, b)
+		if err := send(ctx, tx, b); err != nil {
+			return err
+		}
+		failpoint.Hit(failpoint.ProjectBeforeCommit)
+		return nil
 	})
+	if err == nil {
+		err = failpoint.Error(failpoint.ProjectAfterCommit)
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42P01" { // the tables of an old generation were dropped
 		return fmt.Errorf("%w: %w", errMoved, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
@@ -96,9 +97,11 @@ func (g *Gate) carry(ctx context.Context, p *product, at time.Time, lessee strin
 			return err
 		}
 		if n := int64(len(log.lines)); n > 0 {
+			failpoint.Hit(failpoint.TrimBefore)
 			if _, _, err := g.call(ctx, trimScript, p.keys, log.born, log.first+n-1); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.TrimAfter)
 		}
 		if final {
 			return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
@@ -218,6 +219,7 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 		copy(blob[i*width:], w.buyer[:])
 		copy(blob[i*width+len(w.buyer):], w.keyHash)
 	}
+	failpoint.Hit(failpoint.DecideBefore)
 	err = g.nodes.run(ctx, p.keys[0], func(ln *lane) error {
 		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob)
 		if err != nil {
@@ -236,6 +238,9 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 		}
 		return r.err
 	})
+	if lost := failpoint.Error(failpoint.DecideAfter); lost != nil && err == nil {
+		err = &lostError{lost}
+	}
 	return v, err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
@@ -104,7 +106,9 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 	if !ours {
 		return errStale
 	}
+	failpoint.Hit(failpoint.GateLeaseBefore)
 	reply, on, err := g.call(ctx, leaseScript, p.keys, state.Epoch, state.now+LeaseTime.Milliseconds())
+	failpoint.Hit(failpoint.GateLeaseAfter)
 	if err != nil {
 		return err
 	}

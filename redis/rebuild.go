@@ -7,6 +7,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
@@ -55,6 +57,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, stamp string, found, gat
 	}()
 	b := &build{gate: g, product: p, epoch: raised.Epoch, stamp: stamp, alive: began, next: 1}
 	b.holders, b.queue = buildKeys(p.id, raised.Epoch)
+	failpoint.Hit(failpoint.RebuildClose)
 	err = b.on(ctx, func(ln *lane) error {
 		_, err := ln.call(ctx, closeScript, p.keys, raised.Epoch)
 		return err
@@ -66,9 +69,11 @@ func (g *Gate) rebuild(ctx context.Context, p *product, stamp string, found, gat
 	if raised.Stamp != "" && raised.Stamp != stamp {
 		opensAt = time.Now().Add(raised.Wait)
 	}
+	failpoint.Hit(failpoint.RebuildSalvage)
 	if err := g.salvage(ctx, p, raised.Stamp); err != nil {
 		return fmt.Errorf("carry off the old gate's log: %w", err)
 	}
+	failpoint.Hit(failpoint.RebuildSnapshot)
 	snapshot, err := b.snapshot(ctx)
 	if err != nil {
 		return err
@@ -79,9 +84,11 @@ func (g *Gate) rebuild(ctx context.Context, p *product, stamp string, found, gat
 	if err := b.wait(ctx, opensAt); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RebuildOpen)
 	if err := b.open(ctx, snapshot); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RebuildOpened)
 	if err := g.lease(ctx, p); err != nil && !errors.Is(err, errStale) {
 		return err
 	}
@@ -180,6 +187,7 @@ func (b *build) piece(ctx context.Context, holders []Holder) error {
 	if err := b.sign(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RebuildPiece)
 	err := b.on(ctx, func(ln *lane) error { return b.write(ctx, ln.conn.Pipeline(), holders) })
 	if err != nil {
 		return fmt.Errorf("write holders of epoch %d: %w", b.epoch, err)

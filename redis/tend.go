@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
@@ -171,7 +172,9 @@ func (g *Gate) feed(ctx context.Context, p *product, state State, reopen *Row) (
 		for _, e := range events {
 			args = appendEvent(args, e.Event)
 		}
+		failpoint.Hit(failpoint.SyncBefore)
 		reply, _, err := g.call(ctx, feedScript, p.keys, args...)
+		failpoint.Hit(failpoint.SyncAfter)
 		if err != nil || reply != "ok" {
 			return false, err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
@@ -54,9 +55,11 @@ func (r *Relay) publish(ctx context.Context, conn *pgx.Conn, from Place, chunks 
 			if err := r.send(ctx, fit, out, c); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.RelayCheckpointBefore)
 			if err := c.end.save(ctx, conn); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.RelayCheckpointAfter)
 			traceChunk(ctx, r.cfg.Topic, c, began)
 			r.metrics.published.Add(float64(len(c.messages)))
 			r.metrics.chunkSeconds.Observe(time.Since(began).Seconds())
@@ -72,7 +75,11 @@ func (r *Relay) send(ctx context.Context, fit func() error, out *sender, c chunk
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
+		failpoint.Hit(failpoint.PublishBefore)
 		err := out.publish(ctx, r.cfg.Topic, c.messages, fit)
+		if err == nil {
+			err = failpoint.Error(failpoint.PublishAfter)
+		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}

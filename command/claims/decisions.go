@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -54,10 +55,12 @@ func (s *Store) Carry(ctx context.Context, product uuid.UUID, c redis.Carried) e
 	if b.Len() == 0 {
 		return nil
 	}
+	failpoint.Hit(failpoint.ShipBefore)
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, b).Close() })
 	if err != nil {
 		return fmt.Errorf("store %d lines of the decision log of product %s: %w", len(c.Lines), product, err)
 	}
+	failpoint.Hit(failpoint.ShipAfter)
 	return nil
 }
 

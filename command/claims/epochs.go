@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -26,6 +27,7 @@ func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64
 	defer cancel()
 	var raised redis.Raised
 	var since float64 // seconds from now to leased_at, negative
+	failpoint.Hit(failpoint.RaiseBefore)
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		b := &pgx.Batch{}
 		b.Queue(raiseSettingsSQL)
@@ -41,6 +43,7 @@ func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64
 	if err != nil {
 		return redis.Raised{}, false, fmt.Errorf("raise epoch %d of product %s: %w", found, product, err)
 	}
+	failpoint.Hit(failpoint.RaiseAfter)
 	raised.Wait = max(0, redis.LeaseTime+time.Duration(since*float64(time.Second)))
 	return raised, true, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -114,10 +115,12 @@ where product_id = $1 and epoch = $2 and not deleted`
 func (s *Store) Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	failpoint.Hit(failpoint.LeaseBefore)
 	tag, err := s.pool.Exec(ctx, leaseSQL, product, epoch, stamp)
 	if err != nil {
 		return false, fmt.Errorf("lease epoch %d of product %s: %w", epoch, product, err)
 	}
+	failpoint.Hit(failpoint.LeaseAfter)
 	return tag.RowsAffected() == 1, nil
 }
 

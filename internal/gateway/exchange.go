@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
@@ -106,11 +107,15 @@ func (c *Client) send(ctx context.Context, r request) (reply, error) {
 	if parent := telemetry.Traceparent(ctx); parent != "" {
 		req.Header.Set("Traceparent", parent)
 	}
+	failpoint.Hit(failpoint.GatewayBefore)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return reply{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if err := failpoint.Error(failpoint.GatewayAfter); err != nil {
+		return reply{}, err
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return reply{}, fmt.Errorf("read the answer: %w", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -25,9 +26,11 @@ const (
 func (t *target) swap(ctx context.Context) (withView bool, err error) {
 	for try := 1; ; try++ {
 		withView = try <= viewTries
+		failpoint.Hit(failpoint.SwapBefore)
 		err := t.swapOnce(ctx, withView)
 		switch {
 		case err == nil:
+			failpoint.Hit(failpoint.SwapAfter)
 			return withView, nil
 		case errors.Is(err, errBehind): // below
 		case projections.LockedOut(err):
@@ -75,6 +78,7 @@ func (t *target) swapOnce(ctx context.Context, withView bool) error {
 		if err := t.takeOver(ctx, tx, eventID, len(head.Last)); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.SwapBeforeCommit)
 		if withView {
 			return projections.SetView(ctx, tx, t.Name(), t.generation)
 		}

@@ -1,0 +1,75 @@
+package failpoint
+
+import "slices"
+
+// Point names a place in the code.
+type Point string
+
+// The points, by protocol. Everything that can be armed is declared here.
+const (
+	// Appending events: `before` has the append lock and nothing written, `after`
+	// has a commit that nobody knows of yet. An error after it is an answer that
+	// was lost: the outcome of the commit is unknown.
+	AppendBeforeCommit Point = "eventstore/before-commit"
+	AppendAfterCommit  Point = "eventstore/after-commit"
+
+	// The rows of gates in Postgres.
+	RaiseBefore Point = "claims/before-raise"
+	RaiseAfter  Point = "claims/after-raise"
+	LeaseBefore Point = "claims/before-lease"
+	LeaseAfter  Point = "claims/after-lease"
+	ShipBefore  Point = "claims/before-ship"
+	ShipAfter   Point = "claims/after-ship"
+
+	// Calls to the gate in Redis. An error after a call is an answer that was lost.
+	DecideBefore    Point = "gate/before-decide"
+	DecideAfter     Point = "gate/after-decide"
+	SyncBefore      Point = "gate/before-sync"
+	SyncAfter       Point = "gate/after-sync"
+	GateLeaseBefore Point = "gate/before-lease"
+	GateLeaseAfter  Point = "gate/after-lease"
+	TrimBefore      Point = "gate/before-trim"
+	TrimAfter       Point = "gate/after-trim"
+
+	// The steps of a rebuild, in their order.
+	RebuildClose    Point = "rebuild/before-close"
+	RebuildSalvage  Point = "rebuild/before-salvage"
+	RebuildSnapshot Point = "rebuild/before-snapshot"
+	RebuildPiece    Point = "rebuild/before-piece"
+	RebuildOpen     Point = "rebuild/before-open"
+	RebuildOpened   Point = "rebuild/after-open"
+
+	// Relay.
+	PublishBefore         Point = "relay/before-publish"
+	PublishAfter          Point = "relay/after-publish"
+	RelayCheckpointBefore Point = "relay/before-checkpoint"
+	RelayCheckpointAfter  Point = "relay/after-checkpoint"
+
+	// Projector: `moved` has the checkpoint's row locked and advanced.
+	ProjectMoved        Point = "projector/checkpoint-moved"
+	ProjectBeforeCommit Point = "projector/before-commit"
+	ProjectAfterCommit  Point = "projector/after-commit"
+
+	// Replay.
+	SwapBefore       Point = "replay/before-swap"
+	SwapBeforeCommit Point = "replay/before-commit"
+	SwapAfter        Point = "replay/after-swap"
+
+	// Requests to the payment gateway. An error after one is an answer that was lost.
+	GatewayBefore Point = "gateway/before-request"
+	GatewayAfter  Point = "gateway/after-request"
+)
+
+var points = []Point{
+	AppendBeforeCommit, AppendAfterCommit,
+	RaiseBefore, RaiseAfter, LeaseBefore, LeaseAfter, ShipBefore, ShipAfter,
+	DecideBefore, DecideAfter, SyncBefore, SyncAfter, GateLeaseBefore, GateLeaseAfter, TrimBefore, TrimAfter,
+	RebuildClose, RebuildSalvage, RebuildSnapshot, RebuildPiece, RebuildOpen, RebuildOpened,
+	PublishBefore, PublishAfter, RelayCheckpointBefore, RelayCheckpointAfter,
+	ProjectMoved, ProjectBeforeCommit, ProjectAfterCommit,
+	SwapBefore, SwapBeforeCommit, SwapAfter,
+	GatewayBefore, GatewayAfter,
+}
+
+// Names lists every point, in the order of declaration.
+func Names() []Point { return slices.Clone(points) }
