@@ -133,13 +133,21 @@ func fetchOnce(ctx context.Context, name string, fetch func(ctx context.Context,
 	return dir, nil
 }
 
-// Chromium gives the path of a Chromium, installed by apt-get where there is
-// none and we are root; for the tests of pages.
+// Chromium returns the path of a Chromium, for the tests of pages; see Program.
 func Chromium(ctx context.Context, log *slog.Logger) (string, error) {
+	return Program(ctx, log, "chromium", "chromium", "chromium-browser", "google-chrome")
+}
+
+// Program returns the path of the first of the named programs that the machine has. If it
+// has none, the Debian package that contains it is installed, provided that we are root;
+// otherwise the error matches ErrNotHere and names the package.
+func Program(ctx context.Context, log *slog.Logger, debianPackage string, names ...string) (string, error) {
 	find := func() string {
-		for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-			if path := onPath(name); path != "" {
-				return path
+		for _, name := range names {
+			for _, candidate := range []string{name, "/usr/sbin/" + name} { // sbin is not on every PATH
+				if path := onPath(candidate); path != "" {
+					return path
+				}
 			}
 		}
 		return ""
@@ -147,8 +155,8 @@ func Chromium(ctx context.Context, log *slog.Logger) (string, error) {
 	if path := find(); path != "" {
 		return path, nil
 	}
-	if err := aptInstall(ctx, quiet(log), func() bool { return find() != "" }, "chromium"); err != nil {
-		return "", fmt.Errorf("no Chromium; install the package chromium: %w", err)
+	if err := aptInstall(ctx, quiet(log), func() bool { return find() != "" }, debianPackage); err != nil {
+		return "", fmt.Errorf("no %s; install the package %s: %w", names[0], debianPackage, err)
 	}
 	return find(), nil
 }

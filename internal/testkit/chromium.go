@@ -6,13 +6,20 @@ import (
 	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
-// Chromium gives the path of a Chromium; the test is skipped, and said not to
-// have run, where none can be had.
+// Chromium returns the path of a Chromium; see Program.
 func Chromium(tb testing.TB) string {
 	tb.Helper()
-	path, err := stack.Chromium(tb.Context(), nil)
+	return Program(tb, "chromium", "chromium", "chromium-browser", "google-chrome")
+}
+
+// Program returns the path of the first of the named programs that the machine has; as
+// root it installs the Debian package if there is none. If the program cannot be had, the
+// test is skipped and reported as NOT RUN.
+func Program(tb testing.TB, debianPackage string, names ...string) string {
+	tb.Helper()
+	path, err := stack.Program(tb.Context(), nil, debianPackage, names...)
 	if err != nil {
-		skipFor(tb, "Chromium", err)
+		skipFor(tb, names[0], err)
 	}
 	return path
 }
