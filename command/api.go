@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/view"
 )
@@ -89,7 +90,7 @@ type API struct {
 	pay     func(context.Context, auth.Identity, payments.Start) (done[view.Payment], error)
 	hear    func(context.Context, auth.Identity, payments.Heard) (done[nothing], error)
 
-	signatures signatures
+	webhooks   gateway.WebhookParser
 	now        func() time.Time
 }
 
@@ -98,7 +99,7 @@ func New(c Config) (*API, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	signatures, err := newSignatures(c.WebhookSecrets)
+	webhooks, err := gateway.NewWebhooks(c.WebhookSecrets)
 	if err != nil {
 		return nil, fmt.Errorf("command API: %w", err)
 	}
@@ -117,7 +118,7 @@ func New(c Config) (*API, error) {
 		pay:     decorate(s.metrics, "StartPayment", errUnavailable, s.startPayment),
 		hear:    decorate(s.metrics, "HearGateway", errUnavailable, s.hearGateway),
 
-		signatures: signatures, now: c.Now,
+		webhooks: webhooks, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, BuyerRate: c.BuyerRate, CORSOrigins: c.CORSOrigins,

@@ -25,47 +25,76 @@ const (
 	paymentTimeout = 400 * time.Millisecond
 )
 
-// fakeGateway answers as a test wants: nil functions answer that a payment is
-// pending, that it is unknown, and that a refund went through.
+// fakeGateway responds as a test wants: nil functions respond that a payment is
+// pending, that it is unknown, and that a refund succeeded.
 type fakeGateway struct {
 	mu     sync.Mutex
-	pay    func(gateway.PayRequest) (gateway.PayAnswer, error)
-	look   func(uuid.UUID) (gateway.State, error)
-	refund func(uuid.UUID, domain.Money) (string, error)
+	pay    func(uuid.UUID) (gateway.Payment, error)
+	find   func(uuid.UUID) (gateway.Payment, error)
+	cancel func(uuid.UUID) (gateway.Payment, error)
+	refund func(gateway.RefundRequest) (gateway.Refund, error)
 
-	asked    []gateway.PayRequest
+	asked    []sentPayment
 	looked   []uuid.UUID
 	refunded map[uuid.UUID]domain.Money
 }
 
-func (g *fakeGateway) Pay(ctx context.Context, r gateway.PayRequest) (gateway.PayAnswer, error) {
+var _ gateway.Gateway = (*fakeGateway)(nil)
+
+// sentPayment is a call of Pay: the reference and the request, as encodedPayment.
+type sentPayment struct {
+	Reference uuid.UUID
+	Request   string
+}
+
+func encodedPayment(r gateway.PaymentRequest) string {
+	return strings.Join([]string{r.Reference.String(), r.Amount.String(), r.Amount.Currency(), string(r.Method), r.CallbackURL, r.ReturnURL}, " ")
+}
+
+func (g *fakeGateway) EncodePayment(r gateway.PaymentRequest) ([]byte, error) {
+	return []byte(encodedPayment(r)), nil
+}
+
+func (g *fakeGateway) Pay(ctx context.Context, reference uuid.UUID, request []byte) (gateway.Payment, error) {
 	g.mu.Lock()
-	g.asked = append(g.asked, r)
+	g.asked = append(g.asked, sentPayment{reference, string(request)})
 	f := g.pay
 	g.mu.Unlock()
 	if f == nil {
-		return gateway.PayAnswer{PaymentID: "g-" + r.Reference.String(), Status: gateway.Pending}, ctx.Err()
+		return gateway.Payment{ID: "g-" + reference.String(), Status: gateway.Pending}, ctx.Err()
 	}
-	return f(r)
+	return f(reference)
 }
 
-func (g *fakeGateway) Look(_ context.Context, id uuid.UUID) (gateway.State, error) {
+func (g *fakeGateway) FindPayment(_ context.Context, q gateway.PaymentQuery) (gateway.Payment, error) {
 	g.mu.Lock()
-	g.looked = append(g.looked, id)
-	f := g.look
+	g.looked = append(g.looked, q.Reference)
+	f := g.find
 	g.mu.Unlock()
 	if f == nil {
-		return gateway.State{}, gateway.ErrNeverHeardOf
+		return gateway.Payment{}, gateway.ErrUnknownReference
 	}
-	return f(id)
+	return f(q.Reference)
 }
 
-func (g *fakeGateway) Refund(_ context.Context, id uuid.UUID, m domain.Money) (string, error) {
+func (g *fakeGateway) CancelPayment(_ context.Context, q gateway.PaymentQuery) (gateway.Payment, error) {
+	g.mu.Lock()
+	f := g.cancel
+	g.mu.Unlock()
+	if f == nil {
+		return gateway.Payment{Status: gateway.Canceled, FailureReason: "CANCELED"}, nil
+	}
+	return f(q.Reference)
+}
+
+func (g *fakeGateway) Refund(_ context.Context, r gateway.RefundRequest) (gateway.Refund, error) {
 	g.mu.Lock()
 	f := g.refund
 	g.mu.Unlock()
+	refund := gateway.Refund{ID: "r-" + r.RefundID.String(), Status: gateway.RefundSucceeded}
 	if f != nil {
-		if refund, err := f(id, m); err != nil {
+		var err error
+		if refund, err = f(r); err != nil {
 			return refund, err
 		}
 	}
@@ -74,8 +103,12 @@ func (g *fakeGateway) Refund(_ context.Context, id uuid.UUID, m domain.Money) (s
 	if g.refunded == nil {
 		g.refunded = map[uuid.UUID]domain.Money{}
 	}
-	g.refunded[id] = m
-	return "r-" + id.String(), nil
+	g.refunded[r.Reference] = r.Amount
+	return refund, nil
+}
+
+func (g *fakeGateway) FindRefund(context.Context, gateway.RefundRequest) (gateway.Refund, error) {
+	return gateway.Refund{}, gateway.ErrUnknownReference
 }
 
 // set changes how the gateway answers.
@@ -85,10 +118,10 @@ func (g *fakeGateway) set(change func(*fakeGateway)) {
 	change(g)
 }
 
-func (g *fakeGateway) asks() []gateway.PayRequest {
+func (g *fakeGateway) asks() []sentPayment {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return append([]gateway.PayRequest(nil), g.asked...)
+	return append([]sentPayment(nil), g.asked...)
 }
 
 // paymentOf is the body of a payment of the slot, at the price of tests.

@@ -94,12 +94,12 @@ func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
 	product := s.product(t, n, 2)
 	_, paid, _ := s.paying(t, n, product)
 	_, unpaid, id := s.paying(t, n, product)
-	s.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	require.NoError(t, n.payments.TimeOut(t.Context(), s.dueNow(t, paid)))
 	require.Equal(t, domain.CompletedSlot, s.stored(t, product, paid).Status)
 	s.fake.set(func(g *fakeGateway) {
-		g.look = func(uuid.UUID) (gateway.State, error) {
-			return gateway.State{Status: gateway.Failed, FailureReason: "no"}, nil
+		g.find = func(uuid.UUID) (gateway.Payment, error) {
+			return gateway.Payment{Status: gateway.Failed, FailureReason: "no"}, nil
 		}
 	})
 	require.NoError(t, n.payments.TimeOut(t.Context(), s.dueNow(t, unpaid)))
@@ -109,11 +109,11 @@ func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
 }
 
 // tookAll is a gateway that has taken the price of tests of whoever is asked about.
-func tookAll(t testing.TB) func(uuid.UUID) (gateway.State, error) {
+func tookAll(t testing.TB) func(uuid.UUID) (gateway.Payment, error) {
 	amount, err := domain.ParseDecimal("10")
 	require.NoError(t, err)
-	return func(id uuid.UUID) (gateway.State, error) {
-		return gateway.State{PaymentID: "g-" + id.String(), Status: gateway.Succeeded, Amount: amount, Currency: "KRW"}, nil
+	return func(id uuid.UUID) (gateway.Payment, error) {
+		return gateway.Payment{ID: "g-" + id.String(), Status: gateway.Succeeded, Paid: gateway.Report(amount, "KRW")}, nil
 	}
 }
 
@@ -212,7 +212,7 @@ func TestLateSuccessWaitsForTheGate(t *testing.T) {
 	require.Empty(t, s.waitsFor(t, id))
 
 	// The gateway does not call again: the worker asks it.
-	s.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	job := payments.Job{Payment: uuid.MustParse(id), Step: payments.Ask}
 	s.askNow(t, id)
 	require.ErrorIs(t, n.payments.Do(t.Context(), job), payments.ErrDelayed)

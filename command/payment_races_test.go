@@ -227,7 +227,7 @@ func TestCallbacksAtTheSameInstant(t *testing.T) {
 // look beside them: one of them is the payment's outcome.
 func TestCallbackAgainstReconciliation(t *testing.T) {
 	a := newArena(t, rounds+10)
-	a.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	a.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	_, err := a.pool.Exec(t.Context(), `create function due_at_once() returns trigger language plpgsql as $$
 		begin new.ask_at = new.initiated_at; new.accepted = true; return new; end $$;
 		create trigger due_at_once before insert on payments for each row execute function due_at_once()`)

@@ -40,9 +40,7 @@ func TestPaymentFromStartToPurchase(t *testing.T) {
 	})
 	asked := s.fake.asks()[0]
 	require.Equal(t, id, asked.Reference.String())
-	require.Equal(t, "10", asked.Amount.String())
-	require.Equal(t, domain.Card, asked.Method)
-	require.Equal(t, "http://here/v1/webhooks/payment", asked.CallbackURL)
+	require.Equal(t, id+" 10 KRW CARD http://here/v1/webhooks/payment ", asked.Request)
 
 	heard := n.callback(t, "w1", succeeded(id, "10.00"))
 	require.Equal(t, 204, heard.status, heard.body)
@@ -87,7 +85,7 @@ func TestPaymentThatFailsCanBeTriedAgain(t *testing.T) {
 	require.False(t, due())
 	p := s.payment(t, product, slot, id)
 	require.Equal(t, domain.FailedPayment, p.Status)
-	require.Equal(t, "no cover", p.FailureReason)
+	require.Equal(t, "DECLINED", p.FailureReason)
 
 	second := s.pay(t, n, buyer, slot)
 	require.Equal(t, 201, second.status)
@@ -225,18 +223,18 @@ func TestAnswersToBeingAsked(t *testing.T) {
 	n := s.node(t)
 	product := s.product(t, n, 10)
 	for name, c := range map[string]struct {
-		answer gateway.PayAnswer
+		answer gateway.Payment
 		err    error
 		status domain.PaymentStatus
 		reason string
 	}{
-		"refused":            {err: &gateway.Refused{Reason: "no such card", Status: 402}, status: domain.FailedPayment, reason: "no such card"},
-		"refused, no reason": {err: &gateway.Refused{Status: 400}, status: domain.FailedPayment, reason: "DECLINED"},
-		"succeeded":          {answer: gateway.PayAnswer{PaymentID: "g", Status: gateway.Succeeded}, status: domain.SuccessfulPayment},
-		"failed":             {answer: gateway.PayAnswer{PaymentID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "late"},
+		"refused":            {err: &gateway.Rejected{Reason: "no such card", HTTPStatus: 402}, status: domain.FailedPayment, reason: "no such card"},
+		"refused, no reason": {err: &gateway.Rejected{HTTPStatus: 400}, status: domain.FailedPayment, reason: "DECLINED"},
+		"succeeded":          {answer: gateway.Payment{ID: "g", Status: gateway.Succeeded}, status: domain.SuccessfulPayment},
+		"failed":             {answer: gateway.Payment{ID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "late"},
 	} {
 		s.fake.set(func(g *fakeGateway) {
-			g.pay = func(gateway.PayRequest) (gateway.PayAnswer, error) { return c.answer, c.err }
+			g.pay = func(uuid.UUID) (gateway.Payment, error) { return c.answer, c.err }
 		})
 		_, slot, id := s.paying(t, n, product)
 		testkit.Eventually(t, 5*time.Second, name, func() error {

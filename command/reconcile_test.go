@@ -39,7 +39,7 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 	product := s.product(t, n, 1)
 	gone := errors.New("no route")
 	s.fake.set(func(g *fakeGateway) {
-		g.pay = func(gateway.PayRequest) (gateway.PayAnswer, error) { return gateway.PayAnswer{}, gone }
+		g.pay = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{}, gone }
 	})
 	_, slot, id := s.paying(t, n, product)
 	testkit.Eventually(t, 5*time.Second, "it is tried soon again", func() error {
@@ -60,7 +60,7 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 	// It is known there now; a lost callback is found by asking.
 	require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: uuid.MustParse(id), Step: payments.Ask}), "not due: nothing")
 	require.Empty(t, s.fake.looked)
-	s.fake.set(func(g *fakeGateway) { g.look = tookAll(t) })
+	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	require.NoError(t, s.ask(t, n, id))
 	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
 	require.False(t, s.askedAgain(t, id))
@@ -107,7 +107,7 @@ func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
 		return d
 	}
 	s.fake.set(func(g *fakeGateway) {
-		g.look = func(uuid.UUID) (gateway.State, error) { return gateway.State{Status: gateway.Pending}, nil }
+		g.find = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{Status: gateway.Pending}, nil }
 	})
 	_, slot, id := s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
@@ -129,7 +129,7 @@ func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
 	_, slot, id = s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
 	s.fake.set(func(g *fakeGateway) {
-		g.look = func(uuid.UUID) (gateway.State, error) { return gateway.State{Status: gateway.Failed}, nil }
+		g.find = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{Status: gateway.Failed}, nil }
 	})
 	require.NoError(t, s.ask(t, n, id))
 	require.False(t, s.askedAgain(t, id))
@@ -146,9 +146,9 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	s.timeOut(t, n, product, slot)
 	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status)
 	s.fake.set(func(g *fakeGateway) {
-		g.look = tookAll(t)
-		g.refund = func(uuid.UUID, domain.Money) (string, error) {
-			return "", &gateway.Refused{Reason: "account\x00 closed", Status: 409}
+		g.find = tookAll(t)
+		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
+			return gateway.Refund{}, &gateway.Rejected{Reason: "account\x00 closed", HTTPStatus: 409}
 		}
 	})
 	require.NoError(t, s.ask(t, n, id))
@@ -162,7 +162,7 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
 
 	down := errors.New("down")
-	s.fake.set(func(g *fakeGateway) { g.refund = func(uuid.UUID, domain.Money) (string, error) { return "", down } })
+	s.fake.set(func(g *fakeGateway) { g.refund = func(gateway.RefundRequest) (gateway.Refund, error) { return gateway.Refund{}, down } })
 	s.age(t, id, "refund_ask_at", "1 hour")
 	require.ErrorIs(t, n.payments.Do(t.Context(), refund), down)
 	s.fake.set(func(g *fakeGateway) { g.refund = nil })

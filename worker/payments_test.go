@@ -147,7 +147,9 @@ func TestAGatewayThatIsAwayDelaysNoExpiryAndLateMoneyGoesBack(t *testing.T) {
 	client, err := gateway.New(gateway.Options{URL: "http://" + startSim(t, w.sim)})
 	require.NoError(t, err)
 	defer client.Close()
-	_, err = client.Pay(t.Context(), gateway.PayRequest{Reference: payment, Amount: won(t, 1000), Method: domain.Card, CallbackURL: "http://127.0.0.1:1/"})
+	request, err := client.EncodePayment(gateway.PaymentRequest{Reference: payment, Amount: won(t, 1000), Method: domain.Card, CallbackURL: "http://127.0.0.1:1/"})
+	require.NoError(t, err)
+	_, err = client.Pay(t.Context(), payment, request)
 	require.NoError(t, err)
 	testkit.Eventually(t, 30*time.Second, "the money to go back", func() error {
 		w.askNow()

@@ -75,11 +75,6 @@ func TestTextsOfTheGatewayCanBeKept(t *testing.T) {
 	require.Equal(t, "no cover", plain("no\x00 co\nver"))
 	require.Equal(t, strings.Repeat("a", 253), plain(strings.Repeat("a", 253)+"€"), "no half a character")
 	require.Equal(t, "b", plain("\xffb"))
-	paid, said := Paid(decimal.RequireFromString("12.50"), "USD")
-	require.Equal(t, "12.50", paid.String())
-	require.Empty(t, said)
-	_, said = Paid(decimal.RequireFromString("1e900"), strings.Repeat("x", 500))
-	require.Len(t, said, maxUnreadable)
 }
 
 // A gateway that does not answer uses up a part only of the time in which a

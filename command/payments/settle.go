@@ -82,8 +82,8 @@ func (s *Service) TimeOut(ctx context.Context, due claims.Due) error {
 func (s *Service) lastWord(ctx context.Context, payment uuid.UUID) (Heard, bool) {
 	ctx, cancel := context.WithTimeout(ctx, lastLookWithin)
 	defer cancel()
-	state, err := s.Gateway.Look(ctx, payment)
-	if err != nil || state.Status == gateway.Pending {
+	state, err := s.Gateway.FindPayment(ctx, gateway.PaymentQuery{Reference: payment})
+	if err != nil || !state.Status.Final() {
 		return Heard{}, false
 	}
 	return wordOf(payment, state), true

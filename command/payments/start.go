@@ -114,7 +114,7 @@ func (s *Service) Start(ctx context.Context, c Start, by *origin.Origin) (Starte
 		return Started{}, err
 	}
 	if !price.IsZero() {
-		s.askInBackground(ctx, gateway.PayRequest{Reference: id, Amount: price, Method: c.Method, CallbackURL: s.CallbackURL})
+		s.askInBackground(ctx, gateway.PaymentRequest{Reference: id, Amount: price, Method: c.Method, CallbackURL: s.CallbackURL})
 	}
 	return Started{begin.answer(result.RecordedAt), Place{slot.ProductID, result.Position}}, nil
 }
@@ -162,7 +162,7 @@ func (s *Service) remembered(ctx context.Context, c Start) (*Started, time.Time,
 
 // askInBackground asks the gateway for the money, for as long as the worker
 // leaves it to us.
-func (s *Service) askInBackground(ctx context.Context, r gateway.PayRequest) {
+func (s *Service) askInBackground(ctx context.Context, r gateway.PaymentRequest) {
 	if !s.asks.try(context.WithoutCancel(ctx), func(ctx context.Context) {
 		if err := s.post(ctx, r); err != nil {
 			s.Logger.WarnContext(ctx, "the gateway was not asked for a payment; the worker asks again", "payment", r.Reference, "error", err)

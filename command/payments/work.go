@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -100,7 +99,7 @@ func (s *Service) ask(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("payment %s: %w", id, err)
 	}
-	return s.post(ctx, gateway.PayRequest{
+	return s.post(ctx, gateway.PaymentRequest{
 		Reference: id, Amount: price, Method: domain.PaymentMethod(method), CallbackURL: s.CallbackURL,
 	})
 }
@@ -127,22 +126,26 @@ where payment_id = $1 and status = 'PENDING' and not accepted`
 )
 
 // post asks the gateway for the money. A final answer counts like a callback.
-func (s *Service) post(ctx context.Context, r gateway.PayRequest) error {
-	answer, err := s.Gateway.Pay(ctx, r)
-	var refused *gateway.Refused
+func (s *Service) post(ctx context.Context, r gateway.PaymentRequest) error {
+	var answer gateway.Payment
+	body, err := s.Gateway.EncodePayment(r)
+	if err == nil {
+		answer, err = s.Gateway.Pay(ctx, r.Reference, body)
+	}
+	var rejected *gateway.Rejected
 	switch {
-	case errors.As(err, &refused):
-		_, err = s.Hear(ctx, Heard{GatewayWord: domain.GatewayWord{PaymentID: r.Reference, Reason: refused.Reason}})
+	case errors.As(err, &rejected):
+		_, err = s.Hear(ctx, Heard{GatewayWord: domain.GatewayWord{PaymentID: r.Reference, Reason: rejected.Reason}})
 		return err
 	case err != nil:
 		return errors.Join(err, s.exec(ctx, "have a payment asked for again", againSQL, r.Reference, askEvery))
-	case answer.Status == gateway.Pending:
-		return s.exec(ctx, "note that the gateway has a payment", acceptedSQL, r.Reference, plain(answer.PaymentID), askEvery)
+	case !answer.Status.Final():
+		return s.exec(ctx, "note that the gateway has a payment", acceptedSQL, r.Reference, plain(answer.ID), askEvery)
 	}
-	_, err = s.Hear(ctx, Heard{GatewayWord: domain.GatewayWord{
-		PaymentID: r.Reference, GatewayPaymentID: answer.PaymentID,
-		Succeeded: answer.Status == gateway.Succeeded, Paid: r.Amount, Reason: answer.FailureReason,
-	}})
+	if answer.Status == gateway.Succeeded && answer.Paid == nil {
+		answer.Paid = &gateway.Paid{Money: r.Amount}
+	}
+	_, err = s.Hear(ctx, wordOf(r.Reference, answer))
 	return err
 }
 
@@ -159,41 +162,27 @@ where payment_id = $1 and (status = 'PENDING' or unsettled)`
 
 // look asks the gateway what became of a payment.
 func (s *Service) look(ctx context.Context, id uuid.UUID) error {
-	state, err := s.Gateway.Look(ctx, id)
+	state, err := s.Gateway.FindPayment(ctx, gateway.PaymentQuery{Reference: id})
 	switch {
-	case errors.Is(err, gateway.ErrNeverHeardOf):
+	case errors.Is(err, gateway.ErrUnknownReference):
 		return s.exec(ctx, "note that the gateway does not know a payment", unknownSQL, id)
 	case err != nil:
 		return err
-	case state.Status == gateway.Pending:
+	case !state.Status.Final():
 		return nil
 	}
 	_, err = s.Hear(ctx, wordOf(id, state))
 	return err
 }
 
-func wordOf(id uuid.UUID, state gateway.State) Heard {
+func wordOf(id uuid.UUID, state gateway.Payment) Heard {
 	h := Heard{GatewayWord: domain.GatewayWord{
-		PaymentID: id, GatewayPaymentID: state.PaymentID, Succeeded: state.Status == gateway.Succeeded, Reason: state.FailureReason,
+		PaymentID: id, GatewayPaymentID: state.ID, Succeeded: state.Status == gateway.Succeeded, Reason: state.FailureReason,
 	}}
-	if h.Succeeded {
-		h.Paid, h.Unreadable = Paid(state.Amount, state.Currency)
+	if state.Paid != nil {
+		h.Paid, h.Unreadable = state.Paid.Money, state.Paid.Unreadable
 	}
 	return h
-}
-
-// maxUnreadable is the longest amount that is kept as told, in bytes.
-const maxUnreadable = 200
-
-// Paid is the money that the gateway says that it took. Where its amount and
-// currency are none, there is no money, and the text says what they are.
-func Paid(amount decimal.Decimal, currency string) (domain.Money, string) {
-	paid, err := domain.NewPaid(amount, currency)
-	if err == nil {
-		return paid, ""
-	}
-	text := amount.String() + " " + strconv.QuoteToASCII(currency)
-	return domain.Money{}, text[:min(len(text), maxUnreadable)]
 }
 
 const takeRefundSQL = `
@@ -224,8 +213,11 @@ func (s *Service) refund(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("refund of payment %s: %w", id, err)
 	}
-	refundID, err := s.Gateway.Refund(ctx, id, due)
-	var refused *gateway.Refused
+	refund, err := s.Gateway.Refund(ctx, gateway.RefundRequest{RefundID: id, Reference: id, Amount: due})
+	if err == nil && refund.Status == gateway.RefundFailed {
+		err = &gateway.Rejected{Reason: refund.FailureReason}
+	}
+	var refused *gateway.Rejected
 	if errors.As(err, &refused) {
 		s.metrics.refunds.WithLabelValues("refused").Inc()
 		s.Logger.ErrorContext(ctx, "the gateway refuses a refund; it waits for a person", "payment", id, "reason", refused.Reason)
@@ -235,7 +227,10 @@ func (s *Service) refund(ctx context.Context, id uuid.UUID) error {
 		s.metrics.refunds.WithLabelValues("failed").Inc()
 		return fmt.Errorf("refund payment %s: %w", id, err)
 	}
-	if err := s.refunded(ctx, slot, id, refundID); err != nil {
+	if refund.Status == gateway.RefundPending {
+		return nil
+	}
+	if err := s.refunded(ctx, slot, id, refund.ID); err != nil {
 		return err
 	}
 	s.metrics.refunds.WithLabelValues("made").Inc()

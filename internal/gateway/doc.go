@@ -1,14 +1,41 @@
-// Package gateway is the way to the payment gateway: the port [Gateway] and its
-// adapter for HTTP, [Client].
+// Package gateway defines the port to a payment provider, [Gateway], and
+// implements it over the project's own HTTP contract (contract 4.5) with
+// [Client]. Package stripe, below this one, implements it over Stripe's API.
 //
-// Everything is asked under our payment id, which is the idempotency key too, so
-// that asking again is always harmless; whoever calls does that, nothing is
-// repeated in here. An answer is one of
+// # Outcomes
 //
-//	200, 201, 202 with JSON that makes sense    what it says
-//	4xx but 408, 425, 429                       a refusal (of a look only 404 means something: never heard of)
-//	anything else, no answer, nonsense          not known: ask again
+// Every call ends in one of these ways:
 //
-// A gateway that fails many times in a row is left alone for a few seconds, so
-// that what waits for it does not wait for each timeout; a refusal is no failure.
+//	result                  the provider's report
+//	*Rejected               the provider decided against the request
+//	ErrUnknownReference     the provider does not know the payment or refund
+//	ErrNotSent              nothing was sent: circuit breaker open, or all calls in use
+//	any other error         unknown outcome: the provider may have acted
+//
+// An error that wraps ErrCredentials means that the provider refused our
+// credentials; it does not say anything about the payment.
+//
+// The adapters never retry. In particular, net/http is kept from repeating a
+// POST on a broken connection (http.Request.GetBody is nil): a repeated request
+// whose second response is a 4xx would hide that the first one took effect.
+// Callers retry with the same reference and the same bytes.
+//
+// # What is believed
+//
+// A 4xx is a rejection only if its body has a failureReason, or if it is 402:
+// other 4xx (a proxy's 403 or 407, a 409 for a request in progress) say nothing
+// about the payment. A 404 means "unknown reference" only if its body is JSON.
+// JSON is read strictly: member names are case-sensitive, duplicates are an
+// error. Currency codes are folded to upper case, failure reasons become codes
+// ([Code]), ids that are not 1 to 255 printable ASCII characters are dropped.
+//
+// # Isolation
+//
+// [Calls] gives each kind of call its own concurrency limit and its own circuit
+// breaker, so that slow look-ups delay neither payments nor refunds.
+//
+// # Webhooks
+//
+// A [WebhookParser] verifies a callback and normalises it into a [Notification];
+// [Webhooks] does so for the HTTP contract.
 package gateway
