@@ -96,6 +96,18 @@ func run(t *testing.T, opts Options) (*Server, *gateway.Client) {
 	return s, c
 }
 
+func pay(t *testing.T, c *gateway.Client, r gateway.PaymentRequest) (gateway.Payment, error) {
+	t.Helper()
+	request, err := c.EncodePayment(r)
+	require.NoError(t, err)
+	return c.Pay(t.Context(), r.Reference, request)
+}
+
+func giveBack(t *testing.T, c *gateway.Client, reference uuid.UUID, amount domain.Money) (gateway.Refund, error) {
+	t.Helper()
+	return c.Refund(t.Context(), gateway.RefundRequest{RefundID: reference, Reference: reference, Amount: amount})
+}
+
 func won(t *testing.T, amount string) domain.Money {
 	t.Helper()
 	m, err := domain.NewMoney(decimal.RequireFromString(amount), "KRW")
@@ -103,17 +115,17 @@ func won(t *testing.T, amount string) domain.Money {
 	return m
 }
 
-func request(t *testing.T, s *shop) gateway.PayRequest {
-	return gateway.PayRequest{Reference: uuid.New(), Amount: won(t, "259000"), Method: domain.Card, CallbackURL: s.url}
+func request(t *testing.T, s *shop) gateway.PaymentRequest {
+	return gateway.PaymentRequest{Reference: uuid.New(), Amount: won(t, "259000"), Method: domain.Card, CallbackURL: s.url}
 }
 
 // settled waits until the gateway has decided the payment.
-func settled(t *testing.T, c *gateway.Client, reference uuid.UUID) gateway.State {
+func settled(t *testing.T, c *gateway.Client, reference uuid.UUID) gateway.Payment {
 	t.Helper()
-	var state gateway.State
+	var state gateway.Payment
 	require.Eventually(t, func() bool {
 		var err error
-		state, err = c.Look(t.Context(), reference)
+		state, err = c.FindPayment(t.Context(), gateway.PaymentQuery{Reference: reference})
 		return err == nil && state.Status != gateway.Pending
 	}, 5*time.Second, 5*time.Millisecond)
 	return state
@@ -124,28 +136,28 @@ func TestAPaymentIsTakenToldAndGivenBackOnce(t *testing.T) {
 	s, c := run(t, Options{SuccessRate: 1, Latency: 50 * time.Millisecond})
 	r := request(t, shop)
 
-	_, err := c.Look(t.Context(), r.Reference)
-	require.ErrorIs(t, err, gateway.ErrNeverHeardOf)
+	_, err := c.FindPayment(t.Context(), gateway.PaymentQuery{Reference: r.Reference})
+	require.ErrorIs(t, err, gateway.ErrUnknownReference)
 
-	first, err := c.Pay(t.Context(), r)
+	first, err := pay(t, c, r)
 	require.NoError(t, err)
 	require.Equal(t, gateway.Pending, first.Status)
-	again, err := c.Pay(t.Context(), r)
+	again, err := pay(t, c, r)
 	require.NoError(t, err)
-	require.Equal(t, first.PaymentID, again.PaymentID)
+	require.Equal(t, first.ID, again.ID)
 
 	other := r
 	other.Amount = won(t, "1")
-	var refused *gateway.Refused
-	_, err = c.Pay(t.Context(), other)
+	var refused *gateway.Rejected
+	_, err = pay(t, c, other)
 	require.ErrorAs(t, err, &refused, "the same key with another body")
 
-	_, err = c.Refund(t.Context(), r.Reference, r.Amount)
+	_, err = giveBack(t, c, r.Reference, r.Amount)
 	require.ErrorAs(t, err, &refused, "nothing was taken yet")
 
 	state := settled(t, c, r.Reference)
 	require.Equal(t, gateway.Succeeded, state.Status)
-	require.Equal(t, "259000 KRW", state.Amount.String()+" "+state.Currency)
+	require.Equal(t, "259000 KRW", state.Paid.Money.String()+" "+state.Paid.Money.Currency())
 	testkit.Eventually(t, 10*time.Second, "the callback, at the third try", func() error {
 		if len(shop.heard()) == 0 {
 			return io.EOF
@@ -155,17 +167,17 @@ func TestAPaymentIsTakenToldAndGivenBackOnce(t *testing.T) {
 	told := shop.heard()[0]
 	require.Equal(t, "payment.succeeded", told.Type)
 	require.Equal(t, r.Reference, told.Data.Reference)
-	require.Equal(t, first.PaymentID, told.Data.PaymentID)
+	require.Equal(t, first.ID, told.Data.PaymentID)
 	require.Equal(t, "259000", told.Data.Amount)
 	require.Nil(t, told.Data.FailureReason)
 
-	_, err = c.Refund(t.Context(), r.Reference, won(t, "259001"))
+	_, err = giveBack(t, c, r.Reference, won(t, "259001"))
 	require.ErrorAs(t, err, &refused, "more than was taken")
-	_, err = c.Refund(t.Context(), uuid.New(), won(t, "1"))
+	_, err = giveBack(t, c, uuid.New(), won(t, "1"))
 	require.ErrorAs(t, err, &refused, "unknown")
-	refund, err := c.Refund(t.Context(), r.Reference, r.Amount)
+	refund, err := giveBack(t, c, r.Reference, r.Amount)
 	require.NoError(t, err)
-	same, err := c.Refund(t.Context(), r.Reference, r.Amount)
+	same, err := giveBack(t, c, r.Reference, r.Amount)
 	require.NoError(t, err)
 	require.Equal(t, refund, same)
 
@@ -180,7 +192,7 @@ func TestFailuresAndRefusals(t *testing.T) {
 	shop := newShop(t, 0)
 	_, c := run(t, Options{SuccessRate: 0})
 	r := request(t, shop)
-	_, err := c.Pay(t.Context(), r)
+	_, err := pay(t, c, r)
 	require.NoError(t, err)
 	state := settled(t, c, r.Reference)
 	require.Equal(t, gateway.Failed, state.Status)
@@ -195,10 +207,10 @@ func TestFailuresAndRefusals(t *testing.T) {
 	s, c := run(t, Options{SuccessRate: 1, Refused: 1})
 	r = request(t, shop)
 	for range 2 {
-		_, err = c.Pay(t.Context(), r)
-		var refused *gateway.Refused
+		_, err = pay(t, c, r)
+		var refused *gateway.Rejected
 		require.ErrorAs(t, err, &refused)
-		require.Equal(t, gateway.Refused{Reason: reasonRefused, Status: 402}, *refused)
+		require.Equal(t, gateway.Rejected{Reason: reasonRefused, HTTPStatus: 402}, *refused)
 	}
 	state = settled(t, c, r.Reference)
 	require.Equal(t, gateway.Failed, state.Status)
@@ -215,7 +227,7 @@ func TestLostRepeatedReordered(t *testing.T) {
 	for i := range payments {
 		for c, shop := range map[*gateway.Client]*shop{losing: lossy, twice: repeating, late: slow} {
 			r := request(t, shop)
-			_, err := c.Pay(t.Context(), r)
+			_, err := pay(t, c, r)
 			require.NoError(t, err)
 			settled(t, c, r.Reference)
 			if c == late {
