@@ -13,7 +13,7 @@ import (
 // requireFair folds the product's decision log (R6) and returns what it says.
 func (s *system) requireFair(t testing.TB, n node, product uuid.UUID) fairness.Report {
 	t.Helper()
-	require.NoError(t, n.gate.Carry(t.Context(), product))
+	require.NoError(t, n.gate.Ship(t.Context(), product))
 	rows, err := s.pool.Query(context.Background(), `
 		select epoch, type, coalesce(units, 0), coalesce(sequence, 0), coalesce(unit, 0), coalesce(reason, ''),
 		       coalesce(from_number, 0), coalesce(to_number, 0),

@@ -113,7 +113,7 @@ func TestFairnessIsIncompleteWhereAGateDiedWithDecisionsNobodyWroteDown(t *testi
 	t.Parallel()
 	w := newWorld(t)
 	whole, lost := w.gate(1), w.gate(1)
-	for id, carried := range map[uuid.UUID]time.Time{whole: day, lost: day.Add(-time.Second)} {
+	for id, carried := range map[uuid.UUID]time.Time{whole: day.Add(3 * time.Second), lost: day.Add(2 * time.Second)} {
 		w.line(id, 1, opened)
 		w.exec(`INSERT INTO gate_epochs (product_id, epoch, ended_at, leased_at, carried_at) VALUES ($1, 0, $2, $2, $3)`, id, day, carried)
 	}

@@ -78,7 +78,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 				for _, p := range pending {
 					_ = w.withdraw(product, p.Number, p.Unit)
 				}
-				_ = gates[2].Carry(ctx, product)
+				_ = gates[2].Ship(ctx, product)
 				_ = gates[2].Feed(ctx, product)
 			}
 		})

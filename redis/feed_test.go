@@ -221,7 +221,7 @@ func TestLogIsCarriedByManyAtOnce(t *testing.T) {
 			carriers.Go(func() {
 				for ctx.Err() == nil {
 					dies, stop := context.WithTimeout(ctx, time.Duration(1+i)*3*time.Millisecond)
-					_ = gates[i%2].Carry(dies, product)
+					_ = gates[i%2].Ship(dies, product)
 					stop()
 				}
 			})
@@ -257,10 +257,7 @@ func TestLogOfALostGateIsSaidToLackSomething(t *testing.T) {
 		w.flush()
 		d := w.granted(g, product)
 		require.EqualValues(t, 1, d.Epoch)
-		require.True(t, w.complete(product), "all had been carried after the last lease")
-		w.flush()
-		w.granted(g, product)
-		require.False(t, w.complete(product), "nobody wrote the second epoch down")
+		require.False(t, w.complete(product), "it may have decided until its lease had run out")
 
 		other := w.product(2)
 		d = w.granted(g, other)

@@ -182,9 +182,9 @@ func (m *model) Feed(t *rapid.T) {
 	require.NoError(t, m.gate().Feed(m.w.ctx, m.product))
 }
 
-func (m *model) Carry(t *rapid.T) {
+func (m *model) Ship(t *rapid.T) {
 	m.T = t
-	require.NoError(t, m.gate().Carry(m.w.ctx, m.product))
+	require.NoError(t, m.gate().Ship(m.w.ctx, m.product))
 }
 
 func (m *model) StockUp(t *rapid.T) {
@@ -244,7 +244,7 @@ func (m *model) settle(t *rapid.T) {
 	require.Zero(t, state.Pending)
 	require.Equal(t, len(m.claimed), state.Held)
 	require.Equal(t, m.units-len(m.claimed), state.Free)
-	require.NoError(t, g.Carry(m.w.ctx, m.product))
+	require.NoError(t, g.Ship(m.w.ctx, m.product))
 	fold := fairness.NewFold()
 	for _, l := range m.w.stored(m.product) {
 		require.NoError(t, fold.Add(l))
@@ -268,7 +268,7 @@ func TestGateAgainstAModel(t *testing.T) {
 			t.Repeat(map[string]func(*rapid.T){
 				"ask": m.Ask, "ask too": m.Ask, "ask three": m.Ask, "claim": m.Claim, "claim too": m.Claim,
 				"claim again": m.ClaimAgain, "expire": m.Expire, "withdraw": m.Withdraw, "give back": m.GiveBack,
-				"feed": m.Feed, "feed too": m.Feed, "carry": m.Carry, "stock": m.StockUp, "pause": m.Pause,
+				"feed": m.Feed, "feed too": m.Feed, "ship": m.Ship, "stock": m.StockUp, "pause": m.Pause,
 				"lose key": m.LoseKey, "false alarm": m.FalseAlarm, "": m.Check,
 			})
 			m.settle(t)

@@ -31,9 +31,6 @@ type product struct {
 	// failed is the epoch of a rebuild of ours that failed. It belongs to who tends,
 	// and to who has the lock while nobody does.
 	failed int64
-
-	carryMu sync.Mutex
-	carried mark
 }
 
 // leased is this node's last renewal for an epoch on a process. since was taken

@@ -69,14 +69,18 @@ type NumberedLine struct {
 	fairness.Line
 }
 
-// Carried is what was read off a gate's decision log at one moment.
-type Carried struct {
-	At          time.Time      // by Now, from before the log was read; zero for a closed gate
+// Shipment is what is stored of one product's decision log at a time.
+type Shipment struct {
+	Product     uuid.UUID
 	Lines       []NumberedLine // the last may be a run that still grows
 	Born, Epoch int64          // the gate's first epoch and its present one
-	// Living: everything that the gate of Epoch decided before At is among Lines
-	// or was carried before, and so is all of the epochs from Born on.
+	// Living: everything that the gate of Epoch decided before At is among Lines or
+	// was stored before, and so is all of the epochs from Born up to Epoch.
 	Living bool
+	At     time.Time // by Now, from before the log was read; zero for a closed gate
+	// Covered is a leased_at: everything that the leases up to it allowed is among
+	// Lines or was stored before, for they have run out. Zero: nothing is known.
+	Covered time.Time
 	// Closed: so is all of Epoch, too: it decides no more.
 	Closed bool
 }
@@ -113,6 +117,7 @@ type Store interface {
 	Events(ctx context.Context, product uuid.UUID, after int64, limit int) ([]Fed, error)
 	// Now is Postgres' clock.
 	Now(ctx context.Context) (time.Time, error)
-	// Carry stores lines under their numbers; a stored run only ever grows.
-	Carry(ctx context.Context, product uuid.UUID, c Carried) error
+	// Ship stores lines under their numbers; a stored run only ever grows. There is
+	// at most one shipment of a product.
+	Ship(ctx context.Context, shipments []Shipment) error
 }

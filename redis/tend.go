@@ -125,7 +125,7 @@ func (g *Gate) putRight(ctx context.Context, p *product) error {
 			// may have come meanwhile.
 			if done, err = g.feed(ctx, p, state, &row); done {
 				// The old epoch's last lines now, so that nobody takes them for lost.
-				_ = g.Carry(ctx, p.id)
+				_ = g.Ship(ctx, p.id)
 				done = false
 			}
 		case state.Epoch > row.Epoch && !ahead:

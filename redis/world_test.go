@@ -217,7 +217,7 @@ func (w *world) row(product uuid.UUID) redis.Row {
 
 // log carries the decision log and reads what is stored.
 func (w *world) log(g *redis.Gate, product uuid.UUID) []fairness.Line {
-	require.NoError(w.t, g.Carry(w.ctx, product))
+	require.NoError(w.t, g.Ship(w.ctx, product))
 	return w.stored(product)
 }
 

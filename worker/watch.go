@@ -106,7 +106,7 @@ func (w *Worker) watch(ctx context.Context) error {
 func (w *Worker) look(ctx context.Context, product uuid.UUID, idle bool) (settled bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
-	if err := w.gate.Carry(ctx, product); err != nil {
+	if err := w.gate.Ship(ctx, product); err != nil {
 		return false, err
 	}
 	w.metrics.carried.Inc()

@@ -21,7 +21,7 @@ import (
 // Gate is what a worker asks of the gates; *redis.Gate is one.
 type Gate interface {
 	Feed(ctx context.Context, product uuid.UUID) error
-	Carry(ctx context.Context, product uuid.UUID) error
+	Ship(ctx context.Context, product uuid.UUID) error
 	Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]redis.PendingGrant, error)
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
 }

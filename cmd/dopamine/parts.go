@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -119,9 +120,9 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpoo
 	if p.tracing.Enabled() {
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	pool, err := postgres.Open(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("open a pool: %w", err)
+		return nil, err
 	}
 	p.onClose(func(context.Context) error { pool.Close(); return nil })
 	return pool, nil

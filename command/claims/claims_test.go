@@ -301,21 +301,6 @@ func TestLeaseOutlivesNothing(t *testing.T) {
 	require.False(t, alive)
 }
 
-func TestStoredRunOnlyGrows(t *testing.T) {
-	w := newWorld(t)
-	product := w.product(1)
-	run := func(to int64) redis.Carried {
-		return redis.Carried{Lines: []redis.NumberedLine{{Number: 1, Line: fairness.Line{
-			Type: fairness.Refused, From: 1, To: to, Refused: fairness.Counts{SoldOut: to}}}}}
-	}
-	for _, to := range []int64{3, 7, 5} {
-		require.NoError(t, w.claims.Carry(t.Context(), product, run(to)))
-	}
-	var to int64
-	require.NoError(t, w.pool.QueryRow(t.Context(), `select to_number from gate_decisions`).Scan(&to))
-	require.EqualValues(t, 7, to)
-}
-
 // BenchmarkClaims is 64 callers that make grants durable, beside the same events
 // without a claim.
 func BenchmarkClaims(b *testing.B) {

@@ -1,92 +1,145 @@
 package claims
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// decisionsSQL stores lines under their numbers. One that is there already is a
-// run that has grown, or the same again: it never shrinks.
-const decisionsSQL = `
-insert into gate_decisions as d (product_id, epoch, line, type, units, sequence, unit, reason,
-                                 from_number, to_number, sold_out, duplicate, not_started, closed)
-select $1, * from unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::int[], $8::text[],
+// shipSQL stores lines under their numbers, and how far the epochs are stored. A
+// line that is there already is a run that has grown, or the same again: it never
+// shrinks.
+//
+// It is one statement without a transaction around it: a process that dies leaves
+// no lock behind. It touches no table that is written under the append lock, whose
+// holder therefore never waits for it. Rows are written in the order of their keys,
+// so that two processes that ship the same products do not deadlock.
+const shipSQL = `
+with lines as (
+    insert into gate_decisions as d (product_id, epoch, line, type, units, sequence, unit, reason,
+                                     from_number, to_number, sold_out, duplicate, not_started, closed)
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::int[], $8::text[],
                          $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-on conflict (product_id, epoch, line) do update
-set to_number = excluded.to_number, sold_out = excluded.sold_out, duplicate = excluded.duplicate,
-    not_started = excluded.not_started, closed = excluded.closed
-where d.type = 'refused' and excluded.type = 'refused' and excluded.to_number > d.to_number`
-
-const (
-	wholeSQL = `
-update gate_epochs set whole = true
-where product_id = $1 and epoch >= $2 and epoch < $3 and not whole`
-
-	carriedSQL = `
-insert into gate_epochs as e (product_id, epoch, carried_at) values ($1, $2, $3)
-on conflict (product_id, epoch) do update set carried_at = greatest(e.carried_at, excluded.carried_at)`
+    on conflict (product_id, epoch, line) do update
+    set to_number = excluded.to_number, sold_out = excluded.sold_out, duplicate = excluded.duplicate,
+        not_started = excluded.not_started, closed = excluded.closed
+    where d.type = 'refused' and excluded.type = 'refused' and excluded.to_number > d.to_number
 )
+insert into gate_shipments as s (product_id, epoch, shipped_at, covered, whole)
+select product, epoch, at, covered, closed
+from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::bool[]) as i(product, epoch, at, covered, closed)
+union all
+select i.product, earlier, null, null, true
+from unnest($20::uuid[], $21::bigint[], $22::bigint[]) as i(product, born, epoch), generate_series(i.born, i.epoch - 1) as earlier
+where not exists (select from gate_shipments s where s.product_id = i.product and s.epoch = earlier and s.whole)
+order by 1, 2
+on conflict (product_id, epoch) do update
+set shipped_at = greatest(s.shipped_at, excluded.shipped_at), covered = greatest(s.covered, excluded.covered),
+    whole = s.whole or excluded.whole`
 
-// Carry implements redis.Store. What is noted as carried is noted in the
-// transaction that stores it.
-func (s *Store) Carry(ctx context.Context, product uuid.UUID, c redis.Carried) error {
+// Ship implements redis.Store.
+func (s *Store) Ship(ctx context.Context, shipments []redis.Shipment) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
 	defer cancel()
-	b := &pgx.Batch{}
-	if len(c.Lines) > 0 {
-		b.Queue(decisionsSQL, decisionColumns(product, c.Lines)...)
-	}
-	switch {
-	case c.Closed:
-		b.Queue(wholeSQL, product, c.Born, c.Epoch+1)
-	case c.Living:
-		b.Queue(carriedSQL, product, c.Epoch, c.At)
-		if c.Born < c.Epoch {
-			b.Queue(wholeSQL, product, c.Born, c.Epoch)
-		}
-	}
-	if b.Len() == 0 {
+	args, lines := shipArgs(shipments)
+	if args == nil {
 		return nil
 	}
 	failpoint.Hit(failpoint.ShipBefore)
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, b).Close() })
-	if err != nil {
-		return fmt.Errorf("store %d lines of the decision log of product %s: %w", len(c.Lines), product, err)
+	if _, err := s.pool.Exec(ctx, shipSQL, args...); err != nil {
+		return fmt.Errorf("store %d lines of the decision logs of %d products: %w", lines, len(shipments), err)
 	}
 	failpoint.Hit(failpoint.ShipAfter)
 	return nil
 }
 
-func decisionColumns(product uuid.UUID, lines []redis.NumberedLine) []any {
-	n := len(lines)
-	epochs, numbers, types := make([]int64, n), make([]int64, n), make([]string, n)
-	units, sequences, unit, reasons := make([]*int64, n), make([]*int64, n), make([]*int32, n), make([]*string, n)
-	from, to := make([]*int64, n), make([]*int64, n)
-	soldOut, duplicate, notStarted, closed := make([]*int64, n), make([]*int64, n), make([]*int64, n), make([]*int64, n)
-	for i := range lines {
-		l := &lines[i]
-		epochs[i], numbers[i], types[i] = l.Epoch, l.Number, string(l.Type)
-		piece := int32(l.Unit)
-		switch l.Type {
-		case fairness.Opened:
-			units[i] = &l.Units
-		case fairness.Granted:
-			sequences[i], unit[i] = &l.Sequence, &piece
-		case fairness.Returned:
-			reason := string(l.Reason)
-			unit[i], reasons[i] = &piece, &reason
-		case fairness.Refused:
-			from[i], to[i] = &l.From, &l.To
-			soldOut[i], duplicate[i] = &l.Refused.SoldOut, &l.Refused.Duplicate
-			notStarted[i], closed[i] = &l.Refused.NotStarted, &l.Refused.Closed
+// shipArgs returns the statement's arguments, nil if there is nothing to store.
+func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
+	shipments = slices.Clone(shipments)
+	slices.SortFunc(shipments, func(a, b redis.Shipment) int { return bytes.Compare(a.Product[:], b.Product[:]) })
+	var c decisionColumns
+	var products, earlier []uuid.UUID
+	var epochs, born, before []int64
+	var at, covered []*time.Time
+	var closed []bool
+	for _, s := range shipments {
+		for i := range s.Lines {
+			c.add(s.Product, &s.Lines[i])
+		}
+		if !s.Living && !s.Closed {
+			continue
+		}
+		products, epochs, closed = append(products, s.Product), append(epochs, s.Epoch), append(closed, s.Closed)
+		at, covered = append(at, timeOrNull(s.At)), append(covered, timeOrNull(s.Covered))
+		if s.Born < s.Epoch {
+			earlier, born, before = append(earlier, s.Product), append(born, s.Born), append(before, s.Epoch)
 		}
 	}
-	return []any{product, epochs, numbers, types, units, sequences, unit, reasons, from, to, soldOut, duplicate, notStarted, closed}
+	if len(c.products) == 0 && len(products) == 0 {
+		return nil, 0
+	}
+	return append(c.args(), binary(products), epochs, at, covered, closed, binary(earlier), born, before), len(c.products)
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// decisionColumns are lines by column.
+type decisionColumns struct {
+	products                               []uuid.UUID
+	epochs, numbers                        []int64
+	types                                  []string
+	units, sequences                       []*int64
+	unit                                   []*int32
+	reasons                                []*string
+	from, to                               []*int64
+	soldOut, duplicate, notStarted, closed []*int64
+}
+
+func (c *decisionColumns) add(product uuid.UUID, l *redis.NumberedLine) {
+	var (
+		units, sequence, from, to              *int64
+		soldOut, duplicate, notStarted, closed *int64
+		unit                                   *int32
+		reason                                 *string
+	)
+	switch l.Type {
+	case fairness.Opened:
+		units = &l.Units
+	case fairness.Granted:
+		sequence, unit = &l.Sequence, number32(l.Unit)
+	case fairness.Returned:
+		text := string(l.Reason)
+		unit, reason = number32(l.Unit), &text
+	case fairness.Refused:
+		from, to = &l.From, &l.To
+		soldOut, duplicate, notStarted, closed = &l.Refused.SoldOut, &l.Refused.Duplicate, &l.Refused.NotStarted, &l.Refused.Closed
+	}
+	c.products, c.epochs, c.numbers = append(c.products, product), append(c.epochs, l.Epoch), append(c.numbers, l.Number)
+	c.types, c.units, c.sequences = append(c.types, string(l.Type)), append(c.units, units), append(c.sequences, sequence)
+	c.unit, c.reasons, c.from, c.to = append(c.unit, unit), append(c.reasons, reason), append(c.from, from), append(c.to, to)
+	c.soldOut, c.duplicate = append(c.soldOut, soldOut), append(c.duplicate, duplicate)
+	c.notStarted, c.closed = append(c.notStarted, notStarted), append(c.closed, closed)
+}
+
+func number32(n int) *int32 {
+	m := int32(n)
+	return &m
+}
+
+func (c *decisionColumns) args() []any {
+	return []any{binary(c.products), c.epochs, c.numbers, c.types, c.units, c.sequences, c.unit, c.reasons,
+		c.from, c.to, c.soldOut, c.duplicate, c.notStarted, c.closed}
 }

@@ -20,6 +20,11 @@ import (
 const raiseSettingsSQL = `
 select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
 
+// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, and
+// every append of every product waits behind it. Nothing keeps such a row for
+// longer than a statement takes, unless its process has died.
+const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
+
 // Raise implements redis.Store. The lock is taken by a statement of its own, in
 // READ COMMITTED: the next one then sees what the appends before it did.
 func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64) (redis.Raised, bool, error) {
@@ -32,6 +37,7 @@ func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64
 		b := &pgx.Batch{}
 		b.Queue(raiseSettingsSQL)
 		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
+		b.Queue(heldLockTimeoutSQL)
 		b.Queue(raiseSQL, product, found, above, true).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&raised.Epoch, &raised.Stamp, &since)
 		})

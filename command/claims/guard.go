@@ -88,9 +88,11 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		case Stock:
 			b.Queue(stockSQL, data.Product, data.Total)
 		case Sale:
+			b.Queue(heldLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product, nil, 0, false)
 			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused)
 		case Delete:
+			b.Queue(heldLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product, nil, 0, false)
 			b.Queue(deleteSQL, data.Product)
 		}

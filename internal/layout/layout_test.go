@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -80,6 +81,47 @@ func sources(t *testing.T) []file {
 	require.NoError(t, err)
 	require.Greater(t, len(files), 50, "the sources were not found")
 	return files
+}
+
+// TestPoolsAndTransactionsAreBounded: every pool of a process is opened by
+// internal/postgres, which bounds its sessions, and on the write side transactions
+// of several round trips stand where their timeouts do. Whoever dies in another
+// one keeps its row locks, for which the holder of the append lock might wait.
+func TestPoolsAndTransactionsAreBounded(t *testing.T) {
+	mayOpen := []string{"internal/postgres", "internal/bench", "internal/stack", "internal/testkit", "db/dbtest", "tools"}
+	writeSide := []string{"command", "worker", "redis", "eventstore", "relay", "query", "cmd"}
+	mayBegin := []string{"command/claims/epochs.go"}
+	for name, text := range texts(t) {
+		under := func(folder string) bool { return strings.HasPrefix(name, folder+"/") }
+		if strings.Contains(text, "pgxpool.New") && !slices.ContainsFunc(mayOpen, under) {
+			t.Errorf("%s opens a pool without internal/postgres", name)
+		}
+		for _, begins := range []string{"pgx.BeginFunc(", "pgx.BeginTxFunc(", ".BeginTx(", ".Begin(ctx)"} {
+			if strings.Contains(text, begins) && slices.ContainsFunc(writeSide, under) && !slices.Contains(mayBegin, name) {
+				t.Errorf("%s begins a transaction (%s); use one statement, or bound it and list it here", name, begins)
+			}
+		}
+	}
+}
+
+// texts are the program's sources by their path below the module.
+func texts(t *testing.T) map[string]string {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		found[filepath.ToSlash(rel)] = string(text)
+		return err
+	}))
+	return found
 }
 
 func top(pkg string) string { return strings.Split(pkg, "/")[0] }

@@ -1,6 +1,8 @@
 -- Reads the decision log, of a dead gate too: what it has is what was decided.
--- ARGV: limit. Answers false where there is none or its list was lost, else
--- born, stamp, first, last, epoch, the open run as a line ('' for none), the lines.
+-- ARGV: limit. Answers false if there is none or its list was lost, else born,
+-- stamp, first, last, epoch, the open run as a line ('' for none), the lines,
+-- whether nothing was lost nor closed, the clock, the lease's end, the number of
+-- grants on their way, the epoch's counter.
 if not exists or call('LLEN', L) ~= last - first + 1 then return false end
 local run = ''
 if from > 0 then
@@ -9,4 +11,5 @@ if from > 0 then
   run = lines[1]
   first, last = f, l
 end
-return {s[24], s[2], F(first), F(last), s[1], run, call('LRANGE', L, 0, tonumber(ARGV[1]) - 1)}
+return {s[24], s[2], F(first), F(last), s[1], run, call('LRANGE', L, 0, tonumber(ARGV[1]) - 1),
+  (s[3] == '0' and whole()) and '1' or '0', F(clock()), F(lease), F(pending), F(counter)}

@@ -1,0 +1,93 @@
+package claims_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+func refusals(to int64) redis.NumberedLine {
+	return redis.NumberedLine{Number: 1, Line: fairness.Line{
+		Type: fairness.Refused, From: 1, To: to, Refused: fairness.Counts{SoldOut: to}}}
+}
+
+func TestShip_StoredRunOnlyGrows(t *testing.T) {
+	w := newWorld(t)
+	product := w.product(1)
+	for _, to := range []int64{3, 7, 5} {
+		require.NoError(t, w.claims.Ship(t.Context(), []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(to)}}}))
+	}
+	var to int64
+	require.NoError(t, w.pool.QueryRow(t.Context(), `select to_number from gate_decisions`).Scan(&to))
+	require.EqualValues(t, 7, to)
+}
+
+// A process dies with each of its statements executed and not committed. Raising
+// the epoch, which happens under the append lock, waits for none that ships, and
+// for a lease no longer than a moment: all appends queue behind.
+func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.pool.Exec(t.Context(), `
+		create function hang() returns trigger language plpgsql as $$
+		begin
+		    if current_setting('application_name') = 'dead' then perform pg_sleep(60); end if;
+		    return null;
+		end $$;
+		create constraint trigger hang after insert or update on gate_shipments deferrable initially deferred for each row execute function hang();
+		create constraint trigger hang after update on product_gates deferrable initially deferred for each row execute function hang()`)
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		statement func(ctx context.Context, s *claims.Store, product uuid.UUID) error
+		raised    bool // all the same
+	}{
+		"ship": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
+			return s.Ship(ctx, []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(1)}, Living: true, At: time.Now()}})
+		}, true},
+		"lease": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
+			_, err := s.Lease(ctx, product, 0, "x")
+			return err
+		}, false},
+		"sign of life": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
+			_, err := s.Alive(ctx, product, 0)
+			return err
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			product := w.product(1)
+			cfg := w.pool.Config()
+			cfg.ConnConfig.RuntimeParams["application_name"] = "dead"
+			dead, err := pgxpool.NewWithConfig(t.Context(), cfg)
+			require.NoError(t, err)
+			defer dead.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- c.statement(ctx, claims.NewStore(dead, avsc.Decode), product) }()
+			defer func() { cancel(); require.Error(t, <-ended) }()
+			testkit.Eventually(t, 5*time.Second, "the statement to hang in its commit", func() error {
+				var hangs bool
+				err := w.pool.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+					where application_name = 'dead' and wait_event = 'PgSleep' and datname = current_database())`).Scan(&hangs)
+				if err == nil && !hangs {
+					err = errors.New("it does not yet")
+				}
+				return err
+			})
+
+			began := time.Now()
+			_, raised, err := w.claims.Raise(t.Context(), product, 0, redis.NoEpoch)
+			require.Less(t, time.Since(began), 2*time.Second, "the append lock is held for a moment only")
+			require.Equal(t, c.raised, raised, "%v", err)
+		})
+	}
+}

@@ -1,0 +1,61 @@
+// Package postgres opens the pools of connections to Postgres that the processes
+// work with, each with the bounds that every session needs.
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// IdleInTransactionTimeout ends a session whose client stopped inside a
+	// transaction, and with it the transaction and its locks. Longer than any
+	// client of ours pauses between two statements of one.
+	IdleInTransactionTimeout = 10 * time.Second
+	// deadPeerTimeout is about how long Postgres keeps a session, and what it
+	// locked, after the client's machine has gone without a word. TCP alone takes
+	// two hours.
+	deadPeerTimeout = 10 * time.Second
+)
+
+// sessionSQL bounds a session. It is a statement, not a startup parameter: poolers
+// refuse those that they do not know. Behind one that lends sessions by
+// transaction the settings stay with whichever session they reached; all
+// clients of those sessions are ours.
+var sessionSQL = fmt.Sprintf(`
+select set_config('idle_in_transaction_session_timeout', '%d', false),
+       set_config('tcp_keepalives_idle', '5', false),
+       set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false),
+       set_config('tcp_user_timeout', '%d', false)`,
+	IdleInTransactionTimeout.Milliseconds(), deadPeerTimeout.Milliseconds())
+
+// Open opens a pool as cfg has it, each of whose sessions is bounded.
+func Open(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
+	Bound(cfg)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open a pool: %w", err)
+	}
+	return pool, nil
+}
+
+// Bound has each session that is opened with cfg bounded, by whoever opens it.
+func Bound(cfg *pgxpool.Config) {
+	before := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if before != nil {
+			if err := before(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if _, err := conn.Exec(ctx, sessionSQL); err != nil {
+			return fmt.Errorf("bound the session: %w", err)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,38 @@
+package postgres_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/postgres"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// A process that stops inside a transaction loses its locks: the next one waits
+// for the timeout, not for the process.
+func TestOpen_BoundsIdleTransactions(t *testing.T) {
+	t.Parallel()
+	pool, err := postgres.Open(t.Context(), dbtest.Write(t).Config())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	var timeout string
+	require.NoError(t, pool.QueryRow(t.Context(), `show idle_in_transaction_session_timeout`).Scan(&timeout))
+	require.Equal(t, "10s", timeout)
+
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), `select set_config('idle_in_transaction_session_timeout', '100', false)`)
+	require.NoError(t, err)
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `select pg_advisory_xact_lock(1)`)
+	require.NoError(t, err)
+	testkit.Eventually(t, 10*time.Second, "the stopped client's lock", func() error {
+		_, err := pool.Exec(t.Context(), `select pg_advisory_lock_shared(1) from (select set_config('lock_timeout', '50', true)) as bound`)
+		return err
+	})
+}

@@ -1,0 +1,218 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
+)
+
+// maxLogPiece is how many lines are read at a time.
+const maxLogPiece = 5000
+
+// LogPiece is the beginning of a gate's decision log, as it was read at one moment,
+// with what the gate said of itself then.
+type LogPiece struct {
+	Product uuid.UUID
+	// Exists is false if there is no gate, or its log was lost: nothing else counts then.
+	Exists bool
+	// Alive: the gate belongs to the Redis process that answered, is not closed and
+	// has lost nothing.
+	Alive       bool
+	Born, Epoch int64 // the gate's first epoch and its present one
+	// Lines are the closed lines, and the open run if they end with it.
+	Lines []NumberedLine
+	// Err is why the lines could not be read: another version of this program wrote
+	// them. Everything else is valid.
+	Err     error
+	More    bool          // there are more closed lines behind these
+	Pending int           // grants on their way
+	Last    int64         // the highest number given out so far
+	Now     time.Duration // the gate's clock
+	Leased  bool          // it may decide now, by its own clock
+
+	stamp, on   string // of the gate; of the process that was asked
+	first, last int64  // places in the list
+	closed      int    // how many of the lines are closed
+	run         string // the open run, "" for none
+}
+
+// Unchanged reports whether nothing was decided, by the same gate, since an earlier
+// read.
+func (l *LogPiece) Unchanged(earlier *LogPiece) bool {
+	return l.SameGate(earlier) && l.last == earlier.last && l.run == earlier.run && l.closed == 0
+}
+
+// SameGate reports whether both were read from one life of one gate.
+func (l *LogPiece) SameGate(other *LogPiece) bool {
+	return l.Exists && other != nil && other.Exists && l.Born == other.Born && l.stamp == other.stamp && l.on == other.on
+}
+
+// Shipment is the part of a log piece that is to be stored. Of a gate that lives,
+// everything that its epoch decided before the read is stored with it, and all of
+// the epochs that the same gate had before.
+func (l *LogPiece) Shipment() Shipment {
+	s := Shipment{Product: l.Product, Born: l.Born, Epoch: l.Epoch, Lines: l.Lines}
+	// The gate of another process is a replica's or an older one's: it has what was
+	// decided, but perhaps not all of it.
+	s.Living = l.stamp == l.on && !l.More && l.Err == nil
+	return s
+}
+
+// ReadLog reads the product's decision log without changing it.
+func (g *Gate) ReadLog(ctx context.Context, product uuid.UUID) (*LogPiece, error) {
+	l, err := g.readLog(ctx, product, gateKeys(product))
+	return l, unavailable("read the decision log", err)
+}
+
+// TrimLog removes the closed lines of a piece, which must be stored by now. Any
+// number of processes may do so at the same time.
+func (g *Gate) TrimLog(ctx context.Context, l *LogPiece) error {
+	if l.closed == 0 || l.Err != nil {
+		return nil
+	}
+	failpoint.Hit(failpoint.TrimBefore)
+	_, _, err := g.call(ctx, trimScript, gateKeys(l.Product), l.Born, l.first+int64(l.closed)-1)
+	failpoint.Hit(failpoint.TrimAfter)
+	return unavailable("trim the decision log", err)
+}
+
+// Ship stores the product's decision log in Postgres, the open run included, and
+// trims it. Any number of processes may do so at the same time.
+func (g *Gate) Ship(ctx context.Context, product uuid.UUID) error {
+	return unavailable("ship the decision log", g.ship(ctx, product, false, ""))
+}
+
+// salvage ships the log of a closed gate, if there is one here. lessee is the
+// process for which the last lease was taken: if it is this gate's and it
+// answers, nothing was decided that is not in the log.
+func (g *Gate) salvage(ctx context.Context, p *product, lessee string) error {
+	err := g.ship(ctx, p.id, true, lessee)
+	if errors.Is(err, errAnswer) {
+		return nil // written by something else: lost, but it must not keep the gate dead
+	}
+	return err
+}
+
+// ship stores and trims until nothing is left.
+func (g *Gate) ship(ctx context.Context, product uuid.UUID, closed bool, lessee string) error {
+	for {
+		// Before the log is read: what is noted as shipped up to then is in it.
+		at, err := g.store.Now(ctx)
+		if err != nil {
+			return err
+		}
+		log, err := g.readLog(ctx, product, gateKeys(product))
+		if err != nil || !log.Exists {
+			return err
+		}
+		if log.Err != nil {
+			return log.Err
+		}
+		s := log.Shipment()
+		s.At = at
+		if closed {
+			s.Closed = s.Living && lessee == log.stamp
+			s.Living = false
+		}
+		if err := g.store.Ship(ctx, []Shipment{s}); err != nil {
+			return err
+		}
+		if err := g.TrimLog(ctx, log); err != nil {
+			return err
+		}
+		if !log.More {
+			return nil
+		}
+	}
+}
+
+func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*LogPiece, error) {
+	reply, on, err := g.call(ctx, linesScript, keys, maxLogPiece)
+	if err != nil {
+		return nil, err
+	}
+	log := &LogPiece{Product: product, on: on}
+	if reply == nil {
+		return log, nil
+	}
+	r, err := answerOf(reply, 12)
+	if err != nil {
+		return nil, err
+	}
+	log.Exists = true
+	log.Born, log.stamp, log.first, log.last, log.Epoch, log.run = r.number(0), r.text(1), r.number(2), r.number(3), r.number(4), r.text(5)
+	sound, now, lease, counter := r.number(7) == 1, r.number(8), r.number(9), r.number(11)
+	log.Alive = sound && log.stamp == on
+	log.Now, log.Leased = time.Duration(now)*time.Millisecond, now < lease
+	log.Pending, log.Last = int(r.number(10)), log.Epoch*fairness.NumbersPerEpoch+counter
+	lines, ok := r.items[6].([]any)
+	if !ok || r.err != nil {
+		return nil, fmt.Errorf("%w: the log's lines", errors.Join(errAnswer, r.err))
+	}
+	texts := make([]string, 0, len(lines)+1)
+	for _, line := range lines {
+		text, ok := line.(string)
+		if !ok {
+			return nil, errAnswer
+		}
+		texts = append(texts, text)
+	}
+	log.closed = len(texts)
+	log.More = log.closed == maxLogPiece
+	if log.run != "" && !log.More {
+		texts = append(texts, log.run)
+	}
+	log.Lines, log.Err = parseLines(texts)
+	return log, nil
+}
+
+func parseLines(texts []string) ([]NumberedLine, error) {
+	parsed := make([]NumberedLine, 0, len(texts))
+	for _, text := range texts {
+		line, err := parseLine(text)
+		if err != nil {
+			return nil, err
+		}
+		parsed = append(parsed, line)
+	}
+	return parsed, nil
+}
+
+// parseLine reads "epoch number kind …" as gate.lua writes it.
+func parseLine(text string) (NumberedLine, error) {
+	fields := strings.Fields(text)
+	want := map[string]int{"o": 4, "g": 5, "r": 5, "x": 9}
+	if len(fields) < 3 || len(fields) != want[fields[2]] {
+		return NumberedLine{}, fmt.Errorf("%w: line %q", errAnswer, text)
+	}
+	var wrong error
+	n := func(i int) int64 {
+		number, err := parseInt(fields[i])
+		wrong = errors.Join(wrong, err)
+		return number
+	}
+	l := NumberedLine{Number: n(1), Line: fairness.Line{Epoch: n(0)}}
+	sequence := func(i int) int64 { return l.Epoch*fairness.NumbersPerEpoch + n(i) }
+	switch fields[2] {
+	case "o":
+		l.Type, l.Units = fairness.Opened, n(3)
+	case "g":
+		l.Type, l.Sequence, l.Unit = fairness.Granted, sequence(3), int(n(4))
+	case "r":
+		l.Type, l.Unit, l.Reason = fairness.Returned, int(n(3)), fairness.Reason(fields[4])
+	case "x":
+		l.Type, l.From, l.To = fairness.Refused, sequence(3), sequence(4)
+		l.Refused = fairness.Counts{SoldOut: n(5), Duplicate: n(6), NotStarted: n(7), Closed: n(8)}
+	}
+	if wrong != nil {
+		return NumberedLine{}, fmt.Errorf("%w: line %q: %w", errAnswer, text, wrong)
+	}
+	return l, nil
+}
