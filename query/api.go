@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
 // openAPI describes the routes; a test holds it against them and against answers.
@@ -31,6 +33,8 @@ type Config struct {
 	// WritePool is the database of the event store and the decision logs. nil: time
 	// travel and fairness answer 503.
 	WritePool *pgxpool.Pool
+	// Topic is the one that the projections are built from. Default: kafka.Topic.
+	Topic string
 }
 
 // API is the query API. Make it with New and Run it once.
@@ -65,7 +69,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		server:  httpapi.New(cfg.Server),
-		models:  newReadModels(cfg.ReadPool),
+		models:  newReadModels(cfg.ReadPool, cmp.Or(cfg.Topic, kafka.Topic)),
 		past:    newPast(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,

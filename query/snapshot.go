@@ -59,13 +59,14 @@ type snapshot struct {
 
 // readModels reads the projections.
 type readModels struct {
-	pool *pgxpool.Pool
-	live atomic.Pointer[generations] // as last seen; nil: to be asked for
-	wait *waiting
+	pool  *pgxpool.Pool
+	topic string                      // whose checkpoints count
+	live  atomic.Pointer[generations] // as last seen; nil: to be asked for
+	wait  *waiting
 }
 
-func newReadModels(pool *pgxpool.Pool) *readModels {
-	return &readModels{pool: pool, wait: newWaiting(pool)}
+func newReadModels(pool *pgxpool.Pool, topic string) *readModels {
+	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic)}
 }
 
 var errSwapped = errors.New("generations were swapped")
@@ -165,7 +166,7 @@ FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of
 			return err
 		})
 	if len(s.min) > 0 {
-		queueReached(b, s.of, s.min)
+		queueReached(b, r.topic, s.of, s.min)
 	}
 	s.queue(b, g)
 	b.Queue(`COMMIT`)

@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/position"
 )
 
@@ -200,7 +199,7 @@ func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []
 		for _, id := range buyers {
 			states[id] = &buyerState{}
 		}
-		b.Queue(marksSQL, kafka.Topic).Query(func(rows pgx.Rows) error {
+		b.Queue(marksSQL, r.topic).Query(func(rows pgx.Rows) error {
 			now, err := collectMarks(rows)
 			for _, s := range states {
 				s.at = resumption{now.cut(buyerProjections), now.account(buyerProjections)}

@@ -187,7 +187,7 @@ WHERE g.state = 'live'`
 func (r *readModels) marks(ctx context.Context) (marks, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	rows, err := r.pool.Query(ctx, marksSQL, kafka.Topic)
+	rows, err := r.pool.Query(ctx, marksSQL, r.topic)
 	if err != nil {
 		return nil, err
 	}

@@ -85,11 +85,12 @@ func collectProgress(rows pgx.Rows) (progress, error) {
 // waiting lets requests wait for checkpoints. However many wait, one look at the
 // checkpoints is under way at a time.
 type waiting struct {
-	pool *pgxpool.Pool
-	look singleflight.Group
+	pool  *pgxpool.Pool
+	topic string
+	look  singleflight.Group
 }
 
-func newWaiting(pool *pgxpool.Pool) *waiting { return &waiting{pool: pool} }
+func newWaiting(pool *pgxpool.Pool, topic string) *waiting { return &waiting{pool: pool, topic: topic} }
 
 // until returns when the projections have reached the positions, and errBehind
 // when they have not at the deadline.
@@ -124,7 +125,7 @@ func (w *waiting) until(ctx context.Context, deadline time.Time, of []string, mi
 func (w *waiting) now() (any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
-	rows, err := w.pool.Query(ctx, checkpointsSQL, kafka.Topic, allProjections)
+	rows, err := w.pool.Query(ctx, checkpointsSQL, w.topic, allProjections)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +133,8 @@ func (w *waiting) now() (any, error) {
 }
 
 // queueProgress reads how far the projections are, in the batch's snapshot.
-func queueProgress(b *pgx.Batch, of []string, then func(progress) error) {
-	b.Queue(checkpointsSQL, kafka.Topic, of).Query(func(rows pgx.Rows) error {
+func queueProgress(b *pgx.Batch, topic string, of []string, then func(progress) error) {
+	b.Queue(checkpointsSQL, topic, of).Query(func(rows pgx.Rows) error {
 		p, err := collectProgress(rows)
 		if err != nil {
 			return err
@@ -144,8 +145,8 @@ func queueProgress(b *pgx.Batch, of []string, then func(progress) error) {
 
 // queueReached makes a snapshot fail with errBehind unless it includes the
 // positions: the checkpoints are past them and no event at or below them is parked.
-func queueReached(b *pgx.Batch, of []string, min []position.Position) {
-	queueProgress(b, of, func(p progress) error {
+func queueReached(b *pgx.Batch, topic string, of []string, min []position.Position) {
+	queueProgress(b, topic, of, func(p progress) error {
 		if !p.reached(of, min) {
 			return errBehind
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// probeTimeout bounds a probe of Redis or Kafka.
+// probeTimeout bounds a probe of Redis.
 const probeTimeout = time.Second
 
 // required makes the whole DOWN where the component is.
@@ -62,13 +62,13 @@ func gateCheck(gate *redis.Gate) httpapi.Check {
 }
 
 // optionalChecks are of what an API was given an address for and serves without.
-func optionalChecks(redisURLs, brokers []string) []httpapi.Check {
+func optionalChecks(p *parts, redisURLs []string, cluster kafka.Cluster) []httpapi.Check {
 	var checks []httpapi.Check
 	if len(redisURLs) > 0 {
 		checks = append(checks, redisCheck(redisURLs))
 	}
-	if len(brokers) > 0 {
-		checks = append(checks, kafkaCheck(brokers))
+	if len(cluster.Brokers) > 0 {
+		checks = append(checks, kafkaCheck(p, cluster))
 	}
 	return checks
 }
@@ -83,10 +83,9 @@ func redisCheck(urls []string) httpapi.Check {
 	})}
 }
 
-func kafkaCheck(brokers []string) httpapi.Check {
-	return httpapi.Check{Name: "kafka", Probe: httpapi.PingCheck(func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
-		return kafka.Ping(ctx, kafka.Cluster{Brokers: brokers})
-	})}
+// kafkaCheck sends an authenticated request over a connection that it keeps.
+func kafkaCheck(p *parts, cluster kafka.Cluster) httpapi.Check {
+	pinger := kafka.NewPinger(cluster)
+	p.onClose(func(context.Context) error { return pinger.Close() })
+	return httpapi.Check{Name: "kafka", Probe: httpapi.PingCheck(pinger.Ping)}
 }

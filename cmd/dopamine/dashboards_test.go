@@ -140,8 +140,9 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	_, err = newCommandAPI(p, command.Config{Addr: "127.0.0.1:0", Verifier: verifier, AppendQueue: 1, SlotTTL: 1e9, WebhookSecrets: []string{secrets}, Registry: p.registry})
 	require.NoError(t, err)
 	workerService(p)
-	relayService(p, []string{nobodyListens}, nil, kafka.TopicSettings{Partitions: 1})
-	projectorService(p, []string{nobodyListens}, nil)
+	k := kafkaSettings{cluster: kafka.Cluster{Brokers: []string{nobodyListens}}, wanted: kafka.TopicSettings{Partitions: 1}}
+	relayService(p, k, nil)
+	projectorService(p, k, nil)
 	queries := telemetry.NewRegistry()
 	_, err = query.New(query.Config{Server: httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: queries}, ReadPool: p.readPool, WritePool: p.writePool})
 	require.NoError(t, err)

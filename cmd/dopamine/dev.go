@@ -18,13 +18,12 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gatewaysim"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/query"
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, simulatorSide, observed,
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, simulatorSide, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
@@ -107,8 +106,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
 	r.ReadDatabaseURL()
 	redisURLs(r)
-	r.KafkaBrokers()
-	r.KafkaTopic()
+	kafkaOf(r)
 	registryOf(r)
 	r.DatabasePool()
 	r.RedisPool()
@@ -263,7 +261,12 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	} else {
 		say("Kafka", "as given by --kafka-brokers")
 	}
-	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.SchemaRegistryURL)
+	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.KafkaTopic, config.SchemaRegistryURL,
+		config.KafkaSASL, config.KafkaUser, config.KafkaPassword, config.KafkaCA, config.KafkaCert, config.KafkaKey,
+		config.SchemaRegistryCA, config.SchemaRegistryUser, config.SchemaRegistryPassword)
+	if r.Bool(config.KafkaTLS) {
+		d.values[config.KafkaTLS] = "true"
+	}
 	return nil
 }
 
@@ -321,10 +324,9 @@ func withDatabase(server, name string) (string, error) {
 // that is asked for.
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
-	partitions, retention := r.KafkaTopic()
-	brokers, registry := r.KafkaBrokers(), registryOf(r)
-	commandCfg.Checks = optionalChecks(nil, brokers)
-	queryCfg.Checks = optionalChecks(redisURLs(r), brokers)
+	kafka, registry := kafkaOf(r), registryOf(r)
+	commandCfg.Checks = optionalChecks(d.parts, nil, kafka.cluster)
+	queryCfg.Checks = optionalChecks(d.parts, redisURLs(r), kafka.cluster)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -336,7 +338,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	if err != nil {
 		return err
 	}
-	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool})
+	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool, Topic: kafka.topic})
 	if err != nil {
 		return err
 	}
@@ -368,7 +370,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	}
 	err = serve(ctx, ready,
 		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
-		[]service{workerService(d.parts), relayService(d.parts, brokers, registry, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention}), projectorService(d.parts, brokers, registry)},
+		[]service{workerService(d.parts), relayService(d.parts, kafka, registry), projectorService(d.parts, kafka, registry)},
 		sim)
 	var over rushOver
 	if errors.As(context.Cause(ctx), &over) {

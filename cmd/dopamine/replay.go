@@ -17,7 +17,6 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
@@ -41,7 +40,7 @@ func projectionNames() string {
 }
 
 func replayCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, schemaSide, []*config.Setting{config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, topicName, schemaSide, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "from-kafka", Usage: "read what the relay has published from the topic instead of the event store"},
 		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
@@ -60,11 +59,11 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL)
 	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
-	brokers, registry := r.KafkaBrokers(), registryOf(r)
+	k, registry := kafkaOf(r), registryOf(r)
 	var topic *replay.Topic
 	if cmd.Bool("from-kafka") {
 		r.Require(config.KafkaBrokers)
-		topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Decoder: decoderWith(registry)}
+		topic = &replay.Topic{Kafka: k.cluster, Name: k.topic, Decoder: decoderWith(registry)}
 	}
 	if cmd.Int("rate") < 0 {
 		r.RefuseFlag("rate", "is negative; give events a second, or 0")

@@ -17,7 +17,6 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
@@ -32,9 +31,6 @@ var (
 	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabasePool, config.DatabasePoolMax}
 	readSide   = []*config.Setting{config.ReadDatabaseURL}
 	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
-	kafkaSide  = []*config.Setting{config.KafkaBrokers}
-	schemaSide = []*config.Setting{config.SchemaRegistryURL}
-	topicSide  = []*config.Setting{config.KafkaPartitions, config.KafkaRetention}
 	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
 	serverSide = []*config.Setting{config.BuyerRate, config.CORSOrigins}
 	queueSide  = []*config.Setting{config.AppendQueue}
@@ -77,7 +73,7 @@ func commandAPICommand() *cli.Command {
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets)
 			cfg := commandConfig(ctx, p, r)
-			cfg.Checks = optionalChecks(nil, r.KafkaBrokers())
+			cfg.Checks = optionalChecks(p, nil, kafkaOf(r).cluster)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
@@ -197,14 +193,15 @@ func queryAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "query-api",
 		Usage: "answer queries from the read models",
-		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, tokenSide, serverSide, observed),
+		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, topicName, tokenSide, serverSide, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
 				r.Require(config.DatabaseURL)
 			}
 			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
 			cfg := queryServer(ctx, p, r)
-			cfg.Checks = optionalChecks(redisURLs(r), r.KafkaBrokers())
+			kafka := kafkaOf(r)
+			cfg.Checks = optionalChecks(p, redisURLs(r), kafka.cluster)
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -220,7 +217,7 @@ func queryAPICommand() *cli.Command {
 				}
 			}
 			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, nil)...)
-			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool})
+			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool, Topic: kafka.topic})
 			if err != nil {
 				return nil, err
 			}
@@ -257,12 +254,11 @@ func relayCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "relay",
 		Usage: "carry events from the event store to Kafka; one leads, others stand by",
-		Flags: settings(writeSide, kafkaSide, schemaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings(writeSide, kafkaSide, topicName, schemaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
-			url, size, brokers := r.DatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			url, size, kafka := r.DatabaseURL(), r.DatabasePool(), kafkaOf(r)
 			r.OptionalAddr(config.MetricsAddr)
-			partitions, retention := r.KafkaTopic()
 			registry := registryOf(r)
 			if err := r.Err(); err != nil {
 				return nil, err
@@ -275,24 +271,11 @@ func relayCommand() *cli.Command {
 			}
 			p.openWaker(ctx)
 			roomForGarbage()
-			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(brokers)))
+			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster)))
 			ops := opsService(p, r, checks...)
-			return append(ops, relayService(p, brokers, registry, kafka.TopicSettings{Partitions: int32(partitions), Retention: retention})), nil
+			return append(ops, relayService(p, kafka, registry)), nil
 		}),
 	}
-}
-
-// registryOf is the schema registry, nil where none is named.
-func registryOf(r *config.Reader) *schemaregistry.Client {
-	address := r.SchemaRegistryURL()
-	if address == "" {
-		return nil
-	}
-	registry, err := schemaregistry.New(address)
-	if err != nil {
-		r.Refuse(config.SchemaRegistryURL, err.Error())
-	}
-	return registry
 }
 
 // decoderWith reads values of both framings where there is a registry.
@@ -313,10 +296,10 @@ func roomForGarbage() {
 	}
 }
 
-func relayService(p *parts, brokers []string, registry *schemaregistry.Client, topic kafka.TopicSettings) service {
+func relayService(p *parts, k kafkaSettings, registry *schemaregistry.Client) service {
 	cfg := relay.Config{
-		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Kafka: kafka.Cluster{Brokers: brokers},
-		TopicSettings: topic, Registerer: p.registry, Logger: p.log,
+		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Kafka: k.cluster, Topic: k.topic,
+		TopicSettings: k.wanted, Registerer: p.registry, Logger: p.log,
 	}
 	if registry != nil {
 		cfg.Registry = registry
@@ -329,11 +312,11 @@ func projectorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "projector",
 		Usage: "build the read models from Kafka",
-		Flags: settings(writeSide, readSide, kafkaSide, schemaSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings(writeSide, readSide, kafkaSide, topicName, groupName, topicSide, schemaSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			r.OptionalAddr(config.MetricsAddr)
-			write, read, size, brokers := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), r.KafkaBrokers()
+			write, read, size, kafka := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), kafkaOf(r)
 			registry := registryOf(r)
 			if err := r.Err(); err != nil {
 				return nil, err
@@ -347,9 +330,9 @@ func projectorCommand() *cli.Command {
 			if err := p.openRead(ctx, read, size); err != nil {
 				return nil, err
 			}
-			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(brokers)))
+			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster)))
 			ops := opsService(p, r, checks...)
-			return append(ops, projectorService(p, brokers, registry)), nil
+			return append(ops, projectorService(p, kafka, registry)), nil
 		}),
 	}
 }
@@ -363,9 +346,9 @@ func readModels() []projections.Projection {
 	return all
 }
 
-func projectorService(p *parts, brokers []string, registry *schemaregistry.Client) service {
+func projectorService(p *parts, k kafkaSettings, registry *schemaregistry.Client) service {
 	runner := projections.NewRunner(projections.Config{
-		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Kafka: kafka.Cluster{Brokers: brokers},
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Kafka: k.cluster, Topic: k.topic, Group: k.group,
 		Decoder: decoderWith(registry), Projections: readModels(), Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "projector", run: runner.Run}

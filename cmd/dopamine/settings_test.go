@@ -93,7 +93,11 @@ var wrong = map[string]wrongValue{
 	"database-pool": {"0", "1 to"}, "database-pool-max": {"1.5", "1 to"}, "metrics-addr": {"9100", "host:port"}, "append-queue": {"0", "1 to"},
 	"addr": {"8090", "host:port"}, "success-rate": {"1.1", "0 to 1"}, "refused": {"x", "0 to 1"}, "latency": {"-1s", "200ms"},
 	"lost": {"-0.1", "0 to 1"}, "repeated": {"NaN", "0 to 1"}, "reordered": {"20%", "0 to 1"}, "schema-registry-url": {"h:8081", "http://"},
-	"data": {"/no/such/folder", "data folder"},
+	"data":        {"/no/such/folder", "data folder"},
+	"kafka-topic": {"a topic", "1 to 249"}, "kafka-group": {"a/group", "1 to 249"}, "kafka-sasl": {"GSSAPI", "SCRAM-SHA-512"},
+	"kafka-user": {"shop", "--kafka-sasl"}, "kafka-password": {"secret", "--kafka-sasl"}, "kafka-ca": {"/no/such/file", "PEM"},
+	"kafka-cert": {"/no/such/file", "--kafka-key"}, "kafka-key": {"/no/such/file", "--kafka-cert"}, "schema-registry-ca": {"/no/such/file", "PEM"},
+	"schema-registry-user": {"shop", "--schema-registry-password"}, "schema-registry-password": {"secret", "--schema-registry-user"},
 }
 
 // anyText takes whatever is written.

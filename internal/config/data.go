@@ -17,7 +17,7 @@ import (
 )
 
 // namesFile is the settings whose value is a file, by flag name.
-var namesFile = map[string]bool{JWTKey.Name: true, TokenKey.Name: true}
+var namesFile = map[string]bool{KafkaCA.Name: true, KafkaCert.Name: true, KafkaKey.Name: true, SchemaRegistryCA.Name: true, JWTKey.Name: true, TokenKey.Name: true}
 
 // EnvFile is the file in the data folder in which dev says where everything is.
 const EnvFile = "dopamine.env"

@@ -119,6 +119,9 @@ func (r *Reader) fromFile(s *Setting, name string) string {
 	return ""
 }
 
+// Bool reports whether a switch is on.
+func (r *Reader) Bool(s *Setting) bool { return r.cmd.Bool(s.Name) }
+
 // List is the parts of a comma-separated setting, none for an empty one.
 func (r *Reader) List(s *Setting) []string {
 	var parts []string

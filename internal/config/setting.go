@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
 // Setting is one flag with its variable.
@@ -21,6 +23,8 @@ type Setting struct {
 	// Secret marks a value that is or may contain a secret. Such a setting can also be
 	// read from a file: flag and variable of the same name with the suffix -file (_FILE).
 	Secret bool
+	// Bool marks a switch: --name or --name=false.
+	Bool bool
 }
 
 // fileSuffix turns the flag of a secret setting into the flag that names its file.
@@ -46,6 +50,41 @@ var (
 	KafkaBrokers = &Setting{Name: "kafka-brokers",
 		Usage: "Kafka's brokers, comma-separated",
 		Right: "host:port, as in localhost:9092, several comma-separated"}
+	KafkaTopic = &Setting{Name: "kafka-topic", Default: kafka.Topic,
+		Usage: "topic with the product events of this event store",
+		Right: "1 to 249 letters, digits, dots, underscores and hyphens, as in " + kafka.Topic}
+	KafkaGroup = &Setting{Name: "kafka-group", Default: kafka.Group,
+		Usage: "consumer group of the projectors",
+		Right: "1 to 249 letters, digits, dots, underscores and hyphens, as in " + kafka.Group}
+	KafkaSASL = &Setting{Name: "kafka-sasl",
+		Usage: "SASL mechanism of Kafka's brokers: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (default: none)",
+		Right: "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with --kafka-user and --kafka-password"}
+	KafkaUser = &Setting{Name: "kafka-user",
+		Usage: "user for --kafka-sasl",
+		Right: "the user that the brokers know, together with --kafka-sasl and --kafka-password"}
+	KafkaPassword = &Setting{Name: "kafka-password", Secret: true,
+		Usage: "password for --kafka-sasl",
+		Right: "the password of --kafka-user, together with --kafka-sasl"}
+	KafkaTLS = &Setting{Name: "kafka-tls", Bool: true,
+		Usage: "connect to Kafka's brokers with TLS; implied by --kafka-ca and --kafka-cert"}
+	KafkaCA = &Setting{Name: "kafka-ca",
+		Usage: "file with the certificates in PEM that Kafka's brokers are verified with (default: the system's)",
+		Right: "the name of a readable file with certificates in PEM"}
+	KafkaCert = &Setting{Name: "kafka-cert",
+		Usage: "file with the client certificate in PEM for Kafka's brokers",
+		Right: "the name of a readable file with a certificate in PEM, together with --kafka-key"}
+	KafkaKey = &Setting{Name: "kafka-key",
+		Usage: "file with the private key in PEM of --kafka-cert",
+		Right: "the name of a readable file with the private key in PEM, together with --kafka-cert"}
+	SchemaRegistryCA = &Setting{Name: "schema-registry-ca",
+		Usage: "file with the certificates in PEM that the schema registry is verified with (default: the system's)",
+		Right: "the name of a readable file with certificates in PEM"}
+	SchemaRegistryUser = &Setting{Name: "schema-registry-user",
+		Usage: "user for the schema registry (default: that of --schema-registry-url, if any)",
+		Right: "the user that the schema registry knows, together with --schema-registry-password"}
+	SchemaRegistryPassword = &Setting{Name: "schema-registry-password", Secret: true,
+		Usage: "password for the schema registry",
+		Right: "the password, together with --schema-registry-user"}
 	SchemaRegistryURL = &Setting{Name: "schema-registry-url", Secret: true,
 		Usage: "schema registry (default: none, Avro single-object encoding)",
 		Right: "a URL such as http://localhost:8081"}
@@ -111,10 +150,10 @@ var (
 		Usage: "OpenTelemetry collector that takes OTLP over HTTP (default: none)",
 		Right: "a URL such as http://localhost:4318"}
 	KafkaPartitions = &Setting{Name: "kafka-partitions", Default: "12",
-		Usage: "partitions of the topic where the relay creates it",
+		Usage: "partitions of the topic; the relay creates it with them and refuses a topic with another number",
 		Right: "a whole number from 1 to 10000"}
 	KafkaRetention = &Setting{Name: "kafka-retention", Default: "forever",
-		Usage: "how long Kafka keeps the topic where the relay creates it",
+		Usage: "how long the topic keeps its records; the relay creates it so and reports a topic that keeps them for less",
 		Right: "a duration of at least 1s, as in 8760h, or forever"}
 	RedisPool = &Setting{Name: "redis-pool", Default: "10",
 		Usage: "connections to Redis that are kept open",
@@ -163,7 +202,8 @@ const rightShare = "a number from 0 to 1, as in 0.2"
 // ofProcesses is the settings of all long-lived processes.
 var ofProcesses = []*Setting{
 	DatabaseURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
-	KafkaBrokers, KafkaPartitions, KafkaRetention, SchemaRegistryURL, CommandAddr, QueryAddr, MetricsAddr,
+	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
+	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
 	JWTKey, JWKSURL, JWTIssuer, JWTAudience, BuyerRate, CORSOrigins, AppendQueue,
 	WebhookSecrets, GatewayURL, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
@@ -174,6 +214,10 @@ func HiddenSharedFlags(own []cli.Flag) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range withFiles(ofProcesses) {
 		if !slices.ContainsFunc(own, func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) }) {
+			if s.Bool {
+				flags = append(flags, &cli.BoolFlag{Name: s.Name, Usage: s.Usage, Hidden: true})
+				continue
+			}
 			flags = append(flags, &cli.StringFlag{Name: s.Name, Usage: s.Usage, Hidden: true})
 		}
 	}
@@ -204,6 +248,10 @@ func (s *Setting) Variable() string {
 func Flags(settings ...*Setting) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range withFiles(settings) {
+		if s.Bool {
+			flags = append(flags, &cli.BoolFlag{Name: s.Name, Usage: s.Usage, Sources: cli.NewValueSourceChain(variable(s.Variable()))})
+			continue
+		}
 		flags = append(flags, &cli.StringFlag{
 			Name:    s.Name,
 			Usage:   s.Usage,

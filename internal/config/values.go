@@ -47,17 +47,6 @@ func (r *Reader) RedisURLs() []string {
 	return list
 }
 
-// KafkaBrokers is the brokers as host:port.
-func (r *Reader) KafkaBrokers() []string {
-	brokers := r.List(KafkaBrokers)
-	for _, b := range brokers {
-		if !hostPort(b, 1) {
-			r.Refuse(KafkaBrokers, "holds "+b)
-		}
-	}
-	return brokers
-}
-
 // SchemaRegistryURL is the schema registry; empty: values in single-object encoding.
 func (r *Reader) SchemaRegistryURL() string { return r.URL(SchemaRegistryURL, "http", "https") }
 
@@ -131,15 +120,6 @@ func (r *Reader) CORSOrigins() []string {
 
 // OTLPEndpoint is where spans are sent; empty: nowhere.
 func (r *Reader) OTLPEndpoint() string { return r.URL(OTLPEndpoint, "http", "https") }
-
-// KafkaTopic is how the relay creates the topic: partitions, and how long it is kept,
-// 0 for ever.
-func (r *Reader) KafkaTopic() (partitions int, retention time.Duration) {
-	if r.String(KafkaRetention) != KafkaRetention.Default {
-		retention = r.Duration(KafkaRetention, time.Second)
-	}
-	return r.Int(KafkaPartitions, 1, maxPartitions), retention
-}
 
 // Pool is how many connections are kept open and how many there are at most.
 type Pool struct{ Kept, Max int }

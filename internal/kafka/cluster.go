@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -80,3 +81,23 @@ func (c *scramClient) Begin(user, password, authzID string) error {
 func (c *scramClient) Step(challenge string) (string, error) { return c.conversation.Step(challenge) }
 
 func (c *scramClient) Done() bool { return c.conversation.Done() }
+
+// AuthError means that the brokers refused the credentials, or that a client
+// certificate is required: retrying does not help.
+type AuthError struct{ Err error }
+
+func (e *AuthError) Error() string { return "the brokers refused our credentials: " + e.Err.Error() }
+
+func (e *AuthError) Unwrap() error { return e.Err }
+
+// Explain returns err as an *AuthError if the brokers refused the credentials.
+func Explain(err error) error {
+	var known *AuthError
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed), errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
+		return &AuthError{err}
+	}
+	return err
+}

@@ -4,20 +4,89 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
 )
 
-// Ping says whether one of the brokers takes connections. It opens no client: a
-// health check asks every few seconds.
-func Ping(ctx context.Context, cluster Cluster) error {
-	var d net.Dialer
-	var errs []error
-	for _, b := range cluster.Brokers {
-		conn, err := d.DialContext(ctx, "tcp", b)
-		if err == nil {
-			return conn.Close()
-		}
-		errs = append(errs, err)
+// pingTimeout bounds each step of a health check: connecting, authenticating,
+// and the request itself.
+const pingTimeout = time.Second
+
+// Pinger sends health checks over a connection that it keeps. Made by
+// NewPinger; safe for concurrent use.
+type Pinger struct {
+	cluster Cluster
+	cfg     *sarama.Config
+
+	mu     sync.Mutex
+	broker *sarama.Broker // nil: not connected
+}
+
+// NewPinger returns a pinger. It does not connect yet.
+func NewPinger(cluster Cluster) *Pinger {
+	cfg := baseConfig(cluster)
+	cfg.Net.DialTimeout, cfg.Net.ReadTimeout, cfg.Net.WriteTimeout = pingTimeout, pingTimeout, pingTimeout
+	return &Pinger{cluster: cluster, cfg: cfg}
+}
+
+// Ping returns nil if one of the brokers answered a request for metadata, which
+// it does only after the connection was authenticated.
+func (p *Pinger) Ping(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- p.ping() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("request metadata from Kafka: %w", ctx.Err())
 	}
-	return fmt.Errorf("no broker of Kafka answers: %w", errors.Join(errs...))
+}
+
+func (p *Pinger) ping() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broker != nil {
+		if request(p.broker, p.cfg) == nil {
+			return nil
+		}
+		_ = p.broker.Close()
+		p.broker = nil
+	}
+	var errs []error
+	for _, addr := range p.cluster.Brokers {
+		b := sarama.NewBroker(addr)
+		err := b.Open(p.cfg)
+		if err == nil {
+			_, err = b.Connected() // waits for TLS and SASL
+		}
+		if err == nil {
+			err = request(b, p.cfg)
+		}
+		if err == nil {
+			p.broker = b
+			return nil
+		}
+		_ = b.Close()
+		errs = append(errs, fmt.Errorf("%s: %w", addr, Explain(err)))
+	}
+	return fmt.Errorf("no broker of Kafka can be used: %w", errors.Join(errs...))
+}
+
+func request(b *sarama.Broker, cfg *sarama.Config) error {
+	_, err := b.GetMetadata(&sarama.MetadataRequest{Version: sarama.NewMetadataRequest(cfg.Version, nil).Version, Topics: []string{}})
+	return err
+}
+
+// Close closes the connection.
+func (p *Pinger) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broker == nil {
+		return nil
+	}
+	err := p.broker.Close()
+	p.broker = nil
+	return err
 }

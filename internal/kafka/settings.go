@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	// Topic holds every event of every product.
+	// Topic is the default name of the topic with the events of every product.
 	Topic = "dopamine.product-events.v1"
-	// DefaultPartitions is how many partitions the topic is created with.
+	// Group is the default name of the projectors' consumer group.
+	Group = "dopamine"
+	// DefaultPartitions is the default partition count of the topic.
 	DefaultPartitions = 12
 )
 

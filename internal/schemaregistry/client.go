@@ -4,6 +4,7 @@ package schemaregistry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
-// answerWithin bounds one call.
-const answerWithin = 3 * time.Second
+// callTimeout bounds one call.
+const callTimeout = 3 * time.Second
 
 // latest names the newest version of a subject to the compatibility check.
 const latest = -1
@@ -43,18 +44,34 @@ func (e *IncompatibleError) Error() string {
 // Client is a registry over HTTP. Made by New; safe for concurrent use.
 type Client struct{ client *sr.Client }
 
-// New makes a client of the registry at the URL, which may hold a user and a
-// password. It does not ask yet.
-func New(address string) (*Client, error) {
-	u, err := url.Parse(address)
+// Options is where the registry is and how it authenticates us.
+type Options struct {
+	// URL is the registry's. It may contain a user and a password. Required.
+	URL string
+	// User and Password take precedence over those in the URL.
+	User, Password string
+	// TLS verifies the registry; nil: with the system's certificates.
+	TLS *tls.Config
+}
+
+// New returns a client of the registry. It sends nothing yet.
+func New(o Options) (*Client, error) {
+	u, err := url.Parse(o.URL)
 	if err != nil {
 		return nil, errors.New("schema registry: the URL cannot be read; give one such as http://localhost:8081") // not repeated: it may hold a password
 	}
-	opts := []sr.ClientOpt{sr.UserAgent("dopamine"), sr.HTTPClient(&http.Client{Timeout: answerWithin})}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = o.TLS
+	opts := []sr.ClientOpt{sr.UserAgent("dopamine"), sr.HTTPClient(&http.Client{Timeout: callTimeout, Transport: transport})}
 	if user := u.User; user != nil {
-		password, _ := user.Password()
-		opts = append(opts, sr.BasicAuth(user.Username(), password))
+		if o.User == "" {
+			o.User = user.Username()
+			o.Password, _ = user.Password()
+		}
 		u.User = nil
+	}
+	if o.User != "" {
+		opts = append(opts, sr.BasicAuth(o.User, o.Password))
 	}
 	client, err := sr.NewClient(append(opts, sr.URLs(strings.TrimSuffix(u.String(), "/")))...)
 	if err != nil {

@@ -21,7 +21,7 @@ func fake(t *testing.T, opts ...srfake.Option) (*srfake.Registry, *Client) {
 	t.Helper()
 	r := srfake.New(opts...)
 	t.Cleanup(r.Close)
-	c, err := New(r.URL() + "/")
+	c, err := New(Options{URL: r.URL() + "/"})
 	require.NoError(t, err)
 	return r, c
 }
@@ -107,18 +107,18 @@ func TestWhatBreaksReadersIsNotRegistered(t *testing.T) {
 func TestARegistryThatAsksForAPasswordGetsIt(t *testing.T) {
 	r := srfake.New(srfake.WithAuth("Basic dXNlcjpwYXNz"))
 	defer r.Close()
-	c, err := New(strings.Replace(r.URL(), "http://", "http://user:pass@", 1))
+	c, err := New(Options{URL: strings.Replace(r.URL(), "http://", "http://user:pass@", 1)})
 	require.NoError(t, err)
 	_, err = c.Register(t.Context(), subject, schema)
 	require.NoError(t, err)
-	c, err = New(r.URL())
+	c, err = New(Options{URL: r.URL()})
 	require.NoError(t, err)
 	_, err = c.Register(t.Context(), subject, schema)
 	require.Error(t, err)
 }
 
 func TestARegistryThatIsAwayIsNoIncompatibility(t *testing.T) {
-	c, err := New("http://127.0.0.1:1")
+	c, err := New(Options{URL: "http://127.0.0.1:1"})
 	require.NoError(t, err)
 	_, err = c.Register(t.Context(), subject, schema)
 	require.Error(t, err)
