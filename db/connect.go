@@ -23,11 +23,14 @@ func parse(url string) (*pgx.ConnConfig, error) {
 	return config.ConnConfig, nil
 }
 
+// connect opens a connection that keeps no prepared statements on the server: a check
+// of the schema may go through a connection pooler.
 func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	config, err := parse(url)
 	if err != nil {
 		return nil, err
 	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	return pgx.ConnectConfig(ctx, config)
 }
 

@@ -99,7 +99,6 @@ func (it *item) overlaps(ids map[uuid.UUID]bool) bool {
 // look queues the first round trip: the lock, the time, what is there already,
 // and the guards' checks.
 func (a *attempt) look(b *pgx.Batch, withoutLock bool) {
-	b.Queue(beginSQL)
 	if !withoutLock {
 		b.Queue(lockSQL)
 	}

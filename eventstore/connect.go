@@ -9,19 +9,28 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// connectAppender makes a connection that appends.
-func connectAppender(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
+// connectAppender opens a connection for appends. If pooled, the appends' transactions
+// set their bounds themselves (see begin).
+func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx.Conn, error) {
 	conn, err := connect(ctx, pool)
-	if err != nil {
-		return nil, err
+	if err != nil || pooled {
+		return conn, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
-	if _, err := conn.Exec(ctx, settingsSQL); err != nil {
+	if _, err := conn.Exec(ctx, settingsSQL(false)); err != nil {
 		_ = conn.Close(ctx)
 		return nil, fmt.Errorf("set the appender's bounds: %w", err)
 	}
 	return conn, nil
+}
+
+// begin queues the begin of an append's transaction.
+func (s *Store) begin(b *pgx.Batch) {
+	b.Queue(beginSQL)
+	if s.opts.Pooled {
+		b.Queue(settingsSQL(true))
+	}
 }
 
 // connect makes a connection as the pool would.

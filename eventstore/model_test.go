@@ -17,7 +17,7 @@ import (
 func TestBatchesAnswerAsOneByOne(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
-	conn, err := connectAppender(context.Background(), pool)
+	conn, err := connectAppender(context.Background(), pool, false)
 	require.NoError(t, err)
 	// A store without its writer: the test says what makes up a batch.
 	s := &Store{pool: pool, ctx: context.Background(), conn: conn}

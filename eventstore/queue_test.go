@@ -179,7 +179,7 @@ func TestStoppedAppenderLosesTheLock(t *testing.T) {
 	stopped, err := pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer stopped.Release()
-	for _, sql := range []string{settingsSQL, beginSQL, lockSQL} {
+	for _, sql := range []string{settingsSQL(false), beginSQL, lockSQL} {
 		_, err := stopped.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}

@@ -30,22 +30,25 @@ const (
 // the wait for the lock would see the log as it was then.
 const beginSQL = "begin isolation level read committed read write"
 
-// settingsSQL is for the appender's connection, once:
+// settingsSQL is for the appender's connection, once (with false), or for each of its
+// transactions (with true) behind a pooler that changes connections:
 //   - the two bounds of the wait for the lock and of a stop while holding it;
 //     where Postgres has one (17 and later), also one for the whole transaction,
 //     since a client that stops half way through sending is not "idle";
 //   - custom plans, since a generic plan made while the log was empty would read
 //     a full log from its beginning for each batch;
 //   - no commit that is answered before it is on disk.
-var settingsSQL = fmt.Sprintf(`
-select set_config('lock_timeout', '%d', false),
-       set_config('idle_in_transaction_session_timeout', '%d', false),
+func settingsSQL(transaction bool) string {
+	return fmt.Sprintf(`
+select set_config('lock_timeout', '%[1]d', %[4]t),
+       set_config('idle_in_transaction_session_timeout', '%[2]d', %[4]t),
        case when current_setting('server_version_num')::int >= 170000
-            then set_config('transaction_timeout', '%d', false) end,
-       set_config('plan_cache_mode', 'force_custom_plan', false),
+            then set_config('transaction_timeout', '%[3]d', %[4]t) end,
+       set_config('plan_cache_mode', 'force_custom_plan', %[4]t),
        case when current_setting('synchronous_commit') = 'off'
-            then set_config('synchronous_commit', 'on', false) end`,
-	lockWithin.Milliseconds(), idleWithin.Milliseconds(), (lockWithin + 2*tripWithin).Milliseconds())
+            then set_config('synchronous_commit', 'on', %[4]t) end`,
+		lockWithin.Milliseconds(), idleWithin.Milliseconds(), (lockWithin + 2*tripWithin).Milliseconds(), transaction)
+}
 
 // lockSQL is a statement of its own: the next one's snapshot is taken after it.
 var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)

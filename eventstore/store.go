@@ -19,6 +19,10 @@ type Options struct {
 	// MaxBatch is how many events share one transaction at most; 0: 1000. A
 	// single append may have more.
 	MaxBatch int
+	// Pooled is set if the pool's connections go through a pooler in transaction mode:
+	// the bounds of an append are then set in each transaction, because what is set on a
+	// connection stays with the server connection of the moment.
+	Pooled bool
 	// Observe, if not nil, is told of each transaction. It is called by the
 	// writer between two batches, so it must not take its time.
 	Observe func(Batch)
@@ -85,7 +89,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error)
 	if opts.Queue < 0 || opts.MaxBatch < 0 {
 		return nil, fmt.Errorf("eventstore: queue %d, batch %d: must be positive", opts.Queue, opts.MaxBatch)
 	}
-	conn, err := connectAppender(ctx, pool)
+	conn, err := connectAppender(ctx, pool, opts.Pooled)
 	if err != nil {
 		return nil, err
 	}

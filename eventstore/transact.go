@@ -32,11 +32,11 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	}()
 	a = newAttempt(batch)
 	if s.conn == nil {
-		if s.conn, err = connectAppender(s.ctx, s.pool); err != nil {
+		if s.conn, err = connectAppender(s.ctx, s.pool, s.opts.Pooled); err != nil {
 			return a, err
 		}
 	}
-	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { a.look(b, s.opts.withoutLock) })
+	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.look(b, s.opts.withoutLock) })
 	if looked != nil {
 		return a, s.rolledBack(fmt.Errorf("look: %w", looked))
 	}
@@ -140,14 +140,14 @@ func (s *Store) resolve(a *attempt) (committed bool, err error) {
 // is elsewhere, or some alone, were appended by somebody else's repeat.
 func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 	s.disconnect()
-	conn, err := connectAppender(ctx, s.pool)
+	conn, err := connectAppender(ctx, s.pool, s.opts.Pooled)
 	if err != nil {
 		return false, err
 	}
 	s.conn = conn
 	there := &attempt{existing: map[uuid.UUID]found{}}
 	err = s.roundTrip(ctx, func(b *pgx.Batch) {
-		b.Queue(beginSQL)
+		s.begin(b)
 		b.Queue(lockSQL)
 		b.Queue(existingSQL, a.ids).Query(there.scanExisting)
 		b.Queue("rollback")

@@ -74,7 +74,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 			return unlessStopped(ctx, err)
 		}
 	}
-	if err := migrate(ctx, r.DatabaseURL(), r.ReadDatabaseURL()); err != nil {
+	if err := migrate(ctx, r.DatabaseDirectURL(), directReadURL(r)); err != nil {
 		return unlessStopped(ctx, err)
 	}
 	return d.run(ctx, r, sim, func(ctx context.Context) error {
@@ -104,6 +104,7 @@ type devSystem struct {
 // is wrong, before anything is started.
 func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
+	r.DatabaseDirectURL()
 	r.ReadDatabaseURL()
 	redisURLs(r)
 	kafkaOf(r)
@@ -261,7 +262,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	} else {
 		say("Kafka", "as given by --kafka-brokers")
 	}
-	d.give(config.DatabaseURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.KafkaTopic, config.SchemaRegistryURL,
+	d.give(config.DatabaseURL, config.DatabaseDirectURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.KafkaTopic, config.SchemaRegistryURL,
 		config.KafkaSASL, config.KafkaUser, config.KafkaPassword, config.KafkaCA, config.KafkaCert, config.KafkaKey,
 		config.SchemaRegistryCA, config.SchemaRegistryUser, config.SchemaRegistryPassword)
 	if r.Bool(config.KafkaTLS) {
@@ -332,6 +333,9 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	}
 	if err := d.openRead(ctx, r.ReadDatabaseURL(), r.DatabasePool()); err != nil {
 		return unlessStopped(ctx, err)
+	}
+	if err := d.openDirect(ctx, r); err != nil {
+		return err
 	}
 	d.openWaker(ctx)
 	commandAPI, err := newCommandAPI(d.parts, commandCfg)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -44,12 +45,16 @@ type parts struct {
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
-	store               *eventstore.Store
-	gate                *redis.Gate
-	claims              *claims.Store
-	waker               *eventstore.Waker
-	payments            *payments.Service
-	registry            *prometheus.Registry // of what is no API
+	// Whether the pools' connections go through a pooler in transaction mode.
+	writePooled, readPooled bool
+	// directPool has server connections of its own, for session locks and LISTEN.
+	directPool *pgxpool.Pool
+	store      *eventstore.Store
+	gate       *redis.Gate
+	claims     *claims.Store
+	waker      *eventstore.Waker
+	payments   *payments.Service
+	registry   *prometheus.Registry // of what is no API
 }
 
 // observed are the settings that every long-lived command has.
@@ -107,10 +112,12 @@ func (p *parts) close() {
 	}
 }
 
-func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpool.Pool, error) {
+// pool opens a pool of connections, in the form that suits what stands in front of the
+// database; pooled reports a connection pooler in transaction mode.
+func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *pgxpool.Pool, pooled bool, err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err)
+		return nil, false, fmt.Errorf("database URL: %w", err)
 	}
 	cfg.MinConns, cfg.MaxConns = int32(size.Kept), int32(size.Max)
 	cfg.ConnConfig.ConnectTimeout = connectTimeout
@@ -120,17 +127,49 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (*pgxpoo
 	if p.tracing.Enabled() {
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
-	pool, err := postgres.Open(ctx, cfg)
+	pooling, err := postgres.Detect(ctx, cfg.ConnConfig)
 	if err != nil {
-		return nil, err
+		return nil, false, fmt.Errorf("connect to Postgres: %w", err)
+	}
+	if pooling != postgres.Direct && !strings.Contains(url, "default_query_exec_mode") {
+		p.log.Info("connection pooler found", "transaction_mode", pooling == postgres.Transaction)
+		cfg.ConnConfig = postgres.PoolerConfig(cfg.ConnConfig)
+	}
+	pool, err = postgres.Open(ctx, cfg)
+	if err != nil {
+		return nil, false, err
 	}
 	p.onClose(func(context.Context) error { pool.Close(); return nil })
-	return pool, nil
+	return pool, pooling == postgres.Transaction, nil
+}
+
+// directNeeded is the error of a process whose session locks and LISTEN a pooler in
+// transaction mode would break without a word. s is the setting that would be right.
+func directNeeded(s *config.Setting) error {
+	return config.Usage(fmt.Sprintf("--%s (%s) is missing, and the database's address leads to a connection pooler in transaction mode, "+
+		"which breaks session locks, LISTEN and migrations; give the address of the server itself: %s", s.Name, s.Variable(), s.Right))
+}
+
+// openDirect opens the pool for session locks and LISTEN: the write side's, or one to
+// --database-direct-url. openWrite comes first.
+func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
+	pooled := p.writePooled
+	p.directPool = p.writePool
+	if url := r.DatabaseDirectURL(); url != r.DatabaseURL() {
+		var err error
+		if p.directPool, pooled, err = p.pool(ctx, url, config.Pool{Max: r.DatabasePool().Max}); err != nil {
+			return err
+		}
+	}
+	if pooled {
+		return directNeeded(config.DatabaseDirectURL)
+	}
+	return nil
 }
 
 // openWrite opens the write side's database, whose schema was checked.
 func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
-	p.writePool, err = p.pool(ctx, url, size)
+	p.writePool, p.writePooled, err = p.pool(ctx, url, size)
 	if err == nil {
 		p.claims = claims.NewStore(p.writePool, avsc.Decode)
 	}
@@ -138,13 +177,13 @@ func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (er
 }
 
 func (p *parts) openRead(ctx context.Context, url string, size config.Pool) (err error) {
-	p.readPool, err = p.pool(ctx, url, size)
+	p.readPool, p.readPooled, err = p.pool(ctx, url, size)
 	return err
 }
 
 // openStore opens the appender; openWrite comes first.
 func (p *parts) openStore(ctx context.Context, queue int) (err error) {
-	p.store, err = eventstore.Open(ctx, p.writePool, eventstore.Options{Queue: queue, Observe: observeBatches(p.registry)})
+	p.store, err = eventstore.Open(ctx, p.writePool, eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)})
 	if err != nil {
 		return fmt.Errorf("open the event store: %w", err)
 	}
@@ -194,8 +233,9 @@ func paymentSettingsOf(r *config.Reader) paymentSettings {
 	return paymentSettings{r.GatewayURL(), r.CallbackURL(), r.PaymentTimeout(), r.SlotTTL(), r.SlotWarning()}
 }
 
+// openWaker subscribes to appends on a connection of its own; openDirect comes first.
 func (p *parts) openWaker(ctx context.Context) {
-	p.waker = eventstore.Listen(context.WithoutCancel(ctx), p.writePool)
+	p.waker = eventstore.Listen(context.WithoutCancel(ctx), p.directPool)
 	p.onClose(func(context.Context) error { p.waker.Close(); return nil })
 }
 

@@ -40,7 +40,7 @@ func projectionNames() string {
 }
 
 func replayCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, kafkaSide, topicName, schemaSide, []*config.Setting{config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL, config.DatabaseDirectURL}, readSide, kafkaSide, topicName, schemaSide, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "from-kafka", Usage: "read what the relay has published from the topic instead of the event store"},
 		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
@@ -58,7 +58,7 @@ func replayCommand() *cli.Command {
 func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL)
-	write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+	write, read := r.DatabaseDirectURL(), directReadURL(r)
 	k, registry := kafkaOf(r), registryOf(r)
 	var topic *replay.Topic
 	if cmd.Bool("from-kafka") {
@@ -86,6 +86,9 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	}
 	if err := p.openRead(ctx, read, config.Pool{Max: perProjection*len(chosen) + others}); err != nil {
 		return err
+	}
+	if p.readPooled { // it holds a session lock for each projection
+		return directNeeded(readDirectSetting(r))
 	}
 	out := cmd.Root().Writer
 	show := newReplayProgress(cmd.Root().ErrWriter)

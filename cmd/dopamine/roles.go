@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/avsc"
@@ -17,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
@@ -28,7 +30,7 @@ import (
 
 // Settings by what they are for.
 var (
-	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabasePool, config.DatabasePoolMax}
+	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabaseDirectURL, config.DatabasePool, config.DatabasePoolMax}
 	readSide   = []*config.Setting{config.ReadDatabaseURL}
 	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
 	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
@@ -269,6 +271,9 @@ func relayCommand() *cli.Command {
 			if err := p.openWrite(ctx, url, size); err != nil {
 				return nil, err
 			}
+			if err := p.openDirect(ctx, r); err != nil {
+				return nil, err
+			}
 			p.openWaker(ctx)
 			roomForGarbage()
 			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster)))
@@ -364,6 +369,9 @@ func workerCommand() *cli.Command {
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
+			if err := p.openDirect(ctx, r); err != nil {
+				return nil, err
+			}
 			p.openWaker(ctx)
 			checks := append(clockChecks(p.registry, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
 			ops := opsService(p, r, checks...)
@@ -384,12 +392,12 @@ func migrateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "migrate",
 		Usage: "create or update the schemas of the write side and the read side",
-		Flags: append(settings([]*config.Setting{config.DatabaseURL}, readSide, observed),
+		Flags: append(settings([]*config.Setting{config.DatabaseURL, config.DatabaseDirectURL}, readSide, observed),
 			&cli.BoolFlag{Name: "create-database", Usage: "create the databases that the URLs name if they do not exist"}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			r := config.From(cmd)
 			r.Require(config.DatabaseURL)
-			write, read := r.DatabaseURL(), r.ReadDatabaseURL()
+			write, read := r.DatabaseDirectURL(), directReadURL(r)
 			p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)
 			if err != nil {
 				return err
@@ -399,6 +407,9 @@ func migrateCommand() *cli.Command {
 				if err := createDatabases(ctx, write, read); err != nil {
 					return err
 				}
+			}
+			if err := requireDirect(ctx, r, write, read); err != nil {
+				return err
 			}
 			err = migrate(ctx, write, read)
 			if errors.Is(err, db.ErrNoDatabase) {
@@ -411,6 +422,38 @@ func migrateCommand() *cli.Command {
 			return err
 		},
 	}
+}
+
+// directReadURL is the read side's Postgres for what needs a server connection of its own.
+func directReadURL(r *config.Reader) string {
+	if r.String(config.ReadDatabaseURL) != "" {
+		return r.ReadDatabaseURL()
+	}
+	return r.DatabaseDirectURL()
+}
+
+// readDirectSetting is the setting that names a direct address of the read side.
+func readDirectSetting(r *config.Reader) *config.Setting {
+	if r.String(config.ReadDatabaseURL) != "" {
+		return config.ReadDatabaseURL
+	}
+	return config.DatabaseDirectURL
+}
+
+// requireDirect refuses a write side or a read side behind a pooler in transaction mode. A
+// database that does not exist yet is none of its business.
+func requireDirect(ctx context.Context, r *config.Reader, write, read string) error {
+	for url, s := range map[string]*config.Setting{write: config.DatabaseDirectURL, read: readDirectSetting(r)} {
+		cfg, err := pgxpool.ParseConfig(url)
+		if err != nil {
+			return fmt.Errorf("database URL: %w", err)
+		}
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+		if pooling, err := postgres.Detect(ctx, cfg.ConnConfig); err == nil && pooling == postgres.Transaction {
+			return directNeeded(s)
+		}
+	}
+	return nil
 }
 
 func createDatabases(ctx context.Context, urls ...string) error {

@@ -41,6 +41,9 @@ var (
 	DatabaseURL = &Setting{Name: "database-url", Secret: true,
 		Usage: "Postgres with the event store",
 		Right: "a URL such as postgres://user:password@localhost:5432/dopamine"}
+	DatabaseDirectURL = &Setting{Name: "database-direct-url", Secret: true,
+		Usage: "the same Postgres without the connection pooler, for locks, LISTEN and migrations (default: the same as --database-url)",
+		Right: "a URL such as postgres://user:password@localhost:5432/dopamine"}
 	ReadDatabaseURL = &Setting{Name: "read-database-url", Secret: true,
 		Usage: "Postgres with the read models (default: the same as --database-url)",
 		Right: "a URL such as postgres://user:password@localhost:5432/dopamine_read"}
@@ -201,7 +204,7 @@ const rightShare = "a number from 0 to 1, as in 0.2"
 
 // ofProcesses is the settings of all long-lived processes.
 var ofProcesses = []*Setting{
-	DatabaseURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
+	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
 	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
 	JWTKey, JWKSURL, JWTIssuer, JWTAudience, BuyerRate, CORSOrigins, AppendQueue,

@@ -20,6 +20,15 @@ const (
 // DatabaseURL is the write side's Postgres; empty where none is given.
 func (r *Reader) DatabaseURL() string { return r.postgres(DatabaseURL) }
 
+// DatabaseDirectURL returns the write side's Postgres for what needs a server connection
+// of its own: --database-url unless --database-direct-url is given.
+func (r *Reader) DatabaseDirectURL() string {
+	if u := r.postgres(DatabaseDirectURL); u != "" {
+		return u
+	}
+	return r.postgres(DatabaseURL)
+}
+
 // ReadDatabaseURL is the read side's Postgres, the write side's where none is given.
 func (r *Reader) ReadDatabaseURL() string {
 	if u := r.postgres(ReadDatabaseURL); u != "" {

@@ -1,5 +1,3 @@
-// Package postgres opens the pools of connections to Postgres that the processes
-// work with, each with the bounds that every session needs.
 package postgres
 
 import (
