@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // Identity names one history of the log. Positions of two identities are not
@@ -53,4 +54,115 @@ func (r *Reader) Identity(ctx context.Context) (Identity, error) {
 		return Identity{}, fmt.Errorf("read the store's identity: %w", err)
 	}
 	return i, nil
+}
+
+// Origin is which history a record names, seen from a store.
+type Origin int
+
+const (
+	// Unnamed: by a relay before records named their history, or by somebody else.
+	Unnamed Origin = iota
+	// Foreign: another store's.
+	Foreign
+	// Earlier: an incarnation before the store's current one.
+	Earlier
+	// Current: the store's current incarnation.
+	Current
+	// Later: an incarnation that the store does not know: it was restored to a
+	// moment before that incarnation began.
+	Later
+)
+
+// OriginOf compares what a record names, in the form of String, with the store's
+// current identity. Text in another form is Unnamed.
+func (i Identity) OriginOf(text string) Origin {
+	named, err := ParseIdentity(text)
+	switch {
+	case err != nil:
+		return Unnamed
+	case named.Store != i.Store:
+		return Foreign
+	case named.Incarnation < i.Incarnation:
+		return Earlier
+	case named.Incarnation > i.Incarnation:
+		return Later
+	}
+	return Current
+}
+
+// IDs returns the event ids at positions; positions without an event are missing.
+// It is how a record of the topic is compared with the store: one index lookup
+// for each position.
+func (r *Reader) IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
+	rows, err := r.pool.Query(ctx, "select position, id from events where position = any($1)", positions)
+	if err != nil {
+		return nil, fmt.Errorf("read the ids of %d events: %w", len(positions), err)
+	}
+	ids := make(map[int64]uuid.UUID, len(positions))
+	var position int64
+	var id [16]byte
+	_, err = pgx.ForEachRow(rows, []any{&position, &id}, func() error {
+		ids[position] = id
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the ids of %d events: %w", len(positions), err)
+	}
+	return ids, nil
+}
+
+// KeyAt is the partition key of the event at a position.
+type KeyAt struct {
+	Position int64
+	Key      uuid.UUID
+}
+
+// KeysDown returns the keys at and below a position, the highest position first,
+// at most limit of them.
+func (r *Reader) KeysDown(ctx context.Context, from int64, limit int) ([]KeyAt, error) {
+	rows, err := r.pool.Query(ctx, "select position, key from events where position <= $1 order by position desc limit $2", from, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys down from position %d: %w", from, err)
+	}
+	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k KeyAt, err error) {
+		err = row.Scan(&k.Position, (*[16]byte)(&k.Key))
+		return k, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the keys down from position %d: %w", from, err)
+	}
+	return keys, nil
+}
+
+// Incarnation is one history of the store as it is recorded.
+type Incarnation struct {
+	Number int64
+	// SharedPosition is the last position that means the same event as in the
+	// incarnation before.
+	SharedPosition int64
+	Marked         bool // the topic has the record of its beginning in every partition
+	Recovered      bool // the read models are those of this incarnation
+}
+
+// querier is a pool, a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Incarnations returns all incarnations of the store, the current one last.
+func Incarnations(ctx context.Context, q querier) ([]Incarnation, error) {
+	rows, err := q.Query(ctx, `
+		select incarnation, shared_position, marked_at is not null, recovered_at is not null
+		from store_incarnations order by incarnation`)
+	if err != nil {
+		return nil, fmt.Errorf("read the store's incarnations: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Incarnation])
+	if err != nil {
+		return nil, fmt.Errorf("read the store's incarnations: %w", err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("read the store's incarnations: %w", pgx.ErrNoRows)
+	}
+	return all, nil
 }

@@ -82,7 +82,7 @@ func TestFromTheStoreIntoTheReadModels(t *testing.T) {
 	require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", product))
 	require.EqualValues(t, 2, s.count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
 
-	place, err := relay.ReadPlace(ctx, s.pool)
+	place, err := relay.ReadCheckpoint(ctx, s.pool)
 	require.NoError(t, err)
 	states, err := projections.ReadStatus(ctx, s.pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
 	require.NoError(t, err)

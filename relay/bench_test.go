@@ -72,14 +72,14 @@ func (s *source) grants(n int) {
 func (s *source) carryAll(b *testing.B, r *Relay, info kafka.TopicInfo, events int64) time.Duration {
 	_, err := s.pool.Exec(b.Context(), "DELETE FROM relay_place")
 	require.NoError(b, err)
-	conn, err := r.lead(b.Context())
+	conn, err := r.elect(b.Context())
 	require.NoError(b, err)
-	defer conn.Close(context.Background()) //nolint:errcheck // a test
+	defer conn.resign(context.Background()) //nolint:errcheck // a test
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	began := time.Now()
 	go func() {
-		done <- r.carry(ctx, conn, Place{ClusterID: info.ClusterID, TopicID: info.TopicID, Last: make([]int64, info.Partitions)})
+		done <- r.carry(ctx, conn, Checkpoint{ClusterID: info.ClusterID, TopicID: info.TopicID, Last: make([]int64, info.Partitions)})
 	}()
 	s.awaitPlace(events)
 	took := time.Since(began)
@@ -105,7 +105,7 @@ func rawProducer(b *testing.B, brokers []string) sarama.SyncProducer {
 func (s *source) records(b *testing.B, r *Relay, partitions int32, n int) []*sarama.ProducerMessage {
 	events, err := s.reader.All(b.Context(), 0, n)
 	require.NoError(b, err)
-	c := r.encode(Place{Last: make([]int64, partitions)}, events)
+	c := r.encode(Checkpoint{Last: make([]int64, partitions)}, events)
 	topic := testkit.Topic(b)
 	_, err = kafka.EnsureTopic(b.Context(), r.cfg.Kafka, topic, kafka.TopicSettings{})
 	require.NoError(b, err)

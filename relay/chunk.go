@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,45 +17,44 @@ import (
 // chunk is what is sent at a time.
 type chunk struct {
 	messages []*message.Message
-	end      Place // once all of it is acknowledged
-	head     int64 // of the store when it was read, as far as that is known
+	end      Checkpoint // once all of it is acknowledged
+	then     error      // what ends the term once it is saved; nil: the next chunk follows
 }
 
 // read makes chunks of what the store has beyond from.
-func (r *Relay) read(ctx context.Context, from Place, out chan<- chunk) error {
+func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) error {
 	for {
 		events, err := r.cfg.Store.All(ctx, from.Position, r.cfg.Chunk)
 		if err != nil {
 			return fmt.Errorf("read events after %d: %w", from.Position, err)
 		}
 		if len(events) == 0 {
-			r.metrics.lag.Set(0)
 			if err := r.cfg.Waker.Wait(ctx, from.Position); err != nil {
-				return err
+				return context.Cause(ctx)
 			}
 			continue
 		}
 		c := r.encode(from, events)
-		if len(events) == r.cfg.Chunk { // there is more: how much is worth a look
-			if c.head, err = r.cfg.Store.Head(ctx); err != nil {
-				return err
-			}
-		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case out <- c:
+		}
+		if c.then != nil {
+			return nil // publish ends the term
 		}
 		from = c.end
 	}
 }
 
-// encode makes the chunk of the events that follow a place.
-func (r *Relay) encode(from Place, events []eventstore.Recorded) chunk {
-	c := chunk{messages: make([]*message.Message, len(events)), end: from}
+// encode makes the chunk of the events that follow a checkpoint, up to the first
+// one that only a newer relay can publish.
+func (r *Relay) encode(from Checkpoint, events []eventstore.Recorded) chunk {
+	c := chunk{messages: make([]*message.Message, 0, len(events)), end: from}
 	c.end.Last = slices.Clone(from.Last)
+	c.end.Incarnation = r.identity.Incarnation
 	buf := make([]byte, 0, len(events)*256)
-	for i, e := range events {
+	for _, e := range events {
 		p := kafka.Partition(e.Key, int32(len(c.end.Last)))
 		var value []byte
 		env, err := avsc.Decode(e)
@@ -66,17 +66,27 @@ func (r *Relay) encode(from Place, events []eventstore.Recorded) chunk {
 				value = buf[begin:len(buf):len(buf)]
 			}
 		}
+		if isNewer(err) {
+			c.then = &BlockedError{fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A relay of that version publishes it; this one stands by", e.Position, e.Type, err)}
+			break
+		}
 		if err != nil {
 			r.metrics.unencodable.Inc()
-			r.log.Error("an event cannot be encoded; it is published without a value and will be set aside by the projectors",
-				"position", e.Position, "eventId", e.ID, "type", e.Type, "error", err)
+			r.log.Error("event cannot be encoded, publishing it without a value", "position", e.Position, "eventId", e.ID, "type", e.Type, "error", err)
 		}
-		c.messages[i] = kafka.NewMessage(e.Key, r.headers(e, c.end.Last[p]), value)
+		c.messages = append(c.messages, kafka.NewMessage(e.Key, r.headers(e, c.end.Last[p]), value))
 		c.end.Last[p] = e.Position
+		c.end.Position, c.end.EventID = e.Position, e.ID
 	}
-	last := events[len(events)-1]
-	c.end.Position, c.end.EventID = last.Position, last.ID
 	return c
+}
+
+// isNewer reports whether an event cannot be decoded because this program is
+// older than the one that recorded it.
+func isNewer(err error) bool {
+	var event *avsc.UnknownEventError
+	var version *avsc.UnknownVersionError
+	return errors.As(err, &event) || errors.As(err, &version)
 }
 
 // headers are the record's; previous is the position before it in its partition.

@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,20 +13,30 @@ import (
 const (
 	// lockKey names the relay's advisory lock; advisory locks are per database.
 	lockKey = 0x64_6f_70_61_72_65_6c_79 // "doparely"
-	// standbyEvery is how often one that stands by asks for the lead. Waiting
-	// inside pg_advisory_lock would hold a snapshot open and keep vacuum off.
-	standbyEvery = 200 * time.Millisecond
-	// stillLeadingEvery is how often an idle leader looks whether it still is.
-	stillLeadingEvery = time.Second
-	// stoppedAfter is after how long of silence Postgres ends a leader's
-	// connection: a process that was stopped must not keep the others waiting.
-	stoppedAfter = "10s"
-	// answerWithin is how long the leader's connection may take.
-	answerWithin = 5 * time.Second
+	// electionInterval is the interval at which a standby tries to take the lock.
+	// Waiting inside pg_advisory_lock would hold a snapshot open and block vacuum.
+	electionInterval = 200 * time.Millisecond
+	// pingInterval is the interval at which a leader uses its connection.
+	pingInterval = time.Second
+	// silenceTimeout is the silence after which Postgres disconnects a leader: a
+	// process that was stopped must not keep the others waiting.
+	silenceTimeout = 10 * time.Second
+	// statementTimeout bounds each statement on the leader's connection.
+	statementTimeout = 5 * time.Second
 )
 
-// lead connects and waits until the connection holds the lock.
-func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
+// LeaderLock is the advisory lock that a relay holds while it leads, and
+// `dopamine recover` while it moves the relay's checkpoint.
+const LeaderLock int64 = lockKey
+
+// leadership is one term: the connection that holds the lock.
+type leadership struct {
+	mu   sync.Mutex // one statement at a time
+	conn *pgx.Conn
+}
+
+// elect connects and waits until the connection holds the lock.
+func (r *Relay) elect(ctx context.Context) (*leadership, error) {
 	conn, err := r.connect(ctx)
 	for err == nil {
 		var mine bool
@@ -32,52 +44,100 @@ func (r *Relay) lead(ctx context.Context) (*pgx.Conn, error) {
 			break
 		}
 		if mine {
-			return conn, nil
+			return &leadership{conn: conn}, nil
 		}
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
-		case <-time.After(standbyEvery):
+		case <-time.After(electionInterval):
 		}
 	}
 	if conn != nil {
-		_ = conn.Close(context.WithoutCancel(ctx))
+		closeConn(ctx, conn)
 	}
-	return nil, fmt.Errorf("ask for the relay's lead: %w", err)
+	return nil, fmt.Errorf("take the relay's lock: %w", err)
 }
 
-// connect makes the connection that is to lead; where it fails there is none, or
-// one that is of no use.
+// connect opens the connection that is to lead. After an error the connection
+// may be nil, and is of no use.
 func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, r.cfg.Pool.Config().ConnConfig.Copy())
 	if err != nil {
 		return nil, err
 	}
-	// A place that is lost with a crash of Postgres only means publishing twice.
-	// idle_session_timeout came with Postgres 14.
+	// A checkpoint that is lost with a crash of Postgres only means publishing
+	// twice. idle_session_timeout came with Postgres 14.
 	_, err = conn.Exec(ctx, `
 		SELECT set_config('synchronous_commit', 'off', false),
-		       CASE WHEN current_setting('server_version_num')::int >= 140000 THEN set_config('idle_session_timeout', $1, false) END`, stoppedAfter)
+		       CASE WHEN current_setting('server_version_num')::int >= 140000 THEN set_config('idle_session_timeout', $1, false) END`, strconv.FormatInt(r.silence.Milliseconds(), 10))
 	return conn, err
 }
 
-// take takes the lock, where nobody has it. Bounded: one that stands by behind a
-// Postgres that has gone without a word must find the next one.
+// take takes the lock if it is free. It is bounded, so that a standby behind a
+// Postgres that stopped responding finds the next one.
 func take(ctx context.Context, conn *pgx.Conn) (mine bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine)
 	return mine, err
 }
 
-// stillLeads fails where the connection, and the lock with it, is gone.
-func stillLeads(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+// keep pings over the connection for as long as the term lasts. The context that
+// it returns ends, with the reason as its cause, once the lead is lost; stop ends
+// the pings.
+func (l *leadership) keep(ctx context.Context) (term context.Context, stop func()) {
+	term, lose := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(pingInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-term.Done():
+				return
+			case <-tick.C:
+			}
+			if err := l.ping(ctx); err != nil {
+				lose(err)
+				return
+			}
+		}
+	}()
+	return term, func() { lose(context.Canceled); <-done }
+}
+
+// do runs statements on the connection, one caller at a time.
+func (l *leadership) do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if err := conn.Ping(ctx); err != nil {
-		return fmt.Errorf("the relay's lead is lost: %w", err)
+	return f(ctx, l.conn)
+}
+
+// ping fails once the connection, and the lock with it, is gone.
+func (l *leadership) ping(ctx context.Context) error {
+	if err := l.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) }); err != nil {
+		return &lostLeadError{err}
 	}
 	return nil
+}
+
+// lostLeadError ends a term: this relay does not lead any more.
+type lostLeadError struct{ err error }
+
+func (e *lostLeadError) Error() string { return "the relay's lead is lost: " + e.err.Error() }
+
+func (e *lostLeadError) Unwrap() error { return e.err }
+
+// resign disconnects, and the lock goes with the connection.
+func (l *leadership) resign(ctx context.Context) { closeConn(ctx, l.conn) }
+
+func closeConn(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	_ = conn.Close(ctx) // the lock goes with the connection either way
 }

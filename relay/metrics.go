@@ -13,6 +13,8 @@ type metrics struct {
 	chunkSeconds prometheus.Histogram
 	position     prometheus.Gauge
 	lag          prometheus.Gauge
+	stalled      prometheus.Gauge
+	blocked      prometheus.Gauge
 	leading      prometheus.Gauge
 }
 
@@ -31,14 +33,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unencodable:  counter("unencodable_events_total", "Events published without a value because they could not be encoded."),
 		chunkSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "chunk_seconds",
-			Help: "Time from sending a chunk to its saved place.", Buckets: prometheus.DefBuckets,
+			Help: "Time from sending a chunk to its saved checkpoint.", Buckets: prometheus.DefBuckets,
 		}),
 		position: gauge("position", "Position up to which everything is in the topic."),
-		lag:      gauge("lag_events", "Events in the store that are not in the topic yet."),
+		lag:      gauge("lag_events", "Events in the store that are not in the topic yet; measured by every relay, once a second."),
+		stalled:  gauge("stalled_seconds", "Seconds since the checkpoint last moved while events were waiting; 0 if none is."),
+		blocked:  gauge("blocked", "1 while this relay publishes nothing until somebody acts; its log and /health/ready say why."),
 		leading:  gauge("leading", "1 while this process is the relay that leads."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.published, m.failedChunks, m.unencodable, m.chunkSeconds, m.position, m.lag, m.leading)
+		reg.MustRegister(m.published, m.failedChunks, m.unencodable, m.chunkSeconds, m.position, m.lag, m.stalled, m.blocked, m.leading)
 	}
 	return m
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,9 +24,10 @@ import (
 // Store is what the relay reads of the event store.
 type Store interface {
 	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
-	At(ctx context.Context, position int64) (eventstore.Recorded, error)
 	Head(ctx context.Context) (int64, error)
 	Identity(ctx context.Context) (eventstore.Identity, error)
+	IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error)
+	KeysDown(ctx context.Context, from int64, limit int) ([]eventstore.KeyAt, error)
 }
 
 // Waker waits until there may be events beyond a position, for a second or so
@@ -59,18 +62,42 @@ type Relay struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	lag     lag
 	// open makes a publisher for a topic of so many partitions.
 	open func(partitions int32) (message.Publisher, error)
 	// marshal appends an event's value; a term sets it anew.
 	marshal func(dst []byte, e domain.Envelope) ([]byte, error)
 	// identity is the history that a term's records belong to; a term sets it anew.
 	identity eventstore.Identity
+	// schemaIDs are those that the registry has given, by event type, for good.
+	schemaIDs map[string]int
+
+	silence time.Duration // silenceTimeout, or a test's
+
+	blocked atomic.Pointer[string]
 }
 
-// RefusedError says why the relay must not go on, and what to do.
+// RefusedError says why the relay must not continue, and what to do.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return "relay: " + e.Reason }
+
+// BlockedError says why the relay publishes nothing for now. It continues by
+// itself once the reason is gone.
+type BlockedError struct{ Reason string }
+
+func (e *BlockedError) Error() string { return "relay: " + e.Reason }
+
+// ForeignError says that the topic has records of another event store.
+type ForeignError struct {
+	Topic string
+	Named string // what a record names, <store id>/<incarnation>
+	Store uuid.UUID
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a topic of its own", e.Topic, e.Named, e.Store)
+}
 
 // New makes a relay; Run starts it.
 func New(cfg Config) *Relay {
@@ -84,16 +111,28 @@ func New(cfg Config) *Relay {
 		cfg.Logger = slog.Default()
 	}
 	return &Relay{
-		cfg: cfg, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
+		cfg: cfg, silence: silenceTimeout, schemaIDs: map[string]int{}, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
 		open: func(partitions int32) (message.Publisher, error) {
 			return kafka.NewPublisher(cfg.Kafka, partitions)
 		},
 	}
 }
 
+// blockedInterval is how long a blocked relay waits before it looks again. It
+// does not hold the lead meanwhile.
+const blockedInterval = 2 * time.Second
+
 // Run relays while it leads and stands by while another does, until ctx ends
-// (nil) or it has to refuse (*RefusedError). Everything else is tried again.
+// (nil) or it has to refuse (*RefusedError). Everything else is retried. Blocked
+// reports what keeps it from publishing.
 func (r *Relay) Run(ctx context.Context) error {
+	measuring, stop := context.WithCancel(ctx)
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		r.measureLag(measuring)
+	}()
+	defer func() { stop(); <-measured }()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
 	for {
@@ -105,78 +144,132 @@ func (r *Relay) Run(ctx context.Context) error {
 		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 			return err
 		}
-		if time.Since(began) > wait.MaxInterval {
-			wait.Reset()
+		pause := time.Duration(0)
+		if reason := blockedBy(err); reason != "" {
+			r.block(ctx, reason)
+			pause = blockedInterval
+		} else {
+			if time.Since(began) > wait.MaxInterval {
+				wait.Reset()
+			}
+			pause = wait.NextBackOff()
+			r.log.Warn("term ended, retrying", "error", err)
 		}
-		r.log.Warn("relaying ended, beginning again", "error", err)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait.NextBackOff()):
+		case <-time.After(pause):
 		}
 	}
 }
 
+// Blocked returns why the relay publishes nothing until somebody acts; "" if it
+// leads or stands by.
+func (r *Relay) Blocked() string {
+	if reason := r.blocked.Load(); reason != nil {
+		return *reason
+	}
+	return ""
+}
+
+// blockedBy returns the reason if err blocks the relay.
+func blockedBy(err error) string {
+	var blocked *BlockedError
+	var foreign *ForeignError
+	switch {
+	case errors.As(err, &blocked):
+		return blocked.Reason
+	case errors.As(err, &foreign):
+		return foreign.Error()
+	}
+	return ""
+}
+
+// block notes the reason for health, status and the log, which has it once.
+func (r *Relay) block(ctx context.Context, reason string) {
+	r.metrics.blocked.Set(1)
+	if before := r.blocked.Swap(&reason); before == nil || *before != reason {
+		r.log.Error("blocked, nothing is published", "reason", reason)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	_, err := r.cfg.Pool.Exec(ctx, `
+		INSERT INTO relay_blocked (reason) VALUES ($1)
+		ON CONFLICT (one) DO UPDATE SET reason = EXCLUDED.reason, since = CASE WHEN relay_blocked.reason = EXCLUDED.reason THEN relay_blocked.since ELSE EXCLUDED.since END,
+			seen_at = EXCLUDED.seen_at`, reason)
+	if err != nil {
+		r.log.Warn("record why the relay is blocked failed", "error", err)
+	}
+}
+
+// unblock notes that the relay leads.
+func (r *Relay) unblock(ctx context.Context, conn *pgx.Conn) error {
+	r.metrics.blocked.Set(0)
+	if r.blocked.Swap(nil) != nil {
+		r.log.Info("not blocked any more")
+	}
+	if _, err := conn.Exec(ctx, `DELETE FROM relay_blocked`); err != nil {
+		return fmt.Errorf("record that the relay is not blocked: %w", err)
+	}
+	return nil
+}
+
+// Blockage is why the leading relay publishes nothing, as it recorded it.
+type Blockage struct {
+	Reason string
+	Since  time.Time
+}
+
+// ReadBlockage reads why no relay publishes; nil if one does, or none has
+// repeated its reason for a minute.
+func ReadBlockage(ctx context.Context, q RowQuerier) (*Blockage, error) {
+	var b Blockage
+	err := q.QueryRow(ctx, `SELECT reason, since FROM relay_blocked WHERE seen_at > clock_timestamp() - interval '1 minute'`).Scan(&b.Reason, &b.Since)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read why the relay is blocked: %w", err)
+	}
+	return &b, nil
+}
+
 // term waits for the lead and relays until something goes wrong.
 func (r *Relay) term(ctx context.Context) error {
-	conn, err := r.lead(ctx)
+	lead, err := r.elect(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the lock goes with the connection either way
-	r.metrics.leading.Set(1)
-	defer r.metrics.leading.Set(0)
-
+	defer lead.resign(ctx)
+	ctx, stop := lead.keep(ctx)
+	defer stop()
 	topic, err := kafka.EnsureTopic(ctx, r.cfg.Kafka, r.cfg.Topic, r.cfg.TopicSettings)
 	if err != nil {
 		return err
 	}
 	if topic.Retention != r.cfg.TopicSettings.Retention {
-		r.log.Warn("the topic keeps its records for another time than asked for, and is left as it is (0: for ever)",
-			"topic", r.cfg.Topic, "keeps", topic.Retention, "asked", r.cfg.TopicSettings.Retention)
+		r.log.Warn("topic has another retention than configured, leaving it (0: forever)",
+			"topic", r.cfg.Topic, "retention", topic.Retention, "configured", r.cfg.TopicSettings.Retention)
 	}
-	if r.identity, err = r.cfg.Store.Identity(ctx); err != nil {
+	var from Checkpoint
+	err = lead.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		from, err = r.resume(ctx, conn, topic)
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	place, err := r.begin(ctx, conn, topic)
-	if err != nil {
+	if from, err = r.checkTopic(ctx, from); err != nil {
 		return err
 	}
 	if r.marshal, err = r.register(ctx); err != nil {
 		return err
 	}
-	r.log.Info("leading", "topic", r.cfg.Topic, "after", place.Position)
-	return r.carry(ctx, conn, place)
-}
-
-// begin is the place to go on from: the saved one where it is this topic's.
-func (r *Relay) begin(ctx context.Context, conn *pgx.Conn, topic kafka.TopicInfo) (Place, error) {
-	fresh := Place{ClusterID: topic.ClusterID, TopicID: topic.TopicID, Last: make([]int64, topic.Partitions)}
-	place, err := ReadPlace(ctx, conn)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return fresh, nil
-	case err != nil:
-		return Place{}, err
+	if err := lead.do(ctx, r.unblock); err != nil {
+		return err
 	}
-	if place.Position > 0 {
-		at, err := r.cfg.Store.At(ctx, place.Position)
-		if err != nil && !errors.Is(err, eventstore.ErrNoEvent) {
-			return Place{}, err
-		}
-		if err != nil || at.ID != place.EventID {
-			return Place{}, &RefusedError{fmt.Sprintf("the event store does not have event %s at position %d, which was published: it was restored to an earlier moment. "+
-				"What was published beyond is in Kafka and in the read models for good. Make the topic %s anew, delete the row in relay_place, and rebuild the read side from an empty database, or restore a store that has it",
-				place.EventID, place.Position, r.cfg.Topic)}
-		}
-	}
-	if place.TopicID != topic.TopicID || place.ClusterID != topic.ClusterID {
-		r.log.Info("another topic or cluster than last time, publishing from the beginning", "topic", r.cfg.Topic, "topicId", topic.TopicID, "clusterId", topic.ClusterID)
-		return fresh, nil
-	}
-	if len(place.Last) != int(topic.Partitions) {
-		return Place{}, &RefusedError{fmt.Sprintf("topic %s has %d partitions, it had %d: products would change their partition and lose their order. "+
-			"Make the topic anew with %d partitions (the relay publishes everything again), or with another number and replay all projections", r.cfg.Topic, topic.Partitions, len(place.Last), len(place.Last))}
-	}
-	return place, nil
+	r.metrics.leading.Set(1)
+	defer r.metrics.leading.Set(0)
+	r.log.Info("leading", "topic", r.cfg.Topic, "after", from.Position, "incarnation", r.identity.Incarnation)
+	return r.carry(ctx, lead, from)
 }

@@ -35,17 +35,19 @@ func TestMain(m *testing.M) {
 // source is an event store of the test's own.
 type source struct {
 	t      testing.TB
+	url    string
 	pool   *pgxpool.Pool
 	store  *eventstore.Store
 	reader *eventstore.Reader
 }
 
 func newSource(t testing.TB) *source {
-	pool := dbtest.Write(t)
+	db := dbtest.WriteDB(t)
+	pool := db.Pool
 	store, err := eventstore.Open(context.Background(), pool, eventstore.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close(context.Background()) })
-	return &source{t: t, pool: pool, store: store, reader: eventstore.NewReader(pool)}
+	return &source{t: t, url: db.URL, pool: pool, store: store, reader: eventstore.NewReader(pool)}
 }
 
 // warn appends n events to each of the products, in turn, in one append each.
@@ -90,7 +92,7 @@ func (s *source) run(r *Relay) (stop func()) {
 func (s *source) awaitPlace(position int64) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 60*time.Second, "the relay's place", func() error {
-		p, err := ReadPlace(context.Background(), s.pool)
+		p, err := ReadCheckpoint(context.Background(), s.pool)
 		if err == nil && p.Position < position {
 			err = fmt.Errorf("at %d of %d", p.Position, position)
 		}
@@ -219,12 +221,12 @@ func TestALeaderThatWasStoppedDoesNotKeepTheOthersWaiting(t *testing.T) {
 	s := newSource(t)
 	s.warn(3, uuid.New())
 	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
-	stopped, err := s.relay(brokers, topic, 10).lead(context.Background()) // and nothing more
+	stopped, err := s.relay(brokers, topic, 10).elect(context.Background()) // and nothing more
 	require.NoError(t, err)
-	defer stopped.Close(context.Background()) //nolint:errcheck // it was cut off
+	defer stopped.resign(context.Background())
 	s.run(s.relay(brokers, topic, 10))
 	s.awaitPlace(3)
-	require.Error(t, stillLeads(context.Background(), stopped))
+	require.Error(t, stopped.ping(context.Background()))
 }
 
 func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
@@ -234,7 +236,7 @@ func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
 	s.warn(3, product)
 	s.run(s.relay(brokers, topic, 10))
 	s.awaitPlace(3)
-	before, err := ReadPlace(context.Background(), s.pool)
+	before, err := ReadCheckpoint(context.Background(), s.pool)
 	require.NoError(t, err)
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
 	require.NoError(t, err)
@@ -243,7 +245,7 @@ func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
 	require.NoError(t, err)
 	s.warn(1, product)
 	testkit.Eventually(t, 60*time.Second, "a place in another topic", func() error {
-		now, err := ReadPlace(context.Background(), s.pool)
+		now, err := ReadCheckpoint(context.Background(), s.pool)
 		if err == nil && (now.TopicID == before.TopicID || now.Position < 4) {
 			err = fmt.Errorf("at %d in %s", now.Position, now.TopicID)
 		}
@@ -324,7 +326,7 @@ func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T)
 	r.open = func(int32) (message.Publisher, error) { return first, nil }
 	stop := s.run(r)
 	<-first.in
-	_, err := ReadPlace(ctx, s.pool)
+	_, err := ReadCheckpoint(ctx, s.pool)
 	require.ErrorIs(t, err, pgx.ErrNoRows)
 
 	// The lead goes to another, who carries on; the first one's chunk arrives late.
@@ -338,7 +340,7 @@ func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T)
 	s.awaitPlace(5)
 	close(first.out)
 	stop()
-	place, err := ReadPlace(ctx, s.pool)
+	place, err := ReadCheckpoint(ctx, s.pool)
 	require.NoError(t, err)
 	require.EqualValues(t, 5, place.Position, "the deposed one saved nothing")
 }

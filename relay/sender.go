@@ -7,66 +7,63 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// abandonAfter is how long a publish under way may go on after the relay was
-// told to stop.
-const abandonAfter = 5 * time.Second
+// shutdownTimeout is how long a publish in progress may continue after the relay
+// was asked to stop.
+const shutdownTimeout = 5 * time.Second
 
-// sender publishes with a new publisher after each failure: one that has
-// failed may not know any more what the broker has of it.
+// sender publishes with a new publisher after each failure: one that has failed
+// may not know any more what the broker has of it.
 type sender struct {
 	open func() (message.Publisher, error)
 	pub  message.Publisher
 }
 
-// publish publishes the messages as one batch. While that lasts it asks fit
-// every now and then, and returns at once where that says no.
-func (s *sender) publish(ctx context.Context, topic string, messages []*message.Message, fit func() error) error {
-	if s.pub == nil {
-		pub, err := s.open()
-		if err != nil {
-			return err
-		}
-		s.pub = pub
+// publish publishes the messages as one batch. It returns at once if ctx ends for
+// another reason than a shutdown, and within shutdownTimeout of a shutdown, even
+// while it connects; what was in progress then ends on its own.
+func (s *sender) publish(ctx context.Context, topic string, messages []*message.Message) error {
+	type sent struct {
+		pub message.Publisher
+		err error
 	}
-	pub := s.pub
-	done := make(chan error, 1)
-	go func() { done <- pub.Publish(topic, messages...) }()
-	look := time.NewTicker(stillLeadingEvery)
-	defer look.Stop()
-	told := ctx.Done()
+	done := make(chan sent, 1)
+	go func(pub message.Publisher) {
+		if pub == nil {
+			var err error
+			if pub, err = s.open(); err != nil {
+				done <- sent{err: err}
+				return
+			}
+		}
+		done <- sent{pub, pub.Publish(topic, messages...)}
+	}(s.pub)
+	s.pub = nil // it belongs to the goroutine until that has ended
+	ended := ctx.Done()
 	var abandon <-chan time.Time
 	for {
 		select {
-		case err := <-done:
-			if err != nil {
-				s.close()
+		case d := <-done:
+			if d.err != nil && d.pub != nil {
+				_ = d.pub.Close()
+			} else {
+				s.pub = d.pub
 			}
-			return err
-		case <-look.C:
-			if ctx.Err() != nil {
-				continue
+			return d.err
+		case <-ended:
+			wait := time.Duration(0)
+			if context.Cause(ctx) == context.Canceled {
+				wait = shutdownTimeout
 			}
-			if err := fit(); err != nil {
-				s.leave(done)
-				return err
-			}
-		case <-told:
-			told, abandon = nil, time.After(abandonAfter)
+			ended, abandon = nil, time.After(wait)
 		case <-abandon:
-			s.leave(done)
-			return ctx.Err()
+			go func() {
+				if d := <-done; d.pub != nil {
+					_ = d.pub.Close()
+				}
+			}()
+			return context.Cause(ctx)
 		}
 	}
-}
-
-// leave lets a publish that is under way end by itself; closing waits as long.
-func (s *sender) leave(done <-chan error) {
-	pub := s.pub
-	s.pub = nil
-	go func() {
-		<-done
-		_ = pub.Close()
-	}()
 }
 
 func (s *sender) close() {

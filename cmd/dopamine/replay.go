@@ -134,7 +134,7 @@ func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 // published tells how far store and relay are.
 func published(writePool *pgxpool.Pool) func(context.Context) (projections.Head, error) {
 	return func(ctx context.Context) (head projections.Head, err error) {
-		place, err := relay.ReadPlace(ctx, writePool)
+		place, err := relay.ReadCheckpoint(ctx, writePool)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return head, err
 		}

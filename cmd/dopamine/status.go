@@ -145,14 +145,14 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 	var parts []status.Part
 	writeSide := sync.OnceValues(func() (projections.Head, error) { return projections.Head{}, errors.New("no --database-url was given") })
 	if s.write != "" {
-		var place relay.Place
+		var place relay.Checkpoint
 		writeSide = sync.OnceValues(func() (head projections.Head, err error) {
 			ctx, cancel := context.WithTimeout(ctx, statusWithin)
 			defer cancel()
 			if err = db.CheckWrite(ctx, s.write); err != nil {
 				return head, err
 			}
-			if place, err = relay.ReadPlace(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			if place, err = relay.ReadCheckpoint(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return head, err
 			}
 			head.Published, head.Last = place.Position, place.Last

@@ -20,7 +20,13 @@ type DB struct {
 // Write gives a pool on a fresh database with the write side's tables.
 func Write(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
-	return open(tb, "write", db.MigrateWrite).Pool
+	return WriteDB(tb).Pool
+}
+
+// WriteDB is Write with the database's URL.
+func WriteDB(tb testing.TB) DB {
+	tb.Helper()
+	return open(tb, "write", db.MigrateWrite)
 }
 
 // Read gives a pool on a fresh database with the read side's tables.

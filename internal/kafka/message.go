@@ -16,6 +16,9 @@ const (
 	// HeaderStore names the history that the event belongs to:
 	// <store id>/<incarnation>. Records of a relay before this header have none.
 	HeaderStore = "store"
+	// TypeIncarnation is the event-type of the record that marks, in every
+	// partition, where an incarnation of the store begins. It is no event.
+	TypeIncarnation = "IncarnationBegan"
 )
 
 // NewMessage makes the Watermill message of one event. key decides its

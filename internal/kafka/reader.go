@@ -38,6 +38,43 @@ func (r Record) Header(name string) string {
 // leaving a trace. What each returns ends the reading, and so does an error of
 // Kafka that lasts.
 func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
+	return readPartitions(ctx, cluster, topic, func(_ int32, oldest, _ int64) int64 { return oldest }, each)
+}
+
+// Tail is the end of one partition.
+type Tail struct {
+	Records []Record // the last ones, in order
+	Oldest  int64    // the first offset that the partition still has
+	Newest  int64    // the offset of the next record; 0 if there never was one
+}
+
+// ReadTails reads the last n records of each partition, fewer if it has fewer.
+func ReadTails(ctx context.Context, cluster Cluster, topic string, n int64) (map[int32]Tail, error) {
+	var mu sync.Mutex
+	tails := map[int32]Tail{}
+	begin := func(p int32, oldest, newest int64) int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		tails[p] = Tail{Oldest: oldest, Newest: newest}
+		return max(oldest, newest-n)
+	}
+	err := readPartitions(ctx, cluster, topic, begin, func(_ context.Context, p int32, records func(func(Record) bool)) error {
+		var last []Record
+		records(func(r Record) bool { last = append(last, r); return true })
+		mu.Lock()
+		defer mu.Unlock()
+		t := tails[p]
+		t.Records = last
+		tails[p] = t
+		return nil
+	})
+	return tails, err
+}
+
+// readPartitions is ReadTopic from where begin says, given a partition's first
+// offset and the one after its last.
+func readPartitions(ctx context.Context, cluster Cluster, topic string, begin func(p int32, oldest, newest int64) int64,
+	each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
 	c := baseConfig(cluster)
 	c.Consumer.Fetch.Default = 4 << 20
 	c.Consumer.Return.Errors = true
@@ -60,7 +97,7 @@ func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx
 	var reading sync.WaitGroup
 	for _, p := range partitions {
 		reading.Go(func() {
-			if err := readPartition(ctx, client, consumer, topic, p, each); err != nil {
+			if err := readPartition(ctx, client, consumer, topic, p, begin, each); err != nil {
 				cancel(err)
 			}
 		})
@@ -70,7 +107,7 @@ func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx
 }
 
 func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, p int32,
-	each func(context.Context, int32, func(func(Record) bool)) error) error {
+	begin func(p int32, oldest, newest int64) int64, each func(context.Context, int32, func(func(Record) bool)) error) error {
 	first, err := offsetOf(ctx, client, topic, p, sarama.OffsetOldest)
 	if err != nil {
 		return fmt.Errorf("first offset of partition %d: %w", p, err)
@@ -79,7 +116,7 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 	if err != nil {
 		return fmt.Errorf("last offset of partition %d: %w", p, err)
 	}
-	if first >= end {
+	if first = begin(p, first, end); first >= end {
 		return each(ctx, p, func(func(Record) bool) {})
 	}
 	pc, err := consumer.ConsumePartition(topic, p, first)

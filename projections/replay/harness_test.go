@@ -223,7 +223,7 @@ func (s *system) projector(brokers []string) (stop func() error) {
 }
 
 func (s *system) published(ctx context.Context) (projections.Head, error) {
-	place, err := relay.ReadPlace(ctx, s.pool)
+	place, err := relay.ReadCheckpoint(ctx, s.pool)
 	head, headErr := s.reader.Head(ctx)
 	if err != nil {
 		return projections.Head{Position: head}, headErr

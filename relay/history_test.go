@@ -1,0 +1,269 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// awaitBlocked waits until the relay is blocked, and returns why.
+func (s *source) awaitBlocked(r *Relay) (reason string) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 60*time.Second, "a blocked relay", func() error {
+		if reason = r.Blocked(); reason == "" {
+			return errors.New("not blocked")
+		}
+		return nil
+	})
+	return reason
+}
+
+func TestRelay_BlocksOnARestoredStore(t *testing.T) {
+	t.Parallel()
+	for name, while := range map[string]string{"while it runs": "", "before it starts": "stopped"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+			products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+			r := s.relay(brokers, topic, 10)
+			stop := s.run(r)
+			s.warn(4, products...)
+			s.awaitPlace(4)
+			restore := dbtest.Snapshot(t, s.url)
+			s.warn(3, products...) // lost
+			s.awaitPlace(7)
+			if while != "" {
+				stop()
+				r = s.relay(brokers, topic, 10)
+			}
+			restore()
+			s.warn(5, products[1:]...) // positions 5 to 9 again
+			if while != "" {
+				s.run(r)
+			}
+			require.Contains(t, s.awaitBlocked(r), "dopamine recover")
+			place, err := ReadCheckpoint(context.Background(), s.pool)
+			require.NoError(t, err)
+			require.EqualValues(t, 4, place.Position, "nothing more was published")
+			blockage, err := ReadBlockage(context.Background(), s.pool)
+			require.NoError(t, err)
+			require.NotNil(t, blockage)
+			require.Equal(t, r.Blocked(), blockage.Reason)
+			require.EqualValues(t, 1, testutil.ToFloat64(r.metrics.blocked))
+		})
+	}
+}
+
+// A relay that stopped between a publish and its checkpoint finds records beyond
+// it, which the store has: no restore.
+func TestRelay_ContinuesBehindAnUnsavedCheckpoint(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	stop := s.run(s.relay(brokers, topic, 10))
+	s.warn(150, products...)
+	s.awaitPlace(10)
+	early, err := ReadCheckpoint(context.Background(), s.pool)
+	require.NoError(t, err)
+	s.awaitPlace(150)
+	stop()
+	_, err = s.pool.Exec(context.Background(), `UPDATE relay_place SET position = $1, event_id = $2, last = $3`, early.Position, early.EventID, early.Last)
+	require.NoError(t, err)
+	r := s.relay(brokers, topic, 10)
+	s.run(r)
+	s.warn(1, products...)
+	s.awaitPlace(151)
+	require.Empty(t, r.Blocked())
+}
+
+func TestRelay_BlocksOnAnotherStoresTopic(t *testing.T) {
+	t.Parallel()
+	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
+	one, two := newSource(t), newSource(t)
+	one.warn(1, uuid.New())
+	one.run(one.relay(brokers, topic, 10))
+	one.awaitPlace(1)
+	two.warn(1, uuid.New())
+	r := two.relay(brokers, topic, 10)
+	two.run(r)
+	require.Contains(t, two.awaitBlocked(r), "another event store")
+	require.Len(t, flat(consume(t, brokers, topic, 1)), 1, "the two are not mixed")
+
+	own, err := two.reader.Identity(t.Context())
+	require.NoError(t, err)
+	var foreign *ForeignError
+	require.ErrorAs(t, CheckTopic(t.Context(), kafka.Cluster{Brokers: brokers}, topic, own), &foreign)
+	own, err = one.reader.Identity(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, CheckTopic(t.Context(), kafka.Cluster{Brokers: brokers}, topic, own))
+	require.NoError(t, CheckTopic(t.Context(), kafka.Cluster{Brokers: brokers}, topic+"-none", own), "a topic that is not there yet")
+}
+
+func flat(partitions map[int32][]*kgo.Record) (all []*kgo.Record) {
+	for _, records := range partitions {
+		all = append(all, records...)
+	}
+	return all
+}
+
+// Kafka acknowledged events and lost them: as if the checkpoint were ahead of
+// what the topic has.
+func TestRelay_PublishesAgainWhatKafkaLost(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	stop := s.run(s.relay(brokers, topic, 10))
+	s.warn(8, products...)
+	s.awaitPlace(8)
+	stop()
+	s.warn(6, products...)
+	r := s.relay(brokers, topic, 10)
+	lost := &partly{}
+	r.open = func(int32) (message.Publisher, error) { return lost, nil } // acknowledges, keeps nothing
+	stop = s.run(r)
+	s.awaitPlace(14)
+	stop()
+	s.run(s.relay(brokers, topic, 10))
+	require.EqualValues(t, 14, requireChain(t, consume(t, brokers, topic, 14)))
+}
+
+// An event of a newer version is left to a relay of that version.
+func TestRelay_LeavesNewerEventsToANewerRelay(t *testing.T) {
+	t.Parallel()
+	for name, event := range map[string]struct {
+		typ     string
+		version int
+	}{"type": {"SlotTransferred", 1}, "schema version": {"SlotExpiringSoon", 99}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+			product := uuid.New()
+			s.warn(2, product)
+			s.raw(1, event.typ, event.version, []byte(`{"channel":"push"}`), product)
+			s.warn(1, product)
+			r := s.relay(brokers, topic, 10)
+			s.run(r)
+			require.Contains(t, s.awaitBlocked(r), "newer version")
+			s.awaitPlace(2)
+			for _, rec := range consume(t, brokers, topic, 2)[kafka.Partition(product, 12)] {
+				require.NotEmpty(t, rec.Value, "position %s", header(rec, "position"))
+			}
+			lead, err := s.relay(brokers, topic, 10).elect(t.Context())
+			require.NoError(t, err, "the lead is free for another")
+			lead.resign(t.Context())
+		})
+	}
+}
+
+// slowRegistry gives ids, each after a wait.
+type slowRegistry struct {
+	wait  time.Duration
+	down  atomic.Bool
+	mu    sync.Mutex
+	asked map[string]int // by subject
+}
+
+func (g *slowRegistry) Register(ctx context.Context, subject, _ string) (int, error) {
+	select {
+	case <-time.After(g.wait):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if g.down.Load() {
+		return 0, errors.New("the registry is away")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked[subject]++
+	return len(g.asked), nil
+}
+
+func TestRelay_KeepsItsLeadWhileTheRegistryIsSlow(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	s.warn(3, uuid.New())
+	registry := &slowRegistry{wait: 1500 * time.Millisecond, asked: map[string]int{}}
+	r := s.relay(brokers, topic, 10)
+	r.silence = 2 * time.Second
+	r.cfg.Registry = registry
+	s.run(r)
+	s.awaitPlace(3)
+	registry.mu.Lock()
+	for subject, times := range registry.asked {
+		require.Equal(t, 1, times, "%s was registered in one term", subject)
+	}
+	registry.mu.Unlock()
+
+	// A new term does not need the registry any more.
+	registry.down.Store(true)
+	s.depose()
+	s.warn(1, uuid.New())
+	s.awaitPlace(4)
+}
+
+func TestRelay_LagRisesWhileKafkaIsAway(t *testing.T) {
+	t.Parallel()
+	s, brokers := newSource(t), testkit.FakeKafka(t)
+	r := s.relay(brokers, testkit.Topic(t), 100)
+	var away atomic.Bool
+	pub := &partly{fail: func(int) (int, error) {
+		if away.Load() {
+			return 0, errors.New("Kafka is away")
+		}
+		return 0, nil
+	}}
+	r.open = func(int32) (message.Publisher, error) { return pub, nil }
+	s.run(r)
+	s.warn(10, uuid.New())
+	s.awaitPlace(10)
+	away.Store(true)
+	s.warn(15, uuid.New())
+	testkit.Eventually(t, 30*time.Second, "a lag of 15", func() error {
+		lag, stalled := testutil.ToFloat64(r.metrics.lag), testutil.ToFloat64(r.metrics.stalled)
+		if lag != 15 || stalled < 2 {
+			return fmt.Errorf("lag %v, stalled for %v", lag, stalled)
+		}
+		return nil
+	})
+	away.Store(false)
+	testkit.Eventually(t, 30*time.Second, "no lag", func() error {
+		if lag, stalled := testutil.ToFloat64(r.metrics.lag), testutil.ToFloat64(r.metrics.stalled); lag != 0 || stalled != 0 {
+			return fmt.Errorf("lag %v, stalled for %v", lag, stalled)
+		}
+		return nil
+	})
+}
+
+// A relay that is stopped while it connects to Kafka ends cleanly and in time.
+func TestRelay_StopsWhileItConnects(t *testing.T) {
+	t.Parallel()
+	s, brokers := newSource(t), testkit.FakeKafka(t)
+	r := s.relay(brokers, testkit.Topic(t), 100)
+	connecting, release := make(chan struct{}), make(chan struct{})
+	r.open = func(int32) (message.Publisher, error) {
+		close(connecting)
+		<-release
+		return &partly{}, nil
+	}
+	t.Cleanup(func() { close(release) })
+	stop := s.run(r)
+	s.warn(1, uuid.New())
+	<-connecting
+	began := time.Now()
+	stop()
+	require.Less(t, time.Since(began), shutdownTimeout+2*time.Second)
+}

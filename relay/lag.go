@@ -1,0 +1,78 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lagInterval is the interval at which the lag is measured.
+const lagInterval = time.Second
+
+// lag measures how far the topic is behind the store, whether or not this relay
+// leads, is blocked, or waits for Kafka.
+type lag struct {
+	mu       sync.Mutex
+	position int64
+	movedAt  time.Time
+}
+
+// saved records that the checkpoint is at a position.
+func (l *lag) saved(position int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position != l.position {
+		l.position, l.movedAt = position, time.Now()
+	}
+}
+
+// stalled is how long events have been waiting without the checkpoint moving.
+func (l *lag) stalled(head int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if head <= l.position {
+		l.movedAt = time.Now()
+		return 0
+	}
+	return time.Since(l.movedAt)
+}
+
+// measureLag keeps the metrics of lag until ctx ends. Without an answer of
+// Postgres they keep their last values, except that what is stalled grows older.
+func (r *Relay) measureLag(ctx context.Context) {
+	tick := time.NewTicker(lagInterval)
+	defer tick.Stop()
+	head := int64(0)
+	for {
+		now, position, err := r.behind(ctx)
+		if err == nil {
+			head = now
+			r.lag.saved(position)
+			r.metrics.lag.Set(float64(max(0, head-position)))
+		}
+		r.metrics.stalled.Set(r.lag.stalled(head).Seconds())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// behind reads the store's head and the checkpoint's position, in that order, so
+// that the difference is never too large.
+func (r *Relay) behind(ctx context.Context) (head, position int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if head, err = r.cfg.Store.Head(ctx); err != nil {
+		return 0, 0, err
+	}
+	checkpoint, err := ReadCheckpoint(ctx, r.cfg.Pool)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, 0, err
+	}
+	return head, checkpoint.Position, nil
+}
