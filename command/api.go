@@ -46,8 +46,9 @@ type Config struct {
 	// WebhookSecrets are those by which the payment gateway signs its callbacks,
 	// whsec_ and base64; several while one is rolled.
 	WebhookSecrets []string
-	BuyerRate      int      // requests a second of one buyer; 0: any number
-	CORSOrigins    []string // none: no other origin may call
+	httpapi.Limits
+	CORSOrigins []string // none: no other origin may call
+	HideMetrics bool     // serve no /metrics; Ops does
 	// Checks are components of /health/ready besides the database and Redis.
 	Checks   []httpapi.Check
 	Registry *prometheus.Registry
@@ -121,7 +122,7 @@ func New(c Config) (*API, error) {
 		webhooks: webhooks, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
-		Addr: c.Addr, Verifier: c.Verifier, BuyerRate: c.BuyerRate, CORSOrigins: c.CORSOrigins,
+		Addr: c.Addr, Verifier: c.Verifier, Limits: c.Limits, CORSOrigins: c.CORSOrigins, HideMetrics: c.HideMetrics,
 		OpenAPI: openAPI, Registry: c.Registry, Tracer: c.Tracer, Logger: c.Logger, Now: c.Now,
 		Checks: append([]httpapi.Check{
 			{Name: "database", Required: true, Probe: httpapi.PingCheck(c.Pool.Ping)},
@@ -172,6 +173,9 @@ func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
 // Run serves until ctx ends, finishes what it has accepted, and returns.
 func (a *API) Run(ctx context.Context) error { return a.server.Run(ctx) }
+
+// Ops returns the server of health and metrics at an address of its own.
+func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }
 
 func (a *API) postProduct(c echo.Context) error {
 	var body createProductRequest

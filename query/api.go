@@ -119,6 +119,9 @@ func (a *API) Addr() net.Addr { return a.server.Addr() }
 // Ready is closed when requests are taken.
 func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
+// Ops returns the server of health and metrics at an address of its own.
+func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }
+
 // Routes returns the routes that are served, as OpenAPI names them.
 func (a *API) Routes() []httpapi.RouteInfo { return a.server.Routes() }
 

@@ -119,7 +119,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.SlotTTL()
 	r.SlotWarning()
 	r.WebhookSecrets()
-	r.BuyerRate()
+	r.Limits()
 	r.CORSOrigins()
 	r.Addr(config.CommandAddr)
 	r.Addr(config.QueryAddr)
@@ -372,7 +372,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 			d.log.Error("the rush did not go as it should", "error", err)
 		}
 	}
-	err = serve(ctx, ready,
+	err = serve(ctx, shutdownLimitWith(d.drain), ready,
 		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
 		[]service{workerService(d.parts), relayService(d.parts, kafka, registry), projectorService(d.parts, kafka, registry)},
 		sim)

@@ -12,6 +12,15 @@ import (
 // closeLeast it stays below the ten seconds that are promised.
 const shutdownLimit = 9 * time.Second
 
+// sharedDrain is how much of an API's drain delay is part of shutdownLimit; the rest
+// is added to it.
+const sharedDrain = 5 * time.Second
+
+// shutdownLimitWith is the limit of a process that serves on for the drain delay.
+func shutdownLimitWith(drain time.Duration) time.Duration {
+	return shutdownLimit + max(0, drain-sharedDrain)
+}
+
 // unlessStopped is the error of a process that came up, nil where it failed
 // because it was told to stop meanwhile.
 func unlessStopped(ctx context.Context, err error) error {
@@ -31,7 +40,9 @@ type service struct {
 // serve runs stages of services until ctx ends or one of them fails. It stops
 // the first stage first and each next one when that has ended: who takes
 // requests stops before what carries them out. ready is called once all are.
-func serve(ctx context.Context, ready func(), stages ...[]service) error {
+//
+// limit is how long they may take to end.
+func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]service) error {
 	failed, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	type stage struct {
@@ -91,9 +102,9 @@ func serve(ctx context.Context, ready func(), stages ...[]service) error {
 	}()
 	select {
 	case <-stopped:
-	case <-time.After(shutdownLimit):
+	case <-time.After(limit):
 		mu.Lock()
-		errs = append(errs, fmt.Errorf("not stopped within %s", shutdownLimit))
+		errs = append(errs, fmt.Errorf("not stopped within %s", limit))
 		mu.Unlock()
 		for _, s := range running {
 			s.cancel()

@@ -42,6 +42,7 @@ type parts struct {
 	log     *slog.Logger
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
+	drain   time.Duration             // of the APIs in this process
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
@@ -89,9 +90,10 @@ func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.cl
 // close closes everything, within what is left of the time that a process has to
 // stop: what takes longer ends with the process.
 func (p *parts) close() {
-	left := shutdownLimit
+	limit := shutdownLimitWith(p.drain)
+	left := limit
 	if told := p.toldAt.Load(); told != nil {
-		left = max(closeLeast, time.Until(told.Add(shutdownLimit)))
+		left = max(closeLeast, time.Until(told.Add(limit)))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()

@@ -33,9 +33,10 @@ var (
 	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabaseDirectURL, config.DatabasePool, config.DatabasePoolMax}
 	readSide   = []*config.Setting{config.ReadDatabaseURL}
 	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
-	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience}
-	serverSide = []*config.Setting{config.BuyerRate, config.CORSOrigins}
-	queueSide  = []*config.Setting{config.AppendQueue}
+	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.JWTRolesClaim, config.JWTDefaultRoles}
+	serverSide = []*config.Setting{config.BuyerRate, config.AnonymousRate, config.TrustedProxies, config.MaxConnections,
+		config.MaxConnectionsPerAddress, config.DrainDelay, config.CORSOrigins}
+	queueSide = []*config.Setting{config.AppendQueue}
 	// paymentSide is what the command API and the worker need for payments. The
 	// callback's URL follows from the command API's address.
 	paymentSide = []*config.Setting{config.GatewayURL, config.CallbackURL, config.CommandAddr, config.PaymentTimeout, config.SlotTTL, config.SlotWarning}
@@ -63,7 +64,7 @@ func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service
 		if err != nil {
 			return unlessStopped(ctx, err)
 		}
-		return serve(ctx, func() { p.log.Info("ready", "process", cmd.Name) }, services)
+		return serve(ctx, shutdownLimitWith(p.drain), func() { p.log.Info("ready", "process", cmd.Name) }, services)
 	}
 }
 
@@ -71,7 +72,7 @@ func commandAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "command-api",
 		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
-		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, observed),
+		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets)
 			cfg := commandConfig(ctx, p, r)
@@ -83,7 +84,7 @@ func commandAPICommand() *cli.Command {
 			if err != nil {
 				return nil, err
 			}
-			return []service{apiService(p, "command API", api)}, nil
+			return apiServices(p, r, "command API", api), nil
 		}),
 	}
 }
@@ -155,8 +156,9 @@ func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Conf
 		AppendQueue: r.AppendQueue(),
 		SlotTTL:     r.SlotTTL(),
 		SlotWarning: r.SlotWarning(),
-		BuyerRate:   r.BuyerRate(),
+		Limits:      limitsOf(p, r),
 		CORSOrigins: r.CORSOrigins(),
+		HideMetrics: r.Has(config.MetricsAddr) && r.OptionalAddr(config.MetricsAddr) != "",
 
 		WebhookSecrets: r.WebhookSecrets(),
 
@@ -166,11 +168,28 @@ func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Conf
 	}
 }
 
+// limitsOf reads the bounds of an API, and notes its drain delay for the process.
+func limitsOf(p *parts, r *config.Reader) httpapi.Limits {
+	limits := r.Limits()
+	p.drain = limits.DrainDelay
+	return limits
+}
+
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
 	cfg.Claims, cfg.Gate, cfg.Payments = p.claims, p.gate, p.payments
 	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.gate)...)
 	return command.New(cfg)
+}
+
+// apiServices are an API and, if an address is given for them, its health and metrics.
+func apiServices(p *parts, r *config.Reader, name string, api httpAPI) []service {
+	services := []service{apiService(p, name, api)}
+	if addr := r.OptionalAddr(config.MetricsAddr); addr != "" {
+		ops := api.Ops(addr)
+		services = append(services, service{name: "metrics", run: ops.Run, ready: ops.Ready()})
+	}
+	return services
 }
 
 // httpAPI is what the two APIs have in common for who runs them.
@@ -179,6 +198,7 @@ type httpAPI interface {
 	Addr() net.Addr
 	Ready() <-chan struct{}
 	Run(context.Context) error
+	Ops(addr string) *httpapi.Server
 }
 
 func apiService(p *parts, name string, api httpAPI) service {
@@ -195,7 +215,7 @@ func queryAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "query-api",
 		Usage: "answer queries from the read models",
-		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, topicName, tokenSide, serverSide, observed),
+		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, topicName, tokenSide, serverSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
 				r.Require(config.DatabaseURL)
@@ -223,7 +243,7 @@ func queryAPICommand() *cli.Command {
 			if err != nil {
 				return nil, err
 			}
-			return []service{apiService(p, "query API", api)}, nil
+			return apiServices(p, r, "query API", api), nil
 		}),
 	}
 }
@@ -233,8 +253,9 @@ func queryServer(ctx context.Context, p *parts, r *config.Reader) httpapi.Option
 	return httpapi.Options{
 		Addr:        r.Addr(config.QueryAddr),
 		Verifier:    verifierOf(ctx, r),
-		BuyerRate:   r.BuyerRate(),
+		Limits:      limitsOf(p, r),
 		CORSOrigins: r.CORSOrigins(),
+		HideMetrics: r.Has(config.MetricsAddr) && r.OptionalAddr(config.MetricsAddr) != "",
 		Registry:    telemetry.NewRegistry(),
 		Tracer:      p.tracing.Tracer(),
 		Logger:      p.log,

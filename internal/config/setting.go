@@ -137,6 +137,27 @@ var (
 	BuyerRate = &Setting{Name: "buyer-rate", Default: "50",
 		Usage: "requests a second that one buyer may send to one node, in bursts of twice as many (0: any number)",
 		Right: "a whole number from 0 to 1000000"}
+	AnonymousRate = &Setting{Name: "anonymous-rate", Default: "0",
+		Usage: "requests a second without a token that one client address may send to one node, in bursts of twice as many (0: no limit; needs --trusted-proxies behind a proxy)",
+		Right: "a whole number from 0 to 1000000"}
+	TrustedProxies = &Setting{Name: "trusted-proxies",
+		Usage: "addresses of proxies whose X-Forwarded-For names the client, comma-separated",
+		Right: "IP addresses or CIDR blocks, as in 10.0.0.0/8, several comma-separated"}
+	MaxConnections = &Setting{Name: "max-connections", Default: "20000",
+		Usage: "open connections of one API at most (0: no limit)",
+		Right: "a whole number from 0 to 10000000"}
+	MaxConnectionsPerAddress = &Setting{Name: "max-connections-per-address", Default: "0",
+		Usage: "open connections of one API from one client address at most; those of --trusted-proxies do not count (0: no limit)",
+		Right: "a whole number from 0 to 10000000"}
+	DrainDelay = &Setting{Name: "drain-delay", Default: "5s",
+		Usage: "how long after SIGTERM requests are still accepted while /health/ready is 503 (dev: 0)",
+		Right: "a duration from 0s to 10m, as in 5s"}
+	JWTRolesClaim = &Setting{Name: "jwt-roles-claim", Default: "roles",
+		Usage: "claim of a token that holds its roles, dots for nesting",
+		Right: "the name of a claim, as in roles or realm_access.roles"}
+	JWTDefaultRoles = &Setting{Name: "jwt-default-roles",
+		Usage: "roles of a token without that claim, comma-separated (default: none)",
+		Right: "buyer, admin or both, comma-separated"}
 	CORSOrigins = &Setting{Name: "cors-origins",
 		Usage: "origins whose pages may call the APIs, comma-separated",
 		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated, or * for any"}
@@ -171,7 +192,7 @@ var (
 		Usage: "connections to each Postgres at most",
 		Right: "a whole number from 1 to 10000"}
 	MetricsAddr = &Setting{Name: "metrics-addr",
-		Usage: "address at which a process without an API serves /health/ready and /metrics (default: none)",
+		Usage: "address that serves /health/live, /health/ready and /metrics; an API then serves no /metrics at its own (default: none)",
 		Right: "host:port, as in 127.0.0.1:9100"}
 	// Those of the payment gateway's simulator: unless told otherwise it has a bad day.
 	SimulatorAddr = &Setting{Name: "addr", Default: "127.0.0.1:8090",
@@ -207,7 +228,8 @@ var ofProcesses = []*Setting{
 	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
 	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
-	JWTKey, JWKSURL, JWTIssuer, JWTAudience, BuyerRate, CORSOrigins, AppendQueue,
+	JWTKey, JWKSURL, JWTIssuer, JWTAudience, JWTRolesClaim, JWTDefaultRoles, BuyerRate, AnonymousRate, TrustedProxies,
+	MaxConnections, MaxConnectionsPerAddress, DrainDelay, CORSOrigins, AppendQueue,
 	WebhookSecrets, GatewayURL, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
 

@@ -7,12 +7,16 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
 const (
 	maxPool  = 10_000
 	maxQueue = 1_000_000
 	maxRate  = 1_000_000
+	// maxConnections is more than a process can have.
+	maxConnections = 10_000_000
+	maxDrainDelay  = 10 * time.Minute
 	// maxPartitions is more than any cluster likes.
 	maxPartitions = 10_000
 )
@@ -114,6 +118,28 @@ func (r *Reader) SlotWarning() time.Duration { return r.Duration(SlotWarning, ti
 
 // BuyerRate is how many requests a second one buyer may send, 0 for any number.
 func (r *Reader) BuyerRate() int { return r.Int(BuyerRate, 0, maxRate) }
+
+// Limits are the bounds of an API's server. In dev the drain delay is 0 unless one is
+// given.
+func (r *Reader) Limits() httpapi.Limits {
+	l := httpapi.Limits{
+		BuyerRate:                r.BuyerRate(),
+		AnonymousRate:            r.Int(AnonymousRate, 0, maxRate),
+		MaxConnections:           r.Int(MaxConnections, 0, maxConnections),
+		MaxConnectionsPerAddress: r.Int(MaxConnectionsPerAddress, 0, maxConnections),
+	}
+	if r.cmd.Name != "dev" || r.cmd.IsSet(DrainDelay.Name) {
+		if l.DrainDelay = r.Duration(DrainDelay, 0); l.DrainDelay > maxDrainDelay {
+			r.Refuse(DrainDelay, "is more than "+maxDrainDelay.String())
+		}
+	}
+	proxies, err := httpapi.ParseTrustedProxies(r.List(TrustedProxies))
+	if err != nil {
+		r.Refuse(TrustedProxies, "holds something else: "+err.Error())
+	}
+	l.TrustedProxies = proxies
+	return l
+}
 
 // CORSOrigins is the origins whose pages may call.
 func (r *Reader) CORSOrigins() []string {

@@ -193,8 +193,8 @@ func TestMetricsAndOpenAPI(t *testing.T) {
 
 	res := a.send("GET", "/openapi.yaml", nil)
 	require.Equal(t, "openapi: 3.1.0\n", string(res.body))
-	require.Contains(t, a.Routes(), httpapi.RouteInfo{Method: "PUT", Path: "/things/{id}"})
-	require.Contains(t, a.Routes(), httpapi.RouteInfo{Method: "GET", Path: "/health/ready"})
+	require.Contains(t, a.Routes(), httpapi.RouteInfo{Method: "PUT", Path: "/things/{id}", Access: httpapi.Role(auth.Admin | auth.Buyer)})
+	require.Contains(t, a.Routes(), httpapi.RouteInfo{Method: "GET", Path: "/health/ready", Access: httpapi.Open})
 }
 
 func TestStreamOutlivesItsServerOnlyUntilToldToStop(t *testing.T) {

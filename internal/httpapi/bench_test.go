@@ -33,7 +33,7 @@ func ours(b *testing.B) (http.Handler, string) {
 	require.NoError(b, err)
 	signer, err := auth.NewSigner(auth.SignerConfig{KeyFile: file})
 	require.NoError(b, err)
-	s := httpapi.New(httpapi.Options{Verifier: verifier, BuyerRate: 1_000_000, Registry: prometheus.NewRegistry()})
+	s := httpapi.New(httpapi.Options{Verifier: verifier, Limits: httpapi.Limits{BuyerRate: 1_000_000}, Registry: prometheus.NewRegistry()})
 	s.Handle(httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: httpapi.Role(auth.Buyer), Body: httpapi.JSONBody,
 		Handler: func(c echo.Context) error {
 			var in struct {

@@ -5,8 +5,9 @@ import "net/http"
 // What a page of another origin may send, read and do.
 const (
 	corsMethods = "GET, HEAD, POST, PUT, DELETE"
-	corsAllowed = "Authorization, Content-Type, Accept, Idempotency-Key, X-Min-Position, X-Trace-ID, traceparent, tracestate, Last-Event-ID"
-	corsExposed = "X-Trace-ID, X-Position, Location, Retry-After, Content-Disposition"
+	corsAllowed = "Authorization, Content-Type, Accept, Idempotency-Key, X-Min-Position, X-Trace-ID, traceparent, tracestate, baggage, sentry-trace, " +
+		"If-Match, If-None-Match, Last-Event-ID"
+	corsExposed = "X-Trace-ID, X-Position, Location, Retry-After, Content-Disposition, ETag, X-Complete-Position"
 	// corsMaxAge is how many seconds a browser may remember a preflight.
 	corsMaxAge = "600"
 )

@@ -312,15 +312,20 @@ func (r *readiness) add(check Check, h ComponentHealth) {
 	if h.Status == Up {
 		return
 	}
-	if len(h.Details) > 0 {
-		if r.Details == nil {
-			r.Details = map[string][]string{}
-		}
-		r.Details[check.Name] = append(r.Details[check.Name], h.Details...)
-	}
+	r.addDetail(check.Name, h.Details...)
 	if h.Status == Down && check.Required {
 		r.Status = Down
 	} else if r.Status == Up {
 		r.Status = Degraded
 	}
+}
+
+func (r *readiness) addDetail(name string, details ...string) {
+	if len(details) == 0 {
+		return
+	}
+	if r.Details == nil {
+		r.Details = map[string][]string{}
+	}
+	r.Details[name] = append(r.Details[name], details...)
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
@@ -18,11 +16,15 @@ const (
 	limitPeriod = burstOf * time.Second
 )
 
-// limiter is a token bucket for each buyer, kept as one number: the time at which
+// limitKey is whose requests are counted: a buyer's id, or a client's address in its
+// 16-byte form.
+type limitKey = [16]byte
+
+// limiter is a token bucket for each key, kept as one number: the time at which
 // the bucket will be full again (the generic cell rate algorithm, ITU-T I.371).
 //
 // Memory is bounded by traffic: a bucket untouched for limitPeriod is full, which is
-// what an unknown buyer has, so each shard keeps two generations of buyers, each
+// what an unknown key has, so each shard keeps two generations of keys, each
 // limitPeriod long, and drops the older one.
 type limiter struct {
 	interval time.Duration // between two requests at the allowed rate
@@ -35,8 +37,8 @@ type limiter struct {
 type limitShard struct {
 	mu      sync.Mutex
 	turned  time.Duration // when the generations last changed
-	current map[uuid.UUID]time.Duration
-	before  map[uuid.UUID]time.Duration
+	current map[limitKey]time.Duration
+	before  map[limitKey]time.Duration
 	_       [16]byte // keeps neighbours' locks off one cache line
 }
 
@@ -48,33 +50,36 @@ func newLimiter(perSecond int, now func() time.Time) *limiter {
 	}
 	l := &limiter{interval: time.Second / time.Duration(perSecond), now: now, begin: now(), seed: maphash.MakeSeed()}
 	for i := range l.shards {
-		l.shards[i].current = map[uuid.UUID]time.Duration{}
-		l.shards[i].before = map[uuid.UUID]time.Duration{}
+		l.shards[i].current = map[limitKey]time.Duration{}
+		l.shards[i].before = map[limitKey]time.Duration{}
 	}
 	return l
 }
 
-var errRate = problem.New(problem.TooManyRequests, "too many requests of one buyer; wait and go on more slowly")
+var (
+	errBuyerRate     = problem.New(problem.TooManyRequests, "too many requests of one buyer; retry more slowly")
+	errAnonymousRate = problem.New(problem.TooManyRequests, "too many requests without a token from one address; retry more slowly")
+)
 
-// take counts a request of the buyer, or refuses it without counting it.
-func (l *limiter) take(buyer uuid.UUID) error {
+// take counts a request of the key, or refuses it with refusal, without counting it.
+func (l *limiter) take(key limitKey, refusal *problem.Error) error {
 	if l == nil {
 		return nil
 	}
 	now := l.now().Sub(l.begin)
-	s := &l.shards[maphash.Bytes(l.seed, buyer[:])%limitShards]
+	s := &l.shards[maphash.Bytes(l.seed, key[:])%limitShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(now)
-	full, ok := s.current[buyer]
+	full, ok := s.current[key]
 	if !ok {
-		full = s.before[buyer]
+		full = s.before[key]
 	}
 	full = max(full, now) + l.interval
 	if over := full - now - limitPeriod; over > 0 {
-		return errRate.WithRetryAfter(over)
+		return refusal.WithRetryAfter(over)
 	}
-	s.current[buyer] = full
+	s.current[key] = full
 	return nil
 }
 
@@ -84,10 +89,10 @@ func (s *limitShard) turn(now time.Duration) {
 	case age < limitPeriod:
 		return
 	case age >= 2*limitPeriod:
-		s.current = map[uuid.UUID]time.Duration{}
-		s.before = map[uuid.UUID]time.Duration{}
+		s.current = map[limitKey]time.Duration{}
+		s.before = map[limitKey]time.Duration{}
 	default:
-		s.before, s.current = s.current, map[uuid.UUID]time.Duration{}
+		s.before, s.current = s.current, map[limitKey]time.Duration{}
 	}
 	s.turned = now
 }

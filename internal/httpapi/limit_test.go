@@ -20,27 +20,27 @@ func TestLimiterBurstAndRefill(t *testing.T) {
 	l := newLimiter(50, c.now)
 	buyer, other := uuid.New(), uuid.New()
 	for range 100 {
-		require.NoError(t, l.take(buyer))
+		require.NoError(t, l.take(limitKey(buyer), errBuyerRate))
 	}
-	err := l.take(buyer)
+	err := l.take(limitKey(buyer), errBuyerRate)
 	require.Equal(t, problem.TooManyRequests, problem.From(err).Slug())
 	require.Equal(t, 1, problem.From(err).RetryAfter())
-	require.NoError(t, l.take(other), "one buyer's haste is another's refusal")
+	require.NoError(t, l.take(limitKey(other), errBuyerRate), "one buyer's haste is another's refusal")
 
 	c.at = c.at.Add(20 * time.Millisecond)
-	require.NoError(t, l.take(buyer), "one interval is one request")
-	require.Error(t, l.take(buyer))
+	require.NoError(t, l.take(limitKey(buyer), errBuyerRate), "one interval is one request")
+	require.Error(t, l.take(limitKey(buyer), errBuyerRate))
 	c.at = c.at.Add(time.Hour)
 	for range 100 {
-		require.NoError(t, l.take(buyer))
+		require.NoError(t, l.take(limitKey(buyer), errBuyerRate))
 	}
-	require.Error(t, l.take(buyer))
+	require.Error(t, l.take(limitKey(buyer), errBuyerRate))
 }
 
 func TestNoLimit(t *testing.T) {
 	l := newLimiter(0, time.Now)
 	for range 1000 {
-		require.NoError(t, l.take(uuid.Nil))
+		require.NoError(t, l.take(limitKey(uuid.Nil), errBuyerRate))
 	}
 }
 
@@ -70,7 +70,7 @@ func TestLimiterIsATokenBucket(t *testing.T) {
 			if allowed {
 				b.missing += interval
 			}
-			require.Equal(t, allowed, l.take(buyer) == nil, "request %d", i)
+			require.Equal(t, allowed, l.take(limitKey(buyer), errBuyerRate) == nil, "request %d", i)
 		}
 	})
 }
@@ -81,7 +81,7 @@ func TestLimiterForgets(t *testing.T) {
 	const crowd = 20_000
 	for round := range 10 {
 		for i := range crowd {
-			require.NoError(t, l.take(uuid.UUID{byte(round), byte(i), byte(i >> 8), byte(i >> 16)}))
+			require.NoError(t, l.take(limitKey{byte(round), byte(i), byte(i >> 8), byte(i >> 16)}, errBuyerRate))
 		}
 		c.at = c.at.Add(limitPeriod)
 	}
@@ -97,6 +97,6 @@ func BenchmarkLimiter(b *testing.B) {
 	buyer := uuid.New()
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = l.take(buyer)
+		_ = l.take(limitKey(buyer), errBuyerRate)
 	}
 }

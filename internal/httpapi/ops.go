@@ -4,19 +4,21 @@ import (
 	"net/http"
 
 	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // handleOps adds the routes of every process, with or without an API.
 func (s *Server) handleOps() {
-	metrics := echo.WrapHandler(promhttp.HandlerFor(s.opts.Registry, promhttp.HandlerOpts{}))
 	s.Handle(
 		Route{Method: http.MethodGet, Path: "/health/live", Access: Open, Handler: func(c echo.Context) error {
 			return JSON(c, http.StatusOK, readiness{Status: Up, Components: map[string]Health{}})
 		}},
 		Route{Method: http.MethodGet, Path: "/health/ready", Access: Open, Handler: s.serveReady},
-		Route{Method: http.MethodGet, Path: "/metrics", Access: Open, Handler: metrics},
 	)
+	if !s.opts.HideMetrics {
+		s.Handle(metricsRoute(s.opts.Registry))
+	}
 	if s.opts.OpenAPI == nil {
 		return
 	}
@@ -25,9 +27,27 @@ func (s *Server) handleOps() {
 	}})
 }
 
-// serveReady returns the last results of the checks; DOWN has the status 503.
+func metricsRoute(r *prometheus.Registry) Route {
+	return Route{Method: http.MethodGet, Path: "/metrics", Access: Open, Handler: echo.WrapHandler(promhttp.HandlerFor(r, promhttp.HandlerOpts{}))}
+}
+
+// Ops returns a second server, at an address that is not public, with the health of
+// this one and its metrics.
+func (s *Server) Ops(addr string) *Server {
+	ops := New(Options{Addr: addr, Registry: prometheus.NewRegistry(), HideMetrics: true, Logger: s.log})
+	ops.prober, ops.primary = s.prober, s
+	ops.Handle(metricsRoute(s.opts.Registry))
+	return ops
+}
+
+// serveReady returns the last results of the checks; DOWN has the status 503. A process
+// that stops is DOWN.
 func (s *Server) serveReady(c echo.Context) error {
 	r := s.prober.report(c.Request().Context())
+	if s.draining.Load() || s.primary != nil && s.primary.draining.Load() {
+		r.Status = Down
+		r.addDetail("process", "the process is stopping")
+	}
 	status := http.StatusOK
 	if r.Status == Down {
 		status = http.StatusServiceUnavailable

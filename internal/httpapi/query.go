@@ -16,9 +16,8 @@ import (
 )
 
 // Query reads the query parameters of a request and collects what is wrong with
-// them. A parameter that is absent or empty counts as not given; one that comes
-// twice, or that is not valid UTF-8 or holds NUL, is refused; unknown ones are
-// ignored. Ask Err after the last.
+// them. One that is empty, comes twice, is not valid UTF-8 or holds NUL is refused;
+// unknown ones are ignored. Call Err after the last.
 type Query struct {
 	values url.Values
 	fields []problem.FieldError
@@ -67,9 +66,15 @@ func (q *Query) String(name string) (value string, given bool) {
 	case !utf8.ValidString(values[0]) || strings.ContainsRune(values[0], 0):
 		q.Refuse(name, "must be text in UTF-8 without NUL")
 		return "", false
+	case values[0] == "":
+		q.Refuse(name, "must not be empty")
+		return "", false
 	}
-	return values[0], values[0] != ""
+	return values[0], true
 }
+
+// Flag returns whether the parameter is true; false if none is given.
+func (q *Query) Flag(name string) bool { return q.Enum(name, "true", "false") == "true" }
 
 // Int returns a whole number from low to high, fallback where none is given.
 func (q *Query) Int(name string, fallback, low, high int) int {

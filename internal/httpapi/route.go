@@ -18,22 +18,41 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// Access says who may call a route.
+// Access says who may call a route. The zero value refuses everybody, so that a route
+// that names nobody is closed.
 type Access struct {
-	open  bool
+	kind  accessKind
 	roles auth.Roles
 }
+
+type accessKind int
+
+const (
+	accessNobody accessKind = iota
+	accessOpen
+	accessPublic
+	accessRoles
+)
 
 var (
 	// Open does not look at the Authorization header at all: health checks, and
 	// callers who prove themselves by other means.
-	Open = Access{open: true}
+	Open = Access{kind: accessOpen}
 	// Public needs no token, but refuses one that is not valid.
-	Public = Access{}
+	Public = Access{kind: accessPublic}
 )
 
 // Role needs a token with at least one of the roles.
-func Role(anyOf auth.Roles) Access { return Access{roles: anyOf} }
+func Role(anyOf auth.Roles) Access {
+	if anyOf == 0 {
+		return Access{}
+	}
+	return Access{kind: accessRoles, roles: anyOf}
+}
+
+// Roles returns the roles of which a token needs one; 0 if none is needed or none
+// suffices.
+func (a Access) Roles() auth.Roles { return a.roles }
 
 // Body says what a route takes as its body.
 type Body int
@@ -60,7 +79,10 @@ type Route struct {
 }
 
 // RouteInfo names a route as OpenAPI does, with {name} for a parameter.
-type RouteInfo struct{ Method, Path string }
+type RouteInfo struct {
+	Method, Path string
+	Access       Access
+}
 
 // Handle adds routes, before Run. A GET is given its HEAD.
 func (s *Server) Handle(routes ...Route) {
@@ -74,7 +96,10 @@ func (s *Server) Handle(routes ...Route) {
 			// Else Echo takes /v1/products/x/y for /v1/products/:id.
 			s.echo.RouteNotFound(r.Path+"/*", func(echo.Context) error { return echo.ErrNotFound })
 		}
-		s.routes = append(s.routes, RouteInfo{r.Method, openAPIPath(r.Path)})
+		if !strings.Contains(r.Path, ":") {
+			s.static[r.Path] = append(s.static[r.Path], r.Method)
+		}
+		s.routes = append(s.routes, RouteInfo{r.Method, openAPIPath(r.Path), r.Access})
 	}
 }
 
@@ -149,29 +174,60 @@ func (rt *route) run(c echo.Context, rc *request) (err error) {
 		}
 	}
 	r := c.Request()
-	if !rt.Access.open {
-		if err := rt.server.authenticate(r, rc); err != nil {
-			return err
+	if len(c.ParamNames()) > 0 {
+		// Else Echo takes DELETE /v1/slots/acquire for DELETE /v1/slots/:id.
+		if methods, ok := rt.server.static[r.URL.Path]; ok {
+			c.Response().Header().Set(echo.HeaderAllow, strings.Join(methods, ", "))
+			return echo.ErrMethodNotAllowed
 		}
-		if rt.Access.roles != 0 {
-			if !rc.known {
-				return errNoToken
-			}
-			if !rc.identity.Has(rt.Access.roles) {
-				return errForbidden
-			}
-		}
-		if rc.identity.Has(auth.Buyer) {
-			if err := rt.server.limiter.take(rc.identity.Sub); err != nil {
-				return err
-			}
-		}
+	}
+	if err := rt.admit(c, r, rc); err != nil {
+		return err
 	}
 	if err := rt.takeBody(r, rc); err != nil {
 		return err
 	}
 	return rt.Handler(c)
 }
+
+// admit goes through token, role and rate.
+func (rt *route) admit(c echo.Context, r *http.Request, rc *request) error {
+	s := rt.server
+	switch rt.Access.kind {
+	case accessOpen:
+		return nil
+	case accessPublic, accessRoles:
+	default:
+		return errForbidden
+	}
+	if err := s.authenticate(r, rc); err != nil {
+		return err
+	}
+	if rt.Access.kind == accessRoles {
+		if !rc.known {
+			return errNoToken
+		}
+		if !rc.identity.Has(rt.Access.roles) {
+			return errForbidden
+		}
+		// What is answered belongs to one user; a handler may set another value.
+		c.Response().Header()["Cache-Control"] = noStore
+	}
+	switch {
+	case rc.identity.Has(auth.Buyer):
+		return s.buyers.take(limitKey(rc.identity.Sub), errBuyerRate)
+	case !rc.known && s.anonymous != nil:
+		return s.anonymous.take(clientKey(s.opts.TrustedProxies.clientAddress(r)).As16(), errAnonymousRate)
+	}
+	return nil
+}
+
+// Shared header values; net/http only reads them.
+var (
+	noStore = []string{"no-store"}
+	noSniff = []string{"nosniff"}
+	closing = []string{"close"}
+)
 
 // authenticate takes the one Authorization header, if there is any.
 func (s *Server) authenticate(r *http.Request, rc *request) error {

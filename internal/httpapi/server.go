@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -20,22 +21,41 @@ import (
 )
 
 const (
-	// Both count from the moment a connection is there, and buyers' browsers
-	// open theirs ahead of the sale: closed before the first click, that click
-	// would fail.
-	readHeaderTimeout = 30 * time.Second
-	readTimeout       = 45 * time.Second
-	// writeTimeout bounds a whole answer; a Stream renews it with every piece.
+	// readHeaderTimeout counts from the first byte of a request.
+	readHeaderTimeout = 10 * time.Second
+	// readTimeout counts from the moment a connection is there, so it includes
+	// preconnectTimeout.
+	readTimeout = preconnectTimeout + 15*time.Second
+	// writeTimeout bounds a whole response; a Stream renews it with every piece.
 	writeTimeout = 30 * time.Second
 	// idleTimeout is longer than the pause between two requests of one page.
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
-	// shutdownGrace leaves time for the rest of the process within the ten seconds in which it stops.
-	shutdownGrace = 8 * time.Second
+	// shutdownTimeout leaves time for the rest of the process within the ten seconds
+	// in which it stops. The drain delay, up to maxSharedDrain of it, is part of it.
+	shutdownTimeout = 8 * time.Second
+	maxSharedDrain  = 5 * time.Second
 	// unavailableLogs is how many 503 a second are logged: when something is away
 	// every request says so.
 	unavailableLogs = 10
 )
+
+// Limits bound what clients may take of a server, and how it stops.
+type Limits struct {
+	// BuyerRate is how many requests a second one buyer may send to this server, in
+	// bursts of twice as many. 0: no limit.
+	BuyerRate int
+	// AnonymousRate is the same for requests without a token from one client address.
+	AnonymousRate int
+	// TrustedProxies are the proxies whose X-Forwarded-For names the client.
+	TrustedProxies trustedProxies
+	// MaxConnections and MaxConnectionsPerAddress bound the open connections; 0: no
+	// limit. Connections of trusted proxies do not count by address.
+	MaxConnections, MaxConnectionsPerAddress int
+	// DrainDelay is how long after the end of Run's context requests are still
+	// accepted, while /health/ready is DOWN, so that load balancers notice first.
+	DrainDelay time.Duration
+}
 
 // Options configure a Server.
 type Options struct {
@@ -43,9 +63,7 @@ type Options struct {
 	Addr string
 	// Verifier verifies bearer tokens. Required where a route is not Open.
 	Verifier *auth.Verifier
-	// BuyerRate is how many requests a second one buyer may send to this server, in
-	// bursts of twice as many. 0: any number.
-	BuyerRate int
+	Limits
 	// CORSOrigins may call from a browser, as scheme://host[:port]; "*" is any. None: no other origin.
 	CORSOrigins []string
 	// Checks are the components of /health/ready.
@@ -54,8 +72,10 @@ type Options struct {
 	ProbeInterval time.Duration
 	// OpenAPI is served at /openapi.yaml; nil: there is none.
 	OpenAPI []byte
-	// Registry takes the server's metrics and is served at /metrics. Required.
-	Registry *prometheus.Registry
+	// Registry takes the server's metrics and is served at /metrics, unless
+	// HideMetrics is set. Required.
+	Registry    *prometheus.Registry
+	HideMetrics bool
 	// Tracer records a span for each request; nil: trace ids only.
 	Tracer trace.Tracer
 	// Logger defaults to slog.Default().
@@ -66,16 +86,19 @@ type Options struct {
 
 // Server is an HTTP server. Make it with New, give it routes with Handle, then Run it.
 type Server struct {
-	opts     Options
-	log      *slog.Logger
-	echo     *echo.Echo
-	routes   []RouteInfo
-	limiter  *limiter
-	cors     *cors
-	metrics  *metrics
-	unrouted *routeMetrics
-	busyLogs *rate.Limiter
-	prober   *prober
+	opts              Options
+	log               *slog.Logger
+	echo              *echo.Echo
+	routes            []RouteInfo
+	static            map[string][]string // methods of the paths without parameters
+	buyers, anonymous *limiter
+	draining          atomic.Bool
+	cors              *cors
+	metrics           *metrics
+	unrouted          *routeMetrics
+	busyLogs          *rate.Limiter
+	prober            *prober
+	primary           *Server // of an Ops server: the one whose health it reports
 
 	lives sync.WaitGroup // the goroutines of open answers
 
@@ -84,6 +107,7 @@ type Server struct {
 	open     map[*Live]struct{}
 	ready    chan struct{}
 	stopping chan struct{}
+	done     chan struct{} // closed when Run has ended
 }
 
 // New makes a server with the routes that every API has: /health/live,
@@ -96,17 +120,20 @@ func New(opts Options) *Server {
 		opts.Now = time.Now
 	}
 	s := &Server{
-		opts:     opts,
-		log:      opts.Logger,
-		echo:     echo.New(),
-		limiter:  newLimiter(opts.BuyerRate, opts.Now),
-		cors:     newCORS(opts.CORSOrigins),
-		metrics:  newMetrics(opts.Registry),
-		busyLogs: rate.NewLimiter(unavailableLogs, unavailableLogs),
-		prober:   newProber(opts.Checks, opts.ProbeInterval, opts.Registry, opts.Logger),
-		open:     map[*Live]struct{}{},
-		ready:    make(chan struct{}),
-		stopping: make(chan struct{}),
+		opts:      opts,
+		log:       opts.Logger,
+		echo:      echo.New(),
+		static:    map[string][]string{},
+		buyers:    newLimiter(opts.BuyerRate, opts.Now),
+		anonymous: newLimiter(opts.AnonymousRate, opts.Now),
+		cors:      newCORS(opts.CORSOrigins),
+		metrics:   newMetrics(opts.Registry),
+		busyLogs:  rate.NewLimiter(unavailableLogs, unavailableLogs),
+		prober:    newProber(opts.Checks, opts.ProbeInterval, opts.Registry, opts.Logger),
+		open:      map[*Live]struct{}{},
+		ready:     make(chan struct{}),
+		stopping:  make(chan struct{}),
+		done:      make(chan struct{}),
 	}
 	s.unrouted = s.metrics.route("any", "unmatched")
 	s.echo.HTTPErrorHandler = func(err error, c echo.Context) {
@@ -130,7 +157,7 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
 	}
-	s.listener = l
+	s.listener = limitListener(l, s.opts.Limits, s.opts.Registry)
 	return nil
 }
 
@@ -147,10 +174,12 @@ func (s *Server) Addr() net.Addr {
 // Ready is closed when requests are taken.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends, then takes no more, tells streams to end, waits up to
-// eight seconds for what it has accepted, and returns. It returns an error where it
-// could not listen or serve. A server runs once.
+// Run serves until ctx ends. Then /health/ready is DOWN for the drain delay while
+// requests are served; then it accepts no more, ends streams, waits for what it has
+// accepted, for eight seconds less the drain delay, and returns. It returns an error
+// if it could not listen or serve. A server runs once.
 func (s *Server) Run(ctx context.Context) error {
+	defer close(s.done)
 	if err := s.Listen(); err != nil {
 		return err
 	}
@@ -165,7 +194,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	probing, stopProbing := context.WithCancel(context.WithoutCancel(ctx))
 	var probes sync.WaitGroup
-	probes.Go(func() { s.prober.run(probing) })
+	if s.primary == nil {
+		probes.Go(func() { s.prober.run(probing) })
+	}
 	defer probes.Wait()
 	defer stopProbing()
 	served := make(chan error, 1)
@@ -176,8 +207,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
 	case <-ctx.Done():
 	}
+	if err := s.drain(served); err != nil {
+		return err
+	}
 	close(s.stopping)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout-min(s.opts.DrainDelay, maxSharedDrain))
 	defer cancel()
 	if err := hs.Shutdown(grace); err != nil {
 		s.log.Warn("requests were cut off at shutdown", "error", err)
@@ -188,6 +222,27 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// drain serves on for the drain delay. Responses close their connections, so that
+// none is idle, about to carry a request, when the listener closes.
+func (s *Server) drain(served <-chan error) error {
+	s.draining.Store(true)
+	if s.primary != nil {
+		<-s.primary.done // its health is of interest until then
+		return nil
+	}
+	if s.opts.DrainDelay <= 0 {
+		return nil
+	}
+	delay := time.NewTimer(s.opts.DrainDelay)
+	defer delay.Stop()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
+	case <-delay.C:
+		return nil
+	}
+}
+
 // ServeHTTP gives the request its trace and hands it to the router.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc := &request{server: s, start: time.Now()}
@@ -195,7 +250,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc.Context = ctx
 	rc.trace = trace.SpanContextFromContext(ctx).TraceID().String()
 	rc.traceHeader[0] = rc.trace
-	w.Header()["X-Trace-Id"] = rc.traceHeader[:]
+	h := w.Header()
+	h["X-Trace-Id"] = rc.traceHeader[:]
+	h["X-Content-Type-Options"] = noSniff
+	if s.draining.Load() {
+		h["Connection"] = closing
+	}
 	if span != nil {
 		rc.span = span
 		defer span.End()
