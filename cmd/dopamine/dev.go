@@ -120,6 +120,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.SlotWarning()
 	r.WebhookSecrets()
 	r.Limits()
+	r.DefaultRoles()
 	r.CORSOrigins()
 	r.Addr(config.CommandAddr)
 	r.Addr(config.QueryAddr)

@@ -28,6 +28,7 @@ func unset(t *testing.T) {
 			t.Setenv(name, "")
 		}
 	}
+	t.Setenv("DOPAMINE_DRAIN_DELAY", "0s") // what is started is also stopped
 }
 
 // bounded is dopamine for a call that should end by itself: a process that
@@ -97,11 +98,13 @@ var wrong = map[string]wrongValue{
 	"kafka-topic": {"a topic", "1 to 249"}, "kafka-group": {"a/group", "1 to 249"}, "kafka-sasl": {"GSSAPI", "SCRAM-SHA-512"},
 	"kafka-user": {"shop", "--kafka-sasl"}, "kafka-password": {"secret", "--kafka-sasl"}, "kafka-ca": {"/no/such/file", "PEM"},
 	"kafka-cert": {"/no/such/file", "--kafka-key"}, "kafka-key": {"/no/such/file", "--kafka-cert"}, "schema-registry-ca": {"/no/such/file", "PEM"},
+	"anonymous-rate": {"-1", "whole number"}, "trusted-proxies": {"proxy.example.com", "CIDR"}, "max-connections": {"many", "whole number"},
+	"max-connections-per-address": {"-1", "whole number"}, "drain-delay": {"11m", "duration"}, "jwt-default-roles": {"owner", "buyer, admin"},
 	"schema-registry-user": {"shop", "--schema-registry-password"}, "schema-registry-password": {"secret", "--schema-registry-user"},
 }
 
 // anyText takes whatever is written.
-var anyText = map[string]bool{"jwt-issuer": true, "jwt-audience": true}
+var anyText = map[string]bool{"jwt-issuer": true, "jwt-audience": true, "jwt-roles-claim": true}
 
 func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 	unset(t)

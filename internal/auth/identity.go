@@ -51,7 +51,8 @@ func RoleNamed(name string) Roles {
 
 // Identity is who a verified token speaks for. The zero value is nobody.
 type Identity struct {
-	// Sub is the pseudonym by which a user is known everywhere.
+	// Sub is the pseudonym by which a user is known everywhere: the token's sub if
+	// that is a UUID, otherwise one made of iss and sub.
 	Sub   uuid.UUID
 	Roles Roles
 	// Expires is from when on the token is refused: what goes on for longer than a

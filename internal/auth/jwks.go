@@ -2,11 +2,18 @@ package auth
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/time/rate"
@@ -27,9 +34,34 @@ const (
 
 type keySet struct{ set keyfunc.Keyfunc }
 
-func newKeySet(ctx context.Context, url string) (*keySet, error) {
+// CheckJWKSURL refuses the URL of a key set that anybody on the way could change:
+// plain http is only for the machine itself.
+func CheckJWKSURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("is not a URL of http or https")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return errors.New("uses plain http to another machine: whoever is on the way can put keys of their own into the set; use https")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+func newKeySet(ctx context.Context, address string) (*keySet, error) {
+	if err := CheckJWKSURL(address); err != nil {
+		return nil, fmt.Errorf("the key set's URL %w", err)
+	}
 	strict := false
-	set, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{url}, keyfunc.Override{
+	set, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{address}, keyfunc.Override{
+		Client:                    &http.Client{CheckRedirect: checkRedirect},
 		HTTPTimeout:               jwksTimeout,
 		NoErrorReturnFirstHTTPReq: &strict,
 		RateLimitWaitMax:          jwksWait,
@@ -42,7 +74,7 @@ func newKeySet(ctx context.Context, url string) (*keySet, error) {
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("fetch the key set from %s: %w; give the URL of a JSON Web Key Set", url, err)
+		return nil, fmt.Errorf("fetch the key set from %s: %w; give the URL of a JSON Web Key Set", address, err)
 	}
 	return &keySet{set}, nil
 }
@@ -55,21 +87,49 @@ func (s *keySet) key(ctx context.Context, h header) (key, error) {
 	if h.KID == "" {
 		return s.only(ctx, h.Alg)
 	}
+	// This fetches the set again if it does not have the key.
 	found, err := s.set.KeyfuncCtx(ctx)(&jwt.Token{Header: map[string]any{"alg": h.Alg, "kid": h.KID}})
 	if err != nil {
 		return key{}, fmt.Errorf("find the key: %w", err)
 	}
+	described, err := s.set.Storage().KeyRead(ctx, h.KID)
+	if err != nil {
+		return key{}, fmt.Errorf("find the key: %w", err)
+	}
+	if !forSignatures(described) {
+		return key{}, errPurpose
+	}
 	return publicKey(found)
 }
 
+var errPurpose = errors.New("the key is not meant for signatures")
+
+// forSignatures reports whether use and key_ops, as far as they are given, let the key
+// verify signatures (RFC 7517, 4.2 and 4.3).
+func forSignatures(k jwkset.JWK) bool {
+	m := k.Marshal()
+	if m.USE != "" && m.USE != jwkset.UseSig {
+		return false
+	}
+	return len(m.KEYOPS) == 0 || slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify)
+}
+
 func (s *keySet) only(ctx context.Context, alg string) (key, error) {
-	all, err := s.set.VerificationKeySet(ctx)
+	all, err := s.set.Storage().KeyReadAll(ctx)
 	if err != nil {
 		return key{}, fmt.Errorf("read the key set: %w", err)
 	}
 	var only []key
-	for _, candidate := range all.Keys {
-		if k, err := publicKey(candidate); err == nil && k.alg == alg {
+	for _, candidate := range all {
+		named := candidate.Marshal().ALG.String()
+		if !forSignatures(candidate) || named != "" && named != alg {
+			continue
+		}
+		found := candidate.Key()
+		if private, ok := found.(interface{ Public() crypto.PublicKey }); ok {
+			found = private.Public()
+		}
+		if k, err := publicKey(found); err == nil && k.alg == alg {
 			only = append(only, k)
 		}
 	}
@@ -77,4 +137,17 @@ func (s *keySet) only(ctx context.Context, alg string) (key, error) {
 		return key{}, errors.New("the token names no key and the set does not have just one for it")
 	}
 	return only[0], nil
+}
+
+// maxRedirects is what net/http follows by default.
+const maxRedirects = 10
+
+func checkRedirect(next *http.Request, before []*http.Request) error {
+	if len(before) >= maxRedirects {
+		return errors.New("too many redirects")
+	}
+	if err := CheckJWKSURL(next.URL.String()); err != nil {
+		return fmt.Errorf("the redirect to %s %w", next.URL.Host, err)
+	}
+	return nil
 }

@@ -124,3 +124,57 @@ func TestJWKSThatCannotBeHad(t *testing.T) {
 	require.ErrorContains(t, err, server.URL)
 	require.ErrorContains(t, err, "give the URL of a JSON Web Key Set")
 }
+
+// TestJWKS_Purpose has keys whose use, key_ops or alg exclude a token's signature.
+func TestJWKS_Purpose(t *testing.T) {
+	for name, c := range map[string]struct {
+		member string
+		value  any
+		ok     bool
+	}{
+		"nothing said":           {"other", "x", true},
+		"for signatures":         {"use", "sig", true},
+		"for encryption":         {"use", "enc", false},
+		"verifies":               {"key_ops", []string{"verify"}, true},
+		"wraps keys":             {"key_ops", []string{"wrapKey", "encrypt"}, false},
+		"its algorithm":          {"alg", "RS256", true},
+		"another algorithm":      {"alg", "PS256", false},
+		"encryption's algorithm": {"alg", "RSA-OAEP", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, kid := range []string{"k", ""} {
+				set, key := &jwks{}, rsaJWK("k")
+				key[c.member] = c.value
+				set.add(key)
+				server := httptest.NewServer(set)
+				defer server.Close()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
+				require.NoError(t, err)
+				_, err = v.Verify(ctx, signKID(t, jwt.SigningMethodRS256, rsaKey, kid))
+				if c.ok {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, auth.ErrToken)
+				}
+			}
+		})
+	}
+}
+
+func TestJWKS_PlainHTTP(t *testing.T) {
+	for _, good := range []string{"https://login.example.com/keys", "http://127.0.0.1:8080/keys", "http://localhost/keys", "http://[::1]:80/keys"} {
+		require.NoError(t, auth.CheckJWKSURL(good), good)
+	}
+	for _, bad := range []string{"http://login.example.com/keys", "http://10.0.0.1/keys", "http://localhost.example.com/keys", "ftp://localhost/x", "keys"} {
+		require.Error(t, auth.CheckJWKSURL(bad), bad)
+	}
+	_, err := auth.New(t.Context(), auth.Config{JWKSURL: "http://login.example.com/keys"})
+	require.ErrorContains(t, err, "plain http to another machine")
+
+	redirecting := httptest.NewServer(http.RedirectHandler("http://login.example.com/keys", http.StatusFound))
+	defer redirecting.Close()
+	_, err = auth.New(t.Context(), auth.Config{JWKSURL: redirecting.URL})
+	require.ErrorContains(t, err, "plain http to another machine")
+}

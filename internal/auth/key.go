@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -113,7 +112,7 @@ func readKey(file string) (key, error) {
 
 func parseKey(raw []byte) (key, error) {
 	if !looksLikePEM(raw) {
-		secret, err := trimSecret(raw)
+		secret, err := secretOf(raw)
 		if err != nil {
 			return key{}, err
 		}
@@ -121,7 +120,7 @@ func parseKey(raw []byte) (key, error) {
 	}
 	block, _ := pem.Decode(raw)
 	if block == nil {
-		return key{}, errors.New("begins like PEM and is none")
+		return key{}, errNotPEM
 	}
 	var public any
 	var err error
@@ -168,16 +167,4 @@ func parsePrivateKey(raw []byte) (crypto.Signer, error) {
 // taken for a secret that everybody knows.
 func looksLikePEM(raw []byte) bool {
 	return strings.Contains(string(raw), "-----BEGIN ")
-}
-
-// trimSecret cuts the final newline and refuses what is too short.
-func trimSecret(raw []byte) ([]byte, error) {
-	secret, cut := bytes.CutSuffix(raw, []byte("\n"))
-	if cut {
-		secret = bytes.TrimSuffix(secret, []byte("\r"))
-	}
-	if len(secret) < minSecret {
-		return nil, fmt.Errorf("a secret of %d bytes is too short", len(secret))
-	}
-	return secret, nil
 }

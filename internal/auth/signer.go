@@ -59,7 +59,7 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 	if looksLikePEM(raw) {
 		return nil, fmt.Errorf("%s is no secret: %w", cfg.KeyFile, ErrPrivateKeyNeeded)
 	}
-	secret, err := trimSecret(raw)
+	secret, err := secretOf(raw)
 	if err != nil {
 		return nil, fmt.Errorf("the token key in %s: %w; %s", cfg.KeyFile, err, whatIsRight)
 	}

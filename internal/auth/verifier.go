@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // nbfLeeway is by how much an issuer's clock may be ahead of ours.
@@ -34,6 +35,11 @@ type Config struct {
 	Issuer string
 	// Audience must be among the claim aud; empty: anything.
 	Audience string
+	// RolesClaim is the claim that holds the roles, with dots for nesting; default
+	// "roles".
+	RolesClaim string
+	// DefaultRoles are the roles of a token without that claim.
+	DefaultRoles Roles
 	// Now is the clock for exp and nbf; nil: time.Now.
 	Now func() time.Time
 }
@@ -53,6 +59,9 @@ type Verifier struct {
 func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.RolesClaim == "" {
+		cfg.RolesClaim = defaultRolesClaim
 	}
 	v := &Verifier{cfg: cfg}
 	switch {
@@ -96,12 +105,12 @@ func (a *audience) UnmarshalJSON(raw []byte) error {
 }
 
 type claims struct {
-	Sub   string   `json:"sub"`
-	Roles []string `json:"roles"`
-	Exp   *float64 `json:"exp"`
-	Nbf   *float64 `json:"nbf"`
-	Iss   string   `json:"iss"`
-	Aud   audience `json:"aud"`
+	Sub   string         `json:"sub"`
+	Roles jsontext.Value `json:"roles"`
+	Exp   *float64       `json:"exp"`
+	Nbf   *float64       `json:"nbf"`
+	Iss   string         `json:"iss"`
+	Aud   audience       `json:"aud"`
 }
 
 // encoding is strict: a signature has one spelling.
@@ -145,6 +154,11 @@ func (v *Verifier) verify(ctx context.Context, token string) (Identity, error) {
 	var c claims
 	if err := json.Unmarshal(payload, &c); err != nil {
 		return Identity{}, fmt.Errorf("read the claims: %w", err)
+	}
+	if v.cfg.RolesClaim != defaultRolesClaim {
+		if c.Roles, err = claimAt(payload, v.cfg.RolesClaim); err != nil {
+			return Identity{}, fmt.Errorf("read the claims: %w", err)
+		}
 	}
 	return v.identity(&c)
 }
@@ -196,15 +210,18 @@ func (v *Verifier) identity(c *claims) (Identity, error) {
 	if v.cfg.Audience != "" && !slices.Contains(c.Aud, v.cfg.Audience) {
 		return Identity{}, errors.New("another audience")
 	}
-	sub, err := parseSub(c.Sub)
+	user, err := userID(c.Iss, c.Sub)
 	if err != nil {
 		return Identity{}, err
 	}
-	id := Identity{Sub: sub, Expires: moment(*c.Exp)}
-	for _, name := range c.Roles {
-		id.Roles |= RoleNamed(name)
+	roles, given, err := rolesIn(c.Roles)
+	if err != nil {
+		return Identity{}, err
 	}
-	return id, nil
+	if !given {
+		roles = v.cfg.DefaultRoles
+	}
+	return Identity{Sub: user, Roles: roles, Expires: moment(*c.Exp)}, nil
 }
 
 // moment is a claim's time, the first millisecond at which Verify sees it passed.

@@ -225,7 +225,14 @@ func TestJWKSTakesTheKeysPlace(t *testing.T) {
 		require.Empty(t, c.KeyFile)
 		require.Equal(t, "https://login/jwks", c.JWKSURL)
 		return nil
-	}, "--jwt-key", "k", "--jwks-url", "https://login/jwks"))
+	}, "--jwt-key", "k", "--jwks-url", "https://login/jwks", "--jwt-issuer", "https://login", "--jwt-audience", "store"))
+	for _, args := range [][]string{
+		{"--jwks-url", "https://login/jwks", "--jwt-issuer", "https://login"},
+		{"--jwks-url", "https://login/jwks", "--jwt-audience", "store"},
+		{"--jwks-url", "http://login/jwks", "--jwt-issuer", "https://login", "--jwt-audience", "store"},
+	} {
+		require.True(t, errors.As(run(t, func(r *config.Reader) error { r.Auth(); return nil }, args...), new(*config.UsageError)), args)
+	}
 	err := run(t, func(r *config.Reader) error { r.Signing(); return nil })
 	require.True(t, errors.As(err, new(*config.UsageError)))
 }

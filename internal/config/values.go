@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -79,21 +80,50 @@ func (r *Reader) QueryURL() string {
 	return "http://" + r.Addr(QueryAddr)
 }
 
-// Auth is how tokens are verified; one of --jwt-key and --jwks-url is needed.
+// Auth is how tokens are verified; one of --jwt-key and --jwks-url is needed. A key
+// set may belong to an identity provider of many, so that issuer and audience are
+// needed with it, except in dev.
 func (r *Reader) Auth() auth.Config {
 	c := auth.Config{
-		KeyFile:  r.String(JWTKey),
-		JWKSURL:  r.URL(JWKSURL, "http", "https"),
-		Issuer:   r.String(JWTIssuer),
-		Audience: r.String(JWTAudience),
+		KeyFile:      r.String(JWTKey),
+		JWKSURL:      r.URL(JWKSURL, "http", "https"),
+		Issuer:       r.String(JWTIssuer),
+		Audience:     r.String(JWTAudience),
+		RolesClaim:   r.String(JWTRolesClaim),
+		DefaultRoles: r.DefaultRoles(),
 	}
-	switch {
-	case c.KeyFile == "" && c.JWKSURL == "":
-		r.Refuse(JWTKey, "is missing, and so is --"+JWKSURL.Name+" in its place")
-	case c.KeyFile != "" && c.JWKSURL != "":
-		c.KeyFile = "" // --jwks-url takes its place
+	if c.JWKSURL == "" {
+		if c.KeyFile == "" {
+			r.Refuse(JWTKey, "is missing, and so is --"+JWKSURL.Name+" in its place")
+		}
+		return c
+	}
+	c.KeyFile = "" // --jwks-url takes its place
+	if err := auth.CheckJWKSURL(c.JWKSURL); err != nil {
+		r.Refuse(JWKSURL, err.Error())
+		c.JWKSURL = ""
+	}
+	if r.cmd.Name != "dev" {
+		for _, s := range []*Setting{JWTIssuer, JWTAudience} {
+			if r.String(s) == "" {
+				r.Refuse(s, "is missing: it is needed with --"+JWKSURL.Name)
+			}
+		}
 	}
 	return c
+}
+
+// DefaultRoles are the roles of a token without the claim of the roles.
+func (r *Reader) DefaultRoles() auth.Roles {
+	var roles auth.Roles
+	for _, name := range r.List(JWTDefaultRoles) {
+		role := auth.RoleNamed(name)
+		if role == 0 {
+			r.Refuse(JWTDefaultRoles, fmt.Sprintf("has %q", name))
+		}
+		roles |= role
+	}
+	return roles
 }
 
 // Signing is how tokens are signed, by token and rush.
