@@ -23,7 +23,7 @@ import (
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, simulatorSide, observed,
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, config.SimulationSettings, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
@@ -112,7 +112,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabasePool()
 	r.RedisPool()
 	r.AppendQueue()
-	r.GatewayURL()
+	paymentSettingsOf(r)
 	r.Simulation()
 	r.URL(config.CallbackURL, "http", "https")
 	r.PaymentTimeout()
@@ -289,12 +289,12 @@ func (d *devSystem) choosePort(s *config.Setting) error {
 // startGateway makes the simulator where no payment gateway was named.
 func (d *devSystem) startGateway() ([]service, error) {
 	r := config.From(d.cmd)
-	if r.GatewayURL() != "" {
-		d.log.Info("using", "service", "payment gateway", "kind", "as given by --gateway-url")
+	if r.GatewayURL() != "" || r.Gateway() == config.StripeGateway {
+		d.log.Info("using", "service", "payment gateway", "kind", "as given by --gateway and --gateway-url")
 		d.give(config.GatewayURL)
 		return nil, nil
 	}
-	opts := simulatorOptions(d.parts, r, config.SimulatorAddr.Default)
+	opts := simulatorOptions(d.parts, r, config.SimulatorAddr.Default, filepath.Join(d.dir, "gateway", "books.jsonl"))
 	sim, err := gatewaysim.New(opts)
 	if err != nil {
 		return nil, err

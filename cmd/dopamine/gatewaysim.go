@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/urfave/cli/v3"
 
@@ -10,18 +11,16 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gatewaysim"
 )
 
-// simulatorSide is how the simulator behaves.
-var simulatorSide = []*config.Setting{config.SuccessRate, config.RefusedRate, config.Latency, config.LostRate, config.RepeatedRate, config.ReorderedRate}
-
 func gatewaySimCommand() *cli.Command {
 	return &cli.Command{
-		Name:   "gateway-sim",
-		Usage:  "a payment gateway to try things with: it loses, repeats and reorders what it tells",
-		Flags:  settings([]*config.Setting{config.SimulatorAddr, config.WebhookSecrets, config.Data}, simulatorSide, observed),
+		Name:  "gateway-sim",
+		Usage: "run a simulated payment gateway, which can lose, repeat and reorder callbacks, charge twice and more",
+		Flags: settings([]*config.Setting{config.SimulatorAddr, config.WebhookSecrets, config.GatewayKey, config.Data},
+			config.SimulationSettings, observed),
 		Before: config.FromData,
 		Action: role(func(_ context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.WebhookSecrets)
-			opts := simulatorOptions(p, r, r.Addr(config.SimulatorAddr))
+			opts := simulatorOptions(p, r, r.Addr(config.SimulatorAddr), filepath.Join(r.String(config.Data), "gateway-sim", "books.jsonl"))
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
@@ -34,11 +33,18 @@ func gatewaySimCommand() *cli.Command {
 	}
 }
 
-func simulatorOptions(p *parts, r *config.Reader, addr string) gatewaysim.Options {
+// simulatorOptions reads the simulator's settings. books is the file of its books.
+func simulatorOptions(p *parts, r *config.Reader, addr, books string) gatewaysim.Options {
 	s := r.Simulation()
 	return gatewaysim.Options{
-		Addr: addr, WebhookSecrets: r.WebhookSecrets(), SuccessRate: s.SuccessRate, Refused: s.Refused, Latency: s.Latency,
-		Lost: s.Lost, Repeated: s.Repeated, Reordered: s.Reordered, Logger: p.log,
+		Addr: addr, WebhookSecrets: r.WebhookSecrets(), Key: r.GatewayKey(), Books: books, Seed: s.Seed, Logger: p.log,
+		Behavior: gatewaysim.Behavior{
+			SuccessRate: s.SuccessRate, Refused: s.Refused, ActionRate: s.ActionRate, Latency: s.Latency,
+			Lost: s.Lost, Repeated: s.Repeated, Reordered: s.Reordered,
+			SlowRate: s.SlowRate, SlowLatency: s.SlowLatency, LostResponses: s.LostResponses, RepeatRejected: s.RepeatRejected,
+			LowerCase: s.LowerCase, Duplicated: s.Duplicated, Disputed: s.Disputed, DisputesLost: s.DisputesLost,
+			RefundsPending: s.RefundsPending, RefundsFailed: s.RefundsFailed, CancelRefused: s.CancelRefused,
+		}.Misbehaving(s.Misbehave),
 	}
 }
 

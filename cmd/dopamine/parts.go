@@ -22,7 +22,6 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
-	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
@@ -208,11 +207,10 @@ func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (
 
 // openPayments makes the payments' side; openStore and openGate come first.
 func (p *parts) openPayments(s paymentSettings) error {
-	client, err := gateway.New(gateway.Options{URL: s.gatewayURL, Registerer: p.registry, Logger: p.log})
+	client, err := p.openGateway(s.gateway)
 	if err != nil {
-		return fmt.Errorf("payment gateway: %w", err)
+		return err
 	}
-	p.onClose(func(context.Context) error { client.Close(); return nil })
 	p.payments, err = payments.New(payments.Config{
 		Pool: p.writePool, Store: p.store, Reader: eventstore.NewReader(p.writePool), Claims: p.claims, Gate: p.gate,
 		Gateway: client, CallbackURL: s.callbackURL, PaymentTimeout: s.timeout, SlotTTL: s.slotTTL, SlotWarning: s.slotWarning,
@@ -225,17 +223,6 @@ func (p *parts) openPayments(s paymentSettings) error {
 	return nil
 }
 
-// paymentSettings is what the payments' side is set to.
-type paymentSettings struct {
-	gatewayURL, callbackURL       string
-	timeout, slotTTL, slotWarning time.Duration
-}
-
-func paymentSettingsOf(r *config.Reader) paymentSettings {
-	return paymentSettings{r.GatewayURL(), r.CallbackURL(), r.PaymentTimeout(), r.SlotTTL(), r.SlotWarning()}
-}
-
-// openWaker subscribes to appends on a connection of its own; openDirect comes first.
 func (p *parts) openWaker(ctx context.Context) {
 	p.waker = eventstore.Listen(context.WithoutCancel(ctx), p.directPool)
 	p.onClose(func(context.Context) error { p.waker.Close(); return nil })

@@ -39,7 +39,7 @@ var (
 	queueSide = []*config.Setting{config.AppendQueue}
 	// paymentSide is what the command API and the worker need for payments. The
 	// callback's URL follows from the command API's address.
-	paymentSide = []*config.Setting{config.GatewayURL, config.CallbackURL, config.CommandAddr, config.PaymentTimeout, config.SlotTTL, config.SlotWarning}
+	paymentSide = []*config.Setting{config.Gateway, config.GatewayURL, config.GatewayKey, config.StripeKey, config.StripePublishableKey, config.CallbackURL, config.CommandAddr, config.PaymentTimeout, config.SlotTTL, config.SlotWarning}
 )
 
 func settings(groups ...[]*config.Setting) []cli.Flag {
@@ -74,7 +74,8 @@ func commandAPICommand() *cli.Command {
 		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
 		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
-			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets)
+			r.Require(config.DatabaseURL, config.RedisURL, config.WebhookSecrets)
+			requireGateway(r)
 			cfg := commandConfig(ctx, p, r)
 			cfg.Checks = optionalChecks(p, nil, kafkaOf(r).cluster)
 			if err := openCommandSide(ctx, p, r); err != nil {
@@ -386,7 +387,8 @@ func workerCommand() *cli.Command {
 		Usage: "do what happens by itself: expiry, warnings, feeding the gates, payments that hear nothing, refunds",
 		Flags: settings(writeSide, redisSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
-			r.Require(config.DatabaseURL, config.RedisURL, config.GatewayURL)
+			r.Require(config.DatabaseURL, config.RedisURL)
+			requireGateway(r)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}

@@ -125,6 +125,21 @@ var (
 	GatewayURL = &Setting{Name: "gateway-url",
 		Usage: "payment gateway",
 		Right: "a URL such as https://payments.example.com/v1"}
+	Gateway = &Setting{Name: "gateway", Default: "http",
+		Usage: "kind of payment gateway: one with the HTTP contract, or Stripe",
+		Right: "http or stripe"}
+	GatewayKey = &Setting{Name: "gateway-key", Secret: true,
+		Usage: "key sent to the payment gateway as Authorization: Bearer (default: none)",
+		Right: "printable ASCII characters without spaces"}
+	StripeKey = &Setting{Name: "stripe-key", Secret: true,
+		Usage: "Stripe's secret key, with --gateway stripe",
+		Right: "a secret or restricted key of Stripe, such as rk_live_..."}
+	StripePublishableKey = &Setting{Name: "stripe-publishable-key",
+		Usage: "Stripe's publishable key for the buyer's page, with --gateway stripe",
+		Right: "a publishable key of Stripe, such as pk_live_..."}
+	ReturnOrigins = &Setting{Name: "return-origins",
+		Usage: "origins that a payment's returnUrl may have, comma-separated (default: any https origin)",
+		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated"}
 	CallbackURL = &Setting{Name: "callback-url",
 		Usage: "where the payment gateway calls us (default: http://<command-addr>/v1/webhooks/payment)",
 		Right: "a URL such as https://shop.example.com/v1/webhooks/payment"}
@@ -216,6 +231,48 @@ var (
 	ReorderedRate = &Setting{Name: "reordered", Default: "0.2",
 		Usage: "share of callbacks that others overtake, 0 to 1",
 		Right: rightShare}
+	Misbehave = &Setting{Name: "misbehave", Default: "0",
+		Usage: "least share of every kind of misbehaviour, 0 to 1",
+		Right: rightShare}
+	ActionRate = &Setting{Name: "action-rate", Default: "0",
+		Usage: "share of payments that the buyer has to confirm on a page, 0 to 1",
+		Right: rightShare}
+	SlowRate = &Setting{Name: "slow-rate", Default: "0",
+		Usage: "share of responses that are slow, 0 to 1",
+		Right: rightShare}
+	SlowLatency = &Setting{Name: "slow-latency", Default: "3s",
+		Usage: "time that a slow response takes",
+		Right: "a duration, as in 3s"}
+	LostResponses = &Setting{Name: "lost-responses", Default: "0",
+		Usage: "share of POSTs that take effect and whose connection then breaks, 0 to 1",
+		Right: rightShare}
+	RepeatRejected = &Setting{Name: "repeat-rejected", Default: "0",
+		Usage: "share of repeated POSTs that meet a 4xx, 0 to 1",
+		Right: rightShare}
+	LowerCase = &Setting{Name: "lower-case", Default: "0",
+		Usage: "share of payments that are reported with their currency in lower case, 0 to 1",
+		Right: rightShare}
+	Duplicated = &Setting{Name: "duplicated", Default: "0",
+		Usage: "share of successful payments that are charged twice, 0 to 1",
+		Right: rightShare}
+	Disputed = &Setting{Name: "disputed", Default: "0",
+		Usage: "share of successful payments that are disputed, 0 to 1",
+		Right: rightShare}
+	DisputesLost = &Setting{Name: "disputes-lost", Default: "0.5",
+		Usage: "share of disputes that the shop loses, 0 to 1",
+		Right: rightShare}
+	RefundsPending = &Setting{Name: "refunds-pending", Default: "0",
+		Usage: "share of refunds that are pending at first, 0 to 1",
+		Right: rightShare}
+	RefundsFailed = &Setting{Name: "refunds-failed", Default: "0",
+		Usage: "share of refunds that fail after they were accepted, 0 to 1",
+		Right: rightShare}
+	CancelRefused = &Setting{Name: "cancel-refused", Default: "0",
+		Usage: "share of cancellations that are refused, 0 to 1",
+		Right: rightShare}
+	Seed = &Setting{Name: "seed", Default: "0",
+		Usage: "seed of chance (0: another one each time)",
+		Right: "a whole number from 0 on"}
 	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
 		Usage: "appends that may wait for the event store before requests are turned away",
 		Right: "a whole number from 1 to 1000000"}
@@ -230,7 +287,7 @@ var ofProcesses = []*Setting{
 	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
 	JWTKey, JWKSURL, JWTIssuer, JWTAudience, JWTRolesClaim, JWTDefaultRoles, BuyerRate, AnonymousRate, TrustedProxies,
 	MaxConnections, MaxConnectionsPerAddress, DrainDelay, CORSOrigins, AppendQueue,
-	WebhookSecrets, GatewayURL, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
+	WebhookSecrets, Gateway, GatewayURL, GatewayKey, StripeKey, StripePublishableKey, ReturnOrigins, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
 
 // HiddenSharedFlags returns, hidden, the flags of the long-running processes that are

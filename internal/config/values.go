@@ -213,8 +213,63 @@ func (r *Reader) AppendQueue() int { return r.Int(AppendQueue, 1, maxQueue) }
 // PaymentTimeout is how long past its deadline a slot waits for a payment.
 func (r *Reader) PaymentTimeout() time.Duration { return r.Duration(PaymentTimeout, time.Millisecond) }
 
-// GatewayURL is the payment gateway; empty where none is given.
-func (r *Reader) GatewayURL() string { return r.URL(GatewayURL, "http", "https") }
+// The kinds of payment gateway.
+const (
+	HTTPGateway   = "http"
+	StripeGateway = "stripe"
+)
+
+// Gateway is the kind of payment gateway.
+func (r *Reader) Gateway() string {
+	kind := r.String(Gateway)
+	if kind != HTTPGateway && kind != StripeGateway {
+		r.Refuse(Gateway, fmt.Sprintf("is %q", kind))
+	}
+	return kind
+}
+
+// GatewayURL is the payment gateway; empty if none is given. User information is
+// refused: a URL appears in process lists.
+func (r *Reader) GatewayURL() string {
+	text := r.URL(GatewayURL, "http", "https")
+	if u, err := url.Parse(text); err == nil && u.User != nil {
+		r.Refuse(GatewayURL, "contains user information; give the key by --gateway-key-file, and here")
+		return ""
+	}
+	return text
+}
+
+// GatewayKey is the key for the gateway of the HTTP contract; empty if none is given.
+func (r *Reader) GatewayKey() string { return r.bearer(GatewayKey) }
+
+// StripeKey is Stripe's secret key; empty if none is given.
+func (r *Reader) StripeKey() string { return r.bearer(StripeKey) }
+
+// StripePublishableKey is Stripe's key for the buyer's page; empty if none is given.
+func (r *Reader) StripePublishableKey() string { return r.bearer(StripePublishableKey) }
+
+// bearer is a secret that is sent in a header. A problem does not repeat it.
+func (r *Reader) bearer(s *Setting) string {
+	key := r.String(s)
+	if strings.ContainsFunc(key, func(c rune) bool { return c < '!' || c > '~' }) {
+		r.Refuse(s, "has other characters than printable ASCII")
+		return ""
+	}
+	return key
+}
+
+// ReturnOrigins are the origins that a payment's returnUrl may have; none: any
+// https origin.
+func (r *Reader) ReturnOrigins() []string {
+	origins := r.List(ReturnOrigins)
+	for _, o := range origins {
+		u, err := url.Parse(o)
+		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o != u.Scheme+"://"+u.Host {
+			r.Refuse(ReturnOrigins, "holds something that is no origin")
+		}
+	}
+	return origins
+}
 
 // CallbackURL is where the gateway calls us: as given, else the webhook's path
 // at the command API's address.
@@ -229,21 +284,6 @@ func (r *Reader) CallbackURL() string {
 	return "http://" + addr + WebhookPath
 }
 
-// Simulation is how the payment gateway's simulator behaves: shares from 0 to 1,
-// and the time from a payment's start to its outcome.
-type Simulation struct {
-	SuccessRate, Refused, Lost, Repeated, Reordered float64
-	Latency                                         time.Duration
-}
-
-// Simulation is that of --success-rate and the settings after it.
-func (r *Reader) Simulation() Simulation {
-	return Simulation{
-		SuccessRate: r.Share(SuccessRate), Refused: r.Share(RefusedRate), Latency: r.Duration(Latency, 0),
-		Lost: r.Share(LostRate), Repeated: r.Share(RepeatedRate), Reordered: r.Share(ReorderedRate),
-	}
-}
-
 // WebhookPath is the command API's path for the gateway's callbacks.
 const WebhookPath = "/v1/webhooks/payment"
 
@@ -251,6 +291,9 @@ const WebhookPath = "/v1/webhooks/payment"
 func (r *Reader) WebhookSecrets() []string {
 	const shortest, longest = 24, 64 // bytes, by the Standard Webhooks convention
 	secrets := r.List(WebhookSecrets)
+	if r.String(Gateway) == StripeGateway { // Stripe's are used as they are
+		return secrets
+	}
 	for _, s := range secrets {
 		encoded, ok := strings.CutPrefix(s, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(encoded)

@@ -3,7 +3,6 @@ package gatewaysim
 import (
 	"sync"
 
-	"github.com/bojanz/currency"
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
@@ -11,141 +10,186 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gateway"
 )
 
-// payment is an entry of the books.
+// payment is one reference: a request for money and what became of it.
 type payment struct {
-	Reference   uuid.UUID
-	PaymentID   string
-	Status      gateway.Status
-	Amount      domain.Money
-	Reason      string // of Failed
-	Refused     bool   // at once: never more than a refusal
-	CallbackURL string
-	asked       once[payBody]
-
-	Refunded domain.Money // no money: none
-	RefundID string
-	refund   once[refundBody] // what it was given back with
+	Reference   uuid.UUID      `json:"reference"`
+	Key         string         `json:"key"`  // the idempotency key it came with,
+	Body        string         `json:"body"` // and the body
+	Status      gateway.Status `json:"status"`
+	Reason      string         `json:"reason,omitempty"` // of Failed
+	Refused     bool           `json:"refused,omitempty"`
+	Amount      domain.Money   `json:"amount"`
+	CallbackURL string         `json:"callbackUrl"`
+	ReturnURL   string         `json:"returnUrl,omitempty"`
+	ActionURL   string         `json:"actionUrl,omitempty"` // of the page on which the buyer confirms; "" for none
+	Fate        fate           `json:"fate"`
+	// Charges has the payment's charge first, whose id is the payment's, and a
+	// second one if it was charged twice.
+	Charges []charge `json:"charges"`
 }
 
-// once is a request that takes effect once: the same again, key and body, is
-// answered like the first, anything else under its reference is refused.
-type once[B comparable] struct {
-	key  string
-	body B
+// fate is what was drawn for a payment when it arrived.
+type fate struct {
+	Succeeds    bool `json:"succeeds"`
+	Duplicated  bool `json:"duplicated,omitempty"`
+	Disputed    bool `json:"disputed,omitempty"`
+	DisputeLost bool `json:"disputeLost,omitempty"`
+	LowerCase   bool `json:"lowerCase,omitempty"`
 }
 
-// books are all payments, by reference.
+// charge is money that is taken if the payment has succeeded.
+type charge struct {
+	ID       string        `json:"id"`
+	Dispute  string        `json:"dispute,omitempty"`  // id; "" for none
+	Open     bool          `json:"open,omitempty"`     // of the dispute
+	Reversed *domain.Money `json:"reversed,omitempty"` // what a lost dispute took back
+}
+
+// refund is money returned, or on its way.
+type refund struct {
+	Reference uuid.UUID            `json:"reference"` // the shop's refund id
+	Payment   uuid.UUID            `json:"payment"`
+	Charge    string               `json:"charge"`
+	Key       string               `json:"key"`
+	Body      string               `json:"body"`
+	ID        string               `json:"id"`
+	Amount    domain.Money         `json:"amount"`
+	Status    gateway.RefundStatus `json:"status"`
+	Reason    string               `json:"reason,omitempty"`
+	Fails     bool                 `json:"fails,omitempty"`
+	Settled   bool                 `json:"settled,omitempty"` // nothing more will happen to it
+}
+
+// message is a callback that must arrive; Done when it has.
+type message struct {
+	ID   string `json:"id"`
+	URL  string `json:"url"`
+	Body string `json:"body"`
+	Done bool   `json:"done,omitempty"`
+}
+
+// books are all payments, refunds and callbacks that must arrive.
 type books struct {
 	mu       sync.Mutex
 	payments map[uuid.UUID]*payment
-	keys     map[string]*payment // by the idempotency key they came with
-	order    []*payment          // as they came
+	refunds  map[uuid.UUID]*refund
+	messages map[string]*message
+	charges  map[string]uuid.UUID // references by the id of the first charge
+	order    []*payment           // in the order in which they came
+	returned []*refund            // likewise
+	journal  *journal             // nil: in memory only
 }
 
 func newBooks() *books {
-	return &books{payments: make(map[uuid.UUID]*payment), keys: make(map[string]*payment)}
+	return &books{payments: map[uuid.UUID]*payment{}, refunds: map[uuid.UUID]*refund{}, messages: map[string]*message{}, charges: map[string]uuid.UUID{}}
 }
 
-// enter gives the payment that came with the key, or else that of the reference,
-// and whether it is new: what begins it.
-func (b *books) enter(key string, reference uuid.UUID, begin func() *payment) (payment, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p, there := b.keys[key]; there {
-		return *p, false
+// record is a line of the journal: the whole entry as it is after a change.
+type record struct {
+	Payment *payment `json:"payment,omitempty"`
+	Refund  *refund  `json:"refund,omitempty"`
+	Message *message `json:"message,omitempty"`
+}
+
+// apply makes a record's entry the present one.
+func (b *books) apply(r record) {
+	if p := r.Payment; p != nil {
+		if old := b.payments[p.Reference]; old != nil {
+			*old = *p
+		} else {
+			b.payments[p.Reference] = p
+			b.charges[p.Charges[0].ID] = p.Reference
+			b.order = append(b.order, p)
+		}
 	}
-	if p, there := b.payments[reference]; there {
-		return *p, false
+	if f := r.Refund; f != nil {
+		if old := b.refunds[f.Reference]; old != nil {
+			*old = *f
+		} else {
+			b.refunds[f.Reference] = f
+			b.returned = append(b.returned, f)
+		}
 	}
-	p := begin()
-	b.payments[reference], b.keys[key] = p, p
-	b.order = append(b.order, p)
-	return *p, true
+	if m := r.Message; m != nil {
+		b.messages[m.ID] = m
+		if m.Done {
+			delete(b.messages, m.ID)
+		}
+	}
+}
+
+// put records entries. The caller holds mu and passes copies.
+func (b *books) put(records ...record) error {
+	if b.journal != nil {
+		if err := b.journal.write(records...); err != nil {
+			return err
+		}
+	}
+	for _, r := range records {
+		b.apply(r)
+	}
+	return nil
 }
 
 func (b *books) find(reference uuid.UUID) (payment, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p, there := b.payments[reference]
-	if !there {
+	return b.get(reference)
+}
+
+// get is find for a caller that holds mu.
+func (b *books) get(reference uuid.UUID) (payment, bool) {
+	p, ok := b.payments[reference]
+	if !ok {
 		return payment{}, false
 	}
-	return *p, true
+	c := *p
+	c.Charges = append([]charge(nil), p.Charges...)
+	return c, true
 }
 
-// change changes a payment that is there and gives it as it is then.
-func (b *books) change(reference uuid.UUID, f func(*payment)) payment {
+func (b *books) findRefund(reference uuid.UUID) (refund, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.payments[reference]
-	f(p)
-	return *p
-}
-
-// Balance is what `GET /balance` answers.
-type Balance struct {
-	Taken    map[string]string `json:"taken"`    // by currency, what succeeded, refunded or not
-	Refunded map[string]string `json:"refunded"` // by currency
-	Payments []BalanceEntry    `json:"payments"` // in the order in which they came
-}
-
-// BalanceEntry is one payment in a Balance.
-type BalanceEntry struct {
-	Reference     uuid.UUID      `json:"reference"`
-	PaymentID     string         `json:"paymentId"`
-	Status        gateway.Status `json:"status"`
-	Amount        string         `json:"amount"`
-	Currency      string         `json:"currency"`
-	Refunded      string         `json:"refunded"` // "0" where nothing went back
-	FailureReason *string        `json:"failureReason"`
-}
-
-// Balance reads the books.
-func (s *Server) Balance() Balance {
-	s.books.mu.Lock()
-	order := make([]payment, len(s.books.order))
-	for i, p := range s.books.order {
-		order[i] = *p
+	r, ok := b.refunds[reference]
+	if !ok {
+		return refund{}, false
 	}
-	s.books.mu.Unlock()
+	return *r, true
+}
 
-	b := Balance{Payments: make([]BalanceEntry, len(order))}
-	taken, refunded := sums{}, sums{}
-	for i, p := range order {
-		entry := BalanceEntry{
-			Reference: p.Reference, PaymentID: p.PaymentID, Status: p.Status,
-			Amount: p.Amount.String(), Currency: p.Amount.Currency(), Refunded: "0", FailureReason: p.reason(),
-		}
-		if p.Status == gateway.Succeeded {
-			taken.add(p.Amount)
-		}
-		if p.RefundID != "" {
-			refunded.add(p.Refunded)
-			entry.Refunded = p.Refunded.String()
-		}
-		b.Payments[i] = entry
+// update changes a payment that is there, if f reports a change.
+func (b *books) update(reference uuid.UUID, f func(*payment) bool) (payment, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.get(reference)
+	if !ok || !f(&p) {
+		return p, false, nil
 	}
-	b.Taken, b.Refunded = taken.texts(), refunded.texts()
-	return b
+	changed := p
+	changed.Charges = append([]charge(nil), p.Charges...)
+	return p, true, b.put(record{Payment: &changed})
+}
+
+// covered is the sum of a charge's refunds that have not failed. The caller holds mu.
+func (b *books) covered(charge string) decimal.Decimal {
+	var sum decimal.Decimal
+	for _, r := range b.returned {
+		if r.Charge == charge && r.Status != gateway.RefundFailed {
+			sum = sum.Add(r.Amount.Amount())
+		}
+	}
+	return sum
+}
+
+func (p payment) currency() string {
+	return cased(p.Amount.Currency(), p.Fate.LowerCase)
 }
 
 func (p payment) reason() *string {
-	if p.Status != gateway.Failed {
-		return nil
+	switch p.Status {
+	case gateway.Failed:
+		return &p.Reason
 	}
-	return &p.Reason
-}
-
-// sums are amounts by currency.
-type sums map[string]decimal.Decimal
-
-func (s sums) add(m domain.Money) { s[m.Currency()] = s[m.Currency()].Add(m.Amount()) }
-
-func (s sums) texts() map[string]string {
-	texts := make(map[string]string, len(s))
-	for code, sum := range s {
-		digits, _ := currency.GetDigits(code) // it is one: the amounts were Money
-		texts[code] = sum.StringFixed(int32(digits))
-	}
-	return texts
+	return nil
 }

@@ -2,8 +2,8 @@ package gatewaysim
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,107 +19,161 @@ import (
 )
 
 const (
-	// tries is how often a callback is sent until it is answered 2xx, with pauses
-	// from firstPause on, each twice the last, up to lastPause: half a minute in all.
-	tries      = 10
-	firstPause = 200 * time.Millisecond
-	lastPause  = 5 * time.Second
-	// heldBack is for how long a callback that is overtaken is held back at most.
-	heldBack = 3 * time.Second
+	// maxAttempts is how often a callback is sent until its response is 2xx, with
+	// pauses from firstPause on, each twice the last, up to lastPause: half a minute
+	// in all. Callbacks that must arrive have no limit.
+	maxAttempts = 10
+	firstPause  = 200 * time.Millisecond
+	lastPause   = 5 * time.Second
+	// maxReorder is how long a callback that others overtake is held back at most.
+	maxReorder = 3 * time.Second
 )
 
-// message is the body of a callback.
-type message struct {
-	Type      string    `json:"type"`
-	Timestamp time.Time `json:"timestamp"`
-	Data      told      `json:"data"`
+// callbackBody is the body of a callback.
+type callbackBody struct {
+	Type      string       `json:"type"`
+	Timestamp time.Time    `json:"timestamp"`
+	Data      callbackData `json:"data"`
 }
 
-type told struct {
-	Reference     uuid.UUID `json:"reference"`
-	PaymentID     string    `json:"paymentId"`
-	Amount        string    `json:"amount"`
-	Currency      string    `json:"currency"`
-	FailureReason *string   `json:"failureReason"`
+type callbackData struct {
+	Reference       uuid.UUID           `json:"reference"`
+	PaymentID       string              `json:"paymentId"`
+	Amount          string              `json:"amount"`
+	Currency        string              `json:"currency"`
+	FailureReason   *string             `json:"failureReason"`
+	NextAction      *gateway.NextAction `json:"nextAction,omitempty"`
+	RefundReference *uuid.UUID          `json:"refundReference,omitempty"`
+	RefundID        string              `json:"refundId,omitempty"`
+	DisputeID       string              `json:"disputeId,omitempty"`
+	Won             *bool               `json:"won,omitempty"`
 }
 
-// carryOut lets the latency pass, decides the payment, and tells of it.
-func (s *Server) carryOut(reference uuid.UUID) {
-	if s.pause(s.opts.Latency) != nil {
-		return
+func (p payment) callbackData() callbackData {
+	state := p.state()
+	return callbackData{
+		Reference: p.Reference, PaymentID: state.PaymentID, Amount: state.Amount, Currency: state.Currency,
+		FailureReason: state.FailureReason, NextAction: state.NextAction,
 	}
-	succeeds := s.happens(s.opts.SuccessRate)
-	p := s.books.change(reference, func(p *payment) {
-		p.Status = gateway.Succeeded
-		if !succeeds {
-			p.Status, p.Reason = gateway.Failed, reasonDeclined
-		}
-	})
-	if s.happens(s.opts.Lost) {
-		return
-	}
-	if s.happens(s.opts.Reordered) && s.pause(s.anywhere(heldBack)) != nil {
-		return
-	}
-	ids := []string{newMessageID()}
-	if s.happens(s.opts.Repeated) {
-		ids = append(ids, ids[0])
-		if s.happens(0.5) {
-			ids[1] = newMessageID()
-		}
-	}
-	body, err := json.Marshal(message{
-		Type: "payment." + string(p.Status), Timestamp: time.Now().UTC(),
-		Data: told{p.Reference, p.PaymentID, p.Amount.String(), p.Amount.Currency(), p.reason()},
-	})
-	if err != nil {
-		s.log.Error("a callback cannot be written", "reference", reference, "error", err)
-		return
-	}
-	var both sync.WaitGroup
-	for _, id := range ids { // at the same instant
-		both.Go(func() { s.tell(p, id, body) })
-	}
-	both.Wait()
+}
+
+func newMessage(url, kind string, data callbackData) (message, error) {
+	body, err := json.Marshal(callbackBody{Type: kind, Timestamp: time.Now().UTC(), Data: data})
+	return message{ID: newMessageID(), URL: url, Body: string(body)}, err
 }
 
 func newMessageID() string { return "msg_" + uuid.NewString() }
 
-// tell sends a callback until it is answered 2xx, a few times at most.
-func (s *Server) tell(p payment, id string, body []byte) {
+// errUnchanged: there is nothing to change.
+var errUnchanged = errors.New("unchanged")
+
+// change changes a payment together with a callback that must arrive, if f
+// returns one. It reports false if f returns errUnchanged.
+func (s *Server) change(reference uuid.UUID, f func(*payment) (*message, error)) (payment, bool, error) {
+	s.books.mu.Lock()
+	defer s.books.mu.Unlock()
+	p, ok := s.books.get(reference)
+	if !ok {
+		return p, false, nil
+	}
+	m, err := f(&p)
+	if errors.Is(err, errUnchanged) {
+		return p, false, nil
+	}
+	if err != nil {
+		return p, false, err
+	}
+	changed := p
+	changed.Charges = append([]charge(nil), p.Charges...)
+	records := []record{{Payment: &changed}}
+	if m != nil {
+		stored := *m
+		records = append(records, record{Message: &stored})
+	}
+	return p, true, s.books.put(records...)
+}
+
+// report sends the callback of a payment's present state, as reliably as the
+// options say.
+func (s *Server) report(p payment) {
+	m, err := newMessage(p.CallbackURL, "payment."+string(p.Status), p.callbackData())
+	if err != nil {
+		s.log.Error("encode a callback failed", "payment", p.Reference, "error", err)
+		return
+	}
+	s.work.Go(func() { s.tell(m) })
+}
+
+// tell loses, repeats or holds back a callback, or sends it.
+func (s *Server) tell(m message) {
+	if s.happens(s.opts.Lost) {
+		return
+	}
+	if s.happens(s.opts.Reordered) && s.pause(s.upTo(maxReorder)) != nil {
+		return
+	}
+	copies := []message{m}
+	if s.happens(s.opts.Repeated) {
+		copies = append(copies, m)
+		if s.happens(0.5) {
+			copies[1].ID = newMessageID()
+		}
+	}
+	var all sync.WaitGroup
+	for _, m := range copies { // at the same instant
+		all.Go(func() { s.deliver(m, false) })
+	}
+	all.Wait()
+}
+
+// deliver sends a callback until its response is 2xx. One that must arrive is
+// sent until the server stops, and stored, so that it is sent again after that.
+func (s *Server) deliver(m message, must bool) {
 	wait := firstPause
-	for try := 1; ; try++ {
-		err := s.send(p.CallbackURL, id, body)
-		if err == nil || s.ctx.Err() != nil {
+	for attempt := 1; ; attempt++ {
+		err := s.send(m)
+		if err == nil {
+			break
+		}
+		if s.ctx.Err() != nil {
 			return
 		}
-		if try == tries {
-			s.log.Warn("a callback was never taken, giving it up", "reference", p.Reference, "error", err)
-			return
+		if attempt == maxAttempts {
+			s.log.Warn("callback was not accepted", "callback", m.ID, "retrying", must, "error", err)
+			if !must {
+				return
+			}
 		}
 		if s.pause(wait) != nil {
 			return
 		}
 		wait = min(2*wait, lastPause)
 	}
+	if must {
+		s.books.mu.Lock()
+		defer s.books.mu.Unlock()
+		if err := s.books.put(record{Message: &message{ID: m.ID, Done: true}}); err != nil {
+			s.log.Error("write the books failed", "error", err) // it is sent again after a restart, which is harmless
+		}
+	}
 }
 
-func (s *Server) send(url, id string, body []byte) error {
+func (s *Server) send(m message) error {
 	at := time.Now()
 	signatures := make([]string, len(s.signers))
 	for i, signer := range s.signers {
-		signature, err := signer.Sign(id, at, body)
+		signature, err := signer.Sign(m.ID, at, []byte(m.Body))
 		if err != nil {
 			return fmt.Errorf("sign: %w", err)
 		}
 		signatures[i] = signature
 	}
-	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, url, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(s.ctx, http.MethodPost, m.URL, bytes.NewReader([]byte(m.Body)))
 	if err != nil {
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set(standardwebhooks.HeaderWebhookID, id)
+	r.Header.Set(standardwebhooks.HeaderWebhookID, m.ID)
 	r.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(at.Unix(), 10))
 	r.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	resp, err := s.client.Do(r)
@@ -127,24 +181,9 @@ func (s *Server) send(url, id string, body []byte) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)) // so that the connection is reused
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("answered %d", resp.StatusCode)
+		return fmt.Errorf("response %d", resp.StatusCode)
 	}
 	return nil
-}
-
-// pause waits; the error is that the server has ended.
-func (s *Server) pause(d time.Duration) error {
-	if d <= 0 {
-		return context.Cause(s.ctx)
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-s.ctx.Done():
-		return s.ctx.Err()
-	}
 }

@@ -1,16 +1,34 @@
-// Package gatewaysim is a payment gateway that takes no money: it speaks the HTTP
-// that the gateway's adapter speaks, keeps books in memory, and can be as unreliable as one likes.
+// Package gatewaysim is a payment gateway that takes no money. It implements the
+// HTTP contract of the payment port (contract 4.5), keeps its books on disk, and
+// can misbehave in every way that the contract allows for.
 //
-//	POST /payments               asks for money; 202, pending
-//	GET  /payments/{reference}   what became of it
-//	POST /refunds                gives it back
-//	GET  /balance                what was taken and given back, in all and by payment
+//	POST /payments                     202, pending or requires_action
+//	GET  /payments/{reference}         present state
+//	POST /payments/{reference}/cancel  canceled, or what it was too late for
+//	POST /refunds                      200 succeeded or 202 pending
+//	GET  /refunds/{refund id}          present state
+//	GET  /action/{token}               the page on which a buyer confirms or declines
+//	GET  /balance                      what was taken, returned and lost, by charge
 //	GET  /health/live
 //
-// Both POSTs are idempotent by their Idempotency-Key; the same key with another
-// body is refused. After the latency a payment succeeds or fails, once and for
-// ever, and is told to its callbackUrl: signed after the Standard Webhooks
-// convention, tried a few times until it is answered 2xx. Chance decides for each
-// payment whether its callback is lost (never sent), repeated (sent twice, under
-// the same id or under two), reordered (held back, so that later ones overtake).
+// # Fates
+//
+// What will happen to a payment is drawn when it arrives, and stored with it, so
+// that a restart continues it: whether it needs the buyer's confirmation,
+// succeeds, is charged twice, is disputed and how that ends. Each share in
+// [Options] is the probability of one such event.
+//
+// # Callbacks
+//
+// Callbacks are signed after the Standard Webhooks convention and retried until
+// their response is 2xx. Chance decides whether a callback is lost (never sent),
+// repeated (sent twice at the same instant, under the same id or two) or
+// reordered (held back, so that later ones overtake it). A callback that reports
+// what a look-up cannot find, such as a second charge or a dispute, is never
+// lost: it is stored and retried across restarts.
+//
+// # Books
+//
+// The journal has one JSON line per change, written before the response is sent.
+// It is read at start; an incomplete last line is dropped.
 package gatewaysim

@@ -17,59 +17,16 @@ import (
 )
 
 const (
-	readTimeout   = 10 * time.Second
-	writeTimeout  = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-	shutdownGrace = 5 * time.Second
-	// callbackConnections bounds what the simulator does to the one who is told.
+	readTimeout     = 10 * time.Second
+	writeTimeout    = 2 * time.Minute // slow responses included
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 5 * time.Second
+	// callbackConnections bounds the connections to the receiver of callbacks.
 	callbackConnections = 64
 	callbackTimeout     = 5 * time.Second
 )
 
-// Options say how the simulator behaves. Shares go from 0 to 1.
-type Options struct {
-	// Addr is the host:port to listen on; port 0 takes a free one.
-	Addr string
-	// WebhookSecrets sign callbacks, each as whsec_<base64>: all of them, so that
-	// one can be rolled. At least one.
-	WebhookSecrets []string
-	// SuccessRate is the share of payments that succeed.
-	SuccessRate float64
-	// Refused is the share of payments that are refused at once, by 402.
-	Refused float64
-	// Latency is the time from a payment's start to its outcome.
-	Latency time.Duration
-	// Lost, Repeated and Reordered are shares of the callbacks.
-	Lost, Repeated, Reordered float64
-	// Seed makes chance the same each time; 0: another each time.
-	Seed uint64
-	// Logger defaults to slog.Default().
-	Logger *slog.Logger
-}
-
-func (o Options) validate() error {
-	var errs []error
-	for _, share := range []struct {
-		name  string
-		value float64
-	}{
-		{"success-rate", o.SuccessRate}, {"refused", o.Refused},
-		{"lost", o.Lost}, {"repeated", o.Repeated}, {"reordered", o.Reordered},
-	} {
-		if !(share.value >= 0 && share.value <= 1) {
-			errs = append(errs, fmt.Errorf("%s must be a share from 0 to 1, not %v", share.name, share.value))
-		}
-	}
-	if o.Latency < 0 {
-		errs = append(errs, fmt.Errorf("latency must be 0 or more, not %s", o.Latency))
-	}
-	if len(o.WebhookSecrets) == 0 {
-		errs = append(errs, errors.New("webhook-secrets: one at least"))
-	}
-	return errors.Join(errs...)
-}
-
-// Server is the simulator. Make it with New, then Run it.
+// Server is the simulator. Create it with New, then call Run.
 type Server struct {
 	opts    Options
 	log     *slog.Logger
@@ -80,16 +37,17 @@ type Server struct {
 	chanceMu sync.Mutex
 	chance   *rand.Rand
 
-	ctx       context.Context // ends with the server: all callbacks
-	stop      context.CancelFunc
-	callbacks sync.WaitGroup
+	ctx  context.Context // ends with the server
+	stop context.CancelFunc
+	work sync.WaitGroup // payments and refunds in progress, callbacks
 
 	mu       sync.Mutex
 	listener net.Listener
 	ready    chan struct{}
 }
 
-// New makes a simulator; the error says which options are wrong.
+// New returns a simulator. The error names the options that are wrong, or that
+// the books cannot be opened.
 func New(opts Options) (*Server, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("gatewaysim: %w", err)
@@ -112,7 +70,7 @@ func New(opts Options) (*Server, error) {
 	for _, secret := range opts.WebhookSecrets {
 		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 		if err != nil || len(key) == 0 {
-			return nil, errors.New("gatewaysim: a webhook secret looks like whsec_<base64>") // without the secret
+			return nil, errors.New("gatewaysim: a webhook secret must be whsec_<base64>") // without the secret
 		}
 		signer, err := standardwebhooks.NewWebhookRaw(key)
 		if err != nil {
@@ -124,7 +82,7 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Listen binds the address. Run does it where it was not done before.
+// Listen binds the address and opens the books. Run does it if it was not done.
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,11 +93,17 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
 	}
+	if s.opts.Books != "" {
+		if s.books, err = openBooks(s.opts.Books); err != nil {
+			_ = l.Close()
+			return err
+		}
+	}
 	s.listener = l
 	return nil
 }
 
-// Addr is the address that is listened on; nil before Listen or Ready.
+// Addr returns the address that the simulator listens on, nil before Listen.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,11 +113,12 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// Ready is closed when requests are taken.
+// Ready is closed when requests are accepted.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends, finishes the requests that it has accepted, drops
-// callbacks that were not sent yet, and returns nil. A server runs once.
+// callbacks that were not sent yet and need not arrive, and returns nil. A server
+// runs once.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err
@@ -164,6 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(s.listener) }()
+	s.resume()
 	close(s.ready)
 	select {
 	case err := <-served:
@@ -171,33 +137,59 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	s.stop() // slow responses are sent now
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := hs.Shutdown(grace); err != nil {
-		_ = hs.Close() // only closes what is left; there is nobody to tell
+		_ = hs.Close() // closes the connections that are left
 	}
 	<-served
 	s.end()
 	return nil
 }
 
-// end ends what runs for nobody in particular. No request may be under way.
+// end stops what runs in the background. No request may be in progress.
 func (s *Server) end() {
 	s.stop()
-	s.callbacks.Wait()
+	s.work.Wait()
 	s.client.CloseIdleConnections()
+	if s.books.journal != nil {
+		_ = s.books.journal.close() // every write was complete
+	}
 }
 
-// happens draws a lot.
+// happens draws an event of the given probability.
 func (s *Server) happens(share float64) bool {
 	s.chanceMu.Lock()
 	defer s.chanceMu.Unlock()
 	return s.chance.Float64() < share
 }
 
-// anywhere draws a duration below d.
-func (s *Server) anywhere(d time.Duration) time.Duration {
+// upTo draws a duration below d.
+func (s *Server) upTo(d time.Duration) time.Duration {
 	s.chanceMu.Lock()
 	defer s.chanceMu.Unlock()
 	return time.Duration(s.chance.Float64() * float64(d))
+}
+
+// oneOf draws an index below n.
+func (s *Server) oneOf(n int) int {
+	s.chanceMu.Lock()
+	defer s.chanceMu.Unlock()
+	return s.chance.IntN(n)
+}
+
+// pause waits for d; the error is that the server has stopped.
+func (s *Server) pause(d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(s.ctx)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
 }

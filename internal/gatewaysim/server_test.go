@@ -3,9 +3,14 @@ package gatewaysim
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,17 +34,14 @@ const (
 	oldSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 )
 
-// shop takes callbacks and keeps those that are well signed.
+// shop accepts callbacks and keeps those whose signature is good.
 type shop struct {
-	url   string
-	mu    sync.Mutex
-	got   []callback
-	fails int // how many are answered 500 first
-}
-
-type callback struct {
-	id string
-	message
+	url    string
+	parser *gateway.Webhooks
+	mu     sync.Mutex
+	got    []gateway.Notification
+	bodies []callbackBody
+	fails  int // number of callbacks that get a 500 first
 }
 
 func newShop(t *testing.T, fails int) *shop {
@@ -47,12 +49,15 @@ func newShop(t *testing.T, fails int) *shop {
 	s := &shop{fails: fails}
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	require.NoError(t, err)
+	s.parser, err = gateway.NewWebhooks([]string{secret})
+	require.NoError(t, err)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		c := callback{id: r.Header.Get("webhook-id")}
+		var content callbackBody
+		n, err := s.parser.Parse(r.Context(), r.Header, body, time.Now())
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if verifier.Verify(body, r.Header) != nil || json.Unmarshal(body, &c.message) != nil {
+		if err != nil || verifier.Verify(body, r.Header) != nil || json.Unmarshal(body, &content) != nil {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -61,7 +66,8 @@ func newShop(t *testing.T, fails int) *shop {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		s.got = append(s.got, c)
+		s.got = append(s.got, n)
+		s.bodies = append(s.bodies, content)
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(server.Close)
@@ -69,14 +75,30 @@ func newShop(t *testing.T, fails int) *shop {
 	return s
 }
 
-func (s *shop) heard() []callback {
+func (s *shop) notified() []gateway.Notification {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]callback(nil), s.got...)
+	return append([]gateway.Notification(nil), s.got...)
 }
 
-// run runs a simulator and gives a client of it; stop ends it.
-func run(t *testing.T, opts Options) (*Server, *gateway.Client) {
+// await waits for a notification of the kind.
+func (s *shop) await(t *testing.T, kind gateway.Kind) gateway.Notification {
+	t.Helper()
+	var n gateway.Notification
+	testkit.Eventually(t, 10*time.Second, string(kind), func() error {
+		all := s.notified()
+		i := slices.IndexFunc(all, func(n gateway.Notification) bool { return n.Kind == kind })
+		if i < 0 {
+			return fmt.Errorf("only %d others", len(all))
+		}
+		n = all[i]
+		return nil
+	})
+	return n
+}
+
+// start runs a simulator and returns a client of it, and a function that stops it.
+func start(t *testing.T, opts Options) (*Server, *gateway.Client, func()) {
 	t.Helper()
 	opts.Addr, opts.WebhookSecrets = "127.0.0.1:0", []string{oldSecret, secret}
 	s, err := New(opts)
@@ -86,14 +108,30 @@ func run(t *testing.T, opts Options) (*Server, *gateway.Client) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	<-s.Ready()
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	c, err := gateway.New(gateway.Options{URL: "http://" + s.Addr().String()})
+	t.Cleanup(stop)
+	c, err := gateway.New(gateway.Options{URL: "http://" + s.Addr().String(), Key: opts.Key, Timeout: 2 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
+	return s, c, stop
+}
+
+func run(t *testing.T, opts Options) (*Server, *gateway.Client) {
+	t.Helper()
+	s, c, _ := start(t, opts)
 	return s, c
+}
+
+// with returns options of a simulator that behaves well but for what change does.
+func with(change func(*Behavior)) Options {
+	o := Options{Behavior: Behavior{SuccessRate: 1}, Seed: 1}
+	if change != nil {
+		change(&o.Behavior)
+	}
+	return o
 }
 
 func pay(t *testing.T, c *gateway.Client, r gateway.PaymentRequest) (gateway.Payment, error) {
@@ -103,9 +141,8 @@ func pay(t *testing.T, c *gateway.Client, r gateway.PaymentRequest) (gateway.Pay
 	return c.Pay(t.Context(), r.Reference, request)
 }
 
-func giveBack(t *testing.T, c *gateway.Client, reference uuid.UUID, amount domain.Money) (gateway.Refund, error) {
-	t.Helper()
-	return c.Refund(t.Context(), gateway.RefundRequest{RefundID: reference, Reference: reference, Amount: amount})
+func refundOf(p gateway.Payment, r gateway.PaymentRequest, amount domain.Money) gateway.RefundRequest {
+	return gateway.RefundRequest{RefundID: uuid.New(), Reference: r.Reference, GatewayPaymentID: p.ID, Amount: amount}
 }
 
 func won(t *testing.T, amount string) domain.Money {
@@ -119,24 +156,30 @@ func request(t *testing.T, s *shop) gateway.PaymentRequest {
 	return gateway.PaymentRequest{Reference: uuid.New(), Amount: won(t, "259000"), Method: domain.Card, CallbackURL: s.url}
 }
 
-// settled waits until the gateway has decided the payment.
-func settled(t *testing.T, c *gateway.Client, reference uuid.UUID) gateway.Payment {
-	t.Helper()
-	var state gateway.Payment
-	require.Eventually(t, func() bool {
-		var err error
-		state, err = c.FindPayment(t.Context(), gateway.PaymentQuery{Reference: reference})
-		return err == nil && state.Status != gateway.Pending
-	}, 5*time.Second, 5*time.Millisecond)
-	return state
+func query(r gateway.PaymentRequest) gateway.PaymentQuery {
+	return gateway.PaymentQuery{Reference: r.Reference}
 }
 
-func TestAPaymentIsTakenToldAndGivenBackOnce(t *testing.T) {
+// final waits until the gateway has decided the payment.
+func final(t *testing.T, c *gateway.Client, r gateway.PaymentRequest) gateway.Payment {
+	t.Helper()
+	var p gateway.Payment
+	testkit.Eventually(t, 10*time.Second, "an outcome", func() error {
+		var err error
+		if p, err = c.FindPayment(t.Context(), query(r)); err == nil && !p.Status.Final() {
+			err = errors.New(string(p.Status))
+		}
+		return err
+	})
+	return p
+}
+
+func TestPayment_TakenOnceAndRefundedInParts(t *testing.T) {
 	shop := newShop(t, 2)
-	s, c := run(t, Options{SuccessRate: 1, Latency: 50 * time.Millisecond})
+	s, c := run(t, with(func(b *Behavior) { b.Latency = 50 * time.Millisecond }))
 	r := request(t, shop)
 
-	_, err := c.FindPayment(t.Context(), gateway.PaymentQuery{Reference: r.Reference})
+	_, err := c.FindPayment(t.Context(), query(r))
 	require.ErrorIs(t, err, gateway.ErrUnknownReference)
 
 	first, err := pay(t, c, r)
@@ -147,81 +190,148 @@ func TestAPaymentIsTakenToldAndGivenBackOnce(t *testing.T) {
 	require.Equal(t, first.ID, again.ID)
 
 	other := r
-	other.Amount = won(t, "1")
-	var refused *gateway.Rejected
+	other.CallbackURL += "/moved"
+	var rejected *gateway.Rejected
 	_, err = pay(t, c, other)
-	require.ErrorAs(t, err, &refused, "the same key with another body")
+	require.ErrorAs(t, err, &rejected, "the same key with another body")
+	_, err = c.Refund(t.Context(), refundOf(first, r, r.Amount))
+	require.ErrorAs(t, err, &rejected, "nothing was taken yet")
 
-	_, err = giveBack(t, c, r.Reference, r.Amount)
-	require.ErrorAs(t, err, &refused, "nothing was taken yet")
+	p := final(t, c, r)
+	require.Equal(t, gateway.Succeeded, p.Status)
+	require.Equal(t, "259000 KRW", p.Paid.Money.String()+" "+p.Paid.Money.Currency())
+	n := shop.await(t, gateway.PaymentSucceeded)
+	require.Equal(t, r.Reference, n.Reference)
+	require.Equal(t, first.ID, n.PaymentID)
 
-	state := settled(t, c, r.Reference)
-	require.Equal(t, gateway.Succeeded, state.Status)
-	require.Equal(t, "259000 KRW", state.Paid.Money.String()+" "+state.Paid.Money.Currency())
-	testkit.Eventually(t, 10*time.Second, "the callback, at the third try", func() error {
-		if len(shop.heard()) == 0 {
-			return io.EOF
-		}
-		return nil
-	})
-	told := shop.heard()[0]
-	require.Equal(t, "payment.succeeded", told.Type)
-	require.Equal(t, r.Reference, told.Data.Reference)
-	require.Equal(t, first.ID, told.Data.PaymentID)
-	require.Equal(t, "259000", told.Data.Amount)
-	require.Nil(t, told.Data.FailureReason)
-
-	_, err = giveBack(t, c, r.Reference, won(t, "259001"))
-	require.ErrorAs(t, err, &refused, "more than was taken")
-	_, err = giveBack(t, c, uuid.New(), won(t, "1"))
-	require.ErrorAs(t, err, &refused, "unknown")
-	refund, err := giveBack(t, c, r.Reference, r.Amount)
+	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "259001")))
+	require.ErrorAs(t, err, &rejected, "more than was taken")
+	_, err = c.Refund(t.Context(), refundOf(p, request(t, shop), won(t, "1")))
+	require.ErrorAs(t, err, &rejected, "unknown")
+	part := refundOf(p, r, won(t, "59000"))
+	_, err = c.FindRefund(t.Context(), part)
+	require.ErrorIs(t, err, gateway.ErrUnknownReference)
+	refund, err := c.Refund(t.Context(), part)
 	require.NoError(t, err)
-	same, err := giveBack(t, c, r.Reference, r.Amount)
+	same, err := c.Refund(t.Context(), part)
 	require.NoError(t, err)
 	require.Equal(t, refund, same)
+	found, err := c.FindRefund(t.Context(), part)
+	require.NoError(t, err)
+	require.Equal(t, refund, found)
+	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200001")))
+	require.ErrorAs(t, err, &rejected, "more than is left")
+	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200000")))
+	require.NoError(t, err)
 
 	balance := s.Balance()
 	require.Equal(t, map[string]string{"KRW": "259000"}, balance.Taken)
 	require.Equal(t, map[string]string{"KRW": "259000"}, balance.Refunded)
+	require.Equal(t, map[string]string{"KRW": "0"}, balance.Kept)
 	require.Len(t, balance.Payments, 1)
 	require.Equal(t, "259000", balance.Payments[0].Refunded)
 }
 
-func TestFailuresAndRefusals(t *testing.T) {
+func TestPayment_FailsAndIsRefused(t *testing.T) {
 	shop := newShop(t, 0)
-	_, c := run(t, Options{SuccessRate: 0})
+	_, c := run(t, with(func(b *Behavior) { b.SuccessRate = 0 }))
 	r := request(t, shop)
 	_, err := pay(t, c, r)
 	require.NoError(t, err)
-	state := settled(t, c, r.Reference)
-	require.Equal(t, gateway.Failed, state.Status)
-	require.Equal(t, reasonDeclined, state.FailureReason)
-	testkit.Eventually(t, 5*time.Second, "the callback", func() error {
-		if h := shop.heard(); len(h) != 1 || h[0].Type != "payment.failed" || *h[0].Data.FailureReason != reasonDeclined {
-			return io.EOF
-		}
-		return nil
-	})
+	p := final(t, c, r)
+	require.Equal(t, gateway.Failed, p.Status)
+	require.Equal(t, reasonDeclined, p.FailureReason)
+	require.Equal(t, reasonDeclined, shop.await(t, gateway.PaymentFailed).FailureReason)
 
-	s, c := run(t, Options{SuccessRate: 1, Refused: 1})
+	s, c := run(t, with(func(b *Behavior) { b.Refused = 1 }))
 	r = request(t, shop)
 	for range 2 {
 		_, err = pay(t, c, r)
-		var refused *gateway.Rejected
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, gateway.Rejected{Reason: reasonRefused, HTTPStatus: 402}, *refused)
+		var rejected *gateway.Rejected
+		require.ErrorAs(t, err, &rejected)
+		require.Equal(t, gateway.Rejected{Reason: reasonRefused, HTTPStatus: 402}, *rejected)
 	}
-	state = settled(t, c, r.Reference)
-	require.Equal(t, gateway.Failed, state.Status)
+	require.Equal(t, gateway.Failed, final(t, c, r).Status)
 	require.Empty(t, s.Balance().Taken)
 }
 
-func TestLostRepeatedReordered(t *testing.T) {
+func TestAction_ConfirmedDeclinedAndCanceled(t *testing.T) {
+	shop := newShop(t, 0)
+	_, c := run(t, with(func(b *Behavior) { b.ActionRate = 1 }))
+	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.Cleanup(browser.CloseIdleConnections)
+	decide := func(p gateway.Payment, decision string) *http.Response {
+		resp, err := browser.PostForm(p.NextAction.URL, url.Values{"decision": {decision}})
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		return resp
+	}
+	r := request(t, shop)
+	r.ReturnURL = "https://shop.example.com/back"
+	p, err := pay(t, c, r)
+	require.NoError(t, err)
+	require.Equal(t, gateway.RequiresAction, p.Status)
+	require.Equal(t, p.NextAction, shop.await(t, gateway.PaymentRequiresAction).NextAction)
+	resp, err := browser.Get(p.NextAction.URL)
+	require.NoError(t, err)
+	page, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Contains(t, string(page), "259000 KRW")
+
+	require.Equal(t, http.StatusBadRequest, decide(p, "perhaps").StatusCode)
+	resp = decide(p, "confirm")
+	require.Equal(t, http.StatusSeeOther, resp.StatusCode)
+	require.Equal(t, r.ReturnURL, resp.Header.Get("Location"))
+	require.Equal(t, gateway.Succeeded, final(t, c, r).Status)
+	decide(p, "decline")
+	require.Equal(t, gateway.Succeeded, final(t, c, r).Status, "the first decision stands")
+
+	r = request(t, shop)
+	p, err = pay(t, c, r)
+	require.NoError(t, err)
+	decide(p, "decline")
+	require.Equal(t, reasonByBuyer, final(t, c, r).FailureReason)
+
+	r = request(t, shop)
+	p, err = pay(t, c, r)
+	require.NoError(t, err)
+	canceled, err := c.CancelPayment(t.Context(), query(r))
+	require.NoError(t, err)
+	require.Equal(t, gateway.Canceled, canceled.Status)
+	require.Equal(t, "CANCELED", canceled.FailureReason)
+	decide(p, "confirm")
+	require.Equal(t, gateway.Canceled, final(t, c, r).Status)
+	shop.await(t, gateway.PaymentCanceled)
+}
+
+func TestCancel_TooLateUnknownAndRefused(t *testing.T) {
+	shop := newShop(t, 0)
+	_, c := run(t, with(func(b *Behavior) { b.CancelRefused = 1; b.ActionRate = 1 }))
+	r := request(t, shop)
+	_, err := c.CancelPayment(t.Context(), query(r))
+	require.ErrorIs(t, err, gateway.ErrUnknownReference)
+	_, err = pay(t, c, r)
+	require.NoError(t, err)
+	_, err = c.CancelPayment(t.Context(), query(r))
+	var rejected *gateway.Rejected
+	require.ErrorAs(t, err, &rejected)
+
+	_, c = run(t, with(nil))
+	r = request(t, shop)
+	_, err = pay(t, c, r)
+	require.NoError(t, err)
+	final(t, c, r)
+	p, err := c.CancelPayment(t.Context(), query(r))
+	require.NoError(t, err)
+	require.Equal(t, gateway.Succeeded, p.Status)
+}
+
+func TestCallbacks_LostRepeatedReordered(t *testing.T) {
 	lossy, repeating, slow := newShop(t, 0), newShop(t, 0), newShop(t, 0)
-	_, losing := run(t, Options{SuccessRate: 1, Lost: 1})
-	_, twice := run(t, Options{SuccessRate: 1, Repeated: 1, Seed: 1})
-	_, late := run(t, Options{SuccessRate: 1, Reordered: 1, Seed: 1})
+	_, losing := run(t, with(func(b *Behavior) { b.Lost = 1 }))
+	_, twice := run(t, with(func(b *Behavior) { b.Repeated = 1 }))
+	_, late := run(t, with(func(b *Behavior) { b.Reordered = 1 }))
 	const payments = 12
 	order := make([]uuid.UUID, payments)
 	for i := range payments {
@@ -229,37 +339,199 @@ func TestLostRepeatedReordered(t *testing.T) {
 			r := request(t, shop)
 			_, err := pay(t, c, r)
 			require.NoError(t, err)
-			settled(t, c, r.Reference)
+			final(t, c, r)
 			if c == late {
 				order[i] = r.Reference
 			}
 		}
 	}
-	testkit.Eventually(t, 2*heldBack, "all callbacks", func() error {
-		if len(repeating.heard()) < 2*payments || len(slow.heard()) < payments {
+	testkit.Eventually(t, 2*maxReorder, "all callbacks", func() error {
+		if len(repeating.notified()) < 2*payments || len(slow.notified()) < payments {
 			return io.EOF
 		}
 		return nil
 	})
-	require.Empty(t, lossy.heard())
+	require.Empty(t, lossy.notified())
 	ids, references := map[string]int{}, map[uuid.UUID]int{}
-	for _, c := range repeating.heard() {
-		ids[c.id]++
-		references[c.Data.Reference]++
+	for _, n := range repeating.notified() {
+		ids[n.ID]++
+		references[n.Reference]++
 	}
 	require.Len(t, references, payments)
 	require.Less(t, len(ids), 2*payments, "some repeats have the same id")
 	require.Greater(t, len(ids), payments, "some have another")
 	var came []uuid.UUID
-	for _, c := range slow.heard() {
-		came = append(came, c.Data.Reference)
+	for _, n := range slow.notified() {
+		came = append(came, n.Reference)
 	}
 	require.ElementsMatch(t, order, came)
 	require.NotEqual(t, order, came)
 }
 
-func TestWhatIsNoRequestIsRefused(t *testing.T) {
-	s, _ := run(t, Options{SuccessRate: 1})
+// What only a callback reports is not lost, even if every other one is.
+func TestDuplicateChargesAndDisputes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lost float64
+		kept string
+	}{"won": {0, "518000"}, "lost": {1, "259000"}} {
+		t.Run(name, func(t *testing.T) {
+			shop := newShop(t, 1)
+			s, c := run(t, with(func(b *Behavior) { b.Duplicated, b.Disputed, b.DisputesLost, b.Lost, b.LowerCase = 1, 1, tc.lost, 1, 1 }))
+			r := request(t, shop)
+			p, err := pay(t, c, r)
+			require.NoError(t, err)
+			second := shop.await(t, gateway.PaymentSucceeded)
+			require.NotEqual(t, p.ID, second.PaymentID)
+			require.Equal(t, r.Amount, second.Paid.Money, "the currency's case is folded")
+			opened, closed := shop.await(t, gateway.PaymentDisputed), shop.await(t, gateway.PaymentDisputeClosed)
+			require.Equal(t, opened.DisputeID, closed.DisputeID)
+			require.Equal(t, tc.lost == 0, closed.Won)
+			require.Equal(t, p.ID, closed.PaymentID)
+			balance := s.Balance()
+			require.Equal(t, map[string]string{"KRW": "518000"}, balance.Taken)
+			require.Equal(t, map[string]string{"KRW": tc.kept}, balance.Kept)
+			require.Len(t, balance.Payments, 2)
+			require.True(t, balance.Payments[1].Duplicate)
+
+			refund := refundOf(gateway.Payment{ID: second.PaymentID}, r, r.Amount)
+			_, err = c.Refund(t.Context(), refund)
+			require.NoError(t, err, "the second charge is refunded by its own id")
+			_, err = c.Refund(t.Context(), refundOf(p, r, r.Amount))
+			var rejected *gateway.Rejected
+			require.Equal(t, tc.lost == 1, errors.As(err, &rejected), "%v", err)
+		})
+	}
+	shop := newShop(t, 0)
+	_, c := run(t, with(func(b *Behavior) { b.LowerCase = 1 }))
+	_, err := pay(t, c, request(t, shop))
+	require.NoError(t, err)
+	shop.await(t, gateway.PaymentSucceeded)
+	require.Equal(t, "krw", shop.bodies[0].Data.Currency)
+}
+
+func TestRefunds_PendingAndFailing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		pending, failed float64
+		first, last     gateway.RefundStatus
+		kind            gateway.Kind
+	}{
+		"pending":                {1, 0, gateway.RefundPending, gateway.RefundSucceeded, gateway.RefundHasSucceeded},
+		"pending, then failed":   {1, 1, gateway.RefundPending, gateway.RefundFailed, gateway.RefundHasFailed},
+		"succeeded, then failed": {0, 1, gateway.RefundSucceeded, gateway.RefundFailed, gateway.RefundHasFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shop := newShop(t, 0)
+			s, c := run(t, with(func(b *Behavior) {
+				b.RefundsPending, b.RefundsFailed, b.Latency = tc.pending, tc.failed, 20*time.Millisecond
+			}))
+			r := request(t, shop)
+			_, err := pay(t, c, r)
+			require.NoError(t, err)
+			refund := refundOf(final(t, c, r), r, r.Amount)
+			state, err := c.Refund(t.Context(), refund)
+			require.NoError(t, err)
+			require.Equal(t, tc.first, state.Status)
+			n := shop.await(t, tc.kind)
+			require.Equal(t, refund.RefundID, n.RefundReference)
+			require.Equal(t, state.ID, n.RefundID)
+			found, err := c.FindRefund(t.Context(), refund)
+			require.NoError(t, err)
+			require.Equal(t, tc.last, found.Status)
+			want := map[gateway.RefundStatus]string{gateway.RefundSucceeded: "0", gateway.RefundFailed: "259000"}[tc.last]
+			require.Equal(t, want, s.Balance().Kept["KRW"])
+		})
+	}
+}
+
+func TestResponses_LostSlowAndRejected(t *testing.T) {
+	shop := newShop(t, 0)
+	s, c := run(t, with(func(b *Behavior) { b.LostResponses = 1 }))
+	r := request(t, shop)
+	_, err := pay(t, c, r)
+	require.Error(t, err)
+	final(t, c, r)
+	require.Len(t, s.Balance().Payments, 1, "it took effect")
+
+	_, c = run(t, with(func(b *Behavior) { b.RepeatRejected = 1 }))
+	r = request(t, shop)
+	_, err = pay(t, c, r)
+	require.NoError(t, err)
+	for range 20 {
+		_, err = pay(t, c, r)
+		var rejected *gateway.Rejected
+		require.Error(t, err)
+		require.False(t, errors.As(err, &rejected), "no rejection of the payment: %v", err)
+		if errors.Is(err, gateway.ErrNotSent) {
+			break
+		}
+	}
+	final(t, c, r)
+
+	_, c = run(t, with(func(b *Behavior) { b.SlowRate, b.SlowLatency = 1, time.Hour }))
+	_, err = pay(t, c, request(t, shop))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestKey_IsRequired(t *testing.T) {
+	s, c := run(t, Options{Behavior: Behavior{SuccessRate: 1}, Key: "sk_test"})
+	shop := newShop(t, 0)
+	_, err := pay(t, c, request(t, shop))
+	require.NoError(t, err)
+	other, err := gateway.New(gateway.Options{URL: "http://" + s.Addr().String(), Key: "another"})
+	require.NoError(t, err)
+	defer other.Close()
+	_, err = pay(t, other, request(t, shop))
+	require.ErrorIs(t, err, gateway.ErrCredentials)
+}
+
+// A simulator that is stopped in the middle continues with its books: payments
+// that were pending, disputes, refunds, and callbacks that must arrive.
+func TestBooks_SurviveARestart(t *testing.T) {
+	shop := newShop(t, 0)
+	books := filepath.Join(t.TempDir(), "sim", "books.jsonl")
+	opts := with(func(b *Behavior) { b.Duplicated, b.Lost, b.RefundsPending = 1, 1, 1 })
+	opts.Books = books
+	_, c, stop := start(t, opts)
+	paid := request(t, shop)
+	_, err := pay(t, c, paid)
+	require.NoError(t, err)
+	p := final(t, c, paid)
+	shop.await(t, gateway.PaymentSucceeded) // the second charge
+	stop()
+
+	opts.Latency = time.Hour
+	s, c, stop := start(t, opts)
+	other, err := New(Options{Addr: "127.0.0.1:0", WebhookSecrets: []string{secret}, Books: books})
+	require.NoError(t, err)
+	require.ErrorContains(t, other.Listen(), "in use")
+	require.Len(t, s.Balance().Payments, 2)
+	pending := request(t, shop)
+	first, err := pay(t, c, pending)
+	require.NoError(t, err)
+	refund := refundOf(p, paid, paid.Amount)
+	state, err := c.Refund(t.Context(), refund)
+	require.NoError(t, err)
+	require.Equal(t, gateway.RefundPending, state.Status)
+	stop()
+
+	opts.Latency = 0
+	s, c, stop = start(t, opts)
+	require.Equal(t, first.ID, final(t, c, pending).ID)
+	testkit.Eventually(t, 5*time.Second, "the refund", func() error {
+		found, err := c.FindRefund(t.Context(), refund)
+		if err == nil && found.Status != gateway.RefundSucceeded {
+			err = errors.New(string(found.Status))
+		}
+		return err
+	})
+	before := s.Balance()
+	stop()
+	s, _, _ = start(t, opts)
+	require.Equal(t, before, s.Balance())
+}
+
+func TestRequests_Malformed(t *testing.T) {
+	s, _ := run(t, with(nil))
 	good := `{"reference":"` + uuid.NewString() + `","amount":"1","currency":"KRW","callbackUrl":"http://127.0.0.1:1/"}`
 	for name, tc := range map[string]struct{ key, body string }{
 		"no key":       {"", good},
@@ -279,8 +551,8 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 	require.Empty(t, s.Balance().Payments)
 }
 
-func TestBadOptionsAreNamed(t *testing.T) {
-	_, err := New(Options{SuccessRate: 2, Lost: -1, Latency: -time.Second})
+func TestNew_NamesBadOptions(t *testing.T) {
+	_, err := New(Options{Behavior: Behavior{SuccessRate: 2, Lost: -1, Latency: -time.Second}})
 	for _, name := range []string{"success-rate", "lost", "latency", "webhook-secrets"} {
 		require.ErrorContains(t, err, name)
 	}

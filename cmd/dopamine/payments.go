@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+)
+
+// paymentSettings are the settings of everything that has to do with payments.
+type paymentSettings struct {
+	gateway                       gatewaySettings
+	callbackURL                   string
+	timeout, slotTTL, slotWarning time.Duration
+}
+
+// gatewaySettings say which gateway there is, and our credentials there.
+type gatewaySettings struct {
+	kind, url, key            string
+	stripeKey, publishableKey string
+}
+
+func paymentSettingsOf(r *config.Reader) paymentSettings {
+	return paymentSettings{gatewaySettingsOf(r), r.CallbackURL(), r.PaymentTimeout(), r.SlotTTL(), r.SlotWarning()}
+}
+
+func gatewaySettingsOf(r *config.Reader) gatewaySettings {
+	return gatewaySettings{
+		kind: r.Gateway(), url: r.GatewayURL(), key: r.GatewayKey(), stripeKey: r.StripeKey(), publishableKey: r.StripePublishableKey(),
+	}
+}
+
+// requireGateway notes what is missing of the gateway's settings.
+func requireGateway(r *config.Reader) {
+	if r.Gateway() == config.StripeGateway {
+		r.Require(config.StripeKey, config.StripePublishableKey)
+		return
+	}
+	r.Require(config.GatewayURL)
+}
+
+// openGateway returns the client of the payment gateway.
+func (p *parts) openGateway(s gatewaySettings) (gateway.Gateway, error) {
+	client, err := gateway.New(gateway.Options{URL: s.url, Key: s.key, Registerer: p.registry, Logger: p.log})
+	if err != nil {
+		return nil, fmt.Errorf("payment gateway: %w", err)
+	}
+	p.onClose(func(context.Context) error { client.Close(); return nil })
+	return client, nil
+}
