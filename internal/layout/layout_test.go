@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/origin", "command/payments", "internal"},
 	"internal":    {"domain"},
 	"cmd":         {"*"},
+	"tools":       {"*"},
 }
 
 // domainMay is all that the domain imports: nothing that does I/O.
@@ -143,6 +144,20 @@ func TestImportsPointOneWay(t *testing.T) {
 			}
 			if !slices.ContainsFunc(allowed, func(a string) bool { return ours == a || strings.HasPrefix(ours, a+"/") }) {
 				t.Errorf("%s imports %s; it may import %v", f.pkg, ours, allowed)
+			}
+		}
+	}
+}
+
+// Nothing that runs in production depends on a tool.
+func TestTools_AreImportedByCommandsAndTestsOnly(t *testing.T) {
+	for _, f := range sources(t) {
+		if top(f.pkg) == "tools" || top(f.pkg) == "cmd" {
+			continue
+		}
+		for _, name := range f.imports {
+			if strings.HasPrefix(name, module+"/tools/") {
+				t.Errorf("%s imports %s, which is a tool", f.pkg, name)
 			}
 		}
 	}

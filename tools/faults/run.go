@@ -1,0 +1,361 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
+)
+
+const (
+	// warmUp is how long the sale runs before the first fault.
+	warmUp = time.Second
+	// recoveryLimit is how long after healing each product may take to grant again.
+	recoveryLimit = 15 * time.Second
+	// settleLimit is how long after healing everything may take to settle.
+	settleLimit = 30 * time.Second
+	// moneyLimit is longer: the gateway is queried about a payment from 30 s on.
+	moneyLimit = 75 * time.Second
+)
+
+// scenario is a kind of fault.
+type scenario struct {
+	name  string
+	about string
+	// play injects the fault while the sale goes on and returns when it may be
+	// healed. Everything that was hurt is healed afterwards by fleet.heal and heal.
+	play func(r *run) error
+	heal func(r *run) error
+
+	postgres  func(ctx context.Context, f *fleet) error             // a server of the run's own; nil: the shared one
+	redis     func(ctx context.Context) (*stack.RedisGroup, error)  // a group of the run's own; nil: the shared single one
+	kafka     func(ctx context.Context, f *fleet) ([]string, error) // brokers of the run's own; nil: the shared one
+	realKafka bool
+	registry  bool
+	env       map[string][]string // more settings, by role
+
+	// affected reports whether a product depends on what was hurt; nil: all do.
+	affected func(r *run, product string) bool
+	// mayRefuse: a process may end by itself with a refusal.
+	mayRefuse bool
+	// losesTail: the store loses committed events, so R4 is judged up to the loss only.
+	losesTail bool
+	// noFault: the healthy run, for comparison.
+	noFault bool
+}
+
+// run is one seed of one scenario.
+type run struct {
+	ctx      context.Context
+	fleet    *fleet
+	sale     *sale
+	rand     *rand.Rand
+	duration time.Duration
+	verdict  verdict
+	strikes  []string
+	points   map[string]int // strikes by process and failpoint
+	from, to time.Duration  // of the fault, in the history's time
+	settled  time.Duration
+	expiry   time.Duration
+	events   int
+}
+
+// struck records that a fault took place.
+func (r *run) struck(format string, args ...any) {
+	r.strikes = append(r.strikes, fmt.Sprintf("%.1fs ", r.sale.history.now().Seconds())+fmt.Sprintf(format, args...))
+}
+
+// wait lets the sale go on.
+func (r *run) wait(d time.Duration) { pause(r.ctx, d) }
+
+// between draws a duration.
+func (r *run) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(r.rand.Int64N(int64(most-least)+1))
+}
+
+// result is a run's outcome.
+type result struct {
+	Scenario   string         `json:"scenario"`
+	Seed       uint64         `json:"seed"`
+	Strikes    []string       `json:"strikes"`
+	Points     map[string]int `json:"points,omitempty"`
+	Requests   int            `json:"requests"`
+	Granted    int            `json:"granted"`
+	Refused    int            `json:"refused"`
+	Errors     int            `json:"errors"` // no answer, or 5xx
+	ErrorKinds map[string]int `json:"errorKinds,omitempty"`
+	Unaffected float64        `json:"longestGapUnaffectedSeconds"` // -1: every product is affected
+	Affected   float64        `json:"longestGapAffectedSeconds"`
+	Recovered  float64        `json:"recoveredSeconds"` // until the last product granted again; -1: never
+	Settled    float64        `json:"settledSeconds"`
+	Expiry     float64        `json:"latestExpirySeconds"` // behind its deadline
+	Events     int            `json:"events"`
+	Notes      []string       `json:"notes,omitempty"`
+	Violations []violation    `json:"violations"`
+	Took       float64        `json:"tookSeconds"`
+}
+
+// options are what all runs share.
+type options struct {
+	duration      time.Duration
+	rate          int
+	replay        bool
+	keep          bool
+	unaffectedGap time.Duration
+}
+
+// play runs one seed.
+func play(ctx context.Context, s *services, sc *scenario, seed uint64, o options) (res result) {
+	began := time.Now()
+	res = result{Scenario: sc.name, Seed: seed, Unaffected: -1, Violations: []violation{}}
+	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", sc.name, seed))
+	defer func() { res.Took = time.Since(began).Seconds() }()
+	f, err := startFleet(ctx, s, sc, dir)
+	if err != nil {
+		res.Violations = append(res.Violations, violation{"harness", "start: " + err.Error()})
+		return res
+	}
+	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seed, o.rate), rand: rand.New(rand.NewPCG(seed, 7)), duration: o.duration, points: map[string]int{}}
+	defer func() {
+		if len(res.Violations) > 0 {
+			r.keepEvidence(res)
+		}
+		f.stop(context.WithoutCancel(ctx))
+		if len(res.Violations) == 0 && !o.keep {
+			_ = os.RemoveAll(dir)
+		}
+	}()
+	if err := r.perform(sc, o); err != nil {
+		r.verdict.broke("harness", "%s", err)
+	}
+	r.fill(&res, sc, o)
+	return res
+}
+
+// perform plays the sale with the fault, heals, waits and checks.
+func (r *run) perform(sc *scenario, o options) error {
+	f := r.fleet
+	f.services.refunds = r.hasRefunds()
+	starting, cancel := context.WithTimeout(r.ctx, time.Minute)
+	defer cancel()
+	if err := r.sale.prepare(starting); err != nil {
+		return fmt.Errorf("prepare the sale: %w", err)
+	}
+	r.sale.begin(r.ctx)
+	r.wait(warmUp)
+	r.from = r.sale.history.now()
+	played := sc.play(r)
+	f.heal()
+	if sc.heal != nil {
+		played = errors.Join(played, sc.heal(r))
+	}
+	r.to = r.sale.history.now()
+	r.recover()
+	r.sale.end()
+	if played != nil {
+		return fmt.Errorf("play: %w", played)
+	}
+	if len(r.strikes) == 0 && !sc.noFault {
+		r.verdict.broke("harness", "no fault struck: the run shows nothing")
+	}
+	return r.check(sc, o)
+}
+
+// recover waits until every product has granted again.
+func (r *run) recover() {
+	deadline := time.Now().Add(recoveryLimit)
+	for time.Now().Before(deadline) {
+		r.wait(300 * time.Millisecond)
+		all, missing := r.sale.history.list(), false
+		for _, p := range r.sale.products {
+			missing = missing || (!p.scarce && firstGrant(all, p.id, r.to) < 0)
+		}
+		if !missing {
+			return
+		}
+	}
+}
+
+// check is everything that is compared at the end.
+func (r *run) check(sc *scenario, o options) error {
+	ctx, v := r.ctx, &r.verdict
+	if err := r.sale.resume(ctx); err != nil {
+		v.broke("R9", "%s", err)
+	}
+	took, err := r.fleet.settle(ctx, settleLimit)
+	r.settled = took
+	if err != nil {
+		v.broke("settle", "%s", err)
+	}
+	if err := r.sale.finish(ctx, settleLimit); err != nil {
+		v.broke("R2", "%s", err)
+	}
+	if err := checkMoney(ctx, r.sale, moneyLimit, v); err != nil {
+		return err
+	}
+	if _, err := r.fleet.settle(ctx, settleLimit); err != nil {
+		v.broke("settle", "after the last units were sold: %s", err)
+	}
+	all, err := readEvents(ctx, r.fleet)
+	if err != nil {
+		return err
+	}
+	r.events = len(all)
+	l := fold(all, v)
+	r.expiry = l.latest
+	if l.latest > 30*time.Second+r.to-r.from {
+		v.broke("expiry", "a slot expired %s after its deadline", l.latest)
+	}
+	history := r.sale.history.list()
+	if sc.losesTail {
+		v.note("the store lost committed events: what clients saw before is not compared")
+	} else {
+		checkHistory(history, l, v)
+	}
+	if err := checkFairness(ctx, r.sale, l, history, v); err != nil {
+		return err
+	}
+	if err := checkReadModels(ctx, r.fleet, v); err != nil {
+		return err
+	}
+	if all, err = readEvents(ctx, r.fleet); err != nil { // slots went on expiring
+		return err
+	}
+	if _, err := r.fleet.settle(ctx, settleLimit); err != nil {
+		v.broke("settle", "before the topic was read: %s", err)
+	}
+	if err := checkTopic(ctx, r.fleet, all, v); err != nil {
+		return err
+	}
+	if o.replay {
+		checkReplay(ctx, r.fleet, v)
+	}
+	for _, p := range r.fleet.processes {
+		for _, c := range p.complaints() {
+			v.broke("panic", "%s", c)
+		}
+		for _, status := range p.endedByItself() {
+			if sc.mayRefuse {
+				v.note("%s ended with status %d", p.name, status)
+			} else {
+				v.broke("R9", "%s ended by itself with status %d: %s", p.name, status, lastError(p))
+			}
+		}
+	}
+	return nil
+}
+
+// lastError is the last line that a process wrote outside of its log.
+func lastError(p *process) string {
+	for _, line := range slices.Backward(strings.Split(p.tail(40), "\n")) {
+		if strings.HasPrefix(line, "dopamine") {
+			return line
+		}
+	}
+	return ""
+}
+
+// hasRefunds reports whether the program has the admin's refunds.
+func (r *run) hasRefunds() bool {
+	resp, err := http.Get(r.fleet.commandURLs[0] + "/openapi.yaml")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(resp.Body)
+	return strings.Contains(string(b), "/refunds:")
+}
+
+// fill computes what the table shows.
+func (r *run) fill(res *result, sc *scenario, o options) {
+	all := r.sale.history.list()
+	res.Strikes, res.Points, res.Events = r.strikes, r.points, r.events
+	res.Requests = len(all)
+	res.ErrorKinds = map[string]int{}
+	grants := 0 // during the traffic
+	for i := range all {
+		a := &all[i]
+		switch {
+		case a.granted():
+			res.Granted++
+			if a.Answered >= r.from {
+				grants++
+			}
+		case a.unanswered():
+			res.Errors++
+			res.ErrorKinds[kind(a)]++
+		case a.Status >= 400:
+			res.Refused++
+		}
+	}
+	for _, p := range r.sale.products {
+		if p.scarce {
+			continue
+		}
+		end := r.to
+		first := firstGrant(all, p.id, r.to)
+		if first < 0 || res.Recovered < 0 {
+			res.Recovered = -1
+		} else {
+			res.Recovered = max(res.Recovered, first.Seconds())
+			end += first
+		}
+		gap := longestGap(all, p.id, r.from, end).Seconds()
+		if sc.affected != nil && !sc.affected(r, p.id) {
+			res.Unaffected = max(res.Unaffected, gap)
+		} else {
+			res.Affected = max(res.Affected, gap)
+		}
+	}
+	if grants == 0 {
+		r.verdict.broke("harness", "%s", errNoTraffic)
+	}
+	if res.Recovered < 0 && grants > 0 {
+		r.verdict.broke("R9", "a product did not grant again within %s of healing", recoveryLimit)
+	}
+	if res.Unaffected > o.unaffectedGap.Seconds() {
+		r.verdict.broke("R9", "a product that does not depend on what failed had no grant for %.1f s", res.Unaffected)
+	}
+	res.Settled, res.Expiry = r.settled.Seconds(), r.expiry.Seconds()
+	res.Notes = compact(r.verdict.notes)
+	res.Violations = append(res.Violations, r.verdict.violations...)
+}
+
+// compact keeps each note once.
+func compact(notes []string) []string {
+	slices.Sort(notes)
+	return slices.Compact(notes)
+}
+
+func kind(a *attempt) string {
+	switch {
+	case a.Status != 0:
+		return fmt.Sprintf("%d %s", a.Status, a.Slug)
+	case strings.Contains(a.Error, "refused"):
+		return "connection refused"
+	case strings.Contains(a.Error, "reset"), strings.Contains(a.Error, "EOF"):
+		return "connection lost"
+	case strings.Contains(a.Error, "deadline"), strings.Contains(a.Error, "Timeout"):
+		return "timeout"
+	}
+	return "no answer"
+}
+
+// keepEvidence writes history and result beside the processes' logs.
+func (r *run) keepEvidence(res result) {
+	for name, what := range map[string]any{"history.json": r.sale.history.list(), "result.json": res} {
+		if b, err := json.MarshalIndent(what, "", " "); err == nil {
+			_ = os.WriteFile(filepath.Join(r.fleet.dir, name), b, 0o644)
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+var kafkaScenarios = []*scenario{
+	{name: "kafka-kill", about: "kill -9 of the broker, restarted", realKafka: true, play: func(r *run) error {
+		return r.repeat(func() error { r.struck("kill -9 of Kafka, restarted"); return r.fleet.kafka.Restart(r.ctx) }, 2*time.Second)
+	}},
+	{name: "kafka-away", about: "the broker is away for a minute", realKafka: true, play: func(r *run) error {
+		r.struck("Kafka is away")
+		r.fleet.kafka.Kill9()
+		r.wait(max(10*r.duration, time.Minute))
+		return r.fleet.kafka.Restart(r.ctx)
+	}},
+	{name: "topic-deleted", about: "the topic is deleted under running processes", realKafka: true, mayRefuse: true, play: func(r *run) error {
+		r.struck("the topic was deleted")
+		if err := deleteTopic(r.ctx, r.fleet.brokers, r.fleet.topic); err != nil {
+			return err
+		}
+		r.wait(r.duration)
+		return nil
+	}},
+	{name: "topic-repartitioned", about: "the topic is made anew with another number of partitions, then made right again", realKafka: true, mayRefuse: true, play: func(r *run) error {
+		// With the relays down nobody else makes the topic anew in between.
+		for _, p := range r.fleet.of("relay") {
+			if err := p.hold(); err != nil {
+				return err
+			}
+		}
+		if err := r.remakeTopic(1); err != nil {
+			return err
+		}
+		r.struck("the topic was made anew with 1 partition")
+		for _, p := range r.fleet.of("relay") {
+			p.release()
+		}
+		r.wait(max(r.duration, 8*time.Second))
+		return nil
+	}, heal: func(r *run) error {
+		// What the relay's refusal advises: a topic with the configured number.
+		for _, p := range r.fleet.of("relay") {
+			_ = p.hold()
+		}
+		err := r.remakeTopic(12)
+		for _, p := range r.fleet.of("relay") {
+			p.release()
+		}
+		return err
+	}},
+	{name: "retention-passed", about: "records are deleted before a projector has read them", realKafka: true, play: func(r *run) error {
+		for _, p := range r.fleet.of("projector") {
+			if err := p.hold(); err != nil {
+				return err
+			}
+		}
+		r.wait(r.duration / 2)
+		if err := r.deleteRecords(); err != nil {
+			return err
+		}
+		r.struck("every record was deleted while the projectors were away")
+		for _, p := range r.fleet.of("projector") {
+			p.release()
+		}
+		r.wait(r.duration / 2)
+		r.fleet.trimmed = true
+		return nil
+	}},
+	{name: "registry-slow", about: "the schema registry takes a second for each call, then is away", registry: true, play: func(r *run) error {
+		before := r.fleet.registry.called()
+		r.fleet.registry.set(700*time.Millisecond, false)
+		for _, p := range r.fleet.of("relay") {
+			if err := p.kill(); err != nil { // the next term registers again
+				return err
+			}
+		}
+		r.wait(max(2*r.duration, 15*time.Second))
+		r.fleet.registry.set(0, true)
+		r.wait(r.duration / 2)
+		r.fleet.registry.set(0, false)
+		if r.fleet.registry.called() > before {
+			r.struck("the registry was slow, then away (%d calls)", r.fleet.registry.called()-before)
+		}
+		return nil
+	}},
+}
+
+// remakeTopic deletes the topic and creates it again.
+func (r *run) remakeTopic(partitions int32) error {
+	f := r.fleet
+	if err := deleteTopic(r.ctx, f.brokers, f.topic); err != nil {
+		return err
+	}
+	return withAdmin(f.brokers, func(admin *kadm.Client) error {
+		keep := "-1"
+		return poll(r.ctx, pollInterval, "the topic to be made", func() error {
+			answer, err := admin.CreateTopic(r.ctx, partitions, 1, map[string]*string{"retention.ms": &keep, "retention.bytes": &keep}, f.topic)
+			if err == nil {
+				err = answer.Err
+			}
+			return err
+		})
+	})
+}
+
+// deleteRecords moves the start of every partition to its end, as retention does.
+func (r *run) deleteRecords() error {
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	defer cancel()
+	return withAdmin(r.fleet.brokers, func(admin *kadm.Client) error {
+		ends, err := admin.ListEndOffsets(ctx, r.fleet.topic)
+		if err != nil {
+			return err
+		}
+		answer, err := admin.DeleteRecords(ctx, ends.Offsets())
+		if err == nil {
+			err = answer.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("delete records: %w", err)
+		}
+		return nil
+	})
+}
+
+func withAdmin(brokers []string, do func(*kadm.Client) error) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return do(kadm.NewClient(client))
+}

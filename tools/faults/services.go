@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/internal/stack"
+)
+
+// services are the servers that runs share. Each is started when a scenario first
+// needs it, and stays: a run has a database and a topic of its own, and an empty
+// Redis.
+type services struct {
+	dir      string
+	binary   string
+	fakes    bool // kfake instead of Apache Kafka where the scenario allows it
+	postgres *stack.Postgres
+	template string
+	redis    *stack.Redis
+	kafka    *stack.Kafka
+	fake     *stack.Kafka
+	runs     int
+	refunds  bool // the program has the admin's refunds
+}
+
+func newServices(ctx context.Context, dir string, fakes bool) (*services, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	// As root, Postgres runs as another user, who has to enter the folder.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	binary, err := buildProgram(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return &services{dir: dir, binary: binary, fakes: fakes}, nil
+}
+
+func (s *services) folder(name string) string { return filepath.Join(s.dir, name) }
+
+// startPostgres starts the shared server: fsync off, since what is killed here are
+// processes, not machines.
+func (s *services) startPostgres(ctx context.Context) error {
+	if s.postgres != nil {
+		return nil
+	}
+	p, err := stack.StartPostgres(ctx, stack.PostgresOptions{Dir: s.folder("postgres"), Disposable: true, NoFsync: true})
+	if err != nil {
+		return fmt.Errorf("start Postgres: %w", err)
+	}
+	s.postgres = p
+	return nil
+}
+
+// newDatabase makes an empty, migrated database.
+func (s *services) newDatabase(ctx context.Context, server *stack.Postgres, name string) (string, error) {
+	conn, err := pgx.Connect(ctx, server.URL())
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	template := fmt.Sprintf("template_%.6x", sha256.Sum256([]byte(server.URL())))
+	if s.template != template {
+		if _, err := conn.Exec(ctx, "create database "+template); err != nil {
+			return "", err
+		}
+		if err := migrateBoth(ctx, databaseURL(server.URL(), template)); err != nil {
+			return "", err
+		}
+		s.template = template
+	}
+	if _, err := conn.Exec(ctx, "create database "+name+" template "+template); err != nil {
+		return "", err
+	}
+	return databaseURL(server.URL(), name), nil
+}
+
+func migrateBoth(ctx context.Context, url string) error {
+	return errors.Join(db.MigrateWrite(ctx, url), db.MigrateRead(ctx, url))
+}
+
+func databaseURL(server, name string) string {
+	u, err := url.Parse(server)
+	if err != nil {
+		panic(err) // the server's own URL
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// startRedis starts the shared Redis, which keeps an append-only file.
+func (s *services) startRedis(ctx context.Context) error {
+	if s.redis != nil {
+		return nil
+	}
+	r, err := stack.StartRedis(ctx, stack.RedisOptions{Dir: s.folder("redis"), Real: true})
+	if err != nil {
+		return fmt.Errorf("start Redis: %w", err)
+	}
+	s.redis = r
+	return nil
+}
+
+// startKafka returns the shared broker: the real one if the scenario hurts Kafka or
+// no fake is wanted.
+func (s *services) startKafka(ctx context.Context, real bool) (*stack.Kafka, error) {
+	if !real && s.fakes {
+		if s.fake == nil {
+			k, err := stack.StartFakeKafka(ctx, stack.KafkaOptions{})
+			if err != nil {
+				return nil, fmt.Errorf("start kfake: %w", err)
+			}
+			s.fake = k
+		}
+		return s.fake, nil
+	}
+	if s.kafka == nil {
+		k, err := stack.StartKafka(ctx, stack.KafkaOptions{Dir: s.folder("kafka")})
+		if err != nil {
+			return nil, fmt.Errorf("start Kafka: %w", err)
+		}
+		s.kafka = k
+	}
+	return s.kafka, nil
+}
+
+func (s *services) stop(ctx context.Context) {
+	if s.kafka != nil {
+		_ = s.kafka.Stop(ctx)
+	}
+	if s.fake != nil {
+		_ = s.fake.Stop(ctx)
+	}
+	if s.redis != nil {
+		_ = s.redis.Stop(ctx)
+	}
+	if s.postgres != nil {
+		_ = s.postgres.Stop(ctx)
+	}
+}
+
+// redisClient talks to one Redis server.
+func redisClient(r *stack.Redis) *goredis.Client {
+	return goredis.NewClient(&goredis.Options{Addr: hostOf(r.URL()), MaxRetries: -1, PoolSize: 2})
+}
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		panic(err)
+	}
+	return u.Host
+}
+
+// resetRedis empties the server and takes back what a fault has set.
+func resetRedis(ctx context.Context, r *stack.Redis) error {
+	c := redisClient(r)
+	defer func() { _ = c.Close() }()
+	for name, value := range map[string]string{"maxmemory": "0", "min-replicas-to-write": "0"} {
+		if err := c.ConfigSet(ctx, name, value).Err(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.SlaveOf(ctx, "NO", "ONE").Err(), c.FlushAll(ctx).Err())
+}
+
+// deleteTopic removes a topic and waits until it is gone.
+func deleteTopic(ctx context.Context, brokers []string, topic string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	if _, err := admin.DeleteTopics(ctx, topic); err != nil {
+		return err
+	}
+	return poll(ctx, pollInterval, "topic "+topic+" to be deleted", func() error {
+		details, err := admin.ListTopics(ctx, topic)
+		if err != nil {
+			return err
+		}
+		if details.Has(topic) && !strings.Contains(fmt.Sprint(details[topic].Err), "UNKNOWN_TOPIC") {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+}
