@@ -185,6 +185,10 @@ func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decisio
 	case c.Status != claims.Active: // paid: the gate let the key pass without a decision
 		return done[view.Slot]{}, errKeySpent
 	}
+	// The claim is visible, which need not mean that it is on the standby.
+	if err := s.store.Confirm(ctx); err != nil {
+		return done[view.Slot]{}, err
+	}
 	slot := domain.Slot{
 		ID: c.SlotID, ProductID: c.Product, UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number,
 		AcquiredAt: c.AcquiredAt, Deadline: c.Deadline, Status: domain.ActiveSlot,

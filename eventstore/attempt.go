@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,6 +28,17 @@ type attempt struct {
 	at       time.Time // of this transaction
 	existing map[uuid.UUID]found
 	versions map[uuid.UUID]int
+
+	incarnation int64
+	replicated  bool    // commits wait for synchronous standbys
+	ahead       float64 // seconds by which at is ahead of the clock
+}
+
+// repeats reports whether an append of the attempt was in the log before. Its
+// answer must wait for the standbys: the commit may not have, if the server was
+// restarted or its wait was cancelled.
+func (a *attempt) repeats() bool {
+	return slices.ContainsFunc(a.outcomes, func(o outcome) bool { return o.Repeated })
 }
 
 // found is an event that was there already.
@@ -103,7 +115,7 @@ func (a *attempt) look(b *pgx.Batch, withoutLock bool) {
 		b.Queue(lockSQL)
 	}
 	b.Queue(headSQL).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&a.head, &a.at, nil)
+		return row.Scan(&a.head, &a.at, &a.incarnation, &a.replicated, &a.ahead, nil)
 	})
 	if len(a.ids) > 0 {
 		b.Queue(existingSQL, a.ids).Query(a.scanExisting)
@@ -251,6 +263,9 @@ func (a *attempt) write(b *pgx.Batch, tag *string) {
 		sql, args := a.insertion()
 		b.Queue(sql, args...)
 		b.Queue(notifySQL, fmt.Sprint(a.head+int64(a.events)))
+	}
+	if a.events == 0 && a.replicated {
+		b.Queue(awaitStandbysSQL)
 	}
 	b.Queue("commit").Exec(func(ct pgconn.CommandTag) error {
 		*tag = ct.String()

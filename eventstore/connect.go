@@ -2,7 +2,10 @@ package eventstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,8 +14,24 @@ import (
 
 // connectAppender opens a connection for appends. If pooled, the appends' transactions
 // set their bounds themselves (see begin).
+//
+// The connection cannot send a cancel request. pgx sends one for each connection
+// that breaks or whose context ends during a query; if that query is a commit
+// that waits for a synchronous standby, Postgres then stops waiting and shows the
+// commit to everybody, although the standby does not have it. Left alone, the
+// backend waits on and keeps the append lock, so that nothing is acknowledged.
 func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx.Conn, error) {
-	conn, err := connect(ctx, pool)
+	var connected atomic.Bool
+	conn, err := connect(ctx, pool, func(config *pgx.ConnConfig) {
+		dial := config.DialFunc
+		config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if connected.Load() {
+				return nil, errNoCancel
+			}
+			return dial(ctx, network, addr)
+		}
+	})
+	connected.Store(true)
 	if err != nil || pooled {
 		return conn, err
 	}
@@ -25,6 +44,9 @@ func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx
 	return conn, nil
 }
 
+// errNoCancel is what a cancel request of an appender's connection ends with.
+var errNoCancel = errors.New("a commit must not be cancelled")
+
 // begin queues the begin of an append's transaction.
 func (s *Store) begin(b *pgx.Batch) {
 	b.Queue(beginSQL)
@@ -33,8 +55,8 @@ func (s *Store) begin(b *pgx.Batch) {
 	}
 }
 
-// connect makes a connection as the pool would.
-func connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
+// connect opens a connection as the pool would, with changes to its configuration.
+func connect(ctx context.Context, pool *pgxpool.Pool, changes ...func(*pgx.ConnConfig)) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	config := pool.Config()
@@ -42,6 +64,9 @@ func connect(ctx context.Context, pool *pgxpool.Pool) (*pgx.Conn, error) {
 		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
 			return nil, fmt.Errorf("prepare to connect: %w", err)
 		}
+	}
+	for _, change := range changes {
+		change(config.ConnConfig)
 	}
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {

@@ -37,21 +37,46 @@
 // batch) waits for the next one. A statement that fails fails the transaction;
 // the batch is then halved until what is at fault stands alone.
 //
-// # When Postgres does not answer
+// # When Postgres does not respond
 //
 // Every wait is bounded: for a connection, for the lock, for each round trip. A
-// process that stops while it holds the lock is disconnected by Postgres
-// (idle_in_transaction_session_timeout) before the others give up waiting.
+// process that stops while it holds the lock is disconnected, by Postgres
+// (idle_in_transaction_session_timeout, tcp_user_timeout, from Postgres 17 on
+// transaction_timeout) or, if it stopped while it was sending, by the next process
+// that waits for the lock in vain.
 //
 //   - Before the commit was sent: nothing is in the log, nor will it be. A
 //     connection that had died since the last batch is replaced and the batch
-//     tried again, else the batch and all that waits is answered at once with
-//     UnavailableError, Sent false. The next append tries to connect anew.
+//     retried, else the batch and all that waits get an UnavailableError at once,
+//     Sent false. The next append connects anew.
 //   - After it was sent: a new connection takes the append lock, which the old
 //     backend keeps until its transaction has ended one way or the other, and
 //     looks for the batch's events. There, at their positions and with their
 //     time: committed. Not all there: rolled back, so the batch runs again.
-//     Only where that cannot be found out in time is the answer Sent true, and
+//     Only if that cannot be found out in time is the answer Sent true, and
 //     the same append again finds it out. A batch of nothing but guards has no
-//     event that would tell, and is always answered so.
+//     event to look for, and is always answered so.
+//
+// # Synchronous standbys
+//
+// With synchronous_standby_names set, what was acknowledged is on the standby.
+// A commit waits for it inside Postgres, and the append lock is held meanwhile;
+// if the standby is away nobody is acknowledged anything. Three rules see to it:
+//
+//   - The wait is never cancelled (see connectAppender): Postgres would then show
+//     the commit to everybody, although the standby does not have it.
+//   - A commit that is merely visible is not trusted, since a restart of the
+//     primary ends such a wait too. Whoever answers from what it has read (a
+//     repeat, a commit whose answer was lost, Confirm) first commits a message of
+//     its own in the write-ahead log, which waits for everything before it.
+//   - synchronous_commit off and local are raised to on.
+//
+// # Incarnations
+//
+// A restore of the database to an earlier moment (a backup, point-in-time
+// recovery, a standby that lagged) forgets events that others have seen, and
+// positions are given out again. An Identity names one history of the log: the
+// store's id and its incarnation, which `dopamine recover` raises under the
+// append lock. Whoever keeps a position keeps the event's id or the Identity
+// beside it, and compares: IDs and Identity.OriginOf.
 package eventstore

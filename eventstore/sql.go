@@ -37,7 +37,11 @@ const beginSQL = "begin isolation level read committed read write"
 //     since a client that stops half way through sending is not "idle";
 //   - custom plans, since a generic plan made while the log was empty would read
 //     a full log from its beginning for each batch;
-//   - no commit that is answered before it is on disk.
+//   - no commit that is answered before it is on the disk of this server and, if
+//     there are synchronous standbys, of theirs;
+//   - TCP keepalives and a timeout for unacknowledged data, so that Postgres drops
+//     a backend, and with it the append lock, whose client was cut off while the
+//     backend was working. They do not end a commit that waits for a standby.
 func settingsSQL(transaction bool) string {
 	return fmt.Sprintf(`
 select set_config('lock_timeout', '%[1]d', %[4]t),
@@ -45,10 +49,36 @@ select set_config('lock_timeout', '%[1]d', %[4]t),
        case when current_setting('server_version_num')::int >= 170000
             then set_config('transaction_timeout', '%[3]d', %[4]t) end,
        set_config('plan_cache_mode', 'force_custom_plan', %[4]t),
-       case when current_setting('synchronous_commit') = 'off'
-            then set_config('synchronous_commit', 'on', %[4]t) end`,
-		lockWithin.Milliseconds(), idleWithin.Milliseconds(), (lockWithin + 2*tripWithin).Milliseconds(), transaction)
+       case when current_setting('synchronous_commit') in ('off', 'local')
+            then set_config('synchronous_commit', 'on', %[4]t) end,
+       set_config('tcp_keepalives_idle', '5', %[4]t), set_config('tcp_keepalives_interval', '2', %[4]t), set_config('tcp_keepalives_count', '3', %[4]t),
+       set_config('tcp_user_timeout', '%[3]d', %[4]t)`,
+		lockWithin.Milliseconds(), idleWithin.Milliseconds(), transactionLimit.Milliseconds(), transaction)
 }
+
+// transactionLimit bounds an append's transaction, its wait for the lock included.
+const transactionLimit = lockWithin + 2*tripWithin
+
+// freeLockSQL disconnects whoever holds the append lock for longer than an append
+// may last and is waiting for its client: one that stopped while it was sending,
+// which no other bound covers before Postgres 17. A backend that works, or waits
+// for a standby, is left alone.
+var freeLockSQL = fmt.Sprintf(`
+select pg_terminate_backend(l.pid)
+from pg_locks l join pg_stat_activity a using (pid)
+where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+  and l.classid::bigint = %d and l.objid::bigint = %d
+  and l.database = (select oid from pg_database where datname = current_database())
+  and a.wait_event_type = 'Client' and a.usename = current_user
+  and a.xact_start < clock_timestamp() - interval '%d milliseconds'`,
+	AppendLock>>32, AppendLock&0xffffffff, transactionLimit.Milliseconds())
+
+// awaitStandbysSQL makes a transaction that writes nothing wait for synchronous
+// standbys when it commits, and so for everything that was committed before.
+// Without such standbys the commit costs nothing.
+const awaitStandbysSQL = `
+select case when current_setting('synchronous_standby_names') <> ''
+            then pg_logical_emit_message(true, 'dopamine', '') end`
 
 // lockSQL is a statement of its own: the next one's snapshot is taken after it.
 var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)
@@ -56,8 +86,15 @@ var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)
 // headSQL gives the last position and the time of this append, and puts the time
 // where event_now() finds it. The subselect is evaluated once: Postgres does not
 // flatten one that is volatile.
+//
+// It also returns the store's incarnation, whether commits wait for standbys, and
+// by how many seconds the time is ahead of the clock: more than a moment if an
+// event was recorded while the clock was wrong.
 const headSQL = `
 select coalesce((select position from events order by position desc limit 1), 0), at,
+       (select incarnation from store_incarnations order by incarnation desc limit 1),
+       current_setting('synchronous_standby_names') <> '',
+       extract(epoch from at - date_trunc('milliseconds', clock_timestamp()))::float8,
        set_config('dopamine.event_now', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), true)
 from (select greatest(date_trunc('milliseconds', clock_timestamp()),
                       (select recorded_at from events order by position desc limit 1)) as at) as now`

@@ -36,6 +36,7 @@ type Batch struct {
 	Appends int           // in the batch, the refused ones included
 	Events  int           // appended
 	Took    time.Duration // from its begin to its commit
+	Ahead   float64       // seconds by which the time of its events is ahead of Postgres' clock
 	Err     error         // why nothing of it was appended, or why that is not known
 }
 
@@ -56,6 +57,9 @@ type Store struct {
 	cancel context.CancelFunc // ends what is under way
 
 	conn *pgx.Conn // the writer's alone; nil: none yet
+
+	incarnation atomic.Int64 // as of the newest batch
+	replicated  atomic.Bool  // commits wait for synchronous standbys, as of the newest batch
 }
 
 // item is an append on its way.
@@ -100,6 +104,17 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error)
 		done: make(chan struct{}),
 		conn: conn,
 	}
+	var incarnation int64
+	var replicated bool
+	err = conn.QueryRow(ctx, `
+		select (select incarnation from store_incarnations order by incarnation desc limit 1),
+		       current_setting('synchronous_standby_names') <> ''`).Scan(&incarnation, &replicated)
+	if err != nil {
+		s.disconnect()
+		return nil, fmt.Errorf("read the store's incarnation: %w", err)
+	}
+	s.incarnation.Store(incarnation)
+	s.replicated.Store(replicated)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.write()
 	return s, nil
@@ -129,6 +144,27 @@ func (s *Store) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.places
+}
+
+// Incarnation returns the store's incarnation as of the newest append: the one
+// to which its positions belong.
+func (s *Store) Incarnation() int64 { return s.incarnation.Load() }
+
+// Confirm returns once everything that could be read before the call is as
+// durable as an append is when it is acknowledged. A row that is visible need not
+// be on a synchronous standby yet: the wait for the standby may have been
+// cancelled, or the server restarted. Without such standbys there is nothing to
+// wait for. The error is an *UnavailableError, ErrOverloaded or ErrClosed.
+func (s *Store) Confirm(ctx context.Context) error {
+	if !s.replicated.Load() {
+		return nil
+	}
+	place, err := s.Reserve()
+	if err != nil {
+		return err
+	}
+	_, err = place.append(ctx, newItem(Append{}))
+	return err
 }
 
 // Append is Reserve and Place.Append.
@@ -176,15 +212,19 @@ func (p *Place) Release() {
 // (UnavailableError, Sent false); afterwards the outcome is awaited, which is
 // bounded by the store's own limits, about 10 s at the very worst.
 func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
+	if err := a.validate(); err != nil {
+		p.Release()
+		return Result{}, err
+	}
+	return p.append(ctx, newItem(a))
+}
+
+func (p *Place) append(ctx context.Context, it *item) (Result, error) {
 	if !p.spent.CompareAndSwap(false, true) {
 		return Result{}, fmt.Errorf("eventstore: the place was used or released before: %w", ErrClosed)
 	}
 	s := p.store
 	defer s.release()
-	if err := a.validate(); err != nil {
-		return Result{}, err
-	}
-	it := newItem(a)
 	if !s.enqueue(it) {
 		return Result{}, ErrClosed
 	}

@@ -27,7 +27,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	begun := time.Now()
 	defer func() {
 		if s.opts.Observe != nil {
-			s.opts.Observe(Batch{Appends: len(batch), Events: a.events, Took: time.Since(begun), Err: err})
+			s.opts.Observe(Batch{Appends: len(batch), Events: a.events, Took: time.Since(begun), Ahead: a.ahead, Err: err})
 		}
 	}()
 	a = newAttempt(batch)
@@ -38,10 +38,13 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	}
 	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.look(b, s.opts.withoutLock) })
 	if looked != nil {
+		s.freeLock(looked)
 		return a, s.rolledBack(fmt.Errorf("look: %w", looked))
 	}
+	s.incarnation.Store(a.incarnation)
+	s.replicated.Store(a.replicated)
 	a.decide()
-	if len(a.accepted) == 0 {
+	if len(a.accepted) == 0 && !(a.replicated && a.repeats()) {
 		s.rollback() // whatever comes of it: nothing was written
 		return a, nil
 	}
@@ -72,6 +75,24 @@ func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
 	b := &pgx.Batch{}
 	queue(b)
 	return s.conn.SendBatch(ctx, b).Close()
+}
+
+// freeLock frees the append lock if looking failed for want of it and its holder
+// is not alive. It takes a connection of its own: this one has a transaction that
+// failed.
+func (s *Store) freeLock(looked error) {
+	var pgErr *pgconn.PgError
+	if !errors.As(looked, &pgErr) || pgErr.Code != "55P03" {
+		return
+	}
+	conn, err := connect(s.ctx, s.pool)
+	if err != nil {
+		return // the next append tries again
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, tripWithin)
+	defer cancel()
+	defer func() { _ = conn.Close(ctx) }()
+	_, _ = conn.Exec(ctx, freeLockSQL)
 }
 
 // rolledBack ends the transaction after err, and says whose fault err was.
@@ -150,7 +171,8 @@ func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 		s.begin(b)
 		b.Queue(lockSQL)
 		b.Queue(existingSQL, a.ids).Query(there.scanExisting)
-		b.Queue("rollback")
+		b.Queue(awaitStandbysSQL) // the commit that is looked for may not have waited for them
+		b.Queue("commit")
 	})
 	if err != nil {
 		s.disconnect()

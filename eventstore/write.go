@@ -63,13 +63,17 @@ func (s *Store) deliver(a *attempt) {
 }
 
 // deliverUnknown answers a batch of which is not known whether it committed. A
-// repeat was in the log before; a refusal may rest on an append of this batch.
+// repeat was in the log before, but perhaps not on the standbys; a refusal may
+// rest on an append of this batch.
 func (s *Store) deliverUnknown(a *attempt, err error) {
 	for _, i := range a.accepted {
 		a.outcomes[i] = outcome{err: &UnavailableError{Sent: true, Err: err}}
 	}
 	nothingSent := &UnavailableError{Err: err}
 	for i, out := range a.outcomes {
+		if out.Repeated && a.replicated {
+			out = outcome{err: &UnavailableError{Sent: true, Err: err}}
+		}
 		var unavailable *UnavailableError
 		if !out.Repeated && !errors.As(out.err, &unavailable) {
 			out = outcome{err: nothingSent}
