@@ -151,7 +151,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		switch verdict.status {
 		case "lost":
 			unsend(batch)
-			err = g.tend(ctx, p)
+			err = g.reconcile(ctx, p)
 		case "lease":
 			unsend(batch)
 			err = g.renew(ctx, p)
@@ -202,12 +202,12 @@ func (p *product) refuse(batch []*waiter, err error) {
 
 // verdict is what one call decided.
 type verdict struct {
-	status string // "ok", "lost", "lease"
-	stamp  string
-	epoch  int64
-	before int64  // the counter before
-	begin  int64  // of the sale, ms
-	kinds  string // a letter for each request
+	status   string // "ok", "lost", "lease"
+	instance string
+	epoch    int64
+	before   int64  // the counter before
+	begin    int64  // of the sale, ms
+	kinds    string // a letter for each request
 	*answer
 }
 
@@ -229,7 +229,7 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 		if err != nil {
 			return err
 		}
-		v = verdict{status: r.text(0), stamp: ln.stamp, answer: r}
+		v = verdict{status: r.text(0), instance: ln.instance, answer: r}
 		if v.status == "ok" {
 			v.epoch, v.before, v.begin, v.kinds = r.number(1), r.number(2), r.number(3), r.text(4)
 			if len(v.kinds) != len(batch) {
@@ -252,7 +252,7 @@ const detailsFrom = 5
 // still. A grant is appended, and a repeated answer looked up, whatever the
 // clock says.
 func (g *Gate) deliver(p *product, batch []*waiter, v verdict) []*waiter {
-	believed := g.believes(p, v.epoch, v.stamp)
+	believed := g.believes(p, v.epoch, v.instance)
 	number, detail, n := v.before, detailsFrom, 0
 	for i, w := range batch {
 		d := Decision{Product: p.id, Buyer: w.buyer, Epoch: v.epoch, KeyHash: w.keyHash}

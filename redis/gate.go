@@ -52,14 +52,16 @@ func (o Options) withDefaults() Options {
 type Observer interface {
 	Called(script string, requests int, took time.Duration, err error) // one call to Redis; requests: how many it decided
 	Renewed(took time.Duration, err error)                             // one lease
-	Rebuilt(took time.Duration, err error)                             // one rebuild, from its raise
+	Rebuilt(took time.Duration, first bool, err error)                 // one rebuild, from its raise; first: the product never had a gate
+	Raised(epoch int64)                                                // an epoch was raised to this one, of at most MaxEpoch
 }
 
 type nobody struct{}
 
 func (nobody) Called(string, int, time.Duration, error) {}
 func (nobody) Renewed(time.Duration, error)             {}
-func (nobody) Rebuilt(time.Duration, error)             {}
+func (nobody) Rebuilt(time.Duration, bool, error)       {}
+func (nobody) Raised(int64)                             {}
 
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {
@@ -71,7 +73,12 @@ type Gate struct {
 	stop context.CancelFunc
 	runs sync.WaitGroup
 
-	snapshots chan struct{} // one for each rebuild that reads claims
+	id         uuid.UUID // of this node, among those that rebuild
+	rows       *batcher[uuid.UUID, *GateRow]
+	leases     *batcher[LeaseRequest, LeaseResult]
+	raises     *batcher[RaiseRequest, RaiseResult]
+	alive      *batcher[AliveRequest, bool]
+	otherRedis recent // products that are in use on another Redis
 
 	closing  sync.RWMutex // held for writing by Close, so that nothing starts behind it
 	closed   bool
@@ -97,8 +104,14 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 	if err != nil {
 		return nil, errors.Join(err, nodes.close())
 	}
-	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, snapshots: make(chan struct{}, snapshotsMost)}
+	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, id: uuid.New()}
 	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.rows = &batcher[uuid.UUID, *GateRow]{do: store.Rows, timeout: rowsTimeout, maxSize: maxRows}
+	g.leases = &batcher[LeaseRequest, LeaseResult]{do: store.Leases, timeout: leaseTimeout, interval: leaseInterval, maxSize: maxLeases}
+	g.raises = &batcher[RaiseRequest, RaiseResult]{do: store.Raise, timeout: raiseTimeout, interval: raiseInterval, maxSize: maxRaises}
+	g.alive = &batcher[AliveRequest, bool]{do: store.Alive, timeout: rowsTimeout, interval: leaseInterval, maxSize: maxLeases}
+	g.rows.ctx, g.leases.ctx, g.raises.ctx, g.alive.ctx = g.ctx, g.ctx, g.ctx, g.ctx
+	g.rows.start, g.leases.start, g.raises.start, g.alive.start = g.start, g.start, g.start, g.start
 	g.start(func() { nodes.watch(g.ctx) })
 	return g, nil
 }
@@ -150,43 +163,55 @@ func (g *Gate) Reach(ctx context.Context) (serving, all int, err error) {
 	return serving, all, unavailable("ask the masters", err)
 }
 
-// call runs a script once, on any lane to the master of the keys, and says on which
-// process.
-func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, stamp string, err error) {
-	err = g.nodes.run(ctx, keys[0], func(ln *lane) (err error) {
-		reply, err = ln.call(ctx, s, keys, args...)
-		stamp = ln.stamp
-		return err
-	})
-	return reply, stamp, err
+// whereabouts is where a call was answered.
+type whereabouts struct {
+	instance string
+	view     int64  // the configuration epoch by which that instance was found, 0 for none
+	pool     *lanes // the connections to that address
 }
 
-// State says how the product's gate is.
+// call runs a script once, on any lane to the master of the keys, and returns where.
+func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, on whereabouts, err error) {
+	err = g.nodes.run(ctx, keys[0], func(ln *lane) (err error) {
+		reply, err = ln.call(ctx, s, keys, args...)
+		on = whereabouts{instance: ln.instance, view: ln.pool.view.Load(), pool: ln.pool}
+		return err
+	})
+	return reply, on, err
+}
+
+// State reports the state of the product's gate.
 func (g *Gate) State(ctx context.Context, product uuid.UUID) (State, error) {
-	state, _, err := g.look(ctx, gateKeys(product))
+	state, err := g.look(ctx, gateKeys(product))
 	return state, unavailable("look at the gate", err)
 }
 
-// look reads a gate's state, and on which process it was looked at.
-func (g *Gate) look(ctx context.Context, keys []string) (State, string, error) {
-	reply, stamp, err := g.call(ctx, lookScript, keys)
+// look reads a gate's state.
+func (g *Gate) look(ctx context.Context, keys []string) (State, error) {
+	reply, on, err := g.call(ctx, lookScript, keys)
 	if err != nil {
-		return State{}, "", err
+		return State{}, err
 	}
 	r, err := answerOf(reply, 2)
 	if err != nil {
-		return State{}, "", err
+		return State{}, err
 	}
 	if r.text(0) == "none" {
-		return State{Epoch: NoEpoch, now: r.number(1)}, stamp, r.err
+		return State{Epoch: NoEpoch, now: r.number(1), on: on}, r.err
 	}
 	state := State{
 		Exists: true, Alive: r.text(0) == "alive", now: r.number(1),
 		Epoch: r.number(2), Position: r.number(3), Units: int(r.number(4)), Free: int(r.number(5)),
-		Held: int(r.number(6)), Pending: int(r.number(7)), Decided: r.number(8),
+		Held: int(r.number(6)), Pending: int(r.number(7)), Decided: r.number(8), on: on,
 	}
 	state.LeaseLeft = max(0, time.Duration(r.number(9)-state.now)*time.Millisecond)
-	return state, stamp, r.err
+	state.at = LogPosition{Position: state.Position}
+	if id := r.text(10); id != "" {
+		if state.at.Event, err = uuid.FromBytes([]byte(id)); err != nil {
+			return State{}, fmt.Errorf("%w: an event's id: %w", errAnswer, err)
+		}
+	}
+	return state, r.err
 }
 
 // GiveBack frees the unit of a grant that was never sent to the event store, if

@@ -1,8 +1,6 @@
 package redis
 
 import (
-	"strconv"
-
 	"github.com/google/uuid"
 )
 
@@ -11,7 +9,7 @@ import (
 func gateKeys(product uuid.UUID) []string {
 	prefix := keyPrefix(product)
 	return []string{
-		prefix + "stock",   // hash: epoch, stamp, lease, position, sale, counters, the open run
+		prefix + "stock",   // hash: epoch, instance id, lease, position, sale, counters, the open run
 		prefix + "queue",   // list: units that were returned
 		prefix + "holders", // hash: buyer (16 bytes) -> grant on its way or slot held
 		prefix + "pending", // sorted set: buyers of grants on their way, by number
@@ -19,10 +17,12 @@ func gateKeys(product uuid.UUID) []string {
 	}
 }
 
-// buildKeys are where a rebuild of this epoch puts holders and free units.
-func buildKeys(product uuid.UUID, epoch int64) (holders, queue string) {
-	prefix := keyPrefix(product) + "build:" + strconv.FormatInt(epoch, 10) + ":"
-	return prefix + "holders", prefix + "queue"
+// buildKeys are the keys of one attempt of a rebuild.
+type buildKeys struct{ token, holders, queue string }
+
+func newBuildKeys(product uuid.UUID) buildKeys {
+	prefix := keyPrefix(product) + "build:" + uuid.NewString() + ":"
+	return buildKeys{token: prefix + "token", holders: prefix + "holders", queue: prefix + "queue"}
 }
 
 func keyPrefix(product uuid.UUID) string { return "product:{" + product.String() + "}:" }

@@ -17,11 +17,12 @@ const lookEvery = time.Second
 // a script, and the stamp belongs to the connection. Used by one goroutine at a
 // time.
 type lane struct {
-	conn   *goredis.Conn
-	stamp  string    // the process and its life as a master
-	looked time.Time // when, taken before it was asked
-	broken bool      // not to be used again
-	seen   func(script string, requests int, took time.Duration, err error)
+	conn     *goredis.Conn
+	pool     *lanes
+	instance string    // the process and its life as a master
+	looked   time.Time // when, taken before it was asked
+	broken   bool      // not to be used again
+	seen     func(script string, requests int, took time.Duration, err error)
 }
 
 // errMoved says that the process was another, or had another life, by the time
@@ -54,8 +55,18 @@ func (l *lane) look(ctx context.Context) error {
 		l.broken = true
 		return fmt.Errorf("the Redis is a %s, not a master", role)
 	}
-	l.stamp, l.looked = run+":"+life, before
+	l.instance, l.looked = run+":"+life, before
+	l.pool.saw(l.instance)
 	return nil
+}
+
+// checked marks the lane as broken if a command on its connection was not answered.
+func (l *lane) checked(err error) error {
+	var refused goredis.Error
+	if err != nil && !errors.As(err, &refused) {
+		l.broken = true
+	}
+	return err
 }
 
 // call runs a script once. Where the answer comes so late that the look at the
@@ -71,8 +82,8 @@ func (l *lane) ask(ctx context.Context, s *script, requests int, keys []string, 
 			return nil, err
 		}
 	}
-	if s.stamped {
-		args = append([]any{l.stamp}, args...)
+	if s.instanced {
+		args = append([]any{l.instance}, args...)
 	}
 	began := time.Now()
 	cmd := s.EvalSha(ctx, l.conn, keys, args...)
@@ -87,12 +98,12 @@ func (l *lane) ask(ctx context.Context, s *script, requests int, keys []string, 
 	if err != nil {
 		return nil, l.failed(s, err)
 	}
-	if s.stamped && time.Since(l.looked) > lookEvery {
-		stamp := l.stamp
+	if s.instanced && time.Since(l.looked) > lookEvery {
+		instance := l.instance
 		if err := l.look(ctx); err != nil {
 			return nil, &lostError{err}
 		}
-		if l.stamp != stamp {
+		if l.instance != instance {
 			return nil, errMoved
 		}
 	}

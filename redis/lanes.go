@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -22,9 +23,13 @@ type lanes struct {
 	client  *goredis.Client
 	keep    int
 	permits chan struct{} // one for each lane that may be in use
+	builds  chan struct{} // one for each gate that is being built there
+	view    atomic.Int64  // the configuration epoch by which this is a master, 0 if there is none
 	seen    func(script string, requests int, took time.Duration, err error)
 
 	mu      sync.Mutex
+	current string          // the instance seen last
+	former  map[string]bool // instances seen before; false: one that came back, so they are not successors
 	idle    []*lane
 	used    int
 	retired bool // the server is no master any more
@@ -32,7 +37,7 @@ type lanes struct {
 
 func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.Duration, error)) *lanes {
 	plain(opt, most)
-	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), seen: seen}
+	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), builds: make(chan struct{}, maxBuilds), seen: seen}
 }
 
 // plain makes a client that does what it is told, and nothing behind our back.
@@ -63,6 +68,33 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	return do(ln)
 }
 
+// saw notes an instance that answered at this address.
+func (l *lanes) saw(instance string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if instance == l.current {
+		return
+	}
+	if l.former == nil {
+		l.former = map[string]bool{}
+	}
+	if _, back := l.former[instance]; back {
+		l.former[instance] = false // both answer here, in turn
+	}
+	if _, there := l.former[l.current]; !there && l.current != "" {
+		l.former[l.current] = true
+	}
+	l.current = instance
+}
+
+// superseded reports whether the instance was seen at this address, and then another
+// one in its place for good.
+func (l *lanes) superseded(instance string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.former[instance]
+}
+
 // errRetired says that the server ceased to be the master just now; nothing was sent.
 var errRetired = errors.New("redis: another server is the master now")
 
@@ -86,7 +118,7 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 		}
 		_ = ln.conn.Close()
 	}
-	ln = &lane{conn: l.client.Conn(), seen: l.seen}
+	ln = &lane{conn: l.client.Conn(), pool: l, seen: l.seen}
 	if err := ln.look(ctx); err != nil {
 		ln.broken = true
 		l.put(ln)

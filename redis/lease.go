@@ -3,35 +3,44 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 const (
-	// renewEvery is how old a lease may be before it is renewed while in use.
-	renewEvery = time.Second
-	// leaseWithin bounds a lease's statement: a lease that took longer would
+	// renewInterval is how old a node's own lease may be before it is renewed while in use.
+	renewInterval = time.Second
+	// renewBelow is how much of the gate's lease must be left, by the gate's clock, for a
+	// node to ask Postgres only whether the epoch still holds: another node has renewed
+	// it within about a second.
+	renewBelow = LeaseTime - renewInterval
+	// leaseTimeout bounds a lease's statement: a lease that took longer would
 	// hardly let anybody decide.
-	leaseWithin = 2 * time.Second
+	leaseTimeout = 2 * time.Second
+	// leaseInterval is the least time between two statements of a node for leases. Each
+	// takes those of all products that wait.
+	leaseInterval = 25 * time.Millisecond
+	maxLeases     = 1000
 )
 
-// errStale says that the gate's epoch is not the product's any more, or the gate
-// was lost on the way to a lease.
-var errStale = errors.New("redis: the gate is not the product's gate any more")
+// errLeaseRefused: the gate's epoch is not the product's any more, or the gate was lost
+// on the way to a lease.
+var errLeaseRefused = errors.New("redis: the gate may not take a lease")
 
-// believes says whether this node may believe a refusal of that epoch on that
-// process, and sees to it that the lease is renewed in good time.
-func (g *Gate) believes(p *product, epoch int64, stamp string) bool {
+// believes reports whether this node may believe a refusal of that epoch on that
+// instance, and has the lease renewed in good time.
+func (g *Gate) believes(p *product, epoch int64, instance string) bool {
 	p.leaseMu.Lock()
 	l := p.leased
 	age := time.Since(l.since)
-	soon := age > renewEvery && p.renewing == nil
+	soon := age > renewInterval && p.renewing == nil
 	p.leaseMu.Unlock()
 	if soon {
 		g.renewal(p)
 	}
-	return l.epoch == epoch && l.stamp == stamp && age < LeaseTime
+	return l.epoch == epoch && l.instance == instance && age < LeaseTime
 }
 
 // leaseAge is how long ago this node last took a lease.
@@ -41,7 +50,7 @@ func (p *product) leaseAge() time.Duration {
 	return time.Since(p.leased.since)
 }
 
-// renew takes a lease, and puts the gate right where it has no right to one.
+// renew takes a lease, and reconciles the gate if it may not take one.
 func (g *Gate) renew(ctx context.Context, p *product) error {
 	f := g.renewal(p)
 	if f == nil {
@@ -52,13 +61,13 @@ func (g *Gate) renew(ctx context.Context, p *product) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if errors.Is(f.err, errStale) {
-		return g.tend(ctx, p)
+	if errors.Is(f.err, errLeaseRefused) {
+		return g.reconcile(ctx, p)
 	}
 	return f.err
 }
 
-// renewal is the renewal under way, or a new one; nil once the gate is closed.
+// renewal is the renewal in progress, or a new one; nil once the gate is closed.
 func (g *Gate) renewal(p *product) *flight {
 	p.leaseMu.Lock()
 	defer p.leaseMu.Unlock()
@@ -74,6 +83,9 @@ func (g *Gate) renewal(p *product) *flight {
 		g.observer.Renewed(time.Since(began), err)
 		p.leaseMu.Lock()
 		p.renewing = nil
+		if errors.Is(err, errLeaseRefused) && !p.leased.since.IsZero() {
+			p.leased.since = time.Now().Add(-LeaseTime) // believe nothing more
+		}
 		p.leaseMu.Unlock()
 		f.land(err)
 	})
@@ -84,39 +96,59 @@ func (g *Gate) renewal(p *product) *flight {
 	return f
 }
 
-// lease reads the gate's time t, then sets leased_at in Postgres where the epoch
-// is still this gate's, then lets the gate decide until t + LeaseTime. So the
-// lease in the gate never outlives leased_at + LeaseTime, whatever is delayed,
-// and no two clocks are compared.
+// lease reads the gate's time t, then renews the lease in Postgres if the epoch is
+// still this gate's, and then lets the gate decide until t + LeaseTime. So the lease in
+// the gate never outlives the statement by more than LeaseTime, whatever is delayed, and
+// no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
+// elsewhere before LeaseTime has passed since its raise, by its own clock.
+//
+// If another node has just renewed the gate's lease, it is enough that the epoch is
+// still the product's: for this node's own timer, asking is as good as renewing.
 func (g *Gate) lease(ctx context.Context, p *product) error {
-	state, stamp, err := g.look(ctx, p.keys)
-	if err != nil {
-		return err
+	for {
+		state, err := g.look(ctx, p.keys)
+		if err != nil {
+			return err
+		}
+		if !state.Alive {
+			return errLeaseRefused
+		}
+		// A lease that is longer than any can be: the gate's clock was set back.
+		renew := state.LeaseLeft < renewBelow || state.LeaseLeft > LeaseTime
+		since := time.Now()
+		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
+		result, err := g.leases.call(asking, LeaseRequest{
+			Product: p.id, Epoch: state.Epoch, Instance: state.on.instance, View: state.on.view, Renew: renew, At: state.at,
+		})
+		cancel()
+		switch {
+		case err != nil:
+			return fmt.Errorf("lease epoch %d: %w", state.Epoch, err)
+		case result == LeaseBusy:
+			if err := pause(ctx, minPoll); err != nil {
+				return fmt.Errorf("wait for the row of epoch %d: %w", state.Epoch, err)
+			}
+			continue
+		case result == LeaseTailLost:
+			p.markWrong(state.Epoch)
+			return errLeaseRefused
+		case result != LeaseGranted:
+			return errLeaseRefused
+		}
+		if renew {
+			failpoint.Hit(failpoint.GateLeaseBefore)
+			reply, on, err := g.call(ctx, leaseScript, p.keys, state.Epoch, state.now+LeaseTime.Milliseconds(), LeaseTime.Milliseconds())
+			failpoint.Hit(failpoint.GateLeaseAfter)
+			if err != nil {
+				return err
+			}
+			if reply != int64(1) || on.instance != state.on.instance {
+				return errLeaseRefused
+			}
+		}
+		p.leaseMu.Lock()
+		p.leased = leased{epoch: state.Epoch, instance: state.on.instance, since: since}
+		p.leaseMu.Unlock()
+		return nil
 	}
-	if !state.Alive {
-		return errStale
-	}
-	since := time.Now()
-	asking, cancel := context.WithTimeout(ctx, leaseWithin)
-	defer cancel()
-	ours, err := g.store.Lease(asking, p.id, state.Epoch, stamp)
-	if err != nil {
-		return err
-	}
-	if !ours {
-		return errStale
-	}
-	failpoint.Hit(failpoint.GateLeaseBefore)
-	reply, on, err := g.call(ctx, leaseScript, p.keys, state.Epoch, state.now+LeaseTime.Milliseconds())
-	failpoint.Hit(failpoint.GateLeaseAfter)
-	if err != nil {
-		return err
-	}
-	if reply != int64(1) || on != stamp {
-		return errStale
-	}
-	p.leaseMu.Lock()
-	p.leased = leased{epoch: state.Epoch, stamp: stamp, since: since}
-	p.leaseMu.Unlock()
-	return nil
 }

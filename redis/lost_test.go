@@ -102,7 +102,8 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
-	a, b, product := w.gate(), w.gateOn(other.URL(), w.claims), w.product(1)
+	store := &awayStore{Store: w.claims}
+	a, b, product := w.gateOn(w.url, store), w.gateOn(other.URL(), w.claims), w.product(1)
 	require.NoError(t, w.claim(w.granted(a, product)))
 
 	var lastA, firstB atomic.Int64 // of answers that were believed
@@ -123,13 +124,16 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 		}
 		return nil
 	})
-	// B finds no gate on its process, raises, and waits until A's lease has run out.
-	raised := time.Now()
-	require.NoError(t, b.Feed(w.ctx, product))
+	// A is cut off from Postgres, and goes on while its lease runs. B finds no gate on its
+	// process, raises, and waits until that lease has run out.
+	store.away.Store(true)
+	cutOff := time.Now()
+	testkit.Eventually(t, 15*time.Second, "the new gate to open", func() error { return b.Feed(w.ctx, product) })
 	firstB.Store(time.Now().UnixNano())
 	d := w.decide(b, product, uuid.New(), "")
 	require.Equal(t, redis.SoldOut, d.Outcome)
-	require.GreaterOrEqual(t, time.Since(raised), redis.LeaseTime-2*time.Second)
+	require.GreaterOrEqual(t, time.Since(cutOff), redis.LeaseTime)
+	require.Greater(t, lastA.Load(), cutOff.UnixNano(), "until then the old gate decides")
 	cancel()
 	<-done
 	require.Less(t, lastA.Load(), firstB.Load())
@@ -171,15 +175,15 @@ type awayStore struct {
 	silent atomic.Bool // and says nothing
 }
 
-func (s *awayStore) Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error) {
+func (s *awayStore) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]redis.LeaseResult, error) {
 	if s.silent.Load() {
 		<-ctx.Done()
-		return false, ctx.Err()
+		return nil, ctx.Err()
 	}
 	if s.away.Load() {
-		return false, errors.New("Postgres is away")
+		return nil, errors.New("Postgres is away")
 	}
-	return s.Store.Lease(ctx, product, epoch, stamp)
+	return s.Store.Leases(ctx, requests)
 }
 
 func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
@@ -245,28 +249,41 @@ func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
 	})
 }
 
-func TestRebuildUnderWayIsLeftAloneForAWhile(t *testing.T) {
-	onEach(t, func(t *testing.T, w *world) {
-		product := w.product(1)
-		raised, ok, err := w.claims.Raise(w.ctx, product, redis.NoEpoch, redis.NoEpoch) // and dies
-		require.NoError(t, err)
-		require.True(t, ok)
-		require.Zero(t, raised.Epoch)
-		_, ok, err = w.claims.Raise(w.ctx, product, redis.NoEpoch, redis.NoEpoch)
-		require.NoError(t, err)
-		require.False(t, ok, "compare and swap")
-		require.True(t, w.row(product).Rebuilding)
-		g := w.gate()
-		ctx, cancel := context.WithTimeout(w.ctx, 500*time.Millisecond)
-		defer cancel()
-		require.ErrorIs(t, g.Feed(ctx, product), redis.ErrUnavailable)
-		require.Zero(t, w.row(product).Epoch)
-		// Its sign of life becomes old.
-		_, err = w.pool.Exec(w.ctx, `update product_gates set raised_at = raised_at - interval '10 s' where product_id = $1`, product)
-		require.NoError(t, err)
-		require.EqualValues(t, 1, w.granted(g, product).Epoch)
-		require.False(t, w.row(product).Rebuilding)
-	})
+// raise raises the product's epoch for a rebuild that is not made.
+func (w *world) raise(product uuid.UUID, found int64) redis.RaiseResult {
+	raised, err := w.claims.Raise(w.ctx, []redis.RaiseRequest{{Product: product, Found: found, Above: redis.NoEpoch, Owner: uuid.New()}})
+	require.NoError(w.t, err)
+	return raised[0]
+}
+
+// A rebuild is left alone while it gives signs of life, and for five seconds by the clock
+// of the node that waits: what Postgres' clock says of it does not matter.
+func TestRebuild_LeavesUnfinishedOneAloneForAWhile(t *testing.T) {
+	for name, skew := range map[string]string{"right clock": "0 s", "clock set back": "1 h", "clock set forward": "-1 h"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.OwnRedis(t))
+			product := w.product(1)
+			require.Zero(t, w.raise(product, redis.NoEpoch).Epoch) // and dies
+			require.False(t, w.raise(product, redis.NoEpoch).Raised, "compare and swap")
+			_, err := w.pool.Exec(w.ctx, `update product_gates set raised_at = raised_at + $2::interval where product_id = $1`, product, skew)
+			require.NoError(t, err)
+			g, began := w.gate(), time.Now()
+			for time.Since(began) < 2*time.Second {
+				ctx, cancel := context.WithTimeout(w.ctx, 500*time.Millisecond)
+				require.ErrorIs(t, g.Feed(ctx, product), redis.ErrUnavailable)
+				cancel()
+			}
+			alive, err := w.claims.Alive(w.ctx, []redis.AliveRequest{{Product: product, Epoch: 0}, {Product: product, Epoch: 7}})
+			require.NoError(t, err)
+			require.Equal(t, []bool{true, false}, alive)
+			signed := time.Now()
+			require.NoError(t, g.Feed(w.ctx, product))
+			require.Greater(t, time.Since(signed), redis.RebuildTimeout-500*time.Millisecond)
+			require.Less(t, time.Since(signed), 2*redis.RebuildTimeout)
+			require.EqualValues(t, 1, w.granted(g, product).Epoch)
+		})
+	}
 }
 
 func TestRebuildOfManyHoldersWithGaps(t *testing.T) {

@@ -89,7 +89,7 @@ func (n *nodes) askNodes(ctx context.Context) error {
 	for _, addr := range m.nodes {
 		n.asker(addr)
 	}
-	return n.settle(m.owner[:])
+	return n.settle(m.owner[:], m.epoch[:])
 }
 
 // askSentinels asks the Sentinels who the master is. Where they say differently,
@@ -131,7 +131,7 @@ func (n *nodes) askSentinels(ctx context.Context) error {
 		n.asker(addr)
 	}
 	n.keepAskers(addrs)
-	return n.settle([]string{master})
+	return n.settle([]string{master}, []int64{last})
 }
 
 func masterOf(ctx context.Context, c *goredis.Client, name string) (map[string]string, error) {

@@ -76,7 +76,7 @@ func openNodes(ctx context.Context, a *address, opts Options) (*nodes, error) {
 		}
 	}
 	if !n.cluster {
-		return n, n.settle([]string{a.seeds[0]})
+		return n, n.settle([]string{a.seeds[0]}, nil)
 	}
 	if a.options.DB != 0 {
 		return n, fmt.Errorf("%w: the server is a node of a Redis Cluster, which has the database 0 alone; the URL names %d", ErrAddress, a.options.DB)
@@ -229,7 +229,8 @@ func (n *nodes) refresh(ctx context.Context) error {
 }
 
 // settle makes these the places: one for all slots, or one for each, "" for nobody.
-func (n *nodes) settle(owners []string) error {
+// views are the configuration epochs by which they are, nil if there are none.
+func (n *nodes) settle(owners []string, views []int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lanes == nil {
@@ -241,7 +242,7 @@ func (n *nodes) settle(owners []string) error {
 			continue
 		}
 		if i > 0 && slots[i-1] != nil && slots[i-1].addr == addr {
-			slots[i] = slots[i-1]
+			slots[i] = slots[i-1] // a master has one configuration epoch for all its slots
 			continue
 		}
 		l, err := n.lanesTo(addr)
@@ -249,6 +250,9 @@ func (n *nodes) settle(owners []string) error {
 			return err
 		}
 		slots[i], used[addr] = l, true
+		if views != nil {
+			l.view.Store(views[i] + 1) // a first one may be 0
+		}
 	}
 	if slices.Equal(slots, n.places.Load().slots) {
 		return nil

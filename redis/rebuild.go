@@ -12,84 +12,118 @@ import (
 )
 
 const (
-	// pieceMost is how many holders or units one command carries.
-	pieceMost = 1000
-	// buildExpires removes what a rebuild left behind when it died.
-	buildExpires = time.Minute
-	// snapshotsMost is how many snapshots a node reads at a time: each holds a
-	// connection to Postgres, and after a restart of Redis every gate is lost.
-	snapshotsMost = 4
-	// aliveEvery is how often a rebuild says that it is still there.
-	aliveEvery = time.Second
+	// maxPiece is how many holders or units one command carries.
+	maxPiece = 1000
+	// buildTTL removes what a rebuild left behind when it died.
+	buildTTL = time.Minute
+	// maxBuilds is how many rebuilds of gates on one master a node has in progress: after
+	// a restart of Redis every gate is lost, and an epoch is raised only for one that is
+	// then built at once.
+	maxBuilds = 8
+	// aliveInterval is how often a rebuild gives a sign of life.
+	aliveInterval = time.Second
+	// maxAliveAttempts is for how many failed attempts in a row a rebuild gives signs of
+	// life. After that others, who may see a better Redis, take over.
+	maxAliveAttempts = 3
+	// raiseInterval is the least time between two raises of a node. Each takes those of
+	// all products that wait, under one append lock.
+	raiseInterval = 10 * time.Millisecond
+	maxRaises     = 100
 )
 
-// errOvertaken says that somebody else raised the epoch meanwhile.
-var errOvertaken = errors.New("redis: another rebuild was quicker")
-
-// rebuild raises the epoch found dead and, where nobody was quicker, opens a gate
-// of the new one on the lane's process:
+// rebuild opens a gate on the instance on which the old one was found dead:
 //
-//  1. raise (compare and swap), so that the old gate's grants are refused;
-//  2. close the old gate where it is here; where the lease was last taken for
-//     another process, wait until that lease has run out;
-//  3. carry off the old log;
-//  4. read claims and head position, from one snapshot that is younger than the
-//     raise, and write them under keys of their own;
-//  5. put them in place, where no gate of this epoch or a later one is.
+//  1. write a key there: an epoch is raised only for a Redis that takes writes;
+//  2. raise the epoch (compare and swap), so that the old gate's grants are refused, or
+//     take up this node's own one, of a rebuild that failed;
+//  3. close the old gate if it is here; if the lease was last taken for another instance,
+//     wait until 3 s after the answer to the raise, on this node's own clock: no lease of
+//     the old epoch can have been taken later;
+//  4. store the old decision log;
+//  5. read claims and head position, from one snapshot that is younger than the raise,
+//     and write them under keys of this attempt;
+//  6. rename them into place, unless a gate of this epoch or a later one is there.
 //
-// The lease that follows tells that it is done. stamp is the process on which
-// the gate was looked at, found and gate are the epochs of row and gate.
-func (g *Gate) rebuild(ctx context.Context, p *product, stamp string, found, gate int64) (err error) {
-	raised, ok, err := g.store.Raise(ctx, p.id, found, gate)
-	if err != nil {
-		return fmt.Errorf("raise the epoch: %w", err)
+// The lease that follows shows others that it is done. errOvertaken if another was
+// quicker.
+func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State) (err error) {
+	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(p.id), epoch: NoEpoch, next: 1}
+	defer func() {
+		if b.turn != nil {
+			<-b.turn
+		}
+	}()
+	waits := b.lessee != "" && b.lessee != b.instance
+	if !waits { // else many wait for the same lease: they are raised first, and take turns afterwards
+		if err := b.takeTurn(ctx, state.on.pool.builds); err != nil {
+			return err
+		}
 	}
-	if !ok {
-		return errOvertaken
+	if err := b.probe(ctx); err != nil {
+		return err
 	}
 	began := time.Now()
-	p.failed = NoEpoch
-	defer func() {
-		if err != nil {
-			p.failed = raised.Epoch // nobody needs to wait for it
+	if b.mayContinue(row) {
+		b.epoch = row.Rebuilt
+		switch {
+		case p.attempt.epoch == row.Rebuilt:
+			b.opensAt = p.attempt.opensAt
+		case waits: // the answer to the raise was lost
+			b.opensAt = began.Add(LeaseTime)
 		}
-		g.observer.Rebuilt(time.Since(began), err)
-	}()
-	b := &build{gate: g, product: p, epoch: raised.Epoch, stamp: stamp, alive: began, next: 1}
-	b.holders, b.queue = buildKeys(p.id, raised.Epoch)
-	failpoint.Hit(failpoint.RebuildClose)
-	err = b.on(ctx, func(ln *lane) error {
-		_, err := ln.call(ctx, closeScript, p.keys, raised.Epoch)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("close the old gate: %w", err)
+	} else {
+		raised, err := g.raises.call(ctx, RaiseRequest{Product: p.id, Found: row.Epoch, Above: state.Epoch, Owner: g.id})
+		if err != nil {
+			return fmt.Errorf("raise the epoch: %w", err)
+		}
+		if !raised.Raised {
+			return errOvertaken
+		}
+		b.epoch, b.lessee = raised.Epoch, raised.Instance
+		if b.lessee != "" && b.lessee != b.instance {
+			b.opensAt = time.Now().Add(LeaseTime)
+		}
+		g.observer.Raised(raised.Epoch)
 	}
-	opensAt := began
-	if raised.Stamp != "" && raised.Stamp != stamp {
-		opensAt = time.Now().Add(raised.Wait)
+	b.alive = time.Now()
+	defer func() {
+		if err == nil || errors.Is(err, errOvertaken) {
+			p.attempt = attempt{epoch: NoEpoch}
+		} else {
+			p.attempt = attempt{epoch: b.epoch, instance: b.instance, token: b.keys.token, opensAt: b.opensAt}
+		}
+		g.observer.Rebuilt(time.Since(began), row.Epoch == NoEpoch, err)
+	}()
+	failpoint.Hit(failpoint.RebuildClose)
+	if err := b.begin(ctx); err != nil {
+		return err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
-	if err := g.salvage(ctx, p, raised.Stamp); err != nil {
-		return fmt.Errorf("carry off the old gate's log: %w", err)
+	if err := g.salvage(ctx, p, b.lessee); err != nil {
+		return fmt.Errorf("store the old gate's decision log: %w", err)
+	}
+	if err := b.wait(ctx); err != nil {
+		return err
+	}
+	if b.turn == nil {
+		if err := b.takeTurn(ctx, state.on.pool.builds); err != nil {
+			return err
+		}
 	}
 	failpoint.Hit(failpoint.RebuildSnapshot)
-	snapshot, err := b.snapshot(ctx)
+	snapshot, err := g.store.Snapshot(ctx, p.id, func(holders []Holder) error { return b.piece(ctx, holders) })
 	if err != nil {
-		return err
+		return fmt.Errorf("read the claims: %w", err)
 	}
 	if snapshot.Row.Deleted {
 		return errOvertaken // the next look removes what there is
-	}
-	if err := b.wait(ctx, opensAt); err != nil {
-		return err
 	}
 	failpoint.Hit(failpoint.RebuildOpen)
 	if err := b.open(ctx, snapshot); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildOpened)
-	if err := g.lease(ctx, p); err != nil && !errors.Is(err, errStale) {
+	if err := g.lease(ctx, p); err != nil && !errors.Is(err, errLeaseRefused) {
 		return err
 	}
 	return nil
@@ -100,18 +134,88 @@ type build struct {
 	gate           *Gate
 	product        *product
 	epoch          int64
-	stamp          string // of the process on which it is built
-	holders, queue string // keys
+	instance       string // on which it is built
+	lessee         string // the instance for which the last lease was taken, "" if not known
+	keys           buildKeys
 	held, returned int
-	next           int // the unit behind the last holder's
-	alive          time.Time
+	next           int           // the unit behind the last holder's
+	alive          time.Time     // the last sign of life
+	opensAt        time.Time     // by then the old lease has run out
+	turn           chan struct{} // the master's builds, once this is one of them
 }
 
-// on does something on the process on which the gate is built, and makes sure
-// that it was still that process afterwards.
+// takeTurn waits until fewer than maxBuilds gates of the master are being built.
+func (b *build) takeTurn(ctx context.Context, builds chan struct{}) error {
+	for {
+		select {
+		case builds <- struct{}{}:
+			b.turn = builds
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("wait for other rebuilds: %w", ctx.Err())
+		case <-time.After(aliveInterval):
+			if b.epoch == NoEpoch {
+				continue
+			}
+			if err := b.sign(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// mayContinue reports whether the unfinished rebuild is this node's own and may be taken
+// up again here. Not on another instance than the last attempt: its call that puts the
+// gate in place may still arrive there.
+func (b *build) mayContinue(row *GateRow) bool {
+	p := b.product
+	return row.unfinished() && row.Rebuild.Owner == b.gate.id && row.Rebuilt > p.wrong.Load() &&
+		(p.attempt.epoch != row.Rebuilt || p.attempt.instance == b.instance)
+}
+
+// probe writes the attempt's token. It outlives neither the attempt nor a flush, and
+// without it the attempt cannot put its gate in place: a call that was delayed does
+// nothing once a later attempt has begun, or the Redis was flushed.
+func (b *build) probe(ctx context.Context) error {
+	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
+		if ln.instance != b.instance {
+			return errMoved
+		}
+		pipe := ln.conn.Pipeline()
+		if old := b.product.attempt; old.epoch != NoEpoch && old.instance == b.instance {
+			pipe.Del(ctx, old.token)
+		}
+		pipe.Set(ctx, b.keys.token, 1, buildTTL)
+		_, err := pipe.Exec(ctx)
+		return ln.checked(err)
+	})
+	if err != nil && !errors.Is(err, errMoved) {
+		return fmt.Errorf("the Redis takes no writes: %w", err)
+	}
+	return err
+}
+
+// begin closes the old gate, and finds out whether one of this epoch is already there.
+func (b *build) begin(ctx context.Context) error {
+	var there any
+	err := b.on(ctx, func(ln *lane) (err error) {
+		there, err = ln.call(ctx, closeScript, b.product.keys, b.epoch)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("close the old gate: %w", err)
+	}
+	if there == int64(2) {
+		return errOvertaken // by an earlier attempt whose answer was lost: look again
+	}
+	return nil
+}
+
+// on does something on the instance on which the gate is built, and makes sure that it
+// was still that instance afterwards.
 func (b *build) on(ctx context.Context, do func(*lane) error) error {
 	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
-		if ln.stamp != b.stamp {
+		if ln.instance != b.instance {
 			return errMoved
 		}
 		if err := do(ln); err != nil {
@@ -120,7 +224,7 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 		if err := ln.look(ctx); err != nil {
 			return err
 		}
-		if ln.stamp != b.stamp {
+		if ln.instance != b.instance {
 			return errMoved
 		}
 		return nil
@@ -131,32 +235,10 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 	return err
 }
 
-// snapshot reads the claims and writes them down, when it is its turn.
-func (b *build) snapshot(ctx context.Context) (Snapshot, error) {
-	for turn := false; !turn; {
-		select {
-		case b.gate.snapshots <- struct{}{}:
-			turn = true
-		case <-time.After(aliveEvery):
-			if err := b.sign(ctx); err != nil {
-				return Snapshot{}, err
-			}
-		case <-ctx.Done():
-			return Snapshot{}, fmt.Errorf("wait for other rebuilds: %w", ctx.Err())
-		}
-	}
-	defer func() { <-b.gate.snapshots }()
-	snapshot, err := b.gate.store.Snapshot(ctx, b.product.id, func(holders []Holder) error { return b.piece(ctx, holders) })
-	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the claims: %w", err)
-	}
-	return snapshot, nil
-}
-
 // wait waits until the old gate's lease has run out.
-func (b *build) wait(ctx context.Context, until time.Time) error {
-	for left := time.Until(until); left > 0; left = time.Until(until) {
-		if err := pause(ctx, min(left, aliveEvery)); err != nil {
+func (b *build) wait(ctx context.Context) error {
+	for left := time.Until(b.opensAt); left > 0; left = time.Until(b.opensAt) {
+		if err := pause(ctx, min(left, aliveInterval)); err != nil {
 			return fmt.Errorf("wait for the old lease: %w", err)
 		}
 		if err := b.sign(ctx); err != nil {
@@ -166,14 +248,14 @@ func (b *build) wait(ctx context.Context, until time.Time) error {
 	return nil
 }
 
-// sign tells the others, now and then, that this rebuild is alive.
+// sign gives a sign of life now and then.
 func (b *build) sign(ctx context.Context) error {
-	if time.Since(b.alive) < aliveEvery {
+	if time.Since(b.alive) < aliveInterval || b.product.failures >= maxAliveAttempts {
 		return nil
 	}
-	ours, err := b.gate.store.Alive(ctx, b.product.id, b.epoch)
+	ours, err := b.gate.alive.call(ctx, AliveRequest{Product: b.product.id, Epoch: b.epoch})
 	if err != nil {
-		return fmt.Errorf("say that the rebuild is alive: %w", err)
+		return err
 	}
 	if !ours {
 		return errOvertaken
@@ -188,7 +270,7 @@ func (b *build) piece(ctx context.Context, holders []Holder) error {
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildPiece)
-	err := b.on(ctx, func(ln *lane) error { return b.write(ctx, ln.conn.Pipeline(), holders) })
+	err := b.on(ctx, func(ln *lane) error { return ln.checked(b.write(ctx, ln.conn.Pipeline(), holders)) })
 	if err != nil {
 		return fmt.Errorf("write holders of epoch %d: %w", b.epoch, err)
 	}
@@ -200,18 +282,18 @@ func (b *build) write(ctx context.Context, pipe goredis.Pipeliner, holders []Hol
 	var free []any
 	push := func() {
 		if len(free) > 0 {
-			pipe.RPush(ctx, b.queue, free...)
+			pipe.RPush(ctx, b.keys.queue, free...)
 			b.returned += len(free)
 			free = nil
 		}
 	}
 	for _, h := range holders {
 		for ; b.next < h.Unit; b.next++ {
-			if free = append(free, b.next); len(free) < pieceMost {
+			if free = append(free, b.next); len(free) < maxPiece {
 				continue
 			}
 			push()
-			if pipe.Len() < pieceMost {
+			if pipe.Len() < maxPiece {
 				continue
 			}
 			if _, err := pipe.Exec(ctx); err != nil {
@@ -222,18 +304,20 @@ func (b *build) write(ctx context.Context, pipe goredis.Pipeliner, holders []Hol
 		pairs = append(pairs, string(h.Buyer[:]), fmt.Sprintf("H%d %d 0 0 %s", h.Number, h.Unit, h.KeyHash))
 	}
 	push()
-	pipe.HSet(ctx, b.holders, pairs...)
+	pipe.HSet(ctx, b.keys.holders, pairs...)
 	b.held += len(holders)
-	pipe.Expire(ctx, b.holders, buildExpires)
-	pipe.Expire(ctx, b.queue, buildExpires)
+	pipe.Expire(ctx, b.keys.token, buildTTL)
+	pipe.Expire(ctx, b.keys.holders, buildTTL)
+	pipe.Expire(ctx, b.keys.queue, buildTTL)
 	_, err := pipe.Exec(ctx)
 	return err
 }
 
 // open puts the gate in place.
 func (b *build) open(ctx context.Context, s Snapshot) error {
-	keys := append(append([]string(nil), b.product.keys...), b.holders, b.queue)
-	args := append([]any{b.epoch, s.Position, s.Row.Units, b.next, b.held, b.returned}, saleArgs(s.Row)...)
+	keys := append(append([]string(nil), b.product.keys...), b.keys.holders, b.keys.queue, b.keys.token)
+	args := append([]any{b.epoch, s.At.Position, s.Row.Units, b.next, b.held, b.returned}, saleArgs(s.Row)...)
+	args = append(args, eventArg(s.At.Event))
 	var reply any
 	err := b.on(ctx, func(ln *lane) (err error) {
 		reply, err = ln.call(ctx, openScript, keys, args...)

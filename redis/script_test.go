@@ -28,9 +28,10 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 			epoch, counter := int64(last/fairness.NumbersPerEpoch), int64(last%fairness.NumbersPerEpoch)
 			product := uuid.New()
 			keys := gateKeys(product)
-			holders, queue := buildKeys(product, epoch)
-			open := openScript.Eval(t.Context(), c, append(keys, holders, queue),
-				"stamp", epoch, 0, 2, 1, 0, 0, 0, "0", "0")
+			build := newBuildKeys(product)
+			require.NoError(t, c.Set(t.Context(), build.token, 1, time.Minute).Err())
+			open := openScript.Eval(t.Context(), c, append(keys, build.holders, build.queue, build.token),
+				"here", epoch, 0, 2, 1, 0, 0, 0, "0", "0", "")
 			require.NoError(t, open.Err())
 			require.NoError(t, c.HSet(t.Context(), keys[0],
 				"counter", counter-2, "lease", time.Now().Add(time.Minute).UnixMilli()).Err())
@@ -40,7 +41,7 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 				buyer := uuid.New()
 				buyers = append(append(buyers, buyer[:]...), make([]byte, keyHashLen)...)
 			}
-			reply, err := decideScript.Eval(t.Context(), c, keys, "stamp", buyers).Slice()
+			reply, err := decideScript.Eval(t.Context(), c, keys, "here", buyers).Slice()
 			require.NoError(t, err)
 			require.Equal(t, []any{
 				"ok", strconv.FormatInt(epoch, 10), strconv.FormatInt(counter-2, 10), "0", "GG",
@@ -48,7 +49,7 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 			}, reply)
 
 			// Found again by number, exactly.
-			gone, err := feedScript.Eval(t.Context(), c, keys, "stamp", epoch, 0, 1, "", "", "", "", "W", last-1).Result()
+			gone, err := syncScript.Eval(t.Context(), c, keys, "here", epoch, 0, 1, "", "", "", "", "", "W", last-1).Result()
 			require.NoError(t, err)
 			require.Equal(t, "ok", gone)
 			pending, err := c.ZRangeWithScores(t.Context(), keys[3], 0, -1).Result()
@@ -80,10 +81,10 @@ func TestLinesThatCannotBeReadAreAnError(t *testing.T) {
 
 func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
 	var u unknown
-	for range 2*unknownMost + 10 {
+	for range 2*maxUnknown + 10 {
 		u.add(uuid.New())
 	}
-	require.LessOrEqual(t, len(u.until), unknownMost)
+	require.LessOrEqual(t, len(u.until), maxUnknown)
 	id := uuid.New()
 	u.add(id)
 	require.True(t, u.has(id))
@@ -94,7 +95,9 @@ func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
 // silentStore is a Postgres that is away.
 type silentStore struct{ Store }
 
-func (silentStore) Row(context.Context, uuid.UUID) (Row, error) { return Row{}, io.ErrUnexpectedEOF }
+func (silentStore) Rows(context.Context, []uuid.UUID) ([]*GateRow, error) {
+	return nil, io.ErrUnexpectedEOF
+}
 
 // While Postgres is away nobody can say that there is no such product; random ids
 // must not be kept for that.
@@ -116,9 +119,10 @@ func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
 // openGate opens a gate of the epoch with a lease, straight by the script.
 func openGate(t *testing.T, c *goredis.Client, product uuid.UUID, epoch int64, units int) (reply any, keys []string) {
 	keys = gateKeys(product)
-	holders, queue := buildKeys(product, epoch)
-	reply, err := openScript.Eval(t.Context(), c, append(keys[:5:5], holders, queue),
-		"stamp", epoch, 0, units, 1, 0, 0, 0, "0", "0").Result()
+	build := newBuildKeys(product)
+	require.NoError(t, c.Set(t.Context(), build.token, 1, time.Minute).Err())
+	reply, err := openScript.Eval(t.Context(), c, append(keys[:5:5], build.holders, build.queue, build.token),
+		"here", epoch, 0, units, 1, 0, 0, 0, "0", "0", "").Result()
 	require.NoError(t, err)
 	require.NoError(t, c.HSet(t.Context(), keys[0], "lease", time.Now().Add(time.Minute).UnixMilli()).Err())
 	return reply, keys
@@ -142,7 +146,7 @@ func TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch(t *testing.T) {
 		require.Equal(t, try.want, reply, "epoch %d", try.epoch)
 		n, err := closeScript.Eval(t.Context(), c, keys, try.epoch).Int() // none older is there
 		require.NoError(t, err)
-		require.Equal(t, 1, n)
+		require.Equal(t, 2, n)
 		closed, err := c.HGet(t.Context(), keys[0], "closed").Result()
 		require.NoError(t, err)
 		require.Equal(t, "0", closed)
@@ -154,31 +158,36 @@ func TestLeaseIsTakenForTheGatesOwnEpochAndProcessOnly(t *testing.T) {
 	_, keys := openGate(t, c, product, 3, 1)
 	far := time.Now().Add(time.Hour).UnixMilli()
 	for _, try := range []struct {
-		stamp string
-		epoch int64
-		want  int
-	}{{"stamp", 2, 0}, {"stamp", 4, 0}, {"another", 3, 0}, {"stamp", 3, 1}} {
-		got, err := leaseScript.Eval(t.Context(), c, keys, try.stamp, try.epoch, far).Int()
+		instance string
+		epoch    int64
+		want     int
+	}{{"here", 2, 0}, {"here", 4, 0}, {"another", 3, 0}, {"here", 3, 1}} {
+		got, err := leaseScript.Eval(t.Context(), c, keys, try.instance, try.epoch, far, 2*time.Hour.Milliseconds()).Int()
 		require.NoError(t, err)
 		require.Equal(t, try.want, got, try)
 	}
-	_, err := leaseScript.Eval(t.Context(), c, keys, "stamp", 3, far-1000).Int()
+	_, err := leaseScript.Eval(t.Context(), c, keys, "here", 3, far-1000, 2*time.Hour.Milliseconds()).Int()
 	require.NoError(t, err)
 	lease, err := c.HGet(t.Context(), keys[0], "lease").Int64()
 	require.NoError(t, err)
 	require.Equal(t, far, lease, "a lease that came late shortens none")
+	_, err = leaseScript.Eval(t.Context(), c, keys, "here", 3, far-1000, LeaseTime.Milliseconds()).Int()
+	require.NoError(t, err)
+	lease, err = c.HGet(t.Context(), keys[0], "lease").Int64()
+	require.NoError(t, err)
+	require.Equal(t, far-1000, lease, "but one that no clock can have set does not count")
 }
 
 func TestFeedingFreesByNumberOnly(t *testing.T) {
 	c, product, buyer := sharedClient(t), uuid.New(), uuid.New()
 	_, keys := openGate(t, c, product, 0, 1)
-	_, err := decideScript.Eval(t.Context(), c, keys, "stamp", append(buyer[:], make([]byte, keyHashLen)...)).Result()
+	_, err := decideScript.Eval(t.Context(), c, keys, "here", append(buyer[:], make([]byte, keyHashLen)...)).Result()
 	require.NoError(t, err)
 	position := 0
 	feed := func(event ...any) (free int64) {
-		args := append([]any{"stamp", 0, position, position + 1, "", "", "", ""}, event...)
+		args := append([]any{"here", 0, position, position + 1, "", "", "", "", ""}, event...)
 		position++
-		reply, err := feedScript.Eval(t.Context(), c, keys, args...).Result()
+		reply, err := syncScript.Eval(t.Context(), c, keys, args...).Result()
 		require.NoError(t, err)
 		require.Equal(t, "ok", reply)
 		free, err = c.LLen(t.Context(), keys[1]).Result()
@@ -194,11 +203,11 @@ func TestFeedingFreesByNumberOnly(t *testing.T) {
 	require.EqualValues(t, 1, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"))
 
 	// What cannot be true closes the gate.
-	reply, err := feedScript.Eval(t.Context(), c, keys, "stamp", 0, position, position+1, "", "", "", "",
+	reply, err := syncScript.Eval(t.Context(), c, keys, "here", 0, position, position+1, "", "", "", "", "",
 		"A", 9, 1, string(buyer[:]), "").Result()
 	require.NoError(t, err)
 	require.Equal(t, "lost", reply)
-	look, err := lookScript.Eval(t.Context(), c, keys, "stamp").Slice()
+	look, err := lookScript.Eval(t.Context(), c, keys, "here").Slice()
 	require.NoError(t, err)
 	require.Equal(t, "dead", look[0])
 }

@@ -6,16 +6,16 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// script is one of the gate's. A stamped one gets the stamp of the connection
+// script is one of the gate's. An instanced one gets the instance id of the connection
 // that it runs on as ARGV[1].
 type script struct {
-	name    string
-	stamped bool
+	name      string
+	instanced bool
 	*goredis.Script
 }
 
-func newScript(name, source string, stamped bool) *script {
-	return &script{name: name, stamped: stamped, Script: goredis.NewScript(gateSource + source)}
+func newScript(name, source string, instanced bool) *script {
+	return &script{name: name, instanced: instanced, Script: goredis.NewScript(gateSource + source)}
 }
 
 //go:embed lua/gate.lua
@@ -28,8 +28,8 @@ var (
 	lookSource string
 	//go:embed lua/lease.lua
 	leaseSource string
-	//go:embed lua/feed.lua
-	feedSource string
+	//go:embed lua/sync.lua
+	syncSource string
 	//go:embed lua/giveback.lua
 	giveBackSource string
 	//go:embed lua/pending.lua
@@ -46,12 +46,12 @@ var (
 	dropSource string
 )
 
-// What needs no stamp reads or ends a gate, which does no harm to a dead one.
+// What needs no instance id reads or ends a gate, which does no harm to a dead one.
 var (
 	decideScript   = newScript("decide", decideSource, true)
 	lookScript     = newScript("look", lookSource, true)
 	leaseScript    = newScript("lease", leaseSource, true)
-	feedScript     = newScript("feed", feedSource, true)
+	syncScript     = newScript("sync", syncSource, true)
 	giveBackScript = newScript("give-back", giveBackSource, true)
 	pendingScript  = newScript("pending", pendingSource, true)
 	openScript     = newScript("open", openSource, true)

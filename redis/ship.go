@@ -37,10 +37,10 @@ type LogPiece struct {
 	Now     time.Duration // the gate's clock
 	Leased  bool          // it may decide now, by its own clock
 
-	stamp, on   string // of the gate; of the process that was asked
-	first, last int64  // places in the list
-	closed      int    // how many of the lines are closed
-	run         string // the open run, "" for none
+	instance, on string // of the gate; of the process that was asked
+	first, last  int64  // places in the list
+	closed       int    // how many of the lines are closed
+	run          string // the open run, "" for none
 }
 
 // Unchanged reports whether nothing was decided, by the same gate, since an earlier
@@ -51,7 +51,7 @@ func (l *LogPiece) Unchanged(earlier *LogPiece) bool {
 
 // SameGate reports whether both were read from one life of one gate.
 func (l *LogPiece) SameGate(other *LogPiece) bool {
-	return l.Exists && other != nil && other.Exists && l.Born == other.Born && l.stamp == other.stamp && l.on == other.on
+	return l.Exists && other != nil && other.Exists && l.Born == other.Born && l.instance == other.instance && l.on == other.on
 }
 
 // Shipment is the part of a log piece that is to be stored. Of a gate that lives,
@@ -61,7 +61,7 @@ func (l *LogPiece) Shipment() Shipment {
 	s := Shipment{Product: l.Product, Born: l.Born, Epoch: l.Epoch, Lines: l.Lines}
 	// The gate of another process is a replica's or an older one's: it has what was
 	// decided, but perhaps not all of it.
-	s.Living = l.stamp == l.on && !l.More && l.Err == nil
+	s.Living = l.instance == l.on && !l.More && l.Err == nil
 	return s
 }
 
@@ -118,7 +118,7 @@ func (g *Gate) ship(ctx context.Context, product uuid.UUID, closed bool, lessee 
 		s := log.Shipment()
 		s.At = at
 		if closed {
-			s.Closed = s.Living && lessee == log.stamp
+			s.Closed = s.Living && lessee == log.instance
 			s.Living = false
 		}
 		if err := g.store.Ship(ctx, []Shipment{s}); err != nil {
@@ -138,7 +138,7 @@ func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*
 	if err != nil {
 		return nil, err
 	}
-	log := &LogPiece{Product: product, on: on}
+	log := &LogPiece{Product: product, on: on.instance}
 	if reply == nil {
 		return log, nil
 	}
@@ -147,9 +147,9 @@ func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*
 		return nil, err
 	}
 	log.Exists = true
-	log.Born, log.stamp, log.first, log.last, log.Epoch, log.run = r.number(0), r.text(1), r.number(2), r.number(3), r.number(4), r.text(5)
+	log.Born, log.instance, log.first, log.last, log.Epoch, log.run = r.number(0), r.text(1), r.number(2), r.number(3), r.number(4), r.text(5)
 	sound, now, lease, counter := r.number(7) == 1, r.number(8), r.number(9), r.number(11)
-	log.Alive = sound && log.stamp == on
+	log.Alive = sound && log.instance == log.on
 	log.Now, log.Leased = time.Duration(now)*time.Millisecond, now < lease
 	log.Pending, log.Last = int(r.number(10)), log.Epoch*fairness.NumbersPerEpoch+counter
 	lines, ok := r.items[6].([]any)

@@ -101,7 +101,9 @@ type State struct {
 	Decided   int64         // numbers given out in this epoch
 	LeaseLeft time.Duration // how much longer it may decide, by its own clock
 
-	now int64 // the gate's clock, ms
+	now int64       // the gate's clock, ms
+	at  LogPosition // Position, with the event there if the gate knows it
+	on  whereabouts // where it was read
 }
 
 // EpochOf is the epoch whose gate gave out the number.

@@ -209,7 +209,7 @@ func (w *world) granted(g *redis.Gate, product uuid.UUID) redis.Decision {
 	return d
 }
 
-func (w *world) row(product uuid.UUID) redis.Row {
+func (w *world) row(product uuid.UUID) redis.GateRow {
 	row, err := w.claims.Row(w.ctx, product)
 	require.NoError(w.t, err)
 	return row

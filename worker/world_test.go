@@ -150,11 +150,11 @@ func (l life) claim(product, slot, buyer uuid.UUID, number int64, unit int) clai
 func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 	w.t.Helper()
 	product := w.product(n)
-	_, raised, err := w.claims.Raise(context.Background(), product, redis.NoEpoch, redis.NoEpoch)
+	raised, err := w.claims.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
 	require.NoError(w.t, err)
-	require.True(w.t, raised)
+	require.True(w.t, raised[0].Raised)
 	// Nobody rebuilds here: the gate need not wait for it.
-	_, err = w.pool.Exec(context.Background(), `update product_gates set raised_at = null where product_id = $1`, product)
+	_, err = w.pool.Exec(context.Background(), `update product_gates set lease_epoch = epoch where product_id = $1`, product)
 	require.NoError(w.t, err)
 	const piece = 500
 	for from := 0; from < n; from += piece {

@@ -25,8 +25,8 @@ func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 	return required(httpapi.Check{Name: "database", Probe: httpapi.PingCheck(pool.Ping)})
 }
 
-// clockChecks compare this process's clock with those of what it uses; nil ones are
-// left out.
+// clockChecks compare this process's clock with those of what it uses, and report
+// products that are sold through another Redis; nil ones are left out.
 func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) []httpapi.Check {
 	var checks []httpapi.Check
 	if pool != nil {
@@ -35,7 +35,9 @@ func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) 
 		})})
 	}
 	if gate != nil {
-		checks = append(checks, httpapi.Check{Name: "redis", Probe: httpapi.ClockCheck(r, "redis", gate.ClockSkew)})
+		checks = append(checks,
+			httpapi.Check{Name: "redis", Probe: httpapi.ClockCheck(r, "redis", gate.ClockSkew)},
+			httpapi.Check{Name: "redis", Probe: httpapi.ReasonsCheck(gate.Reasons)})
 	}
 	return checks
 }

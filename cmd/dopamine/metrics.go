@@ -1,6 +1,7 @@
 package main
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,9 @@ type gateMetrics struct {
 	took     *prometheus.HistogramVec
 	requests *prometheus.HistogramVec
 	failed   *prometheus.CounterVec
+	rebuilt  *prometheus.CounterVec
+	epoch    prometheus.Gauge
+	highest  atomic.Int64
 }
 
 // newGateMetrics counts what the gate does.
@@ -42,7 +46,14 @@ func newGateMetrics(r prometheus.Registerer) redis.Observer {
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
 			Name: "failures_total", Help: "Calls that failed, by script."}, []string{"script"}),
 	}
-	r.MustRegister(m.took, m.requests, m.failed)
+	m.rebuilt = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
+		Name: "rebuilds_total", Help: "Gates built, by reason: first for a product that had none before, lost for one that lost its data."}, []string{"reason"})
+	m.epoch = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
+		Name: "epoch_max", Help: "The highest epoch that this process raised a product's gate to; 900000 is the last one there is."})
+	for _, reason := range []string{"first", "lost"} {
+		m.rebuilt.WithLabelValues(reason)
+	}
+	r.MustRegister(m.took, m.requests, m.failed, m.rebuilt, m.epoch)
 	return m
 }
 
@@ -63,4 +74,24 @@ func (m *gateMetrics) Called(script string, requests int, took time.Duration, er
 func (m *gateMetrics) Renewed(took time.Duration, err error) { m.note("lease", took, err) }
 
 // Rebuilt implements redis.Observer.
-func (m *gateMetrics) Rebuilt(took time.Duration, err error) { m.note("rebuild", took, err) }
+func (m *gateMetrics) Rebuilt(took time.Duration, first bool, err error) {
+	m.note("rebuild", took, err)
+	if err != nil {
+		return
+	}
+	reason := "lost"
+	if first {
+		reason = "first"
+	}
+	m.rebuilt.WithLabelValues(reason).Inc()
+}
+
+// Raised implements redis.Observer.
+func (m *gateMetrics) Raised(epoch int64) {
+	for highest := m.highest.Load(); epoch > highest; highest = m.highest.Load() {
+		if m.highest.CompareAndSwap(highest, epoch) {
+			m.epoch.Set(float64(epoch))
+			return
+		}
+	}
+}

@@ -54,9 +54,7 @@ func (w *world) must(items ...guarded) { require.NoError(w.t, w.do(items...)) }
 func (w *world) product(stock int) uuid.UUID {
 	id := uuid.New()
 	w.must(claims.Create{Product: id, Stock: stock, SaleDate: time.Now()})
-	_, ok, err := w.claims.Raise(w.t.Context(), id, redis.NoEpoch, redis.NoEpoch)
-	require.NoError(w.t, err)
-	require.True(w.t, ok)
+	require.True(w.t, w.raise(id, redis.NoEpoch, redis.NoEpoch).Raised)
 	return id
 }
 
@@ -142,12 +140,8 @@ func TestProductsLife(t *testing.T) {
 	w.must(claims.Delete{Product: product})
 	require.ErrorIs(t, w.do(claims.Delete{Product: product}), claims.ErrGone)
 	require.ErrorIs(t, w.do(claimOf(product, 2*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
-	ours, err := w.claims.Lease(t.Context(), product, 2, "stamp")
-	require.NoError(t, err)
-	require.False(t, ours, "no lease for what is gone")
-	_, ok, err := w.claims.Raise(t.Context(), product, 2, redis.NoEpoch)
-	require.NoError(t, err)
-	require.False(t, ok)
+	require.Equal(t, redis.LeaseRefused, w.lease(product, 2, "here"), "no lease for what is gone")
+	require.False(t, w.raise(product, 2, redis.NoEpoch).Raised)
 }
 
 // Whoever writes past the guards is refused by Postgres itself.
@@ -271,34 +265,6 @@ func TestClaimThatWaitsWhileTheEpochRises(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit(t.Context()))
 	require.ErrorIs(t, <-waiting, claims.ErrEpoch)
-}
-
-func TestLeaseOutlivesNothing(t *testing.T) {
-	w := newWorld(t)
-	product := w.product(1)
-	lease := func(epoch int64, stamp string) bool {
-		ok, err := w.claims.Lease(t.Context(), product, epoch, stamp)
-		require.NoError(t, err)
-		return ok
-	}
-	require.True(t, lease(0, "a"))
-	raised, ok, err := w.claims.Raise(t.Context(), product, 0, 5)
-	require.NoError(t, err)
-	require.True(t, ok)
-	require.EqualValues(t, 6, raised.Epoch, "above what the gate says it has")
-	require.Equal(t, "a", raised.Stamp)
-	require.InDelta(t, redis.LeaseTime, raised.Wait, float64(time.Second))
-	require.False(t, lease(0, "a"), "the old epoch takes no lease any more")
-	alive, err := w.claims.Alive(t.Context(), product, 6)
-	require.NoError(t, err)
-	require.True(t, alive)
-	require.True(t, lease(6, "b"))
-	raised, _, err = w.claims.Raise(t.Context(), product, 6, redis.NoEpoch)
-	require.NoError(t, err)
-	require.Equal(t, "b", raised.Stamp)
-	alive, err = w.claims.Alive(t.Context(), product, 6)
-	require.NoError(t, err)
-	require.False(t, alive)
 }
 
 // BenchmarkClaims is 64 callers that make grants durable, beside the same events

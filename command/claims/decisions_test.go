@@ -55,11 +55,11 @@ func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
 			return s.Ship(ctx, []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(1)}, Living: true, At: time.Now()}})
 		}, true},
 		"lease": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
-			_, err := s.Lease(ctx, product, 0, "x")
+			_, err := s.Leases(ctx, []redis.LeaseRequest{{Product: product, Epoch: 0, Instance: "x", Renew: true}})
 			return err
 		}, false},
 		"sign of life": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
-			_, err := s.Alive(ctx, product, 0)
+			_, err := s.Alive(ctx, []redis.AliveRequest{{Product: product, Epoch: 0}})
 			return err
 		}, false},
 	} {
@@ -85,9 +85,10 @@ func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
 			})
 
 			began := time.Now()
-			_, raised, err := w.claims.Raise(t.Context(), product, 0, redis.NoEpoch)
+			raised, err := w.claims.Raise(t.Context(), []redis.RaiseRequest{{Product: product, Found: 0, Above: redis.NoEpoch}})
 			require.Less(t, time.Since(began), 2*time.Second, "the append lock is held for a moment only")
-			require.Equal(t, c.raised, raised, "%v", err)
+			require.NoError(t, err)
+			require.Equal(t, c.raised, raised[0].Raised)
 		})
 	}
 }

@@ -10,49 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
-
-// raiseSettingsSQL bounds a raise: whoever stops inside would hold up every
-// append.
-const raiseSettingsSQL = `
-select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
-
-// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, and
-// every append of every product waits behind it. Nothing keeps such a row for
-// longer than a statement takes, unless its process has died.
-const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
-
-// Raise implements redis.Store. The lock is taken by a statement of its own, in
-// READ COMMITTED: the next one then sees what the appends before it did.
-func (s *Store) Raise(ctx context.Context, product uuid.UUID, found, above int64) (redis.Raised, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
-	defer cancel()
-	var raised redis.Raised
-	var since float64 // seconds from now to leased_at, negative
-	failpoint.Hit(failpoint.RaiseBefore)
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		b := &pgx.Batch{}
-		b.Queue(raiseSettingsSQL)
-		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
-		b.Queue(heldLockTimeoutSQL)
-		b.Queue(raiseSQL, product, found, above, true).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&raised.Epoch, &raised.Stamp, &since)
-		})
-		return tx.SendBatch(ctx, b).Close()
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return redis.Raised{}, false, nil
-	}
-	if err != nil {
-		return redis.Raised{}, false, fmt.Errorf("raise epoch %d of product %s: %w", found, product, err)
-	}
-	failpoint.Hit(failpoint.RaiseAfter)
-	raised.Wait = max(0, redis.LeaseTime+time.Duration(since*float64(time.Second)))
-	return raised, true, nil
-}
 
 const (
 	// snapshotPiece is how many holders are handed on at a time.
@@ -66,6 +25,12 @@ const (
 
 // Snapshot implements redis.Store: row, head and claims as of one moment.
 func (s *Store) Snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (redis.Snapshot, error) {
+	select {
+	case s.snapshots <- struct{}{}:
+	case <-ctx.Done():
+		return redis.Snapshot{}, fmt.Errorf("wait for other snapshots: %w", ctx.Err())
+	}
+	defer func() { <-s.snapshots }()
 	snap, err := s.snapshot(ctx, product, holders)
 	if err != nil {
 		return redis.Snapshot{}, fmt.Errorf("read the claims of product %s: %w", product, err)
@@ -88,13 +53,15 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 	if _, err := tx.Exec(asking, snapshotSettingsSQL); err != nil {
 		return snap, err
 	}
-	snap.Row, err = scanRow(tx.QueryRow(asking, `select `+rowColumns+` from product_gates where product_id = $1`,
-		product, redis.RebuildAlone))
+	_, snap.Row, err = scanRow(tx.QueryRow(asking, `select `+rowColumns+` from product_gates where product_id = $1`, product, idleLease))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return snap, redis.ErrUnknownProduct
+	}
 	if err != nil {
 		return snap, err
 	}
-	err = tx.QueryRow(asking, `select coalesce((select position from events order by position desc limit 1), 0)`).Scan(&snap.Position)
-	if err != nil {
+	err = tx.QueryRow(asking, `select position, id from events order by position desc limit 1`).Scan(&snap.At.Position, &snap.At.Event)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return snap, err
 	}
 	return snap, eachHolder(ctx, tx, product, holders)

@@ -89,11 +89,11 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 			b.Queue(stockSQL, data.Product, data.Total)
 		case Sale:
 			b.Queue(heldLockTimeoutSQL)
-			b.Queue(raiseSQL, data.Product, nil, 0, false)
+			b.Queue(raiseSQL, data.Product)
 			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused)
 		case Delete:
 			b.Queue(heldLockTimeoutSQL)
-			b.Queue(raiseSQL, data.Product, nil, 0, false)
+			b.Queue(raiseSQL, data.Product)
 			b.Queue(deleteSQL, data.Product)
 		}
 	}

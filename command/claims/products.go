@@ -41,28 +41,20 @@ from product_gates g where product_id = $1 and not deleted`
 	deleteSQL = `update product_gates set deleted = true where product_id = $1`
 )
 
-// raiseSQL raises the epoch, where it is still $2 (null: whatever it is), to at
-// least $3+1, and writes down when the epoch before was last leased. With $4 it
-// is a rebuild. The row is locked first: a lease that is being set is waited for
-// and seen, none of the old epoch can follow.
+// raiseSQL raises the epoch for a change of the sale, and records when the epoch
+// before was last leased. The row is locked first: a lease that is being renewed is
+// waited for and seen, none of the old epoch can follow.
 const raiseSQL = `
 with old as (
-    select * from product_gates
-    where product_id = $1 and not deleted and ($2::bigint is null or epoch = $2)
-    for update
+    select * from product_gates where product_id = $1 and not deleted for update
 ), ended as (
     insert into gate_epochs as e (product_id, epoch, ended_at, leased_at)
     select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end
     from old where epoch >= 0
     on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at
 )
-update product_gates g
-set epoch     = greatest(old.epoch, $3) + 1,
-    rebuilt   = case when $4 then greatest(old.epoch, $3) + 1 else g.rebuilt end,
-    raised_at = case when $4 then clock_timestamp() else g.raised_at end
-from old where g.product_id = old.product_id
-returning g.epoch, coalesce(old.lease_stamp, ''),
-          coalesce(extract(epoch from old.leased_at - clock_timestamp()), 0)::float8`
+update product_gates g set epoch = old.epoch + 1
+from old where g.product_id = old.product_id`
 
 func checkCreate(b *pgx.Batch, it Create, refused *error) {
 	b.Queue(existsSQL, it.Product).QueryRow(func(row pgx.Row) error {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -23,9 +22,11 @@ const answerWithin = 3 * time.Second
 
 // Store reads the claims and is the Postgres side of the gate (redis.Store).
 type Store struct {
-	pool   *pgxpool.Pool
-	reader *eventstore.Reader
-	decode Decode
+	pool      *pgxpool.Pool
+	leases    *pgxpool.Pool // of leases, rows and signs of life
+	snapshots chan struct{} // one for each snapshot that may be open: each holds a connection
+	reader    *eventstore.Reader
+	decode    Decode
 }
 
 var _ redis.Store = (*Store)(nil)
@@ -33,9 +34,23 @@ var _ redis.Store = (*Store)(nil)
 // Decode turns a recorded event into a domain event (avsc.Decode).
 type Decode func(eventstore.Recorded) (domain.Envelope, error)
 
-// NewStore makes a Store over the write side's database.
+// maxSnapshots is how many snapshots a Store has open at most.
+const maxSnapshots = 4
+
+// NewStore makes a Store over the write side's database. At most half of the pool's
+// connections hold snapshots for rebuilds.
 func NewStore(pool *pgxpool.Pool, decode Decode) *Store {
-	return &Store{pool: pool, reader: eventstore.NewReader(pool), decode: decode}
+	snapshots := min(maxSnapshots, max(1, int(pool.Config().MaxConns)/2))
+	return &Store{pool: pool, leases: pool, snapshots: make(chan struct{}, snapshots), reader: eventstore.NewReader(pool), decode: decode}
+}
+
+// WithLeasePool returns a Store that takes leases, and gives signs of life, over
+// connections of their own: they must not wait behind appends, reads and snapshots,
+// for without them the gates stop.
+func (s *Store) WithLeasePool(pool *pgxpool.Pool) *Store {
+	with := *s
+	with.leases = pool
+	return &with
 }
 
 const recordColumns = `product_id, slot_id, number, unit, buyer, key_hash, status, acquired_at, deadline, position`
@@ -81,62 +96,6 @@ func (s *Store) Live(ctx context.Context) ([]uuid.UUID, error) {
 	return products, nil
 }
 
-const rowColumns = `epoch, rebuilt, deleted, units, sale_date, sale_end, paused,
-    coalesce(lease_epoch < rebuilt and raised_at > clock_timestamp() - $2::interval, false)`
-
-func scanRow(row pgx.Row) (r redis.Row, err error) {
-	err = row.Scan(&r.Epoch, &r.Rebuilt, &r.Deleted, &r.Units, &r.SaleDate, &r.SaleEnd, &r.Paused, &r.Rebuilding)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return redis.Row{}, redis.ErrUnknownProduct
-	}
-	return r, err
-}
-
-// Row implements redis.Store.
-func (s *Store) Row(ctx context.Context, product uuid.UUID) (redis.Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	row, err := scanRow(s.pool.QueryRow(ctx, `select `+rowColumns+` from product_gates where product_id = $1`,
-		product, redis.RebuildAlone))
-	if err != nil {
-		return redis.Row{}, fmt.Errorf("read the row of product %s: %w", product, err)
-	}
-	return row, nil
-}
-
-// leaseSQL: clock_timestamp(), since now() is the transaction's beginning and may
-// lie before a wait. The row's lock makes it one step with the look at the epoch.
-const leaseSQL = `
-update product_gates
-set leased_at = greatest(leased_at, clock_timestamp()), lease_stamp = $3, lease_epoch = epoch
-where product_id = $1 and epoch = $2 and not deleted`
-
-// Lease implements redis.Store.
-func (s *Store) Lease(ctx context.Context, product uuid.UUID, epoch int64, stamp string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	failpoint.Hit(failpoint.LeaseBefore)
-	tag, err := s.pool.Exec(ctx, leaseSQL, product, epoch, stamp)
-	if err != nil {
-		return false, fmt.Errorf("lease epoch %d of product %s: %w", epoch, product, err)
-	}
-	failpoint.Hit(failpoint.LeaseAfter)
-	return tag.RowsAffected() == 1, nil
-}
-
-// Alive implements redis.Store.
-func (s *Store) Alive(ctx context.Context, product uuid.UUID, epoch int64) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	tag, err := s.pool.Exec(ctx,
-		`update product_gates set raised_at = clock_timestamp() where product_id = $1 and rebuilt = $2 and not deleted`,
-		product, epoch)
-	if err != nil {
-		return false, fmt.Errorf("say that the rebuild of epoch %d is alive: %w", epoch, err)
-	}
-	return tag.RowsAffected() == 1, nil
-}
-
 // Now implements redis.Store.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
@@ -148,17 +107,32 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// Events implements redis.Store.
-func (s *Store) Events(ctx context.Context, product uuid.UUID, after int64, limit int) ([]redis.Fed, error) {
+// positionSQL reads through the primary key.
+const positionSQL = `select id from events where position = $1`
+
+// Events implements redis.Store. The position is checked after the events were read:
+// if Postgres fails over in between, the events may be of the lost tail, which the
+// next call finds out, but never of another history than the position.
+func (s *Store) Events(ctx context.Context, product uuid.UUID, after redis.LogPosition, limit int) ([]redis.GateEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	recorded, err := s.reader.Key(ctx, product, after, math.MaxInt64, limit)
+	recorded, err := s.reader.Key(ctx, product, after.Position, math.MaxInt64, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read the events of product %s beyond %d: %w", product, after, err)
+		return nil, fmt.Errorf("read the events of product %s beyond %d: %w", product, after.Position, err)
 	}
-	fed := make([]redis.Fed, len(recorded))
+	if after.Event != uuid.Nil {
+		var there uuid.UUID
+		err := s.pool.QueryRow(ctx, positionSQL, after.Position).Scan(&there)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return nil, fmt.Errorf("read the event at position %d: %w", after.Position, err)
+		}
+		if there != after.Event {
+			return nil, fmt.Errorf("event %s at position %d: %w", after.Event, after.Position, redis.ErrTailLost)
+		}
+	}
+	events := make([]redis.GateEvent, len(recorded))
 	for i, r := range recorded {
-		fed[i].Position = r.Position
+		events[i].At = redis.LogPosition{Position: r.Position, Event: r.ID}
 		switch r.Type {
 		case domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(),
 			domain.GrantWithdrawn{}.EventType(), domain.ProductStockIncreased{}.EventType():
@@ -166,8 +140,8 @@ func (s *Store) Events(ctx context.Context, product uuid.UUID, after int64, limi
 			if err != nil {
 				return nil, fmt.Errorf("decode event %d: %w", r.Position, err)
 			}
-			fed[i].Event = envelope.Event
+			events[i].Event = envelope.Event
 		}
 	}
-	return fed, nil
+	return events, nil
 }

@@ -1,8 +1,8 @@
--- Decides requests in order. ARGV: stamp, then for each request its buyer (16
+-- Decides requests in order. ARGV: instance id, then for each request its buyer (16
 -- bytes) and its key's hash (16 bytes, zeros for none), in one string.
 -- Answers 'ok', epoch, the counter before, the sale's begin, a letter for each
 -- request, then "number unit handed" for each of the letters G, A, K, D.
-if not alive(ARGV[1]) then return {'lost', s[1] or ''} end
+if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
 local now = clock()
 if now >= lease then return {'lease', s[1]} end
 

@@ -1,5 +1,7 @@
--- What every script of the gate begins with: the gate's hash as it is, whether it
--- is alive, and the decision log. KEYS: see keys.go. Numbers that may pass 10^14
+-- The beginning of every script of the gate: the gate's hash as it is, whether it
+-- is alive, and the decision log. The field stamp is the instance id, event the id of
+-- the event at position ('' or absent if not known), opening the epoch that is being
+-- opened in place (absent if none is). KEYS: see keys.go. Numbers that may pass 10^14
 -- are written with F: '..' would write 1e+15.
 local S, Q, H, P, L = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call = redis.call
@@ -7,7 +9,7 @@ local call = redis.call
 local s = call('HMGET', S,
   'epoch', 'stamp', 'closed', 'lease', 'held', 'pending', 'returned', 'first', 'last', 'next',
   'units', 'counter', 'line', 'begin', 'end', 'paused', 'from', 'to', 'soldOut', 'duplicate',
-  'notStarted', 'shut', 'position', 'born')
+  'notStarted', 'shut', 'position', 'born', 'event', 'opening')
 local function N(i) return tonumber(s[i]) end
 local function F(n) return string.format('%.0f', n) end
 
@@ -27,8 +29,8 @@ local function whole()
 end
 
 -- Built on the process that the caller talks to, not closed, nothing lost.
-local function alive(stamp)
-  return exists and s[2] == stamp and s[3] == '0' and whole()
+local function alive(instance)
+  return exists and s[2] == instance and s[3] == '0' and whole()
 end
 
 local function clock() -- ms

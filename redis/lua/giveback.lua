@@ -1,4 +1,4 @@
--- Frees a grant that nobody sent and that was handed out once. ARGV: stamp,
+-- Frees a grant that nobody sent and that was handed out once. ARGV: instance id,
 -- buyer, number. 1 where it did.
 if not alive(ARGV[1]) then return 0 end
 local value = call('HGET', H, ARGV[2])

@@ -1,4 +1,7 @@
--- Lets the gate decide until ARGV[3] by its own clock. ARGV: stamp, epoch, until (ms).
+-- Lets the gate decide until ARGV[3] by its own clock. ARGV: instance id, epoch, until
+-- (ms), the length of a lease (ms). A longer lease than that is of a clock that was set
+-- back since.
 if not alive(ARGV[1]) or s[1] ~= ARGV[2] then return 0 end
-if tonumber(ARGV[3]) > lease then call('HSET', S, 'lease', ARGV[3]) end
+local untilWhen = tonumber(ARGV[3])
+if untilWhen > lease or lease > clock() + tonumber(ARGV[4]) then call('HSET', S, 'lease', ARGV[3]) end
 return 1

@@ -1,4 +1,4 @@
--- Lists grants on their way, oldest first. ARGV: stamp, least age (ms), limit.
+-- Lists grants on their way, oldest first. ARGV: instance id, least age (ms), limit.
 -- Answers false for a lost gate, else buyer, "number unit handed age" for each.
 if not alive(ARGV[1]) then return false end
 local now, found = clock(), {}

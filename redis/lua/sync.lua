@@ -1,19 +1,21 @@
--- Tells the gate what happened. ARGV: stamp, its epoch, its position, the new
--- position, the epoch to open in place ('' for none) with its sale's begin, end
--- (ms; 0 for none) and pause, then the events, flat:
+-- Applies events. ARGV: instance id, the gate's epoch, its position, the new position,
+-- the id of the event there ('' if it is not known), the epoch to open in place ('' for
+-- none) with its sale's begin, end (ms; 0 for none) and pause, then the events, flat:
 --   A number unit buyer hash   SlotAcquired
 --   E number buyer reason      SlotExpired
 --   W number                   GrantWithdrawn
 --   S units                    ProductStockIncreased
+-- Answers 'ok', 'lost', 'moved' if epoch or position are others, or 'more' if opening in
+-- place has pending grants left to free: then call again, without events.
 if not alive(ARGV[1]) then return 'lost' end
 if s[1] ~= ARGV[2] or s[23] ~= ARGV[3] then return 'moved' end
 
-local function wrong() -- half told, it must not go on
+local function wrong() -- half applied, it must not go on
   call('HSET', S, 'closed', '1')
   return 'lost'
 end
 
-local i = 9
+local i = 10
 while i <= #ARGV do
   local what = ARGV[i]
   if what == 'A' then
@@ -63,21 +65,35 @@ while i <= #ARGV do
   end
 end
 
-if ARGV[5] ~= '' then
-  -- Grants on their way are void with their epoch: Postgres refuses them.
+if ARGV[6] ~= '' then
+  -- Pending grants are void with their epoch: Postgres refuses them. They are freed in
+  -- pieces, so that no other product of this Redis waits for long. Meanwhile nothing is
+  -- decided.
   seal()
-  for _, buyer in ipairs(call('ZRANGE', P, 0, -1)) do
-    local _, _, unit = holder(call('HGET', H, buyer))
-    call('HDEL', H, buyer)
-    call('RPUSH', Q, unit)
-    returned = returned + 1
+  call('HSET', S, 'lease', '0', 'opening', ARGV[6])
+  local void = call('ZRANGE', P, 0, 499)
+  if #void > 0 then
+    local units_back = {}
+    for k, value in ipairs(call('HMGET', H, unpack(void))) do
+      local _, _, unit = holder(value)
+      units_back[k] = unit
+    end
+    call('HDEL', H, unpack(void))
+    call('RPUSH', Q, unpack(units_back))
+    call('ZREMRANGEBYRANK', P, 0, #void - 1)
+    returned = returned + #void
+    pending = pending - #void
   end
-  call('DEL', P)
-  pending = 0
-  epoch, counter, line = tonumber(ARGV[5]), 0, 0
+  if pending > 0 then
+    save()
+    call('HSET', S, 'position', ARGV[4], 'event', ARGV[5])
+    return 'more'
+  end
+  epoch, counter, line = tonumber(ARGV[6]), 0, 0
   emit('o ' .. F(returned + units - next + 1))
-  call('HSET', S, 'epoch', ARGV[5], 'lease', '0', 'begin', ARGV[6], 'end', ARGV[7], 'paused', ARGV[8])
+  call('HSET', S, 'epoch', ARGV[6], 'begin', ARGV[7], 'end', ARGV[8], 'paused', ARGV[9])
+  call('HDEL', S, 'opening')
 end
 save()
-call('HSET', S, 'position', ARGV[4])
+call('HSET', S, 'position', ARGV[4], 'event', ARGV[5])
 return 'ok'

@@ -1,0 +1,269 @@
+package claims
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// idleLease is how old a lease is, by Postgres' clock, that is probably not renewed
+// any more. It only saves waiting.
+const idleLease = 10 * time.Second
+
+// Whatever tells that a lease or a rebuild goes on is compared for equality only, so
+// the times beside the counters need no right clock. They are there for programs that
+// do not know the counters.
+const rowColumns = `product_id, epoch, rebuilt, deleted, units, sale_date, sale_end, paused,
+    coalesce(sale_end <= clock_timestamp(), false),
+    lease_epoch, coalesce(lease_stamp, ''), lease_view, concat(lease_beat, ' ', leased_at),
+    coalesce(leased_at < clock_timestamp() - $2::interval, true),
+    coalesce(rebuild_owner, '00000000-0000-0000-0000-000000000000'), concat(rebuild_beat, ' ', raised_at)`
+
+func scanRow(row pgx.Row) (product uuid.UUID, r redis.GateRow, err error) {
+	err = row.Scan(&product, &r.Epoch, &r.Rebuilt, &r.Deleted, &r.Units, &r.SaleDate, &r.SaleEnd, &r.Paused, &r.Ended,
+		&r.Lease.Epoch, &r.Lease.Instance, &r.Lease.View, &r.Lease.Beat, &r.Lease.Idle, &r.Rebuild.Owner, &r.Rebuild.Beat)
+	return product, r, err
+}
+
+// Row reads one product's row; redis.ErrUnknownProduct if there is none.
+func (s *Store) Row(ctx context.Context, product uuid.UUID) (redis.GateRow, error) {
+	rows, err := s.Rows(ctx, []uuid.UUID{product})
+	if err != nil {
+		return redis.GateRow{}, err
+	}
+	if rows[0] == nil {
+		return redis.GateRow{}, redis.ErrUnknownProduct
+	}
+	return *rows[0], nil
+}
+
+// Rows implements redis.Store.
+func (s *Store) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRow, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	// The alternative, a join with unnest, lets Postgres choose to read the whole table.
+	rows, err := s.leases.Query(ctx, `select `+rowColumns+` from product_gates where product_id = any($1::uuid[])`,
+		binary(products), idleLease)
+	if err != nil {
+		return nil, fmt.Errorf("read the rows of %d products: %w", len(products), err)
+	}
+	defer rows.Close()
+	found := make(map[uuid.UUID]*redis.GateRow, len(products))
+	for rows.Next() {
+		product, row, err := scanRow(rows)
+		if err != nil {
+			return nil, fmt.Errorf("read the rows of %d products: %w", len(products), err)
+		}
+		found[product] = &row
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read the rows of %d products: %w", len(products), err)
+	}
+	ordered := make([]*redis.GateRow, len(products))
+	for i, product := range products {
+		ordered[i] = found[product]
+	}
+	return ordered, nil
+}
+
+// leasesSQL grants leases to all gates of a node at once. What is to be renewed is
+// locked first, so that the look at the epoch and the update are one step: after a
+// raise no lease of an older epoch follows. A locked row is skipped, never waited
+// for: it is being raised, or renewed by another node, and waiting for several rows
+// in turn could deadlock with whoever holds the append lock.
+//
+// clock_timestamp(), since now() is the transaction's beginning and may lie before a
+// wait. What is not renewed is only read, in the statement's snapshot: a raise that
+// is not in it was answered later than the statement was sent.
+const leasesSQL = `
+with asked as (
+    select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::boolean[], $6::bigint[], $7::uuid[])
+        with ordinality as a(product_id, epoch, instance, view, renew, position, event, n)
+), due as (
+    select g.product_id, a.instance, a.view
+    from asked a join product_gates g on g.product_id = a.product_id
+    where a.renew and g.epoch = a.epoch and not g.deleted
+      and (a.event is null or (select e.id from events e where e.position = a.position) = a.event)
+    for update of g skip locked
+), renewed as (
+    update product_gates g
+    set leased_at = greatest(leased_at, clock_timestamp()), lease_stamp = due.instance, lease_epoch = g.epoch,
+        lease_view = due.view, lease_beat = lease_beat + 1
+    from due where g.product_id = due.product_id
+    returning g.product_id
+)
+select a.n, g.product_id is not null, r.product_id is not null,
+       a.event is null or not a.renew or coalesce((select e.id from events e where e.position = a.position) = a.event, false)
+from asked a
+left join product_gates g on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted
+left join renewed r on r.product_id = a.product_id`
+
+// Leases implements redis.Store.
+func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]redis.LeaseResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	n := len(requests)
+	products, epochs, instances, views := make([]uuid.UUID, n), make([]int64, n), make([]string, n), make([]int64, n)
+	renew, positions, events := make([]bool, n), make([]int64, n), make([]*[16]byte, n)
+	for i, r := range requests {
+		products[i], epochs[i], instances[i], views[i] = r.Product, r.Epoch, r.Instance, r.View
+		renew[i], positions[i] = r.Renew, r.At.Position
+		if r.At.Event != uuid.Nil {
+			events[i] = (*[16]byte)(&r.At.Event)
+		}
+	}
+	failpoint.Hit(failpoint.LeaseBefore)
+	rows, err := s.leases.Query(ctx, leasesSQL, binary(products), epochs, instances, views, renew, positions, events)
+	if err != nil {
+		return nil, fmt.Errorf("lease %d gates: %w", n, err)
+	}
+	defer rows.Close()
+	results := make([]redis.LeaseResult, n)
+	for rows.Next() {
+		var at int
+		var ours, renewed, whole bool
+		if err := rows.Scan(&at, &ours, &renewed, &whole); err != nil {
+			return nil, fmt.Errorf("lease %d gates: %w", n, err)
+		}
+		switch {
+		case !ours:
+			results[at-1] = redis.LeaseRefused
+		case !whole:
+			results[at-1] = redis.LeaseTailLost
+		case renewed || !requests[at-1].Renew:
+			results[at-1] = redis.LeaseGranted
+		default:
+			results[at-1] = redis.LeaseBusy
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("lease %d gates: %w", n, err)
+	}
+	failpoint.Hit(failpoint.LeaseAfter)
+	return results, nil
+}
+
+// aliveSQL skips locked rows, since it must wait for several of them in turn no more
+// than leasesSQL. A row that is locked is being raised, or leased: not being seen alive
+// once does no harm.
+const aliveSQL = `
+with asked as (
+    select * from unnest($1::uuid[], $2::bigint[]) with ordinality as a(product_id, epoch, n)
+), due as (
+    select g.product_id from asked a join product_gates g on g.product_id = a.product_id
+    where g.rebuilt = a.epoch and not g.deleted
+    for update of g skip locked
+), signed as (
+    update product_gates g set raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1
+    from due where g.product_id = due.product_id
+    returning g.product_id
+)
+select a.n from asked a join product_gates g on g.product_id = a.product_id
+where g.rebuilt = a.epoch and not g.deleted`
+
+// Alive implements redis.Store.
+func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	n := len(requests)
+	products, epochs := make([]uuid.UUID, n), make([]int64, n)
+	for i, r := range requests {
+		products[i], epochs[i] = r.Product, r.Epoch
+	}
+	rows, err := s.leases.Query(ctx, aliveSQL, binary(products), epochs)
+	if err != nil {
+		return nil, fmt.Errorf("give signs of life of %d rebuilds: %w", n, err)
+	}
+	ours, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return nil, fmt.Errorf("give signs of life of %d rebuilds: %w", n, err)
+	}
+	results := make([]bool, n)
+	for _, at := range ours {
+		results[at-1] = true
+	}
+	return results, nil
+}
+
+// raiseSettingsSQL bounds a raise: whoever stops inside would hold up every append.
+// Once it has the append lock it waits for no row: it skips those of products, and
+// gives up on those of epochs.
+const raiseSettingsSQL = `
+select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
+
+// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, and
+// every append of every product waits behind it. Nothing keeps such a row for
+// longer than a statement takes, unless its process has died.
+const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
+
+// rebuildSQL raises epochs for rebuilds, each where it is still the one found, and
+// records when the epoch before was last leased. A lease that is being renewed is
+// seen, or its row is skipped; none of the old epoch can follow.
+const rebuildSQL = `
+with asked as (
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) as a(product_id, found, above, owner)
+), old as (
+    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, a.above, a.owner
+    from asked a join product_gates g on g.product_id = a.product_id
+    where not g.deleted and g.epoch = a.found
+    order by g.product_id
+    for update of g skip locked
+), ended as (
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end
+    from old where epoch >= 0 order by product_id
+    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at
+)
+update product_gates g
+set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, old.above) + 1,
+    raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1, rebuild_owner = old.owner
+from old where g.product_id = old.product_id
+returning g.product_id, g.epoch, coalesce(old.lease_stamp, '')`
+
+// Raise implements redis.Store. The lock is taken by a statement of its own, in
+// READ COMMITTED: the next one then sees what the appends before it did.
+func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]redis.RaiseResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
+	defer cancel()
+	n := len(requests)
+	products, found, above, owners := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n)
+	for i, r := range requests {
+		products[i], found[i], above[i], owners[i] = r.Product, r.Found, r.Above, r.Owner
+	}
+	raised := make(map[uuid.UUID]redis.RaiseResult, n)
+	failpoint.Hit(failpoint.RaiseBefore)
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		b.Queue(raiseSettingsSQL)
+		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
+		b.Queue(heldLockTimeoutSQL)
+		b.Queue(rebuildSQL, binary(products), found, above, binary(owners)).Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				var product uuid.UUID
+				r := redis.RaiseResult{Raised: true}
+				if err := rows.Scan(&product, &r.Epoch, &r.Instance); err != nil {
+					return err
+				}
+				raised[product] = r
+			}
+			return rows.Err()
+		})
+		return tx.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raise the epochs of %d products: %w", n, err)
+	}
+	failpoint.Hit(failpoint.RaiseAfter)
+	results := make([]redis.RaiseResult, n)
+	for i, product := range products {
+		results[i] = raised[product]
+	}
+	return results, nil
+}

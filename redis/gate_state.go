@@ -1,0 +1,177 @@
+package redis
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// product is what a node keeps of a product: requests that wait, its own lease, and
+// who reconciles the gate.
+type product struct {
+	id   uuid.UUID
+	keys []string
+
+	mu      sync.Mutex
+	waiting []*waiter
+	runners int
+
+	leaseMu  sync.Mutex
+	leased   leased
+	renewing *flight
+
+	reconcileMu sync.Mutex
+	next        *flight // the next reconciling, for those who come now
+	reconciling bool
+
+	// wrong is the highest epoch whose gate was found wrong although it answers.
+	wrong atomic.Int64
+	// pause is until when reconciling is not tried again, and why.
+	pause atomic.Pointer[pausing]
+
+	// What follows belongs to the goroutine that reconciles.
+
+	attempt  attempt
+	contest  contest
+	failures int // in a row, of reconciling
+}
+
+// leased is this node's last lease for an epoch on an instance. since was taken before
+// the statement was sent to Postgres.
+type leased struct {
+	epoch    int64
+	instance string
+	since    time.Time
+}
+
+// attempt is this node's last rebuild that was not finished. Its epoch is taken up again
+// on the same instance.
+type attempt struct {
+	epoch    int64 // NoEpoch for none
+	instance string
+	token    string    // the key without which that attempt cannot open its gate any more
+	opensAt  time.Time // by then the old lease has run out
+}
+
+// contest is what a node has seen of another's rebuild, or of leases on another instance.
+type contest struct {
+	rebuild, lease standstill
+	lost           int   // how often in a row the gate was rebuilt elsewhere while this node used it
+	lostTo         int64 // the epoch to which it was lost last
+	lostAt         time.Time
+	warned         time.Time
+}
+
+// standstill measures, on this node's own clock, for how long a value has not changed.
+type standstill struct {
+	value   string
+	since   time.Time // when the value was first seen
+	changes int       // how often it was seen to change
+}
+
+func (s *standstill) observe(value string, now time.Time) time.Duration {
+	if s.since.IsZero() || s.value != value {
+		if !s.since.IsZero() {
+			s.changes++
+		}
+		s.value, s.since = value, now
+	}
+	return now.Sub(s.since)
+}
+
+// pausing is a failure that is answered without another try until a time.
+type pausing struct {
+	until time.Time
+	err   error
+}
+
+// paused returns the error of the last failure while it is too early for another try.
+func (p *product) paused() error {
+	if pause := p.pause.Load(); pause != nil && time.Now().Before(pause.until) {
+		return pause.err
+	}
+	return nil
+}
+
+// flight is something that runs once for all who wait for it.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+func newFlight() *flight { return &flight{done: make(chan struct{})} }
+
+func (f *flight) land(err error) {
+	f.err = err
+	close(f.done)
+}
+
+// product returns what the node keeps of a product, from now on at the latest.
+func (g *Gate) product(id uuid.UUID) *product {
+	if p, ok := g.products.Load(id); ok {
+		return p.(*product)
+	}
+	p := &product{id: id, keys: gateKeys(id), attempt: attempt{epoch: NoEpoch}, contest: contest{lostTo: NoEpoch}}
+	p.wrong.Store(NoEpoch - 1)
+	kept, _ := g.products.LoadOrStore(id, p)
+	return kept.(*product)
+}
+
+// forget drops what the node keeps of a product if that is nothing: it never took a
+// lease and builds nothing for it. There may be no such product, as with random ids
+// while Postgres, which would know, is away. Whoever holds it still may go on with it.
+func (g *Gate) forget(p *product) {
+	p.leaseMu.Lock()
+	leased := !p.leased.since.IsZero()
+	p.leaseMu.Unlock()
+	p.reconcileMu.Lock()
+	defer p.reconcileMu.Unlock()
+	if !leased && !p.reconciling && p.attempt.epoch == NoEpoch && p.paused() == nil && p.contest.rebuild.since.IsZero() {
+		g.products.CompareAndDelete(p.id, p)
+	}
+}
+
+const (
+	// unknownFor is how long a node remembers that there is no such product.
+	unknownFor = time.Second
+	// maxUnknown bounds what a stream of random ids can make a node remember.
+	maxUnknown = 1 << 16
+)
+
+// unknown remembers products that do not exist.
+type unknown struct {
+	mu    sync.RWMutex
+	until map[uuid.UUID]time.Time
+}
+
+func (u *unknown) has(id uuid.UUID) bool {
+	u.mu.RLock()
+	until, ok := u.until[id]
+	u.mu.RUnlock()
+	return ok && time.Now().Before(until)
+}
+
+func (u *unknown) add(id uuid.UUID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	if len(u.until) >= maxUnknown {
+		for id, until := range u.until {
+			if now.After(until) {
+				delete(u.until, id)
+			}
+		}
+	}
+	if u.until == nil || len(u.until) >= maxUnknown {
+		u.until = make(map[uuid.UUID]time.Time)
+	}
+	u.until[id] = now.Add(unknownFor)
+}
+
+func (u *unknown) forget(id uuid.UUID) {
+	u.mu.Lock()
+	delete(u.until, id)
+	u.mu.Unlock()
+}

@@ -1,0 +1,67 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// maxNamed is how many products a reason names.
+const maxNamed = 5
+
+// Reasons returns why products are not sold by this node although Redis serves, one
+// sentence each; none if there is nothing.
+func (g *Gate) Reasons(context.Context) []string {
+	products := g.otherRedis.list()
+	if len(products) == 0 {
+		return nil
+	}
+	var names []string
+	for _, product := range products[:min(len(products), maxNamed)] {
+		names = append(names, product.String())
+	}
+	more := ""
+	if n := len(products) - len(names); n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return []string{"another Redis is in use for these products: " + strings.Join(names, ", ") + more}
+}
+
+// recentFor is for how long something that was noticed is reported.
+const recentFor = 5 * time.Second
+
+// recent remembers products for recentFor.
+type recent struct {
+	mu   sync.Mutex
+	seen map[uuid.UUID]time.Time
+}
+
+func (r *recent) add(product uuid.UUID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == nil {
+		r.seen = make(map[uuid.UUID]time.Time)
+	}
+	r.seen[product] = time.Now()
+}
+
+// list returns the products, sorted.
+func (r *recent) list() []uuid.UUID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []uuid.UUID
+	for product, at := range r.seen {
+		if time.Since(at) > recentFor {
+			delete(r.seen, product)
+			continue
+		}
+		found = append(found, product)
+	}
+	slices.SortFunc(found, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	return found
+}

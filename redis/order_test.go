@@ -1,0 +1,301 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// ask lets n goroutines ask the gate, and claim what it grants, until the context ends.
+// It returns how many grants became durable and how many requests failed.
+func (w *world) ask(ctx context.Context, n int, g *redis.Gate, product uuid.UUID) (granted, failed int64) {
+	var ok, bad atomic.Int64
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				d, err := g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
+				if err == nil && d.Outcome == redis.Granted {
+					if err = w.claim(d); err != nil {
+						_ = g.Feed(ctx, product)
+					}
+				}
+				switch {
+				case ctx.Err() != nil:
+				case err == nil:
+					ok.Add(1)
+				default:
+					bad.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return ok.Load(), bad.Load()
+}
+
+// A Redis that has lost its gates and refuses writes: no epoch is raised for it, and it
+// goes on with the first one once it takes writes again.
+func TestRebuild_RaisesNoEpochForRedisThatRefusesWrites(t *testing.T) {
+	for name, config := range map[string][2]string{
+		"no replicas":   {"min-replicas-to-write", "1"},
+		"out of memory": {"maxmemory", "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.OwnRedis(t))
+			g, product := w.gate(), w.product(100)
+			require.NoError(t, w.claim(w.granted(g, product)))
+			w.flush()
+			require.NoError(t, w.raw.ConfigSet(w.ctx, config[0], config[1]).Err())
+			before := w.row(product)
+			ctx, cancel := context.WithTimeout(w.ctx, 2*time.Second)
+			defer cancel()
+			ok, failed := w.ask(ctx, 8, g, product)
+			require.Zero(t, ok)
+			require.NotZero(t, failed)
+			require.Equal(t, before.Epoch, w.row(product).Epoch)
+			require.NoError(t, w.raw.ConfigSet(w.ctx, config[0], "0").Err())
+			testkit.Eventually(t, 5*time.Second, "the gate to be rebuilt", func() error {
+				_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+				return err
+			})
+			require.Equal(t, before.Epoch+1, w.row(product).Epoch)
+			w.agrees(g, product)
+		})
+	}
+}
+
+// failingStore fails to read claims until it is healed.
+type failingStore struct {
+	redis.Store
+	failing atomic.Bool
+	tried   atomic.Int64
+}
+
+func (s *failingStore) Snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (redis.Snapshot, error) {
+	if s.failing.Load() {
+		s.tried.Add(1)
+		return redis.Snapshot{}, errors.New("the claims cannot be read")
+	}
+	return s.Store.Snapshot(ctx, product, holders)
+}
+
+// A rebuild that fails takes up its own epoch again, with a growing backoff.
+func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		store := &failingStore{Store: w.claims}
+		g, product := w.gateOn(w.url, store), w.product(100)
+		require.NoError(t, w.claim(w.granted(g, product)))
+		store.failing.Store(true)
+		w.flush()
+		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
+		defer cancel()
+		ok, _ := w.ask(ctx, 4, g, product)
+		require.Zero(t, ok)
+		require.EqualValues(t, 1, w.row(product).Epoch)
+		require.Greater(t, store.tried.Load(), int64(2))
+		require.Less(t, store.tried.Load(), int64(20))
+		store.failing.Store(false)
+		testkit.Eventually(t, 5*time.Second, "the gate to be rebuilt", func() error {
+			_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+			return err
+		})
+		require.EqualValues(t, 1, w.row(product).Epoch)
+		w.agrees(g, product)
+		require.Empty(t, w.keysLike("*:build:*"))
+	})
+}
+
+// A rebuild that fails again and again leaves the product to other nodes.
+func TestRebuild_IsTakenOverFromOneThatKeepsFailing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	store := &failingStore{Store: w.claims}
+	bad, good, product := w.gateOn(w.url, store), w.gate(), w.product(100)
+	store.failing.Store(true)
+	ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { w.ask(ctx, 2, bad, product) })
+	testkit.Eventually(t, 10*time.Second, "the first rebuild to fail", func() error {
+		if store.tried.Load() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	testkit.Eventually(t, 25*time.Second, "the other node to rebuild", func() error {
+		_, err := good.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		return err
+	})
+	cancel()
+	wg.Wait()
+	require.LessOrEqual(t, w.row(product).Epoch, int64(2))
+}
+
+// Two nodes see two masters, both of which take writes: the one that is in use stays so,
+// and the other node says why it does not sell. When the first is used no more, the other
+// takes over.
+func TestViews_OneOfTwoMastersIsUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	other := testkit.OwnRedis(t)
+	a, b, product := w.gate(), w.gateOn(other.URL(), w.claims), w.product(1_000_000)
+	require.NoError(t, w.claim(w.granted(a, product)))
+	ctx, cancel := context.WithTimeout(w.ctx, 6*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	var granted [2]int64
+	for i, g := range []*redis.Gate{a, b} {
+		wg.Go(func() { granted[i], _ = w.ask(ctx, 2, g, product) })
+	}
+	wg.Wait()
+	require.NotZero(t, granted[0])
+	require.Zero(t, granted[1])
+	require.Zero(t, w.row(product).Epoch)
+	_, err := b.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+	require.ErrorIs(t, err, redis.ErrOtherRedis)
+	require.ErrorIs(t, err, redis.ErrUnavailable)
+	require.Equal(t, []string{"another Redis is in use for these products: " + product.String()}, b.Reasons(w.ctx))
+	require.Empty(t, a.Reasons(w.ctx))
+	testkit.Eventually(t, 15*time.Second, "the other master to be used", func() error {
+		_, err := b.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		return err
+	})
+	require.EqualValues(t, 1, w.row(product).Epoch)
+	w.agrees(b, product)
+}
+
+// Whatever Postgres' clock did, a rebuild on another instance opens three seconds after
+// its raise, by the clock of the node that rebuilds.
+func TestRebuild_WaitsForOldLeaseByItsOwnClock(t *testing.T) {
+	for name, skew := range map[string]string{"clock set back": "1 h", "clock set forward": "-10 s"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.OwnRedis(t))
+			g, product := w.gate(), w.product(2)
+			require.NoError(t, w.claim(w.granted(g, product)))
+			_, err := w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at + $2::interval where product_id = $1`, product, skew)
+			require.NoError(t, err)
+			other := w.gateOn(testkit.OwnRedis(t).URL(), w.claims)
+			began := time.Now()
+			testkit.Eventually(t, 15*time.Second, "the gate to be rebuilt", func() error {
+				return other.Feed(w.ctx, product)
+			})
+			took := time.Since(began)
+			require.GreaterOrEqual(t, took, redis.LeaseTime)
+			require.Less(t, took, 10*time.Second)
+			// The lease of a clock that was set back is renewed all the same.
+			_, err = w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at + $2::interval where product_id = $1`, product, skew)
+			require.NoError(t, err)
+			require.NoError(t, w.claim(w.granted(other, product)))
+			ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+			defer cancel()
+			_, failed := w.ask(ctx, 1, other, product)
+			require.Zero(t, failed)
+		})
+	}
+}
+
+// Redis' clock is set back while a gate is in use: it goes on, and its lease is renewed.
+func TestLease_OfClockThatWasSetBackIsRenewed(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		g, product := w.gate(), w.product(1)
+		w.granted(g, product)
+		far := time.Now().Add(time.Hour).UnixMilli()
+		key := "product:{" + product.String() + "}:stock"
+		require.NoError(t, w.raw.HSet(w.ctx, key, "lease", far).Err())
+		beat := w.row(product).Lease.Beat
+		testkit.Eventually(t, 5*time.Second, "the lease to be renewed", func() error {
+			require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+			lease, err := w.raw.HGet(w.ctx, key, "lease").Int64()
+			require.NoError(t, err)
+			if lease == far || w.row(product).Lease.Beat == beat {
+				return fmt.Errorf("still %d", lease)
+			}
+			return nil
+		})
+	})
+}
+
+// loseTail removes the events beyond the position with what they did to the claims, as a
+// failover to a standby does that had not received them.
+func (w *world) loseTail(beyond int64) {
+	for _, sql := range []string{
+		`alter table events disable trigger all`, `alter table slot_numbers disable trigger all`,
+		`delete from slot_numbers n using slot_claims c where c.position > $1 and n.product_id = c.product_id and n.number = c.number`,
+		`delete from slot_claims where position > $1`,
+		`delete from events where position > $1`,
+		`alter table events enable always trigger events_append_only`, `alter table slot_numbers enable trigger all`,
+	} {
+		args := []any{beyond}
+		if sql[:5] == "alter" {
+			args = nil
+		}
+		_, err := w.pool.Exec(w.ctx, sql, args...)
+		require.NoError(w.t, err, sql)
+	}
+}
+
+// The store comes back without its last events: the gate that has applied them is rebuilt
+// by itself, whether others were appended in their place or not.
+func TestSync_RebuildsGateThatKnowsEventsWhichTheStoreLost(t *testing.T) {
+	for _, appended := range []bool{false, true} {
+		t.Run(fmt.Sprintf("others in their place: %t", appended), func(t *testing.T) {
+			onBoth(t, func(t *testing.T, w *world) {
+				g, product := w.gate(), w.product(2)
+				kept := w.granted(g, product)
+				require.NoError(t, w.claim(kept))
+				lost := w.granted(g, product)
+				require.NoError(t, w.claim(lost))
+				require.NoError(t, g.Feed(w.ctx, product))
+				require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+				w.loseTail(2)
+				if appended {
+					require.NoError(t, w.expire(kept))
+				}
+				testkit.Eventually(t, 10*time.Second, "the lost unit to be on sale", func() error {
+					if d := w.decide(g, product, uuid.New(), ""); d.Outcome != redis.Granted {
+						return fmt.Errorf("still %s", d.Outcome)
+					} else {
+						return w.claim(d)
+					}
+				})
+				require.Greater(t, w.row(product).Epoch, kept.Epoch)
+				w.agrees(g, product)
+			})
+		})
+	}
+}
+
+// Opening in place frees the pending grants in pieces, so that no call takes long.
+func TestSync_OpensInPlaceWithManyPendingInPieces(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		const units = 3000
+		g, product := w.gate(), w.product(units)
+		c := w.crowd(product, units, false, g)
+		require.NoError(t, c.err())
+		require.Len(t, c.granted, units)
+		w.pause(product, true)
+		w.pause(product, false)
+		require.NoError(t, g.Feed(w.ctx, product))
+		state := w.agrees(g, product)
+		require.Equal(t, units, state.Free)
+		require.EqualValues(t, 2, state.Epoch)
+		c = w.crowd(product, units+1, true, g)
+		require.NoError(t, c.err())
+		require.Len(t, c.granted, units)
+		w.agrees(g, product)
+		w.folds(w.log(g, product))
+	})
+}

@@ -1,0 +1,201 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
+)
+
+// NoEpoch is the epoch of a product that never had a gate: the first raise makes
+// it 0.
+const NoEpoch = -1
+
+// MaxEpoch is the highest epoch: a number of a later one would not be exact in JSON.
+// Each needs a rebuild that took a lease, a change of the sale, or a rebuild that was
+// left alone for RebuildTimeout, so it takes years; there is a metric all the same.
+const MaxEpoch = 900_000
+
+// GateRow is a product's row in Postgres.
+type GateRow struct {
+	Epoch int64 // the only epoch whose grants can be appended
+	// Rebuilt is the epoch that the last rebuild raised to. Later ones were
+	// raised by changes of the sale: a living gate of Rebuilt or later may open
+	// Epoch in place. An older one may not, for the gate of Rebuilt may be on
+	// another process.
+	Rebuilt  int64
+	Deleted  bool
+	Units    int
+	SaleDate time.Time
+	SaleEnd  *time.Time
+	Paused   bool
+	// Ended reports that the sale had ended by Postgres' clock. It is a hint: the
+	// gate's own clock decides.
+	Ended bool
+
+	Lease   LeaseRecord
+	Rebuild RebuildRecord
+}
+
+// LeaseRecord is the last lease of a product's gate, of whatever epoch.
+type LeaseRecord struct {
+	Epoch    int64
+	Instance string // the process for which it was taken, "" for none
+	View     int64  // see LeaseRequest
+	Beat     string // changes with each renewal; two are only compared for equality
+	// Idle reports that it is some time old by Postgres' clock. It is a hint.
+	Idle bool
+}
+
+// RebuildRecord is the last rebuild of a product's gate. It is unfinished while no
+// lease of its epoch or a later one was taken.
+type RebuildRecord struct {
+	Owner uuid.UUID // the node that began it, zero if that is not known
+	Beat  string    // changes with each sign of life; two are only compared for equality
+}
+
+// unfinished reports that the last rebuild has not led to a lease.
+func (r GateRow) unfinished() bool { return r.Rebuilt > NoEpoch && r.Lease.Epoch < r.Rebuilt }
+
+// LeaseRequest asks for the right of a gate to decide.
+type LeaseRequest struct {
+	Product  uuid.UUID
+	Epoch    int64
+	Instance string // the process on which the gate is
+	// View is the configuration epoch of the Sentinels' or the cluster's view by which
+	// the node found that process, 0 if there is none. Of two the higher is the later.
+	View int64
+	// Renew asks for a lease that runs from now on. Without it the request only asks
+	// whether the epoch is still the product's.
+	Renew bool
+	// At is the last event that the gate has applied. A store that does not have it
+	// lost its tail.
+	At LogPosition
+}
+
+// LeaseResult is the answer to a LeaseRequest.
+type LeaseResult int
+
+// The results.
+const (
+	LeaseRefused  LeaseResult = iota // the epoch is not the product's any more
+	LeaseGranted                     //
+	LeaseBusy                        // the row was locked; ask again
+	LeaseTailLost                    // the store does not have the event that the gate has applied last
+)
+
+// LogPosition is a position in the log, with the id of the event there.
+type LogPosition struct {
+	Position int64
+	Event    uuid.UUID // zero if it is not known
+}
+
+// RaiseRequest asks for a new epoch for a rebuild.
+type RaiseRequest struct {
+	Product uuid.UUID
+	Found   int64 // the epoch must still be this one (compare and swap)
+	Above   int64 // the new one is higher than this one, too
+	Owner   uuid.UUID
+}
+
+// RaiseResult is the answer to a RaiseRequest. Raised is false if another was
+// quicker, the row was locked or the product is gone.
+type RaiseResult struct {
+	Raised bool
+	Epoch  int64
+	// Instance is the process for which the last lease was taken, "" for none.
+	Instance string
+}
+
+// AliveRequest is a sign of life of the rebuild of an epoch.
+type AliveRequest struct {
+	Product uuid.UUID
+	Epoch   int64
+}
+
+// Holder is a claim as a rebuilt gate needs it.
+type Holder struct {
+	Buyer   uuid.UUID
+	Number  int64
+	Unit    int
+	KeyHash []byte
+}
+
+// Snapshot is the product at one moment.
+type Snapshot struct {
+	Row GateRow
+	At  LogPosition // the log's head then
+}
+
+// GateEvent is an event of a product's log. Event is set for those that concern the
+// gate: SlotAcquired, SlotExpired, GrantWithdrawn and ProductStockIncreased. Others
+// only move the position.
+type GateEvent struct {
+	At    LogPosition
+	Event domain.Event
+}
+
+// NumberedLine is a line of the decision log with its number in its epoch, from 1.
+type NumberedLine struct {
+	Number int64
+	fairness.Line
+}
+
+// Shipment is what is stored of one product's decision log at a time.
+type Shipment struct {
+	Product     uuid.UUID
+	Lines       []NumberedLine // the last may be a run that still grows
+	Born, Epoch int64          // the gate's first epoch and its present one
+	// Living: everything that the gate of Epoch decided before At is among Lines or
+	// was stored before, and so is all of the epochs from Born up to Epoch.
+	Living bool
+	At     time.Time // by Now, from before the log was read; zero for a closed gate
+	// Covered is a leased_at: everything that the leases up to it allowed is among
+	// Lines or was stored before, for they have run out. Zero: nothing is known.
+	Covered time.Time
+	// Closed: so is all of Epoch, too: it decides no more.
+	Closed bool
+}
+
+// Timing of leases and rebuilds.
+const (
+	// LeaseTime is how long a gate may decide on one lease, by its own clock.
+	LeaseTime = 3 * time.Second
+	// RebuildTimeout is for how long an unfinished rebuild is left alone without a sign
+	// of life, by the clock of the node that waits.
+	RebuildTimeout = 5 * time.Second
+)
+
+// ErrTailLost matches the error of Store.Events for a store that does not have the
+// event that the gate has applied last.
+var ErrTailLost = errors.New("redis: the store lost events that the gate has applied")
+
+// Store is the Postgres side of the gate, which package command/claims implements.
+// An error means that Postgres gave no answer. Slices of results are in the order of
+// the requests.
+type Store interface {
+	// Rows reads the rows of products; nil for one that does not exist.
+	Rows(ctx context.Context, products []uuid.UUID) ([]*GateRow, error)
+	// Leases grants leases where the product exists and the epoch is still its.
+	Leases(ctx context.Context, requests []LeaseRequest) ([]LeaseResult, error)
+	// Raise raises epochs for rebuilds, in one transaction under the append lock.
+	Raise(ctx context.Context, requests []RaiseRequest) ([]RaiseResult, error)
+	// Alive gives signs of life of rebuilds; false if the epoch is not that of the
+	// product's last rebuild any more.
+	Alive(ctx context.Context, requests []AliveRequest) ([]bool, error)
+	// Snapshot reads row, head position and claims as of one moment. holders is
+	// called for each piece, by rising unit; the slice is reused.
+	Snapshot(ctx context.Context, product uuid.UUID, holders func([]Holder) error) (Snapshot, error)
+	// Events reads the product's events beyond the position, in order. ErrTailLost if
+	// the store does not have the event at it.
+	Events(ctx context.Context, product uuid.UUID, after LogPosition, limit int) ([]GateEvent, error)
+	// Now is Postgres' clock.
+	Now(ctx context.Context) (time.Time, error)
+	// Ship stores lines under their numbers; a stored run only ever grows. There is
+	// at most one shipment of a product.
+	Ship(ctx context.Context, shipments []Shipment) error
+}

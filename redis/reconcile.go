@@ -1,0 +1,368 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
+)
+
+const (
+	// reconcileTimeout bounds one reconciling. Each of its steps is bounded by itself;
+	// a rebuild of ten million holders, with others before it, fits in.
+	reconcileTimeout = 10 * time.Minute
+	// minPoll and maxPoll bound the growing interval at which a node looks whether
+	// another's rebuild is finished.
+	minPoll, maxPoll = 20 * time.Millisecond, 200 * time.Millisecond
+	// maxEvents is how many events one script applies.
+	maxEvents = 1000
+	// rowsTimeout and raiseTimeout bound statements, maxRows how many products one reads.
+	rowsTimeout, raiseTimeout = 3 * time.Second, 6 * time.Second
+	maxRows                   = 500
+	// minPause and maxPause bound the growing backoff after a rebuild that failed.
+	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+	// minContest is for how long a lease on another instance must not have been
+	// renewed before a gate is rebuilt on this one, maxContest how long that grows if
+	// the gate was then lost to the other one again and again, contestMemory after how
+	// long without such a loss it is minContest again.
+	minContest, maxContest = 1500 * time.Millisecond, 15 * time.Second
+	contestMemory          = 2 * time.Minute
+	// warnInterval is the least time between two warnings of the same kind for a product.
+	warnInterval = time.Minute
+)
+
+// errOvertaken: the epoch was raised by another meanwhile. Read the row again.
+var errOvertaken = errors.New("redis: the epoch was raised by another")
+
+// ErrOtherRedis matches the cause of an UnavailableError for a product whose gate is
+// in use on another Redis than the one that this node is connected to.
+var ErrOtherRedis = errors.New("another Redis is in use for this product")
+
+// Feed synchronises the gate: it returns once the gate has applied everything that was
+// durable at the call. It builds, reopens or removes the gate if that is necessary.
+// ErrUnknownProduct for a product that is gone, ErrUnavailable.
+func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error {
+	g.unknown.forget(product)
+	return unavailable("sync the gate", g.reconcile(ctx, g.product(product)))
+}
+
+// Rebuild replaces the product's gate, which was found wrong in the epoch
+// (Decision.Epoch) although it answers: a claim contradicts it. A rebuild in a later
+// epoch, even if it is not finished, is enough.
+func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error {
+	p := g.product(product)
+	p.markWrong(epoch)
+	return unavailable("rebuild the gate", g.reconcile(ctx, p))
+}
+
+func (p *product) markWrong(epoch int64) {
+	for {
+		wrong := p.wrong.Load()
+		if wrong >= epoch || p.wrong.CompareAndSwap(wrong, epoch) {
+			return
+		}
+	}
+}
+
+// reconcile waits for a reconciling that began after this call. All who wait share it.
+func (g *Gate) reconcile(ctx context.Context, p *product) error {
+	if err := p.paused(); err != nil {
+		return err
+	}
+	p.reconcileMu.Lock()
+	if p.next == nil {
+		p.next = newFlight()
+	}
+	f := p.next
+	if !p.reconciling {
+		p.reconciling = g.start(func() { g.reconcileLoop(p) })
+		if !p.reconciling {
+			p.reconcileMu.Unlock()
+			return ErrClosed
+		}
+	}
+	p.reconcileMu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *Gate) reconcileLoop(p *product) {
+	var err error
+	for {
+		p.reconcileMu.Lock()
+		f := p.next
+		p.next = nil
+		p.reconciling = f != nil
+		p.reconcileMu.Unlock()
+		if f == nil {
+			if err != nil {
+				g.forget(p)
+			}
+			return
+		}
+		if err = p.paused(); err == nil {
+			ctx, cancel := context.WithTimeout(g.ctx, reconcileTimeout)
+			err = g.reconcileOnce(ctx, p)
+			cancel()
+		}
+		if errors.Is(err, ErrUnknownProduct) {
+			g.unknown.add(p.id)
+			g.products.CompareAndDelete(p.id, p)
+		}
+		f.land(err)
+	}
+}
+
+// reconcileOnce makes the product's gate be there, of the product's epoch, with all
+// events applied. Postgres is read first: a gate that is found dead afterwards is dead
+// in that epoch or in an older one, and the raise compares and swaps on it. No
+// connection to Redis is held while Postgres is asked.
+func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
+	ahead := false // the gate was seen ahead of the row
+	poll := minPoll
+	for {
+		row, err := g.rows.call(ctx, p.id)
+		if err == nil && row == nil {
+			err = ErrUnknownProduct
+		}
+		if err != nil {
+			return err
+		}
+		if row.Deleted {
+			if err := g.remove(ctx, p, row); err != nil {
+				return err
+			}
+			return ErrUnknownProduct
+		}
+		state, err := g.look(ctx, p.keys)
+		if err != nil {
+			return err
+		}
+		answers := state.Alive && row.Rebuilt > p.wrong.Load() // a change of the sale does not correct a wrong gate
+		done := false
+		switch {
+		case answers && state.Epoch == row.Epoch:
+			done, err = g.sync(ctx, p, state, nil)
+		case answers && state.Epoch >= row.Rebuilt && state.Epoch < row.Epoch:
+			// The sale was changed. This gate is the only one of row.Rebuilt or
+			// later, so the new epoch opens here or nowhere. Then once more: events
+			// may have come meanwhile.
+			if done, err = g.sync(ctx, p, state, row); done {
+				// The old epoch's last lines now, so that nobody takes them for lost.
+				_ = g.Ship(ctx, p.id)
+				done = false
+			}
+		case state.Epoch > row.Epoch && !ahead:
+			ahead = true // raised since the row was read, most likely
+		default:
+			wait, cause := g.mayRebuild(p, row, state)
+			switch {
+			case cause != nil:
+				err = p.pauseFor(cause)
+			case wait:
+				if err = pause(ctx, poll); err != nil {
+					err = fmt.Errorf("wait for the rebuild of epoch %d: %w", row.Rebuilt, err)
+				}
+				poll = min(2*poll, maxPoll)
+			default:
+				err = g.rebuild(ctx, p, row, state)
+				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
+					err = p.pauseFor(err)
+				}
+			}
+		}
+		switch {
+		case errors.Is(err, ErrTailLost):
+			slog.WarnContext(ctx, "the store lost events that the gate has applied, rebuilding the gate", "component", "redis",
+				"product", p.id, "epoch", state.Epoch, "position", state.at.Position)
+			p.markWrong(max(state.Epoch, row.Rebuilt))
+		case errors.Is(err, errOvertaken), errors.Is(err, errMoved):
+			err = pause(ctx, minPoll)
+		case err == nil && done:
+			p.failures = 0
+			p.pause.Store(nil)
+			return nil
+		}
+		if err != nil && !errors.Is(err, ErrTailLost) {
+			return err
+		}
+	}
+}
+
+// pauseFor has the error answered, without another try, for a time that grows with
+// each failure in a row. With jitter, so that the nodes do not try together.
+func (p *product) pauseFor(err error) error {
+	d := min(maxPause, minPause<<min(p.failures, 10))
+	p.failures++
+	d = d/2 + rand.N(d/2)
+	p.pause.Store(&pausing{until: time.Now().Add(d), err: err})
+	return err
+}
+
+// mayRebuild reports whether this node may rebuild the gate now, which it found dead:
+// wait if it is to look again soon, cause if it should not try for a while. Nothing
+// here is needed for safety: anybody may raise the epoch at any time.
+func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cause error) {
+	now, c := time.Now(), &p.contest
+	still := c.rebuild.observe(strconv.FormatInt(row.Rebuilt, 10)+" "+row.Rebuild.Beat, now)
+	renewed := c.lease.observe(row.Lease.Instance+" "+strconv.FormatInt(row.Lease.Epoch, 10)+" "+row.Lease.Beat, now)
+	if row.unfinished() && row.Rebuilt > p.wrong.Load() {
+		if row.Rebuild.Owner == g.id {
+			return false, nil // this node's own, which failed
+		}
+		return still < RebuildTimeout, nil
+	}
+	on, from := state.on, row.Lease
+	switch {
+	case from.Instance == "" || from.Instance == on.instance:
+		return false, nil // it was lost here
+	case on.view > from.View && from.View > 0:
+		return false, nil // a later failover
+	case on.pool.superseded(from.Instance):
+		return false, nil // it restarted, or was promoted, under the same address
+	case from.Idle && c.lease.changes == 0:
+		return false, nil
+	}
+	// The last lease is another instance's, and nothing says which of the two is right.
+	// While that one is in use this one is not.
+	p.leaseMu.Lock()
+	used := p.leased.instance == on.instance
+	p.leaseMu.Unlock()
+	if used && c.lostTo != row.Rebuilt {
+		if now.Sub(c.lostAt) > contestMemory {
+			c.lost = 0
+		}
+		c.lost, c.lostTo, c.lostAt = c.lost+1, row.Rebuilt, now
+	}
+	if renewed >= min(maxContest, minContest<<min(max(0, c.lost-1), 10)) {
+		return false, nil
+	}
+	if c.lease.changes == 0 && c.lost < 2 {
+		return true, nil // not yet seen to be renewed
+	}
+	g.otherRedis.add(p.id)
+	if now.Sub(c.warned) > warnInterval {
+		c.warned = now
+		slog.Warn("another Redis is in use for this product", "component", "redis", "product", p.id,
+			"instance", on.instance, "other_instance", from.Instance)
+	}
+	return true, fmt.Errorf("%w: instance %s has the lease, this node is connected to %s", ErrOtherRedis, from.Instance, on.instance)
+}
+
+// sync applies the events beyond the gate's position. The script applies them only if
+// the position is still the one read. With a row, the last piece opens the row's epoch
+// in place: the row was read before the events, so no grant of the gate's own epoch can
+// be appended behind them. false: the gate was lost, or another applied events to it.
+func (g *Gate) sync(ctx context.Context, p *product, state State, reopen *GateRow) (bool, error) {
+	for at := state.at; ; {
+		events, err := g.store.Events(ctx, p.id, at, maxEvents)
+		if err != nil {
+			return false, err
+		}
+		last := len(events) < maxEvents
+		if len(events) == 0 && reopen == nil {
+			return true, nil
+		}
+		to := at
+		if n := len(events); n > 0 {
+			to = events[n-1].At
+		}
+		args := append(make([]any, 0, 10+5*len(events)), state.Epoch, at.Position, to.Position, eventArg(to.Event))
+		if last && reopen != nil {
+			args = append(args, reopen.Epoch)
+			args = append(args, saleArgs(*reopen)...)
+		} else {
+			args = append(args, "", "", "", "")
+		}
+		for _, e := range events {
+			args = appendEvent(args, e.Event)
+		}
+		failpoint.Hit(failpoint.SyncBefore)
+		reply, _, err := g.call(ctx, syncScript, p.keys, args...)
+		failpoint.Hit(failpoint.SyncAfter)
+		for err == nil && reply == "more" { // of the pending grants that opening in place frees
+			args = append(args[:1], to.Position, to.Position, eventArg(to.Event), reopen.Epoch)
+			args = append(args, saleArgs(*reopen)...)
+			reply, _, err = g.call(ctx, syncScript, p.keys, args...)
+		}
+		if err != nil || reply != "ok" {
+			return false, err
+		}
+		if last {
+			return true, nil
+		}
+		at = to
+	}
+}
+
+// eventArg is an event's id for a script, "" if it is not known.
+func eventArg(id uuid.UUID) string {
+	if id == uuid.Nil {
+		return ""
+	}
+	return string(id[:])
+}
+
+// appendEvent encodes an event for sync.lua. Others only move the position.
+func appendEvent(args []any, event domain.Event) []any {
+	switch e := event.(type) {
+	case domain.SlotAcquired:
+		return append(args, "A", e.ArrivalSequence, e.Unit, string(e.UserID[:]), e.KeyHash)
+	case domain.SlotExpired:
+		return append(args, "E", e.ArrivalSequence, string(e.UserID[:]), string(e.ReclaimStatus))
+	case domain.GrantWithdrawn:
+		return append(args, "W", e.ArrivalSequence)
+	case domain.ProductStockIncreased:
+		return append(args, "S", e.TotalStock)
+	}
+	return args
+}
+
+// saleArgs are begin, end (ms since 1970, 0 for none) and pause of a sale.
+func saleArgs(row GateRow) []any {
+	end := "0"
+	if row.SaleEnd != nil {
+		end = strconv.FormatInt(row.SaleEnd.UnixMilli(), 10)
+	}
+	paused := "0"
+	if row.Paused {
+		paused = "1"
+	}
+	return []any{row.SaleDate.UnixMilli(), end, paused}
+}
+
+// remove ends the gate of a product that is gone; its log is kept.
+func (g *Gate) remove(ctx context.Context, p *product, row *GateRow) error {
+	_, on, err := g.call(ctx, closeScript, p.keys, row.Epoch+1)
+	if err != nil {
+		return err
+	}
+	if err := g.salvage(ctx, p, on.instance); err != nil {
+		return err
+	}
+	_, _, err = g.call(ctx, dropScript, p.keys, row.Epoch)
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
