@@ -192,9 +192,20 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	return nil
 }
 
+// leaseConnections are kept for the leases of gates and the signs of life of rebuilds,
+// which must wait for nothing else.
+const leaseConnections = 3
+
 // openGate connects to Redis; openWrite comes first.
 func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
-	p.gate, err = redis.Open(ctx, urls, p.claims, redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
+	cfg := p.writePool.Config()
+	cfg.MinConns, cfg.MaxConns = 1, leaseConnections
+	leases, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open a pool for leases: %w", err)
+	}
+	p.onClose(func(context.Context) error { leases.Close(); return nil })
+	p.gate, err = redis.Open(ctx, urls, p.claims.WithLeasePool(leases), redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
 	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}
