@@ -25,6 +25,17 @@ type composed struct {
 // the one that all share is no mistake of each.
 var unusedBy = map[string][]string{}
 
+// requiredVariables are those without which a command does not start.
+var requiredVariables = map[string][]string{
+	"command-api": {"DOPAMINE_DATABASE_URL", "DOPAMINE_REDIS_URL", "DOPAMINE_JWT_KEY", "DOPAMINE_WEBHOOK_SECRETS", "DOPAMINE_GATEWAY_URL"},
+	"query-api":   {"DOPAMINE_DATABASE_URL", "DOPAMINE_JWT_KEY"},
+	"relay":       {"DOPAMINE_DATABASE_URL", "DOPAMINE_KAFKA_BROKERS"},
+	"projector":   {"DOPAMINE_DATABASE_URL", "DOPAMINE_KAFKA_BROKERS"},
+	"worker":      {"DOPAMINE_DATABASE_URL", "DOPAMINE_REDIS_URL", "DOPAMINE_GATEWAY_URL"},
+	"gateway-sim": {"DOPAMINE_WEBHOOK_SECRETS"},
+	"migrate":     {"DOPAMINE_DATABASE_URL"},
+}
+
 func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
 	raw, err := os.ReadFile("../../docker-compose.yml")
 	require.NoError(t, err)
@@ -63,15 +74,7 @@ func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
 			require.True(t, own || shared, "%s: %s does not take %s", name, c.Name, v)
 		}
 		// What must be given is given.
-		for _, v := range map[string][]string{
-			"command-api": {"DOPAMINE_DATABASE_URL", "DOPAMINE_REDIS_URL", "DOPAMINE_JWT_KEY", "DOPAMINE_WEBHOOK_SECRETS", "DOPAMINE_GATEWAY_URL"},
-			"query-api":   {"DOPAMINE_DATABASE_URL", "DOPAMINE_JWT_KEY"},
-			"relay":       {"DOPAMINE_DATABASE_URL", "DOPAMINE_KAFKA_BROKERS"},
-			"projector":   {"DOPAMINE_DATABASE_URL", "DOPAMINE_KAFKA_BROKERS"},
-			"worker":      {"DOPAMINE_DATABASE_URL", "DOPAMINE_REDIS_URL", "DOPAMINE_GATEWAY_URL"},
-			"gateway-sim": {"DOPAMINE_WEBHOOK_SECRETS"},
-			"migrate":     {"DOPAMINE_DATABASE_URL"},
-		}[c.Name] {
+		for _, v := range requiredVariables[c.Name] {
 			require.Contains(t, s.Environment, v, name)
 		}
 	}
