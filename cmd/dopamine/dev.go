@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gatewaysim"
 	"github.com/dopaminestore/dopamine/internal/stack"
@@ -362,6 +365,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	ready := func() {
 		fmt.Fprintf(d.cmd.Root().Writer, "ready: command API http://%s, query API http://%s, data in %s\n",
 			d.values[config.CommandAddr], d.values[config.QueryAddr], d.dir)
+		d.printHints()
 		if !d.cmd.Bool("rush") {
 			return
 		}
@@ -382,6 +386,21 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 		err = errors.Join(err, over.err)
 	}
 	return err
+}
+
+// hintTokenTTL is how long the token that dev prints is valid.
+const hintTokenTTL = 12 * time.Hour
+
+// printHints tells a person at the terminal where to go next, on stderr: what a program
+// reads is on stdout. Without a key to sign with there is no token to print.
+func (d *devSystem) printHints() {
+	hints := "dashboard: http://" + d.values[config.QueryAddr] + "/\n"
+	if signer, err := auth.NewSigner(config.From(d.cmd).Signing()); err == nil {
+		if token, err := signer.Sign(uuid.New(), auth.RoleNamed("admin"), hintTokenTTL); err == nil {
+			hints += "admin token, valid for " + hintTokenTTL.String() + ":\n" + token + "\n"
+		}
+	}
+	fmt.Fprint(d.cmd.Root().ErrWriter, hints+"more tokens: dopamine token --help; first sale by curl: README.md; stop with Ctrl-C\n")
 }
 
 // rushOver ends a dev that was there for one rush.
