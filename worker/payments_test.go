@@ -53,7 +53,7 @@ const (
 func newPayingWorld(t *testing.T) *payingWorld {
 	w := &payingWorld{world: newWorld(t)}
 	sim, err := gatewaysim.New(gatewaysim.Options{
-		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, SuccessRate: 1, Lost: 1,
+		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, Behavior: gatewaysim.Behavior{SuccessRate: 1, Lost: 1},
 	})
 	require.NoError(t, err)
 	w.sim, w.gateway = sim, &switched{next: sim.Handler()}
