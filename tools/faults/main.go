@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
 func main() {
@@ -40,6 +42,7 @@ func command(ctx context.Context, args []string) int {
 		asJSON   = flags.String("json", "", "append one JSON object per run to this `file`")
 		dir      = flags.String("dir", "", "`folder` for data and logs; default: a temporary one, removed unless a run failed")
 		fakes    = flags.Bool("fake-kafka", false, "kfake instead of Apache Kafka for scenarios that leave Kafka alone")
+		overlay  = flags.String("overlay", "", "overlay `file` of the go command: builds the program from changed sources")
 		o        options
 	)
 	flags.DurationVar(&o.duration, "duration", 6*time.Second, "how long faults go on in a run")
@@ -58,7 +61,7 @@ func command(ctx context.Context, args []string) int {
 	if err == nil {
 		var seeds []uint64
 		if seeds, err = parseSeeds(*seedText); err == nil {
-			return runAll(ctx, chosen, seeds, o, *dir, *asJSON, *fakes)
+			return runAll(ctx, chosen, seeds, o, *dir, *asJSON, *overlay, *fakes)
 		}
 	}
 	fmt.Fprintln(os.Stderr, "faults:", err)
@@ -68,6 +71,10 @@ func command(ctx context.Context, args []string) int {
 func printList() {
 	for _, sc := range scenarios {
 		fmt.Printf("%-28s %s\n", sc.name, sc.about)
+	}
+	fmt.Println("\nFailpoints:")
+	for _, p := range failpoint.Names() {
+		fmt.Println(" ", p)
 	}
 }
 
@@ -108,7 +115,7 @@ func parseSeeds(text string) (seeds []uint64, err error) {
 	return seeds, nil
 }
 
-func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, dir, jsonFile string, fakes bool) int {
+func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, dir, jsonFile, overlay string, fakes bool) int {
 	temporary := dir == ""
 	if temporary {
 		var err error
@@ -117,7 +124,7 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 			return 1
 		}
 	}
-	s, err := newServices(ctx, dir, fakes)
+	s, err := newServices(ctx, dir, overlay, fakes)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 		return 1

@@ -25,9 +25,10 @@ const (
 )
 
 // buildProgram builds the program with its failpoints.
-func buildProgram(ctx context.Context, dir string) (string, error) {
+// overlay is a file for the go command's flag of that name, "" for none.
+func buildProgram(ctx context.Context, dir, overlay string) (string, error) {
 	binary := filepath.Join(dir, "dopamine")
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", binary, "github.com/dopaminestore/dopamine/cmd/dopamine")
+	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-tags", "failpoints", "-o", binary, "github.com/dopaminestore/dopamine/cmd/dopamine")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the program: %w: %s", err, out)
 	}
@@ -221,13 +222,22 @@ func (p *process) struck(point failpoint.Point, action string) int {
 	return strings.Count(string(b), fmt.Sprintf("strike %s %s", point, action))
 }
 
-// hits are the points that the process has reached in all its lives.
-func (p *process) hits() map[failpoint.Point]bool {
-	b, _ := os.ReadFile(p.file("struck"))
+// toolPoints is where subcommands that end by themselves note their failpoints.
+func (f *fleet) toolPoints() string { return filepath.Join(f.dir, "tool-struck") }
+
+// hits are the points that the processes have reached in all their lives.
+func (f *fleet) hits() map[failpoint.Point]bool {
+	files := []string{f.toolPoints()}
+	for _, p := range f.processes {
+		files = append(files, p.file("struck"))
+	}
 	hit := map[failpoint.Point]bool{}
-	for line := range strings.Lines(string(b)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "hit "); ok {
-			hit[failpoint.Point(name)] = true
+	for _, file := range files {
+		b, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(b)) {
+			if name, ok := strings.CutPrefix(strings.TrimSpace(line), "hit "); ok {
+				hit[failpoint.Point(name)] = true
+			}
 		}
 	}
 	return hit
@@ -272,7 +282,7 @@ func (f *fleet) call(ctx context.Context, args ...string) (stdout string, err er
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, f.env("tool")...)
+	cmd.Env = append(append(cmd.Env, f.env("tool")...), "DOPAMINE_FAILPOINT_LOG="+f.toolPoints())
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
@@ -103,6 +104,8 @@ type result struct {
 	Notes      []string       `json:"notes,omitempty"`
 	Violations []violation    `json:"violations"`
 	Took       float64        `json:"tookSeconds"`
+
+	hits map[failpoint.Point]bool
 }
 
 // options are what all runs share.
@@ -326,6 +329,7 @@ func (r *run) fill(res *result, sc *scenario, o options) {
 	if res.Unaffected > o.unaffectedGap.Seconds() {
 		r.verdict.broke("R9", "a product that does not depend on what failed had no grant for %.1f s", res.Unaffected)
 	}
+	res.hits = r.fleet.hits()
 	res.Settled, res.Expiry = r.settled.Seconds(), r.expiry.Seconds()
 	res.Notes = compact(r.verdict.notes)
 	res.Violations = append(res.Violations, r.verdict.violations...)

@@ -35,7 +35,7 @@ type services struct {
 	refunds  bool // the program has the admin's refunds
 }
 
-func newServices(ctx context.Context, dir string, fakes bool) (*services, error) {
+func newServices(ctx context.Context, dir, overlay string, fakes bool) (*services, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func newServices(ctx context.Context, dir string, fakes bool) (*services, error)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	binary, err := buildProgram(ctx, dir)
+	binary, err := buildProgram(ctx, dir, overlay)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/testkit"
+)
+
+// A short run of the harness, with a replay at its end: the rules hold, and every
+// failpoint is reached in a sale whose gates are lost once.
+func TestHarness_RulesHoldUnderFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a fleet of processes")
+	}
+	dir, err := os.MkdirTemp("", "dopamine-faults-") // the server's user has to enter it
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			_ = os.RemoveAll(dir)
+		}
+	})
+	s := &services{dir: dir, postgres: testkit.OwnPostgres(t), redis: testkit.OwnRedis(t), kafka: testkit.OwnKafka(t)}
+	require.NoError(t, os.Chmod(dir, 0o755))
+	s.binary, err = buildProgram(t.Context(), dir, "")
+	require.NoError(t, err)
+	hit := map[failpoint.Point]bool{}
+	for _, name := range []string{"flushall", "kill9-failpoints"} {
+		t.Run(name, func(t *testing.T) {
+			chosen, err := choose(name)
+			require.NoError(t, err)
+			res := play(t.Context(), s, chosen[0], 1, options{duration: 4 * time.Second, rate: 40, replay: name == "flushall", unaffectedGap: 10 * time.Second})
+			printResult(res)
+			require.Empty(t, res.Violations)
+			for p := range res.hits {
+				hit[p] = true
+			}
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	for _, p := range failpoint.Names() {
+		require.True(t, hit[p], "failpoint %s was never reached", p)
+	}
+}
+
+func TestLongestGap(t *testing.T) {
+	s := func(n int) time.Duration { return time.Duration(n) * time.Second }
+	all := []attempt{
+		{Op: "acquire", Product: "a", Status: 201, Answered: s(1)},
+		{Op: "acquire", Product: "b", Status: 201, Answered: s(3)},
+		{Op: "acquire", Product: "a", Status: 409, Answered: s(4)},
+		{Op: "acquire", Product: "a", Status: 201, Answered: s(6)},
+	}
+	require.Equal(t, s(5), longestGap(all, "a", 0, s(8)))
+	require.Equal(t, s(8), longestGap(all, "c", 0, s(8)))
+	require.Equal(t, s(2), firstGrant(all, "a", s(4)))
+	require.Equal(t, time.Duration(-1), firstGrant(all, "b", s(4)))
+}
+
+// The checks must see what they are for: each broken log is noticed.
+func TestFold_ReportsEachBrokenRule(t *testing.T) {
+	product := id(1)
+	created := event{kind: "ProductCreated", key: product, stream: product, payload: payload{Stock: 2}}
+	acquired := func(slot, unit int, number int64, user int) event {
+		return event{kind: "SlotAcquired", key: product, stream: id(slot), payload: payload{Unit: unit, ArrivalSequence: number, UserID: id(user), TTL: 1000}}
+	}
+	expired := event{kind: "SlotExpired", key: product, stream: id(10), payload: payload{ReclaimStatus: "BUYER_RELEASED"}}
+	for name, c := range map[string]struct {
+		rule   string
+		events []event
+	}{
+		"holds":            {"", []event{created, acquired(10, 1, 1, 2), expired, acquired(11, 1, 2, 2)}},
+		"unit held twice":  {"R1", []event{created, acquired(10, 1, 1, 2), acquired(11, 1, 2, 3)}},
+		"unit beyond":      {"R1", []event{created, acquired(10, 3, 1, 2)}},
+		"buyer twice":      {"R3", []event{created, acquired(10, 1, 1, 2), acquired(11, 2, 2, 2)}},
+		"number twice":     {"R6", []event{created, acquired(10, 1, 1, 2), acquired(11, 2, 1, 3)}},
+		"expired twice":    {"R5", []event{created, acquired(10, 1, 1, 2), expired, expired}},
+		"expired too soon": {"R5", []event{created, acquired(10, 1, 1, 2), {kind: "SlotExpired", key: product, stream: id(10), payload: payload{ReclaimStatus: "AUTO_EXPIRED"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			versions := map[[16]byte]int{}
+			for i := range c.events {
+				e := &c.events[i]
+				versions[e.stream]++
+				e.position, e.version = int64(i+1), versions[e.stream]
+			}
+			var v verdict
+			fold(c.events, &v)
+			if c.rule == "" {
+				require.Empty(t, v.violations)
+				return
+			}
+			require.NotEmpty(t, v.violations)
+			require.Equal(t, c.rule, v.violations[0].Rule)
+		})
+	}
+}
+
+func id(n int) uuid.UUID { return uuid.UUID{15: byte(n)} }
+
+func TestKeySlot_IsTheClusterSpecifications(t *testing.T) {
+	require.EqualValues(t, 12739, keySlot("123456789")) // its CRC16 is 0x31C3
+}
