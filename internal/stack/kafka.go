@@ -115,7 +115,8 @@ const readyTopic = "dopamine-ready"
 
 // tryKafka succeeds when the broker of that cluster takes a record with acks
 // from all: it answers metadata long before it can.
-func tryKafka(ctx context.Context, addr, clusterID string) error {
+func tryKafka(ctx context.Context, addr, clusterID string, node int) error {
+	topic := fmt.Sprintf("%s-%d", readyTopic, node)
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0), kgo.RecordRetries(0),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MetadataMinAge(readyPoll))
 	if err != nil {
@@ -130,12 +131,12 @@ func tryKafka(ctx context.Context, addr, clusterID string) error {
 	if meta.Cluster != clusterID {
 		return fmt.Errorf("%s answers, but as cluster %q", addr, meta.Cluster)
 	}
-	if _, err := admin.CreateTopic(ctx, 1, 1, nil, readyTopic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	if _, err := admin.CreateTopic(ctx, 1, -1, nil, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return err
 	}
-	if err := client.ProduceSync(ctx, &kgo.Record{Topic: readyTopic, Value: []byte("ready")}).FirstErr(); err != nil {
+	if err := client.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte("ready")}).FirstErr(); err != nil {
 		return err
 	}
-	_, err = admin.DeleteTopic(ctx, readyTopic)
+	_, err = admin.DeleteTopic(ctx, topic)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,6 +48,7 @@ type apacheBroker struct {
 	java, lib, dir string
 	controller     int // its port, kept across restarts
 	child          *child
+	member         *groupMember // nil: a cluster of one
 }
 
 func (b *apacheBroker) start(ctx context.Context, port int) (bool, error) {
@@ -75,7 +77,7 @@ func (b *apacheBroker) start(ctx context.Context, port int) (bool, error) {
 	err = c.awaitReady(ctx, kafkaReadyWithin, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, kafkaTry)
 		defer cancel()
-		return tryKafka(ctx, loopback(port), cluster)
+		return tryKafka(ctx, loopback(port), cluster, b.node())
 	})
 	if err != nil {
 		c.kill()
@@ -96,18 +98,24 @@ func (b *apacheBroker) controllerPort() (int, error) {
 // session makes a restart after kill -9 take 5 s instead of 12 (it waits out the
 // session of the one that was killed).
 func (b *apacheBroker) properties(port, controller int) string {
+	voters, copies, inSync := "1@"+loopback(controller), "1", "1"
+	if m := b.member; m != nil {
+		voters, copies, inSync = m.voters, strconv.Itoa(m.size), strconv.Itoa(m.size/2+1)
+	}
 	return strings.Join([]string{
 		"process.roles=broker,controller",
-		"node.id=1",
-		"controller.quorum.voters=1@" + loopback(controller),
+		"node.id=" + strconv.Itoa(b.node()),
+		"controller.quorum.voters=" + voters,
+		"default.replication.factor=" + copies,
+		"min.insync.replicas=" + inSync,
 		"listeners=PLAINTEXT://" + loopback(port) + ",CONTROLLER://" + loopback(controller),
 		"advertised.listeners=PLAINTEXT://" + loopback(port),
 		"controller.listener.names=CONTROLLER",
 		"log.dirs=" + b.data(),
-		"offsets.topic.replication.factor=1",
+		"offsets.topic.replication.factor=" + copies,
 		"offsets.topic.num.partitions=4",
-		"transaction.state.log.replication.factor=1",
-		"transaction.state.log.min.isr=1",
+		"transaction.state.log.replication.factor=" + copies,
+		"transaction.state.log.min.isr=" + inSync,
 		"transaction.state.log.num.partitions=4",
 		"group.initial.rebalance.delay.ms=0",
 		"group.min.session.timeout.ms=500",
@@ -115,6 +123,14 @@ func (b *apacheBroker) properties(port, controller int) string {
 		"broker.session.timeout.ms=2000",
 		"broker.heartbeat.interval.ms=500",
 	}, "\n") + "\n"
+}
+
+// node is the broker's id.
+func (b *apacheBroker) node() int {
+	if b.member != nil {
+		return b.member.node
+	}
+	return 1
 }
 
 func (b *apacheBroker) data() string { return filepath.Join(b.dir, "data") }
@@ -125,7 +141,7 @@ func (b *apacheBroker) format(ctx context.Context, config string) (string, error
 	meta, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = run(ctx, nil, b.dir, nil, b.java, "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.lib, "*"),
-			"kafka.tools.StorageTool", "format", "-t", newClusterID(), "-c", config)
+			"kafka.tools.StorageTool", "format", "-t", b.clusterID(), "-c", config)
 		if err != nil {
 			return "", fmt.Errorf("make Kafka's data folder: %w", err)
 		}
@@ -140,6 +156,13 @@ func (b *apacheBroker) format(ctx context.Context, config string) (string, error
 		}
 	}
 	return "", fmt.Errorf("%s names no cluster.id: move %s away to begin empty", file, b.data())
+}
+
+func (b *apacheBroker) clusterID() string {
+	if b.member != nil {
+		return b.member.cluster
+	}
+	return newClusterID()
 }
 
 // newClusterID is a random uuid as Kafka writes it. It does not begin with a

@@ -45,7 +45,11 @@ type fleet struct {
 	redis       *stack.Redis      // single
 	redisGroup  *stack.RedisGroup // or a group
 	kafka       *stack.Kafka
+	kafkaGroup  *stack.KafkaGroup
 	brokers     []string
+	clock       string // file with the offset of a server's clock
+	ownRedis    bool
+	smallDisk   string // where Postgres has a file system of its own
 	registry    *slowRegistry
 
 	database string // its name
@@ -131,6 +135,10 @@ func (f *fleet) startServices(ctx context.Context, sc *scenario) (err error) {
 	switch {
 	case sc.redis != nil:
 		if f.redisGroup, err = sc.redis(ctx); err != nil {
+			return err
+		}
+	case sc.clockOf == "redis":
+		if err = f.startRedisWithClock(ctx); err != nil {
 			return err
 		}
 	default:
@@ -376,6 +384,12 @@ func (f *fleet) stop(ctx context.Context) {
 	if f.redisGroup != nil {
 		_ = f.redisGroup.Stop(ctx)
 	}
+	if f.kafkaGroup != nil {
+		_ = f.kafkaGroup.Stop(ctx)
+	}
+	if f.ownRedis && f.redis != nil {
+		_ = f.redis.Stop(ctx)
+	}
 	if f.registry != nil {
 		f.registry.stop()
 	}
@@ -386,6 +400,9 @@ func (f *fleet) stop(ctx context.Context) {
 		if p != nil {
 			_ = p.Stop(ctx)
 		}
+	}
+	if f.smallDisk != "" {
+		_ = syscall.Unmount(f.smallDisk, syscall.MNT_DETACH)
 	}
 	if f.postgres == nil && f.services.postgres != nil {
 		if conn, err := pgx.Connect(ctx, f.services.postgres.URL()); err == nil {

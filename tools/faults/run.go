@@ -42,6 +42,7 @@ type scenario struct {
 	redis     func(ctx context.Context) (*stack.RedisGroup, error)  // a group of the run's own; nil: the shared single one
 	kafka     func(ctx context.Context, f *fleet) ([]string, error) // brokers of the run's own; nil: the shared one
 	realKafka bool
+	clockOf   string // redis or postgres: that server's clock can be stepped
 	registry  bool
 	env       map[string][]string // more settings, by role
 

@@ -3,15 +3,27 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
 var kafkaScenarios = []*scenario{
 	{name: "kafka-kill", about: "kill -9 of the broker, restarted", realKafka: true, play: func(r *run) error {
 		return r.repeat(func() error { r.struck("kill -9 of Kafka, restarted"); return r.fleet.kafka.Restart(r.ctx) }, 2*time.Second)
+	}},
+	{name: "kafka-one-of-three", about: "kill -9 of one of three brokers, restarted", kafka: threeBrokers, play: func(r *run) error {
+		return r.repeat(func() error {
+			i := r.rand.IntN(3)
+			r.struck("kill -9 of broker %d of 3", i+1)
+			r.fleet.kafkaGroup.Nodes[i].Kill9()
+			r.wait(r.between(2*time.Second, 4*time.Second))
+			return r.fleet.kafkaGroup.Nodes[i].Restart(r.ctx)
+		}, 2*time.Second)
 	}},
 	{name: "kafka-away", about: "the broker is away for a minute", realKafka: true, play: func(r *run) error {
 		r.struck("Kafka is away")
@@ -136,4 +148,11 @@ func withAdmin(brokers []string, do func(*kadm.Client) error) error {
 	}
 	defer client.Close()
 	return do(kadm.NewClient(client))
+}
+
+func threeBrokers(ctx context.Context, f *fleet) (brokers []string, err error) {
+	if f.kafkaGroup, err = stack.StartKafkaGroup(ctx, 3, stack.KafkaOptions{Dir: filepath.Join(f.dir, "kafka")}); err != nil {
+		return nil, err
+	}
+	return f.kafkaGroup.Brokers(), nil
 }

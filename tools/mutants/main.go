@@ -1,0 +1,209 @@
+// Command mutants takes the system's protections away, one at a time, and checks
+// that a test or a scenario of the fault harness notices.
+//
+//	go run ./tools/mutants --list
+//	go run ./tools/mutants --run 'append-lock|epoch-check'
+//
+// A mutant is a small edit of one file. It is built through an overlay of the go
+// command, so the sources stay as they are. Exit status 1: a mutant survived, or its
+// edit does not fit the sources any more.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// mutant is one protection and its removal.
+type mutant struct {
+	name       string
+	protection string
+	file       string // from the module's root
+	old, new   string // the edit; old stands exactly once in the file
+	// What must fail: a test of a package, or a scenario of tools/faults.
+	pkg, test string
+	scenario  string
+	seeds     string // default 1-3
+}
+
+// caughtBy names what notices.
+func (m mutant) caughtBy() string {
+	if m.scenario != "" {
+		return "`tools/faults --scenario " + m.scenario + "`"
+	}
+	return "`" + m.test + "` in `" + m.pkg + "`"
+}
+
+// mutate returns the mutated source.
+func (m mutant) mutate(root string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(root, m.file))
+	if err != nil {
+		return nil, err
+	}
+	if n := bytes.Count(b, []byte(m.old)); n != 1 {
+		return nil, fmt.Errorf("%s: the text to replace stands %d times in %s: %q", m.name, n, m.file, m.old)
+	}
+	return bytes.Replace(b, []byte(m.old), []byte(m.new), 1), nil
+}
+
+// overlay writes the mutated file and the overlay that puts it in place.
+func (m mutant) overlay(root, dir string) (string, error) {
+	b, err := m.mutate(root)
+	if err != nil {
+		return "", err
+	}
+	changed := filepath.Join(dir, filepath.Base(m.file))
+	if err := os.WriteFile(changed, b, 0o644); err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): changed}})
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "overlay.json")
+	return file, os.WriteFile(file, text, 0o644)
+}
+
+type outcome string
+
+const (
+	caught   outcome = "caught"
+	survived outcome = "SURVIVED"
+	broken   outcome = "DOES NOT BUILD"
+)
+
+// try builds the mutant and runs what must fail.
+func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (outcome, string, error) {
+	dir, err := os.MkdirTemp("", "dopamine-mutant-")
+	if err != nil {
+		return "", "", err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	overlay, err := m.overlay(root, dir)
+	if err != nil {
+		return "", "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	command := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = root
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		cmd.WaitDelay = 5 * time.Second
+		return cmd.CombinedOutput()
+	}
+	if out, err := command("build", "-overlay", overlay, "./..."); err != nil {
+		return broken, lastLines(out, 5), nil
+	}
+	var out []byte
+	if m.scenario != "" {
+		seeds := m.seeds
+		if seeds == "" {
+			seeds = "1-3"
+		}
+		out, err = command("run", "./tools/faults", "--overlay", overlay, "--scenario", m.scenario, "--seeds", seeds, "--fake-kafka", "--replay=false", "--dir", filepath.Join(dir, "faults"))
+		if err != nil && !bytes.Contains(out, []byte(" violations |")) && !bytes.Contains(out, []byte("| violations")) {
+			return broken, lastLines(out, 5), nil // it did not come as far as a result
+		}
+	} else {
+		out, err = command("test", "-overlay", overlay, "-count=1", "-run", m.test, "./"+m.pkg)
+	}
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return survived, lastLines(out, 5), nil
+	case ctx.Err() != nil:
+		return caught, "did not end in time", nil
+	case errors.As(err, &exit):
+		return caught, reason(out), nil
+	}
+	return "", "", err
+}
+
+var failure = regexp.MustCompile(`(?m)^\s*(--- FAIL|Error:|panic:|Error Trace|[a-z_0-9]+_test\.go:\d+:|    R\d:|    [a-z]+:).*$`)
+
+// reason is the first line that says what failed.
+func reason(out []byte) string {
+	if line := failure.Find(out); line != nil {
+		return strings.TrimSpace(string(line))
+	}
+	return lastLines(out, 1)
+}
+
+func lastLines(out []byte, n int) string {
+	all := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(all[max(0, len(all)-n):], " | ")
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := command(ctx, os.Args[1:])
+	stop()
+	os.Exit(status)
+}
+
+func command(ctx context.Context, args []string) int {
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	chosen := flags.String("run", "", "only mutants whose names match this `expression`")
+	list := flags.Bool("list", false, "print the table of protections and exit")
+	timeout := flags.Duration("timeout", 10*time.Minute, "for each mutant")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	wanted, err := regexp.Compile(*chosen)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		return 2
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		return 1
+	}
+	failed := 0
+	fmt.Println("| protection | taken away by | noticed by | outcome |")
+	fmt.Println("|---|---|---|---|")
+	for _, m := range mutants {
+		if !wanted.MatchString(m.name) || ctx.Err() != nil {
+			continue
+		}
+		result, detail := outcome("-"), ""
+		if !*list {
+			if result, detail, err = m.try(ctx, root, *timeout); err != nil {
+				result, detail = broken, err.Error()
+			}
+			if result != caught {
+				failed++
+			}
+		}
+		fmt.Printf("| %s | `%s` in `%s` | %s | %s |\n", m.protection, m.name, m.file, m.caughtBy(), result)
+		if detail != "" {
+			fmt.Fprintf(os.Stderr, "%s: %s: %s\n", m.name, result, detail)
+		}
+	}
+	if failed > 0 || ctx.Err() != nil {
+		return 1
+	}
+	return 0
+}
+
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
