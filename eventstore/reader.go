@@ -71,6 +71,16 @@ func (r *Reader) At(ctx context.Context, position int64) (Recorded, error) {
 	return events[0], nil
 }
 
+// Events returns the events at positions, in order; positions without an event are
+// missing.
+func (r *Reader) Events(ctx context.Context, positions []int64) ([]Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where position = any($1) order by position", len(positions), positions)
+	if err != nil {
+		return nil, fmt.Errorf("read the events at %d positions: %w", len(positions), err)
+	}
+	return events, nil
+}
+
 // Head gives the last position, 0 of an empty log.
 func (r *Reader) Head(ctx context.Context) (int64, error) {
 	var head int64

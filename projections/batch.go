@@ -13,22 +13,28 @@ import (
 )
 
 const (
-	// tries is how often a batch that fails for what is in it is tried before it
-	// is taken apart; tryAgainAfter, doubled each time, lies between.
-	tries         = 3
-	tryAgainAfter = 50 * time.Millisecond
+	// batchAttempts is how often a batch that fails because of its content is tried
+	// before it is split by row key; batchBackoff, doubled each time, lies between.
+	batchAttempts = 3
+	batchBackoff  = 50 * time.Millisecond
 	// gapPage is how many events of the store are read at a time to fill a gap.
 	gapPage = 5000
+	// minBatch is what the size of a batch falls to after transactions that took too
+	// long.
+	minBatch = 50
 )
 
 // errMoved says that a checkpoint is not what this process remembers.
 var errMoved = errors.New("a checkpoint was moved by another owner of the partition")
 
-// plan is one transaction: items in order, and the places once it is done.
+// plan is one transaction: items in order, and the checkpoints once it is done.
 type plan struct {
-	to    map[int32]*place
+	to    map[int32]*checkpoint
 	items []item
-	from  map[int32]*place
+	from  map[int32]*checkpoint
+	// waiting is why a partition stops before its end: an event that only a newer
+	// program can apply.
+	waiting *BlockedError
 }
 
 // project applies records, by partition and in the order of offsets, to one
@@ -41,90 +47,141 @@ func (r *Runner) project(ctx context.Context, o *owned, records map[int32][]*rec
 			return err
 		}
 		if len(p.to) == 0 {
+			if p.waiting != nil {
+				return p.waiting
+			}
 			return nil
 		}
-		began := time.Now()
-		err = r.commit(ctx, o, p)
-		if errors.Is(err, errMoved) {
-			r.metrics.fenced.WithLabelValues(o.projection.Name()).Inc()
-			swapped, adoptErr := r.adopt(ctx, o)
-			if adoptErr != nil {
-				return adoptErr
-			}
-			if swapped {
-				r.log.Info("a replay has swapped generations, going on with the new one", "projection", o.projection.Name(), "generation", o.generation)
-				clear(next) // what lies below the new places is skipped
-				continue
-			}
-		}
+		moved, err := r.execute(ctx, o, p)
 		if err != nil {
 			return err
 		}
-		maps.Copy(o.places, p.to)
-		traceBatch(ctx, o.projection.Name(), p.items, began)
-		r.metrics.batch(o.projection.Name(), p.items, time.Since(began))
+		if moved {
+			clear(next) // what lies below the new checkpoints is skipped
+		}
 	}
+}
+
+// execute commits a plan. It returns true if a replay has swapped generations
+// instead: the plan is void then.
+func (r *Runner) execute(ctx context.Context, o *owned, p plan) (swapped bool, err error) {
+	began := time.Now()
+	err = r.commit(ctx, o, p)
+	if errors.Is(err, errMoved) {
+		r.metrics.fenced.WithLabelValues(o.projection.Name()).Inc()
+		swapped, reloadErr := r.reload(ctx, o)
+		if reloadErr != nil {
+			return false, reloadErr
+		}
+		if swapped {
+			r.log.Info("a replay has swapped generations, continuing with the new one", "projection", o.projection.Name(), "generation", o.generation)
+			return true, nil
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	maps.Copy(o.checkpoints, p.to)
+	traceBatch(ctx, o.projection.Name(), p.items, began)
+	r.metrics.batch(o.projection.Name(), p.items, time.Since(began))
+	return false, nil
 }
 
 // plan takes from records, of which next says how many are done with, up to a
 // transaction's worth.
 func (r *Runner) plan(ctx context.Context, o *owned, records map[int32][]*record, next map[int32]int) (plan, error) {
-	p := plan{to: map[int32]*place{}, from: map[int32]*place{}}
+	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+	limit := int(r.batchLimit.Load())
 	for _, partition := range slices.Sorted(maps.Keys(records)) {
-		if o.places[partition] == nil {
+		if o.checkpoints[partition] == nil {
 			return plan{}, fmt.Errorf("partition %d is not this process's", partition)
 		}
-		at := *o.places[partition]
+		at := *o.checkpoints[partition]
 		for _, rec := range records[partition][next[partition]:] {
-			if len(p.items) >= r.cfg.MaxBatch {
+			if len(p.items) >= limit {
 				break
 			}
 			if rec.offset < at.offset {
 				next[partition]++
 				continue
 			}
-			it := rec.item
-			if !it.stray() && it.position > at.position {
-				if rec.previous > at.position {
-					missing, whole, err := r.between(ctx, o.partitions, partition, at.position, it.position)
-					if err != nil {
-						return plan{}, err
-					}
-					r.log.Warn("a gap in the topic was filled from the event store", "projection", o.projection.Name(),
-						"partition", partition, "offset", rec.offset, "after", at.position, "before", it.position, "events", len(missing))
-					r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(missing)))
-					for _, m := range missing {
-						p.items = append(p.items, m)
-						at.position, at.eventID = m.position, &m.eventID
-					}
-					if !whole {
-						break
-					}
-				}
-				p.items = append(p.items, it)
-				at.position, at.eventID = it.position, &it.eventID
-			} else if it.stray() {
-				p.items = append(p.items, it)
-			} else {
+			switch {
+			case rec.skip:
+			case rec.item.isEvent() && rec.item.position <= at.position:
 				r.metrics.duplicates.WithLabelValues(o.projection.Name()).Inc()
+			default:
+				whole, err := r.take(ctx, o, &p, &at, rec)
+				if err != nil {
+					return plan{}, err
+				}
+				if !whole {
+					rec = nil
+				}
+			}
+			if rec == nil {
+				break
 			}
 			at.offset = rec.offset + 1
 			next[partition]++
 		}
-		if at != *o.places[partition] {
-			p.from[partition], p.to[partition] = o.places[partition], &at
+		if at != *o.checkpoints[partition] {
+			p.from[partition], p.to[partition] = o.checkpoints[partition], &at
 		}
 	}
 	return p, nil
+}
+
+// take adds a record to the plan, after what the topic lacks before it. It returns
+// false if the record itself is left for later: the gap has more events than were
+// read, or an event waits for a newer program.
+func (r *Runner) take(ctx context.Context, o *owned, p *plan, at *checkpoint, rec *record) (bool, error) {
+	// A record may have been below the checkpoints when the batch was decoded, and
+	// above those of a generation that was swapped in since.
+	if err := r.decode(ctx, rec); err != nil {
+		return false, err
+	}
+	it := rec.item
+	if it.isEvent() && rec.previous > at.position {
+		missing, whole, err := r.between(ctx, o.partitions, rec.partition, at.position, it.position)
+		if err != nil {
+			return false, err
+		}
+		r.log.Warn("gap in the topic filled from the event store", "projection", o.projection.Name(),
+			"partition", rec.partition, "offset", rec.offset, "after", at.position, "before", it.position, "events", len(missing))
+		r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(missing)))
+		if !p.add(at, missing) || !whole {
+			return false, nil
+		}
+	}
+	if !it.isEvent() {
+		p.items = append(p.items, it)
+		return true, nil
+	}
+	return p.add(at, []item{it}), nil
+}
+
+// add appends events and moves the checkpoint's position, up to the first event
+// that only a newer program can apply; then it returns false.
+func (p *plan) add(at *checkpoint, items []item) bool {
+	for _, it := range items {
+		if it.newer() {
+			p.waiting = &BlockedError{byRecord: true, newer: &newerEvent{it.partition, it.position},
+				Reason: fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A projector of that version applies it; this one waits", it.position, it.eventType, it.err)}
+			return false
+		}
+		p.items = append(p.items, it)
+		at.position, at.eventID = it.position, &it.eventID
+	}
+	return true
 }
 
 // between reads the events of a partition with after < position < before from
 // the store, some at least where there are any; whole says whether it is all.
 func (r *Runner) between(ctx context.Context, partitions, partition int32, after, before int64) (missing []item, whole bool, err error) {
 	for {
-		var page []eventstore.Recorded
-		if page, err = r.cfg.Store.All(ctx, after, gapPage); err != nil {
-			return nil, false, fmt.Errorf("read events after %d from the store: %w", after, err)
+		page, err := r.storeEvents(ctx, after, gapPage)
+		if err != nil {
+			return nil, false, err
 		}
 		for _, e := range page {
 			if e.Position >= before {
@@ -144,17 +201,28 @@ func (r *Runner) between(ctx context.Context, partitions, partition int32, after
 	}
 }
 
-// commit applies a plan. What fails for what is in it is tried again, then
-// taken apart; errMoved and the database's own errors are returned.
+// storeEvents reads events after a position from the store.
+func (r *Runner) storeEvents(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	page, err := r.cfg.Store.All(ctx, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read events after %d from the store: %w", after, err)
+	}
+	return page, nil
+}
+
+// commit applies a plan. If it fails because of its content it is tried again,
+// then split by row key; errMoved and the database's own errors are returned.
 func (r *Runner) commit(ctx context.Context, o *owned, p plan) error {
-	pause := tryAgainAfter
-	for try := 1; ; try++ {
+	pause := batchBackoff
+	for attempt := 1; ; attempt++ {
 		err := r.transact(ctx, o, p, false)
 		if err == nil || !isContent(err) {
 			return err
 		}
-		r.log.Warn("a batch cannot be applied", "projection", o.projection.Name(), "events", len(p.items), "try", try, "error", err)
-		if try == tries {
+		r.log.Warn("batch cannot be applied", "projection", o.projection.Name(), "events", len(p.items), "attempt", attempt, "error", err)
+		if attempt == batchAttempts {
 			return r.transact(ctx, o, p, true)
 		}
 		select {

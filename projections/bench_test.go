@@ -176,10 +176,10 @@ func BenchmarkSubscriber(b *testing.B) {
 	var took []time.Duration
 	for b.Loop() {
 		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Cluster: kafka.Cluster{Brokers: s.brokers}, Group: testkit.Topic(b),
-			Begin: func(_ context.Context, _ *kafka.Session, _ string, ps []int32) (map[int32]int64, error) {
+			Begin: func(_ context.Context, _ *kafka.Session, _ string, ps []kafka.Assigned) (map[int32]int64, error) {
 				out := map[int32]int64{}
 				for _, p := range ps {
-					out[p] = 0
+					out[p.Partition] = 0
 				}
 				return out, nil
 			}})

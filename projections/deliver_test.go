@@ -19,6 +19,7 @@ import (
 // feed delivers records without Kafka: it keeps a topic's offsets.
 type feed struct {
 	s          *system
+	store      string // header
 	partitions int32
 	next       map[int32]int64
 	log        map[int32][]projections.Delivered // what lies in each partition
@@ -26,7 +27,9 @@ type feed struct {
 }
 
 func newFeed(s *system, partitions int32) *feed {
-	return &feed{s: s, partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
+	id, err := s.reader.Identity(context.Background())
+	require.NoError(s.t, err)
+	return &feed{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
 }
 
 // published is an event as the relay would send it.
@@ -55,7 +58,7 @@ func (f *feed) since(after int64) []published {
 
 // put lays a record into the topic.
 func (f *feed) put(e published) projections.Delivered {
-	h := map[string]string{kafka.HeaderPreviousPosition: strconv.FormatInt(e.previous, 10)}
+	h := map[string]string{kafka.HeaderPreviousPosition: strconv.FormatInt(e.previous, 10), kafka.HeaderStore: f.store}
 	avsc.Headers{EventID: e.event.ID, EventType: e.event.Type, StreamID: e.event.Stream, StreamVersion: e.event.Version, Position: e.event.Position,
 		Traceparent: e.event.Meta.Traceparent, CorrelationID: e.event.Meta.CorrelationID, CausationID: e.event.Meta.CausationID}.
 		Each(func(name, text string) { h[name] = text })

@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
@@ -11,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// ErrMoved is what a deposed owner gets.
+// ErrMoved is the error of a deposed owner.
 var ErrMoved = errMoved
 
 // Delivered is a message with its place in the topic.
@@ -23,23 +24,27 @@ type Delivered struct {
 
 // Owner is an owner of all partitions, without a consumer group.
 type Owner struct {
-	r   *Runner
-	all []*owned
+	r *Runner
+	s *session
 }
 
 // Take reads the checkpoints of all partitions as an assignment does.
 func (r *Runner) Take(ctx context.Context, partitions int32) (*Owner, error) {
-	w := &Owner{r: r}
-	var ps []int32
+	identity, err := r.checkSource(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &Owner{r: r, s: &session{topic: kafka.TopicInfo{TopicID: "test", Partitions: partitions}, identity: identity}}
+	var assigned []kafka.Assigned
 	for p := range partitions {
-		ps = append(ps, p)
+		assigned = append(assigned, kafka.Assigned{Partition: p, Newest: math.MaxInt64})
 	}
 	for _, p := range r.cfg.Projections {
-		o, err := r.takeOver(ctx, p, kafka.TopicInfo{TopicID: "test", Partitions: partitions}, ps)
+		o, err := r.takeOver(ctx, p, w.s.topic, assigned)
 		if err != nil {
 			return nil, err
 		}
-		w.all = append(w.all, o)
+		w.s.owned = append(w.s.owned, o)
 	}
 	return w, nil
 }
@@ -50,19 +55,34 @@ func (w *Owner) Feed(ctx context.Context, batch []Delivered) error {
 	for _, d := range batch {
 		records[d.Partition] = append(records[d.Partition], newRecord(d.Message, d.Partition, d.Offset))
 	}
-	return w.r.applyRecords(ctx, w.all, records)
+	return w.r.applyRecords(ctx, w.s, records)
 }
 
-// CarryOutOrders carries out what was ordered.
-func (w *Owner) CarryOutOrders(ctx context.Context) error {
-	return w.r.carryOutOrders(ctx, w.all)
+// ServeRequests serves all requests to retry or skip.
+func (w *Owner) ServeRequests(ctx context.Context) error {
+	for {
+		more, err := w.r.serveRequests(ctx, w.s.owned)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// ServePage serves one page of each request; it returns true if there is more.
+func (w *Owner) ServePage(ctx context.Context) (bool, error) {
+	return w.r.serveRequests(ctx, w.s.owned)
+}
+
+// Topic makes the owner believe that the topic is another one.
+func (w *Owner) Topic(id string, partitions int32) {
+	w.s.topic = kafka.TopicInfo{TopicID: id, Partitions: partitions}
 }
 
 // Offset is where a projection goes on in a partition.
 func (w *Owner) Offset(projection string, partition int32) int64 {
-	for _, o := range w.all {
+	for _, o := range w.s.owned {
 		if o.projection.Name() == projection {
-			return o.places[partition].offset
+			return o.checkpoints[partition].offset
 		}
 	}
 	return -1

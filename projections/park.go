@@ -15,14 +15,14 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// contentError is a failure for what the events say, found without Postgres.
+// contentError is a failure because of what the events say, found without Postgres.
 type contentError struct{ err error }
 
 func (e *contentError) Error() string { return e.err.Error() }
 
 func (e *contentError) Unwrap() error { return e.err }
 
-// isContent says whether an error is about what was to be written (a fold that
+// isContent reports whether an error is about what was to be written (a fold that
 // refused, a value or constraint that Postgres refused, an exception raised by
 // a trigger), and not about the state of the database or the connection.
 func isContent(err error) bool {
@@ -41,7 +41,7 @@ func isContent(err error) bool {
 	return false
 }
 
-// park is an item that is set aside.
+// park is an item that is parked.
 type park struct {
 	keyed
 	err    string
@@ -49,7 +49,7 @@ type park struct {
 }
 
 // queueHeads reads which keys are parked, and with which event at the head.
-func (u *unit) queueHeads(b *pgx.Batch, p plan) {
+func (u *batchTx) queueHeads(b *pgx.Batch, p plan) {
 	partitions := make([]int32, 0, len(p.to))
 	for partition := range p.to {
 		partitions = append(partitions, partition)
@@ -66,12 +66,16 @@ func (u *unit) queueHeads(b *pgx.Batch, p plan) {
 		})
 }
 
-// setAside parks the item if its key is parked or err is not nil, and says
-// whether it did.
-func (u *unit) setAside(it keyed, err error) bool {
-	if head, parked := u.heads[it.key]; parked {
-		u.parks = append(u.parks, park{it, fmt.Sprintf("waits behind the event at position %d", head), true})
-		return true
+// park parks the item if its key is parked or err is not nil, and reports whether
+// it did. What follows an event that could not be decoded waits behind it, although
+// its own key may be another one: nobody knows which row that event belongs to.
+func (u *batchTx) park(it keyed, err error) bool {
+	for _, key := range []uuid.UUID{it.rawKey, it.key} {
+		if head, parked := u.heads[key]; parked {
+			it.key = key
+			u.parks = append(u.parks, park{it, fmt.Sprintf("waits behind the event at position %d", head), true})
+			return true
+		}
 	}
 	if err == nil {
 		return false
@@ -81,7 +85,7 @@ func (u *unit) setAside(it keyed, err error) bool {
 	return true
 }
 
-func (u *unit) queueParks(b *pgx.Batch) {
+func (u *batchTx) queueParks(b *pgx.Batch) {
 	for _, k := range u.parks {
 		var (
 			eventID, product, stream *uuid.UUID
@@ -89,7 +93,7 @@ func (u *unit) queueParks(b *pgx.Batch) {
 			value                    []byte
 			headers                  = []byte("{}")
 		)
-		if !k.stray() {
+		if k.isEvent() {
 			eventID, product, stream = &k.eventID, &k.product, &k.stream
 		}
 		if k.raw != nil {
@@ -99,7 +103,7 @@ func (u *unit) queueParks(b *pgx.Batch) {
 			INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, kafka_offset, event_id, event_type,
 			                           product_id, stream_id, record, headers, error, behind)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-			ON CONFLICT DO NOTHING`, // the same stray record, in a topic made anew
+			ON CONFLICT DO NOTHING`, // the same record that is no event, in a topic made anew
 			u.o.projection.Name(), u.o.generation, k.key, k.position, u.topic, k.partition, offset, eventID, plainText(k.eventType),
 			product, stream, value, headers, plainText(k.err), k.behind)
 	}
@@ -123,13 +127,12 @@ func plainText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// apart applies the items by row key and parks what fails, and what is behind
-// it.
-func (u *unit) apart(ctx context.Context) error {
+// split applies the items by row key and parks what fails, and what is behind it.
+func (u *batchTx) split(ctx context.Context) error {
 	var keys []uuid.UUID // in the order of their first events
 	byKey := map[uuid.UUID][]keyed{}
 	for _, it := range u.items {
-		if u.setAside(it, it.err) {
+		if u.park(it, it.err) {
 			continue
 		}
 		if byKey[it.key] == nil {
@@ -142,7 +145,7 @@ func (u *unit) apart(ctx context.Context) error {
 
 // halves applies the events of some keys together, and where that fails, of
 // one half of them and then of the other.
-func (u *unit) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID][]keyed) error {
+func (u *batchTx) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID][]keyed) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -164,21 +167,21 @@ func (u *unit) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID
 		return u.halves(ctx, keys[middle:], byKey)
 	}
 	for _, it := range items {
-		if u.setAside(it, nil) {
+		if u.park(it, nil) {
 			continue
 		}
 		if err := u.attempt(ctx, []keyed{it}); err != nil {
 			if !isContent(err) {
 				return err
 			}
-			u.setAside(it, err)
+			u.park(it, err)
 		}
 	}
 	return nil
 }
 
 // attempt applies items inside a savepoint; a failure leaves nothing of it.
-func (u *unit) attempt(ctx context.Context, items []keyed) error {
+func (u *batchTx) attempt(ctx context.Context, items []keyed) error {
 	return pgx.BeginFunc(ctx, u.tx, func(tx pgx.Tx) error {
 		events := make([]domain.Envelope, len(items))
 		for i, it := range items {

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ParkedKey is a row that stands still: its first event that could not be
-// applied, and how many wait.
+// ParkedKey is a row that does not change any more: its first event that could not
+// be applied, and how many wait.
 type ParkedKey struct {
 	Projection string
 	Key        uuid.UUID
@@ -22,7 +22,7 @@ type ParkedKey struct {
 	Error      string
 	Attempts   int
 	ParkedAt   time.Time
-	Ordered    Action // what is ordered and not carried out yet, "" for nothing
+	Requested  Action // what is requested and not served yet, "" for nothing
 }
 
 // ParkedKeys lists what is parked in live generations, of all projections where
@@ -41,7 +41,7 @@ func ParkedKeys(ctx context.Context, q Querier, projection string, limit int) ([
 		return nil, fmt.Errorf("list what is parked: %w", err)
 	}
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k ParkedKey, err error) {
-		err = row.Scan(&k.Projection, &k.Key, &k.Position, &k.Type, &k.Product, &k.Error, &k.Attempts, &k.ParkedAt, &k.Events, &k.Ordered)
+		err = row.Scan(&k.Projection, &k.Key, &k.Position, &k.Type, &k.Product, &k.Error, &k.Attempts, &k.ParkedAt, &k.Events, &k.Requested)
 		return k, err
 	})
 	if err != nil {
@@ -93,33 +93,33 @@ func ParkedEvents(ctx context.Context, q Querier, projection string, key uuid.UU
 	return events, nil
 }
 
-// Ordered is one entry of the account of what people ordered for parked events.
-type Ordered struct {
+// Requested is one entry of the account of requests for parked events.
+type Requested struct {
 	ID         int64
 	Projection string
 	Key        uuid.UUID
 	Action     Action
-	Position   int64 // of the key's first event when it was ordered
+	Position   int64 // of the key's first event when it was requested
 	By         string
 	At         time.Time
-	DoneAt     *time.Time // nil: still to be carried out
+	DoneAt     *time.Time // nil: still to be served
 	Outcome    string
 }
 
-const selectOrders = `
+const selectRequests = `
 	SELECT id, projection, row_key, action, position, ordered_by, ordered_at, done_at, coalesce(outcome, '') FROM parked_orders `
 
-// OrdersOf reads the account of one key, newest first, limit of them at most.
-func OrdersOf(ctx context.Context, q Querier, projection string, key uuid.UUID, limit int) ([]Ordered, error) {
-	return readOrders(ctx, q, selectOrders+`WHERE projection = $1 AND row_key = $2 ORDER BY id DESC LIMIT $3`, projection, key, limit)
+// RequestsOf reads the account of one key, newest first, limit of them at most.
+func RequestsOf(ctx context.Context, q Querier, projection string, key uuid.UUID, limit int) ([]Requested, error) {
+	return readOrders(ctx, q, selectRequests+`WHERE projection = $1 AND row_key = $2 ORDER BY id DESC LIMIT $3`, projection, key, limit)
 }
 
-func readOrders(ctx context.Context, q Querier, sql string, args ...any) ([]Ordered, error) {
+func readOrders(ctx context.Context, q Querier, sql string, args ...any) ([]Requested, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read the orders: %w", err)
 	}
-	orders, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Ordered, err error) {
+	orders, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Requested, err error) {
 		err = row.Scan(&o.ID, &o.Projection, &o.Key, &o.Action, &o.Position, &o.By, &o.At, &o.DoneAt, &o.Outcome)
 		return o, err
 	})
@@ -129,13 +129,13 @@ func readOrders(ctx context.Context, q Querier, sql string, args ...any) ([]Orde
 	return orders, nil
 }
 
-// AwaitOrder waits until the newest order of a key is carried out; asked says
+// AwaitRequest waits until the newest order of a key is carried out; asked says
 // how often it is looked at. When ctx ends first its error comes with the order
 // as it is.
-func AwaitOrder(ctx context.Context, q Querier, projection string, key uuid.UUID, asked time.Duration) (Ordered, error) {
-	var last Ordered
+func AwaitRequest(ctx context.Context, q Querier, projection string, key uuid.UUID, asked time.Duration) (Requested, error) {
+	var last Requested
 	for {
-		orders, err := OrdersOf(ctx, q, projection, key, 1)
+		orders, err := RequestsOf(ctx, q, projection, key, 1)
 		switch {
 		case err != nil:
 			return last, err

@@ -2,11 +2,13 @@ package projections_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
 )
@@ -71,19 +73,19 @@ func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 	require.True(t, reached("purchase_slots", badAt-1))
 
 	// A retry while the reason persists changes nothing but the account of it.
-	require.NoError(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
-	require.ErrorIs(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Skip, "bob"), projections.ErrOrdered)
-	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.NoError(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
+	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Skip, "bob"), projections.ErrRequested)
+	require.NoError(t, owner.ServeRequests(ctx))
 	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '0 applied, then position%no unit 1 today%' AND ordered_by = 'ann'"))
 
 	s.exec("DROP TRIGGER refuse ON purchase_slots_g1")
-	require.NoError(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
-	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.NoError(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
+	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("purchase_slots"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
 	require.True(t, reached("purchase_slots", last))
-	require.ErrorIs(t, projections.Order(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"), projections.ErrNotParked)
+	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"), projections.ErrNotParked)
 }
 
 func TestASkipGivesUpTheFirstAndAppliesTheRest(t *testing.T) {
@@ -98,9 +100,9 @@ func TestASkipGivesUpTheFirstAndAppliesTheRest(t *testing.T) {
 	require.Empty(t, s.parked("purchase_slots"), "a warning changes no row there")
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
 
-	require.NoError(t, projections.Order(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
-	require.NoError(t, owner.CarryOutOrders(ctx)) // the skip
-	require.NoError(t, owner.CarryOutOrders(ctx)) // what was behind it
+	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, owner.ServeRequests(ctx)) // the skip
+	require.NoError(t, owner.ServeRequests(ctx)) // what was behind it
 	require.Empty(t, s.parked("slot_audit_log"))
 	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log WHERE position IN ($1, $2)", acquired, behind))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM skipped_events WHERE projection = 'slot_audit_log' AND position = $1 AND skipped_by = 'ann'", broken))
@@ -126,8 +128,8 @@ func TestADeposedOwnerDoesNotKnowOfAnOrderAndCannotWrite(t *testing.T) {
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
 	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
 	newOwner := take(t, s, 3)
-	require.NoError(t, projections.Order(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
-	require.NoError(t, newOwner.CarryOutOrders(ctx))
+	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, newOwner.ServeRequests(ctx))
 	at := s.append(product, slot, expired(1, 1))
 	records := f.all(f.since(broken))
 	require.ErrorIs(t, owner.Feed(ctx, records), projections.ErrMoved)
@@ -156,36 +158,55 @@ func TestARecordThatIsNoEventIsSetAsideOnItsOwn(t *testing.T) {
 	s.acquire(product, 1, 1)
 	events := f.since(0)
 	records := []projections.Delivered{f.put(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
+	f.store = "" // as before records named their history
 	forged := events[1]
 	forged.event.ID, forged.value = uuid.New(), []byte("another event at this position")
 	records = append(records, f.put(forged), f.put(events[1]))
 	require.NoError(t, owner.Feed(ctx, records))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the rest goes on")
-	require.EqualValues(t, 8, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "two records, four projections")
+	require.EqualValues(t, 4, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "one record, four projections; the store does not have the forged event")
 	ok, err := projections.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
 	require.NoError(t, err)
 	require.True(t, ok, "it holds up no reader")
 
 	var key uuid.UUID
 	require.NoError(t, s.pool.QueryRow(ctx, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1").Scan(&key))
-	require.NoError(t, projections.Order(ctx, s.pool, "products", key, projections.Retry, "ann"))
-	require.NoError(t, owner.CarryOutOrders(ctx))
+	require.NoError(t, projections.Request(ctx, s.pool, "products", key, projections.Retry, "ann"))
+	require.NoError(t, owner.ServeRequests(ctx))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
-	require.NoError(t, projections.Order(ctx, s.pool, "products", key, projections.Skip, "ann"))
-	require.NoError(t, owner.CarryOutOrders(ctx))
-	require.Len(t, s.parked("products"), 1)
+	require.NoError(t, projections.Request(ctx, s.pool, "products", key, projections.Skip, "ann"))
+	require.NoError(t, owner.ServeRequests(ctx))
+	require.Empty(t, s.parked("products"))
 }
 
-func TestAnEventOfANewerProgramWaitsForIt(t *testing.T) {
-	s, f, owner := offline(t)
-	product := s.create(10)
-	slot, _, _ := s.acquire(product, 1, 1)
-	newer := s.appendRaw(product, slot, "SlotLentOut", 1, []byte(`{}`))
-	behind := s.append(product, slot, expired(1, 1))
-	require.NoError(t, owner.Feed(context.Background(), f.all(f.since(0))))
-	require.Equal(t, []int64{newer, behind}, s.parked("purchase_slots"))
-	require.Equal(t, []int64{newer, behind}, s.parked("slot_audit_log"))
-	require.Equal(t, []int64{newer}, s.parked("products"), "it may change no row there, but nobody can tell")
+func TestProjector_WaitsForANewerOneAtAnEventThatItDoesNotKnow(t *testing.T) {
+	for what, newer := range map[string]func(s *system, product, slot uuid.UUID) int64{
+		"type": func(s *system, product, slot uuid.UUID) int64 {
+			return s.appendRaw(product, slot, "SlotLentOut", 1, []byte(`{}`))
+		},
+		"version": func(s *system, product, slot uuid.UUID) int64 {
+			typ, version, payload, err := avsc.Encode(expired(1, 1))
+			require.NoError(t, err)
+			return s.appendRaw(product, slot, typ, version+1, payload)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s, f, owner := offline(t)
+			ctx := context.Background()
+			product := s.create(10)
+			slot, _, acquired := s.acquire(product, 1, 1)
+			at := newer(s, product, slot)
+			s.acquire(product, 2, 2)
+			records := f.all(f.since(0))
+			var blocked *projections.BlockedError
+			require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+			require.Contains(t, blocked.Reason, fmt.Sprintf("event %d (", at))
+			require.Zero(t, s.count("SELECT count(*) FROM parked_events"), "it is not damaged")
+			require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", acquired), "what came before it is applied")
+			require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
+			require.ErrorAs(t, owner.Feed(ctx, records), &blocked, "it waits")
+		})
+	}
 }
 
 func TestAFailureOfTheDatabaseParksNothing(t *testing.T) {

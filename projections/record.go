@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
@@ -20,8 +21,13 @@ type record struct {
 	msg       *message.Message
 	partition int32
 	offset    int64
-	previous  int64 // position before it in its partition
-	item      item
+	previous  int64  // position before it in its partition
+	store     string // header: which history it belongs to
+	skip      bool   // it changes nothing: a mark, or of a history that was lost
+
+	mu      sync.Mutex // projections decode on demand
+	decoded bool
+	item    item
 }
 
 // item is one event on its way into a projection, or what stands for one.
@@ -34,40 +40,43 @@ type item struct {
 	product   uuid.UUID
 	stream    uuid.UUID
 	env       domain.Envelope
-	err       error            // why env could not be had
+	err       error            // why env is missing
 	raw       *message.Message // nil: it came from the store
 }
 
-// stray says that a record is no event of the store.
-func (i item) stray() bool { return i.position == 0 }
+// isEvent reports whether a record is an event of the store.
+func (i item) isEvent() bool { return i.position > 0 }
 
-// key is the row that the item belongs to in a projection.
+// key is the row that the item belongs to in a projection, false if it changes
+// none.
 func (i item) key(p Projection) (uuid.UUID, bool) {
 	switch {
-	case i.stray():
-		return i.strayKey(), true
+	case !i.isEvent():
+		return i.recordKey(), true
 	case i.err != nil:
-		// An event that a newer program wrote may be anybody's: it waits for the
-		// program that knows it, with what follows in its stream.
-		if unknown := (*avsc.UnknownEventError)(nil); errors.As(i.err, &unknown) {
-			return i.stream, true
-		}
 		return p.RawKey(i.eventType, i.product, i.stream)
 	default:
 		return p.Key(i.env)
 	}
 }
 
-// strayNamespace makes the row keys of records that are no events.
-var strayNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
+// newer reports whether only a newer program can apply the item.
+func (i item) newer() bool {
+	var event *avsc.UnknownEventError
+	var version *avsc.UnknownVersionError
+	return errors.As(i.err, &event) || errors.As(i.err, &version)
+}
 
-func (i item) strayKey() uuid.UUID {
-	return uuid.NewSHA1(strayNamespace, fmt.Appendf(nil, "%d/%d/%s", i.partition, i.offset, i.raw.Payload))
+// recordNamespace is the namespace of the row keys of records that are no events.
+var recordNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
+
+func (i item) recordKey() uuid.UUID {
+	return uuid.NewSHA1(recordNamespace, fmt.Appendf(nil, "%d/%d/%s", i.partition, i.offset, i.raw.Payload))
 }
 
 // newRecord reads the headers of a message, not yet its value.
 func newRecord(m *message.Message, partition int32, offset int64) *record {
-	r := &record{msg: m, partition: partition, offset: offset}
+	r := &record{msg: m, partition: partition, offset: offset, store: m.Metadata[kafka.HeaderStore]}
 	r.item = item{partition: partition, offset: offset, raw: m}
 	h, err := avsc.ParseHeaders(func(name string) string { return m.Metadata[name] })
 	var previous int64
@@ -90,10 +99,12 @@ func newRecord(m *message.Message, partition int32, offset int64) *record {
 	return r
 }
 
-// decode reads the value; where it cannot be read the store's copy is taken.
-// An error is the store's, and may be tried again.
+// decode reads the value, once; if it cannot be read the store's copy is taken.
+// An error is the store's, and may be retried.
 func (r *Runner) decode(ctx context.Context, rec *record) error {
-	if rec.item.stray() {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if rec.decoded || rec.skip || !rec.item.isEvent() {
 		return nil
 	}
 	h, err := avsc.ParseHeaders(func(name string) string { return rec.msg.Metadata[name] })
@@ -101,18 +112,20 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 		rec.item.env, err = r.cfg.Decoder.Unmarshal(ctx, rec.msg.Payload, h)
 	}
 	if err == nil {
+		rec.decoded = true
 		return nil
 	}
 	r.metrics.undecodable.Inc()
-	r.tellUndecodable.Do(func() {
-		r.log.Warn("a record cannot be decoded, looking at the event store's copy",
+	r.undecodableLog.Do(func() {
+		r.log.Warn("record cannot be decoded, reading the event store's copy",
 			"partition", rec.partition, "offset", rec.offset, "position", rec.item.position, "type", rec.item.eventType, "error", err)
 	})
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
 	at, atErr := r.cfg.Store.At(ctx, rec.item.position)
 	switch {
 	case errors.Is(atErr, eventstore.ErrNoEvent), atErr == nil && at.ID != rec.item.eventID:
-		rec.item = item{partition: rec.partition, offset: rec.offset, raw: rec.msg, eventType: rec.item.eventType,
-			err: fmt.Errorf("the record is no event of the store, which has another one or none at position %d: %w", rec.item.position, err)}
+		rec.item = rec.notEvent(fmt.Errorf("the record is no event of the store, which has another one or none at position %d: %w", rec.item.position, err))
 	case atErr != nil:
 		return fmt.Errorf("read event %d from the store: %w", rec.item.position, atErr)
 	default:
@@ -122,7 +135,13 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 			rec.item.err = fmt.Errorf("the record: %w; the event store's copy: %w", err, storeErr)
 		}
 	}
+	rec.decoded = true
 	return nil
+}
+
+// notEvent is the item of a record that is no event of the store, for a reason.
+func (rec *record) notEvent(reason error) item {
+	return item{partition: rec.partition, offset: rec.offset, raw: rec.msg, eventType: rec.item.eventType, err: reason}
 }
 
 // fromStore is an event of the store as an item.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -13,26 +14,34 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// ordersEvery is how often the owner of a partition looks for orders about
-// parked events.
-const ordersEvery = time.Second
-
-// viewsEvery is how often it is looked whether the views show the live generations.
-const viewsEvery = 5 * time.Second
-
-// topicEvery is how often a missing topic is looked for: the relay makes it.
-const topicEvery = 250 * time.Millisecond
+const (
+	// requestInterval is how often the owner of a partition looks for requests to
+	// retry or skip parked events.
+	requestInterval = time.Second
+	// viewInterval is how often the views are compared with the live generations.
+	viewInterval = 5 * time.Second
+	// topicInterval is how often a session checks that the topic is still the one
+	// that it began with.
+	topicInterval = 3 * time.Second
+	// missingTopicInterval is how often a missing topic is looked for: the relay
+	// creates it.
+	missingTopicInterval = 250 * time.Millisecond
+)
 
 // Runner is one projector process.
 type Runner struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	health  health
 
-	tellUndecodable rate.Sometimes // a topic may be full of such records; the metric counts all
+	undecodableLog rate.Sometimes // a topic may be full of such records; the metric counts all
+	topicWarning   warning
+	batchLimit     atomic.Int64 // events of a transaction; lower after one took too long
 
 	mu      sync.Mutex
 	session *session // the newest
@@ -41,29 +50,51 @@ type Runner struct {
 // NewRunner makes a projector; Run starts it.
 func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
-	return &Runner{
+	r := &Runner{
 		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer),
-		tellUndecodable: rate.Sometimes{First: 10, Interval: time.Second},
+		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second},
 	}
+	r.batchLimit.Store(int64(cfg.MaxBatch))
+	return r
 }
 
-// Run projects until ctx ends (nil) or it has to refuse (*RefusedError, or
-// what the topic lost). Everything else is tried again.
+// Run projects until ctx ends (nil) or it has to refuse (*RefusedError).
+// Everything else is retried; Health reports what keeps it from applying events.
+//
+// It stays out of the consumer group while it cannot work, so that others take
+// its partitions.
 func (r *Runner) Run(ctx context.Context) error {
+	var measuring sync.WaitGroup
+	measured, stop := context.WithCancel(ctx)
+	defer measuring.Wait()
+	defer stop()
+	guard.Go(&measuring, r.log, "measure the projections' lag", func() { r.measureLag(measured) })
 	wait := newBackoff()
 	for {
-		err := r.run(ctx, wait)
+		began := time.Now()
+		err := guard.Run(r.log, "project events", func() error { return r.run(ctx) })
 		if ctx.Err() != nil {
 			return nil
 		}
-		if fatal := (*kafka.FatalError)(nil); errors.As(err, &fatal) {
-			return fatal.Err
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			return refused
+		}
+		if time.Since(began) > wait.MaxInterval {
+			wait.Reset()
 		}
 		pause := wait.NextBackOff()
-		if errors.Is(err, kafka.ErrNoTopic) {
-			pause = topicEvery
-		} else {
-			r.log.Warn("projecting ended, beginning again", "error", err)
+		blocked := (*BlockedError)(nil)
+		switch {
+		case errors.As(err, &blocked):
+			if r.health.block(blocked) {
+				r.log.Error("blocked, no event is applied", "reason", blocked.Reason)
+			}
+			r.metrics.blocked.Set(1)
+			pause = blockedInterval
+		case errors.Is(err, kafka.ErrNoTopic):
+			pause = missingTopicInterval
+		default:
+			r.log.Warn("projecting ended, retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -79,11 +110,20 @@ func newBackoff() *backoff.ExponentialBackOff {
 	return wait
 }
 
-// run subscribes and applies what comes.
-func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) error {
-	if _, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, r.cfg.Topic); err != nil {
+// run joins the group and applies what it delivers, until something fails.
+func (r *Runner) run(ctx context.Context) error {
+	// What a member needs is checked before it takes partitions from others.
+	if _, err := r.describe(ctx); err != nil {
 		return err
 	}
+	if _, err := r.checkSource(ctx); err != nil {
+		return r.databaseFailed(err)
+	}
+	if err := r.newerApplied(ctx); err != nil {
+		return r.databaseFailed(err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{
 		Cluster: r.cfg.Kafka, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout, Logger: r.log,
 	})
@@ -95,43 +135,75 @@ func (r *Runner) run(ctx context.Context, wait *backoff.ExponentialBackOff) erro
 	if err != nil {
 		return err
 	}
-	orders := time.NewTicker(ordersEvery)
-	defer orders.Stop()
-	views := time.NewTicker(viewsEvery)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	guard.Go(&watching, r.log, "watch the topic", func() { r.watchTopic(ctx, cancel) })
+	err = r.loop(ctx, sub, messages)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return r.databaseFailed(err)
+}
+
+// loop applies batches and requests, one after the other.
+func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-chan *message.Message) error {
+	requests := time.NewTicker(requestInterval)
+	defer requests.Stop()
+	views := time.NewTicker(viewInterval)
 	defer views.Stop()
+	gaps := time.NewTicker(lostTailInterval)
+	defer gaps.Stop()
+	always := make(chan time.Time)
+	close(always)
+	var open <-chan time.Time // ready while a request has pages left
+	received := map[int32]time.Time{}
+	moved := newBackoff()
 	for {
-		var s *session
+		s := r.current()
 		var err error
 		select {
-		case <-orders.C:
-			if s = r.current(); s != nil {
-				err = r.carryOutOrders(s.kafka.Context(), s.owned)
+		case <-requests.C:
+			open = always
+		case <-open:
+			var more bool
+			if open = nil; s != nil {
+				more, err = r.serveRequests(s.kafka.Context(), s.owned)
+			}
+			if more {
+				open = always
 			}
 		case <-views.C:
 			r.followViews(ctx)
-		case first, open := <-messages:
-			if !open {
+		case <-gaps.C:
+			if s != nil && len(messages) == 0 {
+				err = r.fillLostTails(s, received)
+			}
+		case first, ok := <-messages:
+			if !ok {
 				if err := sub.Err(); err != nil {
-					return kafka.Fatal(err)
+					return err
 				}
 				return errors.New("the subscription ended")
 			}
 			batch := collect(first, messages, r.cfg.MaxBatch)
 			if s = r.current(); s != nil {
-				err = r.apply(s, batch)
+				err = r.apply(s, batch, received)
 			}
 		}
 		switch {
 		case err == nil:
-			wait.Reset()
+			moved.Reset()
 		case s.kafka.Context().Err() != nil: // the session ended by itself
-		default:
-			r.log.Warn("giving up the partitions to begin again from the checkpoints", "error", err)
+		case errors.Is(err, errMoved):
+			r.log.Warn("checkpoint moved by another owner, joining the group again", "error", err)
 			s.kafka.End()
 			select {
 			case <-ctx.Done():
-			case <-time.After(wait.NextBackOff()):
+			case <-time.After(moved.NextBackOff()):
 			}
+		default:
+			return err
 		}
 	}
 }
@@ -153,7 +225,7 @@ func collect(first *message.Message, more <-chan *message.Message, limit int) []
 	return batch
 }
 
-// current is the newest session, where it has not ended.
+// current returns the newest session, nil if it has ended.
 func (r *Runner) current() *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +236,7 @@ func (r *Runner) current() *session {
 }
 
 // apply applies a batch to every projection and acknowledges it.
-func (r *Runner) apply(s *session, batch []*message.Message) error {
+func (r *Runner) apply(s *session, batch []*message.Message, received map[int32]time.Time) error {
 	records := map[int32][]*record{}
 	kept := batch[:0]
 	for _, m := range batch {
@@ -176,43 +248,53 @@ func (r *Runner) apply(s *session, batch []*message.Message) error {
 		rec := newRecord(m, d.Partition, d.Offset)
 		records[d.Partition] = append(records[d.Partition], rec)
 	}
-	if err := r.applyRecords(s.kafka.Context(), s.owned, records); err != nil {
+	if err := r.applyRecords(s.kafka.Context(), s, records); err != nil {
 		return err
 	}
 	for _, m := range kept {
 		m.Ack()
 	}
+	now := time.Now()
+	for p := range records {
+		received[p] = now
+	}
+	r.unblock(true)
 	return nil
 }
 
 // applyRecords applies records, by partition and in the order of offsets, to
 // every projection.
-func (r *Runner) applyRecords(ctx context.Context, all []*owned, records map[int32][]*record) error {
+func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32][]*record) error {
+	if err := r.inspect(ctx, s, records); err != nil {
+		return err
+	}
 	for _, rs := range records {
 		for _, rec := range rs {
-			if wanted(all, rec) {
+			if wanted(s.owned, rec) {
 				if err := r.decode(ctx, rec); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, o := range all {
+	var group errgroup.Group // one projection that fails does not end the others
+	for _, o := range s.owned {
 		group.Go(func() error {
-			if err := r.project(ctx, o, records); err != nil {
-				return fmt.Errorf("%s: %w", o.projection.Name(), err)
-			}
-			return nil
+			return guard.Run(r.log, "apply a batch to "+o.projection.Name(), func() error {
+				if err := r.project(ctx, o, records); err != nil {
+					return fmt.Errorf("%s: %w", o.projection.Name(), err)
+				}
+				return nil
+			})
 		})
 	}
 	return group.Wait()
 }
 
-// wanted says whether any projection has not applied the record yet.
+// wanted reports whether any projection has not applied the record yet.
 func wanted(all []*owned, rec *record) bool {
 	for _, o := range all {
-		if p := o.places[rec.partition]; p != nil && rec.offset >= p.offset && rec.item.position > p.position {
+		if c := o.checkpoints[rec.partition]; c != nil && rec.offset >= c.offset && rec.item.position > c.position {
 			return true
 		}
 	}

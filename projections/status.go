@@ -13,11 +13,13 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Head is how far the event store and the relay are, as the write side tells.
+// Head is how far the event store and the relay are.
 type Head struct {
 	Position  int64   // of the store's last event
 	Published int64   // of the last event that the relay has published
 	Last      []int64 // the last published position of each partition
+	Topic     string  // whose checkpoints count; "": those of all topics
+	TopicID   string  // of the topic that the relay publishes to
 }
 
 // Status is where one projection stands.
@@ -26,7 +28,7 @@ type Status struct {
 	Generations []Generation
 	Position    int64 // everything at or below it is applied, parked or skipped
 	Lag         int64 // events in the store beyond it
-	Parked      int64 // events set aside, in the live generation
+	Parked      int64 // events parked, in the live generation
 	ParkedKeys  int64 // rows that they belong to
 	Skipped     int64
 }
@@ -69,7 +71,7 @@ func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the generations: %w", err)
 	}
-	positions, err := readPositions(ctx, q)
+	positions, err := readPositions(ctx, q, head.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -80,11 +82,12 @@ func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
 	return all, nil
 }
 
-// readPositions reads the live position of each partition of each projection.
-func readPositions(ctx context.Context, q Querier) (map[string]map[int32]int64, error) {
+// readPositions reads the live position of each partition of each projection, of
+// one topic or, for "", of all.
+func readPositions(ctx context.Context, q Querier, topic string) (map[string]map[int32]int64, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.projection, c.partition, c.position
-		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation) WHERE g.state = 'live'`)
+		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation) WHERE g.state = 'live' AND ($1 = '' OR c.topic = $1)`, topic)
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}

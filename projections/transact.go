@@ -13,44 +13,61 @@ import (
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
-// stoppedAfter is how long Postgres lets a transaction of ours idle: a process
-// that is stopped inside one holds the checkpoints of its partitions.
-const stoppedAfter = "10s"
+// idleTransactionTimeout is how long Postgres lets a transaction of ours idle: a
+// process that is stopped inside one holds the checkpoints of its partitions.
+const idleTransactionTimeout = "10s"
 
-// keyed is an item with its row key.
+// keyed is an item with its row key, and the one that it would have if it could
+// not be decoded: events of that key may be parked for want of decoding.
 type keyed struct {
 	item
-	key uuid.UUID
+	key, rawKey uuid.UUID
 }
 
-// unit is a batch of one projection inside its transaction.
-type unit struct {
+func withKey(it item, p Projection) (keyed, bool) {
+	key, ok := it.key(p)
+	if !ok {
+		return keyed{}, false
+	}
+	k := keyed{it, key, key}
+	if it.isEvent() {
+		if raw, ok := p.RawKey(it.eventType, it.product, it.stream); ok {
+			k.rawKey = raw
+		}
+	}
+	return k, true
+}
+
+// batchTx is a batch of one projection inside its transaction.
+type batchTx struct {
 	o     *owned
 	topic string
 	tx    pgx.Tx
 	items []keyed // those that change a row
-	fold  Fold    // of all items that can be read; nil where the batch is taken apart
+	fold  Fold    // of all items that can be read; nil if the batch is split
 	heads map[uuid.UUID]int64
 	parks []park
 }
 
-// transact moves the checkpoints and applies the items in one transaction:
-// apart says that what fails is to be parked, otherwise it fails the batch.
-func (r *Runner) transact(ctx context.Context, o *owned, p plan, apart bool) error {
-	u := &unit{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}}
+// transact moves the checkpoints and applies the items in one transaction. If
+// split is set, what fails is parked; otherwise it fails the batch.
+func (r *Runner) transact(ctx context.Context, o *owned, p plan, split bool) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
+	defer cancel()
+	u := &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}}
 	for _, it := range p.items {
-		if key, ok := it.key(o.projection); ok {
-			u.items = append(u.items, keyed{it, key})
+		if k, ok := withKey(it, o.projection); ok {
+			u.items = append(u.items, k)
 		}
 	}
 	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		u.tx = tx
-		if err := u.open(ctx, p, apart); err != nil {
+		if err := u.open(ctx, p, split); err != nil {
 			return err
 		}
 		failpoint.Hit(failpoint.ProjectMoved)
-		if apart {
-			if err := u.apart(ctx); err != nil {
+		if split {
+			if err := u.split(ctx); err != nil {
 				return err
 			}
 		} else if err := u.whole(); err != nil {
@@ -74,11 +91,12 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, apart bool) err
 	if errors.As(err, &pg) && pg.Code == "42P01" { // the tables of an old generation were dropped
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
+	r.adjustBatch(err)
 	if err == nil {
 		r.metrics.parked.WithLabelValues(o.projection.Name()).Add(float64(len(u.parks)))
 		for _, k := range u.parks {
 			if !k.behind {
-				r.log.Error("an event cannot be applied and was set aside", "projection", o.projection.Name(), "key", k.key,
+				r.log.Error("event cannot be applied, parked", "projection", o.projection.Name(), "key", k.key,
 					"partition", k.partition, "position", k.position, "type", k.eventType, "error", k.err)
 			}
 		}
@@ -86,9 +104,21 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, apart bool) err
 	return err
 }
 
+// adjustBatch makes batches smaller after one that took too long, and larger again
+// after one that did not.
+func (r *Runner) adjustBatch(err error) {
+	limit := r.batchLimit.Load()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		r.batchLimit.Store(max(minBatch, limit/4))
+	case err == nil && limit < int64(r.cfg.MaxBatch):
+		r.batchLimit.Store(min(int64(r.cfg.MaxBatch), 2*limit))
+	}
+}
+
 // open moves the checkpoints, and then, under their locks, reads what decides
 // about the items, and the rows. All of it is one round trip.
-func (u *unit) open(ctx context.Context, p plan, apart bool) error {
+func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	b := &pgx.Batch{}
 	var moved int64
 	var generation int
@@ -98,7 +128,7 @@ func (u *unit) open(ctx context.Context, p plan, apart bool) error {
 	if len(u.items) > 0 {
 		u.queueHeads(b, p)
 		u.queueSkipped(b, skipped)
-		if !apart {
+		if !split {
 			u.load(b)
 		}
 	}
@@ -110,7 +140,7 @@ func (u *unit) open(ctx context.Context, p plan, apart bool) error {
 	}
 	kept := u.items[:0]
 	for _, it := range u.items {
-		if it.stray() || !skipped[it.position] {
+		if !it.isEvent() || !skipped[it.position] {
 			kept = append(kept, it)
 		}
 	}
@@ -120,7 +150,7 @@ func (u *unit) open(ctx context.Context, p plan, apart bool) error {
 
 // queueMove is the compare and swap. It comes first: what is read after it is
 // read under the locks of the checkpoints, by which a swap of generations and
-// orders for parked events wait for this transaction or were seen by it.
+// requests for parked events wait for this transaction or were seen by it.
 func queueMove(b *pgx.Batch, o *owned, topic string, p plan, moved *int64) {
 	n := len(p.to)
 	partitions := make([]int32, 0, n)
@@ -133,19 +163,19 @@ func queueMove(b *pgx.Batch, o *owned, topic string, p plan, moved *int64) {
 		fromOffset, fromPosition, version = append(fromOffset, from.offset), append(fromPosition, from.position), append(version, from.version)
 		toOffset, toPosition, eventID = append(toOffset, to.offset), append(toPosition, to.position), append(eventID, to.eventID)
 	}
-	b.Queue(`SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, stoppedAfter)
+	b.Queue(`SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, idleTransactionTimeout)
 	b.Queue(`
 		UPDATE projection_checkpoints c
 		SET next_offset = m.to_offset, position = m.to_position, event_id = m.event_id, updated_at = now()
 		FROM unnest($4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::uuid[])
 		     AS m(partition, from_offset, from_position, version, to_offset, to_position, event_id)
-		WHERE c.projection = $1 AND c.generation = $2 AND c.topic = $3 AND c.partition = m.partition
+		WHERE c.projection = $1 AND c.generation = $2 AND c.topic = $3 AND c.partition = m.partition AND c.topic_id = $11
 		  AND c.next_offset = m.from_offset AND c.position = m.from_position AND c.version = m.version`,
-		o.projection.Name(), o.generation, topic, partitions, fromOffset, fromPosition, version, toOffset, toPosition, eventID).
+		o.projection.Name(), o.generation, topic, partitions, fromOffset, fromPosition, version, toOffset, toPosition, eventID, o.topicID).
 		Exec(func(tag pgconn.CommandTag) error { *moved = tag.RowsAffected(); return nil })
 }
 
-func (u *unit) queueSkipped(b *pgx.Batch, into map[int64]bool) {
+func (u *batchTx) queueSkipped(b *pgx.Batch, into map[int64]bool) {
 	lowest := u.items[0].position
 	for _, it := range u.items {
 		lowest = min(lowest, it.position)
@@ -159,7 +189,7 @@ func (u *unit) queueSkipped(b *pgx.Batch, into map[int64]bool) {
 }
 
 // load queues the reading of the rows that the items will change.
-func (u *unit) load(b *pgx.Batch) {
+func (u *batchTx) load(b *pgx.Batch) {
 	events := make([]domain.Envelope, 0, len(u.items))
 	for _, it := range u.items {
 		if it.err == nil {
@@ -170,15 +200,15 @@ func (u *unit) load(b *pgx.Batch) {
 	u.fold.Load(b, events)
 }
 
-// whole folds the items; those that cannot be read, and what is behind a
-// parked key, are set aside.
-func (u *unit) whole() error {
+// whole folds the items; those that cannot be read, and what is behind a parked
+// key, are parked.
+func (u *batchTx) whole() error {
 	if u.fold == nil {
 		return nil
 	}
 	events := make([]domain.Envelope, 0, len(u.items))
 	for _, it := range u.items {
-		if !u.setAside(it, it.err) {
+		if !u.park(it, it.err) {
 			events = append(events, it.env)
 		}
 	}

@@ -70,7 +70,7 @@ func optionalChecks(p *parts, redisURLs []string, cluster kafka.Cluster) []httpa
 		checks = append(checks, redisCheck(redisURLs))
 	}
 	if len(cluster.Brokers) > 0 {
-		checks = append(checks, kafkaCheck(p, cluster))
+		checks = append(checks, kafkaCheck(p, cluster, nil))
 	}
 	return checks
 }
@@ -85,9 +85,23 @@ func redisCheck(urls []string) httpapi.Check {
 	})}
 }
 
-// kafkaCheck sends an authenticated request over a connection that it keeps.
-func kafkaCheck(p *parts, cluster kafka.Cluster) httpapi.Check {
+// kafkaCheck sends an authenticated request over a connection that it keeps. reasons
+// are why the process does not work as it should although Kafka answers: DEGRADED.
+func kafkaCheck(p *parts, cluster kafka.Cluster, reasons func() []string) httpapi.Check {
 	pinger := kafka.NewPinger(cluster)
 	p.onClose(func(context.Context) error { return pinger.Close() })
-	return httpapi.Check{Name: "kafka", Probe: httpapi.PingCheck(pinger.Ping)}
+	ping := httpapi.PingCheck(pinger.Ping)
+	return httpapi.Check{Name: "kafka", Probe: func(ctx context.Context) httpapi.ComponentHealth {
+		health := ping(ctx)
+		if reasons == nil {
+			return health
+		}
+		if why := reasons(); len(why) > 0 {
+			if health.Status == httpapi.Up {
+				health.Status = httpapi.Degraded
+			}
+			health.Details = append(health.Details, why...)
+		}
+		return health
+	}}
 }

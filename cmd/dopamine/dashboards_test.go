@@ -141,8 +141,8 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	require.NoError(t, err)
 	workerService(p)
 	k := kafkaSettings{cluster: kafka.Cluster{Brokers: []string{nobodyListens}}, wanted: kafka.TopicSettings{Partitions: 1}}
-	relayService(p, k, nil)
-	projectorService(p, k, nil)
+	newRelay(p, k, nil)
+	newProjector(p, k, nil)
 	queries := telemetry.NewRegistry()
 	_, err = query.New(query.Config{Server: httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: queries}, ReadPool: p.readPool, WritePool: p.writePool})
 	require.NoError(t, err)

@@ -356,6 +356,10 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 		}
 		d.values[s] = api.Addr().String()
 	}
+	if err := checkTopic(ctx, d.parts, kafka); err != nil {
+		return unlessStopped(ctx, err)
+	}
+	relay, projector := newRelay(d.parts, kafka, registry), newProjector(d.parts, kafka, registry)
 	if err := config.WriteEnvFile(d.dir, d.values); err != nil {
 		return err
 	}
@@ -379,7 +383,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	}
 	err = serve(ctx, shutdownLimitWith(d.drain), ready,
 		[]service{apiService(d.parts, "command API", commandAPI), apiService(d.parts, "query API", queryAPI)},
-		[]service{workerService(d.parts), relayService(d.parts, kafka, registry), projectorService(d.parts, kafka, registry)},
+		[]service{workerService(d.parts), {name: "relay", run: relay.Run}, {name: "projector", run: projector.Run}},
 		sim)
 	var over rushOver
 	if errors.As(context.Cause(ctx), &over) {

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
+	"github.com/dopaminestore/dopamine/relay"
 )
 
 // Settings of Kafka and the schema registry by what they are for.
@@ -52,4 +58,36 @@ func registryOf(r *config.Reader) *schemaregistry.Client {
 		r.Refuse(config.SchemaRegistryURL, err.Error())
 	}
 	return registry
+}
+
+// topicCheckTimeout bounds the check of the topic at startup.
+const topicCheckTimeout = 10 * time.Second
+
+// checkTopic refuses, as a wrong setting, a topic that has another partition count
+// than configured or records of another event store, and credentials that the
+// brokers refuse. A Kafka that does not respond is no reason to refuse: the process
+// waits for it, and checks the topic again whenever it begins with it.
+func checkTopic(ctx context.Context, p *parts, k kafkaSettings) error {
+	ctx, cancel := context.WithTimeout(ctx, topicCheckTimeout)
+	defer cancel()
+	info, err := kafka.DescribeTopic(ctx, k.cluster, k.topic)
+	if auth := (*kafka.AuthError)(nil); errors.As(kafka.Explain(err), &auth) {
+		return config.Usage("--" + config.KafkaUser.Name + " (" + config.KafkaUser.Variable() + "), --" + config.KafkaPassword.Name + ": " + auth.Error() +
+			"; give a user and a password that the brokers know for --" + config.KafkaSASL.Name + " " + k.cluster.SASL.Mechanism)
+	}
+	if err != nil {
+		return nil
+	}
+	if reason := k.wanted.Mismatch(k.topic, info); reason != "" {
+		return config.Usage("--" + config.KafkaPartitions.Name + " (" + config.KafkaPartitions.Variable() + "): " + reason)
+	}
+	own, err := eventstore.NewReader(p.writePool).Identity(ctx)
+	if err != nil {
+		return err
+	}
+	foreign := (*relay.ForeignError)(nil)
+	if err := relay.CheckTopic(ctx, k.cluster, k.topic, own); errors.As(err, &foreign) {
+		return config.Usage("--" + config.KafkaTopic.Name + " (" + config.KafkaTopic.Variable() + "): " + foreign.Error())
+	}
+	return nil
 }

@@ -114,7 +114,7 @@ type parkedRow struct {
 	Error      string             `json:"error"`
 	Attempts   int                `json:"attempts"`
 	ParkedAt   time.Time          `json:"parkedAt"`
-	Ordered    projections.Action `json:"ordered,omitempty"`
+	Requested  projections.Action `json:"ordered,omitempty"`
 }
 
 func listParked(ctx context.Context, cmd *cli.Command) error {
@@ -198,7 +198,7 @@ func showParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	orders, err := projections.OrdersOf(ctx, p.readPool, projection, key, shownMost)
+	orders, err := projections.RequestsOf(ctx, p.readPool, projection, key, shownMost)
 	if err != nil {
 		return err
 	}
@@ -305,13 +305,13 @@ func orderParked(action projections.Action) cli.ActionFunc {
 			return err
 		}
 		defer p.close()
-		if err := projections.Order(ctx, p.readPool, projection, key, action, actor(cmd)); err != nil {
+		if err := projections.Request(ctx, p.readPool, projection, key, action, actor(cmd)); err != nil {
 			return err
 		}
 		out := cmd.Root().Writer
 		waiting, cancel := context.WithTimeout(ctx, orderAwaited)
 		defer cancel()
-		done, err := projections.AwaitOrder(waiting, p.readPool, projection, key, orderAsked)
+		done, err := projections.AwaitRequest(waiting, p.readPool, projection, key, orderAsked)
 		switch {
 		case err == nil:
 			_, err = fmt.Fprintln(out, done.Outcome)

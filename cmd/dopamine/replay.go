@@ -95,7 +95,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	p.log = slog.New(slog.NewTextHandler(show, nil))
 	differences := &differencePrinter{out: out}
 	err = replay.Run(ctx, replay.Config{
-		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool), Projections: chosen, Topic: topic,
+		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool, k.topic), Projections: chosen, Topic: topic,
 		Rate: cmd.Int("rate"), Verify: cmd.Bool("verify"), DropOld: cmd.Bool("drop-old"),
 		OnProgress: show.told, OnDifference: differences.print, Logger: p.log,
 	})
@@ -131,14 +131,14 @@ func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 	return nil, config.Usage(fmt.Sprintf("%q is no projection: give all, or one of %s", name, projectionNames()))
 }
 
-// published tells how far store and relay are.
-func published(writePool *pgxpool.Pool) func(context.Context) (projections.Head, error) {
+// published returns a function that reads how far store and relay are.
+func published(writePool *pgxpool.Pool, topic string) func(context.Context) (projections.Head, error) {
 	return func(ctx context.Context) (head projections.Head, err error) {
 		place, err := relay.ReadCheckpoint(ctx, writePool)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return head, err
 		}
-		head.Published, head.Last = place.Position, place.Last
+		head.Published, head.Last, head.TopicID, head.Topic = place.Position, place.Last, place.TopicID, topic
 		head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the place: it is never behind it
 		return head, err
 	}

@@ -298,9 +298,13 @@ func relayCommand() *cli.Command {
 			}
 			p.openWaker(ctx)
 			roomForGarbage()
-			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster)))
+			if err := checkTopic(ctx, p, kafka); err != nil {
+				return nil, err
+			}
+			relay := newRelay(p, kafka, registry)
+			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relayHealth(relay))))
 			ops := opsService(p, r, checks...)
-			return append(ops, relayService(p, kafka, registry)), nil
+			return append(ops, service{name: "relay", run: relay.Run}), nil
 		}),
 	}
 }
@@ -323,7 +327,7 @@ func roomForGarbage() {
 	}
 }
 
-func relayService(p *parts, k kafkaSettings, registry *schemaregistry.Client) service {
+func newRelay(p *parts, k kafkaSettings, registry *schemaregistry.Client) *relay.Relay {
 	cfg := relay.Config{
 		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Kafka: k.cluster, Topic: k.topic,
 		TopicSettings: k.wanted, Registerer: p.registry, Logger: p.log,
@@ -331,8 +335,17 @@ func relayService(p *parts, k kafkaSettings, registry *schemaregistry.Client) se
 	if registry != nil {
 		cfg.Registry = registry
 	}
-	r := relay.New(cfg)
-	return service{name: "relay", run: r.Run}
+	return relay.New(cfg)
+}
+
+// relayHealth returns why the relay does not work as it should.
+func relayHealth(r *relay.Relay) func() []string {
+	return func() []string {
+		if reason := r.Blocked(); reason != "" {
+			return []string{reason}
+		}
+		return nil
+	}
 }
 
 func projectorCommand() *cli.Command {
@@ -357,9 +370,13 @@ func projectorCommand() *cli.Command {
 			if err := p.openRead(ctx, read, size); err != nil {
 				return nil, err
 			}
-			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster)))
+			if err := checkTopic(ctx, p, kafka); err != nil {
+				return nil, err
+			}
+			projector := newProjector(p, kafka, registry)
+			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster, projector.Health)))
 			ops := opsService(p, r, checks...)
-			return append(ops, projectorService(p, kafka, registry)), nil
+			return append(ops, service{name: "projector", run: projector.Run}), nil
 		}),
 	}
 }
@@ -373,12 +390,12 @@ func readModels() []projections.Projection {
 	return all
 }
 
-func projectorService(p *parts, k kafkaSettings, registry *schemaregistry.Client) service {
-	runner := projections.NewRunner(projections.Config{
+func newProjector(p *parts, k kafkaSettings, registry *schemaregistry.Client) *projections.Runner {
+	return projections.NewRunner(projections.Config{
 		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Kafka: k.cluster, Topic: k.topic, Group: k.group,
+		TopicSettings: k.wanted, Published: published(p.writePool, k.topic),
 		Decoder: decoderWith(registry), Projections: readModels(), Registerer: p.registry, Logger: p.log,
 	})
-	return service{name: "projector", run: runner.Run}
 }
 
 func workerCommand() *cli.Command {

@@ -43,7 +43,7 @@ const (
 )
 
 func statusCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, []*config.Setting{config.RedisURL, config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, topicName, []*config.Setting{config.RedisURL, config.Data}),
 		&cli.BoolFlag{Name: "json", Usage: "print JSON; with --watch a line each time"},
 		&cli.BoolFlag{Name: "watch", Usage: "go on until interrupted"},
 		&cli.DurationFlag{Name: "every", Usage: "with --watch: how often", Value: 2 * time.Second})
@@ -65,7 +65,7 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 	if every < 100*time.Millisecond {
 		r.RefuseFlag("every", "is too short; give a duration of at least 100ms, as in 2s")
 	}
-	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: redisURLs(r)}
+	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: redisURLs(r), topic: r.KafkaTopic()}
 	if err := r.Err(); err != nil {
 		return err
 	}
@@ -126,6 +126,7 @@ func widthOf(out io.Writer) int {
 type statusSources struct {
 	*parts
 	write, read string
+	topic       string
 	redis       []string
 }
 
@@ -155,7 +156,7 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 			if place, err = relay.ReadCheckpoint(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return head, err
 			}
-			head.Published, head.Last = place.Position, place.Last
+			head.Published, head.Last, head.TopicID = place.Position, place.Last, place.TopicID
 			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the place: it is never behind it
 			return head, err
 		})
@@ -191,6 +192,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 	if err := db.CheckRead(ctx, s.read); err != nil {
 		return err
 	}
+	head.Topic = s.topic
 	all, err := projections.ReadStatus(ctx, s.readPool, head)
 	if err != nil {
 		return err

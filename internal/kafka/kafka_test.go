@@ -70,7 +70,11 @@ func TestTopicIsMadeOnceAndKeptForEver(t *testing.T) {
 // start subscribes with places from begin.
 func start(t *testing.T, cluster Cluster, topic, group string, unacked int, begin func(*Session, []int32) map[int32]int64) (*Subscriber, <-chan *message.Message) {
 	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: group, Unacked: unacked,
-		Begin: func(_ context.Context, s *Session, _ string, partitions []int32) (map[int32]int64, error) {
+		Begin: func(_ context.Context, s *Session, _ string, assigned []Assigned) (map[int32]int64, error) {
+			var partitions []int32
+			for _, a := range assigned {
+				partitions = append(partitions, a.Partition)
+			}
 			return begin(s, partitions), nil
 		}})
 	require.NoError(t, err)
@@ -203,7 +207,7 @@ func TestAPartitionIsHeldBackWhileTooMuchIsUnacknowledged(t *testing.T) {
 	}
 }
 
-func TestOffsetsThatTheTopicDoesNotHaveEndTheSubscription(t *testing.T) {
+func TestSubscriber_PassesOffsetsToBegin(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.Kafka(t)}, testkit.Topic(t)
 	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
@@ -214,38 +218,51 @@ func TestOffsetsThatTheTopicDoesNotHaveEndTheSubscription(t *testing.T) {
 	for i := range 5 {
 		require.NoError(t, pub.Publish(topic, event(key, int64(i+1), int64(i))))
 	}
-	sub, out := start(t, cluster, topic, topic, 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 9} })
-	for range out { //nolint:revive // until it is closed
-	}
-	require.ErrorContains(t, sub.Err(), "ends at offset 5")
-
 	admin, err := sarama.NewClusterAdmin(cluster.Brokers, baseConfig(cluster))
 	require.NoError(t, err)
 	require.NoError(t, admin.DeleteRecords(topic, map[int32]int64{0: 3}))
 	require.NoError(t, admin.Close())
-	sub, out = start(t, cluster, topic, topic+"-b", 0, func(*Session, []int32) map[int32]int64 { return map[int32]int64{0: 2} })
+	begun := make(chan Assigned, 1)
+	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: topic,
+		Begin: func(_ context.Context, _ *Session, _ string, assigned []Assigned) (map[int32]int64, error) {
+			begun <- assigned[0]
+			return map[int32]int64{0: 2}, nil
+		}})
+	require.NoError(t, err)
+	defer sub.Close() //nolint:errcheck // a test
+	out, err := sub.Subscribe(t.Context(), topic)
+	require.NoError(t, err)
+	require.Equal(t, Assigned{0, 3, 5}, <-begun)
 	for range out { //nolint:revive // until it is closed
 	}
-	require.ErrorContains(t, sub.Err(), "begins at offset 3")
+	require.ErrorContains(t, sub.Err(), "cannot start at offset 2: it has 3 to 5")
 }
 
-func TestABeginThatFailsIsTriedAgain(t *testing.T) {
+func TestSubscriber_EndsIfBeginFails(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
 	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
-	tried := make(chan struct{}, 100)
+	away := errors.New("the database is away")
 	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: topic,
-		Begin: func(context.Context, *Session, string, []int32) (map[int32]int64, error) {
-			tried <- struct{}{}
-			return nil, errors.New("the database is away")
-		}})
+		Begin: func(context.Context, *Session, string, []Assigned) (map[int32]int64, error) { return nil, away }})
 	require.NoError(t, err)
-	_, err = sub.Subscribe(t.Context(), topic)
+	out, err := sub.Subscribe(t.Context(), topic)
 	require.NoError(t, err)
-	<-tried
-	<-tried
+	for range out { //nolint:revive // until it is closed
+	}
+	require.ErrorIs(t, sub.Err(), away)
 	require.NoError(t, sub.Close())
-	require.NoError(t, sub.Close(), "twice is fine")
+	require.NoError(t, sub.Close(), "Close is idempotent")
+
+	// It has left the group: another member gets the partition at once.
+	began := time.Now()
+	_, other := start(t, cluster, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
+	pub, err := NewPublisher(cluster, 1)
+	require.NoError(t, err)
+	defer pub.Close() //nolint:errcheck // a test
+	require.NoError(t, pub.Publish(topic, event(uuid.New(), 1, 0)))
+	next(t, other).Ack()
+	require.Less(t, time.Since(began), 6*time.Second, "sooner than the session timeout")
 }
 
 // failing fails some messages of a batch and delivers the others, as sarama can.

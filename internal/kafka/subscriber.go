@@ -27,30 +27,30 @@ func (s *Session) Context() context.Context { return s.ctx }
 // End gives all partitions up; the member joins the group again at once.
 func (s *Session) End() { s.cancel() }
 
-// SubscriberConfig says who consumes, and from where.
+// Assigned is a partition that was assigned to this member, with the offsets that
+// it has.
+type Assigned struct {
+	Partition int32
+	Oldest    int64 // of the first record
+	Newest    int64 // of the next record
+}
+
+// SubscriberConfig is who consumes, and from where.
 type SubscriberConfig struct {
 	Cluster Cluster
 	Group   string
-	// Begin is asked at each assignment where to start each partition: the
-	// offset of the next record. An error is tried again, unless it is Fatal.
-	Begin func(ctx context.Context, s *Session, topic string, partitions []int32) (map[int32]int64, error)
-	// Unacked is how many messages of a partition may be out at a time; default 4096.
+	// Begin returns, at each assignment, the offset at which to start each
+	// partition; it must be one that the partition has. An error ends the
+	// subscription.
+	Begin func(ctx context.Context, s *Session, topic string, partitions []Assigned) (map[int32]int64, error)
+	// Unacked is the maximum of messages of a partition that are delivered and not
+	// acknowledged. Default: 4096.
 	Unacked int
-	// SessionTimeout is after how long a dead member is noticed; default 6 s,
-	// the least that a broker allows by default.
+	// SessionTimeout is how long a member may be silent before its partitions are
+	// given to others. Default: 6 s, the minimum of brokers by default.
 	SessionTimeout time.Duration
-	Logger         *slog.Logger // default slog.Default()
+	Logger         *slog.Logger // default: slog.Default()
 }
-
-// FatalError ends a subscription: trying again would not help.
-type FatalError struct{ Err error }
-
-// Fatal makes err end the subscription.
-func Fatal(err error) error { return &FatalError{err} }
-
-func (e *FatalError) Error() string { return e.Err.Error() }
-
-func (e *FatalError) Unwrap() error { return e.Err }
 
 // Subscriber delivers the records of its partitions in order, many at a time.
 // It is a Watermill message.Subscriber for one topic: Subscribe once.
@@ -93,8 +93,8 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	return &Subscriber{cfg: cfg, group: group, client: client, marshaler: newMarshaler(), closing: make(chan struct{})}, nil
 }
 
-// Subscribe delivers until ctx ends, Close is called or a FatalError comes up;
-// then the channel is closed, and Err says why.
+// Subscribe delivers until ctx ends, Close is called or Begin fails; then the
+// member leaves the group, the channel is closed, and Err returns the reason.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	out := make(chan *message.Message, s.cfg.Unacked)
 	ctx, cancel := context.WithCancel(ctx)
@@ -121,23 +121,29 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return out, nil
 }
 
-// consume joins the group again and again.
+// consume joins the group until ctx ends or Begin fails.
 func (s *Subscriber) consume(ctx context.Context, topic string, out chan<- *message.Message) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
 		h := &groupHandler{s: s, topic: topic, out: out, begun: wait.Reset}
 		err := s.group.Consume(ctx, []string{topic}, h)
-		if h.fatal != nil {
+		if h.failed != nil {
 			s.mu.Lock()
-			s.err = h.fatal
+			s.err = h.failed
 			s.mu.Unlock()
 			return
 		}
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		s.cfg.Logger.Warn("kafka consumer: joining again", "group", s.cfg.Group, "error", err)
+		if auth := (*AuthError)(nil); errors.As(Explain(err), &auth) {
+			s.mu.Lock()
+			s.err = auth
+			s.mu.Unlock()
+			return
+		}
+		s.cfg.Logger.Warn("consume failed, joining the group again", "group", s.cfg.Group, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait.NextBackOff()):
@@ -145,14 +151,14 @@ func (s *Subscriber) consume(ctx context.Context, topic string, out chan<- *mess
 	}
 }
 
-// Err is the FatalError's inner error that ended the subscription, if one did.
+// Err returns the error that ended the subscription, nil if it was closed.
 func (s *Subscriber) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Close ends the subscription and waits for its end. Twice is fine.
+// Close leaves the group and waits until everything has ended. It is idempotent.
 func (s *Subscriber) Close() error {
 	s.closeOnce.Do(func() { close(s.closing) })
 	_ = s.group.Close()
@@ -171,7 +177,7 @@ type groupHandler struct {
 	begun func()
 
 	session *Session
-	fatal   error
+	failed  error // of Begin
 }
 
 // Setup implements sarama.ConsumerGroupHandler: the claims start where Begin
@@ -184,49 +190,47 @@ func (h *groupHandler) Setup(sess sarama.ConsumerGroupSession) error {
 		h.begun()
 		return nil
 	}
-	places, err := h.places(ctx, partitions)
+	starts, err := h.starts(ctx, partitions)
 	if err != nil {
 		cancel()
-		var fatal *FatalError
-		if errors.As(err, &fatal) {
-			h.fatal = fatal.Err
+		if sess.Context().Err() == nil {
+			h.failed = fmt.Errorf("begin partitions %v of %s: %w", partitions, h.topic, err)
 		}
-		return fmt.Errorf("begin partitions %v of %s: %w", partitions, h.topic, err)
+		return err
 	}
 	for _, p := range partitions {
-		sess.MarkOffset(h.topic, p, places[p], "")
-		sess.ResetOffset(h.topic, p, places[p], "")
+		sess.MarkOffset(h.topic, p, starts[p], "")
+		sess.ResetOffset(h.topic, p, starts[p], "")
 	}
 	h.begun()
 	return nil
 }
 
-func (h *groupHandler) places(ctx context.Context, partitions []int32) (map[int32]int64, error) {
-	places, err := h.s.cfg.Begin(ctx, h.session, h.topic, partitions)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range partitions {
-		place, ok := places[p]
-		if !ok {
-			return nil, fmt.Errorf("no place for partition %d", p)
-		}
+// starts returns the offset at which each partition starts.
+func (h *groupHandler) starts(ctx context.Context, partitions []int32) (map[int32]int64, error) {
+	assigned := make([]Assigned, len(partitions))
+	for i, p := range partitions {
 		oldest, err := h.s.client.GetOffset(h.topic, p, sarama.OffsetOldest)
 		if err != nil {
 			return nil, fmt.Errorf("first offset of partition %d: %w", p, err)
-		}
-		if place < oldest {
-			return nil, Fatal(fmt.Errorf("partition %d of topic %s begins at offset %d, but the next one to read is %d: records were deleted from the topic before they were read; rebuild the projections from the event store (replay all)", p, h.topic, oldest, place))
 		}
 		newest, err := h.s.client.GetOffset(h.topic, p, sarama.OffsetNewest)
 		if err != nil {
 			return nil, fmt.Errorf("end of partition %d: %w", p, err)
 		}
-		if place > newest {
-			return nil, Fatal(fmt.Errorf("partition %d of topic %s ends at offset %d, but the next one to read is %d: Kafka lost records that were read before; make the topic anew (the relay publishes all of it again) or restore it", p, h.topic, newest, place))
+		assigned[i] = Assigned{p, oldest, newest}
+	}
+	starts, err := h.s.cfg.Begin(ctx, h.session, h.topic, assigned)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range assigned {
+		start, ok := starts[a.Partition]
+		if !ok || start < a.Oldest {
+			return nil, fmt.Errorf("partition %d cannot start at offset %d: it has %d to %d", a.Partition, start, a.Oldest, a.Newest)
 		}
 	}
-	return places, nil
+	return starts, nil
 }
 
 // Cleanup implements sarama.ConsumerGroupHandler.

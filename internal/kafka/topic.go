@@ -27,6 +27,34 @@ type TopicInfo struct {
 	Retention  time.Duration // 0: for ever
 }
 
+// Mismatch returns why a topic must not be used with these settings, and what to
+// do; "" if it may be used.
+func (s TopicSettings) Mismatch(topic string, info TopicInfo) string {
+	want := s.Partitions
+	if want == 0 {
+		want = DefaultPartitions
+	}
+	if info.Partitions == want {
+		return ""
+	}
+	return fmt.Sprintf("topic %s has %d partitions, --kafka-partitions is %d: set --kafka-partitions to %d if the topic is meant, "+
+		"otherwise delete the topic (the relay creates it with %d partitions and publishes everything again) and run `dopamine replay all`",
+		topic, info.Partitions, want, info.Partitions, want)
+}
+
+// ShortRetention returns a warning if a topic deletes records earlier than these
+// settings ask for, "" otherwise.
+func (s TopicSettings) ShortRetention(topic string, info TopicInfo) string {
+	if info.Retention == 0 || s.Retention != 0 && info.Retention >= s.Retention {
+		return ""
+	}
+	want := "forever"
+	if s.Retention != 0 {
+		want = s.Retention.String()
+	}
+	return fmt.Sprintf("topic %s keeps records for %s, --kafka-retention is %s: set retention.ms of the topic, or --kafka-retention", topic, info.Retention, want)
+}
+
 // EnsureTopic creates the topic where it is missing and says what is there. A
 // topic that exists is left as it is.
 func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSettings) (TopicInfo, error) {

@@ -44,6 +44,10 @@ func Open(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 
 // Bound has each session that is opened with cfg bounded, by whoever opens it.
 func Bound(cfg *pgxpool.Config) {
+	// A connection whose server is gone without a word would otherwise be handed out
+	// again, and each statement on it would wait until its context ends.
+	cfg.PingTimeout = pingTimeout
+	cfg.ConnConfig.DialFunc = dial
 	before := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if before != nil {

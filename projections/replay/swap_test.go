@@ -333,10 +333,10 @@ func TestASkipBehindAReplaysBackMakesItBeginAgain(t *testing.T) {
 
 // skip gives the first parked event of a key up and waits for it.
 func (s *system) skip(projection string, key uuid.UUID) {
-	require.NoError(s.t, projections.Order(context.Background(), s.pool, projection, key, projections.Skip, "operator"))
+	require.NoError(s.t, projections.Request(context.Background(), s.pool, projection, key, projections.Skip, "operator"))
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	done, err := projections.AwaitOrder(ctx, s.pool, projection, key, 20*time.Millisecond)
+	done, err := projections.AwaitRequest(ctx, s.pool, projection, key, 20*time.Millisecond)
 	require.NoError(s.t, err)
 	require.Equal(s.t, "operator", done.By)
 }

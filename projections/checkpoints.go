@@ -1,0 +1,320 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// checkpoint is what a process remembers of one row of projection_checkpoints.
+type checkpoint struct {
+	offset   int64 // of the next record
+	position int64
+	eventID  *uuid.UUID // at position; nil at 0
+	version  int64
+}
+
+// owned is what a process remembers of one projection during one session.
+type owned struct {
+	projection  Projection
+	topicID     string
+	partitions  int32 // of the topic
+	generation  int
+	checkpoints map[int32]*checkpoint
+}
+
+// session is one assignment of partitions with the checkpoints to continue from.
+type session struct {
+	kafka    *kafka.Session
+	topic    kafka.TopicInfo
+	identity eventstore.Identity
+	owned    []*owned // one for each projection
+}
+
+// begin reads the checkpoints for an assignment. It is the Begin of a
+// kafka.SubscriberConfig.
+func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, assigned []kafka.Assigned) (map[int32]int64, error) {
+	info, err := r.describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{kafka: ks, topic: info}
+	if s.identity, err = r.checkSource(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range r.cfg.Projections {
+		o, err := r.takeOver(ctx, p, info, assigned)
+		if err != nil {
+			return nil, err
+		}
+		s.owned = append(s.owned, o)
+	}
+	if err := r.checkStore(ctx, s); err != nil {
+		return nil, err
+	}
+	starts := make(map[int32]int64, len(assigned))
+	partitions := make([]int32, 0, len(assigned))
+	for _, a := range assigned {
+		partitions = append(partitions, a.Partition)
+		for i, o := range s.owned {
+			if at := o.checkpoints[a.Partition].offset; i == 0 || at < starts[a.Partition] {
+				starts[a.Partition] = at
+			}
+		}
+	}
+	r.mu.Lock()
+	r.session = s
+	r.mu.Unlock()
+	r.unblock(false)
+	r.log.Info("partitions assigned", "partitions", partitions)
+	return starts, nil
+}
+
+// describe reads what the topic is, and refuses one with another partition count
+// than configured: the partition of a product depends on it.
+func (r *Runner) describe(ctx context.Context) (kafka.TopicInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	info, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, r.cfg.Topic)
+	if err != nil {
+		return info, err
+	}
+	r.topicWarning.set(r.cfg.TopicSettings.ShortRetention(r.cfg.Topic, info))
+	if reason := r.cfg.TopicSettings.Mismatch(r.cfg.Topic, info); reason != "" {
+		return info, &BlockedError{Reason: reason}
+	}
+	return info, nil
+}
+
+// checkSource compares the event store with the one that the rows were built
+// from.
+func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	if err := CheckSource(ctx, r.cfg.ReadPool, r.cfg.Store); err != nil {
+		return eventstore.Identity{}, err
+	}
+	id, err := r.cfg.Store.Identity(ctx)
+	if err != nil {
+		return id, err
+	}
+	var incarnation int64
+	if err := r.cfg.ReadPool.QueryRow(ctx, `SELECT incarnation FROM projection_source`).Scan(&incarnation); err != nil {
+		return id, fmt.Errorf("read the incarnation that the projections were built from: %w", err)
+	}
+	if incarnation != id.Incarnation {
+		return id, &BlockedError{Reason: fmt.Sprintf("the read models are of incarnation %d, the event store is in incarnation %d: run `dopamine recover`", incarnation, id.Incarnation)}
+	}
+	return id, nil
+}
+
+// takeOver inserts missing checkpoints, moves those that name offsets which the
+// topic does not have, and reads all.
+//
+// Offsets belong to one topic, by its id: in another one they start at its first
+// record. An offset below the first record means that retention deleted records,
+// one above the end that Kafka lost them. Either way the positions decide what is
+// applied: the first record's previous-position reveals what is missing, and the
+// event store has it.
+func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicInfo, assigned []kafka.Assigned) (*owned, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	o := &owned{projection: p, topicID: topic.TopicID, partitions: topic.Partitions}
+	partitions, oldest, newest := make([]int32, len(assigned)), make([]int64, len(assigned)), make([]int64, len(assigned))
+	for i, a := range assigned {
+		partitions[i], oldest[i], newest[i] = a.Partition, a.Oldest, a.Newest
+	}
+	err := pgx.BeginFunc(ctx, r.cfg.ReadPool, func(tx pgx.Tx) error {
+		if err := liveGeneration(ctx, tx, p, &o.generation); err != nil {
+			return err
+		}
+		var recorded int32
+		err := tx.QueryRow(ctx, `
+			SELECT partitions FROM projection_checkpoints
+			WHERE projection = $1 AND generation = $2 AND topic = $3 AND partitions <> $4 LIMIT 1`,
+			p.Name(), o.generation, r.cfg.Topic, topic.Partitions).Scan(&recorded)
+		if err == nil {
+			return &BlockedError{Reason: fmt.Sprintf("topic %s has %d partitions, but %s was built from %d: products changed their partition, so its checkpoints are void. "+
+				"Rebuild it from the event store (dopamine replay %s)", r.cfg.Topic, topic.Partitions, p.Name(), recorded, p.Name())}
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
+			SELECT $1, $2, $3, a.partition, $4, $5, a.oldest, g.position, g.event_id
+			FROM unnest($6::int[], $7::bigint[]) AS a(partition, oldest), projection_generations g WHERE g.projection = $1 AND g.generation = $2
+			ON CONFLICT DO NOTHING`,
+			p.Name(), o.generation, r.cfg.Topic, topic.Partitions, topic.TopicID, partitions, oldest); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			UPDATE projection_checkpoints c
+			SET topic_id = $4, version = c.version + 1, updated_at = now(),
+			    next_offset = CASE WHEN c.topic_id <> $4 THEN a.oldest ELSE least(greatest(c.next_offset, a.oldest), a.newest) END
+			FROM unnest($5::int[], $6::bigint[], $7::bigint[]) AS a(partition, oldest, newest), projection_checkpoints was
+			WHERE c.projection = $1 AND c.generation = $2 AND c.topic = $3 AND c.partition = a.partition
+			  AND (was.projection, was.generation, was.topic, was.partition) = (c.projection, c.generation, c.topic, c.partition)
+			  AND (c.topic_id <> $4 OR c.next_offset NOT BETWEEN a.oldest AND a.newest)
+			RETURNING c.partition, was.next_offset, c.next_offset, was.topic_id = $4`,
+			p.Name(), o.generation, r.cfg.Topic, topic.TopicID, partitions, oldest, newest)
+		if err != nil {
+			return err
+		}
+		var partition int32
+		var before, after int64
+		var sameTopic bool
+		_, err = pgx.ForEachRow(rows, []any{&partition, &before, &after, &sameTopic}, func() error {
+			r.log.Warn("topic does not have the checkpoint's offset, continuing at another", "projection", p.Name(), "partition", partition,
+				"offset", before, "continue", after, "sameTopic", sameTopic)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		o.checkpoints, err = readCheckpoints(ctx, tx, p.Name(), o.generation, r.cfg.Topic, partitions)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints of %s: %w", p.Name(), err)
+	}
+	return o, nil
+}
+
+// liveGeneration reads which generation is live, and refuses one that was made
+// by another definition of the projection.
+func liveGeneration(ctx context.Context, tx pgx.Tx, p Projection, into *int) error {
+	var definition int
+	err := tx.QueryRow(ctx, `SELECT generation, definition FROM projection_generations WHERE projection = $1 AND state = 'live'`, p.Name()).
+		Scan(into, &definition)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("projection %s has no live generation: is the read database migrated?", p.Name())
+	}
+	if ours := DefinitionOf(p); err == nil && definition != ours {
+		return &RefusedError{fmt.Sprintf("the live generation of %s has definition %d, this program writes definition %d. "+
+			"Run the program that belongs to it; if this one is the newer, build the next generation with it first (replay %[1]s)", p.Name(), definition, ours)}
+	}
+	return err
+}
+
+const liveGenerationSQL = `SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'`
+
+func readCheckpoints(ctx context.Context, tx pgx.Tx, projection string, generation int, topic string, partitions []int32) (map[int32]*checkpoint, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT partition, next_offset, position, event_id, version FROM projection_checkpoints
+		WHERE projection = $1 AND generation = $2 AND topic = $3 AND partition = ANY($4)`, projection, generation, topic, partitions)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[int32]*checkpoint, len(partitions))
+	var partition int32
+	var at checkpoint
+	_, err = pgx.ForEachRow(rows, []any{&partition, &at.offset, &at.position, &at.eventID, &at.version}, func() error {
+		c := at
+		all[partition] = &c
+		return nil
+	})
+	if err == nil && len(all) != len(partitions) {
+		err = fmt.Errorf("%d of %d checkpoints exist", len(all), len(partitions))
+	}
+	return all, err
+}
+
+// CheckSource refuses, with a *RefusedError, another event store than the rows
+// were built from. If there are no rows yet it records that they are built from
+// this one.
+func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
+	Identity(ctx context.Context) (eventstore.Identity, error)
+}) error {
+	id, err := store.Identity(ctx)
+	if err != nil {
+		return fmt.Errorf("read the event store's id: %w", err)
+	}
+	var recorded uuid.UUID
+	err = readPool.QueryRow(ctx, `
+		WITH made AS (INSERT INTO projection_source (store_id, incarnation) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING store_id)
+		SELECT store_id FROM made UNION ALL SELECT store_id FROM projection_source LIMIT 1`, id.Store, id.Incarnation).Scan(&recorded)
+	if err != nil {
+		return fmt.Errorf("read which event store the projections were built from: %w", err)
+	}
+	if recorded != id.Store {
+		return &RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id.Store)}
+	}
+	return nil
+}
+
+// checkStore refuses a store that does not have what was applied.
+func (r *Runner) checkStore(ctx context.Context, s *session) error {
+	applied := map[int64]uuid.UUID{}
+	for _, o := range s.owned {
+		for _, c := range o.checkpoints {
+			if c.position > 0 {
+				applied[c.position] = *c.eventID
+			}
+		}
+	}
+	ids, err := r.storeIDs(ctx, slices.Collect(maps.Keys(applied)))
+	if err != nil {
+		return err
+	}
+	for position, id := range applied {
+		if ids[position] != id {
+			return &BlockedError{Reason: fmt.Sprintf("the event store does not have event %s at position %d, which was applied: it was restored to an earlier moment. Run `dopamine recover`", id, position)}
+		}
+	}
+	return nil
+}
+
+// storeIDs reads the ids of the events at positions.
+func (r *Runner) storeIDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	ids, err := r.cfg.Store.IDs(ctx, positions)
+	if err != nil {
+		return nil, fmt.Errorf("compare %d records with the event store: %w", len(positions), err)
+	}
+	return ids, nil
+}
+
+// reload reads the checkpoints again after one did not move. It returns true if
+// a replay has swapped generations and nothing else is different: this process
+// still owns the partitions and may continue.
+func (r *Runner) reload(ctx context.Context, o *owned) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	partitions := slices.Collect(maps.Keys(o.checkpoints))
+	var generation int
+	var now map[int32]*checkpoint
+	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		if err = liveGeneration(ctx, tx, o.projection, &generation); err != nil {
+			return err
+		}
+		now, err = readCheckpoints(ctx, tx, o.projection.Name(), generation, r.cfg.Topic, partitions)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("read the checkpoints of %s again: %w", o.projection.Name(), err)
+	}
+	if generation == o.generation {
+		return false, nil
+	}
+	for p, c := range now {
+		if c.offset != o.checkpoints[p].offset {
+			return false, nil
+		}
+	}
+	o.generation, o.checkpoints = generation, now
+	return true, nil
+}

@@ -1,0 +1,191 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// blockedInterval is how long a blocked projector waits, outside of the group,
+// before it tries again.
+const blockedInterval = 2 * time.Second
+
+// BlockedError says why a projector applies nothing for now, and what to do. It
+// continues by itself once the reason is gone.
+type BlockedError struct {
+	Reason   string
+	byRecord bool        // a record showed it, not the start of a session
+	newer    *newerEvent // what it waits for, if that is an event
+}
+
+func (e *BlockedError) Error() string { return "projections: " + e.Reason }
+
+// newerEvent is an event that only a newer program can apply.
+type newerEvent struct {
+	partition int32
+	position  int64
+}
+
+// errTopicChanged ends a session: the topic is not the one it began with.
+var errTopicChanged = errors.New("the topic was made anew or repartitioned")
+
+// health is what Health reports.
+type health struct {
+	mu      sync.Mutex
+	blocked *BlockedError
+	newer   *newerEvent
+}
+
+// block records the reason and returns true if it is another one than before.
+func (h *health) block(e *BlockedError) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed := h.blocked == nil || h.blocked.Reason != e.Reason
+	h.blocked = e
+	if e.newer != nil {
+		h.newer = e.newer
+	}
+	return changed
+}
+
+// unblock removes the reason, and one that a record showed only if a batch was
+// applied since. It returns true if there was one.
+func (h *health) unblock(applied bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.blocked == nil || h.blocked.byRecord && !applied {
+		return false
+	}
+	h.blocked = nil
+	return true
+}
+
+func (h *health) reason() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.blocked == nil {
+		return ""
+	}
+	return h.blocked.Reason
+}
+
+func (h *health) setNewer(n *newerEvent) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.newer = n
+}
+
+func (h *health) awaited() *newerEvent {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.newer
+}
+
+// unblock records that the projector works.
+func (r *Runner) unblock(applied bool) {
+	if r.health.unblock(applied) {
+		r.log.Info("not blocked any more")
+		r.metrics.blocked.Set(0)
+	}
+}
+
+// warning is a reason that does not stop anything.
+type warning struct {
+	mu   sync.Mutex
+	text string
+}
+
+func (w *warning) set(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = text
+}
+
+func (w *warning) get() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text
+}
+
+// Health returns the reasons why the projector does not work as it should, none
+// if it does: what blocks it, and a topic that keeps its records for less time
+// than configured.
+func (r *Runner) Health() []string {
+	var reasons []string
+	for _, reason := range []string{r.health.reason(), r.topicWarning.get()} {
+		if reason != "" {
+			reasons = append(reasons, reason)
+		}
+	}
+	return reasons
+}
+
+// newerApplied returns a *BlockedError while an event that only a newer program
+// can apply is not applied. Until then this process stays out of the group, so
+// that a newer one keeps the partition.
+func (r *Runner) newerApplied(ctx context.Context) error {
+	n := r.health.awaited()
+	if n == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	names := make([]string, len(r.cfg.Projections))
+	for i, p := range r.cfg.Projections {
+		names[i] = p.Name()
+	}
+	var behind bool
+	err := r.cfg.ReadPool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
+		WHERE g.state = 'live' AND c.projection = ANY($1) AND c.topic = $2 AND c.partition = $3 AND c.position < $4)`,
+		names, r.cfg.Topic, n.partition, n.position).Scan(&behind)
+	if err != nil {
+		return fmt.Errorf("look for a newer projector: %w", err)
+	}
+	if behind {
+		return &BlockedError{Reason: r.health.reason(), byRecord: true, newer: n}
+	}
+	r.health.setNewer(nil)
+	return nil
+}
+
+// watchTopic ends the subscription once the topic is another one than the
+// session's: sarama would go on reading by name, with the old offsets.
+func (r *Runner) watchTopic(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(topicInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s := r.current()
+		if s == nil {
+			continue
+		}
+		info, err := r.describe(ctx)
+		var blocked *BlockedError
+		switch {
+		case errors.Is(err, kafka.ErrNoTopic), errors.As(err, &blocked):
+			end(err)
+			return
+		case err == nil && (info.TopicID != s.topic.TopicID || info.Partitions != s.topic.Partitions || info.ClusterID != s.topic.ClusterID):
+			end(errTopicChanged)
+			return
+		}
+	}
+}
+
+// databaseFailed closes the connections of the read side if a statement did not
+// return in time: their peer may be gone without a word.
+func (r *Runner) databaseFailed(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		r.cfg.ReadPool.Reset()
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package projections_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
+)
+
+// lose removes the events after a position, as a restore or a failover to a standby
+// that lagged does.
+func (s *system) lose(after int64) {
+	for _, table := range []string{"events"} {
+		s.exec(fmt.Sprintf("ALTER TABLE %s DISABLE TRIGGER USER", table))
+		s.exec(fmt.Sprintf("DELETE FROM %s WHERE position > $1", table), after)
+		s.exec(fmt.Sprintf("ALTER TABLE %s ENABLE TRIGGER USER", table))
+	}
+}
+
+func (s *system) audited() int64 { return s.count("SELECT count(*) FROM slot_audit_log") }
+
+func TestProjector_AppliesNothingThatTheStoreLost(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	_, _, kept := s.acquire(product, 1, 1)
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	s.acquire(product, 2, 2)
+	lost := f.all(f.since(kept))
+	s.lose(kept)
+	s.acquire(product, 3, 3) // at the position of the lost one
+	records := append(lost, f.all(f.since(kept))...)
+
+	var blocked *projections.BlockedError
+	require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+	require.Contains(t, blocked.Reason, "restored to an earlier moment")
+	require.EqualValues(t, 1, s.audited())
+	require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", kept))
+}
+
+func TestProjector_NoticesThatTheStoreLostWhatItApplied(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	_, _, kept := s.acquire(product, 1, 1)
+	s.acquire(product, 2, 2)
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	s.lose(kept)
+	s.acquire(product, 3, 3)
+	s.acquire(product, 4, 4)
+	records := f.all(f.since(kept)) // the first is below the checkpoint, the second above it
+
+	var blocked *projections.BlockedError
+	require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+	require.Contains(t, blocked.Reason, "which was applied")
+	require.EqualValues(t, 2, s.audited())
+}
+
+func TestProjector_SkipsRecordsOfAnEarlierIncarnationThatTheStoreLost(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	_, _, kept := s.acquire(product, 1, 1)
+	s.acquire(product, 2, 2)
+	records := f.all(f.since(0)) // two of them are in both histories
+	s.lose(kept)
+	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, $1, now())", kept)
+	s.exec("UPDATE projection_source SET incarnation = 2")
+	owner = take(t, s, 3)
+	id, err := s.reader.Identity(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, id.Incarnation)
+	f.store = id.String()
+	mark := f.putRaw(product, map[string]string{"event-type": kafka.TypeIncarnation, kafka.HeaderStore: id.String()}, nil)
+	s.acquire(product, 3, 3)
+	f.last[kafka.Partition(product, 3)] = kept
+	require.NoError(t, owner.Feed(ctx, append(append(records, mark), f.all(f.since(kept))...)))
+	require.EqualValues(t, 2, s.audited(), "one of both histories, one of the second")
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE unit = 3"))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+}
+
+func TestProjector_RefusesAnotherStoresRecords(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	s.acquire(product, 1, 1)
+	own := f.store
+	f.store = eventstore.Identity{Store: uuid.New(), Incarnation: 1}.String()
+	var blocked *projections.BlockedError
+	require.ErrorAs(t, owner.Feed(ctx, f.all(f.since(0))), &blocked)
+	require.Contains(t, blocked.Reason, f.store, "the record's store")
+	require.Contains(t, blocked.Reason, own[:36], "our store")
+	require.Contains(t, blocked.Reason, "--kafka-topic")
+	require.Zero(t, s.audited())
+	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE position > 0 OR next_offset > 0"))
+}
+
+func TestProjector_WaitsForReadModelsOfTheCurrentIncarnation(t *testing.T) {
+	s, _, _ := offline(t)
+	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, 0, now())")
+	_, err := projections.NewRunner(s.config()).Take(context.Background(), 3)
+	var blocked *projections.BlockedError
+	require.ErrorAs(t, err, &blocked)
+	require.Contains(t, blocked.Reason, "dopamine recover")
+}
+
+// A record that was below the checkpoints, and therefore not decoded, is above those
+// of a generation that a replay swaps in while the batch is applied.
+func TestProjector_DecodesWhatASwapMakesNew(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	s.acquire(product, 1, 1)
+	events := f.since(0)
+	require.NoError(t, owner.Feed(ctx, f.all(events)))
+	again := f.all(events) // published twice
+	_, _, at := s.acquire(product, 2, 2)
+	batch := append(again, f.all(f.since(events[1].event.Position))...)
+
+	for _, name := range s.names() {
+		s.exec("SELECT projection_create_generation($1, 2)", name)
+		s.exec("UPDATE projection_generations SET state = 'old' WHERE projection = $1", name)
+		s.exec("INSERT INTO projection_generations (projection, generation, state, live_at) VALUES ($1, 2, 'live', now())", name)
+		s.exec(`INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position)
+			SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, 0 FROM projection_checkpoints WHERE projection = $1 AND generation = 1`, name)
+	}
+	require.NoError(t, owner.Feed(ctx, batch))
+	require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE generation = 2 AND position = $1", at))
+	for _, name := range s.names() {
+		s.exec("SELECT projection_create_generation($1, 9)", name)
+	}
+	s.foldInto(9, 0)
+	require.Equal(t, s.rows(9), s.rows(2))
+}
+
+func TestProjector_RefusesARecordOfAnotherPartitioning(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	s.create(10)
+	records := f.all(f.since(0))
+	records[0].Partition = (records[0].Partition + 1) % 3
+	require.Error(t, owner.Feed(ctx, records), "without a Kafka it cannot know why")
+	require.Zero(t, s.count("SELECT count(*) FROM products"))
+	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE next_offset > 0"))
+}
+
+func TestProjector_CheckpointBelongsToOneTopic(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	s.create(10)
+	records := f.all(f.since(0))
+	s.exec("UPDATE projection_checkpoints SET topic_id = 'made anew'")
+	require.ErrorIs(t, owner.Feed(ctx, records), projections.ErrMoved)
+	require.Zero(t, s.count("SELECT count(*) FROM products"))
+}

@@ -1,0 +1,104 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+)
+
+// inspect decides, before anything is written, which records belong to this store
+// and this topic. It fails with errTopicChanged if the topic was repartitioned, and
+// with a *BlockedError if it has records of another store, or the store lacks what
+// is in the topic.
+//
+// Every record that may be applied is compared with the store, by one index lookup
+// each: what a restore or a failover lost is still in the topic.
+func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*record) error {
+	applied := map[int64]uuid.UUID{} // positions of checkpoints
+	var check []int64
+	for partition, rs := range records {
+		for _, o := range s.owned {
+			if c := o.checkpoints[partition]; c != nil && c.position > 0 {
+				applied[c.position] = *c.eventID
+			}
+		}
+		for _, rec := range rs {
+			if err := r.inspectHeaders(ctx, s, rec); err != nil {
+				return err
+			}
+			if !rec.skip && rec.item.isEvent() && wanted(s.owned, rec) {
+				check = append(check, rec.item.position)
+			}
+		}
+	}
+	for position := range applied {
+		check = append(check, position)
+	}
+	ids, err := r.storeIDs(ctx, check)
+	if err != nil {
+		return err
+	}
+	for position, id := range applied {
+		if ids[position] != id {
+			return restored("the event store does not have event %s at position %d, which was applied", id, position)
+		}
+	}
+	for _, rs := range records {
+		for _, rec := range rs {
+			if rec.skip || !rec.item.isEvent() || !wanted(s.owned, rec) || ids[rec.item.position] == rec.item.eventID {
+				continue
+			}
+			if s.identity.OriginOf(rec.store) == eventstore.Current {
+				return restored("partition %d has event %s at position %d, which the event store does not have", rec.partition, rec.item.eventID, rec.item.position)
+			}
+			rec.skip = true
+			r.metrics.foreign.Inc()
+			r.undecodableLog.Do(func() {
+				r.log.Warn("record is of a lost history or no event of the store, skipping it", "partition", rec.partition, "offset", rec.offset,
+					"position", rec.item.position, "eventId", rec.item.eventID, "store", rec.store)
+			})
+		}
+	}
+	return nil
+}
+
+// inspectHeaders checks what the record says of itself.
+func (r *Runner) inspectHeaders(ctx context.Context, s *session, rec *record) error {
+	switch s.identity.OriginOf(rec.store) {
+	case eventstore.Foreign:
+		return &BlockedError{byRecord: true, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}
+	case eventstore.Later:
+		return restored("partition %d has a record of %s, the event store is in incarnation %d", rec.partition, rec.store, s.identity.Incarnation)
+	}
+	if rec.msg.Metadata[avsc.HeaderEventType] == kafka.TypeIncarnation {
+		rec.skip = true
+		return nil
+	}
+	if !rec.item.isEvent() || kafka.Partition(rec.item.product, s.topic.Partitions) == rec.partition {
+		return nil
+	}
+	info, err := r.describe(ctx)
+	if err != nil {
+		return err
+	}
+	if info.TopicID != s.topic.TopicID || info.Partitions != s.topic.Partitions {
+		return errTopicChanged
+	}
+	rec.item = rec.notEvent(fmt.Errorf("the record is no event: its key belongs to partition %d", kafka.Partition(rec.item.product, s.topic.Partitions)))
+	return nil
+}
+
+// ForeignTopic is the message about a topic with a record that names another
+// store.
+func ForeignTopic(topic, named string, own eventstore.Identity) string {
+	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a topic of its own with --kafka-topic", topic, named, own)
+}
+
+func restored(format string, args ...any) error {
+	return &BlockedError{byRecord: true, Reason: fmt.Sprintf(format, args...) + ": it was restored to an earlier moment. Run `dopamine recover`"}
+}

@@ -1,0 +1,137 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// lagInterval is how often the lag is measured.
+	lagInterval = time.Second
+	// lostTailInterval is how often partitions are compared with what the relay
+	// published.
+	lostTailInterval = time.Second
+	// lostTailDelay is how long a partition may deliver nothing, although the relay
+	// published more, until what is missing is read from the event store.
+	lostTailDelay = 5 * time.Second
+)
+
+// measureLag sets the metrics of lag until ctx ends, whether or not this process
+// owns partitions, is blocked or waits for something. Without an answer of Postgres
+// the number of events keeps its last value, and the time since the last progress
+// goes on.
+func (r *Runner) measureLag(ctx context.Context) {
+	if r.cfg.Published == nil {
+		return
+	}
+	tick := time.NewTicker(lagInterval)
+	defer tick.Stop()
+	moved := map[string]time.Time{} // when each projection was last seen to move, or not behind
+	position := map[string]int64{}  // where
+	behind := map[string]bool{}     // as last seen
+	for _, p := range r.cfg.Projections {
+		moved[p.Name()] = time.Now()
+	}
+	for {
+		all, err := r.readLag(ctx)
+		now := time.Now()
+		for _, s := range all {
+			if s.Lag == 0 || s.Position != position[s.Projection] {
+				moved[s.Projection] = now
+			}
+			position[s.Projection], behind[s.Projection] = s.Position, s.Lag > 0
+			r.metrics.lag.WithLabelValues(s.Projection).Set(float64(s.Lag))
+		}
+		for name, at := range moved {
+			stalled := 0.0
+			if behind[name] || err != nil {
+				stalled = now.Sub(at).Seconds()
+			}
+			r.metrics.stalled.WithLabelValues(name).Set(stalled)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// readLag reads how far the projections of this process are behind the store.
+func (r *Runner) readLag(ctx context.Context) ([]Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	head, err := r.cfg.Published(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read how far the relay is: %w", err)
+	}
+	positions, err := readPositions(ctx, r.cfg.ReadPool, r.cfg.Topic)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Status, len(r.cfg.Projections))
+	for i, p := range r.cfg.Projections {
+		at := head.reached(positions[p.Name()])
+		all[i] = Status{Projection: p.Name(), Position: at, Lag: max(0, head.Position-at)}
+	}
+	return all, nil
+}
+
+// fillLostTails reads from the event store what the relay published and the topic
+// does not deliver: Kafka lost it, or retention deleted it before it was read and
+// nothing follows. received says when a partition delivered last.
+func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
+	if r.cfg.Published == nil {
+		return nil
+	}
+	ctx := s.kafka.Context()
+	readCtx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	head, err := r.cfg.Published(readCtx)
+	if err != nil {
+		return fmt.Errorf("read how far the relay is: %w", err)
+	}
+	if len(head.Last) != int(s.topic.Partitions) || head.TopicID != s.topic.TopicID {
+		return nil // the relay is not at this topic yet
+	}
+	now := time.Now()
+	for _, o := range s.owned {
+		for partition, c := range o.checkpoints {
+			if received[partition].IsZero() {
+				received[partition] = now
+			}
+			if c.position >= head.Last[partition] || now.Sub(received[partition]) < lostTailDelay {
+				continue
+			}
+			if err := r.fillLostTail(ctx, o, partition, head.Last[partition]); err != nil {
+				return fmt.Errorf("%s: %w", o.projection.Name(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// fillLostTail applies a page of a partition's events up to last.
+func (r *Runner) fillLostTail(ctx context.Context, o *owned, partition int32, last int64) error {
+	at := *o.checkpoints[partition]
+	missing, _, err := r.between(ctx, o.partitions, partition, at.position, last+1)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+	whole := p.add(&at, missing)
+	if len(p.items) > 0 {
+		r.log.Warn("published events missing in the topic, filled from the event store", "projection", o.projection.Name(),
+			"partition", partition, "after", o.checkpoints[partition].position, "to", at.position, "events", len(p.items))
+		r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(p.items)))
+		p.from[partition], p.to[partition] = o.checkpoints[partition], &at
+		if _, err := r.execute(ctx, o, p); err != nil {
+			return err
+		}
+	}
+	if !whole {
+		return p.waiting
+	}
+	return nil
+}

@@ -1,0 +1,372 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Action is what is requested for a parked key.
+type Action string
+
+// Retry applies the parked events of a key again, in order, up to the first
+// that fails. Skip gives its first event up, for this and all later
+// generations, and retries what waits behind it.
+const (
+	Retry Action = "retry"
+	Skip  Action = "skip"
+)
+
+// ErrNotParked means that nothing of a key is parked.
+var ErrNotParked = errors.New("no event of this key is parked")
+
+// ErrRequested means that a request for a key is still to be served.
+var ErrRequested = errors.New("there is a request for this key already, its projector will serve it")
+
+// Execer is a pgx connection, pool or transaction.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Request asks for an action on a parked key of a projection's live generation. A
+// projector serves it within a second or so. by names who asks, for the recreq.
+func Request(ctx context.Context, q Execer, projection string, key uuid.UUID, action Action, by string) error {
+	tag, err := q.Exec(ctx, `
+		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
+		SELECT e.projection, e.generation, e.row_key, e.topic, e.partition, $3, e.position, $4
+		FROM parked_events e JOIN projection_generations g USING (projection, generation)
+		WHERE e.projection = $1 AND e.row_key = $2 AND NOT e.behind AND g.state = 'live'`, projection, key, string(action), by)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.ConstraintName == "parked_orders_open" {
+		return ErrRequested
+	}
+	if err != nil {
+		return fmt.Errorf("request %s for %s of %s: %w", action, key, projection, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("%s of %s: %w", key, projection, ErrNotParked)
+	}
+	return nil
+}
+
+// RetryAll requests a retry of every parked key of a projection's live generation,
+// of all projections if projection is "". It returns how many keys that are, without
+// those for which there is a request already.
+func RetryAll(ctx context.Context, q Execer, projection, by string) (int64, error) {
+	tag, err := q.Exec(ctx, `
+		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
+		SELECT e.projection, e.generation, e.row_key, e.topic, e.partition, 'retry', e.position, $2
+		FROM parked_events e JOIN projection_generations g USING (projection, generation)
+		WHERE ($1 = '' OR e.projection = $1) AND NOT e.behind AND e.position > 0 AND g.state = 'live'
+		ON CONFLICT DO NOTHING`, projection, by)
+	if err != nil {
+		return 0, fmt.Errorf("request a retry of everything: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// request is one that is to be served.
+type request struct {
+	id        int64
+	key       uuid.UUID
+	partition int32
+	action    Action
+	position  int64 // of the key's head when it was made
+	by        string
+}
+
+const (
+	// requestPage is how many parked events of a key one transaction takes.
+	requestPage = 1000
+	// requestsAtOnce is how many requests are served before batches have their turn.
+	requestsAtOnce = 100
+)
+
+// serveRequests serves requests for the partitions of a session: of a key with
+// many events one page. It returns true if there is more to do at once.
+func (r *Runner) serveRequests(ctx context.Context, all []*owned) (more bool, err error) {
+	for _, o := range all {
+		requests, err := r.openRequests(ctx, o)
+		if err != nil {
+			return false, err
+		}
+		more = more || len(requests) == requestsAtOnce
+		for _, req := range requests {
+			open, err := r.serve(ctx, o, req)
+			if err != nil {
+				return false, fmt.Errorf("%s %s of %s: %w", req.action, req.key, o.projection.Name(), err)
+			}
+			more = more || open
+		}
+	}
+	return more, nil
+}
+
+// openRequests reads the requests that are to be served, oldest first.
+func (r *Runner) openRequests(ctx context.Context, o *owned) ([]request, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	rows, err := r.cfg.ReadPool.Query(ctx, `
+		SELECT id, row_key, partition, action, position, ordered_by FROM parked_orders
+		WHERE done_at IS NULL AND projection = $1 AND generation = $2 AND topic = $3 AND partition = ANY($4) ORDER BY id LIMIT $5`,
+		o.projection.Name(), o.generation, r.cfg.Topic, slices.Collect(maps.Keys(o.checkpoints)), requestsAtOnce)
+	if err != nil {
+		return nil, fmt.Errorf("read requests: %w", err)
+	}
+	requests, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (req request, err error) {
+		err = row.Scan(&req.id, &req.key, &req.partition, &req.action, &req.position, &req.by)
+		return req, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read requests: %w", err)
+	}
+	return requests, nil
+}
+
+// serve serves a request in one transaction. It returns true if the request stays
+// open, since only a page of the key's events was applied.
+func (r *Runner) serve(ctx context.Context, o *owned, req request) (more bool, err error) {
+	parked, full, err := r.readParked(ctx, o, req)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
+	defer cancel()
+	err = pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
+		if err = r.raiseVersion(ctx, tx, o, req.partition); err != nil {
+			return err
+		}
+		u := &batchTx{o: o, topic: r.cfg.Topic, tx: tx, heads: map[uuid.UUID]int64{}}
+		more, err = u.serve(ctx, req, parked, full)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	o.checkpoints[req.partition].version++
+	if !more {
+		r.log.Info("request for parked events served", "projection", o.projection.Name(), "key", req.key, "action", req.action, "by", req.by)
+	}
+	return more, nil
+}
+
+// raiseVersion takes the checkpoint as a batch does, and changes it, so that an
+// owner that was deposed before and does not know what the request did to the
+// parked keys cannot write any more.
+func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *owned, partition int32) error {
+	at := o.checkpoints[partition]
+	if _, err := tx.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, idleTransactionTimeout); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, `
+		UPDATE projection_checkpoints SET version = version + 1, updated_at = now()
+		WHERE projection = $1 AND generation = $2 AND topic = $3 AND partition = $4 AND next_offset = $5 AND position = $6 AND version = $7 AND topic_id = $8`,
+		o.projection.Name(), o.generation, r.cfg.Topic, partition, at.offset, at.position, at.version, o.topicID)
+	if err != nil {
+		return err
+	}
+	var generation int
+	if err := liveGeneration(ctx, tx, o.projection, &generation); err != nil {
+		return err
+	}
+	if tag.RowsAffected() != 1 || generation != o.generation {
+		return errMoved
+	}
+	return nil
+}
+
+// readParked reads the first parked events of a key, as the store has them: a
+// store that was repaired, or a newer program, may read what could not be read. full
+// means that there may be more.
+func (r *Runner) readParked(ctx context.Context, o *owned, req request) (parked []keyed, full bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	limit := min(requestPage, int(r.batchLimit.Load()))
+	rows, err := r.cfg.ReadPool.Query(ctx, `
+		SELECT position, event_type FROM parked_events
+		WHERE projection = $1 AND generation = $2 AND row_key = $3 ORDER BY position LIMIT $4`,
+		o.projection.Name(), o.generation, req.key, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("read parked events: %w", err)
+	}
+	var positions []int64
+	parked, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (keyed, error) {
+		k := keyed{key: req.key, rawKey: req.key, item: item{partition: req.partition, offset: -1}}
+		err := row.Scan(&k.position, &k.eventType)
+		positions = append(positions, k.position)
+		return k, err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("read parked events: %w", err)
+	}
+	events, err := r.cfg.Store.Events(ctx, positions)
+	if err != nil {
+		return nil, false, fmt.Errorf("read %d parked events from the store: %w", len(positions), err)
+	}
+	byPosition := make(map[int64]int, len(events))
+	for i, e := range events {
+		byPosition[e.Position] = i
+	}
+	for i, k := range parked {
+		at, found := byPosition[k.position]
+		switch {
+		case !k.isEvent():
+			parked[i].err = errors.New("it is no event of the store and can only be skipped")
+		case !found:
+			parked[i].err = errors.New("the store has no event at this position")
+		default:
+			parked[i].item = fromStore(events[at], req.partition)
+			// Now that it is decoded its own key is known, which may be another one.
+			if own, ok := withKey(parked[i].item, o.projection); ok {
+				parked[i].rawKey = own.key
+			}
+		}
+	}
+	return parked, len(parked) == limit, nil
+}
+
+// serve does what was requested inside the transaction; more says that the request
+// stays open, since only the first of its events were read.
+func (u *batchTx) serve(ctx context.Context, req request, parked []keyed, full bool) (more bool, err error) {
+	switch {
+	case len(parked) == 0:
+		return false, u.close(ctx, req, "nothing of this key is parked any more")
+	case req.action == Skip && parked[0].position != req.position:
+		return false, u.close(ctx, req, "not done: the key's first event is another one by now")
+	case req.action == Skip:
+		return false, u.skip(ctx, req, parked[0])
+	}
+	if err := u.holdBack(ctx, req, parked); err != nil {
+		return false, err
+	}
+	done := 0
+	var failed error
+	if !slices.ContainsFunc(parked, func(k keyed) bool { return k.err != nil }) {
+		if failed = u.attempt(ctx, parked); failed == nil {
+			done = len(parked)
+		} else if !isContent(failed) {
+			return false, failed
+		}
+	}
+	for ; done < len(parked); done++ {
+		if failed = parked[done].err; failed != nil {
+			break
+		}
+		if failed = u.attempt(ctx, parked[done:done+1]); failed != nil {
+			if !isContent(failed) {
+				return false, failed
+			}
+			break
+		}
+	}
+	applied := make([]int64, done)
+	for i, k := range parked[:done] {
+		applied[i] = k.position
+	}
+	if err := u.unpark(ctx, req.key, applied); err != nil {
+		return false, err
+	}
+	if done < len(parked) {
+		if err := u.newHead(ctx, req.key, failed); err != nil {
+			return false, err
+		}
+		return false, u.close(ctx, req, fmt.Sprintf("%d applied, then position %d failed: %s", done, parked[done].position, plainText(failed.Error())))
+	}
+	if full {
+		return true, u.newHead(ctx, req.key, nil)
+	}
+	return false, u.close(ctx, req, fmt.Sprintf("%d applied", done))
+}
+
+// holdBack keeps events from being applied whose own key is parked too: they wait
+// for it.
+func (u *batchTx) holdBack(ctx context.Context, req request, parked []keyed) error {
+	others := map[uuid.UUID]bool{}
+	for _, k := range parked {
+		if k.err == nil && k.rawKey != req.key {
+			others[k.rawKey] = true
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	rows, err := u.tx.Query(ctx, `
+		SELECT row_key, position FROM parked_events
+		WHERE projection = $1 AND generation = $2 AND row_key = ANY($3) AND NOT behind`,
+		u.o.projection.Name(), u.o.generation, slices.Collect(maps.Keys(others)))
+	if err != nil {
+		return err
+	}
+	heads := map[uuid.UUID]int64{}
+	var key uuid.UUID
+	var position int64
+	if _, err := pgx.ForEachRow(rows, []any{&key, &position}, func() error { heads[key] = position; return nil }); err != nil {
+		return err
+	}
+	for i, k := range parked {
+		if head, ok := heads[k.rawKey]; ok && k.err == nil && k.rawKey != req.key && head < k.position {
+			parked[i].err = fmt.Errorf("it waits behind the event at position %d of %s: retry that first", head, k.rawKey)
+		}
+	}
+	return nil
+}
+
+// skip gives the head of a key up and requests a retry of what is behind it.
+func (u *batchTx) skip(ctx context.Context, req request, head keyed) error {
+	if head.isEvent() {
+		if _, err := u.tx.Exec(ctx, `
+			INSERT INTO skipped_events (projection, position, event_id, event_type, row_key, product_id, error, skipped_by)
+			SELECT projection, position, event_id, event_type, row_key, product_id, error, $5 FROM parked_events
+			WHERE projection = $1 AND generation = $2 AND row_key = $3 AND position = $4
+			ON CONFLICT DO NOTHING`,
+			u.o.projection.Name(), u.o.generation, req.key, head.position, req.by); err != nil {
+			return err
+		}
+	}
+	if err := u.unpark(ctx, req.key, []int64{head.position}); err != nil {
+		return err
+	}
+	if err := u.newHead(ctx, req.key, nil); err != nil {
+		return err
+	}
+	if err := u.close(ctx, req, "skipped"); err != nil {
+		return err
+	}
+	if err := Request(ctx, u.tx, u.o.projection.Name(), req.key, Retry, req.by); err != nil && !errors.Is(err, ErrNotParked) {
+		return err
+	}
+	return nil
+}
+
+func (u *batchTx) unpark(ctx context.Context, key uuid.UUID, positions []int64) error {
+	_, err := u.tx.Exec(ctx, `DELETE FROM parked_events WHERE projection = $1 AND generation = $2 AND row_key = $3 AND position = ANY($4)`,
+		u.o.projection.Name(), u.o.generation, key, positions)
+	return err
+}
+
+// newHead makes the first parked event of a key, if there is one, its head;
+// failed is why it was not applied, nil where it was not tried.
+func (u *batchTx) newHead(ctx context.Context, key uuid.UUID, failed error) error {
+	var why *string
+	if failed != nil {
+		text := plainText(failed.Error())
+		why = &text
+	}
+	_, err := u.tx.Exec(ctx, `
+		UPDATE parked_events SET behind = false, error = coalesce($4, 'its turn has come, it was not tried yet'), attempts = attempts + 1
+		WHERE (projection, generation, row_key, position) IN (
+			SELECT projection, generation, row_key, position FROM parked_events
+			WHERE projection = $1 AND generation = $2 AND row_key = $3 ORDER BY position LIMIT 1)`,
+		u.o.projection.Name(), u.o.generation, key, why)
+	return err
+}
+
+func (u *batchTx) close(ctx context.Context, req request, outcome string) error {
+	_, err := u.tx.Exec(ctx, `UPDATE parked_orders SET done_at = now(), outcome = $2 WHERE id = $1`, req.id, outcome)
+	return err
+}
