@@ -105,9 +105,6 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (ou
 		cmd.WaitDelay = 5 * time.Second
 		return cmd.CombinedOutput()
 	}
-	if out, err := command("build", "-overlay", overlay, "./..."); err != nil {
-		return broken, lastLines(out, 5), nil
-	}
 	var out []byte
 	if m.scenario != "" {
 		seeds := m.seeds
@@ -120,6 +117,11 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (ou
 		}
 	} else {
 		out, err = command("test", "-overlay", overlay, "-count=1", "-run", m.test, "./"+m.pkg)
+	}
+	for _, sign := range []string{"[build failed]", "[setup failed]", "build the program:"} {
+		if bytes.Contains(out, []byte(sign)) {
+			return broken, lastLines(out, 5), nil
+		}
 	}
 	var exit *exec.ExitError
 	switch {

@@ -1,0 +1,127 @@
+package main
+
+// The protections, by protocol. Each edit is as small as it can be and stands for a
+// whole rule of docs/ARCHITECTURE.md, section 4.
+var mutants = []mutant{
+	// Event store.
+	{name: "append-lock", protection: "appends take turns under one lock: positions are given in commit order",
+		file: "eventstore/sql.go", old: `"select pg_advisory_xact_lock(%d)"`, new: `"select %d"`,
+		pkg: "eventstore", test: "TestTailingReaderSeesEveryEventInOrder|TestGuardSeesWhatChangedWhileItWaited|TestStoppedAppenderLosesTheLock"},
+	{name: "unknown-commit", protection: "a COMMIT without an answer is looked up before anything is answered",
+		file: "eventstore/transact.go", old: `return a, unknownError{fmt.Errorf("write: %w", wrote)}`, new: `return a, fmt.Errorf("write: %w", wrote)`,
+		pkg: "eventstore", test: "TestCommitWhoseAnswerIsLostIsFoundToBeThere|TestOutcomeThatCannotBeFoundOutIsSaidAndFoundLater"},
+	{name: "standby-wait", protection: "a commit that is visible is acknowledged only once the synchronous standby has it",
+		file: "eventstore/store.go", old: `	if !s.replicated.Load() {
+		return nil
+	}`, new: `	if true {
+		return nil
+	}`,
+		pkg: "eventstore", test: "TestStore_DoesNotTrustAVisibleCommit"},
+
+	// Claims.
+	{name: "epoch-check", protection: "a claim of another epoch than the product's is refused",
+		file: "command/claims/slots.go", old: `case epoch != redis.EpochOf(c.Number):`, new: `case epoch < redis.EpochOf(c.Number):`,
+		pkg: "command/claims", test: "TestWhatSpeaksAgainstAClaim"},
+	{name: "withdrawn-number", protection: "the append of a withdrawn number is refused",
+		file: "command/claims/slots.go", old: `	case state == "withdrawn":
+		return ErrWithdrawn
+	case state == "claimed" && holds`, new: `	case state == "claimed" && holds`,
+		pkg: "command/claims", test: "TestWhatSpeaksAgainstAClaim"},
+	{name: "claimed-number", protection: "a number that was claimed cannot be withdrawn",
+		file: "command/claims/slots.go", old: `				refused[i] = ErrClaimed`, new: `				refused[i] = nil`,
+		pkg: "redis", test: "TestWithdrawnGrantCanNeverBeClaimed"},
+	{name: "stock-trigger", protection: "R1: Postgres itself refuses a unit beyond the stock",
+		file: "db/write/20261101000002_gate.sql", old: ` or a.unit > g.units`, new: ``,
+		pkg: "command/claims", test: "TestPostgresItselfRefusesWhatBreaksR1AndR3"},
+	{name: "one-slot-a-buyer", protection: "R3: a unique constraint on product and buyer",
+		file: "db/write/20261101000002_gate.sql", old: `unique (product_id, buyer),         -- R3`, new: `check (true),`,
+		pkg: "command/claims", test: "TestPostgresItselfRefusesWhatBreaksR1AndR3"},
+
+	// Gate: leases, epochs, instances.
+	{name: "gate-lease", protection: "a gate decides only while its lease runs",
+		file: "redis/lua/decide.lua", old: `if now >= lease then return {'lease', s[1]} end`, new: ``,
+		pkg: "redis", test: "TestWithoutPostgresForThreeSecondsNothingIsDecided|TestTwoProcessesNeverDecideAtTheSameTime"},
+	{name: "node-timer", protection: "a node believes a refusal only while its own lease is young by its own clock",
+		file: "redis/lease.go", old: `l.instance == instance && age < LeaseTime`, new: `l.instance == instance`,
+		pkg: "redis", test: "TestLeaseOnAStoppedClockIsNotBelieved|TestWithoutPostgresForThreeSecondsNothingIsDecided"},
+	{name: "lease-epoch", protection: "a lease is granted for the product's present epoch only",
+		file: "command/claims/gate_lease.go", old: `where a.renew and g.epoch = a.epoch and not g.deleted`, new: `where a.renew and not g.deleted`,
+		pkg: "command/claims", test: "TestLeases_AreForTheProductsEpochOnly"},
+	{name: "instance-id", protection: "a gate is trusted only on the Redis process and life that it was built on",
+		file: "redis/lua/gate.lua", old: `return exists and s[2] == instance and s[3] == '0' and whole()`, new: `return exists and s[3] == '0' and whole()`,
+		pkg: "redis", test: "TestRestartedRedisIsALostGate|TestSentinelsFailOver"},
+	{name: "counts", protection: "a gate that lost one of its keys is noticed",
+		file: "redis/lua/gate.lua", old: `s[3] == '0' and whole()`, new: `s[3] == '0'`,
+		pkg: "redis", test: "TestLostKeysAreNoticed"},
+	{name: "old-lease-wait", protection: "a rebuild elsewhere waits until the old gate's lease has run out, by its own clock",
+		file: "redis/rebuild.go", old: `		if b.lessee != "" && b.lessee != b.instance {
+			b.opensAt = time.Now().Add(LeaseTime)
+		}`, new: ``,
+		pkg: "redis", test: "TestRebuild_WaitsForOldLeaseByItsOwnClock"},
+	{name: "write-probe", protection: "an epoch is raised only for a Redis that takes writes",
+		file: "redis/rebuild.go", old: `	if err := b.probe(ctx); err != nil {
+		return err
+	}`, new: `	_ = b.probe(ctx)`,
+		pkg: "redis", test: "TestRebuild_RaisesNoEpochForRedisThatRefusesWrites"},
+	{name: "own-epoch", protection: "a failed rebuild continues its own epoch",
+		file: "redis/rebuild.go", old: `	if b.mayContinue(row) {`, new: `	if row == nil && b.mayContinue(row) {`,
+		pkg: "redis", test: "TestRebuild_ContinuesItsOwnEpoch"},
+	{name: "no-older-gate", protection: "a rebuilt gate never replaces one of its epoch or a later one",
+		file: "redis/lua/open.lua", old: `if exists and epoch >= tonumber(ARGV[2]) then return 'older' end`, new: ``,
+		pkg: "redis", test: "TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch"},
+	{name: "lost-tail", protection: "a gate that knows events which the store lost is rebuilt",
+		file: "redis/lease.go", old: `			p.markWrong(state.Epoch)
+`, new: ``,
+		pkg: "redis", test: "TestSync_RebuildsGateThatKnowsEventsWhichTheStoreLost"},
+
+	// Gate: sync, pending grants, decision log.
+	{name: "sync-cas", protection: "events are applied to a gate only at the position that was read",
+		file: "redis/lua/sync.lua", old: `if s[1] ~= ARGV[2] or s[23] ~= ARGV[3] then return 'moved' end`, new: `if s[1] ~= ARGV[2] then return 'moved' end`,
+		pkg: "redis", test: "TestFeedersCompareAndSwapThePosition"},
+	{name: "free-by-number", protection: "an expiry frees by the grant's number, never by unit or buyer alone",
+		file: "redis/lua/sync.lua", old: `if kind == 'H' and its == number then`, new: `if kind == 'H' then`,
+		pkg: "redis", test: "TestFeedingFreesByNumberOnly"},
+	{name: "give-back-once", protection: "a grant is given back only if it was handed out once",
+		file: "redis/lua/giveback.lua", old: ` or handed ~= '1'`, new: ``,
+		pkg: "redis", test: "TestGrantHandedOutOnceIsGivenBack"},
+	{name: "reservation", protection: "an entry of the append queue is reserved before the gate is asked",
+		file: "command/acquire_slot.go", old: `	if errors.Is(err, eventstore.ErrOverloaded) {`, new: `	if err == nil && errors.Is(err, eventstore.ErrOverloaded) {`,
+		pkg: "command", test: "TestFullAppendQueue"},
+	{name: "trim-by-number", protection: "the decision log is trimmed up to a number, not by a count",
+		file: "redis/lua/trim.lua", old: `math.min(tonumber(ARGV[2]), last) - first + 1`, new: `math.min(tonumber(ARGV[2]), last - first + 1)`,
+		pkg: "redis", test: "TestLogIsCarriedByManyAtOnce"},
+	{name: "run-grows", protection: "a stored run of refusals only grows",
+		file: "command/claims/decisions.go", old: ` and excluded.to_number > d.to_number`, new: ``,
+		pkg: "command/claims", test: "TestShip_StoredRunOnlyGrows"},
+
+	// Relay.
+	{name: "gapless", protection: "after an error the same chunk goes again, before any other",
+		file: "relay/carry.go", old: `		r.metrics.failedChunks.Inc()
+`, new: `		r.metrics.failedChunks.Inc()
+		if len(c.messages) > 0 {
+			return nil
+		}
+`,
+		pkg: "relay", test: "TestAfterAFailureTheSameChunkGoesFirst"},
+	{name: "restored-store", protection: "the relay does not go on with a store that lacks what was published",
+		file: "relay/history.go", old: `	if ids[saved.Position] != saved.EventID {`, new: `	if ids[saved.Position] != saved.EventID && saved.Position < 0 {`,
+		pkg: "relay", test: "TestRelay_BlocksOnARestoredStore"},
+
+	// Projector and replay.
+	{name: "checkpoint-cas", protection: "a checkpoint advances by compare-and-swap",
+		file: "projections/transact.go", old: `
+		  AND c.next_offset = m.from_offset AND c.position = m.from_position AND c.version = m.version`, new: ``,
+		pkg: "projections", test: "TestAnOwnerThatWasAsleepCannotWrite|TestADeposedOwnerDoesNotKnowOfAnOrderAndCannotWrite"},
+	{name: "skip-applied", protection: "what lies at or below the checkpoint is not applied again",
+		file: "projections/batch.go", old: `if !it.stray() && it.position > at.position {`, new: `if !it.stray() {`,
+		pkg: "projections", test: "TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered"},
+	{name: "predecessor", protection: "a record whose predecessor is missing makes the gap be read from the store",
+		file: "projections/batch.go", old: `if rec.previous > at.position {`, new: `if rec.previous > at.position+1<<40 {`,
+		pkg: "projections", test: "TestAGapIsFilledFromTheStoreHoweverLongItIs"},
+	{name: "swap-ahead", protection: "a replay swaps only at or past the live checkpoint",
+		file: "projections/replay/swap.go", old: `if ahead > t.position && !t.foreign {`, new: `if ahead > t.position+1<<40 && !t.foreign {`,
+		pkg: "projections/replay", test: "TestNobodyNoticesSwapsAndNothingIsLost"},
+	{name: "swap-skips", protection: "a replay does not undo an operator's skip",
+		file: "projections/replay/swap.go", old: `if !t.honoured[p] {`, new: `if !t.honoured[p] && p < 0 {`,
+		pkg: "projections/replay", test: "TestASkipBehindAReplaysBackMakesItBeginAgain"},
+}
