@@ -11,10 +11,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -43,6 +47,7 @@ func command(ctx context.Context, args []string) int {
 		dir      = flags.String("dir", "", "`folder` for data and logs; default: a temporary one, removed unless a run failed")
 		fakes    = flags.Bool("fake-kafka", false, "kfake instead of Apache Kafka for scenarios that leave Kafka alone")
 		overlay  = flags.String("overlay", "", "overlay `file` of the go command: builds the program from changed sources")
+		table    = flags.String("table", "", "print the table of runs recorded in this `file` by --json, and exit")
 		o        options
 	)
 	flags.DurationVar(&o.duration, "duration", 6*time.Second, "how long faults go on in a run")
@@ -56,6 +61,9 @@ func command(ctx context.Context, args []string) int {
 	if *list {
 		printList()
 		return 0
+	}
+	if *table != "" {
+		return printRecorded(*table)
 	}
 	chosen, err := choose(*names)
 	if err == nil {
@@ -232,4 +240,37 @@ func printTable(results []result) {
 		fmt.Printf("| `%s` | %d | %d | %d | %s / %.1f s | %.1f s | %.1f s | %d in %d runs |\n",
 			name, t.seeds, t.granted, t.errors, unaffected, t.affected, t.recovered, t.settled, t.violations, t.failed)
 	}
+}
+
+// printRecorded prints the tables of runs that were recorded before.
+func printRecorded(file string) int {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		return 1
+	}
+	var results []result
+	for d := json.NewDecoder(bytes.NewReader(b)); ; {
+		var r result
+		if err := d.Decode(&r); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			fmt.Fprintln(os.Stderr, "faults:", err)
+			return 1
+		}
+		results = append(results, r)
+	}
+	printTable(results)
+	points := map[string]int{}
+	for _, r := range results {
+		for name, n := range r.Points {
+			points[strings.Fields(r.Scenario)[0]+" "+name] += n
+		}
+	}
+	fmt.Println("\n| scenario | process | failpoint | strikes |\n|---|---|---|---|")
+	for _, name := range slices.Sorted(maps.Keys(points)) {
+		f := strings.Fields(name)
+		fmt.Printf("| `%s` | %s | `%s` | %d |\n", f[0], f[1], f[2], points[name])
+	}
+	return 0
 }

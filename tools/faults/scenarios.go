@@ -23,7 +23,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 var scenarios = slices.Concat([]*scenario{
 	{name: "healthy", about: "no fault, for comparison", noFault: true, play: func(r *run) error { r.wait(r.duration); return nil }},
-}, processScenarios, redisScenarios, postgresScenarios, kafkaScenarios, clockScenarios)
+}, processScenarios, redisScenarios, postgresScenarios, kafkaScenarios, clockScenarios, overloadScenarios)
 
 // rolePoints are the failpoints that each role reaches in a sale.
 var rolePoints = map[string][]failpoint.Point{
