@@ -146,7 +146,7 @@ func TestAnswersLostInACrowd(t *testing.T) {
 				require.NoError(t, w.claim(d))
 			}
 		}
-		pending, err := g.Pending(w.ctx, product, 0, 1000)
+		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
 		for _, p := range pending { // those of whom nobody heard, and what was fed late
 			if err := w.withdraw(product, p.Number, p.Unit); err == nil {

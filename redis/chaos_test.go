@@ -74,7 +74,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 		})
 		others.Go(func() {
 			for ctx.Err() == nil {
-				pending, _ := gates[2].Pending(ctx, product, 2*time.Millisecond, 3)
+				pending, _ := gates[2].Pending(ctx, product, 0, redis.MaxNumber, 3)
 				for _, p := range pending {
 					_ = w.withdraw(product, p.Number, p.Unit)
 				}
@@ -112,7 +112,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 
 		g := gates[0]
 		require.NoError(t, g.Feed(w.ctx, product))
-		pending, err := g.Pending(w.ctx, product, 0, 1000)
+		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
 		for _, p := range pending {
 			_ = w.withdraw(product, p.Number, p.Unit)

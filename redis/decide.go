@@ -221,7 +221,7 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 	}
 	failpoint.Hit(failpoint.DecideBefore)
 	err = g.nodes.run(ctx, p.keys[0], func(ln *lane) error {
-		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob)
+		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
 		if err != nil {
 			return err
 		}

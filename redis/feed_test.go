@@ -165,14 +165,14 @@ func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		late, claimed := w.granted(g, product), w.granted(g, product)
-		pending, err := g.Pending(w.ctx, product, time.Hour, 10)
+		pending, err := g.Pending(w.ctx, product, claimed.Number, redis.MaxNumber, 10)
 		require.NoError(t, err)
 		require.Empty(t, pending)
-		pending, err = g.Pending(w.ctx, product, 0, 10)
+		pending, err = g.Pending(w.ctx, product, 0, redis.MaxNumber, 10)
 		require.NoError(t, err)
 		require.Len(t, pending, 2)
 		require.Equal(t, redis.PendingGrant{Product: product, Buyer: late.Buyer, Number: late.Number, Unit: late.Unit,
-			HandedOut: 1, Age: pending[0].Age}, pending[0], "oldest first")
+			HandedOut: 1}, pending[0], "lowest number first")
 		require.Equal(t, late.SlotID, pending[0].SlotID())
 
 		require.NoError(t, w.claim(claimed))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,10 @@ type Options struct {
 	LanesMax int      // connections to each master at most; default 20, or Lanes where that is more
 	Observer Observer // who is told what the gate does; nil: nobody
 	Tracing  bool     // record a span for each call to Redis
+	// Node is this process' number in a list of processes that others watch, 0 while
+	// it is in none; nil: it is in none. Grants on their way bear it, so that those of
+	// a process that died are withdrawn at once.
+	Node func() int64
 }
 
 // prepare makes a client that records spans, where that is asked for.
@@ -68,6 +74,7 @@ type Gate struct {
 	store    Store
 	nodes    *nodes
 	observer Observer
+	node     func() int64
 
 	ctx  context.Context // ends with Close: everything that runs for nobody in particular
 	stop context.CancelFunc
@@ -104,7 +111,7 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 	if err != nil {
 		return nil, errors.Join(err, nodes.close())
 	}
-	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, id: uuid.New()}
+	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, node: opts.Node, id: uuid.New()}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.rows = &batcher[uuid.UUID, *GateRow]{do: store.Rows, timeout: rowsTimeout, maxSize: maxRows}
 	g.leases = &batcher[LeaseRequest, LeaseResult]{do: store.Leases, timeout: leaseTimeout, interval: leaseInterval, maxSize: maxLeases}
@@ -224,28 +231,77 @@ func (g *Gate) GiveBack(ctx context.Context, d Decision) error {
 	return unavailable("give a grant back", err)
 }
 
-// Pending lists grants that have been on their way for longer than olderThan,
-// oldest first, at most limit. A lost gate has none: it must be rebuilt (Feed).
-func (g *Gate) Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]PendingGrant, error) {
-	reply, _, err := g.call(ctx, pendingScript, gateKeys(product), olderThan.Milliseconds(), limit)
+// Pending lists grants on their way by number: those above after, up to upTo, at
+// most limit. A lost gate has none: it must be rebuilt (Feed).
+func (g *Gate) Pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]PendingGrant, error) {
+	found, err := g.pending(ctx, product, after, upTo, limit)
+	return found, unavailable("list grants on their way", err)
+}
+
+func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]PendingGrant, error) {
+	reply, _, err := g.call(ctx, pendingScript, gateKeys(product), after, upTo, limit)
 	if err != nil || reply == nil {
-		return nil, unavailable("list grants on their way", err)
+		return nil, err
 	}
 	r, err := answerOf(reply, 0)
 	if err != nil {
-		return nil, unavailable("list grants on their way", err)
+		return nil, err
 	}
 	found := make([]PendingGrant, 0, len(r.items)/2)
 	for i := 0; i+1 < len(r.items); i += 2 {
 		buyer, err := uuid.FromBytes([]byte(r.text(i)))
-		detail := r.fields(i+1, 4)
+		detail := r.fields(i+1, 3)
 		if r.err != nil || err != nil {
-			return nil, unavailable("list grants on their way", errors.Join(r.err, err))
+			return nil, errors.Join(r.err, err)
 		}
+		_, nodes, _ := cutLast(r.text(i+1), " ")
 		found = append(found, PendingGrant{
-			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]),
-			HandedOut: int(detail[2]), Age: time.Duration(detail[3]) * time.Millisecond,
+			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]), HandedOut: int(detail[2]), Nodes: parseNodes(nodes),
 		})
 	}
 	return found, nil
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// parseNodes reads the nodes of a grant on its way; nil if one of them is not known.
+func parseNodes(text string) []int64 {
+	if text == "" || strings.Contains(text, "*") {
+		return nil
+	}
+	var nodes []int64
+	for name := range strings.SplitSeq(text, ",") {
+		id, err := parseInt(name)
+		if err != nil {
+			return nil
+		}
+		nodes = append(nodes, id)
+	}
+	return nodes
+}
+
+// nodeName is this process' number as grants bear it.
+func (g *Gate) nodeName() string {
+	if g.node == nil {
+		return "*"
+	}
+	if id := g.node(); id != 0 {
+		return strconv.FormatInt(id, 10)
+	}
+	return "*"
+}
+
+// Master names the Redis master that has the product's gate, as far as is known; ""
+// if none is.
+func (g *Gate) Master(product uuid.UUID) string {
+	if l := g.nodes.of(gateKeys(product)[0]); l != nil {
+		return l.addr
+	}
+	return ""
 }

@@ -146,7 +146,7 @@ func (m *model) Expire(t *rapid.T) {
 
 func (m *model) Withdraw(t *rapid.T) {
 	m.T = t
-	pending, err := m.gate().Pending(m.w.ctx, m.product, 0, 100)
+	pending, err := m.gate().Pending(m.w.ctx, m.product, 0, redis.MaxNumber, 100)
 	require.NoError(t, err)
 	for _, p := range pending {
 		if !rapid.Bool().Draw(t, "withdraw") {
@@ -234,7 +234,7 @@ func (m *model) settle(t *rapid.T) {
 		m.judge(t, number, d, m.w.claim(d))
 	}
 	require.NoError(t, g.Feed(m.w.ctx, m.product))
-	pending, err := g.Pending(m.w.ctx, m.product, 0, 1000)
+	pending, err := g.Pending(m.w.ctx, m.product, 0, redis.MaxNumber, 1000)
 	require.NoError(t, err)
 	for _, p := range pending {
 		err := m.w.withdraw(m.product, p.Number, p.Unit)

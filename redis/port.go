@@ -145,6 +145,18 @@ type NumberedLine struct {
 	fairness.Line
 }
 
+// LeaseID names one lease of a product's gates. Later ones have a higher Beat.
+type LeaseID struct {
+	Beat int64
+	At   time.Time // leased_at, for leases that a program took that does not know beats
+}
+
+// Equal reports whether both name the same lease.
+func (l LeaseID) Equal(other LeaseID) bool { return l.Beat == other.Beat && l.At.Equal(other.At) }
+
+// IsZero reports whether it names no lease.
+func (l LeaseID) IsZero() bool { return l.At.IsZero() }
+
 // Shipment is what is stored of one product's decision log at a time.
 type Shipment struct {
 	Product     uuid.UUID
@@ -154,9 +166,11 @@ type Shipment struct {
 	// was stored before, and so is all of the epochs from Born up to Epoch.
 	Living bool
 	At     time.Time // by Now, from before the log was read; zero for a closed gate
-	// Covered is a leased_at: everything that the leases up to it allowed is among
-	// Lines or was stored before, for they have run out. Zero: nothing is known.
-	Covered time.Time
+	// Covered is a lease: everything that the leases up to it allowed is among Lines
+	// or was stored before, for they have run out. Zero: nothing is known.
+	Covered LeaseID
+	// Unsettled: grants were on their way.
+	Unsettled bool
 	// Closed: so is all of Epoch, too: it decides no more.
 	Closed bool
 }

@@ -136,7 +136,7 @@ func (r *rush) end() {
 	g := r.gates[0]
 	for _, product := range r.products {
 		require.NoError(t, g.Feed(w.ctx, product))
-		pending, err := g.Pending(w.ctx, product, 0, 1000)
+		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
 		for _, p := range pending {
 			_ = w.withdraw(product, p.Number, p.Unit)

@@ -54,14 +54,20 @@ func (l *LogPiece) SameGate(other *LogPiece) bool {
 	return l.Exists && other != nil && other.Exists && l.Born == other.Born && l.instance == other.instance && l.on == other.on
 }
 
+// LeasedBy reports whether a lease of that epoch, taken for that Redis instance, is
+// one of the very gate that was read.
+func (l *LogPiece) LeasedBy(epoch int64, instance string) bool {
+	return l.Exists && l.Epoch == epoch && l.instance == instance && l.on == instance
+}
+
 // Shipment is the part of a log piece that is to be stored. Of a gate that lives,
 // everything that its epoch decided before the read is stored with it, and all of
 // the epochs that the same gate had before.
 func (l *LogPiece) Shipment() Shipment {
-	s := Shipment{Product: l.Product, Born: l.Born, Epoch: l.Epoch, Lines: l.Lines}
+	s := Shipment{Product: l.Product, Born: l.Born, Epoch: l.Epoch, Lines: l.Lines, Unsettled: l.Pending > 0}
 	// The gate of another process is a replica's or an older one's: it has what was
 	// decided, but perhaps not all of it.
-	s.Living = l.instance == l.on && !l.More && l.Err == nil
+	s.Living = l.Alive && !l.More && l.Err == nil
 	return s
 }
 
@@ -118,8 +124,9 @@ func (g *Gate) ship(ctx context.Context, product uuid.UUID, closed bool, lessee 
 		s := log.Shipment()
 		s.At = at
 		if closed {
-			s.Closed = s.Living && lessee == log.instance
 			s.Living = false
+			s.Closed = log.instance == log.on && lessee == log.instance && !log.More
+			s.Unsettled = false // they are void with the epoch
 		}
 		if err := g.store.Ship(ctx, []Shipment{s}); err != nil {
 			return err

@@ -82,8 +82,13 @@ type PendingGrant struct {
 	Number    int64
 	Unit      int
 	HandedOut int
-	Age       time.Duration // since it was granted, by the gate's clock
+	// Nodes are the processes that it was handed to, by their numbers in the list of
+	// processes (Options.Node). nil: not all of them are known.
+	Nodes []int64
 }
+
+// MaxNumber is above every number that a gate gives out.
+const MaxNumber = 1 << 53
 
 // SlotID is the slot that the grant would become.
 func (p PendingGrant) SlotID() uuid.UUID { return domain.SlotID(p.Product, p.Number) }

@@ -99,7 +99,7 @@ func (w *Worker) timeOutOne(ctx context.Context, due claims.Due) {
 	}
 	w.metrics.swept.WithLabelValues("TimeOutPayment").Inc()
 	w.metrics.lateness.WithLabelValues("TimeOutPayment").Observe(time.Since(due.At).Seconds())
-	w.feeder.mark(due.Product)
+	w.syncOwn(due.Product)
 }
 
 // putOff are things that are left alone until some time. Safe for concurrent use.

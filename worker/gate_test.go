@@ -36,7 +36,7 @@ func TestAGrantWhoseAppendNeverCameIsWithdrawn(t *testing.T) {
 	w.awaitGate(5*time.Second, product, 1, 1, 1) // what was appended is held
 
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
-	require.GreaterOrEqual(t, time.Since(granted), settleAfter)
+	require.GreaterOrEqual(t, time.Since(granted), withdrawAfter)
 	w.awaitGate(time.Second, product, 2, 1, 0)
 	err = w.append(product, lost.SlotID, life{ttl: time.Hour}.claim(product, lost.SlotID, lost.Buyer, lost.Number, lost.Unit).Guarded(),
 		life{ttl: time.Hour}.acquired(lost.Buyer, lost.Number, lost.Unit))
@@ -70,7 +70,7 @@ func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
 	_, err := w.grant(product)
 	require.Error(t, err)
 	testkit.Eventually(t, 2*time.Second, "the run as it has grown", logged(6))
-	require.Contains(t, worker.watched.list(), product)
+	require.Contains(t, worker.watcher.list(), product)
 	stop()
 
 	// One that was idle for long and has nothing on its way is not watched by a
@@ -82,7 +82,7 @@ func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
 	_, err = w.grant(other)
 	require.NoError(t, err)
 	testkit.Eventually(t, 5*time.Second, "the other product to be watched", func() error {
-		if got := worker.watched.list(); len(got) != 1 || got[0] != other {
+		if got := worker.watcher.list(); len(got) != 1 || got[0] != other {
 			return fmt.Errorf("watched: %v", got)
 		}
 		return nil
@@ -106,8 +106,13 @@ func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
 	stop()
 
 	// The grant stays on its way, for longer than its gate is watched.
-	_, err = w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
-	require.NoError(t, err)
+	for _, ago := range []string{
+		`update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`,
+		`update gate_shipments set covered = covered - interval '1 hour', shipped_at = shipped_at - interval '1 hour' where product_id = $1`,
+	} {
+		_, err = w.pool.Exec(t.Context(), ago, product)
+		require.NoError(t, err)
+	}
 	w.work()
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
 	w.awaitGate(time.Second, product, 1, 1, 0)
@@ -155,11 +160,12 @@ func TestAGateThatDiffersFromTheClaimsRaisesAnAlarm(t *testing.T) {
 	product := w.product(2)
 	d := w.acquire(product, life{ttl: time.Hour})
 	require.NoError(t, w.gate.Feed(t.Context(), product))
-	worker.compareAll(t.Context(), []uuid.UUID{product})
+	audit := &auditor{Worker: worker, differing: map[uuid.UUID]bool{}}
+	require.NoError(t, audit.compare(t.Context(), product))
 	require.Zero(t, gauge(t, worker.metrics.differing))
 
 	_, err := w.pool.Exec(t.Context(), `delete from slot_claims where slot_id = $1`, d.SlotID)
 	require.NoError(t, err)
-	worker.compareAll(t.Context(), []uuid.UUID{product})
+	require.NoError(t, audit.compare(t.Context(), product))
 	require.EqualValues(t, 1, gauge(t, worker.metrics.differing))
 }

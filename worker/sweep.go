@@ -207,7 +207,7 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 	group.Wait()
 	if sw.frees {
 		for product := range freed {
-			s.feeder.mark(product)
+			s.syncOwn(product)
 		}
 	}
 	return int(done.Load()), int(lost.Load()), first(fatal)
@@ -220,7 +220,7 @@ func (s *sweeper) append(ctx context.Context, sw sweep, slot domain.Slot, events
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	return patient{s.cfg.Store}.Append(ctx, eventstore.Append{
+	return waitingAppender{s.cfg.Store}.Append(ctx, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: slot.ID, Expected: eventstore.Expected(slot.Version), Events: encoded}},
 		Guards:  []eventstore.Guarded{sw.guard(slot)},

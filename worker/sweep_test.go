@@ -22,7 +22,9 @@ func TestASweepThatFailsKeepsNoPlace(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, closed.Close(t.Context()))
 	worker := New(Config{Gate: w.gate, Claims: w.claims, Store: closed, Reader: w.reader})
-	worker.feeder = newFeeder(t.Context(), worker.gate, worker.warn, worker.metrics)
+	working, stop := context.WithCancel(t.Context())
+	worker.start(working)
+	defer func() { stop(); worker.watcher.wait(); worker.syncer.wait() }()
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		_, _, err := worker.sweeper.sweepOnce(ctx, worker.ending())

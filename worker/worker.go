@@ -15,15 +15,18 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
 // Gate is what a worker asks of the gates; *redis.Gate is one.
 type Gate interface {
 	Feed(ctx context.Context, product uuid.UUID) error
-	Ship(ctx context.Context, product uuid.UUID) error
-	Pending(ctx context.Context, product uuid.UUID, olderThan time.Duration, limit int) ([]redis.PendingGrant, error)
+	ReadLog(ctx context.Context, product uuid.UUID) (*redis.LogPiece, error)
+	TrimLog(ctx context.Context, piece *redis.LogPiece) error
+	Pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]redis.PendingGrant, error)
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
+	Master(product uuid.UUID) string
 }
 
 // Payments is what a worker does for payments; *payments.Service does it.
@@ -38,13 +41,14 @@ type Payments interface {
 	Purge(ctx context.Context) error
 }
 
-// Config says what a worker works on. All fields but the last three are required.
+// Config is what a worker works on. All fields but the last four are required.
 type Config struct {
 	Gate       *redis.Gate
 	Claims     *claims.Store
 	Store      *eventstore.Store
 	Reader     *eventstore.Reader
 	Waker      *eventstore.Waker
+	Presence   *presence.Presence    // nil: this worker shares its work with no other
 	Payments   Payments              // nil: payments, and slots that wait for one, are left to others
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // nil: slog.Default()
@@ -58,10 +62,13 @@ type Worker struct {
 	log     *slog.Logger
 	metrics *metrics
 	noisy   *rate.Limiter // of what may fail for thousands at the same time
-	watched *watched
+	owners  *owners
+	recent  *recent // other workers' products to which something happened
 	sweeper *sweeper
+	began   time.Time
 
-	feeder    *feeder       // set by Run
+	syncer    *syncer       // set by Run
+	watcher   *watcher      // set by Run
 	followed  atomic.Int64  // up to where follow has got; -1: it has not begun
 	following chan struct{} // closed when it has
 }
@@ -73,7 +80,8 @@ func New(cfg Config) *Worker {
 	}
 	w := &Worker{
 		cfg: cfg, gate: cfg.Gate, log: cfg.Logger.With("component", "worker"),
-		metrics: newMetrics(cfg.Registerer), noisy: rate.NewLimiter(noisyLogs, noisyLogs), watched: newWatched(), following: make(chan struct{}),
+		metrics: newMetrics(cfg.Registerer), noisy: rate.NewLimiter(noisyLogs, noisyLogs),
+		owners: newOwners(cfg.Presence, cfg.Gate.Master), recent: newRecent(), following: make(chan struct{}),
 	}
 	w.followed.Store(-1)
 	w.sweeper = newSweeper(w)
@@ -81,10 +89,11 @@ func New(cfg Config) *Worker {
 }
 
 // Run works until ctx ends, finishes what it has begun, and returns nil. What
-// fails is logged and tried again. A worker runs once.
+// fails is logged and retried. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
-	w.feeder = newFeeder(ctx, w.gate, w.warn, w.metrics)
-	defer w.feeder.wait()
+	w.start(ctx)
+	defer w.syncer.wait()
+	defer w.watcher.wait()
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	for _, loop := range w.loops() {
@@ -92,6 +101,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// start starts what the loops give their work to.
+func (w *Worker) start(ctx context.Context) {
+	w.began = time.Now()
+	w.syncer = w.newSyncer(ctx)
+	w.watcher = w.newWatcher(ctx)
 }
 
 // loop is one thing that a worker does all the time.
@@ -105,8 +121,10 @@ func (w *Worker) loops() []loop {
 	all := []loop{
 		{"feed", w.follow},
 		{"catch up", w.catchUp},
-		{"watch", w.watch},
-		{"compare", w.compare},
+		{"take over", w.takeOver},
+		{"watch", w.watcher.poll},
+		{"reach", w.keepTrying},
+		{"compare", w.audit},
 		{"expire", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.ending()) }},
 		{"warn", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.warning()) }},
 	}
@@ -175,24 +193,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// each does f for every product, a few at the same time, and returns when all
-// are done.
-func each(products []uuid.UUID, f func(uuid.UUID)) {
-	const atOnce = 8
-	var group sync.WaitGroup
-	next := make(chan uuid.UUID)
-	for range min(atOnce, len(products)) {
-		group.Go(func() {
-			for p := range next {
-				f(p)
-			}
-		})
-	}
-	for _, p := range products {
-		next <- p
-	}
-	close(next)
-	group.Wait()
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -61,8 +62,11 @@ func (w *world) work(change ...func(*Config)) (worker *Worker, stop func()) {
 	w.t.Helper()
 	store, gate := w.open()
 	waker := eventstore.Listen(context.Background(), w.pool)
+	member := presence.Join(context.Background(), w.pool, true, nil)
+	<-member.Joined()
 	cfg := Config{
-		Gate: gate, Claims: w.claims, Store: store, Reader: w.reader, Waker: waker, Registerer: prometheus.NewRegistry(),
+		Presence: member,
+		Gate:     gate, Claims: w.claims, Store: store, Reader: w.reader, Waker: waker, Registerer: prometheus.NewRegistry(),
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -75,6 +79,7 @@ func (w *world) work(change ...func(*Config)) (worker *Worker, stop func()) {
 		cancel()
 		require.NoError(w.t, <-ended)
 		waker.Close()
+		require.NoError(w.t, member.Close(context.Background()))
 	})
 	w.t.Cleanup(stop)
 	return worker, stop

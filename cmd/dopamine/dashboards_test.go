@@ -134,6 +134,7 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	two := config.Pool{Max: 2}
 	require.NoError(t, p.openWrite(ctx, d.URL, two))
 	require.NoError(t, p.openRead(ctx, d.URL, two))
+	require.NoError(t, p.openPresence(ctx, true))
 	require.NoError(t, p.openStore(ctx, 1))
 	require.NoError(t, p.openGate(ctx, []string{testkit.Redis(t)}, two))
 	require.NoError(t, p.openPayments(paymentSettings{gatewaySettings{url: "http://" + nobodyListens}, "http://" + nobodyListens, 1e9, 1e9, 1e9}))

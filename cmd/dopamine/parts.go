@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/postgres"
+	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -45,6 +46,7 @@ type parts struct {
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
+	leasePool           *pgxpool.Pool // set by openPresence
 	// Whether the pools' connections go through a pooler in transaction mode.
 	writePooled, readPooled bool
 	// directPool has server connections of its own, for session locks and LISTEN.
@@ -54,6 +56,7 @@ type parts struct {
 	claims     *claims.Store
 	waker      *eventstore.Waker
 	payments   *payments.Service
+	presence   *presence.Presence   // nil: in no list
 	registry   *prometheus.Registry // of what is no API
 }
 
@@ -182,6 +185,24 @@ func (p *parts) openRead(ctx context.Context, url string, size config.Pool) (err
 	return err
 }
 
+// leaseConnections are kept for the leases of gates, the signs of life of rebuilds and
+// the process' heartbeat, which must wait for nothing else.
+const leaseConnections = 3
+
+// openPresence puts the process into the list of live ones, until everything that
+// is opened later is closed; openWrite comes first. works: it is a worker.
+func (p *parts) openPresence(ctx context.Context, works bool) (err error) {
+	cfg := p.writePool.Config()
+	cfg.MinConns, cfg.MaxConns = 1, leaseConnections
+	if p.leasePool, err = postgres.Open(ctx, cfg); err != nil {
+		return fmt.Errorf("for leases: %w", err)
+	}
+	p.onClose(func(context.Context) error { p.leasePool.Close(); return nil })
+	p.presence = presence.Join(ctx, p.leasePool, works, p.log)
+	p.onClose(p.presence.Close)
+	return nil
+}
+
 // openStore opens the appender; openWrite comes first.
 func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	p.store, err = eventstore.Open(ctx, p.writePool, eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)})
@@ -192,20 +213,9 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	return nil
 }
 
-// leaseConnections are kept for the leases of gates and the signs of life of rebuilds,
-// which must wait for nothing else.
-const leaseConnections = 3
-
-// openGate connects to Redis; openWrite comes first.
+// openGate connects to Redis; openPresence comes first.
 func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
-	cfg := p.writePool.Config()
-	cfg.MinConns, cfg.MaxConns = 1, leaseConnections
-	leases, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return fmt.Errorf("open a pool for leases: %w", err)
-	}
-	p.onClose(func(context.Context) error { leases.Close(); return nil })
-	p.gate, err = redis.Open(ctx, urls, p.claims.WithLeasePool(leases), redis.Options{Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
+	p.gate, err = redis.Open(ctx, urls, p.claims.WithLeasePool(p.leasePool), redis.Options{Node: p.presence.ID, Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
 	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}

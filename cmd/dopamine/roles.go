@@ -139,6 +139,9 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := p.openWrite(ctx, url, size); err != nil {
 		return err
 	}
+	if err := p.openPresence(ctx, p.name != "command-api"); err != nil {
+		return err
+	}
 	if err := p.openStore(ctx, queue); err != nil {
 		return err
 	}
@@ -423,7 +426,7 @@ func workerCommand() *cli.Command {
 func workerService(p *parts) service {
 	w := worker.New(worker.Config{
 		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Waker: p.waker, Payments: p.payments,
-		Registerer: p.registry, Logger: p.log,
+		Presence: p.presence, Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "worker", run: w.Run}
 }

@@ -33,17 +33,19 @@ with lines as (
         not_started = excluded.not_started, closed = excluded.closed
     where d.type = 'refused' and excluded.type = 'refused' and excluded.to_number > d.to_number
 )
-insert into gate_shipments as s (product_id, epoch, shipped_at, covered, whole)
-select product, epoch, at, covered, closed
-from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::bool[]) as i(product, epoch, at, covered, closed)
+insert into gate_shipments as s (product_id, epoch, shipped_at, covered, covered_beat, whole, unsettled)
+select product, epoch, at, covered, covered_beat, closed, unsettled
+from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::bigint[], $20::bool[], $21::bool[])
+     as i(product, epoch, at, covered, covered_beat, closed, unsettled)
 union all
-select i.product, earlier, null, null, true
-from unnest($20::uuid[], $21::bigint[], $22::bigint[]) as i(product, born, epoch), generate_series(i.born, i.epoch - 1) as earlier
+select i.product, earlier, null, null, null, true, false
+from unnest($22::uuid[], $23::bigint[], $24::bigint[]) as i(product, born, epoch), generate_series(i.born, i.epoch - 1) as earlier
 where not exists (select from gate_shipments s where s.product_id = i.product and s.epoch = earlier and s.whole)
 order by 1, 2
 on conflict (product_id, epoch) do update
 set shipped_at = greatest(s.shipped_at, excluded.shipped_at), covered = greatest(s.covered, excluded.covered),
-    whole = s.whole or excluded.whole`
+    covered_beat = greatest(s.covered_beat, excluded.covered_beat),
+    whole = s.whole or excluded.whole, unsettled = excluded.unsettled`
 
 // Ship implements redis.Store.
 func (s *Store) Ship(ctx context.Context, shipments []redis.Shipment) error {
@@ -69,7 +71,8 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 	var products, earlier []uuid.UUID
 	var epochs, born, before []int64
 	var at, covered []*time.Time
-	var closed []bool
+	var coveredBeat []int64
+	var closed, unsettled []bool
 	for _, s := range shipments {
 		for i := range s.Lines {
 			c.add(s.Product, &s.Lines[i])
@@ -78,7 +81,9 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 			continue
 		}
 		products, epochs, closed = append(products, s.Product), append(epochs, s.Epoch), append(closed, s.Closed)
-		at, covered = append(at, timeOrNull(s.At)), append(covered, timeOrNull(s.Covered))
+		unsettled = append(unsettled, s.Unsettled)
+		at, covered = append(at, timeOrNull(s.At)), append(covered, timeOrNull(s.Covered.At))
+		coveredBeat = append(coveredBeat, s.Covered.Beat)
 		if s.Born < s.Epoch {
 			earlier, born, before = append(earlier, s.Product), append(born, s.Born), append(before, s.Epoch)
 		}
@@ -86,7 +91,7 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 	if len(c.products) == 0 && len(products) == 0 {
 		return nil, 0
 	}
-	return append(c.args(), binary(products), epochs, at, covered, closed, binary(earlier), born, before), len(c.products)
+	return append(c.args(), binary(products), epochs, at, covered, coveredBeat, closed, unsettled, binary(earlier), born, before), len(c.products)
 }
 
 func timeOrNull(t time.Time) *time.Time {

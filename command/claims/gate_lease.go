@@ -210,16 +210,16 @@ const rebuildSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) as a(product_id, found, above, owner)
 ), old as (
-    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, a.above, a.owner
+    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner
     from asked a join product_gates g on g.product_id = a.product_id
     where not g.deleted and g.epoch = a.found
     order by g.product_id
     for update of g skip locked
 ), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat
     from old where epoch >= 0 order by product_id
-    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at
+    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat
 )
 update product_gates g
 set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, old.above) + 1,

@@ -7,25 +7,65 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/redis"
 )
 
-// Leased lists the products, deleted ones included, whose gate took a lease
-// within the last so long. A gate that took none for longer than a lease has
-// decided nothing since.
-func (s *Store) Leased(ctx context.Context, within time.Duration) ([]uuid.UUID, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+// GateLease is the last lease of a product's gate.
+type GateLease struct {
+	Product  uuid.UUID
+	Deleted  bool
+	Epoch    int64  // of the lease
+	Instance string // the Redis instance for which it was taken
+	ID       redis.LeaseID
+	Now      time.Time // UTC; Postgres' clock at the read
+}
+
+const leaseColumns = `g.product_id, g.deleted, g.lease_epoch, coalesce(g.lease_stamp, ''), g.lease_beat, g.leased_at, clock_timestamp()`
+
+// GateLeases lists the gates, those of deleted products included, that took a lease
+// within the last so long. A gate that took none for longer than redis.LeaseTime
+// has decided nothing since.
+func (s *Store) GateLeases(ctx context.Context, within time.Duration) ([]GateLease, error) {
+	// No index: it would cost each lease more than reading through the small table
+	// costs once a second.
+	return s.listLeases(ctx, `select `+leaseColumns+` from product_gates g where g.leased_at > clock_timestamp() - $1::interval`, within)
+}
+
+// notStoredSQL is whether the decision log of the epoch that was last leased may
+// have something that is not stored; see gate_epochs_complete.
+const notStoredSQL = `
+       not coalesce(s.whole or e.whole or s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or e.carried_at >= g.leased_at + interval '3 s', false)`
+
+const storedSQL = `
+left join gate_shipments s on s.product_id = g.product_id and s.epoch = g.lease_epoch
+left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epoch`
+
+// Tails lists the gates whose decision log may have something that is not stored,
+// or that had grants on their way, however long ago they decided.
+func (s *Store) Tails(ctx context.Context) ([]GateLease, error) {
+	return s.listLeases(ctx, `
+select `+leaseColumns+`
+from product_gates g`+storedSQL+`
+where g.leased_at is not null and (s.unsettled or`+notStoredSQL+`)`)
+}
+
+func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]GateLease, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
 	defer cancel()
-	// No index: it would cost each lease more than the look through the small
-	// table costs once a second.
-	rows, err := s.pool.Query(ctx, `select product_id from product_gates where leased_at > clock_timestamp() - $1::interval`, within)
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("list the products that were leased lately: %w", err)
+		return nil, fmt.Errorf("list the gates that were leased: %w", err)
 	}
-	products, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l GateLease, err error) {
+		err = row.Scan(&l.Product, &l.Deleted, &l.Epoch, &l.Instance, &l.ID.Beat, &l.ID.At, &l.Now)
+		l.ID.At, l.Now = l.ID.At.UTC(), l.Now.UTC()
+		return l, err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list the products that were leased lately: %w", err)
+		return nil, fmt.Errorf("list the gates that were leased: %w", err)
 	}
-	return products, nil
+	return leases, nil
 }
 
 // Led is a product whose gate has decided at some time.
@@ -33,18 +73,13 @@ type Led struct {
 	Product uuid.UUID
 	Deleted bool
 	// Position is that of the product's last event: up to there its gate should
-	// have been told.
+	// have been synced.
 	Position int64
-	// Carried says that what the gate has decided up to its last lease is in
-	// gate_decisions.
-	Carried bool
 }
 
 const everLedSQL = `
-select g.product_id, g.deleted,` + lastSQL + `,
-       coalesce(e.whole or e.carried_at >= g.leased_at, false)
+select g.product_id, g.deleted,` + lastSQL + `
 from product_gates g
-left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epoch
 where g.leased_at is not null`
 
 // EverLed lists every product that ever had a gate that decided. It is for the

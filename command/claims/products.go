@@ -48,10 +48,10 @@ const raiseSQL = `
 with old as (
     select * from product_gates where product_id = $1 and not deleted for update
 ), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat
     from old where epoch >= 0
-    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at
+    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat
 )
 update product_gates g set epoch = old.epoch + 1
 from old where g.product_id = old.product_id`

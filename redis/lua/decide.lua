@@ -1,19 +1,27 @@
 -- Decides requests in order. ARGV: instance id, then for each request its buyer (16
--- bytes) and its key's hash (16 bytes, zeros for none), in one string.
+-- bytes) and its key's hash (16 bytes, zeros for none), in one string, then the
+-- node that asks ('*' for one that nobody watches). A grant on its way keeps the
+-- nodes to which it was handed, where a slot held keeps the key's hash.
 -- Answers 'ok', epoch, the counter before, the sale's begin, a letter for each
 -- request, then "number unit handed" for each of the letters G, A, K, D.
 if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
 local now = clock()
 if now >= lease then return {'lease', s[1]} end
 
-local blob = ARGV[2]
+local blob, node = ARGV[2], ARGV[3] or '*'
 local n = #blob / 32
 if counter + n >= 10000000000 then -- the epoch's numbers are used up
   call('HSET', S, 'closed', '1')
   return {'lost', s[1]}
 end
 
-local no_key = string.rep('\0', 16)
+-- nodes with one more: '*' if there are too many, or one is not known.
+local function with_node(nodes, one)
+  if one == '*' or #nodes > 60 or not string.match(nodes, '^%d[%d,]*$') then return '*' end
+  if string.find(',' .. nodes .. ',', ',' .. one .. ',', 1, true) then return nodes end
+  return nodes .. ',' .. one
+end
+
 local buyers = {}
 for i = 1, n do
   buyers[i] = string.sub(blob, 32 * i - 31, 32 * i - 16)
@@ -37,7 +45,7 @@ for i = 1, n do
     if kind == 'P' then -- the buyer's own grant on its way: no decision
       letter = 'A'
       handed = F(tonumber(handed) + 1)
-      value = 'P' .. number .. ' ' .. unit .. ' ' .. handed .. ' ' .. since .. ' ' .. hash
+      value = 'P' .. number .. ' ' .. unit .. ' ' .. handed .. ' ' .. since .. ' ' .. with_node(hash, node)
       mine[buyer] = value
       call('HSET', H, buyer, value)
     elseif hash == key and hash ~= '' then -- asked again: no decision
@@ -71,9 +79,7 @@ for i = 1, n do
     counter = counter + 1
     local number = F(epoch * 10000000000 + counter)
     emit('g ' .. F(counter) .. ' ' .. unit)
-    local hash = string.sub(blob, 32 * i - 15, 32 * i)
-    if hash == no_key then hash = '' end
-    local value = 'P' .. number .. ' ' .. unit .. ' 1 ' .. F(now) .. ' ' .. hash
+    local value = 'P' .. number .. ' ' .. unit .. ' 1 ' .. F(now) .. ' ' .. node
     mine[buyer] = value
     call('HSET', H, buyer, value)
     call('ZADD', P, number, buyer)

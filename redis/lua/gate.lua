@@ -39,7 +39,7 @@ local function clock() -- ms
 end
 
 -- A holder: 'P' pending or 'H' held, number, unit, how often handed out, since
--- when (ms), the key's hash.
+-- when (ms), and the key's hash if held, the nodes that it was handed to if pending.
 local function holder(value)
   return string.match(value, '^(%u)(%d+) (%d+) (%d+) (%d+) (.*)$')
 end

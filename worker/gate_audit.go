@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+const (
+	// auditInterval is how often a gate that decides is compared with the claims.
+	auditInterval = time.Minute
+	// auditTimeout bounds one comparison: millions of claims take seconds to count.
+	auditTimeout = 30 * time.Second
+	// auditConcurrency is how many gates of one Redis master are compared at the same
+	// time. Each counts claims in Postgres.
+	auditConcurrency = 2
+)
+
+// auditor compares gates with the claims. A difference is an alarm and never a
+// repair: a gate that is wrong shows a fault of ours.
+type auditor struct {
+	*Worker
+	mu        sync.Mutex
+	differing map[uuid.UUID]bool
+}
+
+// audit compares each gate of this worker's that decides, about once a minute.
+func (w *Worker) audit(ctx context.Context) error {
+	a := &auditor{Worker: w, differing: map[uuid.UUID]bool{}}
+	comparing := newSchedule(ctx, auditConcurrency, 0, w.gate.Master, nil, func(ctx context.Context, product uuid.UUID) (time.Duration, bool, error) {
+		err := a.compare(ctx, product)
+		return -1, errors.Is(err, redis.ErrUnavailable), nil
+	})
+	defer comparing.wait()
+	tick := time.NewTicker(auditInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		leases, err := w.cfg.Claims.GateLeases(ctx, auditInterval)
+		if err != nil {
+			return err
+		}
+		leased := make(map[uuid.UUID]bool, len(leases))
+		for i, l := range leases {
+			if !w.owners.ours(l.Product) {
+				continue
+			}
+			leased[l.Product] = true
+			// Spread over half of the interval: counting costs Postgres.
+			comparing.after(l.Product, time.Duration(i)*auditInterval/2/time.Duration(len(leases)))
+		}
+		a.forget(func(product uuid.UUID) bool { return !leased[product] })
+	}
+}
+
+// compare notes whether the product's gate counts its units as the claims do.
+func (a *auditor) compare(ctx context.Context, product uuid.UUID) error {
+	comparing, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	difference, err := a.cfg.Claims.Compare(comparing, a.cfg.Gate, product)
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, redis.ErrUnknownProduct) {
+			a.warn(ctx, "gate comparison failed", "product", product, "error", err)
+		}
+		return err
+	}
+	if difference != "" {
+		a.log.ErrorContext(ctx, "gate differs from the claims", "product", product, "difference", difference)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if difference == "" {
+		delete(a.differing, product)
+	} else {
+		a.differing[product] = true
+	}
+	a.metrics.differing.Set(float64(len(a.differing)))
+	return nil
+}
+
+func (a *auditor) forget(gone func(uuid.UUID) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for p := range a.differing {
+		if gone(p) {
+			delete(a.differing, p)
+		}
+	}
+	a.metrics.differing.Set(float64(len(a.differing)))
+}

@@ -1,0 +1,230 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+const (
+	// maxFollowed is how many events are read at a time for whom they concern.
+	maxFollowed = 10_000
+	// syncConcurrency is how many gates of one Redis master are synced at the same
+	// time; more than there are connections to it would only queue there.
+	syncConcurrency = 16
+	// syncRest is how soon a gate is synced again at the earliest: in a rush the next
+	// sync takes all that came meanwhile.
+	syncRest = 20 * time.Millisecond
+	// syncTimeout bounds one sync. A rebuild goes on without being waited for, so that
+	// it keeps no other product of its master from its sync.
+	syncTimeout = 2 * time.Second
+	// readTimeout bounds a read of the log.
+	readTimeout = 5 * time.Second
+	// recentFor is for how long a worker remembers what happened to other workers'
+	// products: longer than it takes to notice that one died.
+	recentFor = 15 * time.Second
+)
+
+// syncer syncs gates, and retries each until it is synced.
+type syncer struct {
+	*schedule
+}
+
+func (w *Worker) newSyncer(ctx context.Context) *syncer {
+	var warned sync.Map // products that fail, so that each is logged once
+	return &syncer{newSchedule(ctx, syncConcurrency, syncRest, w.gate.Master, w.owners.turned, func(ctx context.Context, product uuid.UUID) (time.Duration, bool, error) {
+		syncing, cancel := context.WithTimeout(ctx, syncTimeout)
+		defer cancel()
+		began := time.Now()
+		err := w.gate.Feed(syncing, product)
+		if err == nil || errors.Is(err, redis.ErrUnknownProduct) { // synced, or gone with its product
+			warned.Delete(product)
+			w.metrics.fed.Observe(time.Since(began).Seconds())
+			return -1, false, nil
+		}
+		if ctx.Err() == nil {
+			w.metrics.failures.WithLabelValues("feed").Inc()
+			if _, already := warned.LoadOrStore(product, true); !already {
+				w.warn(ctx, "gate sync failed, retrying", "product", product, "error", err)
+			}
+		}
+		// One that takes long may be waiting for a rebuild: its master is not down.
+		return 0, errors.Is(err, redis.ErrUnavailable) && syncing.Err() == nil, err
+	})}
+}
+
+// mark has the product's gate synced with everything that is durable now.
+func (s *syncer) mark(product uuid.UUID) { s.after(product, 0) }
+
+// syncOwn has a gate synced at once after an append of this worker's, if the
+// product is its own; another one's worker finds the append by itself.
+func (w *Worker) syncOwn(product uuid.UUID) {
+	if w.owners.ours(product) {
+		w.syncer.mark(product)
+	}
+}
+
+// follow syncs the gate of every product of this worker's to which something
+// happens.
+func (w *Worker) follow(ctx context.Context) error {
+	position, err := w.followFrom(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		products, upTo, err := w.concerned(ctx, position)
+		if err != nil {
+			return err
+		}
+		for _, p := range products {
+			if w.owners.ours(p) {
+				w.syncer.mark(p)
+			} else {
+				w.recent.add(p)
+			}
+		}
+		position = upTo
+		w.metrics.position.Set(float64(position))
+		w.followed.Store(position)
+		if len(products) > 0 { // what comes now would wait for its gate's next sync anyway
+			err = pause(ctx, syncRest)
+		} else {
+			err = w.cfg.Waker.Wait(ctx, position)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// concerned is to which products something happened beyond a position, and up to
+// where that was looked at.
+func (w *Worker) concerned(ctx context.Context, position int64) ([]uuid.UUID, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return w.cfg.Reader.Keys(ctx, position, maxFollowed)
+}
+
+// followFrom is where to go on: where this worker was when something failed, or
+// at the end of the log, since catchUp sees to what lies before.
+func (w *Worker) followFrom(ctx context.Context) (int64, error) {
+	if at := w.followed.Load(); at >= 0 {
+		return at, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	head, err := w.cfg.Reader.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	w.followed.Store(head)
+	close(w.following)
+	return head, nil
+}
+
+// takeOver syncs, whenever the live workers have changed, what happened lately to
+// products that are this worker's from then on: whose they were may have died
+// before its sync.
+func (w *Worker) takeOver(ctx context.Context) error {
+	for {
+		changed := w.owners.changed()
+		for _, p := range w.recent.list() {
+			if w.owners.ours(p) {
+				w.syncer.mark(p)
+			}
+		}
+		w.watcher.pollSoon()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// catchUp looks once at every gate that ever decided: what happened to its product
+// while no worker ran is synced. A gate that is not there is built when it is asked.
+func (w *Worker) catchUp(ctx context.Context) error {
+	select { // what comes after the head that follow has read is its affair
+	case <-w.following:
+	case <-ctx.Done():
+		return nil
+	}
+	led, err := w.cfg.Claims.EverLed(ctx)
+	if err != nil {
+		return err
+	}
+	known := make(map[uuid.UUID]int, len(led))
+	for i, l := range led {
+		known[l.Product] = i
+	}
+	var left atomic.Int64
+	all := make(chan struct{})
+	looking, done := context.WithCancel(ctx)
+	defer done()
+	looks := newSchedule(looking, syncConcurrency, 0, w.gate.Master, nil, func(ctx context.Context, product uuid.UUID) (time.Duration, bool, error) {
+		l := led[known[product]]
+		state, err := w.gate.State(ctx, product)
+		if err != nil {
+			return 0, errors.Is(err, redis.ErrUnavailable), err
+		}
+		if state.Exists && (l.Deleted || state.Alive && state.Position < l.Position) {
+			w.syncer.mark(product)
+		}
+		if left.Add(-1) == 0 {
+			close(all)
+		}
+		return -1, false, nil
+	})
+	left.Add(1)
+	for _, l := range led {
+		if w.owners.ours(l.Product) {
+			left.Add(1)
+			looks.after(l.Product, 0)
+		}
+	}
+	if left.Add(-1) > 0 {
+		select {
+		case <-all:
+		case <-ctx.Done():
+		}
+	}
+	done()
+	looks.wait()
+	return nil
+}
+
+// recent remembers products for a while.
+type recent struct {
+	mu sync.Mutex
+	at map[uuid.UUID]time.Time
+}
+
+func newRecent() *recent { return &recent{at: map[uuid.UUID]time.Time{}} }
+
+func (r *recent) add(product uuid.UUID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at[product] = time.Now()
+}
+
+// list returns what was added lately and forgets the rest.
+func (r *recent) list() []uuid.UUID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var products []uuid.UUID
+	for p, at := range r.at {
+		if time.Since(at) > recentFor {
+			delete(r.at, p)
+		} else {
+			products = append(products, p)
+		}
+	}
+	return products
+}

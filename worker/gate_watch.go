@@ -1,0 +1,314 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+const (
+	// watchInterval is how often a gate that decides is looked at: its decision log
+	// is at most two seconds behind it.
+	watchInterval = time.Second
+	// idleInterval is how often one is looked at that has nothing left to be stored.
+	idleInterval = 5 * time.Second
+	// watchConcurrency is how many gates of one Redis master are looked at at the
+	// same time. More than there are connections to it: they wait for Postgres, too.
+	watchConcurrency = 32
+	// watchFor is how long after its last lease a gate is watched at least.
+	watchFor = 30 * time.Second
+	// tailInterval is how often gates are looked for whose log was not stored to its
+	// end, however long ago they decided.
+	tailInterval = 30 * time.Second
+	// watchTimeout bounds the look at one gate.
+	watchTimeout = 3 * time.Second
+	// noteInterval is how often it is noted that a log in which nothing is new is
+	// stored.
+	noteInterval = 2 * time.Second
+	// maxLost is how many looks in a row must find a gate lost for it to be rebuilt:
+	// requests do that themselves, and this is for a gate that nobody asks.
+	maxLost = 2
+)
+
+// watcher looks at the gates of this worker's products that decided lately, or
+// have something that was not stored: it ships their decision logs and withdraws
+// grants whose append never came. Gates that have not decided for a while cost
+// nothing.
+type watcher struct {
+	*Worker
+	looks   *schedule
+	shipper *shipper
+	soon    chan struct{} // of capacity 1: poll now, for tails too
+
+	mu    sync.Mutex
+	gates map[uuid.UUID]*watchedGate
+}
+
+// watchedGate is what a worker remembers of a gate between two looks. All but
+// lease belong to who looks at it.
+type watchedGate struct {
+	product uuid.UUID
+	mu      sync.Mutex
+	lease   claims.GateLease // as of the last poll
+
+	last    *redis.LogPiece // as it was last read and stored
+	noted   time.Time       // when that was last noted in Postgres
+	whole   int64           // epochs of the same gate below it are noted as whole
+	mark    leaseMark
+	covered redis.LeaseID // see redis.Shipment
+	pending bool          // grants were on their way at the last look
+	lost    int           // looks in a row that found the gate lost
+	sights  sights
+}
+
+// leaseMark is a lease, and the gate as it was read at some time after the lease
+// was taken.
+type leaseMark struct {
+	id   redis.LeaseID
+	read *redis.LogPiece
+}
+
+func (w *Worker) newWatcher(ctx context.Context) *watcher {
+	x := &watcher{
+		Worker: w, shipper: &shipper{ctx: ctx, ship: w.cfg.Claims.Ship},
+		soon: make(chan struct{}, 1), gates: map[uuid.UUID]*watchedGate{},
+	}
+	x.looks = newSchedule(ctx, watchConcurrency, 0, w.gate.Master, w.owners.turned, x.look)
+	return x
+}
+
+func (x *watcher) wait() {
+	x.looks.wait()
+	x.shipper.wait()
+}
+
+// pollSoon has all gates looked for anew: other workers' products may be ours now.
+func (x *watcher) pollSoon() {
+	select {
+	case x.soon <- struct{}{}:
+	default:
+	}
+}
+
+// poll keeps the list of gates that are watched, about once a second.
+func (x *watcher) poll(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	var tails time.Time
+	for {
+		began := time.Now()
+		leases, err := x.cfg.Claims.GateLeases(ctx, watchFor)
+		if err != nil {
+			return err
+		}
+		x.watchAll(leases, true)
+		if time.Since(tails) >= tailInterval {
+			if leases, err = x.cfg.Claims.Tails(ctx); err != nil {
+				return err
+			}
+			x.watchAll(leases, false)
+			tails = time.Now()
+		}
+		x.metrics.watched.Set(float64(x.count()))
+		x.metrics.watchSeconds.Observe(time.Since(began).Seconds())
+		select {
+		case <-tick.C:
+		case <-x.soon:
+			tails = time.Time{}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (x *watcher) count() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.gates)
+}
+
+// list is which products are watched.
+func (x *watcher) list() []uuid.UUID {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	products := make([]uuid.UUID, 0, len(x.gates))
+	for p := range x.gates {
+		products = append(products, p)
+	}
+	return products
+}
+
+// watchAll takes note of the leases that there are. all: these are all the gates
+// that decided lately.
+func (x *watcher) watchAll(leases []claims.GateLease, all bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	leased := make(map[uuid.UUID]bool, len(leases))
+	for _, l := range leases {
+		if !x.owners.ours(l.Product) {
+			continue
+		}
+		leased[l.Product] = true
+		g := x.gates[l.Product]
+		if g == nil {
+			g = &watchedGate{product: l.Product}
+			x.gates[l.Product] = g
+			x.looks.after(l.Product, 0)
+		}
+		g.mu.Lock()
+		news := !g.lease.ID.Equal(l.ID)
+		g.lease = l
+		g.mu.Unlock()
+		if news {
+			x.looks.after(l.Product, watchInterval)
+		}
+	}
+	if !all {
+		return
+	}
+	for p, g := range x.gates {
+		g.mu.Lock()
+		settled := g.settled(g.lease) && !g.pending
+		g.mu.Unlock()
+		if !x.owners.ours(p) || !leased[p] && settled {
+			delete(x.gates, p)
+			x.looks.remove(p)
+		}
+	}
+}
+
+// look ships the product's log and withdraws what has been on its way for too long.
+func (x *watcher) look(ctx context.Context, product uuid.UUID) (next time.Duration, down bool, err error) {
+	x.mu.Lock()
+	g := x.gates[product]
+	x.mu.Unlock()
+	if g == nil {
+		return -1, false, nil
+	}
+	looking, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	next, err = x.lookAt(looking, g)
+	if err != nil && ctx.Err() == nil {
+		x.metrics.failures.WithLabelValues("watch").Inc()
+		x.warn(ctx, "gate watch failed, retrying", "product", product, "error", err)
+	}
+	return next, errors.Is(err, redis.ErrUnavailable), err
+}
+
+func (x *watcher) lookAt(ctx context.Context, g *watchedGate) (next time.Duration, err error) {
+	g.mu.Lock()
+	lease := g.lease
+	g.mu.Unlock()
+	var shipped error
+	for {
+		log, err := x.gate.ReadLog(ctx, g.product)
+		if err != nil {
+			return 0, err
+		}
+		if !log.Alive {
+			x.lostGate(g, lease, log)
+			return watchInterval, nil
+		}
+		g.lost = 0
+		g.sights.add(log)
+		// That a log cannot be stored keeps no grant from being withdrawn.
+		if shipped = x.store(ctx, g, lease, log); shipped != nil || !log.More {
+			if err := x.withdrawOld(ctx, g, log); err != nil {
+				return 0, errors.Join(err, shipped)
+			}
+			if shipped == nil && log.Pending == 0 && g.settled(lease) {
+				return idleInterval, nil
+			}
+			return watchInterval, shipped
+		}
+	}
+}
+
+// lostGate has a gate rebuilt that is not there, or removed if its product is gone.
+func (x *watcher) lostGate(g *watchedGate, lease claims.GateLease, log *redis.LogPiece) {
+	g.last, g.mark, g.sights = nil, leaseMark{}, sights{}
+	if lease.Deleted {
+		if log.Exists {
+			x.syncer.mark(g.product)
+		} else { // there is nothing to be had any more
+			g.setCovered(lease.ID)
+		}
+		return
+	}
+	if g.lost++; g.lost >= maxLost {
+		g.lost = 0
+		x.syncer.mark(g.product)
+	}
+}
+
+func (g *watchedGate) settled(lease claims.GateLease) bool { return g.covered.Equal(lease.ID) }
+
+func (g *watchedGate) setCovered(lease redis.LeaseID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.covered = lease
+}
+
+// store ships what is new of a log, and how far it goes.
+func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLease, log *redis.LogPiece) error {
+	if log.Err != nil {
+		return log.Err
+	}
+	if !log.SameGate(g.last) {
+		g.whole = log.Born
+	}
+	covered := g.cover(lease, log)
+	unchanged := log.Unchanged(g.last)
+	pending := log.Pending > 0
+	noted := pending == g.pending && (time.Since(g.noted) < noteInterval || g.settled(lease))
+	if unchanged && noted && (covered.IsZero() || covered.Equal(g.covered)) {
+		return nil
+	}
+	s := log.Shipment()
+	s.At, s.Covered, s.Born = lease.Now, covered, max(s.Born, g.whole)
+	if err := x.shipper.store(ctx, s); err != nil {
+		return err
+	}
+	x.metrics.carried.Inc()
+	g.last, g.noted = log, time.Now()
+	g.mu.Lock()
+	g.pending = pending
+	g.mu.Unlock()
+	if s.Living {
+		g.whole = s.Epoch
+	}
+	switch {
+	case !covered.IsZero():
+		g.setCovered(covered)
+	case s.Living && lease.Epoch >= log.Born && lease.Epoch < log.Epoch: // the lease's epoch is stored whole
+		g.setCovered(lease.ID)
+	}
+	return x.gate.TrimLog(ctx, log)
+}
+
+// cover returns the lease up to which the log has all that leases allowed, zero if
+// it cannot be said. A gate decides until redis.LeaseTime after the time that its
+// clock showed before the lease was recorded in Postgres. So once its clock shows
+// that much more than at some read after the lease was seen there, and its own lease
+// has run out, nothing that the leases up to that one allowed is missing in what it
+// has. No other clock is compared with it.
+func (g *watchedGate) cover(lease claims.GateLease, log *redis.LogPiece) redis.LeaseID {
+	if !log.LeasedBy(lease.Epoch, lease.Instance) {
+		g.mark = leaseMark{}
+		return redis.LeaseID{}
+	}
+	m := g.mark
+	if !m.id.Equal(lease.ID) || !log.SameGate(m.read) {
+		g.mark = leaseMark{lease.ID, log}
+	}
+	if log.SameGate(m.read) && !log.More && !log.Leased && log.Now >= m.read.Now+redis.LeaseTime {
+		return m.id
+	}
+	return redis.LeaseID{}
+}
