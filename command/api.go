@@ -46,6 +46,10 @@ type Config struct {
 	// WebhookSecrets are those by which the payment gateway signs its callbacks,
 	// whsec_ and base64; several while one is rolled.
 	WebhookSecrets []string
+	// Stripe parses Stripe's webhooks, if that is the payment gateway: the route
+	// /v1/webhooks/stripe takes the place of /v1/webhooks/payment, and
+	// WebhookSecrets are not used. nil: the gateway has the HTTP contract.
+	Stripe gateway.WebhookParser
 	httpapi.Limits
 	CORSOrigins []string // none: no other origin may call
 	HideMetrics bool     // serve no /metrics; Ops does
@@ -62,7 +66,7 @@ func (c *Config) validate() error {
 	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Payments == nil,
 		c.Verifier == nil, c.Registry == nil:
 		return errors.New("command API: pool, store, reader, claims, gate, payments, verifier and registry are needed")
-	case len(c.WebhookSecrets) == 0:
+	case len(c.WebhookSecrets) == 0 && c.Stripe == nil:
 		return errors.New("command API: no webhook secret; give one or more")
 	case c.AppendQueue < 1:
 		return fmt.Errorf("command API: an append queue of %d places; give 1 or more", c.AppendQueue)
@@ -91,8 +95,8 @@ type API struct {
 	pay     func(context.Context, auth.Identity, payments.Start) (done[view.Payment], error)
 	hear    func(context.Context, auth.Identity, payments.Heard) (done[nothing], error)
 
-	webhooks   gateway.WebhookParser
-	now        func() time.Time
+	webhooks gateway.WebhookParser
+	now      func() time.Time
 }
 
 // New makes the command API.
@@ -100,9 +104,13 @@ func New(c Config) (*API, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	webhooks, err := gateway.NewWebhooks(c.WebhookSecrets)
-	if err != nil {
-		return nil, fmt.Errorf("command API: %w", err)
+	webhooks, webhookPath := c.Stripe, "/v1/webhooks/stripe"
+	if webhooks == nil {
+		var err error
+		if webhooks, err = gateway.NewWebhooks(c.WebhookSecrets); err != nil {
+			return nil, fmt.Errorf("command API: %w", err)
+		}
+		webhookPath = "/v1/webhooks/payment"
 	}
 	stream := streamOf(c.Reader)
 	s := &services{
@@ -137,7 +145,7 @@ func New(c Config) (*API, error) {
 		httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: buyer, Body: httpapi.JSONBody, Handler: a.postAcquire},
 		httpapi.Route{Method: http.MethodDelete, Path: "/v1/slots/:id", Access: httpapi.Role(auth.Buyer | auth.Admin), Handler: a.deleteSlot},
 		httpapi.Route{Method: http.MethodPost, Path: "/v1/payments", Access: buyer, Body: httpapi.JSONBody, Handler: a.postPayment},
-		httpapi.Route{Method: http.MethodPost, Path: "/v1/webhooks/payment", Access: httpapi.Open, Body: httpapi.RawBody, Handler: a.postCallback},
+		httpapi.Route{Method: http.MethodPost, Path: webhookPath, Access: httpapi.Open, Body: httpapi.RawBody, Handler: a.postCallback},
 	)
 	return a, nil
 }

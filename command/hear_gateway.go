@@ -55,13 +55,13 @@ func callbackProblem(err error) error {
 	case errors.As(err, &malformed):
 		return errCallback.Wrap(err)
 	}
-	return err
+	return errUnavailable.Wrap(err) // the gateway could not be queried, and sends it again
 }
 
 func (a *API) postCallback(c echo.Context) error {
 	n, err := a.webhooks.Parse(c.Request().Context(), c.Request().Header, httpapi.ReadBody(c), a.now())
 	if err != nil {
-		return callbackProblem(err)
+		return refused(c, callbackProblem(err))
 	}
 	h, ours := heard(n)
 	if !ours {

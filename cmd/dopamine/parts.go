@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gateway/stripe"
 	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
@@ -57,6 +58,7 @@ type parts struct {
 	waker      *eventstore.Waker
 	payments   *payments.Service
 	presence   *presence.Presence   // nil: in no list
+	stripe     *stripe.Client       // nil unless it is the payment gateway
 	registry   *prometheus.Registry // of what is no API
 }
 
@@ -227,8 +229,8 @@ func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (
 }
 
 // openPayments makes the payments' side; openStore and openGate come first.
-func (p *parts) openPayments(s paymentSettings) error {
-	client, err := p.openGateway(s.gateway)
+func (p *parts) openPayments(ctx context.Context, s paymentSettings) error {
+	client, err := p.openGateway(ctx, s.gateway)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/gateway/stripe"
 )
 
 // paymentSettings are the settings of everything that has to do with payments.
@@ -41,12 +43,31 @@ func requireGateway(r *config.Reader) {
 	r.Require(config.GatewayURL)
 }
 
-// openGateway returns the client of the payment gateway.
-func (p *parts) openGateway(s gatewaySettings) (gateway.Gateway, error) {
+// openGateway returns the client of the payment gateway; openWrite comes first.
+func (p *parts) openGateway(ctx context.Context, s gatewaySettings) (gateway.Gateway, error) {
+	if s.kind == config.StripeGateway {
+		return p.openStripe(ctx, s)
+	}
 	client, err := gateway.New(gateway.Options{URL: s.url, Key: s.key, Registerer: p.registry, Logger: p.log})
 	if err != nil {
 		return nil, fmt.Errorf("payment gateway: %w", err)
 	}
 	p.onClose(func(context.Context) error { client.Close(); return nil })
 	return client, nil
+}
+
+// openStripe returns the client of Stripe, and keeps it for the webhooks.
+func (p *parts) openStripe(ctx context.Context, s gatewaySettings) (gateway.Gateway, error) {
+	identity, err := eventstore.NewReader(p.writePool).Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.stripe, err = stripe.New(stripe.Options{
+		URL: s.url, Key: s.stripeKey, PublishableKey: s.publishableKey, Store: identity.Store, Registerer: p.registry, Logger: p.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("payment gateway: %w", err)
+	}
+	p.onClose(func(context.Context) error { p.stripe.Close(); return nil })
+	return p.stripe, nil
 }

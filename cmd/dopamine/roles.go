@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gateway/stripe"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
@@ -148,7 +149,7 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := p.openGate(ctx, urls, lanes); err != nil {
 		return err
 	}
-	return p.openPayments(paying)
+	return p.openPayments(ctx, paying)
 }
 
 // commandConfig reads what the command API is set to; the parts it works with
@@ -183,6 +184,12 @@ func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
 	cfg.Claims, cfg.Gate, cfg.Payments = p.claims, p.gate, p.payments
 	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.gate)...)
+	if p.stripe != nil {
+		var err error
+		if cfg.Stripe, err = stripe.NewWebhooks(p.stripe, cfg.WebhookSecrets); err != nil {
+			return nil, err
+		}
+	}
 	return command.New(cfg)
 }
 
