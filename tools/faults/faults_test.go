@@ -34,7 +34,7 @@ func TestHarness_RulesHoldUnderFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			chosen, err := choose(name)
 			require.NoError(t, err)
-			res := play(t.Context(), s, chosen[0], 1, options{duration: 4 * time.Second, rate: 40, replay: name == "flushall", unaffectedGap: 10 * time.Second})
+			res := play(t.Context(), s, chosen[0], []uint64{1}, options{duration: 4 * time.Second, rate: 40, replay: name == "flushall", unaffectedGap: 10 * time.Second})[0]
 			printResult(res)
 			require.Empty(t, res.Violations)
 			for p := range res.hits {

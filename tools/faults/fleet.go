@@ -414,10 +414,19 @@ func (f *fleet) stop(ctx context.Context) {
 
 // settle waits until everything that was appended is everywhere and no grant is
 // pending at a gate, as `dopamine status` reports it.
-func (f *fleet) settle(ctx context.Context, timeout time.Duration) (time.Duration, error) {
+//
+// While the sale goes on, what it keeps adding is no lag: then everything up to the
+// moment of the call must be everywhere, and grants may be pending.
+func (f *fleet) settle(ctx context.Context, timeout time.Duration, busy bool) (time.Duration, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	var head int64
+	if busy {
+		if err := f.db.QueryRow(ctx, "SELECT coalesce(max(position), 0) FROM events").Scan(&head); err != nil {
+			return 0, err
+		}
+	}
 	err := poll(ctx, 300*time.Millisecond, "the fleet to settle", func() error {
 		asking, cancel := context.WithTimeout(ctx, 15*time.Second)
 		defer cancel()
@@ -429,14 +438,27 @@ func (f *fleet) settle(ctx context.Context, timeout time.Duration) (time.Duratio
 		if err := json.Unmarshal([]byte(out), &r); err != nil {
 			return err
 		}
-		return settled(r)
+		return settled(r, head)
 	})
 	return time.Since(began), err
 }
 
-func settled(r status.Report) error {
+// settled reports what is not settled yet. With a head, only what lies at or below
+// it counts.
+func settled(r status.Report, head int64) error {
 	if len(r.Unreachable) > 0 || r.Relay == nil || r.Store == nil {
 		return fmt.Errorf("not reached: %v", r.Unreachable)
+	}
+	if head > 0 {
+		if r.Relay.Position < head {
+			return fmt.Errorf("the relay is at %d of %d", r.Relay.Position, head)
+		}
+		for _, p := range r.Projections {
+			if p.Position == nil || *p.Position < head || p.Parked != 0 {
+				return fmt.Errorf("projection %s has not reached %d, or has %d events parked", p.Name, head, p.Parked)
+			}
+		}
+		return nil
 	}
 	if r.Relay.Lag != 0 {
 		return fmt.Errorf("the relay is %d behind", r.Relay.Lag)

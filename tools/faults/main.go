@@ -55,6 +55,7 @@ func command(ctx context.Context, args []string) int {
 	flags.BoolVar(&o.replay, "replay", true, "replay every projection at the end of a run and compare")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs of runs that held")
 	flags.DurationVar(&o.unaffectedGap, "unaffected-gap", 5*time.Second, "how long a product that does not depend on what failed may go without a grant")
+	flags.IntVar(&o.batch, "batch", 1, "how many seeds share one fleet of processes, where the fault allows it")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -140,16 +141,21 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 	defer s.stop(context.WithoutCancel(ctx))
 	var results []result
 	for _, sc := range chosen {
-		for _, seed := range seeds {
+		size := max(o.batch, 1)
+		if sc.once {
+			size = 1
+		}
+		for batch := range slices.Chunk(seeds, size) {
 			if ctx.Err() != nil {
 				break
 			}
-			res := play(ctx, s, sc, seed, o)
-			results = append(results, res)
-			printResult(res)
-			if err := appendJSON(jsonFile, res); err != nil {
-				fmt.Fprintln(os.Stderr, "faults:", err)
-				return 1
+			for _, res := range play(ctx, s, sc, batch, o) {
+				results = append(results, res)
+				printResult(res)
+				if err := appendJSON(jsonFile, res); err != nil {
+					fmt.Fprintln(os.Stderr, "faults:", err)
+					return 1
+				}
 			}
 		}
 	}

@@ -54,22 +54,25 @@ type scenario struct {
 	losesTail bool
 	// noFault: the healthy run, for comparison.
 	noFault bool
+	// once: the fault cannot be repeated against the same fleet.
+	once bool
 }
 
 // run is one seed of one scenario.
 type run struct {
-	ctx      context.Context
-	fleet    *fleet
-	sale     *sale
-	rand     *rand.Rand
-	duration time.Duration
-	verdict  verdict
-	strikes  []string
-	points   map[string]int // strikes by process and failpoint
-	from, to time.Duration  // of the fault, in the history's time
-	settled  time.Duration
-	expiry   time.Duration
-	events   int
+	ctx        context.Context
+	fleet      *fleet
+	sale       *sale
+	rand       *rand.Rand
+	duration   time.Duration
+	verdict    verdict
+	strikes    []string
+	points     map[string]int // strikes by process and failpoint
+	from, to   time.Duration  // of the fault, in the history's time
+	settled    time.Duration
+	seedNumber uint64
+	expiry     time.Duration
+	events     int
 }
 
 // struck records that a fault took place.
@@ -116,38 +119,45 @@ type options struct {
 	replay        bool
 	keep          bool
 	unaffectedGap time.Duration
+	batch         int // seeds for one fleet
 }
 
-// play runs one seed.
-func play(ctx context.Context, s *services, sc *scenario, seed uint64, o options) (res result) {
+// play runs seeds one after the other against one fleet, and checks everything at the
+// end. What is found then is reported with the last seed.
+func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o options) []result {
 	began := time.Now()
-	res = result{Scenario: sc.name, Seed: seed, Unaffected: -1, Violations: []violation{}}
-	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", sc.name, seed))
-	defer func() { res.Took = time.Since(began).Seconds() }()
+	results := make([]result, len(seeds))
+	for i, seed := range seeds {
+		results[i] = result{Scenario: sc.name, Seed: seed, Unaffected: -1, Violations: []violation{}}
+	}
+	last := &results[len(results)-1]
+	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", sc.name, seeds[0]))
 	f, err := startFleet(ctx, s, sc, dir)
 	if err != nil {
-		res.Violations = append(res.Violations, violation{"harness", "start: " + err.Error()})
-		return res
+		last.Violations = append(last.Violations, violation{"harness", "start: " + err.Error()})
+		return results
 	}
-	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seed, o.rate), rand: rand.New(rand.NewPCG(seed, 7)), duration: o.duration, points: map[string]int{}}
+	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate), duration: o.duration}
 	defer func() {
-		if len(res.Violations) > 0 {
-			r.keepEvidence(res)
+		failed := slices.ContainsFunc(results, func(r result) bool { return len(r.Violations) > 0 })
+		if failed {
+			r.keepEvidence(results)
 		}
 		f.stop(context.WithoutCancel(ctx))
-		if len(res.Violations) == 0 && !o.keep {
+		if !failed && !o.keep {
 			_ = os.RemoveAll(dir)
 		}
 	}()
-	if err := r.perform(sc, o); err != nil {
+	if err := r.perform(sc, results, o); err != nil {
 		r.verdict.broke("harness", "%s", err)
+		r.fill(last, sc, o)
 	}
-	r.fill(&res, sc, o)
-	return res
+	last.Took = time.Since(began).Seconds()
+	return results
 }
 
-// perform plays the sale with the fault, heals, waits and checks.
-func (r *run) perform(sc *scenario, o options) error {
+// perform plays the sale with the faults of each seed, and checks.
+func (r *run) perform(sc *scenario, results []result, o options) error {
 	f := r.fleet
 	f.services.refunds = r.hasRefunds()
 	starting, cancel := context.WithTimeout(r.ctx, time.Minute)
@@ -156,23 +166,49 @@ func (r *run) perform(sc *scenario, o options) error {
 		return fmt.Errorf("prepare the sale: %w", err)
 	}
 	r.sale.begin(r.ctx)
+	for i := range results {
+		if err := r.seed(sc, &results[i]); err != nil {
+			r.sale.end()
+			return err
+		}
+		if i < len(results)-1 {
+			r.fill(&results[i], sc, o)
+		}
+	}
+	r.sale.end()
+	err := r.check(sc, o)
+	if err != nil {
+		r.verdict.broke("harness", "%s", err)
+	}
+	r.fill(&results[len(results)-1], sc, o)
+	return nil
+}
+
+// seed plays the fault of one seed, heals, and waits until everything has settled.
+func (r *run) seed(sc *scenario, res *result) error {
+	r.rand = rand.New(rand.NewPCG(res.Seed, 7))
+	r.seedNumber, r.points, r.strikes, r.verdict = res.Seed, map[string]int{}, nil, verdict{}
 	r.wait(warmUp)
 	r.from = r.sale.history.now()
 	played := sc.play(r)
-	f.heal()
+	r.fleet.heal()
 	if sc.heal != nil {
 		played = errors.Join(played, sc.heal(r))
 	}
 	r.to = r.sale.history.now()
-	r.recover()
-	r.sale.end()
 	if played != nil {
-		return fmt.Errorf("play: %w", played)
+		return fmt.Errorf("play seed %d: %w", res.Seed, played)
 	}
+	r.recover()
 	if len(r.strikes) == 0 && !sc.noFault {
 		r.verdict.broke("harness", "no fault struck: the run shows nothing")
 	}
-	return r.check(sc, o)
+	took, err := r.fleet.settle(r.ctx, settleLimit, true)
+	r.settled = took
+	if err != nil {
+		r.verdict.broke("settle", "%s", err)
+	}
+	return nil
 }
 
 // recover waits until every product has granted again.
@@ -196,10 +232,8 @@ func (r *run) check(sc *scenario, o options) error {
 	if err := r.sale.resume(ctx); err != nil {
 		v.broke("R9", "%s", err)
 	}
-	took, err := r.fleet.settle(ctx, settleLimit)
-	r.settled = took
-	if err != nil {
-		v.broke("settle", "%s", err)
+	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
+		v.broke("settle", "after the traffic: %s", err)
 	}
 	if err := r.sale.finish(ctx, settleLimit); err != nil {
 		v.broke("R2", "%s", err)
@@ -207,7 +241,7 @@ func (r *run) check(sc *scenario, o options) error {
 	if err := checkMoney(ctx, r.sale, moneyLimit, v); err != nil {
 		return err
 	}
-	if _, err := r.fleet.settle(ctx, settleLimit); err != nil {
+	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
 		v.broke("settle", "after the last units were sold: %s", err)
 	}
 	all, err := readEvents(ctx, r.fleet)
@@ -235,7 +269,7 @@ func (r *run) check(sc *scenario, o options) error {
 	if all, err = readEvents(ctx, r.fleet); err != nil { // slots went on expiring
 		return err
 	}
-	if _, err := r.fleet.settle(ctx, settleLimit); err != nil {
+	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
 		v.broke("settle", "before the topic was read: %s", err)
 	}
 	if err := checkTopic(ctx, r.fleet, all, v); err != nil {
@@ -284,15 +318,18 @@ func (r *run) hasRefunds() bool {
 func (r *run) fill(res *result, sc *scenario, o options) {
 	all := r.sale.history.list()
 	res.Strikes, res.Points, res.Events = r.strikes, r.points, r.events
-	res.Requests = len(all)
 	res.ErrorKinds = map[string]int{}
 	grants := 0 // during the traffic
 	for i := range all {
 		a := &all[i]
+		if a.Sent < r.from-warmUp {
+			continue // of an earlier seed
+		}
+		res.Requests++
 		switch {
 		case a.granted():
 			res.Granted++
-			if a.Answered >= r.from {
+			if a.Answered >= r.from && a.Answered <= r.until() {
 				grants++
 			}
 		case a.unanswered():
@@ -336,6 +373,9 @@ func (r *run) fill(res *result, sc *scenario, o options) {
 	res.Violations = append(res.Violations, r.verdict.violations...)
 }
 
+// until is the end of what counts as the seed's traffic.
+func (r *run) until() time.Duration { return r.to + recoveryLimit }
+
 // compact keeps each note once.
 func compact(notes []string) []string {
 	slices.Sort(notes)
@@ -357,8 +397,8 @@ func kind(a *attempt) string {
 }
 
 // keepEvidence writes history and result beside the processes' logs.
-func (r *run) keepEvidence(res result) {
-	for name, what := range map[string]any{"history.json": r.sale.history.list(), "result.json": res} {
+func (r *run) keepEvidence(results []result) {
+	for name, what := range map[string]any{"history.json": r.sale.history.list(), "result.json": results} {
 		if b, err := json.MarshalIndent(what, "", " "); err == nil {
 			_ = os.WriteFile(filepath.Join(r.fleet.dir, name), b, 0o644)
 		}

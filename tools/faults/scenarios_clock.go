@@ -16,20 +16,20 @@ import (
 const libfaketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 var clockScenarios = []*scenario{
-	{name: "redis-clock-forward", about: "Redis' clock is stepped forward, and back", clockOf: "redis", play: func(r *run) error {
+	{name: "redis-clock-forward", once: true, about: "Redis' clock is stepped forward, and back", clockOf: "redis", play: func(r *run) error {
 		return r.stepClock("Redis", +time.Hour)
 	}},
-	{name: "redis-clock-back", about: "Redis' clock is stepped back, and forward", clockOf: "redis", play: func(r *run) error {
+	{name: "redis-clock-back", once: true, about: "Redis' clock is stepped back, and forward", clockOf: "redis", play: func(r *run) error {
 		r.wait(3 * time.Second) // no further back than the sale's begin
 		return r.stepClock("Redis", -4*time.Second)
 	}},
-	{name: "postgres-clock-forward", about: "Postgres' clock is stepped forward, and back", clockOf: "postgres", postgres: postgresWithClock, play: func(r *run) error {
+	{name: "postgres-clock-forward", once: true, about: "Postgres' clock is stepped forward, and back", clockOf: "postgres", postgres: postgresWithClock, play: func(r *run) error {
 		return r.stepClock("Postgres", +r.between(5*time.Second, 12*time.Second))
 	}},
-	{name: "postgres-clock-back", about: "Postgres' clock is stepped back by an hour, and forward", clockOf: "postgres", postgres: postgresWithClock, play: func(r *run) error {
+	{name: "postgres-clock-back", once: true, about: "Postgres' clock is stepped back by an hour, and forward", clockOf: "postgres", postgres: postgresWithClock, play: func(r *run) error {
 		return r.stepClock("Postgres", -time.Hour)
 	}},
-	{name: "postgres-disk-full", about: "the disk of Postgres is full, and has room again", postgres: postgresOnSmallDisk, play: func(r *run) error {
+	{name: "postgres-disk-full", once: true, about: "the disk of Postgres is full, and has room again", postgres: postgresOnSmallDisk, play: func(r *run) error {
 		if r.fleet.smallDisk == "" {
 			return nil
 		}

@@ -25,13 +25,13 @@ var kafkaScenarios = []*scenario{
 			return r.fleet.kafkaGroup.Nodes[i].Restart(r.ctx)
 		}, 2*time.Second)
 	}},
-	{name: "kafka-away", about: "the broker is away for a minute", realKafka: true, play: func(r *run) error {
+	{name: "kafka-away", once: true, about: "the broker is away for a minute", realKafka: true, play: func(r *run) error {
 		r.struck("Kafka is away")
 		r.fleet.kafka.Kill9()
 		r.wait(max(10*r.duration, time.Minute))
 		return r.fleet.kafka.Restart(r.ctx)
 	}},
-	{name: "topic-deleted", about: "the topic is deleted under running processes", realKafka: true, mayRefuse: true, play: func(r *run) error {
+	{name: "topic-deleted", once: true, about: "the topic is deleted under running processes", realKafka: true, mayRefuse: true, play: func(r *run) error {
 		r.struck("the topic was deleted")
 		if err := deleteTopic(r.ctx, r.fleet.brokers, r.fleet.topic); err != nil {
 			return err
@@ -39,7 +39,7 @@ var kafkaScenarios = []*scenario{
 		r.wait(r.duration)
 		return nil
 	}},
-	{name: "topic-repartitioned", about: "the topic is made anew with another number of partitions, then made right again", realKafka: true, mayRefuse: true, play: func(r *run) error {
+	{name: "topic-repartitioned", once: true, about: "the topic is made anew with another number of partitions, then made right again", realKafka: true, mayRefuse: true, play: func(r *run) error {
 		// With the relays down nobody else makes the topic anew in between.
 		for _, p := range r.fleet.of("relay") {
 			if err := p.hold(); err != nil {
@@ -66,7 +66,7 @@ var kafkaScenarios = []*scenario{
 		}
 		return err
 	}},
-	{name: "retention-passed", about: "records are deleted before a projector has read them", realKafka: true, play: func(r *run) error {
+	{name: "retention-passed", once: true, about: "records are deleted before a projector has read them", realKafka: true, play: func(r *run) error {
 		for _, p := range r.fleet.of("projector") {
 			if err := p.hold(); err != nil {
 				return err

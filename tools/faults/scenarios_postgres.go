@@ -24,7 +24,7 @@ var postgresScenarios = []*scenario{
 	{name: "postgres-terminate", about: "every session is terminated, again and again", play: func(r *run) error {
 		return r.repeat(func() error { r.struck("terminated all sessions"); return r.terminateSessions() }, 800*time.Millisecond)
 	}},
-	{name: "postgres-blackhole", about: "existing connections to Postgres go silent, new ones work", play: func(r *run) error {
+	{name: "postgres-blackhole", once: true, about: "existing connections to Postgres go silent, new ones work", play: func(r *run) error {
 		all := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.postgres })
 		for _, p := range all {
 			p.Orphan()
@@ -75,23 +75,23 @@ var postgresScenarios = []*scenario{
 			return nil
 		}, 200*time.Millisecond)
 	}},
-	{name: "postgres-failover-sync", about: "failover to a synchronous standby, which has every acknowledged commit", postgres: withStandby(true), play: func(r *run) error {
+	{name: "postgres-failover-sync", once: true, about: "failover to a synchronous standby, which has every acknowledged commit", postgres: withStandby(true), play: func(r *run) error {
 		r.wait(r.between(time.Second, 3*time.Second))
 		return r.promote()
 	}},
-	{name: "postgres-standby-away", about: "the synchronous standby stops, the primary dies, the standby is promoted", postgres: withStandby(true), play: func(r *run) error {
+	{name: "postgres-standby-away", once: true, about: "the synchronous standby stops, the primary dies, the standby is promoted", postgres: withStandby(true), play: func(r *run) error {
 		// Commits wait for the standby, so none may be acknowledged.
 		r.fleet.replication.Stall(proxy.Both)
 		r.struck("the synchronous standby was cut off")
 		r.wait(r.between(3*time.Second, 5*time.Second))
 		return r.promote()
 	}},
-	{name: "postgres-failover-async", about: "failover to a standby without the last commits, then dopamine recover", postgres: withStandby(false), losesTail: true, mayRefuse: true, play: func(r *run) error {
+	{name: "postgres-failover-async", once: true, about: "failover to a standby without the last commits, then dopamine recover", postgres: withStandby(false), losesTail: true, mayRefuse: true, play: func(r *run) error {
 		r.fleet.replication.Stall(proxy.Both)
 		r.wait(r.between(500*time.Millisecond, 2*time.Second))
 		return r.promote()
 	}, heal: recoverStore},
-	{name: "postgres-restored", about: "the database is restored to an earlier moment, then dopamine recover", losesTail: true, mayRefuse: true, play: func(r *run) error {
+	{name: "postgres-restored", once: true, about: "the database is restored to an earlier moment, then dopamine recover", losesTail: true, mayRefuse: true, play: func(r *run) error {
 		return r.restoreEarlier()
 	}, heal: recoverStore},
 }

@@ -144,7 +144,7 @@ var redisScenarios = []*scenario{
 		l.Retarget(hostOf(r.fleet.redis.URL()))
 		return nil
 	}, affected: func(*run, string) bool { return false }}, // the other node goes on
-	{name: "sentinel-failover", about: "Sentinel fails over to a replica that lost writes", redis: startSentinels, play: func(r *run) error {
+	{name: "sentinel-failover", once: true, about: "Sentinel fails over to a replica that lost writes", redis: startSentinels, play: func(r *run) error {
 		g := r.fleet.redisGroup
 		master, replica := g.Nodes[0], g.Nodes[1]
 		// The replica stops hearing of writes, then the master dies.
@@ -164,7 +164,7 @@ var redisScenarios = []*scenario{
 	}, heal: func(r *run) error {
 		return r.fleet.redisGroup.Nodes[0].Restart(r.ctx) // it becomes a replica
 	}},
-	{name: "sentinel-failback", about: "Sentinel fails over, and back to the old master with its old copy", redis: startSentinels, play: func(r *run) error {
+	{name: "sentinel-failback", once: true, about: "Sentinel fails over, and back to the old master with its old copy", redis: startSentinels, play: func(r *run) error {
 		g := r.fleet.redisGroup
 		first, second := g.Nodes[0], g.Nodes[1]
 		first.Kill9()
@@ -183,7 +183,7 @@ var redisScenarios = []*scenario{
 		}
 		return second.Restart(r.ctx)
 	}},
-	{name: "sentinel-master-hung", about: "the master hangs, a replica is promoted, the old one wakes up", redis: startSentinels, play: func(r *run) error {
+	{name: "sentinel-master-hung", once: true, about: "the master hangs, a replica is promoted, the old one wakes up", redis: startSentinels, play: func(r *run) error {
 		g := r.fleet.redisGroup
 		if err := g.Nodes[0].Pause(); err != nil {
 			return err
@@ -206,7 +206,7 @@ var redisScenarios = []*scenario{
 			return r.fleet.redisGroup.Nodes[0].Resume()
 		}, time.Second)
 	}},
-	{name: "cluster-master-killed", about: "one of three cluster masters is killed, its replica takes over", redis: startCluster(1), affected: onFirstShard, play: func(r *run) error {
+	{name: "cluster-master-killed", once: true, about: "one of three cluster masters is killed, its replica takes over", redis: startCluster(1), affected: onFirstShard, play: func(r *run) error {
 		r.struck("kill -9 of a cluster master")
 		r.fleet.redisGroup.Nodes[0].Kill9()
 		r.wait(max(r.duration, 6*time.Second))
