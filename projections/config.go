@@ -33,8 +33,8 @@ type Config struct {
 	Projections []Projection
 	Topic       string // default: kafka.Topic
 	// TopicSettings are those that the topic must have: another partition count
-	// blocks the projector, a shorter retention is a warning. Default: those of
-	// kafka.TopicSettings.
+	// blocks the projector, a shorter retention is a warning. Default: any partition
+	// count, kept forever.
 	TopicSettings kafka.TopicSettings
 	Decoder       *avsc.Decoder // of records' values; nil: there is no schema registry
 	// Group is the consumer group; default: kafka.Group. Processes of one group
@@ -59,9 +59,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Group == "" {
 		c.Group = kafka.Group
-	}
-	if c.TopicSettings.Partitions == 0 {
-		c.TopicSettings.Partitions = kafka.DefaultPartitions
 	}
 	if c.BatchTimeout == 0 {
 		c.BatchTimeout = 15 * time.Second

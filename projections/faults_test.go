@@ -269,7 +269,9 @@ func TestProjector_AppliesNothingOfARepartitionedTopic(t *testing.T) {
 	s := newSystem(t, testkit.Kafka(t))
 	stopRelay := s.relayWith(12)
 	a, z := s.createIn(5, 100), s.createIn(0, 100)
-	r := s.runner(s.config())
+	cfg := s.config()
+	cfg.TopicSettings.Partitions = 12
+	r := s.runner(cfg)
 	var at int64
 	for n := int64(1); n <= 3; n++ {
 		_, _, at = s.acquire(a, int(n), n)

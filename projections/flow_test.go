@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
@@ -146,36 +145,26 @@ func TestWhatMustNotGoOnIsRefusedWithWhatToDo(t *testing.T) {
 	require.NoError(t, stopProjector())
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	run := func() error { return projections.NewRunner(s.config()).Run(ctx) }
-	runRelay := func() error {
-		waker := newWaker(ctx, s)
-		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
+	blocked := func(reason string) {
+		r := projections.NewRunner(s.config())
+		stop := testkit.Background(t, r.Run)
+		awaitBlocked(t, r, reason)
+		require.NoError(t, stop())
 	}
-	var refused *projections.RefusedError
-	var relayRefused *relay.RefusedError
 	exec := func(sql string, args ...any) {
 		_, err := s.pool.Exec(ctx, sql, args...)
 		require.NoError(t, err)
 	}
 
 	exec("UPDATE projection_checkpoints SET partitions = 24")
-	require.ErrorAs(t, run(), &refused)
-	require.ErrorContains(t, refused, "replay products")
+	blocked("replay products")
 	exec("UPDATE projection_checkpoints SET partitions = 12")
 
 	exec("UPDATE projection_checkpoints SET event_id = gen_random_uuid() WHERE position > 0")
-	require.ErrorAs(t, run(), &refused)
-	require.ErrorContains(t, refused, "restored to an earlier moment")
+	blocked("restored to an earlier moment")
 
 	exec("UPDATE projection_source SET store_id = gen_random_uuid()")
-	require.ErrorAs(t, run(), &refused)
+	var refused *projections.RefusedError
+	require.ErrorAs(t, projections.NewRunner(s.config()).Run(ctx), &refused)
 	require.ErrorContains(t, refused, "built from event store")
-
-	exec("UPDATE relay_place SET last = last[1:3]")
-	require.ErrorAs(t, runRelay(), &relayRefused)
-	require.ErrorContains(t, relayRefused, "partitions")
-	exec("UPDATE relay_place SET position = position + 5")
-	require.ErrorAs(t, runRelay(), &relayRefused)
-	require.ErrorContains(t, relayRefused, "restored to an earlier moment")
 }

@@ -217,3 +217,69 @@ func TestAFailureOfTheDatabaseParksNothing(t *testing.T) {
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND next_offset > 0"))
 }
+
+// An event that cannot be decoded parks under its slot, since only its headers are
+// known; what follows belongs to a payment and waits all the same.
+func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	product := s.create(10)
+	slot, user, _ := s.acquire(product, 1, 1)
+	payment := uuid.New()
+	typ, version, payload, err := avsc.Encode(domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: krw(t, 259000), Method: domain.Card})
+	require.NoError(t, err)
+	damaged := s.appendRaw(product, slot, typ, version, []byte(`{"userId":"nobody"}`))
+	behind := s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: krw(t, 259000), Method: domain.Card})
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.Equal(t, []int64{damaged, behind}, s.parked("purchases"))
+	require.Empty(t, s.rows(1)["purchases"])
+
+	s.exec("ALTER TABLE events DISABLE TRIGGER USER")
+	s.exec("UPDATE events SET payload = $2 WHERE position = $1", damaged, string(payload))
+	s.exec("ALTER TABLE events ENABLE TRIGGER USER")
+	keys, err := projections.RetryAll(ctx, s.pool, "", "ann")
+	require.NoError(t, err)
+	require.EqualValues(t, s.count("SELECT count(*) FROM parked_events WHERE NOT behind"), keys)
+	again, err := projections.RetryAll(ctx, s.pool, "", "ann")
+	require.NoError(t, err)
+	require.Zero(t, again, "they are requested already")
+	require.NoError(t, owner.ServeRequests(ctx))
+	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	for _, name := range s.names() {
+		s.exec("SELECT projection_create_generation($1, 9)", name)
+	}
+	s.foldInto(9, 0)
+	require.Equal(t, s.rows(9), s.rows(1))
+}
+
+func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
+	s, f, owner := offline(t)
+	ctx := context.Background()
+	large, small := s.create(10_000), s.create(10)
+	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$`)
+	s.exec(fmt.Sprintf(`CREATE TRIGGER refuse BEFORE UPDATE ON products_g1 FOR EACH ROW WHEN (NEW.id = '%s') EXECUTE FUNCTION refuse()`, large))
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	const events = 2500 // two pages and a half
+	for n := range events {
+		s.acquire(large, n+1, int64(n+1))
+	}
+	require.NoError(t, owner.Feed(ctx, f.all(f.since(2))))
+	require.Len(t, s.parked("products"), events)
+	s.exec("DROP TRIGGER refuse ON products_g1")
+	_, err := projections.RetryAll(ctx, s.pool, "products", "ann")
+	require.NoError(t, err)
+	for page := 1; ; page++ {
+		more, err := owner.ServePage(ctx)
+		require.NoError(t, err)
+		if !more {
+			require.Equal(t, 3, page)
+			break
+		}
+		// Between two pages other products have their turn.
+		_, _, at := s.acquire(small, page, int64(page))
+		require.NoError(t, owner.Feed(ctx, f.all(f.since(at-1))))
+		require.EqualValues(t, 10-page, s.count("SELECT stock FROM products WHERE id = $1", small))
+	}
+	require.EqualValues(t, 10_000-events, s.count("SELECT stock FROM products WHERE id = $1", large))
+	require.Empty(t, s.parked("products"))
+}

@@ -102,6 +102,11 @@ func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
 			return err
 		case err == nil && (topic.TopicID != from.TopicID || topic.ClusterID != from.ClusterID):
 			return fmt.Errorf("topic %s was made anew", r.cfg.Topic)
+		case err == nil:
+			if reason := r.cfg.TopicSettings.Mismatch(r.cfg.Topic, topic); reason != "" {
+				return &BlockedError{reason} // partitions were added
+			}
+			r.checkRetention(topic)
 		}
 	}
 }

@@ -74,7 +74,8 @@ type Relay struct {
 
 	silence time.Duration // silenceTimeout, or a test's
 
-	blocked atomic.Pointer[string]
+	blocked        atomic.Pointer[string]
+	shortRetention atomic.Pointer[string] // why, "" if it is not
 }
 
 // RefusedError says why the relay must not continue, and what to do.
@@ -172,6 +173,27 @@ func (r *Relay) Blocked() string {
 	return ""
 }
 
+// Health returns why the relay does not work as it should, nothing if it does: what
+// blocks it, and a topic that keeps its records for less time than configured.
+func (r *Relay) Health() []string {
+	var reasons []string
+	if reason := r.Blocked(); reason != "" {
+		reasons = append(reasons, reason)
+	}
+	if short := r.shortRetention.Load(); short != nil && *short != "" {
+		reasons = append(reasons, *short)
+	}
+	return reasons
+}
+
+// checkRetention records whether the topic deletes records earlier than configured.
+func (r *Relay) checkRetention(topic kafka.TopicInfo) {
+	short := r.cfg.TopicSettings.ShortRetention(r.cfg.Topic, topic)
+	if before := r.shortRetention.Swap(&short); short != "" && (before == nil || *before != short) {
+		r.log.Warn("topic has a shorter retention than configured", "reason", short)
+	}
+}
+
 // blockedBy returns the reason if err blocks the relay.
 func blockedBy(err error) string {
 	var blocked *BlockedError
@@ -247,10 +269,10 @@ func (r *Relay) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if topic.Retention != r.cfg.TopicSettings.Retention {
-		r.log.Warn("topic has another retention than configured, leaving it (0: forever)",
-			"topic", r.cfg.Topic, "retention", topic.Retention, "configured", r.cfg.TopicSettings.Retention)
+	if reason := r.cfg.TopicSettings.Mismatch(r.cfg.Topic, topic); reason != "" {
+		return &BlockedError{reason}
 	}
+	r.checkRetention(topic)
 	var from Checkpoint
 	err = lead.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		from, err = r.resume(ctx, conn, topic)

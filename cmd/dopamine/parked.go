@@ -25,10 +25,10 @@ import (
 )
 
 const (
-	// orderAwaited is how long retry and skip wait for a projector to carry
-	// them out, and orderAsked how often they look.
-	orderAwaited = 10 * time.Second
-	orderAsked   = 200 * time.Millisecond
+	// requestTimeout is how long retry and skip wait for a projector to serve them,
+	// requestPoll how often they look.
+	requestTimeout = 10 * time.Second
+	requestPoll    = 200 * time.Millisecond
 	// shownMost is how many events of a key, and orders for it, are shown.
 	shownMost = 100
 )
@@ -39,6 +39,7 @@ func parkedCommand() *cli.Command {
 	}
 	asJSON := &cli.BoolFlag{Name: "json", Usage: "print JSON"}
 	by := &cli.StringFlag{Name: "by", Usage: "who orders it, for the record (default: the user of the machine)"}
+	all := &cli.BoolFlag{Name: "all", Usage: "every parked row, of one projection if it is named"}
 	const key = "<projection> <key>"
 	return &cli.Command{
 		Name:  "parked",
@@ -46,8 +47,8 @@ func parkedCommand() *cli.Command {
 		Commands: []*cli.Command{
 			{Name: "list", Usage: "list the rows that stand still, and why", ArgsUsage: "[projection]", Flags: sides(asJSON), Before: config.FromData, Action: listParked},
 			{Name: "show", Usage: "show what is parked of a row, decoded, and what was ordered for it", ArgsUsage: key, Flags: sides(asJSON), Before: config.FromData, Action: showParked},
-			{Name: "retry", Usage: "apply what is parked of a row again, in order", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: orderParked(projections.Retry)},
-			{Name: "skip", Usage: "give the first parked event of a row up, in replays too, and retry what waits behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: orderParked(projections.Skip)},
+			{Name: "retry", Usage: "apply what is parked of a row again, in order; with --all of every row", ArgsUsage: "<projection> <key> | --all [projection]", Flags: sides(by, all), Before: config.FromData, Action: retryParked},
+			{Name: "skip", Usage: "give the first parked event of a row up, in replays too, and retry what waits behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: requestParked(projections.Skip)},
 		},
 	}
 }
@@ -293,8 +294,35 @@ func printParked(out io.Writer, e parkedEvent) {
 	fmt.Fprintf(out, "  %s\n\n", e.Event)
 }
 
-// orderParked leaves an order and waits a while for it to be carried out.
-func orderParked(action projections.Action) cli.ActionFunc {
+// retryParked requests a retry of one row or of every row.
+func retryParked(ctx context.Context, cmd *cli.Command) error {
+	if !cmd.Bool("all") {
+		return requestParked(projections.Retry)(ctx, cmd)
+	}
+	projection := cmd.Args().First()
+	if cmd.Args().Len() > 1 {
+		return config.Usage("parked retry --all takes at most one word, a projection: " + projectionNames())
+	}
+	if projection != "" {
+		if err := knownProjection(projection); err != nil {
+			return err
+		}
+	}
+	p, err := openParked(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	keys, err := projections.RetryAll(ctx, p.readPool, projection, actor(cmd))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.Root().Writer, "retry of %d rows requested; the projectors serve it, `dopamine parked list` shows what is left\n", keys)
+	return err
+}
+
+// requestParked makes a request and waits a while until it is served.
+func requestParked(action projections.Action) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		projection, key, err := rowArgs(cmd)
 		if err != nil {
@@ -309,15 +337,15 @@ func orderParked(action projections.Action) cli.ActionFunc {
 			return err
 		}
 		out := cmd.Root().Writer
-		waiting, cancel := context.WithTimeout(ctx, orderAwaited)
+		waiting, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
-		done, err := projections.AwaitRequest(waiting, p.readPool, projection, key, orderAsked)
+		done, err := projections.AwaitRequest(waiting, p.readPool, projection, key, requestPoll)
 		switch {
 		case err == nil:
 			_, err = fmt.Fprintln(out, done.Outcome)
 			return err
 		case waiting.Err() != nil:
-			_, err = fmt.Fprintln(out, "ordered; a projector carries it out as soon as one runs")
+			_, err = fmt.Fprintln(out, "requested; a projector serves it as soon as one runs")
 			return err
 		}
 		return err

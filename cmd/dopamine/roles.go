@@ -312,7 +312,7 @@ func relayCommand() *cli.Command {
 				return nil, err
 			}
 			relay := newRelay(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relayHealth(relay))))
+			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relay.Health)))
 			ops := opsService(p, r, checks...)
 			return append(ops, service{name: "relay", run: relay.Run}), nil
 		}),
@@ -346,16 +346,6 @@ func newRelay(p *parts, k kafkaSettings, registry *schemaregistry.Client) *relay
 		cfg.Registry = registry
 	}
 	return relay.New(cfg)
-}
-
-// relayHealth returns why the relay does not work as it should.
-func relayHealth(r *relay.Relay) func() []string {
-	return func() []string {
-		if reason := r.Blocked(); reason != "" {
-			return []string{reason}
-		}
-		return nil
-	}
 }
 
 func projectorCommand() *cli.Command {

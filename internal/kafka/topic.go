@@ -28,13 +28,10 @@ type TopicInfo struct {
 }
 
 // Mismatch returns why a topic must not be used with these settings, and what to
-// do; "" if it may be used.
+// do; "" if it may be used. A partition count of 0 is any.
 func (s TopicSettings) Mismatch(topic string, info TopicInfo) string {
 	want := s.Partitions
-	if want == 0 {
-		want = DefaultPartitions
-	}
-	if info.Partitions == want {
+	if want == 0 || info.Partitions == want {
 		return ""
 	}
 	return fmt.Sprintf("topic %s has %d partitions, --kafka-partitions is %d: set --kafka-partitions to %d if the topic is meant, "+
