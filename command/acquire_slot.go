@@ -32,6 +32,9 @@ const (
 	// giveBackWithin bounds giving back a grant that was never sent; what is not
 	// given back is withdrawn by the worker.
 	giveBackWithin = 500 * time.Millisecond
+	// obstructedRetryAfter is when to ask again for a product whose gate cannot
+	// decide now.
+	obstructedRetryAfter = time.Second
 )
 
 var (
@@ -42,13 +45,17 @@ var (
 	errKeySpent = errors.New("the key's slot is not active any more")
 )
 
-// acquireSlot finds a place in the append queue, asks the gate, and appends what
+// acquireSlot waits for an entry in the append queue, asks the gate, and appends what
 // it granted.
 func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
-	if !s.admission.enter(ctx) {
-		return done[view.Slot]{}, s.overloaded(ctx, c.product)
+	admission, verdict := s.admission.enter(ctx, c.product)
+	switch verdict {
+	case overloaded:
+		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+	case obstructed:
+		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
 	}
-	defer s.admission.leave()
+	defer admission.leave()
 	start := time.Now()
 	for try := 1; ; try++ {
 		answer, err := s.acquireOnce(ctx, by, c)
@@ -67,7 +74,7 @@ func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlo
 func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
 	place, err := s.store.Reserve()
 	if errors.Is(err, eventstore.ErrOverloaded) {
-		return done[view.Slot]{}, s.overloaded(ctx, c.product)
+		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	}
 	if err != nil {
 		return done[view.Slot]{}, err
@@ -241,14 +248,14 @@ func (s *services) nameFrom(ctx context.Context, l *look, product uuid.UUID) str
 	}
 }
 
-// overloaded is the answer where the append queue is full; that there is no
-// such product comes before it.
-func (s *services) overloaded(ctx context.Context, product uuid.UUID) error {
+// ifKnown returns the refusal of a request that cannot be taken now; that there is
+// no such product comes before it.
+func (s *services) ifKnown(ctx context.Context, product uuid.UUID, refusal error) error {
 	if _, known := s.catalogue.remembered(product); known {
-		return errOverloaded
+		return refusal
 	}
 	if _, err := s.catalogue.product(ctx, product); errors.Is(err, domain.ErrNoProduct) {
 		return errNoProduct
 	}
-	return errOverloaded
+	return refusal
 }

@@ -5,98 +5,229 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const (
-	// standstill is for how long nobody may have been let in before those who
-	// wait are turned away. Refusals give their places back within milliseconds,
-	// so a crowd of any size moves on; one that stands still waits for Postgres.
-	// Shorter would mistake a small machine for a standstill: ten thousand who
-	// click at once keep two cores busy for half a second before the first one
-	// hears its answer.
-	standstill = time.Second
-	// admissionWait is how long a request waits at most while the crowd moves.
-	admissionWait = 5 * time.Second
-	// admissionCrowd is how many may wait.
-	admissionCrowd = 1 << 14
-	// ownShare of the append queue is left to all other commands.
-	ownShare = 8
+	// standstillTimeout is for how long none of a product's waiting requests may have
+	// been admitted before those who wait are refused. Refusals return their entries
+	// within milliseconds, so a crowd of any size moves on; one that stands still
+	// waits for Postgres. Shorter would mistake a small machine for a standstill: ten
+	// thousand who click at once keep two cores busy for half a second before the
+	// first one has its response.
+	standstillTimeout = time.Second
+	// obstructedTimeout is how long a request waits whose product's gate cannot
+	// decide now, if as many others as may do so wait for it already.
+	obstructedTimeout = 200 * time.Millisecond
+	// admissionTimeout is how long a request waits at most while the crowd moves.
+	admissionTimeout = 5 * time.Second
+	// maxCrowd is how many may wait.
+	maxCrowd = 1 << 14
+	// share is the part of the append queue that is left to all other commands, of
+	// what remains the part that no single product takes, and the part that a product
+	// takes at most while its gate cannot decide.
+	share = 8
+	// masterShare is the part that all products of one Redis master take together
+	// while their gates cannot decide.
+	masterShare = 4
 )
 
-// admission lets as many acquire requests in as the append queue has places; the
-// others wait, first come, first served, for as long as that makes sense. It is
-// what turns ten thousand requests at the same instant into a queue instead of
-// refusals.
+// verdict is what becomes of a request for admission.
+type verdict int
+
+const (
+	admitted   verdict = iota
+	overloaded         // more requests than can be taken
+	obstructed         // the product's gate cannot decide now
+)
+
+// gateHealth reports what stands in a gate's way; *redis.Gate does.
+type gateHealth interface {
+	// Obstructed reports whether the product's gate cannot decide now: it is being
+	// rebuilt, or its Redis master does not answer.
+	Obstructed(product uuid.UUID) bool
+	// Master names the Redis master that has the product's gate.
+	Master(product uuid.UUID) string
+}
+
+// admission admits as many acquire requests as the append queue has entries. The
+// others wait, first come, first served for each product, and the products take
+// turns. It is what turns ten thousand requests at the same instant into a queue
+// instead of refusals.
+//
+// It is also the bulkhead between products: one of which the gate is being rebuilt,
+// or all that are on a Redis master that hangs, take a fraction of the entries,
+// whatever crowd asks for them.
 type admission struct {
-	mu      sync.Mutex
-	free    int
-	waiting list.List // of chan struct{}, closed when its owner is let in
-	moved   uint64    // how many of those who waited were let in
+	gates gateHealth
+
+	mu       sync.Mutex
+	entries  int // in all
+	free     int
+	crowd    int // how many wait
+	products map[uuid.UUID]*productQueue
+	turns    list.List      // of *productQueue that have requests waiting
+	stuck    map[string]int // entries of products whose gates could not decide when they took them, by master
 }
 
-func newAdmission(queue int) *admission {
-	return &admission{free: max(1, queue-queue/ownShare)}
+// productQueue is what is admitted of a product, and what waits.
+type productQueue struct {
+	product  uuid.UUID
+	admitted int
+	waiting  list.List // of *ticket
+	turn     *list.Element
+	moved    uint64 // how many of those who waited were admitted
 }
 
-// enter reports whether the request is in; leave must follow then.
-func (a *admission) enter(ctx context.Context) bool {
+// ticket is one request's admission.
+type ticket struct {
+	admission *admission
+	queue     *productQueue
+	in        chan struct{} // closed when it is admitted
+	place     *list.Element // while it waits
+	master    string        // counted in stuck; "": not counted
+}
+
+func newAdmission(queue int, gates gateHealth) *admission {
+	n := max(1, queue-queue/share)
+	return &admission{gates: gates, entries: n, free: n, products: map[uuid.UUID]*productQueue{}, stuck: map[string]int{}}
+}
+
+// enter waits until the request is admitted; then the ticket's leave must follow.
+func (a *admission) enter(ctx context.Context, product uuid.UUID) (*ticket, verdict) {
 	a.mu.Lock()
-	if a.free > 0 {
-		a.free--
-		a.mu.Unlock()
-		return true
+	q := a.products[product]
+	if q == nil {
+		q = &productQueue{product: product}
+		a.products[product] = q
 	}
-	if a.waiting.Len() >= admissionCrowd {
+	t := &ticket{admission: a, queue: q}
+	if q.waiting.Len() == 0 && a.admit(t) {
 		a.mu.Unlock()
-		return false
+		return t, admitted
 	}
-	in := make(chan struct{})
-	place, seen := a.waiting.PushBack(in), a.moved
+	if a.crowd >= maxCrowd {
+		a.forget(q)
+		a.mu.Unlock()
+		return nil, overloaded
+	}
+	stands := a.gates.Obstructed(product)
+	timeout := standstillTimeout
+	if stands && q.waiting.Len() >= max(1, a.entries/share) {
+		timeout = obstructedTimeout
+	}
+	t.in = make(chan struct{})
+	t.place = q.waiting.PushBack(t)
+	a.crowd++
+	if q.turn == nil {
+		q.turn = a.turns.PushBack(q)
+	}
+	moved := q.moved
 	a.mu.Unlock()
 
-	patience := time.NewTimer(standstill)
+	patience := time.NewTimer(timeout)
 	defer patience.Stop()
-	for start := time.Now(); ; patience.Reset(standstill) {
+	for start := time.Now(); ; patience.Reset(standstillTimeout) {
 		select {
-		case <-in:
-			return true
+		case <-t.in:
+			return t, admitted
 		case <-ctx.Done():
-			return !a.giveUp(place, in)
+			return t.giveUp(overloaded)
 		case <-patience.C:
 		}
 		a.mu.Lock()
-		stands := a.moved == seen
-		seen = a.moved
+		still := q.moved == moved
+		moved = q.moved
 		a.mu.Unlock()
-		if stands || time.Since(start) > admissionWait {
-			return !a.giveUp(place, in)
+		if still || time.Since(start) > admissionTimeout {
+			if a.gates.Obstructed(product) {
+				return t.giveUp(obstructed)
+			}
+			return t.giveUp(overloaded)
 		}
 	}
 }
 
-// giveUp takes a request out of those who wait; false where it was let in just now.
-func (a *admission) giveUp(place *list.Element, in chan struct{}) bool {
+// admit takes an entry for the request if there is one for its product. It is called
+// with the lock held.
+func (a *admission) admit(t *ticket) bool {
+	q := t.queue
+	limit, master := a.entries-a.entries/share, ""
+	if a.free > 0 && a.gates.Obstructed(q.product) {
+		limit, master = max(1, a.entries/share), a.gates.Master(q.product)
+		if a.stuck[master] >= max(1, a.entries/masterShare) {
+			return false
+		}
+	}
+	if a.free == 0 || q.admitted >= limit {
+		return false
+	}
+	a.free--
+	q.admitted++
+	if master != "" {
+		a.stuck[master]++
+		t.master = master
+	}
+	return true
+}
+
+// giveUp ends the wait of a request that has not been admitted just now.
+func (t *ticket) giveUp(why verdict) (*ticket, verdict) {
+	a := t.admission
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	select {
-	case <-in:
-		return false
+	case <-t.in:
+		return t, admitted
 	default:
-		a.waiting.Remove(place)
-		return true
+	}
+	a.dequeue(t)
+	a.forget(t.queue)
+	return nil, why
+}
+
+// dequeue takes a request out of those who wait. It is called with the lock held.
+func (a *admission) dequeue(t *ticket) {
+	q := t.queue
+	q.waiting.Remove(t.place)
+	a.crowd--
+	if q.waiting.Len() == 0 {
+		a.turns.Remove(q.turn)
+		q.turn = nil
 	}
 }
 
-// leave lets the next one in.
-func (a *admission) leave() {
+// forget drops what is kept of a product with nothing admitted and nobody waiting. It
+// is called with the lock held.
+func (a *admission) forget(q *productQueue) {
+	if q.admitted == 0 && q.waiting.Len() == 0 {
+		delete(a.products, q.product)
+	}
+}
+
+// leave returns the entry to the next who waits.
+func (t *ticket) leave() {
+	a := t.admission
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	next := a.waiting.Front()
-	if next == nil {
-		a.free++
-		return
+	a.free++
+	t.queue.admitted--
+	if t.master != "" {
+		if a.stuck[t.master]--; a.stuck[t.master] == 0 {
+			delete(a.stuck, t.master)
+		}
 	}
-	a.waiting.Remove(next)
-	a.moved++
-	close(next.Value.(chan struct{}))
+	a.forget(t.queue)
+	// The products take turns. Those that may have no more entries are passed over.
+	for tried := a.turns.Len(); a.free > 0 && tried > 0; tried-- {
+		q := a.turns.Front().Value.(*productQueue)
+		a.turns.MoveToBack(q.turn)
+		next := q.waiting.Front().Value.(*ticket)
+		if a.admit(next) {
+			a.dequeue(next)
+			q.moved++
+			close(next.in)
+		}
+	}
 }

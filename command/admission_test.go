@@ -6,74 +6,182 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 )
 
-// full is an admission whose places are all taken.
-func full(t *testing.T, places int) *admission {
-	t.Helper()
-	a := newAdmission(places)
-	for a.free > 0 {
-		require.True(t, a.enter(t.Context()))
-	}
-	return a
+// someGates are gates of which some cannot decide.
+type someGates struct {
+	mu         sync.Mutex
+	obstructed map[uuid.UUID]bool
 }
 
-func (a *admission) crowd() int {
+func (g *someGates) Obstructed(p uuid.UUID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.obstructed[p]
+}
+
+func (g *someGates) Master(uuid.UUID) string { return "master" }
+
+func (g *someGates) obstruct(p uuid.UUID, is bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.obstructed[p] = is
+}
+
+func healthy() *someGates { return &someGates{obstructed: map[uuid.UUID]bool{}} }
+
+// full is an admission without a free entry, and what has them.
+func full(t *testing.T, queue int, gates gateHealth) (a *admission, inside []*ticket) {
+	t.Helper()
+	a = newAdmission(queue, gates)
+	for a.free > 0 {
+		in, v := a.enter(t.Context(), uuid.New())
+		require.Equal(t, admitted, v)
+		inside = append(inside, in)
+	}
+	return a, inside
+}
+
+func (a *admission) waiting() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.waiting.Len()
+	return a.crowd
 }
 
-func TestAdmissionLeavesPlacesToOtherCommands(t *testing.T) {
-	require.Equal(t, 7, newAdmission(8).free)
-	require.Equal(t, 1, newAdmission(1).free)
+func TestAdmission_LeavesEntriesToOtherCommands(t *testing.T) {
+	require.Equal(t, 7, newAdmission(8, healthy()).free)
+	require.Equal(t, 1, newAdmission(1, healthy()).free)
 }
 
-func TestAdmissionIsFirstComeFirstServed(t *testing.T) {
-	a := full(t, 8)
+func TestAdmission_IsFirstComeFirstServed(t *testing.T) {
+	a, inside := full(t, 8, healthy())
+	product := uuid.New()
 	order := make(chan int, 20)
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			if a.enter(t.Context()) {
+			if in, v := a.enter(t.Context(), product); v == admitted {
 				order <- i
-				a.leave()
+				in.leave()
 			}
 		})
-		require.Eventually(t, func() bool { return a.crowd() == i+1 }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return a.waiting() == i+1 }, time.Second, time.Millisecond)
 	}
-	a.leave()
+	inside[0].leave()
 	wg.Wait()
 	for i := range 20 {
 		require.Equal(t, i, <-order)
 	}
 	require.Equal(t, 1, a.free)
+	require.Len(t, a.products, len(inside)-1, "what nobody asks for any more is forgotten")
 }
 
-func TestAdmissionTurnsAwayWhenNothingMoves(t *testing.T) {
-	a := full(t, 1)
-	start := time.Now()
-	require.False(t, a.enter(t.Context()))
-	require.Less(t, time.Since(start), admissionWait, "nobody was let in, so nobody will be")
-	require.Zero(t, a.crowd())
-
-	for range admissionCrowd {
-		a.waiting.PushBack(make(chan struct{}))
+// One buyer of another product does not wait behind the whole crowd of the first.
+func TestAdmission_ProductsTakeTurns(t *testing.T) {
+	a, inside := full(t, 8, healthy())
+	hot, cold := uuid.New(), uuid.New()
+	order := make(chan uuid.UUID, 10)
+	var wg sync.WaitGroup
+	for i, p := range []uuid.UUID{hot, hot, hot, hot, hot, cold} {
+		wg.Go(func() {
+			if in, v := a.enter(t.Context(), p); v == admitted {
+				order <- p
+				in.leave()
+			}
+		})
+		require.Eventually(t, func() bool { return a.waiting() == i+1 }, time.Second, time.Millisecond)
 	}
-	start = time.Now()
-	require.False(t, a.enter(t.Context()))
-	require.Less(t, time.Since(start), standstill, "too many to wait behind")
+	inside[0].leave()
+	wg.Wait()
+	require.Contains(t, []uuid.UUID{<-order, <-order}, cold)
 }
 
-func TestAdmissionIsLeftByWhoGoes(t *testing.T) {
-	a := full(t, 1)
+func TestAdmission_RefusesIfNothingMoves(t *testing.T) {
+	a, _ := full(t, 1, healthy())
+	start := time.Now()
+	_, v := a.enter(t.Context(), uuid.New())
+	require.Equal(t, overloaded, v)
+	require.Less(t, time.Since(start), admissionTimeout, "nobody was admitted, so nobody will be")
+	require.Zero(t, a.waiting())
+
+	a.crowd = maxCrowd
+	start = time.Now()
+	_, v = a.enter(t.Context(), uuid.New())
+	require.Equal(t, overloaded, v)
+	require.Less(t, time.Since(start), standstillTimeout, "too many to wait behind")
+}
+
+func TestAdmission_IsLeftByWhoGoes(t *testing.T) {
+	a, inside := full(t, 1, healthy())
 	ctx, leave := context.WithCancel(t.Context())
-	in := make(chan bool)
-	go func() { in <- a.enter(ctx) }()
-	require.Eventually(t, func() bool { return a.crowd() == 1 }, time.Second, time.Millisecond)
+	in := make(chan verdict)
+	go func() {
+		_, v := a.enter(ctx, uuid.New())
+		in <- v
+	}()
+	require.Eventually(t, func() bool { return a.waiting() == 1 }, time.Second, time.Millisecond)
 	leave()
-	require.False(t, <-in)
-	a.leave()
+	require.Equal(t, overloaded, <-in)
+	inside[0].leave()
 	require.Equal(t, 1, a.free)
+	require.Empty(t, a.products)
+}
+
+// A product of which the gate cannot decide takes its share of the entries and no
+// more, those on one Redis master theirs; the rest is refused early, with its own
+// reason, and every other product is admitted at once.
+func TestAdmission_ProductsThatCannotBeDecidedTakeAFraction(t *testing.T) {
+	gates := healthy()
+	a := newAdmission(64, gates)
+	sick := uuid.New()
+	gates.obstruct(sick, true)
+	share := a.entries / share
+	var inside []*ticket
+	for range share {
+		in, v := a.enter(t.Context(), sick)
+		require.Equal(t, admitted, v)
+		inside = append(inside, in)
+	}
+	var wg sync.WaitGroup
+	for i := range share { // its waiting room
+		wg.Go(func() {
+			if in, v := a.enter(t.Context(), sick); v == admitted {
+				in.leave()
+			}
+		})
+		require.Eventually(t, func() bool { return a.waiting() == i+1 }, time.Second, time.Millisecond)
+	}
+	start := time.Now()
+	_, v := a.enter(t.Context(), sick)
+	require.Equal(t, obstructed, v)
+	require.Less(t, time.Since(start), standstillTimeout, "one beyond the waiting room is refused early")
+
+	for range 5 { // others on the same master, of which each has a share
+		other := uuid.New()
+		gates.obstruct(other, true)
+		for a.admitNow(other) {
+		}
+	}
+	require.LessOrEqual(t, a.entries-a.free, a.entries/masterShare)
+	for range a.free / 2 {
+		require.True(t, a.admitNow(uuid.New()))
+	}
+
+	gates.obstruct(sick, false) // it is put right: who waits is admitted
+	inside[0].leave()
+	wg.Wait()
+}
+
+// admitNow admits a request if it need not wait.
+func (a *admission) admitNow(product uuid.UUID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.products[product]
+	if q == nil {
+		q = &productQueue{product: product}
+		a.products[product] = q
+	}
+	return a.admit(&ticket{admission: a, queue: q})
 }

@@ -115,7 +115,7 @@ func New(c Config) (*API, error) {
 	stream := streamOf(c.Reader)
 	s := &services{
 		store: c.Store, gate: c.Gate, claims: c.Claims, payments: c.Payments, stream: stream,
-		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue),
+		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue, c.Gate),
 		metrics: newMetrics(c.Registry), log: c.Logger, now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
 	}
 	a := &API{

@@ -22,6 +22,8 @@ type Gate interface {
 	Feed(ctx context.Context, product uuid.UUID) error
 	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
+	Obstructed(product uuid.UUID) bool
+	Master(product uuid.UUID) string
 	Reach(ctx context.Context) (serving, all int, err error)
 }
 

@@ -28,6 +28,8 @@ func (noGate) GiveBack(context.Context, redis.Decision) error        { panic("th
 func (noGate) Feed(context.Context, uuid.UUID) error                 { panic("the gate was fed") }
 func (noGate) Rebuild(context.Context, uuid.UUID, int64) error       { panic("the gate was rebuilt") }
 func (noGate) State(context.Context, uuid.UUID) (redis.State, error) { panic("the gate was looked at") }
+func (noGate) Obstructed(uuid.UUID) bool                             { return false }
+func (noGate) Master(uuid.UUID) string                               { return "" }
 func (noGate) Reach(context.Context) (int, int, error)               { return 1, 1, nil }
 
 // refusing is an API without any service behind it: what it answers, it answers

@@ -31,6 +31,10 @@ type product struct {
 	// pause is until when reconciling is not tried again, and why.
 	pause atomic.Pointer[pausing]
 
+	// rebuilding is since when the gate is being rebuilt, or waited for, in ns since
+	// 1970; 0: it is not.
+	rebuilding atomic.Int64
+
 	// What follows belongs to the goroutine that reconciles.
 
 	attempt  attempt

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // maxNamed is how many products a reason names.
@@ -64,4 +66,38 @@ func (r *recent) list() []uuid.UUID {
 	}
 	slices.SortFunc(found, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	return found
+}
+
+// obstructedAfter is for how long a gate may be under rebuild before requests for it
+// are kept from those for others.
+const obstructedAfter = 200 * time.Millisecond
+
+// Obstructed reports whether the product's gate cannot decide now: it has been under
+// rebuild for obstructedAfter, the last try to correct it failed a moment ago, or its
+// Redis master did not answer the last call. It takes no lock and asks nobody.
+func (g *Gate) Obstructed(id uuid.UUID) bool {
+	if l := g.nodes.of(keyPrefix(id) + "stock"); l == nil || l.silent.Load() {
+		return true
+	}
+	kept, ok := g.products.Load(id)
+	if !ok {
+		return false
+	}
+	p := kept.(*product)
+	since := p.rebuilding.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > obstructedAfter || p.paused() != nil
+}
+
+// heard takes note of whether the server answered a call.
+func (l *lanes) heard(err error) {
+	var refused goredis.Error
+	switch {
+	case err == nil, errors.As(err, &refused):
+		if l.silent.Load() {
+			l.silent.Store(false)
+		}
+	case errors.Is(err, errMoved), errors.Is(err, errRetired), errors.Is(err, context.Canceled): // says nothing of it
+	default:
+		l.silent.Store(true)
+	}
 }

@@ -27,6 +27,8 @@ type lanes struct {
 	view    atomic.Int64  // the configuration epoch by which this is a master, 0 if there is none
 	seen    func(script string, requests int, took time.Duration, err error)
 
+	silent atomic.Bool // the last call was not answered
+
 	mu      sync.Mutex
 	current string          // the instance seen last
 	former  map[string]bool // instances seen before; false: one that came back, so they are not successors

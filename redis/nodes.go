@@ -118,6 +118,7 @@ func (n *nodes) run(ctx context.Context, key string, do func(*lane) error) error
 			return fmt.Errorf("redis: %w", errNoMaster)
 		}
 		err = at.with(ctx, do)
+		at.heard(err)
 	}
 	if err == nil {
 		return nil

@@ -130,6 +130,7 @@ func (g *Gate) reconcileLoop(p *product) {
 // in that epoch or in an older one, and the raise compares and swaps on it. No
 // connection to Redis is held while Postgres is asked.
 func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
+	defer p.rebuilding.Store(0)
 	ahead := false // the gate was seen ahead of the row
 	poll := minPoll
 	for {
@@ -167,6 +168,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
 		case state.Epoch > row.Epoch && !ahead:
 			ahead = true // raised since the row was read, most likely
 		default:
+			p.rebuilding.CompareAndSwap(0, time.Now().UnixNano())
 			wait, cause := g.mayRebuild(p, row, state)
 			switch {
 			case cause != nil:
