@@ -1,11 +1,13 @@
 package redis
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -136,6 +138,29 @@ func parseURLs(urls []string) (*address, error) {
 		return wrong("a Redis Cluster has the database 0 alone, the URL names %d", options.DB)
 	}
 	return a, nil
+}
+
+// credentialsError makes an ErrAddress of a server's refusal of the URL's user: what is
+// wrong is then not what was asked of the server.
+func credentialsError(err error) error {
+	for _, code := range []string{"WRONGPASS", "NOAUTH", "NOPERM"} {
+		if strings.Contains(err.Error(), code) {
+			return fmt.Errorf("%w: the server refuses user name or password of the URL, or the user's rights: %w", ErrAddress, err)
+		}
+	}
+	return err
+}
+
+// trust makes ca the only authority for the servers' certificates; nil changes nothing.
+func (a *address) trust(ca *x509.CertPool) error {
+	switch {
+	case ca == nil:
+	case a.options.TLSConfig == nil:
+		return fmt.Errorf("%w: an authority for certificates is given, but the URL does not use TLS; give rediss://", ErrAddress)
+	default:
+		a.options.TLSConfig.RootCAs = ca
+	}
+	return nil
 }
 
 // of gives the options for a server. A certificate is checked for the name under

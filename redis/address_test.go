@@ -80,7 +80,7 @@ func TestSlotOfAKey(t *testing.T) {
 	require.Equal(t, 0x31c3, slotOf("123456789"), "the specification's own example")
 	c := goredis.NewClient(&goredis.Options{Addr: strings.TrimSuffix(strings.TrimPrefix(testkit.RedisCluster(t, 1, 0).Nodes[0].URL(), "redis://"), "/0")})
 	defer func() { _ = c.Close() }()
-	for _, key := range []string{"", "a", "{}", "{}a", "a{b}c{d}", "{{a}}", "a{", "a}b{c}", gateKeys(uuid.New())[0], gateKeys(uuid.New())[4]} {
+	for _, key := range []string{"", "a", "{}", "{}a", "a{b}c{d}", "{{a}}", "a{", "a}b{c}", gateKeys("", uuid.New())[0], gateKeys("", uuid.New())[4]} {
 		want, err := c.ClusterKeySlot(t.Context(), key).Result()
 		require.NoError(t, err)
 		require.EqualValues(t, want, slotOf(key), "%q", key)

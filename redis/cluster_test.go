@@ -243,10 +243,10 @@ func TestURLsOfAnotherKindOfRedis(t *testing.T) {
 	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.claims, redis.Options{})
 	require.ErrorContains(t, err, "no Sentinel names the master")
 	require.NotErrorIs(t, err, redis.ErrAddress)
-	serving, n, err := redis.Ask(ctx, []string{one})
+	serving, n, err := redis.Ask(ctx, []string{one}, redis.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{3, 3}, []int{serving, n})
-	serving, n, err = redis.Ask(ctx, []string{alone})
+	serving, n, err = redis.Ask(ctx, []string{alone}, redis.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 1}, []int{serving, n})
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strconv"
@@ -26,6 +27,11 @@ type Options struct {
 	// it is in none; nil: it is in none. Grants on their way bear it, so that those of
 	// a process that died are withdrawn at once.
 	Node func() int64
+	// CA verifies the certificates of rediss:// servers; nil: the system's authorities.
+	CA *x509.CertPool
+	// KeyPrefix is put in front of every key, so that installations can share a Redis;
+	// see CheckKeyPrefix.
+	KeyPrefix string
 }
 
 // prepare makes a client that records spans, where that is asked for.
@@ -71,10 +77,11 @@ func (nobody) Raised(int64)                             {}
 
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {
-	store    Store
-	nodes    *nodes
-	observer Observer
-	node     func() int64
+	store     Store
+	nodes     *nodes
+	observer  Observer
+	keyPrefix string
+	node      func() int64
 
 	ctx  context.Context // ends with Close: everything that runs for nobody in particular
 	stop context.CancelFunc
@@ -101,6 +108,9 @@ type Gate struct {
 func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate, error) {
 	opts = opts.withDefaults()
 	where, err := parseURLs(urls)
+	if err == nil {
+		err = where.trust(opts.CA)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +119,9 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 		err = nodes.checkNoEviction(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, nodes.close())
+		return nil, errors.Join(credentialsError(err), nodes.close())
 	}
-	g := &Gate{store: store, nodes: nodes, observer: opts.Observer, node: opts.Node, id: uuid.New()}
+	g := &Gate{store: store, nodes: nodes, keyPrefix: opts.KeyPrefix, observer: opts.Observer, node: opts.Node, id: uuid.New()}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.rows = &batcher[uuid.UUID, *GateRow]{do: store.Rows, timeout: rowsTimeout, maxSize: maxRows}
 	g.leases = &batcher[LeaseRequest, LeaseResult]{do: store.Leases, timeout: leaseTimeout, interval: leaseInterval, maxSize: maxLeases}
@@ -125,12 +135,16 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 
 // Ask opens a Redis, says how many of its masters serve, as Gate.Reach does, and
 // closes it again: for who has no gate.
-func Ask(ctx context.Context, urls []string) (serving, all int, err error) {
+func Ask(ctx context.Context, urls []string, opts Options) (serving, all int, err error) {
 	where, err := parseURLs(urls)
+	if err == nil {
+		err = where.trust(opts.CA)
+	}
 	if err != nil {
 		return 0, 1, err
 	}
-	nodes, err := openNodes(ctx, where, Options{Lanes: 1, LanesMax: 1}.withDefaults())
+	opts.Lanes, opts.LanesMax = 1, 1
+	nodes, err := openNodes(ctx, where, opts.withDefaults())
 	if err != nil {
 		return 0, 1, errors.Join(err, nodes.close())
 	}
@@ -189,7 +203,7 @@ func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) 
 
 // State reports the state of the product's gate.
 func (g *Gate) State(ctx context.Context, product uuid.UUID) (State, error) {
-	state, err := g.look(ctx, gateKeys(product))
+	state, err := g.look(ctx, g.keys(product))
 	return state, unavailable("look at the gate", err)
 }
 
@@ -227,7 +241,7 @@ func (g *Gate) GiveBack(ctx context.Context, d Decision) error {
 	if d.Outcome != Granted || d.HandedOut != 1 {
 		return nil
 	}
-	_, _, err := g.call(ctx, giveBackScript, gateKeys(d.Product), string(d.Buyer[:]), d.Number)
+	_, _, err := g.call(ctx, giveBackScript, g.keys(d.Product), string(d.Buyer[:]), d.Number)
 	return unavailable("give a grant back", err)
 }
 
@@ -239,7 +253,7 @@ func (g *Gate) Pending(ctx context.Context, product uuid.UUID, after, upTo int64
 }
 
 func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]PendingGrant, error) {
-	reply, _, err := g.call(ctx, pendingScript, gateKeys(product), after, upTo, limit)
+	reply, _, err := g.call(ctx, pendingScript, g.keys(product), after, upTo, limit)
 	if err != nil || reply == nil {
 		return nil, err
 	}
@@ -300,7 +314,7 @@ func (g *Gate) nodeName() string {
 // Master names the Redis master that has the product's gate, as far as is known; ""
 // if none is.
 func (g *Gate) Master(product uuid.UUID) string {
-	if l := g.nodes.of(gateKeys(product)[0]); l != nil {
+	if l := g.nodes.of(g.keys(product)[0]); l != nil {
 		return l.addr
 	}
 	return ""

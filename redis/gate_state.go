@@ -117,7 +117,7 @@ func (g *Gate) product(id uuid.UUID) *product {
 	if p, ok := g.products.Load(id); ok {
 		return p.(*product)
 	}
-	p := &product{id: id, keys: gateKeys(id), attempt: attempt{epoch: NoEpoch}, contest: contest{lostTo: NoEpoch}}
+	p := &product{id: id, keys: g.keys(id), attempt: attempt{epoch: NoEpoch}, contest: contest{lostTo: NoEpoch}}
 	p.wrong.Store(NoEpoch - 1)
 	kept, _ := g.products.LoadOrStore(id, p)
 	return kept.(*product)

@@ -37,6 +37,7 @@ type nodes struct {
 	address    *address
 	cluster    bool
 	keep, most int
+	keyPrefix  string
 	prepare    func(*goredis.Client) error
 	seen       func(script string, requests int, took time.Duration, err error)
 
@@ -58,7 +59,7 @@ var errNoMaster = errors.New("no master is known")
 // openNodes asks who the masters are. One server is not asked: it is the master,
 // or its lanes find out that it is not. Close it, whatever comes back.
 func openNodes(ctx context.Context, a *address, opts Options) (*nodes, error) {
-	n := &nodes{
+	n := &nodes{keyPrefix: opts.KeyPrefix,
 		address: a, keep: opts.Lanes, most: opts.LanesMax, seen: opts.Observer.Called, prepare: opts.prepare,
 		lanes: map[string]*lanes{}, askers: map[string]*goredis.Client{}, kicked: make(chan struct{}, 1),
 	}

@@ -33,10 +33,10 @@ func (n *nodes) probeWrite(ctx context.Context, l *lanes, ln *lane) error {
 func (n *nodes) probeKeyOf(l *lanes) (string, bool) {
 	slots := n.places.Load().slots
 	if len(slots) == 1 {
-		return probeKey, true
+		return n.keyPrefix + probeKey, true
 	}
 	for i := range 8 * slotsAll {
-		key := probeKey + ":{" + strconv.Itoa(i) + "}"
+		key := n.keyPrefix + probeKey + ":{" + strconv.Itoa(i) + "}"
 		if slots[slotOf(key)] == l {
 			return key, true
 		}

@@ -47,7 +47,7 @@ const (
 // The lease that follows shows others that it is done. errOvertaken if another was
 // quicker.
 func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State) (err error) {
-	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(p.id), epoch: NoEpoch, next: 1}
+	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
 	defer func() {
 		if b.turn != nil {
 			<-b.turn

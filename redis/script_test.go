@@ -27,8 +27,8 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 			const last = 1<<53 - 1
 			epoch, counter := int64(last/fairness.NumbersPerEpoch), int64(last%fairness.NumbersPerEpoch)
 			product := uuid.New()
-			keys := gateKeys(product)
-			build := newBuildKeys(product)
+			keys := gateKeys("", product)
+			build := newBuildKeys("", product)
 			require.NoError(t, c.Set(t.Context(), build.token, 1, time.Minute).Err())
 			open := openScript.Eval(t.Context(), c, append(keys, build.holders, build.queue, build.token),
 				"here", epoch, 0, 2, 1, 0, 0, 0, "0", "0", "")
@@ -118,8 +118,8 @@ func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
 
 // openGate opens a gate of the epoch with a lease, straight by the script.
 func openGate(t *testing.T, c *goredis.Client, product uuid.UUID, epoch int64, units int) (reply any, keys []string) {
-	keys = gateKeys(product)
-	build := newBuildKeys(product)
+	keys = gateKeys("", product)
+	build := newBuildKeys("", product)
 	require.NoError(t, c.Set(t.Context(), build.token, 1, time.Minute).Err())
 	reply, err := openScript.Eval(t.Context(), c, append(keys[:5:5], build.holders, build.queue, build.token),
 		"here", epoch, 0, units, 1, 0, 0, 0, "0", "0", "").Result()

@@ -73,7 +73,7 @@ func (l *LogPiece) Shipment() Shipment {
 
 // ReadLog reads the product's decision log without changing it.
 func (g *Gate) ReadLog(ctx context.Context, product uuid.UUID) (*LogPiece, error) {
-	l, err := g.readLog(ctx, product, gateKeys(product))
+	l, err := g.readLog(ctx, product, g.keys(product))
 	return l, unavailable("read the decision log", err)
 }
 
@@ -84,7 +84,7 @@ func (g *Gate) TrimLog(ctx context.Context, l *LogPiece) error {
 		return nil
 	}
 	failpoint.Hit(failpoint.TrimBefore)
-	_, _, err := g.call(ctx, trimScript, gateKeys(l.Product), l.Born, l.first+int64(l.closed)-1)
+	_, _, err := g.call(ctx, trimScript, g.keys(l.Product), l.Born, l.first+int64(l.closed)-1)
 	failpoint.Hit(failpoint.TrimAfter)
 	return unavailable("trim the decision log", err)
 }
@@ -114,7 +114,7 @@ func (g *Gate) ship(ctx context.Context, product uuid.UUID, closed bool, lessee 
 		if err != nil {
 			return err
 		}
-		log, err := g.readLog(ctx, product, gateKeys(product))
+		log, err := g.readLog(ctx, product, g.keys(product))
 		if err != nil || !log.Exists {
 			return err
 		}

@@ -64,10 +64,10 @@ func gateCheck(gate *redis.Gate) httpapi.Check {
 }
 
 // optionalChecks are of what an API was given an address for and serves without.
-func optionalChecks(p *parts, redisURLs []string, cluster kafka.Cluster) []httpapi.Check {
+func optionalChecks(p *parts, server redisServer, cluster kafka.Cluster) []httpapi.Check {
 	var checks []httpapi.Check
-	if len(redisURLs) > 0 {
-		checks = append(checks, redisCheck(redisURLs))
+	if len(server.urls) > 0 {
+		checks = append(checks, redisCheck(server))
 	}
 	if len(cluster.Brokers) > 0 {
 		checks = append(checks, kafkaCheck(p, cluster, nil))
@@ -77,11 +77,11 @@ func optionalChecks(p *parts, redisURLs []string, cluster kafka.Cluster) []httpa
 
 // redisCheck is for a process that has no gate. It opens connections for each probe,
 // which is one a second.
-func redisCheck(urls []string) httpapi.Check {
+func redisCheck(server redisServer) httpapi.Check {
 	return httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(func(ctx context.Context) (serving, all int, err error) {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
-		return redis.Ask(ctx, urls)
+		return server.health(ctx)
 	})}
 }
 

@@ -136,7 +136,7 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	require.NoError(t, p.openRead(ctx, d.URL, two))
 	require.NoError(t, p.openPresence(ctx, true))
 	require.NoError(t, p.openStore(ctx, 1))
-	require.NoError(t, p.openGate(ctx, []string{testkit.Redis(t)}, two))
+	require.NoError(t, p.openGate(ctx, redisServer{urls: []string{testkit.Redis(t)}}, two))
 	require.NoError(t, p.openPayments(t.Context(), paymentSettings{gatewaySettings{url: "http://" + nobodyListens}, "http://" + nobodyListens, 1e9, 1e9, 1e9}))
 	_, err = newCommandAPI(p, command.Config{Addr: "127.0.0.1:0", Verifier: verifier, AppendQueue: 1, SlotTTL: 1e9, WebhookSecrets: []string{secrets}, Registry: p.registry})
 	require.NoError(t, err)

@@ -109,7 +109,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
 	r.DatabaseDirectURL()
 	r.ReadDatabaseURL()
-	redisURLs(r)
+	redisOf(r)
 	kafkaOf(r)
 	registryOf(r)
 	r.DatabasePool()
@@ -266,7 +266,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	} else {
 		say("Kafka", "as given by --kafka-brokers")
 	}
-	d.give(config.DatabaseURL, config.DatabaseDirectURL, config.ReadDatabaseURL, config.RedisURL, config.KafkaBrokers, config.KafkaTopic, config.SchemaRegistryURL,
+	d.give(config.DatabaseURL, config.DatabaseDirectURL, config.ReadDatabaseURL, config.RedisURL, config.RedisCA, config.RedisKeyPrefix, config.KafkaBrokers, config.KafkaTopic, config.SchemaRegistryURL,
 		config.KafkaSASL, config.KafkaUser, config.KafkaPassword, config.KafkaCA, config.KafkaCert, config.KafkaKey,
 		config.SchemaRegistryCA, config.SchemaRegistryUser, config.SchemaRegistryPassword)
 	if r.Bool(config.KafkaTLS) {
@@ -330,8 +330,8 @@ func withDatabase(server, name string) (string, error) {
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	kafka, registry := kafkaOf(r), registryOf(r)
-	commandCfg.Checks = optionalChecks(d.parts, nil, kafka.cluster)
-	queryCfg.Checks = optionalChecks(d.parts, redisURLs(r), kafka.cluster)
+	commandCfg.Checks = optionalChecks(d.parts, redisServer{}, kafka.cluster)
+	queryCfg.Checks = optionalChecks(d.parts, redisOf(r), kafka.cluster)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
 		return unlessStopped(ctx, err)
 	}

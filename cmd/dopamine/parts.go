@@ -216,8 +216,11 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 }
 
 // openGate connects to Redis; openPresence comes first.
-func (p *parts) openGate(ctx context.Context, urls []string, size config.Pool) (err error) {
-	p.gate, err = redis.Open(ctx, urls, p.claims.WithLeasePool(p.leasePool), redis.Options{Node: p.presence.ID, Lanes: size.Kept, LanesMax: size.Max, Observer: newGateMetrics(p.registry), Tracing: p.tracing.Enabled()})
+func (p *parts) openGate(ctx context.Context, server redisServer, size config.Pool) (err error) {
+	opts := server.opts
+	opts.Node, opts.Lanes, opts.LanesMax = p.presence.ID, size.Kept, size.Max
+	opts.Observer, opts.Tracing = newGateMetrics(p.registry), p.tracing.Enabled()
+	p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
 	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}

@@ -24,18 +24,19 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/query"
-	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/worker"
 )
 
 // Settings by what they are for.
 var (
-	writeSide  = []*config.Setting{config.DatabaseURL, config.DatabaseDirectURL, config.DatabasePool, config.DatabasePoolMax}
-	readSide   = []*config.Setting{config.ReadDatabaseURL}
-	redisSide  = []*config.Setting{config.RedisURL, config.RedisPool, config.RedisPoolMax}
-	tokenSide  = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.JWTRolesClaim, config.JWTDefaultRoles}
-	serverSide = []*config.Setting{config.BuyerRate, config.AnonymousRate, config.TrustedProxies, config.MaxConnections,
+	writeSide = []*config.Setting{config.DatabaseURL, config.DatabaseDirectURL, config.DatabasePool, config.DatabasePoolMax}
+	readSide  = []*config.Setting{config.ReadDatabaseURL}
+	redisSide = append(redisAddress, config.RedisPool, config.RedisPoolMax)
+	// redisAddress is for processes that have no gate.
+	redisAddress = []*config.Setting{config.RedisURL, config.RedisCA, config.RedisKeyPrefix}
+	tokenSide    = []*config.Setting{config.JWTKey, config.JWKSURL, config.JWTIssuer, config.JWTAudience, config.JWTRolesClaim, config.JWTDefaultRoles}
+	serverSide   = []*config.Setting{config.BuyerRate, config.AnonymousRate, config.TrustedProxies, config.MaxConnections,
 		config.MaxConnectionsPerAddress, config.DrainDelay, config.CORSOrigins}
 	queueSide = []*config.Setting{config.AppendQueue}
 	// paymentSide is what the command API and the worker need for payments. The
@@ -78,7 +79,7 @@ func commandAPICommand() *cli.Command {
 			r.Require(config.DatabaseURL, config.RedisURL, config.WebhookSecrets)
 			requireGateway(r)
 			cfg := commandConfig(ctx, p, r)
-			cfg.Checks = optionalChecks(p, nil, kafkaOf(r).cluster)
+			cfg.Checks = optionalChecks(p, redisServer{}, kafkaOf(r).cluster)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
@@ -109,21 +110,10 @@ func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
 	return v
 }
 
-// redisURLs reads --redis-url, and refuses URLs that cannot be those of one Redis.
-func redisURLs(r *config.Reader) []string {
-	urls := r.RedisURLs()
-	if len(urls) > 0 {
-		if err := redis.CheckURLs(urls); err != nil {
-			r.Refuse(config.RedisURL, "cannot be used: "+err.Error())
-		}
-	}
-	return urls
-}
-
 // openCommandSide opens what commands and the worker need. It reads all
 // settings first, so that one start names all that is wrong.
 func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
-	url, size, urls, lanes, queue := r.DatabaseURL(), r.DatabasePool(), redisURLs(r), r.RedisPool(), 0
+	url, size, server, lanes, queue := r.DatabaseURL(), r.DatabasePool(), redisOf(r), r.RedisPool(), 0
 	paying := paymentSettingsOf(r)
 	if r.Has(config.AppendQueue) { // the worker takes the store's default
 		queue = r.AppendQueue()
@@ -146,7 +136,7 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := p.openStore(ctx, queue); err != nil {
 		return err
 	}
-	if err := p.openGate(ctx, urls, lanes); err != nil {
+	if err := p.openGate(ctx, server, lanes); err != nil {
 		return err
 	}
 	return p.openPayments(ctx, paying)
@@ -226,7 +216,7 @@ func queryAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "query-api",
 		Usage: "answer queries from the read models",
-		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, []*config.Setting{config.RedisURL}, kafkaSide, topicName, tokenSide, serverSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, redisAddress, kafkaSide, topicName, tokenSide, serverSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
 				r.Require(config.DatabaseURL)
@@ -234,7 +224,7 @@ func queryAPICommand() *cli.Command {
 			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
 			cfg := queryServer(ctx, p, r)
 			kafka := kafkaOf(r)
-			cfg.Checks = optionalChecks(p, redisURLs(r), kafka.cluster)
+			cfg.Checks = optionalChecks(p, redisOf(r), kafka.cluster)
 			if err := r.Err(); err != nil {
 				return nil, err
 			}

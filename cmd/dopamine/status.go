@@ -43,7 +43,7 @@ const (
 )
 
 func statusCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, topicName, []*config.Setting{config.RedisURL, config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, topicName, redisAddress, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "json", Usage: "print JSON; with --watch a line each time"},
 		&cli.BoolFlag{Name: "watch", Usage: "go on until interrupted"},
 		&cli.DurationFlag{Name: "every", Usage: "with --watch: how often", Value: 2 * time.Second})
@@ -65,7 +65,7 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 	if every < 100*time.Millisecond {
 		r.RefuseFlag("every", "is too short; give a duration of at least 100ms, as in 2s")
 	}
-	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: redisURLs(r), topic: r.KafkaTopic()}
+	s := &statusSources{write: r.DatabaseURL(), read: r.ReadDatabaseURL(), redis: redisOf(r), topic: r.KafkaTopic()}
 	if err := r.Err(); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ type statusSources struct {
 	*parts
 	write, read string
 	topic       string
-	redis       []string
+	redis       redisServer
 }
 
 // gather opens what is to be looked at and reads it.
@@ -180,7 +180,7 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 	if s.write != "" {
 		parts = append(parts, status.Part{Name: "money", Read: s.money})
 	}
-	if s.write != "" && len(s.redis) > 0 {
+	if s.write != "" && len(s.redis.urls) > 0 {
 		parts = append(parts, status.Part{Name: "gates", Read: s.gates})
 	}
 	return status.Gather(ctx, 2*statusWithin, parts), nil
@@ -254,7 +254,9 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, statusWithin)
 	defer cancel()
 	if s.gate == nil {
-		gate, err := redis.Open(ctx, s.redis, s.claims, redis.Options{Lanes: 1, LanesMax: gatesAtOnce})
+		opts := s.redis.opts
+		opts.Lanes, opts.LanesMax = 1, gatesAtOnce
+		gate, err := redis.Open(ctx, s.redis.urls, s.claims, opts)
 		if err != nil {
 			return err
 		}

@@ -50,6 +50,12 @@ var (
 	RedisURL = &Setting{Name: "redis-url", Secret: true,
 		Usage: "Redis with the gates; several, comma-separated: a cluster, or with ?master_name= its Sentinels",
 		Right: "a URL such as redis://localhost:6379/0, or several of a cluster, or of Sentinels with ?master_name=, comma-separated"}
+	RedisCA = &Setting{Name: "redis-ca",
+		Usage: "file with the certificates, in PEM, that verify a rediss:// server (default: the system's)",
+		Right: "the name of a file with certificates in PEM"}
+	RedisKeyPrefix = &Setting{Name: "redis-key-prefix",
+		Usage: "text in front of every key, so that installations can share a Redis (default: none)",
+		Right: "text such as shop1: without spaces and braces"}
 	KafkaBrokers = &Setting{Name: "kafka-brokers",
 		Usage: "Kafka's brokers, comma-separated",
 		Right: "host:port, as in localhost:9092, several comma-separated"}
@@ -282,7 +288,7 @@ const rightShare = "a number from 0 to 1, as in 0.2"
 
 // ofProcesses is the settings of all long-lived processes.
 var ofProcesses = []*Setting{
-	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisPool, RedisPoolMax,
+	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisCA, RedisKeyPrefix, RedisPool, RedisPoolMax,
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
 	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
 	JWTKey, JWKSURL, JWTIssuer, JWTAudience, JWTRolesClaim, JWTDefaultRoles, BuyerRate, AnonymousRate, TrustedProxies,

@@ -90,7 +90,7 @@ func TestQuery(t *testing.T) {
 	}
 	for query, fields := range map[string][]string{
 		"?page=&status=&from=": {"page", "status", "from"},
-		"?page=-1": {"page"}, "?page=101": {"page"}, "?page=x": {"page"}, "?page=1.0": {"page"}, "?page=99999999999999999999": {"page"},
+		"?page=-1":             {"page"}, "?page=101": {"page"}, "?page=x": {"page"}, "?page=1.0": {"page"}, "?page=99999999999999999999": {"page"},
 		"?page=1&page=2": {"page"}, "?status=active": {"status"}, "?status=ACTIVE&status=ACTIVE": {"status"},
 		"?id=1": {"id"}, "?from=now": {"from"}, "?cursor=%00": {"cursor"}, "?cursor=%ff": {"cursor"},
 		"?page=x&id=x": {"page", "id"}, "?page=%zz": {}, "?a;b": {},

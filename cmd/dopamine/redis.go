@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// redisServer is the Redis that a process works with, and how.
+type redisServer struct {
+	urls []string
+	opts redis.Options
+}
+
+// redisOf reads the settings of Redis, and refuses URLs that cannot be those of one Redis.
+func redisOf(r *config.Reader) redisServer {
+	s := redisServer{urls: r.RedisURLs(), opts: redis.Options{CA: r.TLS(config.RedisCA).RootCAs, KeyPrefix: r.String(config.RedisKeyPrefix)}}
+	if len(s.urls) > 0 {
+		if err := redis.CheckURLs(s.urls); err != nil {
+			r.Refuse(config.RedisURL, "cannot be used: "+err.Error())
+		}
+	}
+	if err := redis.CheckKeyPrefix(s.opts.KeyPrefix); err != nil {
+		r.Refuse(config.RedisKeyPrefix, err.Error())
+	}
+	return s
+}
+
+// health reports how many masters serve, over connections opened for it: for processes
+// without a gate.
+func (s redisServer) health(ctx context.Context) (serving, all int, err error) {
+	return redis.Ask(ctx, s.urls, s.opts)
+}
