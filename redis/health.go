@@ -76,7 +76,7 @@ const obstructedAfter = 200 * time.Millisecond
 // rebuild for obstructedAfter, the last try to correct it failed a moment ago, or its
 // Redis master did not answer the last call. It takes no lock and asks nobody.
 func (g *Gate) Obstructed(id uuid.UUID) bool {
-	if l := g.nodes.of(keyPrefix(id) + "stock"); l == nil || l.silent.Load() {
+	if l := g.nodes.of(productPrefix(g.keyPrefix, id) + "stock"); l == nil || l.silent.Load() {
 		return true
 	}
 	kept, ok := g.products.Load(id)
