@@ -22,8 +22,14 @@ const (
 	maxPartitions = 10_000
 )
 
-// DatabaseURL is the write side's Postgres; empty where none is given.
-func (r *Reader) DatabaseURL() string { return r.postgres(DatabaseURL) }
+// DatabaseURL returns the write side's Postgres, empty if none is given. It checks the
+// direct address along with it, so that one start names all that is wrong.
+func (r *Reader) DatabaseURL() string {
+	if r.Has(DatabaseDirectURL) {
+		r.postgres(DatabaseDirectURL)
+	}
+	return r.postgres(DatabaseURL)
+}
 
 // DatabaseDirectURL returns the write side's Postgres for what needs a server connection
 // of its own: --database-url unless --database-direct-url is given.
