@@ -195,7 +195,7 @@ func (a *API) postProduct(c echo.Context) error {
 		return err
 	}
 	r, err := a.create(c.Request().Context(), caller(c), cmd)
-	return answer(c, http.StatusCreated, "/v1/products/", r.view.ID, r, err)
+	return answerProduct(c, http.StatusCreated, "/v1/products/", r.view.ID, r, err)
 }
 
 func (a *API) putProduct(c echo.Context) error {
@@ -211,8 +211,8 @@ func (a *API) putProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.update(c.Request().Context(), caller(c), updateProduct{id, change})
-	return answer(c, http.StatusOK, "", id, r, err)
+	r, err := a.update(c.Request().Context(), caller(c), updateProduct{id, change, httpapi.IfMatchOf(c)})
+	return answerProduct(c, http.StatusOK, "", id, r, err)
 }
 
 func (a *API) deleteProduct(c echo.Context) error { return byID(c, a.remove) }
@@ -273,11 +273,24 @@ func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r 
 	if err != nil {
 		return refused(c, err)
 	}
+	setResult(c, location, id, r)
+	return httpapi.JSON(c, status, r.view)
+}
+
+// answerProduct is answer for a product, which has an ETag.
+func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r done[view.Product], err error) error {
+	if err != nil {
+		return refused(c, err)
+	}
+	setResult(c, location, id, r)
+	return httpapi.TaggedJSON(c, status, r.view, r.view.Version())
+}
+
+func setResult[V any](c echo.Context, location string, id uuid.UUID, r done[V]) {
 	httpapi.SetPosition(c, r.product, r.place)
 	if location != "" {
 		c.Response().Header().Set("Location", location+id.String())
 	}
-	return httpapi.JSON(c, status, r.view)
 }
 
 // refused adds to a refusal the place in the store of its reason.

@@ -141,3 +141,35 @@ func TestDeleteProduct(t *testing.T) {
 	}
 	require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot.text("id")).slug(), "slots stay")
 }
+
+// TestUpdateProduct_IfMatch changes a product that others have changed, or bought from,
+// since it was read.
+func TestUpdateProduct_IfMatch(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 5)
+	put := func(etag string, change map[string]any) answered {
+		return n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), change, "If-Match", etag)
+	}
+	read := s.update(t, n, product, map[string]any{"name": "read"})
+	etag := read.header.Get("ETag")
+	require.NotEmpty(t, etag)
+
+	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status)
+	sold := put(etag, map[string]any{"name": "mine"})
+	require.Equal(t, 200, sold.status, "a unit sold meanwhile refuses nothing: %v", sold.body)
+
+	stale := put(etag, map[string]any{"name": "theirs"})
+	require.Equal(t, 412, stale.status)
+	require.Equal(t, "precondition-failed", stale.slug())
+	require.Equal(t, 412, put(etag, map[string]any{"saleDate": time.Now().Add(time.Hour)}).status, "412 comes before what the state forbids")
+	require.Equal(t, "mine", s.update(t, n, product, map[string]any{"paused": false}).text("name"), "nothing was changed")
+
+	require.Equal(t, 200, put(`"0-0", `+sold.header.Get("ETag"), map[string]any{"description": "d2"}).status, "one of several")
+	require.Equal(t, 200, put("*", map[string]any{"description": "d3"}).status)
+	require.Equal(t, 412, put(`"nonsense"`, map[string]any{"description": "d4"}).status)
+	require.Equal(t, 400, put(`"nonsense"`, map[string]any{"name": ""}).status)
+	absent := n.do(t, s.admin, http.MethodPut, "/v1/products/"+uuid.NewString(), map[string]any{"name": "n"}, "If-Match", "*")
+	require.Equal(t, "product-not-found", absent.slug())
+}

@@ -162,7 +162,9 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
 
 	down := errors.New("down")
-	s.fake.set(func(g *fakeGateway) { g.refund = func(gateway.RefundRequest) (gateway.Refund, error) { return gateway.Refund{}, down } })
+	s.fake.set(func(g *fakeGateway) {
+		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) { return gateway.Refund{}, down }
+	})
 	s.age(t, id, "refund_ask_at", "1 hour")
 	require.ErrorIs(t, n.payments.Do(t.Context(), refund), down)
 	s.fake.set(func(g *fakeGateway) { g.refund = nil })

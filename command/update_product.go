@@ -9,6 +9,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
@@ -16,6 +17,8 @@ import (
 type updateProduct struct {
 	product uuid.UUID
 	change  domain.UpdateProduct
+	// match is what the client requires of the product's version.
+	match httpapi.IfMatch
 }
 
 // updateProduct changes a product, all that is asked for or nothing. An update
@@ -40,6 +43,9 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	held, err := s.unitsHeld(ctx, p.ID)
 	if err != nil {
 		return done[view.Product]{}, reading("the claims of product", p.ID, err)
+	}
+	if now := s.now(); !c.match.Matches(view.ProductOf(p, held, now).Version()) {
+		return done[view.Product]{}, errPrecondition
 	}
 	events, err := p.Update(c.change, s.now())
 	if err != nil {

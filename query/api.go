@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
@@ -21,6 +23,15 @@ import (
 //
 //go:embed openapi.yaml
 var openAPI []byte
+
+const (
+	// listTTL is how long a list of products is sent again.
+	listTTL = time.Second
+	// listEntries is how many are kept: statuses, pages and sizes.
+	listEntries = 1000
+	// listConcurrency is how many are read at the same time.
+	listConcurrency = 4
+)
 
 // Config is what the query API needs.
 type Config struct {
@@ -44,6 +55,10 @@ type API struct {
 	past   past
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
+
+	// lists are the product lists of everybody.
+	lists      *cache[httpapi.Tagged]
+	slotCounts largeCounts // of my-slots
 
 	metrics *streamMetrics
 	feed    *feed
@@ -73,6 +88,7 @@ func New(cfg Config) (*API, error) {
 		past:    newPast(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,
+		lists:   newCache[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
 		metrics: newStreamMetrics(cfg.Server.Registry),
 	}
 	a.feed = newFeed(a.models, a.metrics, log)

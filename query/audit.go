@@ -100,7 +100,7 @@ func (a *API) listAudit(c echo.Context) error {
 	if to, given := moment(q, "to"); given {
 		filter.to = &to
 	}
-	limit := q.Int("limit", defaultLimit, 1, maxLimit)
+	limit, bom := q.Int("limit", defaultLimit, 1, maxLimit), q.Flag("bom")
 	var after int64
 	if key := cursorParam(q, filter.key(), auditKeyLength); key != nil {
 		after = int64(binary.BigEndian.Uint64(key))
@@ -114,7 +114,7 @@ func (a *API) listAudit(c echo.Context) error {
 	}
 	switch negotiate(c, typeJSON, typeCSV, typeNDJSON) {
 	case typeCSV:
-		return a.exportAudit(c, filter, min, contentCSV, auditHeader(), appendAuditCSV)
+		return a.exportAudit(c, filter, min, contentCSV, auditHeader(bom), appendAuditCSV)
 	case typeNDJSON:
 		return a.exportAudit(c, filter, min, typeNDJSON, nil, appendAuditJSON)
 	}
@@ -143,10 +143,8 @@ func (a *API) exportAudit(c echo.Context, filter auditFilter, min []position.Pos
 	return export(c, contentType, head, next, add)
 }
 
-func auditHeader() []byte {
-	var w csvWriter
-	w.header("eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
-	return w.b
+func auditHeader(bom bool) []byte {
+	return csvHead(bom, "eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
 }
 
 func appendAuditCSV(b []byte, e *auditRow) ([]byte, error) {

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,6 +32,7 @@ type productPage struct {
 	Size          int            `json:"size"`
 	TotalElements int64          `json:"totalElements"`
 	TotalPages    int64          `json:"totalPages"`
+	NextCursor    *string        `json:"nextCursor"`
 }
 
 // productStatus computes a product's status by the snapshot's clock, as
@@ -41,6 +43,10 @@ CASE WHEN sale_end_date <= now() THEN 'ENDED'
      WHEN sale_date > now() THEN 'UPCOMING'
      WHEN stock <= 0 THEN 'SOLD_OUT'
      ELSE 'ON_SALE' END`
+
+// productStatuses are the values of the parameter status.
+var productStatuses = []string{string(domain.ProductEnded), string(domain.ProductPaused), string(domain.ProductUpcoming),
+	string(domain.ProductSoldOut), string(domain.ProductOnSale)}
 
 const productColumns = `id, name, description, price::text, currency, stock, initial_stock, total_stock,
 	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at`
@@ -72,12 +78,51 @@ func showMoney(number, currency string) (string, error) {
 	return money.String(), nil
 }
 
+// productKey is where a page of products begins: behind a product, in the order of
+// the list. The number of the page is only shown.
+type productKey struct {
+	page int
+	sale time.Time
+	id   uuid.UUID
+}
+
+const productKeyLength = 4 + 8 + 16
+
+func (k productKey) bytes() []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(k.page))
+	b = binary.BigEndian.AppendUint64(b, uint64(k.sale.UnixMicro()))
+	return append(b, k.id[:]...)
+}
+
+func productKeyFrom(b []byte) *productKey {
+	return &productKey{int(binary.BigEndian.Uint32(b)), time.UnixMicro(int64(binary.BigEndian.Uint64(b[4:]))).UTC(), uuid.UUID(b[12:])}
+}
+
+// productQuery is what a list of products is asked for.
+type productQuery struct {
+	status     string
+	page, size int
+	after      *productKey // nil: page counts from the beginning
+}
+
+func (p productQuery) key() string {
+	return fmt.Sprintf("%s|%d|%d|%v", p.status, p.page, p.size, p.after)
+}
+
 func (a *API) listProducts(c echo.Context) error {
 	q := httpapi.QueryOf(c)
-	status := q.Enum("status", string(domain.ProductEnded), string(domain.ProductPaused), string(domain.ProductUpcoming),
-		string(domain.ProductSoldOut), string(domain.ProductOnSale))
-	page := q.Int("page", 0, 0, maxPage)
-	size := q.Int("size", defaultSize, 1, maxSize)
+	query := productQuery{
+		status: q.Enum("status", productStatuses...),
+		page:   q.Int("page", 0, 0, maxPage),
+		size:   q.Int("size", defaultSize, 1, maxSize),
+	}
+	if key := cursorParam(q, "products|"+query.status, productKeyLength); key != nil {
+		query.after = productKeyFrom(key)
+		if _, both := q.String("page"); both {
+			q.Refuse("page", "must not be given together with cursor")
+		}
+		query.page = query.after.page
+	}
 	if err := q.Err(); err != nil {
 		return err
 	}
@@ -85,24 +130,56 @@ func (a *API) listProducts(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer := productPage{Page: page, Size: size}
-	err = a.models.read(c.Request().Context(), snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
-		from := g.table(products)
-		if status != "" { // of no use to the planner otherwise
-			from += ` WHERE ` + productStatus + ` = '` + status + `'`
+	var answer httpapi.Tagged
+	if len(min) > 0 {
+		answer, err = a.models.products(c.Request().Context(), query, min)
+	} else {
+		// Everybody's list, which every open page of the shop asks for: one read a second.
+		answer, err = a.lists.get(c.Request().Context(), query.key(), func(ctx context.Context) (httpapi.Tagged, error) {
+			return a.models.products(ctx, query, nil)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	httpapi.Cacheable(c)
+	return answer.Send(c, http.StatusOK)
+}
+
+// products reads a page of products. The count and the order need narrow rows only;
+// the page's rows are joined to them.
+func (r *readModels) products(ctx context.Context, query productQuery, min []position.Position) (httpapi.Tagged, error) {
+	answer := productPage{Page: query.page, Size: query.size}
+	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
+		table := g.table(products)
+		var w where
+		if query.status != "" { // of no use to the planner otherwise
+			w.and(productStatus + " = '" + query.status + "'")
 		}
-		b.Queue(`SELECT count(*) FROM ` + from).QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalElements) })
-		b.Queue(`SELECT `+productColumns+` FROM `+from+` ORDER BY sale_date, id LIMIT $1 OFFSET $2`, size, int64(page)*int64(size)).
+		b.Queue(`SELECT count(*) FROM ` + table + w.String()).QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalElements) })
+		offset := int64(query.page) * int64(query.size)
+		if query.after != nil {
+			w.and("(sale_date, id) > (?, ?)", query.after.sale, query.after.id)
+			offset = 0
+		}
+		w.args = append(w.args, offset, query.size+1)
+		page := fmt.Sprintf(`SELECT sale_date, id FROM %s%s ORDER BY sale_date, id OFFSET $%d LIMIT $%d`, table, w, len(w.args)-1, len(w.args))
+		b.Queue(`SELECT `+productColumns+` FROM (`+page+`) page JOIN `+table+` USING (sale_date, id) ORDER BY sale_date, id`, w.args...).
 			Query(func(rows pgx.Rows) (err error) {
 				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Product, error) { return scanProduct(row) })
 				return err
 			})
 	}})
 	if err != nil {
-		return err
+		return httpapi.Tagged{}, err
 	}
-	answer.TotalPages = (answer.TotalElements + int64(size) - 1) / int64(size)
-	return httpapi.JSON(c, http.StatusOK, answer)
+	if len(answer.Products) > query.size {
+		answer.Products = answer.Products[:query.size]
+		last := answer.Products[query.size-1]
+		answer.NextCursor = nextCursor("products|"+query.status, productKey{query.page + 1, time.Time(last.SaleDate), last.ID}.bytes())
+	}
+	answer.TotalPages = (answer.TotalElements + int64(query.size) - 1) / int64(query.size)
+	return httpapi.NewTagged(answer, "")
 }
 
 func (a *API) getProduct(c echo.Context) error {
@@ -127,7 +204,8 @@ func (a *API) getProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return httpapi.JSON(c, http.StatusOK, p)
+	httpapi.Cacheable(c)
+	return httpapi.TaggedJSON(c, http.StatusOK, p, p.Version())
 }
 
 // product reads a product as it is now; errNoProduct where there is none.

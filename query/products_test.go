@@ -3,11 +3,14 @@ package query_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
 func ids(t *testing.T, a answer, list string) []string {
@@ -101,5 +104,82 @@ func TestProductsArePagedBySaleDateThenID(t *testing.T) {
 func TestNoProductsAreAnEmptyList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	require.JSONEq(t, `{"products":[],"page":0,"size":20,"totalElements":0,"totalPages":0}`, string(w.get("/v1/products", "").body))
+	require.JSONEq(t, `{"products":[],"page":0,"size":20,"totalElements":0,"totalPages":0,"nextCursor":null}`, string(w.get("/v1/products", "").body))
+}
+
+// TestProducts_Cursor inserts products in front of and behind the page while the list
+// is walked: none comes twice, none that was there is left out.
+func TestProducts_Cursor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 7 {
+		w.product(1, product{begin: day.Add(time.Duration(i) * time.Hour), stock: 1})
+	}
+	seen := map[string]bool{}
+	path := "/v1/products?size=3&status=ON_SALE"
+	for page := 0; ; page++ {
+		a := w.get(path, "").json(t)
+		require.EqualValues(t, page, a["page"])
+		for _, p := range a["products"].([]any) {
+			id := p.(map[string]any)["id"].(string)
+			require.False(t, seen[id], "a product came twice")
+			seen[id] = true
+		}
+		next, more := a["nextCursor"].(string)
+		if !more {
+			break
+		}
+		w.product(1, product{begin: day.Add(-time.Hour), stock: 1})
+		path = "/v1/products?size=3&status=ON_SALE&cursor=" + next
+	}
+	require.Len(t, seen, 7)
+	first := w.get("/v1/products?size=3&status=ON_SALE", "").json(t)["nextCursor"].(string)
+	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=PAUSED&cursor="+first, "").slug(t), "the cursor of another list")
+	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=ON_SALE&page=1&cursor="+first, "").slug(t))
+	require.Equal(t, "invalid-request", w.get("/v1/products?status=", "").slug(t))
+}
+
+// TestProducts_Caching holds ETag, 304 and what caches may keep.
+func TestProducts_Caching(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.product(1, product{stock: 5})
+	for _, path := range []string{"/v1/products/" + id.String(), "/v1/products?size=7"} {
+		a := w.get(path, "")
+		etag := a.Header.Get("ETag")
+		require.NotEmpty(t, etag)
+		require.Equal(t, "max-age=1", a.Header.Get("Cache-Control"))
+		require.Contains(t, a.Header.Values("Vary"), "X-Min-Position")
+		again := w.get(path, "", header{"If-None-Match": etag})
+		require.Equal(t, http.StatusNotModified, again.StatusCode)
+		require.Empty(t, again.body)
+		require.Equal(t, "max-age=1", again.Header.Get("Cache-Control"))
+	}
+	path := "/v1/products/" + id.String()
+	before := w.get(path, "").Header.Get("ETag")
+	w.exec(`UPDATE products_g1 SET stock = 4 WHERE id = $1`, id)
+	sold := w.get(path, "", header{"If-None-Match": before})
+	require.Equal(t, http.StatusOK, sold.StatusCode, "a unit was sold")
+	version := func(etag string) string { v, _, _ := strings.Cut(etag, "-"); return v }
+	require.Equal(t, version(before), version(sold.Header.Get("ETag")), "nobody changed the product")
+	w.exec(`UPDATE products_g1 SET name = 'Boot', updated_at = updated_at + interval '1 ms' WHERE id = $1`, id)
+	require.NotEqual(t, version(before), version(w.get(path, "").Header.Get("ETag")))
+	require.Equal(t, "no-store", w.get("/v1/products/"+uuid.NewString(), "").Header.Get("Cache-Control"))
+}
+
+// TestProducts_SharedRead asks for one list from many clients: one read serves them.
+func TestProducts_SharedRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.product(1, product{stock: 5})
+	first := w.get("/v1/products?size=9", "").json(t)
+	w.product(1, product{stock: 5})
+	require.Equal(t, first, w.get("/v1/products?size=9", "").json(t), "within a second the list is the same")
+	require.EqualValues(t, 2, w.get("/v1/products?size=8", "").json(t)["totalElements"], "another list is not")
+	testkit.Eventually(t, 5*time.Second, "the list to be read again", func() error {
+		if n := w.get("/v1/products?size=9", "").json(t)["totalElements"]; n != float64(2) {
+			return fmt.Errorf("%v products", n)
+		}
+		return nil
+	})
 }

@@ -77,24 +77,24 @@ func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []position.P
 	return p, err
 }
 
-// purchaseKey is a purchase's place in the list, newest first.
-type purchaseKey struct {
+// listKey is where a page of a list that is newest first begins.
+type listKey struct {
 	created time.Time
 	id      uuid.UUID
 }
 
-func (k purchaseKey) bytes() []byte {
+func (k listKey) bytes() []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(k.created.UnixMicro())), k.id[:]...)
 }
 
-const purchaseKeyLength = 8 + 16
+const listKeyLength = 8 + 16
 
-func purchaseKeyFrom(b []byte) *purchaseKey {
-	return &purchaseKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
+func listKeyFrom(b []byte) *listKey {
+	return &listKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
 }
 
-func keyOfPurchase(p *view.Payment) *purchaseKey {
-	return &purchaseKey{time.Time(p.CreatedAt), p.ID}
+func keyOfPurchase(p *view.Payment) *listKey {
+	return &listKey{time.Time(p.CreatedAt), p.ID}
 }
 
 func (a *API) listPurchases(c echo.Context) error {
@@ -115,10 +115,10 @@ func (a *API) listPurchases(c echo.Context) error {
 	if !who.Has(auth.Admin) && !named {
 		filter.and("user_id = ?", who.Sub)
 	}
-	limit := q.Int("limit", defaultLimit, 1, maxLimit)
-	var after *purchaseKey
-	if key := cursorParam(q, filter.key(), purchaseKeyLength); key != nil {
-		after = purchaseKeyFrom(key)
+	limit, bom := q.Int("limit", defaultLimit, 1, maxLimit), q.Flag("bom")
+	var after *listKey
+	if key := cursorParam(q, filter.key(), listKeyLength); key != nil {
+		after = listKeyFrom(key)
 	}
 	if err := q.Err(); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (a *API) listPurchases(c echo.Context) error {
 	}
 	ctx := c.Request().Context()
 	if negotiate(c, typeJSON, typeCSV) == typeCSV {
-		return a.exportPurchases(c, filter, min)
+		return a.exportPurchases(c, filter, min, bom)
 	}
 	rows, err := a.models.purchases(ctx, filter, after, limit+1, min, readTimeout)
 	if err != nil {
@@ -146,9 +146,8 @@ func (a *API) listPurchases(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, answer)
 }
 
-func (a *API) exportPurchases(c echo.Context, filter where, min []position.Position) error {
-	var head csvWriter
-	head.header("id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
+func (a *API) exportPurchases(c echo.Context, filter where, min []position.Position, bom bool) error {
+	head := csvHead(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
 		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt")
 	next := func(last *view.Payment) ([]view.Payment, error) {
 		if last == nil {
@@ -156,7 +155,7 @@ func (a *API) exportPurchases(c echo.Context, filter where, min []position.Posit
 		}
 		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), exportPage, nil, exportTimeout)
 	}
-	return export(c, contentCSV, head.b, next, func(b []byte, p *view.Payment) ([]byte, error) {
+	return export(c, contentCSV, head, next, func(b []byte, p *view.Payment) ([]byte, error) {
 		w := csvWriter{b: b}
 		w.id(p.ID)
 		w.id(p.PurchaseSlotID)
@@ -178,7 +177,7 @@ func (a *API) exportPurchases(c echo.Context, filter where, min []position.Posit
 }
 
 // purchases reads up to limit purchases behind after, newest first.
-func (r *readModels) purchases(ctx context.Context, filter where, after *purchaseKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
+func (r *readModels) purchases(ctx context.Context, filter where, after *listKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
 	if after != nil {
 		filter = filter.copy()
 		filter.and("(created_at, id) < (?, ?)", after.created, after.id)

@@ -181,3 +181,28 @@ func TestHeadOfAnExportHasNoBody(t *testing.T) {
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	require.Contains(t, resp.Header.Get("Content-Type"), "text/csv")
 }
+
+// TestCSV_ForSpreadsheets has texts that a spreadsheet would run, and the byte order
+// mark that Excel needs to read Korean.
+func TestCSV_ForSpreadsheets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, reason := range []string{`=HYPERLINK("http://evil","x")`, "+1", "-1", "@SUM(A1)", "\t=1", "한도 초과"} {
+		w.payment(1, payment{product: uuid.New(), user: uuid.New(), status: "FAILED", reason: &reason})
+	}
+	boss := w.token(uuid.New(), admin)
+	csv := header{"Accept": "text/csv"}
+	plain := string(w.get("/v1/purchases", boss, csv).body)
+	for _, want := range []string{`"'=HYPERLINK(""http://evil"",""x"")"`, ",'+1,", ",'-1,", ",'@SUM(A1),", ",'\t=1,", ",한도 초과,"} {
+		require.Contains(t, plain, want)
+	}
+	require.True(t, strings.HasPrefix(plain, "id,"))
+	for _, path := range []string{"/v1/purchases", "/v1/audit"} {
+		require.True(t, strings.HasPrefix(string(w.get(path+"?bom=true", boss, csv).body), "\xef\xbb\xbf"), path)
+		require.False(t, strings.HasPrefix(string(w.get(path+"?bom=false", boss, csv).body), "\xef\xbb\xbf"), path)
+		require.Equal(t, "invalid-request", w.get(path+"?bom=1", boss, csv).slug(t))
+		for _, empty := range []string{"?productId=", "?userId=", "?from=", "?cursor=", "?limit="} {
+			require.Equal(t, "invalid-request", w.get(path+empty, boss).slug(t), path+empty)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,7 +20,8 @@ import (
 // slotList is the answer of GET /v1/slots/my-slots.
 type slotList struct {
 	Slots      []view.Slot `json:"slots"`
-	TotalCount int         `json:"totalCount"`
+	TotalCount int64       `json:"totalCount"`
+	NextCursor *string     `json:"nextCursor"`
 }
 
 // slotColumns are those of s, a slot, with n, its product's name as it is now.
@@ -43,9 +45,22 @@ func scanSlot(row pgx.Row, more ...any) (view.Slot, error) {
 	return s, err
 }
 
+// slotStatuses are the values of the parameter status.
+var slotStatuses = []string{string(domain.ActiveSlot), string(domain.CompletedSlot), string(domain.ExpiredSlot)}
+
 func (a *API) mySlots(c echo.Context) error {
 	q := httpapi.QueryOf(c)
-	status := q.Enum("status", string(domain.ActiveSlot), string(domain.CompletedSlot), string(domain.ExpiredSlot))
+	who, _ := httpapi.IdentityOf(c)
+	var filter where
+	filter.and("s.user_id = ?", who.Sub)
+	if status := q.Enum("status", slotStatuses...); status != "" {
+		filter.and("s.status = ?", status)
+	}
+	limit := q.Int("limit", defaultLimit, 1, maxLimit)
+	var after *listKey
+	if key := cursorParam(q, filter.key(), listKeyLength); key != nil {
+		after = listKeyFrom(key)
+	}
 	if err := q.Err(); err != nil {
 		return err
 	}
@@ -53,11 +68,21 @@ func (a *API) mySlots(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	who, _ := httpapi.IdentityOf(c)
 	var answer slotList
+	counted := a.slotCounts.get(filter.key())
 	err = a.models.read(c.Request().Context(), snapshot{of: []string{purchaseSlots}, min: min, queue: func(b *pgx.Batch, g generations) {
-		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+`
-			WHERE s.user_id = $1 AND ($2 = '' OR s.status = $2) ORDER BY s.created_at DESC, s.id DESC`, who.Sub, status).
+		if counted == nil {
+			b.Queue(`SELECT count(*) FROM `+g.table(purchaseSlots)+` s`+filter.String(), filter.args...).
+				QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalCount) })
+		} else {
+			answer.TotalCount = *counted
+		}
+		w := filter.copy()
+		if after != nil {
+			w.and("(s.created_at, s.id) < (?, ?)", after.created, after.id)
+		}
+		w.args = append(w.args, limit+1)
+		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+w.String()+` ORDER BY s.created_at DESC, s.id DESC LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
 				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Slot, error) { return scanSlot(row) })
 				return err
@@ -66,8 +91,56 @@ func (a *API) mySlots(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer.TotalCount = len(answer.Slots)
+	if counted == nil {
+		a.slotCounts.keep(filter.key(), answer.TotalCount)
+	}
+	if len(answer.Slots) > limit {
+		answer.Slots = answer.Slots[:limit]
+		last := answer.Slots[limit-1]
+		answer.NextCursor = nextCursor(filter.key(), listKey{time.Time(last.CreatedAt), last.ID}.bytes())
+	}
 	return httpapi.JSON(c, http.StatusOK, answer)
+}
+
+// largeCounts remembers, for a second, counts that are expensive: a buyer who takes and
+// gives up without end has ever more slots, and may ask for them fifty times a second.
+type largeCounts struct {
+	mu   sync.Mutex
+	kept map[string]largeCount
+}
+
+type largeCount struct {
+	n     int64
+	until time.Time
+}
+
+const (
+	// largeCountFrom is the count from which on it is remembered; smaller ones are exact.
+	largeCountFrom = 5000
+	largeCountTTL  = time.Second
+	// largeCountEntries is how many are remembered at most.
+	largeCountEntries = 1000
+)
+
+func (l *largeCounts) get(key string) *int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.kept[key]; ok && time.Now().Before(c.until) {
+		return &c.n
+	}
+	return nil
+}
+
+func (l *largeCounts) keep(key string, n int64) {
+	if n < largeCountFrom {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == nil || len(l.kept) >= largeCountEntries {
+		l.kept = map[string]largeCount{}
+	}
+	l.kept[key] = largeCount{n, time.Now().Add(largeCountTTL)}
 }
 
 func (a *API) getSlot(c echo.Context) error {

@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -67,7 +68,65 @@ func TestMySlotsAreMineNewestFirst(t *testing.T) {
 	a = w.get("/v1/slots/my-slots?status=COMPLETED", token)
 	require.Equal(t, []string{middle.String()}, ids(t, a, "slots"))
 	require.EqualValues(t, 1, a.json(t)["totalCount"])
-	require.JSONEq(t, `{"slots":[],"totalCount":0}`, string(w.get("/v1/slots/my-slots", w.token(uuid.New(), buyer)).body))
+	require.JSONEq(t, `{"slots":[],"totalCount":0,"nextCursor":null}`, string(w.get("/v1/slots/my-slots", w.token(uuid.New(), buyer)).body))
 	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?status=active", token).slug(t))
 	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots", w.token(me, admin)).slug(t))
+}
+
+// TestMySlots_Cursor walks the list of a buyer with many slots.
+func TestMySlots_Cursor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	me := uuid.New()
+	ended, reclaim := day.Add(time.Minute), "BUYER_RELEASED"
+	const n = 25
+	for i := range n {
+		s := slot{product: uuid.New(), user: me, at: day.Add(time.Duration(i/2) * time.Second)} // some at the same moment
+		if i%5 == 0 {
+			s.status, s.ended, s.reclaim = "EXPIRED", &ended, &reclaim
+		}
+		w.slot(1, s)
+	}
+	token := w.token(me, buyer)
+	walk := func(filter string) (ids []string) {
+		path := "/v1/slots/my-slots?limit=4" + filter
+		for {
+			a := w.get(path, token).json(t)
+			require.EqualValues(t, map[string]int{"": n, "&status=EXPIRED": n / 5}[filter], a["totalCount"])
+			for _, s := range a["slots"].([]any) {
+				ids = append(ids, s.(map[string]any)["id"].(string))
+			}
+			next, more := a["nextCursor"].(string)
+			if !more {
+				return ids
+			}
+			path = "/v1/slots/my-slots?limit=4" + filter + "&cursor=" + next
+		}
+	}
+	all := walk("")
+	require.Len(t, all, n)
+	slices.Sort(all)
+	require.Len(t, slices.Compact(all), n)
+	require.Len(t, walk("&status=EXPIRED"), n/5)
+	cursor := w.get("/v1/slots/my-slots?limit=4", token).json(t)["nextCursor"].(string)
+	for _, bad := range []string{"?limit=0", "?limit=1001", "?status=", "?status=EXPIRED&cursor=" + cursor} {
+		require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots"+bad, token).slug(t), bad)
+	}
+	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?limit=4&cursor="+cursor, w.token(uuid.New(), buyer)).slug(t), "another buyer's cursor")
+	require.Equal(t, "no-store", w.get("/v1/slots/my-slots", token).Header.Get("Cache-Control"))
+}
+
+// TestMySlots_Bounded has a buyer with 20,000 slots.
+func TestMySlots_Bounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	me := uuid.New()
+	w.exec(`INSERT INTO purchase_slots_g1
+		SELECT gen_random_uuid(), gen_random_uuid(), $1, 1, i, $2::timestamptz, $2::timestamptz + interval '30 min', 'EXPIRED', $2, NULL, $2, 'BUYER_RELEASED', i
+		FROM generate_series(1, 20000) i`, me, day)
+	a := w.get("/v1/slots/my-slots", w.token(me, buyer))
+	require.Less(t, len(a.body), 100<<10)
+	list := a.json(t)
+	require.EqualValues(t, 20_000, list["totalCount"])
+	require.Len(t, list["slots"], 100)
 }

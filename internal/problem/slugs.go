@@ -32,6 +32,7 @@ const (
 	SlotExpired          Slug = "slot-expired"
 	SlotAlreadyCompleted Slug = "slot-already-completed"
 	PaymentInProgress    Slug = "payment-in-progress"
+	PreconditionFailed   Slug = "precondition-failed"
 	PayloadTooLarge      Slug = "payload-too-large"
 	UnsupportedMediaType Slug = "unsupported-media-type"
 	IdempotencyKeyReused Slug = "idempotency-key-reused"
@@ -73,6 +74,7 @@ var table = map[Slug]*kind{
 	SlotExpired:          {status: http.StatusConflict, title: "The slot has expired"},
 	SlotAlreadyCompleted: {status: http.StatusConflict, title: "The slot has been paid already"},
 	PaymentInProgress:    {status: http.StatusConflict, title: "A payment of the slot is in progress"},
+	PreconditionFailed:   {status: http.StatusPreconditionFailed, title: "The resource has changed"},
 	PayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	UnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body must be application/json"},
 	IdempotencyKeyReused: {status: http.StatusUnprocessableEntity, title: "The idempotency key was used with another body"},
