@@ -84,7 +84,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		server:  httpapi.New(cfg.Server),
-		models:  newReadModels(cfg.ReadPool, cmp.Or(cfg.Topic, kafka.Topic)),
+		models:  newReadModels(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
 		past:    newPast(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,

@@ -53,7 +53,8 @@ func scanAudit(row pgx.Row) (auditRow, error) {
 // position serves them.
 type auditFilter struct {
 	where
-	from, to *time.Time
+	slot, product uuid.UUID // Nil: of all
+	from, to      *time.Time
 }
 
 func (f auditFilter) key() string {
@@ -88,8 +89,8 @@ const auditKeyLength = 8
 func (a *API) listAudit(c echo.Context) error {
 	q := httpapi.QueryOf(c)
 	var filter auditFilter
-	filter.id(q, "slotId", "slot_id")
-	filter.id(q, "productId", "product_id")
+	filter.slot, _ = filter.id(q, "slotId", "slot_id")
+	filter.product, _ = filter.id(q, "productId", "product_id")
 	filter.id(q, "userId", "user_id")
 	if kind := q.Enum("type", auditTypes...); kind != "" {
 		filter.and("type = ?", kind)
@@ -118,27 +119,45 @@ func (a *API) listAudit(c echo.Context) error {
 	case typeNDJSON:
 		return a.exportAudit(c, filter, min, typeNDJSON, nil, appendAuditJSON)
 	}
-	rows, err := a.models.audit(c.Request().Context(), filter, after, limit+1, min, readTimeout)
+	page, err := a.models.audit(c.Request().Context(), auditQuery{filter: filter, after: after, limit: limit + 1, min: min, timeout: readTimeout})
 	if err != nil {
 		return err
 	}
 	answer := auditPage{}
-	if len(rows) > limit {
-		rows = rows[:limit]
-		answer.NextCursor = nextCursor(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(rows[limit-1].place)))
+	switch rows := page.rows; {
+	case len(rows) > limit:
+		page.rows = rows[:limit]
+		answer.NextCursor = auditCursor(filter, rows[limit-1].place)
+	case page.held && len(rows) > 0:
+		answer.NextCursor = auditCursor(filter, rows[len(rows)-1].place)
+	case page.held:
+		answer.NextCursor = auditCursor(filter, after)
 	}
-	for _, row := range rows {
+	for _, row := range page.rows {
 		answer.Entries = append(answer.Entries, row.AuditEntry)
 	}
 	return httpapi.JSON(c, http.StatusOK, answer)
 }
 
+func auditCursor(filter auditFilter, after int64) *string {
+	return nextCursor(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(after)))
+}
+
+// exportAudit streams the entries up to where they were complete when it began.
 func (a *API) exportAudit(c echo.Context, filter auditFilter, min []position.Position, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
+	query := auditQuery{filter: filter, limit: exportPage, min: min, timeout: exportTimeout}
 	next := func(last *auditRow) ([]auditRow, error) {
-		if last == nil {
-			return a.models.audit(c.Request().Context(), filter, 0, exportPage, min, exportTimeout)
+		if last != nil {
+			query.after, query.min = last.place, nil
 		}
-		return a.models.audit(c.Request().Context(), filter, last.place, exportPage, nil, exportTimeout)
+		page, err := a.models.audit(c.Request().Context(), query)
+		if err == nil && last == nil {
+			query.upTo = page.mark
+			if page.known {
+				announce(c, page.completeness)
+			}
+		}
+		return page.rows, err
 	}
 	return export(c, contentType, head, next, add)
 }
@@ -173,18 +192,47 @@ func appendAuditJSON(b []byte, e *auditRow) ([]byte, error) {
 	return append(append(b, line...), '\n'), nil
 }
 
-// audit reads up to limit entries behind a place, oldest first.
-func (r *readModels) audit(ctx context.Context, filter auditFilter, after int64, limit int, min []position.Position, timeout time.Duration) ([]auditRow, error) {
-	var list []auditRow
-	err := r.read(ctx, snapshot{of: []string{auditLog}, min: min, timeout: timeout, queue: func(b *pgx.Batch, g generations) {
+// auditQuery asks for a page of entries, oldest first.
+type auditQuery struct {
+	filter  auditFilter
+	after   int64 // the position before the page
+	upTo    int64 // the last position that is read; 0: up to where the entries are complete
+	limit   int
+	min     []position.Position
+	timeout time.Duration
+}
+
+// auditRows is such a page. Entries behind its mark are left out, because others that
+// belong between them have not been applied yet; held is true if there are any.
+type auditRows struct {
+	completeness
+	rows []auditRow
+	held bool
+}
+
+func (r *readModels) audit(ctx context.Context, query auditQuery) (auditRows, error) {
+	var page auditRows
+	err := r.read(ctx, snapshot{of: []string{auditLog}, min: query.min, timeout: query.timeout, queue: func(b *pgx.Batch, g generations) {
+		page = auditRows{completeness: completeness{mark: query.upTo}}
 		table := g.table(auditLog)
-		w := filter.in(table, after)
-		w.args = append(w.args, limit)
+		w := query.filter.in(table, query.after)
+		if query.upTo > 0 {
+			w.and("position <= ?", query.upTo)
+		} else {
+			r.queueComplete(b, g, auditLog, query.filter.product, query.filter.slot, query.min, &page.completeness)
+		}
+		w.args = append(w.args, query.limit)
 		b.Queue(`SELECT `+auditColumns+` FROM `+table+w.String()+` ORDER BY position LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditRow, error) { return scanAudit(row) })
+				page.rows, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditRow, error) { return scanAudit(row) })
 				return err
 			})
 	}})
-	return list, err
+	for i, row := range page.rows {
+		if row.place > page.mark {
+			page.rows, page.held = page.rows[:i], true
+			break
+		}
+	}
+	return page, err
 }

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +16,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
 func TestAuditByEachFilter(t *testing.T) {
@@ -111,4 +115,93 @@ func TestAuditIsExportedWhole(t *testing.T) {
 	a = w.get("/v1/audit?type=SlotExpired", boss, header{"Accept": "application/x-ndjson"})
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.Empty(t, a.body)
+}
+
+// productsOfTwoPartitions returns a product of each of two partitions.
+func productsOfTwoPartitions() (a, b uuid.UUID) {
+	a = uuid.New()
+	for b = uuid.New(); kafka.Partition(a, partitions) == kafka.Partition(b, partitions); {
+		b = uuid.New()
+	}
+	return a, b
+}
+
+// published sets how far the relay is: events of the products up to these positions.
+func (w *world) published(at map[uuid.UUID]int64) {
+	w.t.Helper()
+	last, head := make([]int64, partitions), int64(0)
+	for product, place := range at {
+		last[kafka.Partition(product, partitions)] = place
+		head = max(head, place)
+	}
+	w.exec(`DELETE FROM relay_place`)
+	w.exec(`INSERT INTO relay_place (cluster_id, topic_id, position, event_id, last) VALUES ('c', 't', $1, gen_random_uuid(), $2)`, head, last)
+}
+
+// TestAudit_LaggingPartition walks the audit while the partition of a product lags: what
+// is newer is held back until it has caught up, and no row is ever skipped.
+func TestAudit_LaggingPartition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	boss := w.token(uuid.New(), admin)
+	quick, slow := productsOfTwoPartitions()
+	entryOf := func(product uuid.UUID, place int64) string {
+		return w.audit(1, entry{slot: product, product: product, user: uuid.New(), at: day, position: place}).String()
+	}
+	var want []string
+	want = append(want, entryOf(quick, 1), entryOf(slow, 2), entryOf(quick, 3))
+	late := entryOf(quick, 6) // 4 and 5 are the slow one's, and not applied
+	w.reach("slot_audit_log", 1, quick, 6)
+	w.reach("slot_audit_log", 1, slow, 2)
+	w.published(map[uuid.UUID]int64{quick: 6, slow: 5})
+
+	a := w.get("/v1/audit", boss)
+	require.Equal(t, want[:2], ids(t, a, "entries"), "complete up to 2: 3 is the first that may come before others")
+	cursor, ok := a.json(t)["nextCursor"].(string)
+	require.True(t, ok, "there is more to come")
+	held := w.get("/v1/audit?cursor="+cursor, boss)
+	require.Empty(t, held.json(t)["entries"])
+	require.Equal(t, cursor, held.json(t)["nextCursor"], "it stays")
+	require.Equal(t, []string{want[0], want[2], late}, ids(t, w.get("/v1/audit?productId="+quick.String(), boss), "entries"), "only its own partition counts")
+	require.Equal(t, []string{want[0], want[2], late}, ids(t, w.get("/v1/audit?slotId="+quick.String(), boss), "entries"))
+	require.Equal(t, "read-model-behind", w.get("/v1/audit", boss, atLeast(quick, 6)).slug(t), "it cannot be shown yet")
+
+	export := w.get("/v1/audit", boss, header{"Accept": "application/x-ndjson"})
+	require.Equal(t, 2, bytes.Count(export.body, []byte("\n")))
+	at, err := position.Parse(export.Header.Get("X-Complete-Position"))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, at.Place)
+	require.Equal(t, export.Header.Get("X-Complete-Position"), export.Trailer.Get("X-Complete-Position"))
+
+	want = append(want, entryOf(slow, 4), entryOf(slow, 5), late)
+	w.reach("slot_audit_log", 1, slow, 5)
+	testkit.Eventually(t, 5*time.Second, "the audit to go on", func() error {
+		got := append(append([]string{}, want[:2]...), ids(t, w.get("/v1/audit?cursor="+cursor, boss), "entries")...)
+		if !slices.Equal(want, got) {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	require.Nil(t, w.get("/v1/audit", boss).json(t)["nextCursor"])
+	require.Equal(t, want, ids(t, w.get("/v1/audit", boss, atLeast(quick, 6)), "entries"))
+
+	w.exec(`INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, product_id, error, behind)
+		VALUES ('slot_audit_log', 1, $1, 3, $2, $3, $1, 'x', false)`, quick, kafka.Topic, kafka.Partition(quick, partitions))
+	require.Equal(t, want[:2], ids(t, w.get("/v1/audit", boss), "entries"), "a parked event may be applied yet")
+	require.Equal(t, []string{want[1], want[3], want[4]}, ids(t, w.get("/v1/audit?productId="+slow.String(), boss), "entries"))
+}
+
+// TestPurchases_CompletePosition has it in the export of purchases too.
+func TestPurchases_CompletePosition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	quick, slow := productsOfTwoPartitions()
+	w.reach("purchases", 1, quick, 9)
+	w.reach("purchases", 1, slow, 4)
+	w.published(map[uuid.UUID]int64{quick: 9, slow: 4})
+	export := w.get("/v1/purchases", w.token(uuid.New(), admin), header{"Accept": "text/csv"})
+	at, err := position.Parse(export.Header.Get("X-Complete-Position"))
+	require.NoError(t, err)
+	require.EqualValues(t, 9, at.Place)
+	require.Equal(t, export.Header.Get("X-Complete-Position"), export.Trailer.Get("X-Complete-Position"))
 }

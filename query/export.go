@@ -12,6 +12,17 @@ import (
 // trips do not count, few enough that a page is small change in memory.
 const exportPage = 1000
 
+// completeHeader is up to which position an export is complete. It is a header, for
+// clients that read no trailers, and a trailer, which proves that the export is whole.
+const completeHeader = "X-Complete-Position"
+
+// announce sets the header, and the trailer of the same name, before the response begins.
+func announce(c echo.Context, at completeness) {
+	h := c.Response().Header()
+	h.Set("Trailer", completeHeader)
+	h.Set(completeHeader, at.token())
+}
+
 // export streams all rows that next gives, page by page; after is the last row
 // of the page before. The first page is read before the answer begins, so that
 // what is wrong from the start is a proper error.

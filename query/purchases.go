@@ -151,6 +151,13 @@ func (a *API) exportPurchases(c echo.Context, filter where, min []position.Posit
 		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt")
 	next := func(last *view.Payment) ([]view.Payment, error) {
 		if last == nil {
+			at, err := a.models.complete(c.Request().Context(), purchases)
+			if err != nil {
+				return nil, err
+			}
+			if at.known {
+				announce(c, at)
+			}
 			return a.models.purchases(c.Request().Context(), filter, nil, exportPage, min, exportTimeout)
 		}
 		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), exportPage, nil, exportTimeout)

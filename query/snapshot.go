@@ -63,10 +63,13 @@ type readModels struct {
 	topic string                      // whose checkpoints count
 	live  atomic.Pointer[generations] // as last seen; nil: to be asked for
 	wait  *waiting
+	heads *relayHeads
 }
 
-func newReadModels(pool *pgxpool.Pool, topic string) *readModels {
-	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic)}
+// newReadModels reads the projections in pool; write is the event store's database, nil
+// if it cannot be read.
+func newReadModels(pool, write *pgxpool.Pool, topic string) *readModels {
+	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic), heads: &relayHeads{pool: write}}
 }
 
 var errSwapped = errors.New("generations were swapped")
@@ -78,7 +81,7 @@ func (r *readModels) read(ctx context.Context, s snapshot) error {
 		s.timeout = readTimeout
 	}
 	deadline := time.Now().Add(waitLimit)
-	for {
+	for delay := behindPause; ; delay = max(0, min(2*delay, time.Until(deadline))) {
 		if len(s.min) > 0 {
 			if err := r.wait.until(ctx, deadline, s.of, s.min); err != nil {
 				return err
@@ -88,8 +91,9 @@ func (r *readModels) read(ctx context.Context, s snapshot) error {
 		if !errors.Is(err, errBehind) || !time.Now().Before(deadline) {
 			return err
 		}
-		// Something is parked, and only the snapshot looks at that.
-		if err := pause(ctx, parkedPause); err != nil {
+		// Something is parked, or held back by another partition, and only the snapshot
+		// shows that. What is parked waits for a person, so it is read again few times.
+		if err := pause(ctx, delay); err != nil {
 			return err
 		}
 	}
@@ -172,6 +176,10 @@ FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of
 	b.Queue(`COMMIT`)
 	return r.pool.SendBatch(ctx, b).Close()
 }
+
+// behindPause is the time before a snapshot that was behind is read again, doubled
+// each time.
+const behindPause = 100 * time.Millisecond
 
 // pause waits for d or for the end of ctx, whose error it then returns.
 func pause(ctx context.Context, d time.Duration) error {

@@ -20,7 +20,7 @@ import (
 func TestSlowReadIsGivenUpByBothSides(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
-	err := newReadModels(pool, kafka.Topic).read(t.Context(), snapshot{of: []string{products}, timeout: 300 * time.Millisecond, queue: func(b *pgx.Batch, _ generations) {
+	err := newReadModels(pool, nil, kafka.Topic).read(t.Context(), snapshot{of: []string{products}, timeout: 300 * time.Millisecond, queue: func(b *pgx.Batch, _ generations) {
 		b.Queue(`SELECT pg_sleep(60)`)
 	}})
 	require.ErrorIs(t, err, problem.New(problem.Unavailable, ""))
@@ -38,7 +38,7 @@ func TestSlowReadIsGivenUpByBothSides(t *testing.T) {
 func TestSnapshotIsOfOneMoment(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
-	models := newReadModels(pool, kafka.Topic)
+	models := newReadModels(pool, nil, kafka.Topic)
 	count := func(b *pgx.Batch, n *int) {
 		b.Queue(`SELECT count(*) FROM projection_source`).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
 	}

@@ -19,8 +19,6 @@ const (
 	// pollPause lies between two looks at the checkpoints. One look serves all who
 	// wait, so it can be short against the 250 ms in which a grant has to be visible.
 	pollPause = 10 * time.Millisecond
-	// parkedPause lies between two looks at events that are parked, which wait for a person.
-	parkedPause = 100 * time.Millisecond
 )
 
 // progress is how far each projection's live generation has got: the store
