@@ -52,7 +52,7 @@ type Config struct {
 type API struct {
 	server *httpapi.Server
 	models *readModels
-	past   past
+	past   *past
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
 

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
@@ -24,6 +26,15 @@ const (
 	// maxFolds is how many products' folds are kept; each takes a quarter of a byte
 	// for each unit of stock.
 	maxFolds = 64
+	// logConcurrency is how many logs are read at the same time, for reports and for
+	// clients: they need no token, and read the database of the append path.
+	logConcurrency = 4
+	// logWait is how long a request waits for its turn; logPageWait is that of a further
+	// page of a log that is already being sent.
+	logWait, logPageWait = time.Second, 20 * time.Second
+	// pageTTL is how long a page of a log is sent again, which may be two seconds behind.
+	pageTTL     = time.Second
+	pageEntries = 64
 )
 
 // fairnessReport is the answer of GET /v1/products/{id}/fairness.
@@ -62,7 +73,7 @@ func (a *API) fairnessLog(c echo.Context) error {
 		if last != nil {
 			after = last.place
 		}
-		return a.logs.lines(ctx, id, after, end, exportPage)
+		return a.logs.page(ctx, id, after, end, last == nil)
 	}
 	return export(c, typeNDJSON, nil, next, func(b []byte, l *storedLine) ([]byte, error) {
 		return append(l.AppendJSON(b), '\n'), nil
@@ -81,7 +92,12 @@ type storedLine struct {
 
 // decisionLogs reads the decision logs that the worker carries to Postgres.
 type decisionLogs struct {
-	pool *pgxpool.Pool // nil where the write side cannot be read from here
+	pool  *pgxpool.Pool // nil if the write side cannot be read from here
+	turns *semaphore.Weighted
+	// first and further are pages of logs as they are sent; they differ in how long they
+	// wait for their turn.
+	first, further *cache[[]storedLine]
+
 	mu   sync.Mutex
 	kept map[uuid.UUID]*keptFold
 }
@@ -97,7 +113,12 @@ type keptFold struct {
 }
 
 func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
-	return &decisionLogs{pool: pool, kept: map[uuid.UUID]*keptFold{}}
+	turns := semaphore.NewWeighted(logConcurrency)
+	return &decisionLogs{
+		pool: pool, turns: turns, kept: map[uuid.UUID]*keptFold{},
+		first:   newCache[[]storedLine](pageTTL, pageEntries, turns, logWait, readTimeout),
+		further: newCache[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readTimeout),
+	}
 }
 
 // report folds a product's log; errNoProduct where there never was such a
@@ -124,6 +145,10 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 	if asked.Sub(k.at) < reportFor {
 		return k.report, nil
 	}
+	if err := take(ctx, d.turns, logWait); err != nil {
+		return fairnessReport{}, err
+	}
+	defer d.turns.Release(1)
 	log, err := d.look(ctx, product)
 	if err != nil {
 		return fairnessReport{}, err
@@ -134,6 +159,18 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 	}
 	k.report, k.at = fairnessReport{report, log.complete}, asked
 	return k.report, nil
+}
+
+// page reads a page of a log that is sent to a client. Clients that read the same log
+// share it.
+func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end place, isFirst bool) ([]storedLine, error) {
+	pages := d.further
+	if isFirst {
+		pages = d.first
+	}
+	return pages.get(ctx, fmt.Sprint(product, after, end), func(ctx context.Context) ([]storedLine, error) {
+		return d.lines(ctx, product, after, end, exportPage)
+	})
 }
 
 // catchUp folds what is new. A run of refusals that is the log's last line may

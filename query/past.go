@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
@@ -17,21 +18,52 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// pastTimeout bounds a look into the past. Counting the slots of a product that
-// has sold a million takes about a second.
-const pastTimeout = 5 * time.Second
+const (
+	// pastTimeout bounds a look into the past.
+	pastTimeout = 5 * time.Second
+	// pastConcurrency is how many run at the same time: they need no token, and read the
+	// database of the append path.
+	pastConcurrency = 2
+	// pastWait is how long one waits for its turn.
+	pastWait = time.Second
+	// pastTTL is how long an answer is kept; it never changes.
+	pastTTL     = 10 * time.Minute
+	pastEntries = 1000
+	// settledAfter is the age of a moment from which on no transaction that began before
+	// it can still commit.
+	settledAfter = 10 * time.Second
+)
 
 // past folds what the event store had at the end of a millisecond.
 type past struct {
-	pool   *pgxpool.Pool // nil where the write side cannot be read from here
-	events *eventstore.Reader
+	pool     *pgxpool.Pool // nil if the write side cannot be read from here
+	events   *eventstore.Reader
+	held     *heldCounts
+	turns    *semaphore.Weighted
+	products *cache[view.Product]
+	slots    *cache[view.Slot]
 }
 
-func newPast(pool *pgxpool.Pool) past {
+func newPast(pool *pgxpool.Pool) *past {
 	if pool == nil {
-		return past{}
+		return &past{}
 	}
-	return past{pool: pool, events: eventstore.NewReader(pool)}
+	turns := semaphore.NewWeighted(pastConcurrency)
+	return &past{
+		pool: pool, events: eventstore.NewReader(pool), held: newHeldCounts(pool), turns: turns,
+		products: newCache[view.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+		slots:    newCache[view.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+	}
+}
+
+// pastKey names the state of a stream at a moment. A moment that is too new to be kept
+// has a key of its own second, so that it is shared but not for long.
+func pastKey(id uuid.UUID, at time.Time) string {
+	key := id.String() + at.UTC().Format(time.RFC3339Nano)
+	if now := time.Now(); now.Sub(at) < settledAfter {
+		key += now.Truncate(time.Second).Format(time.RFC3339)
+	}
+	return key
 }
 
 // pastOf reads the parameter "at", to the millisecond.
@@ -43,51 +75,47 @@ func pastOf(c echo.Context) (at time.Time, given bool, err error) {
 
 // product is the product as it was; errNoProduct before it existed and from its
 // deletion on.
-func (p past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Product, error) {
+func (p *past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Product, error) {
 	if p.pool == nil {
 		return view.Product{}, errNoWrites
 	}
-	ctx, cancel := context.WithTimeout(ctx, pastTimeout)
-	defer cancel()
-	events, err := p.until(ctx, id, at)
-	if err != nil {
-		return view.Product{}, err
-	}
-	product := foldProduct(events)
-	if product.ID != id || !product.Exists() {
-		return view.Product{}, errNoProduct
-	}
-	var held int
-	err = p.pool.QueryRow(ctx, `
-SELECT count(*) FILTER (WHERE type = 'SlotAcquired') - count(*) FILTER (WHERE type = 'SlotExpired')
-FROM events
-WHERE key = $1 AND recorded_at <= $2 AND type IN ('SlotAcquired', 'SlotExpired')`, id, at).Scan(&held)
-	if err != nil {
-		return view.Product{}, failed("count the units that were held", err)
-	}
-	return view.ProductOf(product, held, at), nil
+	return p.products.get(ctx, pastKey(id, at), func(ctx context.Context) (view.Product, error) {
+		events, err := p.until(ctx, id, at)
+		if err != nil {
+			return view.Product{}, err
+		}
+		product := foldProduct(events)
+		if product.ID != id || !product.Exists() {
+			return view.Product{}, errNoProduct
+		}
+		held, err := p.held.at(ctx, id, at)
+		if err != nil {
+			return view.Product{}, failed("count the units that were held", err)
+		}
+		return view.ProductOf(product, held, at), nil
+	})
 }
 
 // slot is the slot as it was; errNoSlot before it existed.
-func (p past) slot(ctx context.Context, id uuid.UUID, at time.Time) (view.Slot, error) {
+func (p *past) slot(ctx context.Context, id uuid.UUID, at time.Time) (view.Slot, error) {
 	if p.pool == nil {
 		return view.Slot{}, errNoWrites
 	}
-	ctx, cancel := context.WithTimeout(ctx, pastTimeout)
-	defer cancel()
-	events, err := p.until(ctx, id, at)
-	if err != nil {
-		return view.Slot{}, err
-	}
-	s := domain.FoldSlot(events)
-	if s.ID != id {
-		return view.Slot{}, errNoSlot
-	}
-	ofProduct, err := p.until(ctx, s.ProductID, at)
-	if err != nil {
-		return view.Slot{}, err
-	}
-	return view.SlotOf(s, foldProduct(ofProduct).Name, at), nil
+	return p.slots.get(ctx, pastKey(id, at), func(ctx context.Context) (view.Slot, error) {
+		events, err := p.until(ctx, id, at)
+		if err != nil {
+			return view.Slot{}, err
+		}
+		s := domain.FoldSlot(events)
+		if s.ID != id {
+			return view.Slot{}, errNoSlot
+		}
+		ofProduct, err := p.until(ctx, s.ProductID, at)
+		if err != nil {
+			return view.Slot{}, err
+		}
+		return view.SlotOf(s, foldProduct(ofProduct).Name, at), nil
+	})
 }
 
 func foldProduct(events []domain.Envelope) domain.Product {
@@ -101,7 +129,7 @@ func foldProduct(events []domain.Envelope) domain.Product {
 // until is what a stream held at the end of the millisecond. What the store will
 // yet record is later than its clock, so that clock tells what is the future;
 // an event may be ahead of it where the clock was set back.
-func (p past) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
+func (p *past) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
 	var now time.Time
 	if err := p.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
 		return nil, failed("read the store's clock", err)

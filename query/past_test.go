@@ -121,3 +121,24 @@ func TestWithoutTheWriteSideTheRestServes(t *testing.T) {
 	}
 	require.NoError(t, full.pool.Ping(context.Background()))
 }
+
+
+// TestPast_ManyEvents asks about moments of a product with more events than one page of
+// the count, in an order in which kept counts are of use and in which they are not.
+func TestPast_ManyEvents(t *testing.T) {
+	t.Parallel()
+	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
+	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
+	require.NoError(t, err)
+	shoe := uuid.New()
+	const n, stock = 120_000, 1_000_000
+	h.append(shoe, shoe, day, domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: stock, SaleDate: day.Add(time.Millisecond)})
+	h.exec(`INSERT INTO events SELECT i + 1, gen_random_uuid(), gen_random_uuid(), 1, $1, CASE WHEN i % 3 = 0 THEN 'SlotExpired' ELSE 'SlotAcquired' END, 1, '{}',
+		'', '', '', 'system', $2::timestamptz + (i / 10) * interval '1 ms' FROM generate_series(1, $3::int) i`, shoe, day, n)
+	for _, ms := range []int{100, 11_999, 7_000, 11_999, 1, 5_000, 12_000, 60_000} {
+		last := min(10*ms+9, n)
+		ended := last / 3
+		v := h.get("/v1/products/"+shoe.String()+at(day.Add(time.Duration(ms)*time.Millisecond)), "").json(t)
+		require.EqualValues(t, stock-(last-2*ended), v["stock"], "%d ms", ms)
+	}
+}

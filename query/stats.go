@@ -26,6 +26,10 @@ const (
 	// soon is how long before their sale products are counted, though not shown:
 	// the first second of a rush is the one to see.
 	soon = 10 * time.Second
+	// soldOutFor is how long after the beginning of its sale a product that is sold out
+	// is still shown: then its refusals are of interest. One without an end would
+	// otherwise stay for ever.
+	soldOutFor = time.Hour
 )
 
 // statsReport is the data of `event: stats`. What only the write side knows is
@@ -39,7 +43,7 @@ type statsReport struct {
 	ProjectionLag   map[string]int64 `json:"projectionLag"`
 }
 
-// productStats is a product whose sale is on, sold out or not.
+// productStats is a product whose sale is on.
 type productStats struct {
 	ID                uuid.UUID `json:"id"`
 	Name              string    `json:"name"`
@@ -206,7 +210,8 @@ func (b *board) readSide(ctx context.Context) (statsReport, expiring, error) {
 		q.Queue(`
 SELECT id, name, stock, total_stock, sale_date <= now() FROM `+g.table(products)+`
 WHERE sale_date <= now() + $1::interval AND NOT paused AND (sale_end_date IS NULL OR sale_end_date > now())
-ORDER BY sale_date DESC, id LIMIT $2`, soon, statsProducts).Query(func(rows pgx.Rows) error {
+  AND (stock > 0 OR sale_date > now() - $3::interval)
+ORDER BY sale_date DESC, id LIMIT $2`, soon, statsProducts, soldOutFor).Query(func(rows pgx.Rows) error {
 			return each(rows, func() error {
 				var p productStats
 				err := rows.Scan(&p.ID, &p.Name, &p.Free, &p.TotalStock, &p.shown)

@@ -15,6 +15,9 @@ import (
 // show twice as many, then none.
 const ratesOver = 3 * time.Second
 
+// ratesTimeout bounds the reading of the logs, which is a part of the stats only.
+const ratesTimeout = 300 * time.Millisecond
+
 // rates measures how many requests are granted and refused a second, from the
 // ends of the decision logs. It reads the lines that are new and the one that
 // was last before, which may have grown. Used by one goroutine at a time.
@@ -42,6 +45,8 @@ func (r *rates) measure(ctx context.Context, all []productStats, log *slog.Logge
 	if r.pool == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, ratesTimeout)
+	defer cancel()
 	if err := r.count(ctx, all); err != nil {
 		log.Debug("the decision logs cannot be read for the stats", "error", err)
 		return
@@ -54,14 +59,16 @@ func (r *rates) measure(ctx context.Context, all []productStats, log *slog.Logge
 	}
 }
 
-// count reads what was decided since the last time. A product that is met for
-// the first time is counted from here on.
+// count reads what was decided since the last time. A product that is met for the first
+// time, or was not counted for a while because nobody was watching or the log could not
+// be read, is counted from here on: what came meanwhile may be millions of lines.
 func (r *rates) count(ctx context.Context, all []productStats) error {
+	now := time.Now()
 	var fresh, ids []uuid.UUID
 	var epochs, lines []int64
 	for _, p := range all {
 		end := r.known[p.ID]
-		if end == nil {
+		if end == nil || now.Sub(end.counts[len(end.counts)-1].at) > 2*ratesOver {
 			fresh = append(fresh, p.ID)
 			continue
 		}
@@ -71,7 +78,6 @@ func (r *rates) count(ctx context.Context, all []productStats) error {
 	for _, id := range ids {
 		known[id] = r.known[id]
 	}
-	now := time.Now()
 	b := &pgx.Batch{}
 	b.Queue(`
 SELECT p.id, coalesce(d.epoch, 0), coalesce(d.line, 0), coalesce(d.refused, 0)
@@ -119,10 +125,6 @@ LEFT JOIN LATERAL (
 // add keeps what the average needs: the counts within ratesOver, and one before
 // as where they begin.
 func (l *logEnd) add(c counted) {
-	if c.at.Sub(l.counts[len(l.counts)-1].at) > 2*ratesOver { // nobody was looking: begin anew
-		l.counts = []counted{{at: c.at}}
-		return
-	}
 	l.counts = append(l.counts, c)
 	for len(l.counts) > 2 && c.at.Sub(l.counts[1].at) >= ratesOver {
 		l.counts = l.counts[1:]

@@ -31,7 +31,8 @@ func TestStatsStream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{name: "Shoe", stock: 3, total: 10})
-	sold := w.product(1, product{stock: 0})
+	sold := w.product(1, product{stock: 0, begin: time.Now().Add(-10 * time.Minute)})
+	gone := w.product(1, product{stock: 0})
 	soon := w.product(1, product{stock: 5, begin: time.Now().Add(4 * time.Second)})
 	paused := w.product(1, product{stock: 5, paused: true})
 	ended := w.product(1, product{stock: 5, end: ptr(day.Add(time.Hour))})
@@ -56,7 +57,7 @@ func TestStatsStream(t *testing.T) {
 	got := statsOf(first, shoe)
 	require.Equal(t, map[string]any{"id": shoe.String(), "name": "Shoe", "free": 3.0, "totalStock": 10.0, "grantsPerSecond": 0.0, "refusalsPerSecond": 0.0}, got)
 	require.NotNil(t, statsOf(first, sold))
-	for _, off := range []uuid.UUID{soon, paused, ended} {
+	for _, off := range []uuid.UUID{soon, paused, ended, gone} {
 		require.Nil(t, statsOf(first, off))
 	}
 	require.Equal(t, []any{1.0, 1.0, 5.0}, []any{first.data["pendingPayments"], first.data["refundsDue"], first.data["relayLag"]})

@@ -1,0 +1,85 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
+)
+
+func TestCache_SharesAndKeeps(t *testing.T) {
+	c := newCache[int](time.Minute, 4, semaphore.NewWeighted(1), time.Second, time.Second)
+	var reads atomic.Int64
+	release := make(chan struct{})
+	read := func(context.Context) (int, error) {
+		<-release
+		return int(reads.Add(1)), nil
+	}
+	var clients sync.WaitGroup
+	for range 50 {
+		clients.Go(func() {
+			v, err := c.get(t.Context(), "k", read)
+			require.NoError(t, err)
+			require.Equal(t, 1, v)
+		})
+	}
+	close(release)
+	clients.Wait()
+	v, err := c.get(t.Context(), "k", read)
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	require.EqualValues(t, 1, reads.Load(), "one read for all")
+
+	_, err = c.get(t.Context(), "none", func(context.Context) (int, error) { return 0, errNoProduct })
+	require.ErrorIs(t, err, errNoProduct)
+	_, err = c.get(t.Context(), "none", func(context.Context) (int, error) { return 7, nil })
+	require.ErrorIs(t, err, errNoProduct, "what does not exist is an answer")
+	_, err = c.get(t.Context(), "away", func(context.Context) (int, error) { return 0, errAway })
+	require.ErrorIs(t, err, errAway)
+	v, err = c.get(t.Context(), "away", func(context.Context) (int, error) { return 7, nil })
+	require.NoError(t, err)
+	require.Equal(t, 7, v, "what failed is read again")
+	for i := range 100 {
+		_, err := c.get(t.Context(), string(rune('a'+i)), func(context.Context) (int, error) { return i, nil })
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(c.kept), 4)
+	}
+}
+
+// TestCache_Overloaded has more different reads than may run: further ones are refused
+// after their wait, and a client that leaves ends no read.
+func TestCache_Overloaded(t *testing.T) {
+	c := newCache[int](time.Minute, 100, semaphore.NewWeighted(2), 10*time.Millisecond, 5*time.Second)
+	began, release := make(chan struct{}, 2), make(chan struct{})
+	slow := func(ctx context.Context) (int, error) {
+		began <- struct{}{}
+		<-release
+		return 1, ctx.Err()
+	}
+	leaving, leave := context.WithCancel(t.Context())
+	results := make(chan error, 2)
+	for _, key := range []string{"a", "b"} {
+		go func() {
+			_, err := c.get(leaving, key, slow)
+			results <- err
+		}()
+	}
+	<-began
+	<-began
+	_, err := c.get(t.Context(), "c", slow)
+	require.ErrorIs(t, err, errOverloaded)
+	leave()
+	require.ErrorIs(t, <-results, context.Canceled)
+	require.ErrorIs(t, <-results, context.Canceled)
+	close(release)
+	require.Eventually(t, func() bool {
+		v, err := c.get(t.Context(), "a", func(context.Context) (int, error) { return 0, errors.New("read again") })
+		return err == nil && v == 1
+	}, 5*time.Second, time.Millisecond, "its result is kept")
+}
+

@@ -1,0 +1,94 @@
+package query
+
+import (
+	"context"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// heldPage is how many events of a product are counted at a time.
+	heldPage = 50_000
+	// heldProducts is how many products' counts are kept.
+	heldProducts = 256
+)
+
+// heldCounts counts how many units of a product were held at a moment. Each event is
+// counted once: the counts at the ends of pages are kept, so that a later question reads
+// one page at most, however many events the product has. A first question about a large
+// product that times out leaves its pages for the next one.
+type heldCounts struct {
+	pool *pgxpool.Pool
+
+	mu       sync.Mutex
+	products map[uuid.UUID][]heldCount // ascending
+}
+
+// heldCount is how many units were held after the event at a position.
+type heldCount struct {
+	position int64
+	recorded time.Time
+	held     int
+}
+
+func newHeldCounts(pool *pgxpool.Pool) *heldCounts {
+	return &heldCounts{pool: pool, products: map[uuid.UUID][]heldCount{}}
+}
+
+// heldPageSQL counts a page of the product's events behind a position, up to a moment.
+// Its times never decrease with position, so that a page that ends before the moment is
+// whole. The index is (key, position).
+const heldPageSQL = `
+SELECT coalesce(max(position), 0), coalesce(max(recorded_at), 'epoch'), count(*),
+       count(*) FILTER (WHERE type = 'SlotAcquired' AND recorded_at <= $4) -
+       count(*) FILTER (WHERE type IN ('SlotExpired', 'SlotReturned') AND recorded_at <= $4)
+FROM (SELECT position, recorded_at, type FROM events WHERE key = $1 AND position > $2 ORDER BY position LIMIT $3) page`
+
+// at returns the count at the end of the moment.
+func (h *heldCounts) at(ctx context.Context, product uuid.UUID, at time.Time) (int, error) {
+	from := h.before(product, at)
+	for {
+		var end heldCount
+		var events, change int
+		if err := h.pool.QueryRow(ctx, heldPageSQL, product, from.position, heldPage, at).Scan(&end.position, &end.recorded, &events, &change); err != nil {
+			return 0, err
+		}
+		end.held = from.held + change
+		if events < heldPage || end.recorded.After(at) {
+			return end.held, nil
+		}
+		h.keep(product, end)
+		from = end
+	}
+}
+
+// before returns the last count that is kept from before the end of the moment.
+func (h *heldCounts) before(product uuid.UUID, at time.Time) heldCount {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	counts := h.products[product]
+	if i := sort.Search(len(counts), func(i int) bool { return counts[i].recorded.After(at) }); i > 0 {
+		return counts[i-1]
+	}
+	return heldCount{}
+}
+
+func (h *heldCounts) keep(product uuid.UUID, c heldCount) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	counts := h.products[product]
+	if n := len(counts); n > 0 && counts[n-1].position >= c.position {
+		return // another question was faster
+	}
+	if counts == nil && len(h.products) >= heldProducts {
+		for other := range h.products {
+			delete(h.products, other)
+			break
+		}
+	}
+	h.products[product] = append(counts, c)
+}
