@@ -96,10 +96,11 @@ func (f *fleet) postgresServer() *stack.Postgres {
 
 // startFleet starts everything for one run and returns when all are ready.
 func startFleet(ctx context.Context, s *services, sc *scenario, dir string) (f *fleet, err error) {
-	f = &fleet{services: s, dir: dir, links: map[string]*links{}}
+	started := &fleet{services: s, dir: dir, links: map[string]*links{}}
+	f = started
 	defer func() {
 		if err != nil {
-			f.stop(context.WithoutCancel(ctx))
+			started.stop(context.WithoutCancel(ctx))
 		}
 	}()
 	if err := os.MkdirAll(dir, 0o755); err != nil {

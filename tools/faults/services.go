@@ -23,16 +23,16 @@ import (
 // needs it, and stays: a run has a database and a topic of its own, and an empty
 // Redis.
 type services struct {
-	dir      string
-	binary   string
-	fakes    bool // kfake instead of Apache Kafka where the scenario allows it
-	postgres *stack.Postgres
-	template string
-	redis    *stack.Redis
-	kafka    *stack.Kafka
-	fake     *stack.Kafka
-	runs     int
-	refunds  bool // the program has the admin's refunds
+	dir       string
+	binary    string
+	fakes     bool // kfake instead of Apache Kafka where the scenario allows it
+	postgres  *stack.Postgres
+	templates map[string]bool // made, by server and name
+	redis     *stack.Redis
+	kafka     *stack.Kafka
+	fake      *stack.Kafka
+	runs      int
+	refunds   bool // the program has the admin's refunds
 }
 
 func newServices(ctx context.Context, dir, overlay string, fakes bool) (*services, error) {
@@ -74,14 +74,17 @@ func (s *services) newDatabase(ctx context.Context, server *stack.Postgres, name
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	template := fmt.Sprintf("template_%.6x", sha256.Sum256([]byte(server.URL())))
-	if s.template != template {
+	if !s.templates[server.URL()] {
 		if _, err := conn.Exec(ctx, "create database "+template); err != nil {
 			return "", err
 		}
 		if err := migrateBoth(ctx, databaseURL(server.URL(), template)); err != nil {
 			return "", err
 		}
-		s.template = template
+		if s.templates == nil {
+			s.templates = map[string]bool{}
+		}
+		s.templates[server.URL()] = true
 	}
 	if _, err := conn.Exec(ctx, "create database "+name+" template "+template); err != nil {
 		return "", err

@@ -116,7 +116,7 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (ou
 			return broken, lastLines(out, 5), nil // it did not come as far as a result
 		}
 	} else {
-		out, err = command("test", "-overlay", overlay, "-count=1", "-run", m.test, "./"+m.pkg)
+		out, err = command("test", "-overlay", overlay, "-count=1", "-timeout", "4m", "-run", m.test, "./"+m.pkg)
 	}
 	for _, sign := range []string{"[build failed]", "[setup failed]", "build the program:"} {
 		if bytes.Contains(out, []byte(sign)) {
