@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
@@ -149,6 +150,7 @@ func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicIn
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
+		failpoint.Hit(failpoint.ProjectTakeOver)
 		if _, err := tx.Exec(ctx, `
 			INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
 			SELECT $1, $2, $3, a.partition, $4, $5, a.oldest, g.position, g.event_id

@@ -59,6 +59,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 			return err
 		}
 	}
+	failpoint.Hit(failpoint.RebuildProbe)
 	if err := b.probe(ctx); err != nil {
 		return err
 	}

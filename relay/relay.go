@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
@@ -290,6 +291,7 @@ func (r *Relay) term(ctx context.Context) error {
 	if err := lead.do(ctx, r.unblock); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RelayLeads)
 	r.metrics.leading.Set(1)
 	defer r.metrics.leading.Set(0)
 	r.log.Info("leading", "topic", r.cfg.Topic, "after", from.Position, "incarnation", r.identity.Incarnation)

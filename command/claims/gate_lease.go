@@ -255,7 +255,11 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 			}
 			return rows.Err()
 		})
-		return tx.SendBatch(ctx, b).Close()
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		failpoint.Hit(failpoint.RaiseInside)
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("raise the epochs of %d products: %w", n, err)

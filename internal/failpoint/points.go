@@ -13,8 +13,9 @@ const (
 	AppendBeforeCommit Point = "eventstore/before-commit"
 	AppendAfterCommit  Point = "eventstore/after-commit"
 
-	// The rows of gates in Postgres.
+	// The rows of gates in Postgres. `in` has the append lock and the rows.
 	RaiseBefore Point = "claims/before-raise"
+	RaiseInside Point = "claims/in-raise"
 	RaiseAfter  Point = "claims/after-raise"
 	LeaseBefore Point = "claims/before-lease"
 	LeaseAfter  Point = "claims/after-lease"
@@ -32,6 +33,7 @@ const (
 	TrimAfter       Point = "gate/after-trim"
 
 	// The steps of a rebuild, in their order.
+	RebuildProbe    Point = "rebuild/before-probe"
 	RebuildClose    Point = "rebuild/before-close"
 	RebuildSalvage  Point = "rebuild/before-salvage"
 	RebuildSnapshot Point = "rebuild/before-snapshot"
@@ -39,18 +41,22 @@ const (
 	RebuildOpen     Point = "rebuild/before-open"
 	RebuildOpened   Point = "rebuild/after-open"
 
-	// Relay.
+	// Relay: `leads` has the lock and has begun nothing.
+	RelayLeads            Point = "relay/leads"
 	PublishBefore         Point = "relay/before-publish"
 	PublishAfter          Point = "relay/after-publish"
 	RelayCheckpointBefore Point = "relay/before-checkpoint"
 	RelayCheckpointAfter  Point = "relay/after-checkpoint"
 
-	// Projector: `moved` has the checkpoint's row locked and advanced.
+	// Projector: `take-over` is inside of the transaction that begins a session, `moved`
+	// has the checkpoint's row locked and advanced.
+	ProjectTakeOver     Point = "projector/take-over"
 	ProjectMoved        Point = "projector/checkpoint-moved"
 	ProjectBeforeCommit Point = "projector/before-commit"
 	ProjectAfterCommit  Point = "projector/after-commit"
 
 	// Replay.
+	ReplayPage       Point = "replay/in-page"
 	SwapBefore       Point = "replay/before-swap"
 	SwapBeforeCommit Point = "replay/before-commit"
 	SwapAfter        Point = "replay/after-swap"
@@ -62,12 +68,12 @@ const (
 
 var points = []Point{
 	AppendBeforeCommit, AppendAfterCommit,
-	RaiseBefore, RaiseAfter, LeaseBefore, LeaseAfter, ShipBefore, ShipAfter,
+	RaiseBefore, RaiseInside, RaiseAfter, LeaseBefore, LeaseAfter, ShipBefore, ShipAfter,
 	DecideBefore, DecideAfter, SyncBefore, SyncAfter, GateLeaseBefore, GateLeaseAfter, TrimBefore, TrimAfter,
-	RebuildClose, RebuildSalvage, RebuildSnapshot, RebuildPiece, RebuildOpen, RebuildOpened,
-	PublishBefore, PublishAfter, RelayCheckpointBefore, RelayCheckpointAfter,
-	ProjectMoved, ProjectBeforeCommit, ProjectAfterCommit,
-	SwapBefore, SwapBeforeCommit, SwapAfter,
+	RebuildProbe, RebuildClose, RebuildSalvage, RebuildSnapshot, RebuildPiece, RebuildOpen, RebuildOpened,
+	RelayLeads, PublishBefore, PublishAfter, RelayCheckpointBefore, RelayCheckpointAfter,
+	ProjectTakeOver, ProjectMoved, ProjectBeforeCommit, ProjectAfterCommit,
+	ReplayPage, SwapBefore, SwapBeforeCommit, SwapAfter,
 	GatewayBefore, GatewayAfter,
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -88,6 +89,7 @@ func (t *target) store(ctx context.Context, s projections.Spill) error {
 				return fmt.Errorf("copy into %s: %w", c.Table, err)
 			}
 		}
+		failpoint.Hit(failpoint.ReplayPage)
 		b := &pgx.Batch{}
 		for _, f := range s.Upserts {
 			f.Write(b)

@@ -274,8 +274,13 @@ func (p *process) tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// run runs a subcommand to its end.
+// call runs a subcommand to its end.
 func (f *fleet) call(ctx context.Context, args ...string) (stdout string, err error) {
+	return f.callWith(ctx, nil, args...)
+}
+
+// callWith is call with more settings.
+func (f *fleet) callWith(ctx context.Context, env []string, args ...string) (stdout string, err error) {
 	cmd := exec.CommandContext(ctx, f.services.binary, args...)
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "DOPAMINE_") {
@@ -283,6 +288,7 @@ func (f *fleet) call(ctx context.Context, args ...string) (stdout string, err er
 		}
 	}
 	cmd.Env = append(append(cmd.Env, f.env("tool")...), "DOPAMINE_FAILPOINT_LOG="+f.toolPoints())
+	cmd.Env = append(cmd.Env, env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

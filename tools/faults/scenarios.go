@@ -42,7 +42,7 @@ var rolePoints = map[string][]failpoint.Point{
 
 // rebuildPoints are reached by whoever rebuilds a gate.
 var rebuildPoints = []failpoint.Point{
-	failpoint.RaiseBefore, failpoint.RaiseAfter, failpoint.RebuildClose, failpoint.RebuildSalvage, failpoint.RebuildSnapshot,
+	failpoint.RaiseBefore, failpoint.RaiseInside, failpoint.RaiseAfter, failpoint.RebuildProbe, failpoint.RebuildClose, failpoint.RebuildSalvage, failpoint.RebuildSnapshot,
 	failpoint.RebuildPiece, failpoint.RebuildOpen, failpoint.RebuildOpened,
 }
 
@@ -151,6 +151,47 @@ var processScenarios = []*scenario{
 			}
 		}
 		r.wait(r.duration)
+		return nil
+	}},
+	{name: "raise-power-cut", about: "a node's machine loses power inside a raise, which holds the append lock: its session stays open", play: func(r *run) error {
+		all := slices.Concat(r.fleet.of("command-api"), r.fleet.of("worker"))
+		for _, p := range all {
+			if err := p.arm(string(failpoint.RaiseInside) + "=stop"); err != nil {
+				return err
+			}
+		}
+		if err := r.flushAll(); err != nil {
+			return err
+		}
+		hit := func(p *process) bool { return p.struck(failpoint.RaiseInside, "stop") > 0 }
+		if !r.await(6*time.Second, func() bool { return slices.ContainsFunc(all, hit) }) {
+			return nil
+		}
+		for _, p := range all {
+			if err := p.arm(""); err != nil {
+				return err
+			}
+			if hit(p) {
+				r.fleet.links[p.name].postgres.HoldServer()
+				r.struck("power cut of %s inside a raise", p.name)
+				if err := p.kill(); err != nil {
+					return err
+				}
+			}
+		}
+		r.wait(r.duration)
+		return nil
+	}},
+	{name: "replay-killed", about: "replays are killed at their failpoints; the next one succeeds", once: true, play: func(r *run) error {
+		points := []failpoint.Point{failpoint.ReplayPage, failpoint.SwapBefore, failpoint.SwapBeforeCommit, failpoint.SwapAfter}
+		for i := range points {
+			point := points[(i+int(r.seedNumber))%len(points)]
+			_, err := r.fleet.callWith(r.ctx, []string{fmt.Sprintf("DOPAMINE_FAILPOINTS=%s=kill@%d", point, 1+r.rand.IntN(3))}, "replay", "all")
+			if err != nil && strings.Contains(err.Error(), "killed") {
+				r.points["replay "+string(point)]++
+				r.struck("kill -9 of a replay at %s", point)
+			}
+		}
 		return nil
 	}},
 	{name: "gateway-away", about: "the payment gateway resets, hangs and comes back", play: func(r *run) error {
