@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	_ "embed" // the clock's source
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -12,8 +15,10 @@ import (
 	"github.com/dopaminestore/dopamine/internal/stack"
 )
 
-// libfaketime is Debian's package of that name.
-const libfaketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+// stepClock is the source of a library that steps a server's clock.
+//
+//go:embed stepclock.c.txt
+var stepClock []byte
 
 var clockScenarios = []*scenario{
 	{name: "redis-clock-forward", once: true, about: "Redis' clock is stepped forward, and back", clockOf: "redis", play: func(r *run) error {
@@ -55,18 +60,24 @@ var clockScenarios = []*scenario{
 	}},
 }
 
-// withClock runs start with a clock that follows a file.
-func (f *fleet) withClock(start func() error) error {
-	if _, err := os.Stat(libfaketime); err != nil {
-		return fmt.Errorf("NOT RUN: needs libfaketime (Debian: apt-get install libfaketime): %w", err)
+// withClock runs start with a wall clock that can be stepped.
+func (f *fleet) withClock(ctx context.Context, start func() error) error {
+	library := filepath.Join(f.services.dir, "stepclock.so")
+	if _, err := os.Stat(library); err != nil {
+		source := filepath.Join(f.services.dir, "stepclock.c")
+		if err := os.WriteFile(source, stepClock, 0o644); err != nil {
+			return err
+		}
+		if out, err := exec.CommandContext(ctx, "cc", "-O2", "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
+			return fmt.Errorf("NOT RUN: needs a C compiler (Debian: apt-get install gcc libc6-dev): %w: %s", err, out)
+		}
 	}
 	f.clock = filepath.Join(f.dir, "clock")
-	if err := os.WriteFile(f.clock, []byte("+0"), 0o644); err != nil {
+	if err := os.WriteFile(f.clock, make([]byte, 8), 0o644); err != nil {
 		return err
 	}
 	// Inherited by the server that is started now, and by nothing else.
-	settings := map[string]string{"LD_PRELOAD": libfaketime, "FAKETIME_TIMESTAMP_FILE": f.clock, "FAKETIME_NO_CACHE": "1",
-		"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+	settings := map[string]string{"LD_PRELOAD": library, "STEPCLOCK": f.clock}
 	for name, value := range settings {
 		_ = os.Setenv(name, value)
 	}
@@ -80,14 +91,14 @@ func (f *fleet) withClock(start func() error) error {
 
 func (f *fleet) startRedisWithClock(ctx context.Context) error {
 	f.ownRedis = true
-	return f.withClock(func() (err error) {
+	return f.withClock(ctx, func() (err error) {
 		f.redis, err = stack.StartRedis(ctx, stack.RedisOptions{Real: true})
 		return err
 	})
 }
 
 func postgresWithClock(ctx context.Context, f *fleet) error {
-	return f.withClock(func() (err error) {
+	return f.withClock(ctx, func() (err error) {
 		f.postgres, err = stack.StartPostgres(ctx, stack.PostgresOptions{Dir: f.dir + "/primary", Disposable: true, NoFsync: true})
 		return err
 	})
@@ -95,18 +106,20 @@ func postgresWithClock(ctx context.Context, f *fleet) error {
 
 // stepClock steps a server's clock, waits, and steps it back.
 func (r *run) stepClock(server string, by time.Duration) error {
-	write := func(offset string) error {
-		if err := os.WriteFile(r.fleet.clock+".new", []byte(offset), 0o644); err != nil {
+	set := func(offset time.Duration) error {
+		file, err := os.OpenFile(r.fleet.clock, os.O_WRONLY, 0)
+		if err != nil {
 			return err
 		}
-		return os.Rename(r.fleet.clock+".new", r.fleet.clock)
+		_, err = file.Write(binary.NativeEndian.AppendUint64(nil, uint64(offset.Nanoseconds())))
+		return errors.Join(err, file.Close())
 	}
-	if err := write(fmt.Sprintf("%+d", int(by.Seconds()))); err != nil {
+	if err := set(by); err != nil {
 		return err
 	}
 	r.struck("the clock of %s was stepped by %s", server, by)
 	r.wait(r.between(leaseTime, leaseTime+2*time.Second))
-	if err := write("+0"); err != nil {
+	if err := set(0); err != nil {
 		return err
 	}
 	r.struck("the clock of %s was stepped back", server)
