@@ -32,11 +32,15 @@ type mutant struct {
 	protection string
 	file       string // from the module's root
 	old, new   string // the edit; old stands exactly once in the file
+	more       []edit // further edits: where one protection backs another, both go
 	// What must fail: a test of a package, or a scenario of tools/faults.
 	pkg, test string
 	scenario  string
 	seeds     string // default 1-3
 }
+
+// edit is a replacement of a text that stands exactly once in a file.
+type edit struct{ file, old, new string }
 
 // caughtBy names what notices.
 func (m mutant) caughtBy() string {
@@ -46,29 +50,40 @@ func (m mutant) caughtBy() string {
 	return "`" + m.test + "` in `" + m.pkg + "`"
 }
 
-// mutate returns the mutated source.
-func (m mutant) mutate(root string) ([]byte, error) {
-	b, err := os.ReadFile(filepath.Join(root, m.file))
-	if err != nil {
-		return nil, err
+// mutate returns the mutated sources by file.
+func (m mutant) mutate(root string) (map[string][]byte, error) {
+	changed := map[string][]byte{}
+	for _, e := range append([]edit{{m.file, m.old, m.new}}, m.more...) {
+		b, ok := changed[e.file]
+		if !ok {
+			var err error
+			if b, err = os.ReadFile(filepath.Join(root, e.file)); err != nil {
+				return nil, err
+			}
+		}
+		if n := bytes.Count(b, []byte(e.old)); n != 1 {
+			return nil, fmt.Errorf("%s: the text to replace stands %d times in %s: %q", m.name, n, e.file, e.old)
+		}
+		changed[e.file] = bytes.Replace(b, []byte(e.old), []byte(e.new), 1)
 	}
-	if n := bytes.Count(b, []byte(m.old)); n != 1 {
-		return nil, fmt.Errorf("%s: the text to replace stands %d times in %s: %q", m.name, n, m.file, m.old)
-	}
-	return bytes.Replace(b, []byte(m.old), []byte(m.new), 1), nil
+	return changed, nil
 }
 
-// overlay writes the mutated file and the overlay that puts it in place.
+// overlay writes the mutated files and the overlay that puts them in place.
 func (m mutant) overlay(root, dir string) (string, error) {
-	b, err := m.mutate(root)
+	changed, err := m.mutate(root)
 	if err != nil {
 		return "", err
 	}
-	changed := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(changed, b, 0o644); err != nil {
-		return "", err
+	replace := map[string]string{}
+	for file, b := range changed {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(root, file)] = path
 	}
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): changed}})
+	text, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
@@ -84,8 +99,8 @@ const (
 	broken   outcome = "DOES NOT BUILD"
 )
 
-// try builds the mutant and runs what must fail.
-func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (outcome, string, error) {
+// try builds the mutant and runs what must fail; as a baseline, without the edits.
+func (m mutant) try(ctx context.Context, root string, timeout time.Duration, baseline bool) (outcome, string, error) {
 	dir, err := os.MkdirTemp("", "dopamine-mutant-")
 	if err != nil {
 		return "", "", err
@@ -94,6 +109,11 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration) (ou
 	overlay, err := m.overlay(root, dir)
 	if err != nil {
 		return "", "", err
+	}
+	if baseline {
+		if err := os.WriteFile(overlay, []byte("{}"), 0o644); err != nil {
+			return "", "", err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -160,6 +180,7 @@ func main() {
 func command(ctx context.Context, args []string) int {
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
 	chosen := flags.String("run", "", "only mutants whose names match this `expression`")
+	baseline := flags.Bool("baseline", false, "run what must notice with the protections in place: everything has to pass")
 	list := flags.Bool("list", false, "print the table of protections and exit")
 	timeout := flags.Duration("timeout", 10*time.Minute, "for each mutant")
 	if err := flags.Parse(args); err != nil {
@@ -184,10 +205,10 @@ func command(ctx context.Context, args []string) int {
 		}
 		result, detail := outcome("-"), ""
 		if !*list {
-			if result, detail, err = m.try(ctx, root, *timeout); err != nil {
+			if result, detail, err = m.try(ctx, root, *timeout, *baseline); err != nil {
 				result, detail = broken, err.Error()
 			}
-			if result != caught {
+			if result != caught && !*baseline || result != survived && *baseline {
 				failed++
 			}
 		}

@@ -21,7 +21,8 @@ var mutants = []mutant{
 	// Claims.
 	{name: "epoch-check", protection: "a claim of another epoch than the product's is refused",
 		file: "command/claims/slots.go", old: `case epoch != redis.EpochOf(c.Number):`, new: `case epoch < redis.EpochOf(c.Number):`,
-		pkg: "command/claims", test: "TestWhatSpeaksAgainstAClaim"},
+		more: []edit{{"db/write/20261101000002_gate.sql", `g.epoch is distinct from a.number / 10000000000 or a.unit`, `a.unit`}},
+		pkg:  "command/claims", test: "TestWhatSpeaksAgainstAClaim|TestClaimThatWaitsWhileTheEpochRises|TestPostgresItselfRefusesWhatBreaksR1AndR3"},
 	{name: "withdrawn-number", protection: "the append of a withdrawn number is refused",
 		file: "command/claims/slots.go", old: `	case state == "withdrawn":
 		return ErrWithdrawn
@@ -38,15 +39,23 @@ var mutants = []mutant{
 		pkg: "command/claims", test: "TestPostgresItselfRefusesWhatBreaksR1AndR3"},
 
 	// Gate: leases, epochs, instances.
-	{name: "gate-lease", protection: "a gate decides only while its lease runs",
+	{name: "gate-lease", protection: "a gate decides only while its lease runs, by its own clock and by the node's",
 		file: "redis/lua/decide.lua", old: `if now >= lease then return {'lease', s[1]} end`, new: ``,
+		more: []edit{{"redis/lease.go", `l.instance == instance && age < LeaseTime`, `l.instance == instance`},
+			{"redis/lease.go", `	return time.Since(p.leased.since)
+`, `	return min(time.Since(p.leased.since), LeaseTime-1)
+`}},
 		pkg: "redis", test: "TestWithoutPostgresForThreeSecondsNothingIsDecided|TestTwoProcessesNeverDecideAtTheSameTime"},
 	{name: "node-timer", protection: "a node believes a refusal only while its own lease is young by its own clock",
 		file: "redis/lease.go", old: `l.instance == instance && age < LeaseTime`, new: `l.instance == instance`,
-		pkg: "redis", test: "TestLeaseOnAStoppedClockIsNotBelieved|TestWithoutPostgresForThreeSecondsNothingIsDecided"},
+		more: []edit{{"redis/lease.go", `	return time.Since(p.leased.since)
+`, `	return min(time.Since(p.leased.since), LeaseTime-1)
+`}},
+		pkg: "redis", test: "TestLeaseOnAStoppedClockIsNotBelieved"},
 	{name: "lease-epoch", protection: "a lease is granted for the product's present epoch only",
 		file: "command/claims/gate_lease.go", old: `where a.renew and g.epoch = a.epoch and not g.deleted`, new: `where a.renew and not g.deleted`,
-		pkg: "command/claims", test: "TestLeases_AreForTheProductsEpochOnly"},
+		more: []edit{{"command/claims/gate_lease.go", `on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted`, `on g.product_id = a.product_id and not g.deleted`}},
+		pkg:  "command/claims", test: "TestLeases_AreForTheProductsEpochOnly"},
 	{name: "instance-id", protection: "a gate is trusted only on the Redis process and life that it was built on",
 		file: "redis/lua/gate.lua", old: `return exists and s[2] == instance and s[3] == '0' and whole()`, new: `return exists and s[3] == '0' and whole()`,
 		pkg: "redis", test: "TestRestartedRedisIsALostGate|TestSentinelsFailOver"},

@@ -30,9 +30,8 @@ func TestMutants_FitTheSources(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			require.False(t, names[m.name], "the name is used twice")
 			names[m.name] = true
-			b, err := m.mutate(root)
+			_, err := m.mutate(root)
 			require.NoError(t, err)
-			require.Contains(t, string(b), m.new)
 			if m.scenario != "" {
 				for name := range strings.SplitSeq(m.scenario, ",") {
 					require.Contains(t, harness.String(), `{name: "`+name+`"`)
