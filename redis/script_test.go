@@ -211,3 +211,19 @@ func TestFeedingFreesByNumberOnly(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "dead", look[0])
 }
+
+// A sync that was delayed behind another one applies nothing.
+func TestSync_IsRefusedAtAnotherPositionThanItWasReadAt(t *testing.T) {
+	c, product, buyer := sharedClient(t), uuid.New(), uuid.New()
+	_, keys := openGate(t, c, product, 0, 1)
+	_, err := decideScript.Eval(t.Context(), c, keys, "here", append(buyer[:], make([]byte, keyHashLen)...)).Result()
+	require.NoError(t, err)
+	for _, try := range []struct {
+		from, to int
+		want     string
+	}{{0, 1, "ok"}, {0, 1, "moved"}, {0, 5, "moved"}, {1, 2, "ok"}} {
+		reply, err := syncScript.Eval(t.Context(), c, keys, "here", 0, try.from, try.to, "", "", "", "", "").Result()
+		require.NoError(t, err)
+		require.Equal(t, try.want, reply, "%v", try)
+	}
+}

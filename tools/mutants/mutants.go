@@ -81,12 +81,14 @@ var mutants = []mutant{
 	{name: "lost-tail", protection: "a gate that knows events which the store lost is rebuilt",
 		file: "redis/lease.go", old: `			p.markWrong(state.Epoch)
 `, new: ``,
+		more: []edit{{"redis/reconcile.go", `			p.markWrong(max(state.Epoch, row.Rebuilt))
+`, ``}},
 		pkg: "redis", test: "TestSync_RebuildsGateThatKnowsEventsWhichTheStoreLost"},
 
 	// Gate: sync, pending grants, decision log.
 	{name: "sync-cas", protection: "events are applied to a gate only at the position that was read",
 		file: "redis/lua/sync.lua", old: `if s[1] ~= ARGV[2] or s[23] ~= ARGV[3] then return 'moved' end`, new: `if s[1] ~= ARGV[2] then return 'moved' end`,
-		pkg: "redis", test: "TestFeedersCompareAndSwapThePosition"},
+		pkg: "redis", test: "TestSync_IsRefusedAtAnotherPositionThanItWasReadAt"},
 	{name: "free-by-number", protection: "an expiry frees by the grant's number, never by unit or buyer alone",
 		file: "redis/lua/sync.lua", old: `if kind == 'H' and its == number then`, new: `if kind == 'H' then`,
 		pkg: "redis", test: "TestFeedingFreesByNumberOnly"},
