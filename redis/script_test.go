@@ -227,3 +227,25 @@ func TestSync_IsRefusedAtAnotherPositionThanItWasReadAt(t *testing.T) {
 		require.Equal(t, try.want, reply, "%v", try)
 	}
 }
+
+// Lines are trimmed up to their place: a process that is late removes nothing that was
+// added since.
+func TestTrim_RemovesUpToThePlaceOnly(t *testing.T) {
+	c, product := sharedClient(t), uuid.New()
+	_, keys := openGate(t, c, product, 0, 2)
+	for range 2 {
+		buyer := uuid.New()
+		_, err := leaseScript.Eval(t.Context(), c, keys, "here", 0, time.Now().Add(time.Hour).UnixMilli(), 2*time.Hour.Milliseconds()).Result()
+		require.NoError(t, err)
+		_, err = decideScript.Eval(t.Context(), c, keys, "here", append(buyer[:], make([]byte, keyHashLen)...)).Result()
+		require.NoError(t, err)
+	}
+	for _, try := range []struct {
+		born        string
+		place, gone int
+	}{{"7", 2, 0}, {"0", 2, 2}, {"0", 2, 0}, {"0", 3, 1}} { // opened, granted, granted
+		gone, err := trimScript.Eval(t.Context(), c, keys, try.born, try.place).Int()
+		require.NoError(t, err)
+		require.Equal(t, try.gone, gone, "%v", try)
+	}
+}

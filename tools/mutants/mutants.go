@@ -100,7 +100,7 @@ var mutants = []mutant{
 		pkg: "command", test: "TestFullAppendQueue"},
 	{name: "trim-by-number", protection: "the decision log is trimmed up to a number, not by a count",
 		file: "redis/lua/trim.lua", old: `math.min(tonumber(ARGV[2]), last) - first + 1`, new: `math.min(tonumber(ARGV[2]), last - first + 1)`,
-		pkg: "redis", test: "TestLogIsCarriedByManyAtOnce"},
+		pkg: "redis", test: "TestTrim_RemovesUpToThePlaceOnly"},
 	{name: "run-grows", protection: "a stored run of refusals only grows",
 		file: "command/claims/decisions.go", old: ` and excluded.to_number > d.to_number`, new: ``,
 		pkg: "command/claims", test: "TestShip_StoredRunOnlyGrows"},
