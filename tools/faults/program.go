@@ -146,13 +146,6 @@ func (p *process) supervise() {
 	}
 }
 
-// lives returns how often the process was started.
-func (p *process) lives() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.starts
-}
-
 // ready waits until the present life has reported that it is ready.
 func (p *process) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)

@@ -33,11 +33,11 @@ var redisScenarios = []*scenario{
 		defer func() { _ = c.Close() }()
 		return r.repeat(func() error {
 			r.struck("REPLICAOF a server that is not there")
-			if err := c.SlaveOf(r.ctx, "127.0.0.1", "1").Err(); err != nil {
+			if err := c.ReplicaOf(r.ctx, "127.0.0.1", "1").Err(); err != nil {
 				return err
 			}
 			r.wait(r.between(time.Second, 3*time.Second))
-			return c.SlaveOf(r.ctx, "NO", "ONE").Err()
+			return c.ReplicaOf(r.ctx, "NO", "ONE").Err()
 		}, time.Second)
 	}},
 	{name: "redis-restart", about: "kill -9 of Redis, which returns with its append-only file", play: func(r *run) error {

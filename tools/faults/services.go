@@ -178,7 +178,7 @@ func resetRedis(ctx context.Context, r *stack.Redis) error {
 			return err
 		}
 	}
-	return errors.Join(c.SlaveOf(ctx, "NO", "ONE").Err(), c.FlushAll(ctx).Err())
+	return errors.Join(c.ReplicaOf(ctx, "NO", "ONE").Err(), c.FlushAll(ctx).Err())
 }
 
 // deleteTopic removes a topic and waits until it is gone.
