@@ -256,7 +256,7 @@ func (r *run) atPoints(action string, targets []target) error {
 	targets = slices.Concat(targets[begin:], targets[:begin])
 	end := time.Now().Add(r.duration)
 	for _, t := range targets {
-		if time.Now().After(end) || r.ctx.Err() != nil {
+		if (time.Now().After(end) && len(r.strikes) > 0) || r.ctx.Err() != nil {
 			return nil
 		}
 		if err := r.atPoint(action, t); err != nil {
