@@ -261,3 +261,30 @@ func TestExpiryGoesOnWhenPostgresComesBack(t *testing.T) {
 	})
 	w.awaitGate(10*time.Second, product, 2, 0, 0)
 }
+
+// Postgres' clock stood an hour ahead while an event was recorded. From then on that
+// is the store's clock: a slot that can be paid for no more expires at once, too.
+func TestExpiry_JudgesByTheClockThatJudgesPayments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(10)
+	d := w.acquire(product, life{ttl: 20 * time.Minute, warning: time.Minute})
+	_, err := w.pool.Exec(t.Context(), `
+		insert into events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
+		select position + 1, gen_random_uuid(), gen_random_uuid(), 1, key, 'ProductDetailsChanged', schema_version, payload,
+		       traceparent, correlation_id, causation_id, actor, date_trunc('milliseconds', clock_timestamp()) + interval '1 hour'
+		from events order by position desc limit 1`)
+	require.NoError(t, err)
+	_, err = w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.Guarded{
+		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: time.Minute}.Guarded()}})
+	require.ErrorIs(t, err, claims.ErrPastDeadline)
+	w.work()
+	testkit.Eventually(t, 5*time.Second, "the slot to expire", func() error {
+		_, held, err := w.claims.BySlot(context.Background(), d.SlotID)
+		if err == nil && held {
+			err = errors.New("it is held")
+		}
+		return err
+	})
+	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
+}

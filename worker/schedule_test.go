@@ -105,7 +105,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	}
 	before := s.tried.Load()
 	require.NoError(t, pause(t.Context(), 2*s.took))
-	require.LessOrEqual(t, s.tried.Load()-before, int64(8), "one at a time asks a master that hangs")
+	require.LessOrEqual(t, s.tried.Load()-before, int64(20), "one at a time asks a master that hangs, not dozens")
 
 	s.up.Store(true)
 	back := map[uuid.UUID]bool{}

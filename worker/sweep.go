@@ -113,7 +113,7 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 		return found, 0, nil
 	}
 	// After they were found, so that they are due by it too.
-	at, err := s.cfg.Claims.Now(ctx)
+	at, err := s.cfg.Claims.StoreClock(ctx)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -32,6 +32,8 @@ func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) 
 	if pool != nil {
 		checks = append(checks, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "database", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
 			return databaseSkew(ctx, pool)
+		})}, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "event_store", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
+			return storeSkew(ctx, pool)
 		})})
 	}
 	if gate != nil {
@@ -57,6 +59,17 @@ func databaseSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty t
 	}
 	half := time.Since(sent) / 2
 	return theirs.Sub(sent.Add(half)), half, nil
+}
+
+// storeSkew returns how far the event store's clock is ahead of Postgres'. Times of
+// events never fall: after a clock that ran ahead was corrected, the store's stands
+// still until the right time is there, and what is due by it is due early or late.
+func storeSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty time.Duration, err error) {
+	var seconds float64
+	err = pool.QueryRow(ctx, `
+		select coalesce(greatest(0, extract(epoch from (select recorded_at from events order by position desc limit 1) - clock_timestamp())), 0)::float8`).
+		Scan(&seconds)
+	return time.Duration(seconds * float64(time.Second)), 0, err
 }
 
 func gateCheck(gate *redis.Gate) httpapi.Check {

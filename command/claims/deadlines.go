@@ -132,7 +132,7 @@ order by warn_at limit $2`, limit)
 func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	now, err := s.Now(ctx)
+	now, err := s.StoreClock(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -9,16 +9,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// storeClockSQL is the event store's clock outside of an append: what the next event
+// would bear. By it, and by no other, payments and expiry are judged: Postgres' own
+// may have been corrected backwards since an event was recorded.
+const storeClockSQL = `greatest(clock_timestamp(), (select recorded_at from events order by position desc limit 1))`
+
 const (
 	untilEndSQL = `
-select extract(epoch from due_at - clock_timestamp())::float8
+select extract(epoch from due_at - ` + storeClockSQL + `)::float8
 from slot_claims where due_at = deadline order by due_at limit 1`
 
 	// Those whose deadline has passed are warned of no more.
 	untilWarningSQL = `
-select extract(epoch from warn_at - clock_timestamp())::float8
-from slot_claims where warn_at is not null and deadline > clock_timestamp() order by warn_at limit 1`
+select extract(epoch from warn_at - at)::float8
+from slot_claims, (select ` + storeClockSQL + ` as at) as clock where warn_at is not null and deadline > at order by warn_at limit 1`
 )
+
+// StoreClock reads the event store's clock.
+func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var now time.Time
+	if err := s.pool.QueryRow(ctx, `select `+storeClockSQL).Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("read the event store's clock: %w", err)
+	}
+	return now, nil
+}
 
 // UntilEnd says in how long the next active slot that waits for no payment is due
 // to end, 0 or less where one is; false where there is none.

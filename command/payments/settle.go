@@ -38,7 +38,7 @@ func (s *Service) TimeOut(ctx context.Context, due claims.Due) error {
 		if err != nil {
 			return err
 		}
-		now, err := s.Claims.Now(ctx)
+		now, err := s.Claims.StoreClock(ctx)
 		if err != nil {
 			return err
 		}
