@@ -7,26 +7,39 @@
 // What all commands share is in decorate: the span, the ids that the events
 // bear, reading and deciding again when another append came first, counting.
 //
+// # Admission
+//
+// An acquire request needs an entry in the append queue before the gate is asked, so
+// that no granted request is turned away for load (admission.go). Requests wait for
+// one in the order of their arrival, per product, and the products take turns. It is
+// the bulkhead between them:
+//
+//	any product                      at most 7/8 of the entries
+//	one whose gate cannot decide     1/8: it is being rebuilt, or its Redis master did
+//	                                 not answer the last call
+//	all of these on one master       1/4
+//	beyond its waiting room of 1/8   503 unavailable with Retry-After, after 200 ms
+//	nobody admitted for a second     503 overloaded
+//
 // # A grant
 //
-// AcquireSlot takes a place in the append queue, then asks the gate. A refusal
-// gives the place back and is answered at once. A grant is appended, whatever
-// became of its client, and is final only then: the claim, written in the same
-// transaction, is the arbiter. Where the append is refused, the gate knew less
-// than Postgres:
+// AcquireSlot takes its entry, then asks the gate. A refusal returns the entry and is
+// answered at once. A grant is appended, whatever became of its client, and is final
+// only then: the claim, written in the same transaction, is the arbiter. If the
+// append is refused, the gate knew less than Postgres:
 //
-//	epoch raised, number withdrawn   the gate is fed, which opens it anew where it must
+//	epoch raised, number withdrawn   the gate is synced, which opens it anew if it must
 //	unit held by another slot        the gate is wrong, and is rebuilt
 //	buyer holds a slot               another try of the same buyer came first: the claim is read
 //	product deleted                  404
-//	no answer                        503; the unit goes back at once where nothing was sent
-//	                                 and only this node was told of the grant, else the worker
-//	                                 settles it
+//	no answer                        503; the unit goes back at once if nothing was sent and
+//	                                 only this node was handed the grant, else the worker
+//	                                 withdraws it
 //
 // and the same request asks again, a bounded number of times.
 //
-// "You hold one already" is the gate's memory, so the claim is looked at before
-// it is answered: gone means that the gate has not heard of the slot's end.
+// "You hold one already" is the gate's memory, so the claim is looked at before it is
+// answered: if it is gone, the gate has not seen the slot's end.
 //
 // # A payment
 //
