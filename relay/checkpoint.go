@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Checkpoint is how far the relay has published: everything at or below Position
@@ -48,9 +49,17 @@ func ReadCheckpoint(ctx context.Context, q RowQuerier) (Checkpoint, error) {
 var errOtherIncarnation = errors.New("the store is in a later incarnation")
 
 // save writes the checkpoint over the connection that holds the relay's lock. If
-// it succeeds, this relay still leads. The checkpoint of a later incarnation is
-// not overwritten.
-func (c Checkpoint) save(ctx context.Context, conn *pgx.Conn) error {
+// it succeeds, this relay still leads.
+func (c Checkpoint) save(ctx context.Context, conn *pgx.Conn) error { return c.Save(ctx, conn) }
+
+// Execer is a pgx connection, pool or transaction.
+type Execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Save writes the checkpoint. The checkpoint of a later incarnation is not
+// overwritten. The caller holds LeaderLock.
+func (c Checkpoint) Save(ctx context.Context, conn Execer) error {
 	var id *uuid.UUID
 	if c.Position > 0 {
 		id = &c.EventID

@@ -32,7 +32,13 @@ func WriteDB(tb testing.TB) DB {
 // Read gives a pool on a fresh database with the read side's tables.
 func Read(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
-	return open(tb, "read", db.MigrateRead).Pool
+	return ReadDB(tb).Pool
+}
+
+// ReadDB is Read with the database's URL.
+func ReadDB(tb testing.TB) DB {
+	tb.Helper()
+	return open(tb, "read", db.MigrateRead)
 }
 
 // Both gives a fresh database with the tables of both sides.

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 )
+
+var snapshots atomic.Int64
 
 // Snapshot copies the database as it is now, and returns what takes it back to
 // this moment: a restore, or a failover to a standby that lagged. Both disconnect
@@ -21,7 +24,7 @@ func Snapshot(tb testing.TB, databaseURL string) (restore func()) {
 		tb.Fatalf("the database's URL: %v", err)
 	}
 	name := strings.TrimPrefix(u.Path, "/")
-	snapshot := name + "_snapshot"
+	snapshot := fmt.Sprintf("%s_%d", name, snapshots.Add(1))
 	u.Path = "/postgres"
 	server := func(statements ...string) {
 		tb.Helper()

@@ -1,0 +1,200 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/relay"
+)
+
+// requireRecovered requires what holds after a recovery: read models and topic
+// equal the store, and it goes on like that.
+func (s *shop) requireRecovered(incarnation int64) {
+	s.t.Helper()
+	s.awaitReadModels()
+	require.Empty(s.t, s.relay.Blocked())
+	require.Zero(s.t, s.auditedBeyondStore())
+	s.acquire(3)
+	s.create(2)
+	s.awaitReadModels()
+	s.requireReadModels()
+	c := s.consume()
+	require.Equal(s.t, s.storeIDs(), c.events, "another system that reads the topic")
+	require.Equal(s.t, kafka.DefaultPartitions*int(incarnation-1), c.markers)
+	id, err := s.reader.Identity(context.Background())
+	require.NoError(s.t, err)
+	require.Equal(s.t, incarnation, id.Incarnation)
+	_, err = Run(context.Background(), s.config())
+	require.ErrorIs(s.t, err, ErrNotNeeded, "a second time")
+}
+
+func TestRecover_AfterARestore(t *testing.T) {
+	t.Parallel()
+	for name, separate := range map[string]bool{"one database": false, "a read database that did not go back": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, separate)
+			s.acquire(2)
+			shared := s.create(3)
+			s.awaitReadModels()
+			restore := dbtest.Snapshot(t, s.url)
+			s.acquire(3) // lost
+			s.create(2)
+			s.awaitReadModels()
+			restore()
+			s.create(1)
+			s.acquire(6) // their positions are given out again
+			s.awaitRelayBlocked()
+			if separate {
+				require.NotZero(t, s.auditedBeyondStore(), "applied before the restore")
+			} else {
+				// Its checkpoints went back too: one that starts reads the lost history again.
+				s.project()
+				s.awaitProjectorBlocked()
+				require.Zero(t, s.auditedBeyondStore(), "nothing of the lost history was applied again")
+			}
+
+			result, err := Run(t.Context(), s.config())
+			require.NoError(t, err)
+			require.EqualValues(t, 2, result.Incarnation.Incarnation)
+			require.Equal(t, shared, result.SharedPosition)
+			require.EqualValues(t, 5, result.Contradictions.Records)
+			s.requireRecovered(2)
+		})
+	}
+}
+
+// Each step may be the last one of a run that is killed: the next run continues.
+func TestRecover_ContinuesAfterAKill(t *testing.T) {
+	t.Parallel()
+	for _, step := range []string{"begun", "published", "marked", "rebuilt"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, false)
+			shared := s.acquire(2)
+			s.awaitReadModels()
+			restore := dbtest.Snapshot(t, s.url)
+			s.acquire(2)
+			s.awaitReadModels()
+			restore()
+			s.acquire(3)
+			s.awaitRelayBlocked()
+
+			killed := errors.New("killed")
+			cfg := s.config()
+			cfg.after = func(at string) error {
+				if at == step {
+					return killed
+				}
+				return nil
+			}
+			_, err := Run(t.Context(), cfg)
+			require.ErrorIs(t, err, killed)
+			result, err := Run(t.Context(), s.config())
+			require.NoError(t, err)
+			require.True(t, result.Resumed)
+			require.EqualValues(t, 2, result.Incarnation.Incarnation)
+			require.Equal(t, shared, result.SharedPosition)
+			s.awaitReadModels()
+			require.Zero(t, s.auditedBeyondStore())
+			require.Equal(t, s.storeIDs(), s.consume().events)
+		})
+	}
+}
+
+// A restore to a moment before an earlier recovery: the store has forgotten that
+// incarnation, and must not give its number again.
+func TestRecover_NeverRepeatsAnIncarnation(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, false)
+	shared := s.acquire(2)
+	s.awaitReadModels()
+	first, second := dbtest.Snapshot(t, s.url), dbtest.Snapshot(t, s.url)
+	s.acquire(4)
+	s.awaitReadModels()
+	first()
+	s.acquire(2)
+	s.awaitRelayBlocked()
+	result, err := Run(t.Context(), s.config())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, result.Incarnation.Incarnation)
+	s.awaitReadModels()
+	s.acquire(1)
+	s.awaitReadModels()
+
+	second()
+	s.acquire(1)
+	s.awaitRelayBlocked()
+	result, err = Run(t.Context(), s.config())
+	require.NoError(t, err)
+	require.EqualValues(t, 3, result.Incarnation.Incarnation)
+	require.Equal(t, shared, result.SharedPosition)
+	s.requireRecovered(3)
+}
+
+func TestRecover_RefusesIfNothingIsWrong(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, false)
+	s.acquire(3)
+	s.awaitReadModels()
+	_, err := Run(t.Context(), s.config())
+	require.ErrorIs(t, err, ErrNotNeeded)
+	s.acquire(1)
+	s.awaitReadModels() // it goes on
+
+	cfg := s.config()
+	cfg.Force = true
+	result, err := Run(t.Context(), cfg)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, result.Incarnation.Incarnation)
+	s.requireRecovered(2)
+}
+
+// A relay of before that had not noticed a restore has mixed both histories: what
+// follows the last position that both share is published again.
+func TestRecover_AfterHistoriesWereMixed(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, false)
+	shared := s.acquire(2)
+	s.awaitReadModels()
+	topic, err := kafka.DescribeTopic(t.Context(), s.kafka, s.topic)
+	require.NoError(t, err)
+	publisher, err := kafka.NewPublisher(s.kafka, topic.Partitions)
+	require.NoError(t, err)
+	for position := shared + 1; position <= shared+3; position++ { // of a history that the store lost
+		m := kafka.NewMessage(s.product, map[string]string{
+			"event-id": uuid.NewString(), "event-type": "SlotExpiringSoon", "stream-id": uuid.NewString(), "stream-version": "1",
+			"position": strconv.FormatInt(position, 10), "previous-position": strconv.FormatInt(position-1, 10),
+		}, nil)
+		require.NoError(t, publisher.Publish(s.topic, m))
+	}
+	require.NoError(t, publisher.Close())
+	s.acquire(5) // published by the running relay
+	s.awaitReadModels()
+	result, err := Run(t.Context(), s.config())
+	require.NoError(t, err)
+	require.Equal(t, shared, result.SharedPosition)
+	s.awaitReadModels()
+	require.Zero(t, s.auditedBeyondStore())
+}
+
+func TestRecover_RefusesAnotherStoresTopic(t *testing.T) {
+	t.Parallel()
+	one, two := newShop(t, false), newShop(t, false)
+	one.awaitReadModels()
+	cfg := two.config()
+	cfg.Kafka, cfg.Topic = one.kafka, one.topic
+	_, err := Run(t.Context(), cfg)
+	var foreign *relay.ForeignError
+	require.ErrorAs(t, err, &foreign)
+	id, err := two.reader.Identity(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, id.Incarnation, "nothing was begun")
+}
