@@ -90,6 +90,7 @@ func (r *Runner) unblock(applied bool) {
 	if r.health.unblock(applied) {
 		r.log.Info("not blocked any more")
 		r.metrics.blocked.Set(0)
+		r.recordUnblocked()
 	}
 }
 

@@ -90,6 +90,7 @@ func (r *Runner) Run(ctx context.Context) error {
 				r.log.Error("blocked, no event is applied", "reason", blocked.Reason)
 			}
 			r.metrics.blocked.Set(1)
+			r.recordBlocked(ctx, blocked.Reason)
 			pause = blockedInterval
 		case errors.Is(err, kafka.ErrNoTopic):
 			pause = missingTopicInterval

@@ -160,15 +160,26 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the place: it is never behind it
 			return head, err
 		})
-		parts = append(parts, status.Part{Name: "event store", Read: func(_ context.Context, r *status.Report) error {
+		parts = append(parts, status.Part{Name: "event store", Read: func(ctx context.Context, r *status.Report) error {
 			head, err := writeSide()
 			if err != nil {
 				return err
 			}
-			r.Store = &status.Store{Head: head.Position}
+			identity, err := eventstore.NewReader(s.writePool).Identity(ctx)
+			if err != nil {
+				return err
+			}
+			blockage, err := relay.ReadBlockage(ctx, s.writePool)
+			if err != nil {
+				return err
+			}
+			r.Store = &status.Store{Head: head.Position, Identity: identity.String()}
 			r.Relay = &status.Relay{Position: place.Position, Lag: head.Position - place.Position}
 			if !place.SavedAt.IsZero() {
 				r.Relay.SavedAt = &place.SavedAt
+			}
+			if blockage != nil {
+				r.Relay.Blocked = &status.Blocked{Reason: blockage.Reason, Since: blockage.Since}
 			}
 			return nil
 		}})
@@ -191,6 +202,13 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 	defer cancel()
 	if err := db.CheckRead(ctx, s.read); err != nil {
 		return err
+	}
+	blockage, err := projections.ReadBlockage(ctx, s.readPool)
+	if err != nil {
+		return err
+	}
+	if blockage != nil {
+		r.ProjectorsBlocked = &status.Blocked{Reason: blockage.Reason, Since: blockage.Since}
 	}
 	head.Topic = s.topic
 	all, err := projections.ReadStatus(ctx, s.readPool, head)

@@ -13,9 +13,12 @@ import (
 // Report is the state of the system at one moment. What could not be reached
 // is missing from it, and named in Unreachable.
 type Report struct {
-	At          time.Time     `json:"at"`
-	Store       *Store        `json:"store"`
-	Relay       *Relay        `json:"relay"`
+	At    time.Time `json:"at"`
+	Store *Store    `json:"store"`
+	Relay *Relay    `json:"relay"`
+	// ProjectorsBlocked is why projectors apply nothing; null if they do.
+	ProjectorsBlocked *Blocked `json:"projectorsBlocked"`
+
 	Projections []Projection  `json:"projections"`
 	Replays     []Replay      `json:"replays"`
 	Parked      []Parked      `json:"parked"`
@@ -26,7 +29,8 @@ type Report struct {
 
 // Store is the event store.
 type Store struct {
-	Head int64 `json:"head"` // position of its last event
+	Head     int64  `json:"head"`     // position of its last event
+	Identity string `json:"identity"` // <store id>/<incarnation>
 }
 
 // Relay is how far Kafka has been told.
@@ -34,6 +38,13 @@ type Relay struct {
 	Position int64      `json:"position"`
 	Lag      int64      `json:"lag"`     // events of the store beyond it
 	SavedAt  *time.Time `json:"savedAt"` // when it last got further; null: never
+	Blocked  *Blocked   `json:"blocked"` // why it publishes nothing; null if it does
+}
+
+// Blocked is why a process does nothing until somebody acts.
+type Blocked struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // Projection is one read model.

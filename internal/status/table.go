@@ -21,6 +21,9 @@ func Table(w io.Writer, r Report, width int) error {
 	head, relay := "unknown", "unknown"
 	if r.Store != nil {
 		head = count(r.Store.Head)
+		if r.Store.Identity != "" {
+			head += ", store " + r.Store.Identity
+		}
 	}
 	if r.Relay != nil {
 		relay = fmt.Sprintf("%s, %s behind", count(r.Relay.Position), count(r.Relay.Lag))
@@ -30,6 +33,12 @@ func Table(w io.Writer, r Report, width int) error {
 	}
 	p.line("event store: head %s", head)
 	p.line("relay:       %s", relay)
+	if r.Relay != nil && r.Relay.Blocked != nil {
+		p.line("relay BLOCKED since %s: %s", since(r.At, r.Relay.Blocked.Since), r.Relay.Blocked.Reason)
+	}
+	if r.ProjectorsBlocked != nil {
+		p.line("projectors BLOCKED since %s: %s", since(r.At, r.ProjectorsBlocked.Since), r.ProjectorsBlocked.Reason)
+	}
 	p.projections(r)
 	p.replays(r)
 	p.parked(r)
