@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/position"
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
@@ -96,6 +98,7 @@ type API struct {
 	hear    func(context.Context, auth.Identity, payments.Heard) (done[nothing], error)
 
 	webhooks gateway.WebhookParser
+	reader   *eventstore.Reader
 	now      func() time.Time
 }
 
@@ -127,7 +130,7 @@ func New(c Config) (*API, error) {
 		pay:     decorate(s.metrics, "StartPayment", errUnavailable, s.startPayment),
 		hear:    decorate(s.metrics, "HearGateway", errUnavailable, s.hearGateway),
 
-		webhooks: webhooks, now: c.Now,
+		webhooks: webhooks, reader: c.Reader, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, Limits: c.Limits, CORSOrigins: c.CORSOrigins, HideMetrics: c.HideMetrics,
@@ -180,7 +183,19 @@ func (a *API) Addr() net.Addr { return a.server.Addr() }
 func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
 // Run serves until ctx ends, finishes what it has accepted, and returns.
-func (a *API) Run(ctx context.Context) error { return a.server.Run(ctx) }
+func (a *API) Run(ctx context.Context) error {
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var follower sync.WaitGroup
+	follower.Go(func() {
+		position.Follow(following, func(ctx context.Context) (int64, error) {
+			id, err := a.reader.Identity(ctx)
+			return id.Incarnation, err
+		})
+	})
+	defer follower.Wait()
+	defer stop()
+	return a.server.Run(ctx)
+}
 
 // Ops returns the server of health and metrics at an address of its own.
 func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }

@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 // openAPI describes the routes; a test holds it against them and against answers.
@@ -121,6 +122,7 @@ func (a *API) Run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	readers.Go(func() { a.feed.run(reading) })
 	readers.Go(func() { a.board.run(reading) })
+	readers.Go(func() { position.Follow(reading, a.models.incarnation) })
 	defer readers.Wait()
 	defer stop()
 	return a.server.Run(ctx)

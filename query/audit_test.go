@@ -54,7 +54,7 @@ func TestAuditByEachFilter(t *testing.T) {
 	v := w.get("/v1/audit?slotId="+slot.String(), boss).json(t)["entries"].([]any)[0].(map[string]any)
 	p, err := position.Parse(v["position"].(string))
 	require.NoError(t, err)
-	require.Equal(t, position.Position{Product: product, Place: 3}, p)
+	require.Equal(t, position.Position{Product: product, Place: 3, Incarnation: 1}, p)
 	require.Equal(t, map[string]any{"unit": 1.0, "arrivalSequence": 1.0}, v["metadata"])
 	require.Nil(t, v["oldStatus"])
 }

@@ -82,4 +82,3 @@ func TestCache_Overloaded(t *testing.T) {
 		return err == nil && v == 1
 	}, 5*time.Second, time.Millisecond, "its result is kept")
 }
-

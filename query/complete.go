@@ -164,3 +164,14 @@ WHERE g.state = 'live' AND g.projection = $1 AND p.position > 0
 		return nil
 	})
 }
+
+// incarnation returns that of the event store, or of the read models if the store
+// cannot be read from here.
+func (r *readModels) incarnation(ctx context.Context) (n int64, err error) {
+	if r.heads.pool != nil {
+		err = r.heads.pool.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM store_incarnations`).Scan(&n)
+	} else {
+		err = r.pool.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM projection_source`).Scan(&n)
+	}
+	return n, err
+}

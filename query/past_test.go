@@ -122,7 +122,6 @@ func TestWithoutTheWriteSideTheRestServes(t *testing.T) {
 	require.NoError(t, full.pool.Ping(context.Background()))
 }
 
-
 // TestPast_ManyEvents asks about moments of a product with more events than one page of
 // the count, in an order in which kept counts are of use and in which they are not.
 func TestPast_ManyEvents(t *testing.T) {

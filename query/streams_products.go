@@ -32,7 +32,7 @@ func (a *API) productStream(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if p, err := position.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id {
+	if p, err := position.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id && p.Incarnation >= position.Incarnation() {
 		min = append(min, p)
 	}
 	t, err := a.feed.join(c.Request().Context(), id, min)

@@ -162,7 +162,7 @@ func TestProductStream(t *testing.T) {
 	require.EqualValues(t, 99, second.data["stock"])
 	at, err := position.Parse(second.id)
 	require.NoError(t, err)
-	require.Equal(t, position.Position{Product: shoe, Place: 7}, at)
+	require.Equal(t, position.Position{Product: shoe, Place: 7, Incarnation: 1}, at)
 
 	// Who comes back begins with the newest state.
 	w.sell(shoe, 98, 8)

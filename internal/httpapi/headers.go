@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,7 +27,9 @@ func SetPosition(c echo.Context, product uuid.UUID, place int64) {
 	c.Response().Header().Set(PositionHeader, position.Encode(product, place))
 }
 
-// MinPositions returns the positions of X-Min-Position, none where it is absent.
+// MinPositions returns the positions of X-Min-Position, none if it is absent. Those of
+// an earlier incarnation of the store are left out: the events that they name are gone,
+// or have other positions.
 func MinPositions(c echo.Context) ([]position.Position, error) {
 	values := c.Request().Header[MinPositionHeader]
 	if len(values) == 0 {
@@ -37,7 +40,7 @@ func MinPositions(c echo.Context) ([]position.Position, error) {
 		return nil, problem.Invalid(problem.Field(MinPositionHeader,
 			"must hold 1 to 100 values of X-Position, comma-separated")).Wrap(err)
 	}
-	return list, nil
+	return slices.DeleteFunc(list, func(p position.Position) bool { return p.Incarnation < position.Incarnation() }), nil
 }
 
 // IdempotencyKey returns the Idempotency-Key, empty where there is none.

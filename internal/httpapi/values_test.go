@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -128,7 +129,7 @@ func TestHeaders(t *testing.T) {
 
 	require.Equal(t, 204, a.send("GET", "/h", nil, "Idempotency-Key", "a key é", "X-Min-Position", token+","+token, "X-Min-Position", token).StatusCode)
 	require.Equal(t, "a key é", key)
-	require.Equal(t, position.Position{Product: product, Place: 7}, positions[2])
+	require.Equal(t, position.Position{Product: product, Place: 7, Incarnation: 1}, positions[2])
 
 	for _, bad := range [][]string{
 		{"Idempotency-Key", ""}, {"Idempotency-Key", strings.Repeat("k", 256)}, {"Idempotency-Key", "a", "Idempotency-Key", "a"},
@@ -138,4 +139,19 @@ func TestHeaders(t *testing.T) {
 		require.Equal(t, "invalid-request", a.send("GET", "/h", nil, bad...).slug(), bad)
 	}
 	require.Equal(t, 204, a.send("GET", "/h", nil, "Idempotency-Key", strings.Repeat("k", 255)).StatusCode)
+}
+
+// TestMinPositions_EarlierIncarnation has tokens from before a restore.
+func TestMinPositions_EarlierIncarnation(t *testing.T) {
+	var got []position.Position
+	a := start(t, nil, httpapi.Route{Method: http.MethodGet, Path: "/q", Access: httpapi.Public, Handler: func(c echo.Context) (err error) {
+		got, err = httpapi.MinPositions(c)
+		return errors.Join(err, c.NoContent(http.StatusNoContent))
+	}})
+	before := position.Encode(uuid.New(), 900)
+	position.SetIncarnation(2)
+	defer position.SetIncarnation(1)
+	product := uuid.New()
+	a.send("GET", "/q", nil, "X-Min-Position", before+","+position.Encode(product, 7))
+	require.Equal(t, []position.Position{{Product: product, Place: 7, Incarnation: 2}}, got, "the earlier one is not waited for")
 }

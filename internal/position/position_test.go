@@ -16,7 +16,11 @@ func TestRoundTrip(t *testing.T) {
 		want := position.Position{
 			Product: uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "product")),
 			Place:   rapid.Int64Min(1).Draw(t, "place"),
+
+			Incarnation: rapid.SampledFrom([]int64{1, 2, 7, 1<<32 - 1}).Draw(t, "incarnation"),
 		}
+		position.SetIncarnation(want.Incarnation)
+		defer position.SetIncarnation(1)
 		token := position.Encode(want.Product, want.Place)
 		got, err := position.Parse(token)
 		require.NoError(t, err)
