@@ -47,6 +47,8 @@ type Config struct {
 	WritePool *pgxpool.Pool
 	// Topic is the one that the projections are built from. Default: kafka.Topic.
 	Topic string
+	// Drop serves an example of a buyer's page; nil: it is not served.
+	Drop *Drop
 }
 
 // API is the query API. Make it with New and Run it once.
@@ -56,6 +58,7 @@ type API struct {
 	past   *past
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
+	drop   *Drop
 
 	// lists are the product lists of everybody.
 	lists      *cache[httpapi.Tagged]
@@ -90,6 +93,7 @@ func New(cfg Config) (*API, error) {
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,
 		lists:   newCache[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
+		drop:    cfg.Drop,
 		metrics: newStreamMetrics(cfg.Server.Registry),
 	}
 	a.feed = newFeed(a.models, a.metrics, log)
@@ -112,6 +116,9 @@ func New(cfg Config) (*API, error) {
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/stats/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.statsStream},
 		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.operationsStream},
 	)
+	if a.drop != nil {
+		a.server.Handle(a.dropRoutes()...)
+	}
 	return a, nil
 }
 

@@ -63,8 +63,10 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	if err := d.startServices(ctx); err != nil {
 		return unlessStopped(ctx, err)
 	}
-	if err := d.choosePort(config.CommandAddr); err != nil {
-		return err
+	for _, s := range []*config.Setting{config.CommandAddr, config.QueryAddr} {
+		if err := d.choosePort(s); err != nil {
+			return err
+		}
 	}
 	sim, err := d.startGateway()
 	if err != nil {
@@ -330,6 +332,7 @@ func withDatabase(server, name string) (string, error) {
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	kafka, registry := kafkaOf(r), registryOf(r)
+	commandCfg.CORSOrigins = append(commandCfg.CORSOrigins, dropOrigins(queryCfg.Addr)...)
 	commandCfg.Checks = optionalChecks(d.parts, redisServer{}, kafka.cluster)
 	queryCfg.Checks = optionalChecks(d.parts, redisOf(r), kafka.cluster)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
@@ -346,7 +349,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	if err != nil {
 		return err
 	}
-	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool, Topic: kafka.topic})
+	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool, Topic: kafka.topic, Drop: dropOf(r, commandCfg.Addr)})
 	if err != nil {
 		return err
 	}
