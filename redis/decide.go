@@ -15,16 +15,20 @@ import (
 )
 
 const (
-	// batchMost is how many requests one call decides: it keeps other products
+	// maxBatch is how many requests one call decides: it keeps other products
 	// of the same Redis waiting for less than a millisecond.
-	batchMost = 256
-	// runnersMost is how many calls for one product a node has in flight. Redis
+	maxBatch = 256
+	// maxRunners is how many calls for one product a node has in flight. Redis
 	// decides them one after the other; two keep it busy while the node reads
 	// an answer.
-	runnersMost = 2
-	// decideWithin bounds a request that meets a rebuild: it leaves room for the
+	maxRunners = 2
+	// decideTimeout bounds a request that meets a rebuild: it leaves room for the
 	// longest lease.
-	decideWithin = 5 * time.Second
+	decideTimeout = 5 * time.Second
+	// patience is how long the requests of a node may all wait for a gate that cannot
+	// decide; after that maxWaiting of them do, and further ones are refused at once.
+	patience   = 500 * time.Millisecond
+	maxWaiting = 256
 )
 
 // Where a waiter stands. Only one that was not sent can leave.
@@ -61,8 +65,12 @@ func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
 	p := g.product(r.Product)
 	w := &waiter{buyer: r.Buyer, keyHash: HashKey(r.Product, r.Buyer, r.Key), done: make(chan decided, 1)}
 	p.mu.Lock()
+	if err := p.refuses(); err != nil {
+		p.mu.Unlock()
+		return Decision{}, unavailable("wait for the gate", err)
+	}
 	p.waiting = append(p.waiting, w)
-	run := p.runners < runnersMost
+	run := p.runners < maxRunners
 	if run {
 		p.runners++
 	}
@@ -107,7 +115,7 @@ func (p *product) take(batch []*waiter) []*waiter {
 	clear(batch)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := min(len(p.waiting), batchMost)
+	n := min(len(p.waiting), maxBatch)
 	if n == 0 {
 		p.runners--
 		return nil
@@ -121,7 +129,7 @@ func (p *product) take(batch []*waiter) []*waiter {
 
 // serve answers every request of the batch.
 func (g *Gate) serve(p *product, batch []*waiter) {
-	ctx, cancel := context.WithTimeout(g.ctx, decideWithin)
+	ctx, cancel := context.WithTimeout(g.ctx, decideTimeout)
 	defer cancel()
 	asked := false // once more after a lost answer, no more often
 	for {
@@ -129,7 +137,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		// gate would have to decide everybody twice.
 		if p.leaseAge() >= LeaseTime {
 			if err := g.renew(ctx, p); err != nil {
-				p.refuse(batch, unavailable("put the gate right", err))
+				p.refuse(batch, unavailable("reconcile the gate", err))
 				return
 			}
 			continue
@@ -138,6 +146,9 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 			return
 		}
 		verdict, err := g.ask(ctx, p, batch)
+		if err == nil && verdict.status == "ok" {
+			p.decides(true)
+		}
 		var lost *lostError
 		switch {
 		case errors.As(err, &lost) && !asked, errors.Is(err, errMoved) && !asked:
@@ -151,7 +162,8 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		switch verdict.status {
 		case "lost":
 			unsend(batch)
-			err = g.reconcile(ctx, p)
+			p.decides(false)
+			err = g.reconcile(ctx, p, true)
 		case "lease":
 			unsend(batch)
 			err = g.renew(ctx, p)
@@ -163,7 +175,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 			err = g.renew(ctx, p)
 		}
 		if err != nil {
-			p.refuse(batch, unavailable("put the gate right", err))
+			p.refuse(batch, unavailable("reconcile the gate", err))
 			return
 		}
 	}

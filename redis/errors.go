@@ -11,6 +11,11 @@ var (
 	ErrUnknownProduct = errors.New("redis: no such product")
 	// ErrUnavailable matches every *UnavailableError.
 	ErrUnavailable = errors.New("redis: the gate cannot decide now")
+	// ErrRebuilding matches the cause of an UnavailableError for a product whose gate
+	// cannot decide for a while: it is being rebuilt and many requests wait already, or
+	// a rebuild has failed and is tried again after a pause. The response should be sent
+	// at once, with Retry-After.
+	ErrRebuilding = errors.New("the gate is being rebuilt")
 	// ErrClosed is the answer of a Gate that was closed.
 	ErrClosed = errors.New("redis: the gate is closed")
 )

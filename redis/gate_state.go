@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,9 +15,10 @@ type product struct {
 	id   uuid.UUID
 	keys []string
 
-	mu      sync.Mutex
-	waiting []*waiter
-	runners int
+	mu        sync.Mutex
+	waiting   []*waiter
+	runners   int
+	undecided time.Time // since when the gate cannot decide, zero if it can
 
 	leaseMu  sync.Mutex
 	leased   leased
@@ -24,6 +26,7 @@ type product struct {
 
 	reconcileMu sync.Mutex
 	next        *flight // the next reconciling, for those who come now
+	needed      bool    // by one of them: a gate must be there afterwards
 	reconciling bool
 
 	// wrong is the highest epoch whose gate was found wrong although it answers.
@@ -89,6 +92,33 @@ func (s *standstill) observe(value string, now time.Time) time.Duration {
 type pausing struct {
 	until time.Time
 	err   error
+}
+
+// refuses returns an error if the gate cannot decide for a while and the next request
+// should not wait for it. It is called with mu held.
+func (p *product) refuses() error {
+	if p.undecided.IsZero() {
+		return nil
+	}
+	if err := p.paused(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRebuilding, err)
+	}
+	if len(p.waiting) >= maxWaiting && time.Since(p.undecided) > patience {
+		return fmt.Errorf("%w: %d requests wait for it", ErrRebuilding, len(p.waiting))
+	}
+	return nil
+}
+
+// decides notes whether the gate can decide.
+func (p *product) decides(yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case yes:
+		p.undecided = time.Time{}
+	case p.undecided.IsZero():
+		p.undecided = time.Now()
+	}
 }
 
 // paused returns the error of the last failure while it is too early for another try.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,10 @@ type lanes struct {
 	view    atomic.Int64  // the configuration epoch by which this is a master, 0 if there is none
 	seen    func(script string, requests int, took time.Duration, err error)
 
-	silent atomic.Bool // the last call was not answered
+	silent     atomic.Bool  // the last call was not answered
+	unanswered atomic.Int64 // calls in a row
+	trying     atomic.Bool  // a silent server
+	nextTry    atomic.Int64 // when it may be tried again, ns since 1970
 
 	mu      sync.Mutex
 	current string          // the instance seen last
@@ -54,6 +58,17 @@ func plain(opt *goredis.Options, most int) {
 	opt.DisableIdentity = true
 }
 
+const (
+	// maxUnanswered is after how many calls in a row without an answer a server counts as
+	// silent: then one call in silentInterval tries it, and all others fail at once. So a
+	// server that hangs holds up hardly any request but those that found it out.
+	maxUnanswered  = 4
+	silentInterval = time.Second
+)
+
+// errSilent: nothing was sent, because the server has not answered lately.
+var errSilent = errors.New("redis: the server does not answer")
+
 // with lends a lane whose process is known.
 func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	select {
@@ -62,12 +77,38 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 		return fmt.Errorf("wait for a connection: %w", ctx.Err())
 	}
 	defer func() { <-l.permits }()
+	if l.unanswered.Load() >= maxUnanswered {
+		if time.Now().UnixNano() < l.nextTry.Load() || !l.trying.CompareAndSwap(false, true) {
+			return errSilent
+		}
+		defer func() {
+			l.nextTry.Store(time.Now().Add(silentInterval).UnixNano())
+			l.trying.Store(false)
+		}()
+	}
+	err := l.lend(ctx, do)
+	switch {
+	case !timedOut(err):
+		l.unanswered.Store(0)
+	case ctx.Err() == nil: // else it may have been the caller that had no time
+		l.unanswered.Add(1)
+	}
+	return err
+}
+
+func (l *lanes) lend(ctx context.Context, do func(*lane) error) error {
 	ln, err := l.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.put(ln)
 	return do(ln)
+}
+
+// timedOut reports whether a call ended because no answer came in time.
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // saw notes an instance that answered at this address.

@@ -62,7 +62,8 @@ func (g *Gate) renew(ctx context.Context, p *product) error {
 		return ctx.Err()
 	}
 	if errors.Is(f.err, errLeaseRefused) {
-		return g.reconcile(ctx, p)
+		p.decides(false)
+		return g.reconcile(ctx, p, true)
 	}
 	return f.err
 }

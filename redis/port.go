@@ -201,6 +201,9 @@ type Store interface {
 	// Alive gives signs of life of rebuilds; false if the epoch is not that of the
 	// product's last rebuild any more.
 	Alive(ctx context.Context, requests []AliveRequest) ([]bool, error)
+	// Unleased records that the gate of the epoch on the instance was removed, if the
+	// last lease was for it and the epoch is still the product's.
+	Unleased(ctx context.Context, product uuid.UUID, epoch int64, instance string) error
 	// Snapshot reads row, head position and claims as of one moment. holders is
 	// called for each piece, by rising unit; the slice is reused.
 	Snapshot(ctx context.Context, product uuid.UUID, holders func([]Holder) error) (Snapshot, error)

@@ -96,12 +96,15 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		g.observer.Rebuilt(time.Since(began), row.Epoch == NoEpoch, err)
 	}()
 	failpoint.Hit(failpoint.RebuildClose)
-	if err := b.begin(ctx); err != nil {
+	there, err := b.begin(ctx)
+	if err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
-	if err := g.salvage(ctx, p, b.lessee); err != nil {
-		return fmt.Errorf("store the old gate's decision log: %w", err)
+	if there {
+		if err := g.salvage(ctx, p, b.lessee); err != nil {
+			return fmt.Errorf("store the old gate's decision log: %w", err)
+		}
 	}
 	if err := b.wait(ctx); err != nil {
 		return err
@@ -196,20 +199,21 @@ func (b *build) probe(ctx context.Context) error {
 	return err
 }
 
-// begin closes the old gate, and finds out whether one of this epoch is already there.
-func (b *build) begin(ctx context.Context) error {
-	var there any
-	err := b.on(ctx, func(ln *lane) (err error) {
-		there, err = ln.call(ctx, closeScript, b.product.keys, b.epoch)
+// begin closes the old gate, and reports whether there is one. errOvertaken if there is
+// one of this epoch already.
+func (b *build) begin(ctx context.Context) (there bool, err error) {
+	var reply any
+	err = b.on(ctx, func(ln *lane) (err error) {
+		reply, err = ln.call(ctx, closeScript, b.product.keys, b.epoch)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("close the old gate: %w", err)
+		return false, fmt.Errorf("close the old gate: %w", err)
 	}
-	if there == int64(2) {
-		return errOvertaken // by an earlier attempt whose answer was lost: look again
+	if reply == int64(2) {
+		return true, errOvertaken // by an earlier attempt whose answer was lost: look again
 	}
-	return nil
+	return reply == int64(1), nil
 }
 
 // on does something on the instance on which the gate is built, and makes sure that it

@@ -29,6 +29,8 @@ const (
 	maxRows                   = 500
 	// minPause and maxPause bound the growing backoff after a rebuild that failed.
 	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+	// patientFailures is after how many failures in a row requests do not wait any more.
+	patientFailures = 3
 	// minContest is for how long a lease on another instance must not have been
 	// renewed before a gate is rebuilt on this one, maxContest how long that grows if
 	// the gate was then lost to the other one again and again, contestMemory after how
@@ -47,11 +49,12 @@ var errOvertaken = errors.New("redis: the epoch was raised by another")
 var ErrOtherRedis = errors.New("another Redis is in use for this product")
 
 // Feed synchronises the gate: it returns once the gate has applied everything that was
-// durable at the call. It builds, reopens or removes the gate if that is necessary.
+// durable at the call. It builds, reopens or removes the gate if that is necessary. A
+// product whose sale has ended needs none until it is asked.
 // ErrUnknownProduct for a product that is gone, ErrUnavailable.
 func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error {
 	g.unknown.forget(product)
-	return unavailable("sync the gate", g.reconcile(ctx, g.product(product)))
+	return unavailable("sync the gate", g.reconcile(ctx, g.product(product), false))
 }
 
 // Rebuild replaces the product's gate, which was found wrong in the epoch
@@ -60,7 +63,7 @@ func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error {
 func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error {
 	p := g.product(product)
 	p.markWrong(epoch)
-	return unavailable("rebuild the gate", g.reconcile(ctx, p))
+	return unavailable("rebuild the gate", g.reconcile(ctx, p, true))
 }
 
 func (p *product) markWrong(epoch int64) {
@@ -73,7 +76,8 @@ func (p *product) markWrong(epoch int64) {
 }
 
 // reconcile waits for a reconciling that began after this call. All who wait share it.
-func (g *Gate) reconcile(ctx context.Context, p *product) error {
+// needed: a gate must be there afterwards.
+func (g *Gate) reconcile(ctx context.Context, p *product, needed bool) error {
 	if err := p.paused(); err != nil {
 		return err
 	}
@@ -82,6 +86,7 @@ func (g *Gate) reconcile(ctx context.Context, p *product) error {
 		p.next = newFlight()
 	}
 	f := p.next
+	p.needed = p.needed || needed
 	if !p.reconciling {
 		p.reconciling = g.start(func() { g.reconcileLoop(p) })
 		if !p.reconciling {
@@ -102,8 +107,8 @@ func (g *Gate) reconcileLoop(p *product) {
 	var err error
 	for {
 		p.reconcileMu.Lock()
-		f := p.next
-		p.next = nil
+		f, needed := p.next, p.needed
+		p.next, p.needed = nil, false
 		p.reconciling = f != nil
 		p.reconcileMu.Unlock()
 		if f == nil {
@@ -114,7 +119,7 @@ func (g *Gate) reconcileLoop(p *product) {
 		}
 		if err = p.paused(); err == nil {
 			ctx, cancel := context.WithTimeout(g.ctx, reconcileTimeout)
-			err = g.reconcileOnce(ctx, p)
+			err = g.reconcileOnce(ctx, p, needed)
 			cancel()
 		}
 		if errors.Is(err, ErrUnknownProduct) {
@@ -129,7 +134,7 @@ func (g *Gate) reconcileLoop(p *product) {
 // events applied. Postgres is read first: a gate that is found dead afterwards is dead
 // in that epoch or in an older one, and the raise compares and swaps on it. No
 // connection to Redis is held while Postgres is asked.
-func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
+func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error {
 	defer p.rebuilding.Store(0)
 	ahead := false // the gate was seen ahead of the row
 	poll := minPoll
@@ -150,6 +155,9 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
 		state, err := g.look(ctx, p.keys)
 		if err != nil {
 			return err
+		}
+		if !needed && row.Ended && !state.Exists {
+			return nil
 		}
 		answers := state.Alive && row.Rebuilt > p.wrong.Load() // a change of the sale does not correct a wrong gate
 		done := false
@@ -181,6 +189,11 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
 			default:
 				err = g.rebuild(ctx, p, row, state)
 				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
+					if p.failures < patientFailures && !errors.Is(err, errSilent) {
+						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
+						err = pause(ctx, p.backoff())
+						break
+					}
 					err = p.pauseFor(err)
 				}
 			}
@@ -206,11 +219,14 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product) error {
 // pauseFor has the error answered, without another try, for a time that grows with
 // each failure in a row. With jitter, so that the nodes do not try together.
 func (p *product) pauseFor(err error) error {
+	p.pause.Store(&pausing{until: time.Now().Add(p.backoff()), err: err})
+	return err
+}
+
+func (p *product) backoff() time.Duration {
 	d := min(maxPause, minPause<<min(p.failures, 10))
 	p.failures++
-	d = d/2 + rand.N(d/2)
-	p.pause.Store(&pausing{until: time.Now().Add(d), err: err})
-	return err
+	return d/2 + rand.N(d/2)
 }
 
 // mayRebuild reports whether this node may rebuild the gate now, which it found dead:

@@ -177,9 +177,11 @@ func (w *world) claim(d redis.Decision) error {
 }
 
 func (w *world) expire(d redis.Decision) error {
-	return w.append(d.Product, d.SlotID,
-		domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: ms(0)},
-		claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded())
+	return w.append(d.Product, d.SlotID, expiry(d), claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded())
+}
+
+func expiry(d redis.Decision) domain.Event {
+	return domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: ms(0)}
 }
 
 func (w *world) withdraw(product uuid.UUID, number int64, unit int) error {

@@ -50,18 +50,23 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 		defer cancel()
 		_ = tx.Rollback(ctx) // it has only read
 	}()
-	if _, err := tx.Exec(asking, snapshotSettingsSQL); err != nil {
-		return snap, err
-	}
-	_, snap.Row, err = scanRow(tx.QueryRow(asking, `select `+rowColumns+` from product_gates where product_id = $1`, product, idleLease))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return snap, redis.ErrUnknownProduct
-	}
-	if err != nil {
-		return snap, err
-	}
-	err = tx.QueryRow(asking, `select position, id from events order by position desc limit 1`).Scan(&snap.At.Position, &snap.At.Event)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	b := &pgx.Batch{}
+	b.Queue(snapshotSettingsSQL)
+	b.Queue(`select `+rowColumns+` from product_gates where product_id = $1`, product, idleLease).QueryRow(func(row pgx.Row) (err error) {
+		_, snap.Row, err = scanRow(row)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return redis.ErrUnknownProduct
+		}
+		return err
+	})
+	b.Queue(`select position, id from events order by position desc limit 1`).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&snap.At.Position, &snap.At.Event)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // nothing was ever appended
+		}
+		return err
+	})
+	if err := tx.SendBatch(asking, b).Close(); err != nil {
 		return snap, err
 	}
 	return snap, eachHolder(ctx, tx, product, holders)

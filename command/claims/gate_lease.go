@@ -192,6 +192,15 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 	return results, nil
 }
 
+// Unleased implements redis.Store.
+func (s *Store) Unleased(ctx context.Context, product uuid.UUID, epoch int64, instance string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, err := s.leases.Exec(ctx,
+		`update product_gates set lease_stamp = null where product_id = $1 and epoch = $2 and lease_stamp = $3`, product, epoch, instance)
+	return err
+}
+
 // raiseSettingsSQL bounds a raise: whoever stops inside would hold up every append.
 // Once it has the append lock it waits for no row: it skips those of products, and
 // gives up on those of epochs.

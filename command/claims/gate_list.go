@@ -97,3 +97,27 @@ func (s *Store) EverLed(ctx context.Context) ([]Led, error) {
 	}
 	return led, nil
 }
+
+// endedSQL reads through the small table, like leasedSQL. What was unloaded is not
+// listed again until it takes another lease.
+const endedSQL = `
+select product_id from product_gates
+where sale_end < clock_timestamp() - $1::interval and leased_at < clock_timestamp() - $1::interval
+  and lease_stamp is not null and not deleted
+order by leased_at limit $2`
+
+// Ended lists products whose sale ended at least idle ago, by Postgres' clock, and whose
+// gate took its last lease as long ago and may still be there, at most limit of them.
+func (s *Store) Ended(ctx context.Context, idle time.Duration, limit int) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, endedSQL, idle, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list gates of ended sales: %w", err)
+	}
+	products, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("list gates of ended sales: %w", err)
+	}
+	return products, nil
+}

@@ -1,0 +1,42 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// Unload removes the gate of a product whose sale has ended and which nobody asks for,
+// after its decision log was stored, and reports whether it did. A gate that is asked
+// for again is rebuilt, in the next epoch. The memory of a gate grows with the slots that
+// were ever completed.
+func (g *Gate) Unload(ctx context.Context, product uuid.UUID) (bool, error) {
+	unloaded, err := g.unload(ctx, product)
+	return unloaded, unavailable("unload the gate", err)
+}
+
+func (g *Gate) unload(ctx context.Context, product uuid.UUID) (bool, error) {
+	row, err := g.rows.call(ctx, product)
+	if err != nil || row == nil || row.Deleted || !row.Ended || !row.Lease.Idle || row.unfinished() {
+		return false, err
+	}
+	p := g.product(product)
+	state, err := g.look(ctx, p.keys)
+	if err != nil || state.Epoch > row.Epoch || state.Pending > 0 || state.LeaseLeft > 0 {
+		return false, err
+	}
+	if state.Exists {
+		if err := g.remove(ctx, p, row); err != nil {
+			return false, err
+		}
+	}
+	// The gate that the last lease was for decides no more: nobody need wait for it.
+	if row.Lease.Instance == state.on.instance {
+		if err := g.store.Unleased(ctx, product, row.Epoch, state.on.instance); err != nil {
+			return false, fmt.Errorf("note that the gate is gone: %w", err)
+		}
+	}
+	g.products.CompareAndDelete(product, p)
+	return state.Exists, nil
+}
