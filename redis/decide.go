@@ -70,6 +70,8 @@ func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
 		return Decision{}, unavailable("wait for the gate", err)
 	}
 	p.waiting = append(p.waiting, w)
+	p.inside++
+	defer p.left()
 	run := p.runners < maxRunners
 	if run {
 		p.runners++
@@ -95,6 +97,12 @@ func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
 	}
 	d := <-w.done
 	return d.decision, d.err
+}
+
+func (p *product) left() {
+	p.mu.Lock()
+	p.inside--
+	p.mu.Unlock()
 }
 
 // run serves the product's requests until there are none.

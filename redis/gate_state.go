@@ -18,6 +18,7 @@ type product struct {
 	mu        sync.Mutex
 	waiting   []*waiter
 	runners   int
+	inside    int       // requests that were not answered yet, those of calls in flight included
 	undecided time.Time // since when the gate cannot decide, zero if it can
 
 	leaseMu  sync.Mutex
@@ -103,8 +104,8 @@ func (p *product) refuses() error {
 	if err := p.paused(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRebuilding, err)
 	}
-	if len(p.waiting) >= maxWaiting && time.Since(p.undecided) > patience {
-		return fmt.Errorf("%w: %d requests wait for it", ErrRebuilding, len(p.waiting))
+	if p.inside >= maxWaiting && time.Since(p.undecided) > patience {
+		return fmt.Errorf("%w: %d requests wait for it", ErrRebuilding, p.inside)
 	}
 	return nil
 }

@@ -104,9 +104,10 @@ func (g *Gate) renewal(p *product) *flight {
 // elsewhere before LeaseTime has passed since its raise, by its own clock.
 //
 // If another node has just renewed the gate's lease, it is enough that the epoch is
-// still the product's: for this node's own timer, asking is as good as renewing.
+// still the product's and the lease this gate's: for this node's own timer, asking is as
+// good as renewing.
 func (g *Gate) lease(ctx context.Context, p *product) error {
-	for {
+	for held := true; ; {
 		state, err := g.look(ctx, p.keys)
 		if err != nil {
 			return err
@@ -115,7 +116,7 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 			return errLeaseRefused
 		}
 		// A lease that is longer than any can be: the gate's clock was set back.
-		renew := state.LeaseLeft < renewBelow || state.LeaseLeft > LeaseTime
+		renew := !held || state.LeaseLeft < renewBelow || state.LeaseLeft > LeaseTime
 		since := time.Now()
 		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
 		result, err := g.leases.call(asking, LeaseRequest{
@@ -129,6 +130,9 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 			if err := pause(ctx, minPoll); err != nil {
 				return fmt.Errorf("wait for the row of epoch %d: %w", state.Epoch, err)
 			}
+			continue
+		case result == LeaseNotHeld:
+			held = false
 			continue
 		case result == LeaseTailLost:
 			p.markWrong(state.Epoch)

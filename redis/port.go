@@ -70,7 +70,7 @@ type LeaseRequest struct {
 	// the node found that process, 0 if there is none. Of two the higher is the later.
 	View int64
 	// Renew asks for a lease that runs from now on. Without it the request only asks
-	// whether the epoch is still the product's.
+	// whether the epoch is still the product's, and the last lease is this gate's.
 	Renew bool
 	// At is the last event that the gate has applied. A store that does not have it
 	// lost its tail.
@@ -85,6 +85,7 @@ const (
 	LeaseRefused  LeaseResult = iota // the epoch is not the product's any more
 	LeaseGranted                     //
 	LeaseBusy                        // the row was locked; ask again
+	LeaseNotHeld                     // the last lease is another gate's; ask for one
 	LeaseTailLost                    // the store does not have the event that the gate has applied last
 )
 

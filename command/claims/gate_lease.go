@@ -99,7 +99,8 @@ with asked as (
     from due where g.product_id = due.product_id
     returning g.product_id
 )
-select a.n, g.product_id is not null, r.product_id is not null,
+select a.n, g.product_id is not null,
+       case when a.renew then r.product_id is not null else coalesce(g.lease_epoch = a.epoch and g.lease_stamp = a.instance, false) end,
        a.event is null or not a.renew or coalesce((select e.id from events e where e.position = a.position) = a.event, false)
 from asked a
 left join product_gates g on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted
@@ -128,8 +129,8 @@ func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]re
 	results := make([]redis.LeaseResult, n)
 	for rows.Next() {
 		var at int
-		var ours, renewed, whole bool
-		if err := rows.Scan(&at, &ours, &renewed, &whole); err != nil {
+		var ours, held, whole bool
+		if err := rows.Scan(&at, &ours, &held, &whole); err != nil {
 			return nil, fmt.Errorf("lease %d gates: %w", n, err)
 		}
 		switch {
@@ -137,10 +138,12 @@ func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]re
 			results[at-1] = redis.LeaseRefused
 		case !whole:
 			results[at-1] = redis.LeaseTailLost
-		case renewed || !requests[at-1].Renew:
+		case held:
 			results[at-1] = redis.LeaseGranted
-		default:
+		case requests[at-1].Renew:
 			results[at-1] = redis.LeaseBusy
+		default:
+			results[at-1] = redis.LeaseNotHeld
 		}
 	}
 	if err := rows.Err(); err != nil {

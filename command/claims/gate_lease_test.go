@@ -66,7 +66,7 @@ func TestLeases_AnswerManyInOrder(t *testing.T) {
 	locked := w.product(1)
 	_, err = tx.Exec(t.Context(), `select true from product_gates where product_id = $1 for update`, locked)
 	require.NoError(t, err)
-	require.Equal(t, []redis.LeaseResult{redis.LeaseRefused, redis.LeaseGranted, redis.LeaseRefused, redis.LeaseBusy, redis.LeaseGranted, redis.LeaseRefused},
+	require.Equal(t, []redis.LeaseResult{redis.LeaseRefused, redis.LeaseGranted, redis.LeaseRefused, redis.LeaseBusy, redis.LeaseNotHeld, redis.LeaseRefused},
 		w.leases(
 			redis.LeaseRequest{Product: a, Epoch: 1, Instance: "x", Renew: true},
 			redis.LeaseRequest{Product: b, Epoch: 0, Instance: "y", View: 3, Renew: true},
@@ -78,6 +78,8 @@ func TestLeases_AnswerManyInOrder(t *testing.T) {
 	require.Equal(t, "", w.row(a).Lease.Instance, "what is only asked changes nothing")
 	require.Equal(t, "y", w.row(b).Lease.Instance)
 	require.EqualValues(t, 3, w.row(b).Lease.View)
+	require.Equal(t, []redis.LeaseResult{redis.LeaseGranted, redis.LeaseNotHeld},
+		w.leases(redis.LeaseRequest{Product: b, Epoch: 0, Instance: "y"}, redis.LeaseRequest{Product: b, Epoch: 0, Instance: "z"}))
 	before := w.row(b).Lease.Beat
 	w.leases(redis.LeaseRequest{Product: b, Epoch: 0, Instance: "y", Renew: true})
 	require.NotEqual(t, before, w.row(b).Lease.Beat)

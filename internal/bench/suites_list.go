@@ -12,6 +12,23 @@ var suites = []suite{
 			{what: "gate, sold out, 1,000 callers", of: "BenchmarkSoldOut/1000-callers", unit: "refusals/s", limitOf: "BenchmarkSoldOut/raw-pipelined", limit: "refusals/s", limitIs: "one script call each, pipelined"},
 		},
 	}, {
+		name: "recovery", about: "Redis loses everything under load, 1,000 products, 4 nodes", pkg: "./redis", bench: "^BenchmarkRecovery$", rounds: "1x",
+		measures: []measure{
+			{what: "recovery, until every product decides again", of: "BenchmarkRecovery", unit: "s-last", shown: "s", aim: atMost(5, "s")},
+			{what: "recovery, new epochs of a product at most", of: "BenchmarkRecovery", unit: "epochs-most", shown: "epochs", aim: atMost(1, "epochs")},
+			{what: "recovery, requests that failed", of: "BenchmarkRecovery", unit: "failed", limit: "requests", limitIs: "requests in that time", shown: "requests"},
+		},
+	}, {
+		name: "leases", about: "lease statements of 20 nodes that use the same products", pkg: "./redis", bench: "^BenchmarkLeases$", rounds: "1x",
+		measures: []measure{
+			{what: "lease statements, 20 nodes", of: "BenchmarkLeases", unit: "statements/s", limit: "product-nodes", limitIs: "one for each product and node a second", aim: atMost(1000, "statements/s")},
+		},
+	}, {
+		name: "isolation", about: "products of healthy masters while one of three hangs", pkg: "./redis", bench: "^BenchmarkIsolation$", rounds: "1x",
+		measures: []measure{
+			{what: "decisions while another master hangs, p99", of: "BenchmarkIsolation", unit: "p99-µs", limit: "healthy-p99-µs", limitIs: "the same while it serves", shown: "ms", scale: milli},
+		},
+	}, {
 		name: "append", about: "appends of 64 callers beside bare inserts", pkg: "./eventstore", bench: "^BenchmarkAppend$", rounds: "30x",
 		measures: []measure{
 			{what: "append, 64 callers", of: "BenchmarkAppend", unit: "events/s", limit: "bare-events/s", limitIs: "bare unnest inserts of 64"},
