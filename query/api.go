@@ -135,6 +135,9 @@ func (a *API) Run(ctx context.Context) error {
 	return a.server.Run(ctx)
 }
 
+// Handler is the API without its listener.
+func (a *API) Handler() http.Handler { return a.server }
+
 // Listen binds the address before Run, for who wants to know the port.
 func (a *API) Listen() error { return a.server.Listen() }
 

@@ -50,6 +50,19 @@ func Role(anyOf auth.Roles) Access {
 	return Access{kind: accessRoles, roles: anyOf}
 }
 
+// String returns open, public, nobody, or the roles.
+func (a Access) String() string {
+	switch a.kind {
+	case accessOpen:
+		return "open"
+	case accessPublic:
+		return "public"
+	case accessRoles:
+		return a.roles.String()
+	}
+	return "nobody"
+}
+
 // Roles returns the roles of which a token needs one; 0 if none is needed or none
 // suffices.
 func (a Access) Roles() auth.Roles { return a.roles }

@@ -1,0 +1,28 @@
+package command
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/dopaminestore/dopamine/internal/authmatrix"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+)
+
+// TestAuthorization has a row for every route of the command API (contract 7).
+func TestAuthorization(t *testing.T) {
+	k := newTokens(t)
+	server := refusing(t, k).handler.(*httpapi.Server)
+	authmatrix.Run(t, authmatrix.API{Handler: server, Routes: server.Routes(), OpenAPI: openAPI, Secret: []byte(strings.Repeat("k", 32))}, authmatrix.Rows{
+		"POST /v1/products":         "admin",
+		"PUT /v1/products/{id}":     "admin",
+		"DELETE /v1/products/{id}":  "admin",
+		"POST /v1/slots/acquire":    "buyer",
+		"DELETE /v1/slots/{id}":     "buyer,admin",
+		"POST /v1/payments":         "buyer",
+		"POST /v1/webhooks/payment": "open",
+		"GET /health/live":          "open",
+		"GET /health/ready":         "open",
+		"GET /metrics":              "open",
+		"GET /openapi.yaml":         "open",
+	})
+}
