@@ -47,6 +47,7 @@ func command(ctx context.Context, args []string) int {
 		dir      = flags.String("dir", "", "`folder` for data and logs; default: a temporary one, removed unless a run failed")
 		fakes    = flags.Bool("fake-kafka", false, "kfake instead of Apache Kafka for scenarios that leave Kafka alone")
 		overlay  = flags.String("overlay", "", "overlay `file` of the go command: builds the program from changed sources")
+		program  = flags.String("program", "", "a built program, with the tag failpoints; default: built from the sources")
 		table    = flags.String("table", "", "print the table of runs recorded in this `file` by --json, and exit")
 		o        options
 	)
@@ -70,7 +71,7 @@ func command(ctx context.Context, args []string) int {
 	if err == nil {
 		var seeds []uint64
 		if seeds, err = parseSeeds(*seedText); err == nil {
-			return runAll(ctx, chosen, seeds, o, *dir, *asJSON, *overlay, *fakes)
+			return runAll(ctx, chosen, seeds, o, *dir, *asJSON, *program, *overlay, *fakes)
 		}
 	}
 	fmt.Fprintln(os.Stderr, "faults:", err)
@@ -124,7 +125,7 @@ func parseSeeds(text string) (seeds []uint64, err error) {
 	return seeds, nil
 }
 
-func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, dir, jsonFile, overlay string, fakes bool) int {
+func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, dir, jsonFile, program, overlay string, fakes bool) int {
 	temporary := dir == ""
 	if temporary {
 		var err error
@@ -133,7 +134,7 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 			return 1
 		}
 	}
-	s, err := newServices(ctx, dir, overlay, fakes)
+	s, err := newServices(ctx, dir, program, overlay, fakes)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 		return 1

@@ -35,7 +35,7 @@ type services struct {
 	refunds   bool // the program has the admin's refunds
 }
 
-func newServices(ctx context.Context, dir, overlay string, fakes bool) (*services, error) {
+func newServices(ctx context.Context, dir, program, overlay string, fakes bool) (*services, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -43,11 +43,13 @@ func newServices(ctx context.Context, dir, overlay string, fakes bool) (*service
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	binary, err := buildProgram(ctx, dir, overlay)
-	if err != nil {
-		return nil, err
+	if program == "" {
+		var err error
+		if program, err = buildProgram(ctx, dir, overlay); err != nil {
+			return nil, err
+		}
 	}
-	return &services{dir: dir, binary: binary, fakes: fakes}, nil
+	return &services{dir: dir, binary: program, fakes: fakes}, nil
 }
 
 func (s *services) folder(name string) string { return filepath.Join(s.dir, name) }
