@@ -144,7 +144,7 @@ var (
 		Usage: "Stripe's publishable key for the buyer's page, with --gateway stripe",
 		Right: "a publishable key of Stripe, such as pk_live_..."}
 	ReturnOrigins = &Setting{Name: "return-origins",
-		Usage: "origins that a payment's returnUrl may have, comma-separated (default: any https origin)",
+		Usage: "origins that a payment's returnUrl may have, comma-separated (default: loopback addresses)",
 		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated"}
 	CallbackURL = &Setting{Name: "callback-url",
 		Usage: "where the payment gateway calls us (default: http://<command-addr>/v1/webhooks/payment)",

@@ -264,8 +264,8 @@ func (r *Reader) bearer(s *Setting) string {
 	return key
 }
 
-// ReturnOrigins are the origins that a payment's returnUrl may have; none: any
-// https origin.
+// ReturnOrigins are the origins that a payment's returnUrl may have; none: loopback
+// addresses.
 func (r *Reader) ReturnOrigins() []string {
 	origins := r.List(ReturnOrigins)
 	for _, o := range origins {

@@ -3,65 +3,63 @@ package rush
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 )
 
-// readMoneyBack waits until nothing is pending or owed any more, and holds
-// purchases, audit and gateway against each other: R7 and R8.
+// readMoneyBack waits until events and the gateway's books agree to the unit, and
+// compares them with what the APIs show: R7 and R8.
 func readMoneyBack(ctx context.Context, cfg Config, api *api, p product, rep *Report) error {
-	payments, err := settledMoney(ctx, api, p.ID)
+	l, different, err := agree(ctx, cfg, api, p, rep)
 	if err != nil {
 		return err
 	}
-	// Late money may have changed slots since: the ledger is read again.
-	entries, err := api.audit(ctx, p.ID, nil)
+	for _, d := range different {
+		rep.broke("R7", "%s", d)
+	}
+	payments, err := settledMoney(ctx, api, p.ID, l)
 	if err != nil {
 		return err
 	}
-	l := foldAudit(entries, p.TotalStock, rep)
 	checkPayments(payments, l, rep)
 	if err := checkSlots(ctx, api, l, rep); err != nil {
 		return err
 	}
+	rep.Money = balance(l, p.Currency)
+	rep.Money.Asked = cfg.GatewayURL != ""
 	if cfg.GatewayURL != "" {
-		if err := checkGateway(ctx, cfg, api, payments, rep); err != nil {
+		if err := checkGateway(ctx, cfg, api, l, rep); err != nil {
 			return err
 		}
 	}
-	rep.Money = balance(payments, l, p.Currency)
-	rep.Money.Asked = cfg.GatewayURL != ""
-	return nil
+	rep.Money.Waiting, err = api.waiting(ctx, l)
+	return err
 }
 
-func settledMoney(ctx context.Context, api *api, id uuid.UUID) ([]payment, error) {
-	for deadline := time.Now().Add(moneySettles); ; {
+// settledMoney reads the payments until they show what the events say, or for as
+// long as a read model may take.
+func settledMoney(ctx context.Context, api *api, id uuid.UUID, l *ledger) ([]payment, error) {
+	for deadline := time.Now().Add(logSettles); ; {
 		payments, err := api.payments(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if settled(payments) || time.Now().After(deadline) {
+		attempt := &Report{Rules: map[string]bool{}}
+		checkPayments(payments, l, attempt)
+		if len(attempt.Broken) == 0 || time.Now().After(deadline) {
 			return payments, nil
 		}
-		if err := waitUntil(ctx, time.Now().Add(4*askEvery)); err != nil {
+		if err := waitUntil(ctx, time.Now().Add(askEvery)); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func settled(payments []payment) bool {
-	for _, p := range payments {
-		if p.Status == "PENDING" || (p.RefundStatus != nil && *p.RefundStatus == "DUE") {
-			return false
-		}
-	}
-	return true
-}
-
-// checkPayments holds each payment against the audit, and the slots that were
-// paid against the payments.
+// checkPayments compares each payment with its events, and the slots that were
+// paid with the payments.
 func checkPayments(payments []payment, l *ledger, rep *Report) {
 	bySlot := map[uuid.UUID]int{}
 	for _, p := range payments {
@@ -70,18 +68,17 @@ func checkPayments(payments []payment, l *ledger, rep *Report) {
 			rep.broke("R8", "payment %s is no event in the audit", p.ID)
 			continue
 		}
-		refunded := p.RefundStatus != nil && *p.RefundStatus == "REFUNDED"
 		switch {
 		case p.Status == "PENDING":
 			rep.broke("R7", "payment %s is still pending", p.ID)
-		case p.RefundStatus != nil && !refunded:
-			rep.broke("R7", "payment %s: its refund is still due", p.ID)
 		case p.Status == "SUCCESS" && m.completed != p.PurchaseSlotID:
 			rep.broke("R8", "payment %s is shown for slot %s, the audit has it for slot %s", p.ID, p.PurchaseSlotID, m.completed)
 		case p.Status == "FAILED" && !m.failed:
 			rep.broke("R8", "payment %s is shown as failed, the audit has no such event", p.ID)
-		case refunded != (m.made > 0) || m.made != m.due:
-			rep.broke("R7", "payment %s: %d refunds due, %d made, shown as refunded: %t", p.ID, m.due, m.made, refunded)
+		case p.Disputed != m.disputed() || p.Reversed != m.reversed:
+			rep.broke("R8", "payment %s is shown as disputed %t, reversed %t; the audit has %t, %t", p.ID, p.Disputed, p.Reversed, m.disputed(), m.reversed)
+		case !p.RefundedAmount.Equal(m.refundedOfCharge()):
+			rep.broke("R8", "payment %s: %s is shown as refunded, the audit has %s", p.ID, p.RefundedAmount, m.refundedOfCharge())
 		}
 		if p.Status == "SUCCESS" {
 			bySlot[p.PurchaseSlotID]++
@@ -100,6 +97,17 @@ func checkPayments(payments []payment, l *ledger, rep *Report) {
 			rep.broke("R7", "slot %s is completed by %d payments", id, bySlot[id])
 		}
 	}
+}
+
+// refundedOfCharge is the sum of completed refunds but those of second charges.
+func (m *money) refundedOfCharge() decimal.Decimal {
+	var sum decimal.Decimal
+	for _, f := range m.refunds {
+		if f.status == "COMPLETED" && f.cause != "DUPLICATE_CHARGE" {
+			sum = sum.Add(f.amount)
+		}
+	}
+	return sum
 }
 
 // checkSlots looks slots up one by one and holds them against the audit.
@@ -131,41 +139,64 @@ func (s *record) status() string {
 	return "ACTIVE"
 }
 
-// checkGateway asks the gateway about each payment: what it took must be a
-// purchase or have gone back.
-func checkGateway(ctx context.Context, cfg Config, api *api, payments []payment, rep *Report) error {
-	for _, p := range payments {
-		status, err := api.atGateway(ctx, cfg.GatewayURL, p.ID)
+// checkGateway asks the gateway about each payment: what it took must have been
+// taken here too.
+func checkGateway(ctx context.Context, cfg Config, api *api, l *ledger, rep *Report) error {
+	for id, m := range l.payments {
+		status, err := api.atGateway(ctx, cfg.GatewayURL, id)
 		if err != nil {
 			return err
 		}
-		kept := p.Status == "SUCCESS" || (p.RefundStatus != nil && *p.RefundStatus == "REFUNDED")
-		if (status == "succeeded") != kept {
-			rep.broke("R7", "payment %s is %s here and %q at the gateway", p.ID, p.Status, status)
+		if taken := m.sums().taken.IsPositive(); (status == "succeeded") != taken {
+			rep.broke("R7", "payment %s: taken here: %t; at the gateway it is %q", id, taken, status)
 		}
 	}
 	return nil
 }
 
-func balance(payments []payment, l *ledger, currency string) *Balance {
-	b := &Balance{Currency: currency, Payments: len(payments), Expired: l.expired}
-	taken, refunded := decimal.Zero, decimal.Zero
-	for _, p := range payments {
-		amount, err := decimal.NewFromString(p.Amount)
-		if err != nil {
-			continue // shown as it is; R8 is about rows
+// waiting counts the payments' items that wait for an operator, by cause.
+func (a *api) waiting(ctx context.Context, l *ledger) (map[string]int, error) {
+	counts := map[string]int{}
+	for cursor := ""; ; {
+		var page struct {
+			Items []struct {
+				PaymentID uuid.UUID `json:"paymentId"`
+				Cause     string    `json:"cause"`
+			} `json:"items"`
+			NextCursor *string `json:"nextCursor"`
 		}
-		switch {
-		case p.Status == "SUCCESS":
+		q := url.Values{"limit": {"1000"}}
+		if cursor != "" {
+			q.Set("cursor", cursor)
+		}
+		if err := a.call(ctx, http.MethodGet, a.query+"/v1/operations/money?"+q.Encode(), nil, nil, &page); err != nil {
+			return nil, err
+		}
+		for _, item := range page.Items {
+			if l.payments[item.PaymentID] != nil {
+				counts[item.Cause]++
+			}
+		}
+		if page.NextCursor == nil || *page.NextCursor == "" {
+			return counts, nil
+		}
+		cursor = *page.NextCursor
+	}
+}
+
+func balance(l *ledger, currency string) *Balance {
+	b := &Balance{Currency: currency, Payments: len(l.payments), Expired: l.expired}
+	var all sums
+	for _, m := range l.payments {
+		s := m.sums()
+		all.taken, all.refunded, all.reversed = all.taken.Add(s.taken), all.refunded.Add(s.refunded), all.reversed.Add(s.reversed)
+		b.Disputes += len(m.disputes)
+		if m.completed != uuid.Nil {
 			b.Purchases++
-			taken = taken.Add(amount)
-		case p.RefundStatus != nil && *p.RefundStatus == "REFUNDED":
-			refunded = refunded.Add(amount)
-		}
-		if p.Status == "FAILED" {
+		} else if m.failed {
 			b.Failed++
 		}
 	}
-	b.Taken, b.Refunded = taken.String(), refunded.String()
+	b.Taken, b.Refunded, b.Reversed, b.Kept = all.taken.String(), all.refunded.String(), all.reversed.String(), all.kept().String()
 	return b
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 )
 
 const (
@@ -26,13 +29,20 @@ const (
 )
 
 type payment struct {
-	ID             uuid.UUID `json:"id"`
-	PurchaseSlotID uuid.UUID `json:"purchaseSlotId"`
-	Status         string    `json:"paymentStatus"`
-	Amount         string    `json:"amount"`
-	Currency       string    `json:"currency"`
-	FailureReason  *string   `json:"failureReason"`
-	RefundStatus   *string   `json:"refundStatus"`
+	ID             uuid.UUID       `json:"id"`
+	PurchaseSlotID uuid.UUID       `json:"purchaseSlotId"`
+	Status         string          `json:"paymentStatus"`
+	Amount         string          `json:"amount"`
+	Currency       string          `json:"currency"`
+	FailureReason  *string         `json:"failureReason"`
+	RefundStatus   *string         `json:"refundStatus"`
+	RefundedAmount decimal.Decimal `json:"refundedAmount"`
+	Disputed       bool            `json:"disputed"`
+	Reversed       bool            `json:"reversed"`
+	NextAction     *struct {
+		Type string `json:"type"`
+		URL  string `json:"url"`
+	} `json:"nextAction"`
 }
 
 // payers are the buyers who hold a slot: some pay, some let it expire, and for
@@ -135,7 +145,7 @@ func (p *payers) pay(ctx context.Context, as *api, a attempt) {
 		pay, position, err := p.start(ctx, as, a.slot.ID)
 		var refused *refusal
 		switch {
-		case errors.As(err, &refused) && (refused.slug == "slot-expired" || refused.slug == "slot-already-completed"):
+		case errors.As(err, &refused) && (refused.slug == "slot-expired" || refused.slug == "slot-already-completed" || refused.slug == "too-many-payments"):
 			return
 		case errors.As(err, &refused) && refused.slug == "payment-in-progress":
 			// A start whose answer was lost; it ends by itself.
@@ -179,7 +189,12 @@ func (p *payers) start(ctx context.Context, as *api, slot uuid.UUID) (pay paymen
 // outcome waits for the payment's end.
 func (p *payers) outcome(ctx context.Context, as *api, pay payment, position string) string {
 	h := after([]string{position})
+	acted := false
 	for pay.Status == "PENDING" {
+		if pay.NextAction != nil && !acted {
+			acted = true
+			p.act(ctx, as, pay)
+		}
 		if waitUntil(ctx, time.Now().Add(askEvery)) != nil {
 			return pay.Status
 		}
@@ -194,6 +209,51 @@ func (p *payers) outcome(ctx context.Context, as *api, pay payment, position str
 		}
 	}
 	return pay.Status
+}
+
+// act does what the gateway wants the buyer to do next, as buyers do: most confirm,
+// some decline or cancel, a few close the page.
+func (p *payers) act(ctx context.Context, as *api, pay payment) {
+	if pay.NextAction.Type != "redirect" {
+		return // the page of a client_secret is the shop's
+	}
+	decision := "confirm"
+	switch draw := rand.Float64(); {
+	case draw < 0.05:
+		return
+	case draw < 0.15:
+		var refused *refusal
+		err := p.patiently(ctx, func() error {
+			return as.call(ctx, http.MethodDelete, as.command+"/v1/payments/"+pay.ID.String(), nil, nil, &json.RawMessage{})
+		})
+		if err != nil && !(errors.As(err, &refused) && refused.slug == "payment-not-pending") && ctx.Err() == nil {
+			p.complain("payment %s cannot be cancelled: %v", pay.ID, err)
+		}
+		return
+	case draw < 0.25:
+		decision = "decline"
+	}
+	if err := p.patiently(ctx, func() error { return as.submit(ctx, pay.NextAction.URL, url.Values{"decision": {decision}}) }); err != nil && ctx.Err() == nil {
+		p.complain("payment %s: the gateway's page: %v", pay.ID, err)
+	}
+}
+
+// submit sends a form to the gateway's page, without our token.
+func (a *api) submit(ctx context.Context, page string, form url.Values) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, page, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return nil
 }
 
 // end waits for the slot's end, at the latest when its deadline has passed and

@@ -34,14 +34,18 @@ type Report struct {
 
 // Balance is what a rush with payments came to.
 type Balance struct {
-	Currency  string `json:"currency"`
-	Purchases int    `json:"purchases"` // slots that were paid
-	Expired   int    `json:"expired"`   // slots that were not
-	Payments  int    `json:"payments"`  // tries to pay
-	Failed    int    `json:"failed"`    // of them, refunded ones included
-	Taken     string `json:"taken"`     // for purchases
-	Refunded  string `json:"refunded"`
-	Asked     bool   `json:"asked"` // the gateway was asked about each payment
+	Currency  string         `json:"currency"`
+	Purchases int            `json:"purchases"` // slots that were paid
+	Expired   int            `json:"expired"`   // slots that were not
+	Payments  int            `json:"payments"`  // tries to pay
+	Failed    int            `json:"failed"`    // of them, refunded ones included
+	Taken     string         `json:"taken"`     // by the gateway, refunded or not
+	Refunded  string         `json:"refunded"`
+	Reversed  string         `json:"reversed"` // lost in disputes
+	Kept      string         `json:"kept"`     // taken less refunded and reversed
+	Disputes  int            `json:"disputes"`
+	Waiting   map[string]int `json:"waiting"` // items that wait for an operator, by cause
+	Asked     bool           `json:"asked"`   // the gateway was asked about each payment
 }
 
 // Latency are percentiles in milliseconds.
@@ -176,6 +180,12 @@ func (r *Report) Print(w io.Writer) {
 		t.AppendRow(table.Row{"  failed", m.Failed})
 		t.AppendRow(table.Row{"money taken", m.Taken + " " + m.Currency})
 		t.AppendRow(table.Row{"money refunded", m.Refunded + " " + m.Currency})
+		t.AppendRow(table.Row{"money reversed", m.Reversed + " " + m.Currency})
+		t.AppendRow(table.Row{"money kept", m.Kept + " " + m.Currency})
+		t.AppendRow(table.Row{"disputes", m.Disputes})
+		for _, cause := range slices.Sorted(maps.Keys(m.Waiting)) {
+			t.AppendRow(table.Row{"for an operator: " + cause, m.Waiting[cause]})
+		}
 	}
 	t.AppendSeparator()
 	for _, rule := range ruleTexts {

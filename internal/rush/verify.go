@@ -66,7 +66,7 @@ func live(entries []entry) int {
 		switch e.Type {
 		case "SlotAcquired":
 			n++
-		case "SlotExpired":
+		case "SlotExpired", "SlotReturned":
 			n--
 		}
 	}
@@ -81,13 +81,6 @@ type ledger struct {
 	acquired int
 	expired  int
 	payments map[uuid.UUID]*money // by our payment id
-}
-
-// money is a payment as the audit tells it.
-type money struct {
-	completed uuid.UUID // the slot that it completed
-	failed    bool
-	due, made int // refunds
 }
 
 type record struct {
@@ -152,42 +145,6 @@ func foldAudit(entries []entry, total int, rep *Report) *ledger {
 		}
 	}
 	return l
-}
-
-func (l *ledger) foldMoney(e entry, rep *Report) {
-	switch e.Type {
-	case "PaymentInitiated", "PaymentFailed", "PaymentCompleted", "RefundDue", "RefundCompleted":
-	default:
-		return
-	}
-	var m struct {
-		PaymentID uuid.UUID `json:"paymentId"`
-	}
-	if err := json.Unmarshal(e.Metadata, &m); err != nil {
-		rep.broke("R8", "event %s: its metadata cannot be read: %v", e.EventID, err)
-		return
-	}
-	p := l.payments[m.PaymentID]
-	if p == nil {
-		if e.Type != "PaymentInitiated" {
-			rep.broke("R8", "payment %s: %s before it was initiated", m.PaymentID, e.Type)
-		}
-		p = &money{}
-		l.payments[m.PaymentID] = p
-	}
-	switch e.Type {
-	case "PaymentFailed":
-		p.failed = true
-	case "PaymentCompleted":
-		if p.completed != uuid.Nil {
-			rep.broke("R7", "payment %s completed slot %s and slot %s", m.PaymentID, p.completed, e.SlotID)
-		}
-		p.completed, p.failed = e.SlotID, false
-	case "RefundDue":
-		p.due++
-	case "RefundCompleted":
-		p.made++
-	}
 }
 
 // checkUnits is R2: what is not held is free, and nobody was refused for good
