@@ -29,16 +29,16 @@ const (
 )
 
 type payment struct {
-	ID             uuid.UUID       `json:"id"`
-	PurchaseSlotID uuid.UUID       `json:"purchaseSlotId"`
-	Status         string          `json:"paymentStatus"`
-	Amount         string          `json:"amount"`
-	Currency       string          `json:"currency"`
-	FailureReason  *string         `json:"failureReason"`
-	RefundStatus   *string         `json:"refundStatus"`
-	RefundedAmount decimal.Decimal `json:"refundedAmount"`
-	Disputed       bool            `json:"disputed"`
-	Reversed       bool            `json:"reversed"`
+	ID             uuid.UUID        `json:"id"`
+	PurchaseSlotID uuid.UUID        `json:"purchaseSlotId"`
+	Status         string           `json:"paymentStatus"`
+	Amount         string           `json:"amount"`
+	Currency       string           `json:"currency"`
+	FailureReason  *string          `json:"failureReason"`
+	RefundStatus   *string          `json:"refundStatus"`
+	RefundedAmount *decimal.Decimal `json:"refundedAmount"`
+	Disputed       bool             `json:"disputed"`
+	Reversed       bool             `json:"reversed"`
 	NextAction     *struct {
 		Type string `json:"type"`
 		URL  string `json:"url"`
