@@ -15,14 +15,14 @@ function start() {
     streams.operations = new Stream("/dashboard/stream", me.token, { state: () => {}, event: (_, o) => onOperations(o) });
   }
   if (me.buyer) streams.mine = new Stream("/v1/slots/my-slots/stream", me.token, { state: me.admin ? () => {} : connected, event: onMine });
-  refresh(); health(); purchases();
+  refresh(); health(); purchases(); waitingMoney();
 }
 function halt() {
   for (const name of Object.keys(streams)) { streams[name].stop(); delete streams[name]; }
   stats = operations = looked = null;
   series.forEach(s => s.length = 0); perProduct.clear(); mine.clear();
   undraw("chart"); undraw("chart-free");
-  for (const id of ["audit", "purchases", "my-slots", "expiring", "lags", "replays"]) replace(id, []);
+  for (const id of ["audit", "purchases", "money", "my-slots", "expiring", "lags", "replays"]) replace(id, []);
   for (const id of ["audit-form", "purchases-form"]) $(id).reset();
   $("audit-note").textContent = auditHint; $("purchases-note").textContent = "";
   lookAtAll();

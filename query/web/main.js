@@ -26,7 +26,7 @@ handle("theme", "click", () => setTheme($("theme").getAttribute("aria-pressed") 
 
 refresh();
 setInterval(refresh, 3000);
-setInterval(() => { if (me.admin) health(); }, 5000);
+setInterval(() => { if (me.admin) { health(); waitingMoney(); } }, 5000);
 setInterval(() => {
   $("clock").textContent = new Date(now()).toISOString().slice(11, 19) + " UTC";
   drawExpiring(); drawMine();

@@ -96,7 +96,7 @@ function signOut(why) {
 
 // Shows what the roles may see.
 function reveal() {
-  for (const id of ["now", "nav-now", "expiring-box", "audit-box", "nav-audit"]) $(id).hidden = !me.admin;
+  for (const id of ["now", "nav-now", "expiring-box", "money-box", "nav-money", "audit-box", "nav-audit"]) $(id).hidden = !me.admin;
   for (const id of ["purchases-box", "nav-purchases"]) $(id).hidden = !me.admin && !me.buyer;
   for (const id of ["mine", "nav-mine"]) $(id).hidden = !me.buyer;
   $("products-box").classList.toggle("wide", !me.admin);
