@@ -92,6 +92,26 @@ func TestReaderWaitsUntilTheCheckpointIsThere(t *testing.T) {
 	require.Equal(t, "New name", a.json(t)["name"])
 }
 
+// After a recovery positions are given out again: a token of the history before is
+// not comparable, and nobody waits for it.
+func TestReader_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	shoe := w.product(1, product{})
+	path := "/v1/products/" + shoe.String()
+	w.exec(`INSERT INTO projection_source (store_id, incarnation) VALUES (gen_random_uuid(), 2)`)
+	w.reach("products", 1, shoe, 41)
+	w.exec(`INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, product_id, error, behind)
+		VALUES ('products', 1, $1, 40, $2, 0, $1, 'no such column', false)`, uuid.New(), kafka.Topic)
+	token := func(incarnation, place int64) header {
+		return header{"X-Min-Position": position.Position{Product: shoe, Place: place, Incarnation: incarnation}.Token()}
+	}
+	require.Equal(t, http.StatusOK, w.get(path, "", token(1, 1_000_000)).StatusCode)
+	require.Equal(t, http.StatusOK, w.get(path, "", token(2, 41)).StatusCode)
+	require.Equal(t, "read-model-behind", w.get(path, "", token(2, 42)).slug(t))
+	require.Equal(t, "read-model-behind", w.get(path, "", token(3, 1)).slug(t), "the rows are of the history before")
+}
+
 func TestParkedEventIsNotThereYet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

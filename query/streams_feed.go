@@ -207,7 +207,7 @@ func collectMarks(rows pgx.Rows) (marks, error) {
 			all[projection] = s
 		}
 		if partition != nil {
-			s.partitions[*partition] = mark{checkpoint{*partitions, *position}, *version}
+			s.partitions[*partition] = mark{checkpoint{partitions: *partitions, position: *position}, *version}
 		}
 		return nil
 	})

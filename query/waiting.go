@@ -26,8 +26,9 @@ const (
 type progress map[string]map[int32]checkpoint
 
 type checkpoint struct {
-	partitions int32 // of the topic
-	position   int64
+	partitions  int32 // of the topic
+	position    int64
+	incarnation int64 // of the store's history that the rows were built from
 }
 
 func (p progress) add(projection string, partition int32, c checkpoint) {
@@ -54,7 +55,12 @@ func (p progress) reached(of []string, min []position.Position) bool {
 		}
 		for _, m := range min {
 			c, ok := p[projection][kafka.Partition(m.Product, partitions)]
-			if !ok || c.position < m.Place {
+			switch {
+			case !ok || m.Incarnation > c.incarnation:
+				return false
+			case m.Incarnation < c.incarnation:
+				// Given out by a history that was lost: nothing to wait for.
+			case c.position < m.Place:
 				return false
 			}
 		}
@@ -63,7 +69,7 @@ func (p progress) reached(of []string, min []position.Position) bool {
 }
 
 const checkpointsSQL = `
-SELECT c.projection, c.partition, c.partitions, c.position
+SELECT c.projection, c.partition, c.partitions, c.position, coalesce((SELECT incarnation FROM projection_source), 1)
 FROM projection_generations g
 JOIN projection_checkpoints c USING (projection, generation)
 WHERE g.state = 'live' AND c.topic = $1 AND g.projection = ANY($2)`
@@ -73,7 +79,7 @@ func collectProgress(rows pgx.Rows) (progress, error) {
 	var projection string
 	var partition int32
 	var c checkpoint
-	_, err := pgx.ForEachRow(rows, []any{&projection, &partition, &c.partitions, &c.position}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&projection, &partition, &c.partitions, &c.position, &c.incarnation}, func() error {
 		p.add(projection, partition, c)
 		return nil
 	})
@@ -150,16 +156,17 @@ func queueReached(b *pgx.Batch, topic string, of []string, min []position.Positi
 		}
 		return nil
 	})
-	ids, places := make([]uuid.UUID, len(min)), make([]int64, len(min))
+	ids, places, incarnations := make([]uuid.UUID, len(min)), make([]int64, len(min)), make([]int64, len(min))
 	for i, m := range min {
-		ids[i], places[i] = m.Product, m.Place
+		ids[i], places[i], incarnations[i] = m.Product, m.Place, m.Incarnation
 	}
 	b.Queue(`
 SELECT EXISTS (
     SELECT FROM projection_generations g
     JOIN parked_events p USING (projection, generation)
-    JOIN unnest($2::uuid[], $3::bigint[]) AS m (product_id, place) ON p.product_id = m.product_id AND p.position <= m.place
-    WHERE g.state = 'live' AND g.projection = ANY($1))`, of, ids, places).QueryRow(func(row pgx.Row) error {
+    JOIN unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS m (product_id, place, incarnation) ON p.product_id = m.product_id AND p.position <= m.place
+    WHERE g.state = 'live' AND g.projection = ANY($1) AND m.incarnation >= coalesce((SELECT incarnation FROM projection_source), 1))`,
+		of, ids, places, incarnations).QueryRow(func(row pgx.Row) error {
 		var parked bool
 		err := row.Scan(&parked)
 		if err == nil && parked {

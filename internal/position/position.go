@@ -87,10 +87,11 @@ func Follow(ctx context.Context, read func(context.Context) (int64, error)) {
 
 // Encode returns the token for an event of the product, in the current incarnation.
 func Encode(product uuid.UUID, place int64) string {
-	return encode(Position{product, place, Incarnation()})
+	return Position{product, place, Incarnation()}.Token()
 }
 
-func encode(p Position) string {
+// Token returns the token of the position.
+func (p Position) Token() string {
 	var raw [rawLength + incarnationLength]byte
 	b := append(raw[:0], version)
 	if p.Incarnation > 1 {
