@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -141,6 +142,7 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	_, err = newCommandAPI(p, command.Config{Addr: "127.0.0.1:0", Verifier: verifier, AppendQueue: 1, SlotTTL: 1e9, WebhookSecrets: []string{secrets}, Registry: p.registry})
 	require.NoError(t, err)
 	workerService(p)
+	clockChecks(p.registry, p.writePool, p.gate)
 	k := kafkaSettings{cluster: kafka.Cluster{Brokers: []string{nobodyListens}}, wanted: kafka.TopicSettings{Partitions: 1}}
 	newRelay(p, k, nil)
 	newProjector(p, k, nil)
@@ -194,6 +196,8 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 		}
 	}
 	readYAML(t, "docs/dashboards/alerts.yml", &alerts, true)
+	runbook, err := os.ReadFile(root + "docs/operations.md")
+	require.NoError(t, err)
 	asked := map[string]string{}
 	for _, p := range board.Panels {
 		for _, target := range p.Targets {
@@ -203,8 +207,10 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 	for _, g := range alerts.Groups {
 		for _, r := range g.Rules {
 			asked["alert "+r.Alert] = r.Expr
-			require.Len(t, r.Annotations, 1, "%s: a comma in a text that is not quoted makes another key", r.Alert)
+			require.Len(t, r.Annotations, 2, r.Alert)
 			require.NotEmpty(t, r.Annotations["summary"], r.Alert)
+			require.Equal(t, "docs/operations.md#"+strings.ToLower(r.Alert), r.Annotations["runbook"])
+			require.Contains(t, string(runbook), "### "+r.Alert+"\n\n- Sign: `"+r.Expr+"`", "the runbook has another sign")
 		}
 	}
 	require.Greater(t, len(asked), 40)
@@ -219,5 +225,18 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 		for _, name := range found {
 			require.True(t, served(name), "%s: nobody serves %s", where, name)
 		}
+	}
+}
+
+func TestAlerts_FireUnderTheFaultsThatTheyAreFor(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		testkit.NotRun(t, "promtool", err)
+	}
+	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd.Dir = root + "docs/dashboards"
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
 	}
 }

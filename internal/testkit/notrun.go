@@ -28,6 +28,12 @@ func skipFor(tb testing.TB, what string, why error) {
 	tb.Skipf("needs %s: %v", what, why)
 }
 
+// NotRun skips a test that needs a program which this machine lacks, and reports it.
+func NotRun(tb testing.TB, what string, why error) {
+	tb.Helper()
+	skipFor(tb, what, why)
+}
+
 func writeNotRun(line string) error {
 	path := os.Getenv("DOPAMINE_NOT_RUN_FILE")
 	if path == "" {
