@@ -24,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/position"
 	"github.com/dopaminestore/dopamine/internal/view"
@@ -187,6 +188,7 @@ func (a *API) Run(ctx context.Context) error {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var follower sync.WaitGroup
 	follower.Go(func() {
+		defer guard.Log("follow the incarnation")
 		position.Follow(following, func(ctx context.Context) (int64, error) {
 			id, err := a.reader.Identity(ctx)
 			return id.Incarnation, err

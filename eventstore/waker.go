@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -36,6 +38,7 @@ func Listen(ctx context.Context, pool *pgxpool.Pool) *Waker {
 	w := &Waker{pool: pool, done: make(chan struct{}), told: make(chan struct{})}
 	ctx, w.cancel = context.WithCancel(ctx)
 	go func() {
+		defer guard.Log("listen for appended events")
 		defer close(w.done)
 		w.run(ctx)
 	}()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/position"
@@ -127,9 +128,18 @@ func New(cfg Config) (*API, error) {
 func (a *API) Run(ctx context.Context) error {
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var readers sync.WaitGroup
-	readers.Go(func() { a.feed.run(reading) })
-	readers.Go(func() { a.board.run(reading) })
-	readers.Go(func() { position.Follow(reading, a.models.incarnation) })
+	readers.Go(func() {
+		defer guard.Log("feed streams")
+		a.feed.run(reading)
+	})
+	readers.Go(func() {
+		defer guard.Log("feed streams")
+		a.board.run(reading)
+	})
+	readers.Go(func() {
+		defer guard.Log("feed streams")
+		position.Follow(reading, a.models.incarnation)
+	})
 	defer readers.Wait()
 	defer stop()
 	return a.server.Run(ctx)
@@ -159,6 +169,7 @@ func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.Com
 	return func(ctx context.Context) httpapi.ComponentHealth {
 		wrote := make(chan error, 1)
 		go func() {
+			defer guard.Log("run the query API")
 			if write == nil {
 				wrote <- nil
 				return

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
@@ -258,7 +259,10 @@ func (r *run) publishMarkers(ctx context.Context, own eventstore.Identity, share
 	}
 	defer publisher.Close() //nolint:errcheck // what was acknowledged is in the topic
 	done := make(chan error, 1)
-	go func() { done <- publisher.Publish(r.Topic, markers(own, shared, last)...) }()
+	go func() {
+		defer guard.Log("mark the incarnation in the topic")
+		done <- publisher.Publish(r.Topic, markers(own, shared, last)...)
+	}()
 	select {
 	case err = <-done:
 	case <-time.After(publishTimeout):

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // askSome asks up to askMost servers at a time, in an order of chance, and further
@@ -25,6 +27,7 @@ func (n *nodes) askSome(ctx context.Context, addrs []string, ask func(ctx contex
 		var wg sync.WaitGroup
 		for i, addr := range some {
 			wg.Go(func() {
+				defer guard.Log("look for masters")
 				if failed[i] = ask(round, addr); failed[i] != nil {
 					failed[i] = fmt.Errorf("ask %s: %w", addr, failed[i])
 				}

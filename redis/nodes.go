@@ -13,6 +13,8 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -345,6 +347,7 @@ func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 	var wg sync.WaitGroup
 	for i, l := range masters {
 		wg.Go(func() {
+			defer guard.Log("probe masters")
 			errs[i] = l.with(ctx, func(ln *lane) error {
 				if err := ln.look(ctx); err != nil {
 					return err

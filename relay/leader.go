@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -91,6 +93,7 @@ func (l *leadership) keep(ctx context.Context) (term context.Context, stop func(
 	term, lose := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
+		defer guard.Log("keep the relay's lead")
 		defer close(done)
 		tick := time.NewTicker(pingInterval)
 		defer tick.Stop()

@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
@@ -131,6 +132,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	measuring, stop := context.WithCancel(ctx)
 	measured := make(chan struct{})
 	go func() {
+		defer guard.Log("measure the relay's lag")
 		defer close(measured)
 		r.measureLag(measuring)
 	}()

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // shutdownTimeout is how long a publish in progress may continue after the relay
@@ -28,6 +30,7 @@ func (s *sender) publish(ctx context.Context, topic string, messages []*message.
 	}
 	done := make(chan sent, 1)
 	go func(pub message.Publisher) {
+		defer guard.Log("close a publisher")
 		if pub == nil {
 			var err error
 			if pub, err = s.open(); err != nil {
@@ -57,6 +60,7 @@ func (s *sender) publish(ctx context.Context, topic string, messages []*message.
 			ended, abandon = nil, time.After(wait)
 		case <-abandon:
 			go func() {
+				defer guard.Log("publish")
 				if d := <-done; d.pub != nil {
 					_ = d.pub.Close()
 				}

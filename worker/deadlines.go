@@ -11,6 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // ending expires slots at their deadline. Those that wait for a payment are
@@ -72,6 +73,7 @@ func (w *Worker) timeOut(ctx context.Context) error {
 			}
 			busy.add(d.SlotID, timeOutWithin)
 			running.Go(func() {
+				defer guard.Log("end slots that are due")
 				defer func() { <-places }()
 				w.timeOutOne(ctx, d)
 				busy.add(d.SlotID, timeOutAgain) // found again only where it failed

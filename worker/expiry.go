@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -188,6 +189,7 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 		}
 		freed[slot.ProductID] = struct{}{}
 		group.Go(func() {
+			defer guard.Log("end slots")
 			result, err := s.append(ctx, sw, slot, events)
 			switch {
 			case err == nil:

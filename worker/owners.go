@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/presence"
 )
 
@@ -92,6 +93,7 @@ func (w *Worker) keepTrying(ctx context.Context) error {
 		var tries sync.WaitGroup
 		for master, product := range tried {
 			tries.Go(func() {
+				defer guard.Log("end slots of an owner")
 				trying, cancel := context.WithTimeout(ctx, reachTimeout)
 				defer cancel()
 				_, err := w.gate.State(trying, product)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -42,6 +43,7 @@ func (w *Worker) pay(ctx context.Context) error {
 				return ctx.Err()
 			}
 			running.Go(func() {
+				defer guard.Log("take a step of a payment")
 				defer func() { <-places }()
 				w.step(ctx, job)
 			})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -200,7 +202,10 @@ func (s *schedule) fill(l *lane, now time.Time) {
 		}
 		t.running, t.again = true, time.Time{}
 		l.running++
-		s.runs.Go(func() { s.do(l, t) })
+		s.runs.Go(func() {
+			defer guard.Log("run a task of a product")
+			s.do(l, t)
+		})
 	}
 	if l.running == 0 && !l.open && len(l.due) == 0 {
 		delete(s.lanes, l.master)

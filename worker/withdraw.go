@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -124,7 +125,10 @@ func (w *Worker) withdrawAll(ctx context.Context, grants []redis.PendingGrant) e
 	errs := make([]error, len(grants))
 	var group sync.WaitGroup
 	for i, grant := range grants {
-		group.Go(func() { errs[i] = w.withdraw(ctx, grant) })
+		group.Go(func() {
+			defer guard.Log("withdraw a grant")
+			errs[i] = w.withdraw(ctx, grant)
+		})
 	}
 	group.Wait()
 	w.syncer.mark(grants[0].Product)

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -97,7 +98,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	for _, loop := range w.loops() {
-		loops.Go(func() { w.keepDoing(ctx, loop) })
+		loops.Go(func() {
+			defer guard.Log("run a task of the worker")
+			w.keepDoing(ctx, loop)
+		})
 	}
 	<-ctx.Done()
 	return nil

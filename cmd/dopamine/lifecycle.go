@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // shutdownLimit is how long a process may take to finish what it accepted; with
@@ -58,7 +60,8 @@ func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]s
 		running[i] = &stage{cancel: cancel}
 		for _, s := range services {
 			running[i].done.Go(func() {
-				err := s.run(stageCtx)
+				defer guard.Log("run a service")
+				err := guard.Run(nil, "run "+s.name, func() error { return s.run(stageCtx) })
 				switch {
 				case stageCtx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 					return
@@ -74,6 +77,7 @@ func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]s
 		}
 	}
 	go func() {
+		defer guard.Log("await that services are ready")
 		for _, services := range stages {
 			for _, s := range services {
 				if s.ready == nil {
@@ -94,6 +98,7 @@ func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]s
 
 	stopped := make(chan struct{})
 	go func() {
+		defer guard.Log("stop services")
 		defer close(stopped)
 		for _, s := range running {
 			s.cancel()

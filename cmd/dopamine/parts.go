@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gateway/stripe"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
@@ -104,6 +105,7 @@ func (p *parts) close() {
 	closed, closers := make(chan struct{}), p.closers
 	p.closers = nil
 	go func() {
+		defer guard.Log("close what the process opened")
 		defer close(closed)
 		for _, f := range slices.Backward(closers) {
 			if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {

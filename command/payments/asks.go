@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // asksAtOnce is how many calls of the gateway may be under way in the
@@ -41,6 +43,7 @@ func (a *asks) try(ctx context.Context, f func(context.Context)) bool {
 		return false
 	}
 	a.under.Go(func() {
+		defer guard.Log("call the payment gateway")
 		defer func() { <-a.places }()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -58,6 +61,7 @@ func (a *asks) close(ctx context.Context) error {
 	a.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
+		defer guard.Log("await calls of the payment gateway")
 		a.under.Wait()
 		close(ended)
 	}()

@@ -48,6 +48,20 @@ func Do(log *slog.Logger, doing string, f func()) {
 	f()
 }
 
+// Log is deferred first in a goroutine: a panic is logged with what the goroutine was
+// doing and its stack, and goes on.
+//
+//	go func() {
+//		defer guard.Log("sync gates")
+//		...
+//	}()
+func Log(doing string) {
+	if p := recover(); p != nil { // it is called by defer itself
+		report(nil, &PanicError{Doing: doing, Value: p, Stack: string(debug.Stack())})
+		panic(p)
+	}
+}
+
 func report(log *slog.Logger, e *PanicError) {
 	if log == nil {
 		log = slog.Default()

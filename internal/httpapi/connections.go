@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
@@ -121,6 +122,7 @@ func (l *limitedListener) reject(conn net.Conn) {
 		return
 	}
 	go func() {
+		defer guard.Log("wait for a connection")
 		defer func() { <-l.rejecting }()
 		defer conn.Close()
 		if conn.SetDeadline(time.Now().Add(rejectTimeout)) != nil {

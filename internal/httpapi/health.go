@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
@@ -204,6 +205,7 @@ func (p *prober) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for i := range p.checks {
 		wg.Go(func() {
+			defer guard.Log("probe a component")
 			tick := time.NewTimer(p.interval)
 			defer tick.Stop()
 			for {
@@ -266,7 +268,10 @@ func (p *prober) report(ctx context.Context) readiness {
 	if !started {
 		var wg sync.WaitGroup
 		for i := range p.checks {
-			wg.Go(func() { p.probe(ctx, i) })
+			wg.Go(func() {
+				defer guard.Log("probe a component")
+				p.probe(ctx, i)
+			})
 		}
 		wg.Wait()
 	} else {

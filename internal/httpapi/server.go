@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
@@ -195,12 +196,18 @@ func (s *Server) Run(ctx context.Context) error {
 	probing, stopProbing := context.WithCancel(context.WithoutCancel(ctx))
 	var probes sync.WaitGroup
 	if s.primary == nil {
-		probes.Go(func() { s.prober.run(probing) })
+		probes.Go(func() {
+			defer guard.Log("probe components")
+			s.prober.run(probing)
+		})
 	}
 	defer probes.Wait()
 	defer stopProbing()
 	served := make(chan error, 1)
-	go func() { served <- hs.Serve(s.listener) }()
+	go func() {
+		defer guard.Log("serve HTTP")
+		served <- hs.Serve(s.listener)
+	}()
 	close(s.ready)
 	select {
 	case err := <-served:

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // pingTimeout bounds each step of a health check: connecting, authenticating,
@@ -35,7 +37,10 @@ func NewPinger(cluster Cluster) *Pinger {
 // it does only after the connection was authenticated.
 func (p *Pinger) Ping(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() { done <- p.ping() }()
+	go func() {
+		defer guard.Log("ping Kafka")
+		done <- p.ping()
+	}()
 	select {
 	case err := <-done:
 		return err

@@ -8,6 +8,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // readPatience is for how long a partition may have nobody who answers for it: a
@@ -97,6 +99,7 @@ func readPartitions(ctx context.Context, cluster Cluster, topic string, begin fu
 	var reading sync.WaitGroup
 	for _, p := range partitions {
 		reading.Go(func() {
+			defer guard.Log("read a partition")
 			if err := readPartition(ctx, client, consumer, topic, p, begin, each); err != nil {
 				cancel(err)
 			}

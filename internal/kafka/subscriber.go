@@ -11,6 +11,8 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // Session is one assignment of partitions to this member of the group, from
@@ -99,6 +101,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	out := make(chan *message.Message, s.cfg.Unacked)
 	ctx, cancel := context.WithCancel(ctx)
 	s.running.Go(func() {
+		defer guard.Log("close a subscription")
 		select {
 		case <-s.closing:
 			cancel()
@@ -106,6 +109,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		}
 	})
 	s.running.Go(func() {
+		defer guard.Log("log consumer errors")
 		for err := range s.group.Errors() {
 			if !errors.Is(err, context.Canceled) {
 				s.cfg.Logger.Warn("kafka consumer", "group", s.cfg.Group, "error", err)
@@ -113,6 +117,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		}
 	})
 	s.running.Go(func() {
+		defer guard.Log("consume")
 		defer close(out)
 		defer s.group.Close() //nolint:errcheck // leaving the group may fail, the broker then notices by itself
 		defer cancel()
@@ -245,7 +250,10 @@ func (h *groupHandler) ConsumeClaim(_ sarama.ConsumerGroupSession, claim sarama.
 	done := h.session.ctx.Done()
 	pending := make(chan *message.Message, h.s.cfg.Unacked)
 	var acks sync.WaitGroup
-	acks.Go(func() { h.awaitAcks(pending) })
+	acks.Go(func() {
+		defer guard.Log("await acknowledgements")
+		h.awaitAcks(pending)
+	})
 	defer acks.Wait()
 	defer close(pending)
 	for {

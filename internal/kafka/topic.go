@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // ErrNoTopic says that the topic does not exist (yet).
@@ -105,6 +107,7 @@ func withAdmin(ctx context.Context, cluster Cluster, f func(sarama.Client, saram
 	}
 	got := make(chan answer, 1)
 	go func() {
+		defer guard.Log("describe a topic")
 		c := baseConfig(cluster)
 		client, err := sarama.NewClient(cluster.Brokers, c)
 		if err != nil {

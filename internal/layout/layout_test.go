@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -185,4 +187,73 @@ func TestTestsOfTheHouseStayOutOfTheProgram(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A panic in a goroutine ends the process: each goroutine without an error result, of
+// packages that production runs, logs first what it was doing. (An error group hands
+// a panic to its Wait.)
+func TestGoroutines_LogTheirPanics(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	guarded := 0
+	seen := map[string]bool{}
+	for _, f := range sources(t) {
+		if seen[f.pkg] {
+			continue
+		}
+		seen[f.pkg] = true
+		if top, _, _ := strings.Cut(f.pkg, "/"); top == "tools" || slices.Contains([]string{
+			"internal/guard", "internal/stack", "internal/testkit", "internal/rush", "internal/bench", "internal/gatewaysim", "internal/postgres",
+		}, f.pkg) {
+			continue
+		}
+		for name, literal := range goroutines(t, filepath.Join(root, f.pkg)) {
+			first := ""
+			if len(literal.Body.List) > 0 {
+				if d, ok := literal.Body.List[0].(*ast.DeferStmt); ok {
+					if s, ok := d.Call.Fun.(*ast.SelectorExpr); ok {
+						if x, ok := s.X.(*ast.Ident); ok {
+							first = x.Name + "." + s.Sel.Name
+						}
+					}
+				}
+			}
+			assert.Equal(t, "guard.Log", first, "%s: a goroutine must begin with defer guard.Log(\"what it does\")", name)
+			guarded++
+		}
+	}
+	require.Greater(t, guarded, 20)
+}
+
+// goroutines returns the function literals that a folder starts as goroutines and that
+// return nothing, by where they are.
+func goroutines(t *testing.T, dir string) map[string]*ast.FuncLit {
+	found := map[string]*ast.FuncLit{}
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, name, nil, 0)
+		require.NoError(t, err)
+		note := func(e ast.Expr) {
+			if literal, ok := e.(*ast.FuncLit); ok && literal.Type.Results == nil {
+				found[set.Position(literal.Pos()).String()] = literal
+			}
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				note(n.Call.Fun)
+			case *ast.CallExpr:
+				if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" && len(n.Args) == 1 {
+					note(n.Args[0])
+				}
+			}
+			return true
+		})
+	}
+	return found
 }

@@ -19,6 +19,10 @@ type KafkaOptions struct {
 	Dir string
 	// Port to listen on at 127.0.0.1. Default 0: a free one.
 	Port int
+	// Properties are further lines of the real broker's server.properties, which
+	// replace those of the same name; {port} and {controller} in them are the ports
+	// of its listeners. Default: none.
+	Properties []string
 	// NoInstall keeps apt-get and Maven out of it. Default: used when needed.
 	NoInstall bool
 	// Log says what is installed and started. Default: nowhere.

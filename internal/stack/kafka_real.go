@@ -39,7 +39,7 @@ func StartKafka(ctx context.Context, opts KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder for Kafka: %w", err)
 	}
-	b := &apacheBroker{java: java, lib: lib, dir: dir}
+	b := &apacheBroker{java: java, lib: lib, dir: dir, more: opts.Properties}
 	return startKafka(ctx, b, fmt.Sprintf("Apache Kafka %s (%s)", kafkaVersion, lib), opts.Port, lock)
 }
 
@@ -49,6 +49,7 @@ type apacheBroker struct {
 	controller     int // its port, kept across restarts
 	child          *child
 	member         *groupMember // nil: a cluster of one
+	more           []string     // lines of server.properties
 }
 
 func (b *apacheBroker) start(ctx context.Context, port int) (bool, error) {
@@ -102,7 +103,8 @@ func (b *apacheBroker) properties(port, controller int) string {
 	if m := b.member; m != nil {
 		voters, copies, inSync = m.voters, strconv.Itoa(m.size), strconv.Itoa(m.size/2+1)
 	}
-	return strings.Join([]string{
+	ports := strings.NewReplacer("{port}", strconv.Itoa(port), "{controller}", strconv.Itoa(controller))
+	return strings.Join(append([]string{
 		"process.roles=broker,controller",
 		"node.id=" + strconv.Itoa(b.node()),
 		"controller.quorum.voters=" + voters,
@@ -122,7 +124,7 @@ func (b *apacheBroker) properties(port, controller int) string {
 		"auto.create.topics.enable=false",
 		"broker.session.timeout.ms=2000",
 		"broker.heartbeat.interval.ms=500",
-	}, "\n") + "\n"
+	}, ports.Replace(strings.Join(b.more, "\n"))), "\n") + "\n"
 }
 
 // node is the broker's id.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // Part is one thing that is looked at: Read fills its share of the report,
@@ -25,7 +27,10 @@ func Gather(ctx context.Context, within time.Duration, parts []Part) Report {
 	errs := make([]error, len(parts))
 	var all sync.WaitGroup
 	for i, p := range parts {
-		all.Go(func() { errs[i] = p.Read(ctx, &r) })
+		all.Go(func() {
+			defer guard.Log("gather status")
+			errs[i] = p.Read(ctx, &r)
+		})
 	}
 	all.Wait()
 	for i, err := range errs {

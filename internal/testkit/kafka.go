@@ -23,9 +23,13 @@ func Kafka(tb testing.TB) []string {
 
 // OwnKafka gives an Apache Kafka of one broker that the test may kill and
 // restart; it takes some seconds and 350 MB. Without Java the test is skipped.
-func OwnKafka(tb testing.TB) *stack.Kafka {
+func OwnKafka(tb testing.TB) *stack.Kafka { return OwnKafkaWith(tb) }
+
+// OwnKafkaWith is OwnKafka with further lines of its server.properties, see
+// [stack.KafkaOptions].
+func OwnKafkaWith(tb testing.TB, properties ...string) *stack.Kafka {
 	tb.Helper()
-	k, err := stack.StartKafka(context.Background(), stack.KafkaOptions{Dir: tb.TempDir()})
+	k, err := stack.StartKafka(context.Background(), stack.KafkaOptions{Dir: tb.TempDir(), Properties: properties})
 	if errors.Is(err, stack.ErrNotHere) {
 		skipFor(tb, "a Kafka of its own", err)
 	}

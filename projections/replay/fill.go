@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -108,7 +109,11 @@ func (r *runner) read(ctx context.Context, pages chan<- *page) error {
 		}
 		after = p.recorded[len(p.recorded)-1].Position
 		free <- struct{}{}
-		decoding.Go(func() { p.decode(); <-free })
+		decoding.Go(func() {
+			defer guard.Log("decode events")
+			p.decode()
+			<-free
+		})
 		select {
 		case pages <- p:
 		case <-ctx.Done():

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 // lockAsked is how often a replay looks whether it still has its locks,
@@ -43,6 +45,7 @@ func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
 	ctx, lose := context.WithCancelCause(ctx)
 	done, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer guard.Log("keep a replay's lock")
 		defer close(stopped)
 		tick := time.NewTicker(lockAsked)
 		defer tick.Stop()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
@@ -36,6 +38,7 @@ func (r *runner) report(first Replay) *progress {
 	p := &progress{r: r, now: first, quit: make(chan struct{})}
 	p.show()
 	p.ended.Go(func() {
+		defer guard.Log("report a replay's progress")
 		show, write := time.NewTicker(shownEvery), time.NewTicker(writtenEvery)
 		defer show.Stop()
 		defer write.Stop()

@@ -11,6 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 )
@@ -68,6 +69,7 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 	defer cancel()
 	reading := make(chan error, 1)
 	go func() {
+		defer guard.Log("read the topic")
 		err := kafka.ReadTopic(ctx, r.Topic.Kafka, name, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
 			if int(p) >= len(chains) {
 				return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s has more partitions than the %d that the relay knows; replay from the store", name, len(chains))}

@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -30,6 +31,7 @@ type writer struct {
 func newWriter(ctx context.Context, t *target) *writer {
 	w := &writer{ctx: ctx, t: t, work: make(chan projections.Spill, 1), done: make(chan struct{})}
 	go func() {
+		defer guard.Log("write a replay's rows")
 		defer close(w.done)
 		for s := range w.work {
 			if w.failed() == nil {
