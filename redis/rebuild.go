@@ -65,6 +65,14 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 	}
 	began := time.Now()
 	if b.mayContinue(row) {
+		// Now that no earlier attempt can open its gate any more, make sure that none has
+		// done so, and decided something, since the row was read.
+		if row, err = g.rows.call(ctx, p.id); err != nil {
+			return err
+		}
+		if row == nil || row.Deleted || !b.mayContinue(row) {
+			return errOvertaken
+		}
 		b.epoch = row.Rebuilt
 		switch {
 		case p.attempt.epoch == row.Rebuilt:
