@@ -39,12 +39,10 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 		return done[view.Product]{}, err
 	}
 	defer place.Release()
-	// Read before the append: once that is done, nothing may keep the answer back.
-	held, err := s.unitsHeld(ctx, p.ID)
-	if err != nil {
-		return done[view.Product]{}, reading("the claims of product", p.ID, err)
-	}
-	if now := s.now(); !c.match.Matches(view.ProductOf(p, held, now).Version()) {
+	// Beside the append, not before it: without the gate this takes the longer the more
+	// claims there are, and just then the sale must be changed.
+	held := s.countHeld(ctx, p)
+	if now := s.now(); !c.match.Matches(view.ProductOf(p, 0, now).Version()) {
 		return done[view.Product]{}, errPrecondition
 	}
 	events, err := p.Update(c.change, s.now())
@@ -70,11 +68,42 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			s.feed(ctx, p.ID)
 		}
 	}
-	return done[view.Product]{view.ProductOf(p, held, s.now()), p.ID, p.Position}, nil
+	return done[view.Product]{view.ProductOf(p, held(), s.now()), p.ID, p.Position}, nil
 }
 
-// lookWithin is how long a command waits for a look at the gate.
-const lookWithin = 500 * time.Millisecond
+const (
+	// lookWithin is how long a command waits for a look at the gate.
+	lookWithin = 500 * time.Millisecond
+	// countTimeout is how long a response waits for the count of the units held.
+	countTimeout = 500 * time.Millisecond
+)
+
+// countHeld begins to count the units of the product that slots hold, and returns a
+// function that waits for the count. If that cannot be had in time, which takes a gate
+// that cannot be asked and a great many claims, all units count as held: none can be
+// acquired at this moment.
+func (s *services) countHeld(ctx context.Context, p domain.Product) func() int {
+	counted := make(chan int, 1)
+	go func() {
+		defer close(counted)
+		held, err := s.unitsHeld(ctx, p.ID)
+		if err != nil {
+			s.log.WarnContext(ctx, "counting claims failed", "product", p.ID, "error", err)
+			return
+		}
+		counted <- held
+	}()
+	return func() int {
+		select {
+		case held, ok := <-counted:
+			if ok {
+				return held
+			}
+		case <-time.After(countTimeout):
+		}
+		return p.TotalStock
+	}
+}
 
 // unitsHeld is how many of the product's units slots hold: what the gate has
 // counted, and what it was not told yet. Only where there is no gate, or one that

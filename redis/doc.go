@@ -1,45 +1,49 @@
 // Package redis is the gate: the structure in Redis that decides, in one atomic
 // step, who gets a unit of a product. It can be lost and rebuilt at any time;
 // what is true is in Postgres, which the gate reaches through the port [Store].
-// The protocol is model-checked (docs/model, Gate.tla and Log.tla): whatever looks
-// fussy below has a counterexample without it.
+// The protocol is model-checked (docs/model, Gate.tla and Log.tla): each of its rules
+// has a counterexample without it.
 //
 // # What lies in Redis
 //
 // Five keys of a product, under one hash tag (keys.go), used by scripts alone
 // (lua/; each begins with gate.lua):
 //
-//	product:{id}:stock    hash: epoch, stamp, position, lease, sale, counters, the open run
-//	product:{id}:queue    list: units that were returned; the never used are a counter
-//	product:{id}:holders  hash: buyer -> grant on its way (P) or slot held (H)
-//	product:{id}:pending  sorted set: buyers of grants on their way, by number
+//	product:{id}:stock    hash: epoch, instance id, position and its event, lease, sale, counters, the open run
+//	product:{id}:queue    list: units that were returned; those never used are a counter
+//	product:{id}:holders  hash: buyer -> pending grant (P) or slot held (H)
+//	product:{id}:pending  sorted set: buyers of pending grants, by number
 //	product:{id}:log      list: closed lines of the decision log
 //
 // # Deciding
 //
 // [Gate.Decide] puts a request into its product's queue. Requests that arrive
 // while calls are in flight form the next call, of up to 256, decided in order by
-// decide.lua. Nothing waits for a timer. An equal key and a grant on its way are
-// answered before the state is looked at and take no number; everything else
+// decide.lua. Nothing waits for a timer. An equal key and a pending grant are
+// answered before the state is checked and take no number; everything else
 // takes the next one: epoch × 10^10 + counter.
 //
 // A grant is not final until it is claimed in Postgres. Until then it is pending,
-// and whoever asks for the same buyer gets the same grant again. It ends as a slot
-// (SlotAcquired is fed), withdrawn (GrantWithdrawn is fed), given back by the node
-// that never sent it, if nobody else was handed it, or void with its epoch.
+// and every request of the same buyer gets the same grant again. It ends as a slot
+// (SlotAcquired is applied), withdrawn (GrantWithdrawn is applied), given back by the
+// node that never sent it, if nobody else was handed it, or void with its epoch.
 //
 // # Which Redis
 //
 // One server, the master that Sentinels name, or the masters of a Redis Cluster
-// (nodes.go): each master has lanes of its own, and a product's keys are where the
-// slot of {id} is. Who the masters are is asked for each second, and whenever a call
-// gives reason to; of servers that say differently the one with the higher
-// configuration epoch is right. All this may be old, and does no harm then: what
-// makes a gate believed, below, knows processes, not addresses. So a failover, or a
-// slot that went to another master, is a lost gate like any other.
+// (nodes.go): each master has connections (lanes) of its own, and a product's keys are
+// where the slot of {id} is. The masters are looked up each second, and when a call
+// gives reason to; of servers that disagree the one with the higher configuration epoch
+// counts. All this may be old, and does no harm then: what makes a gate believed, below,
+// knows processes, not addresses. So a failover, or a slot that moved to another master,
+// is a lost gate like any other.
 //
-// MOVED did nothing, and the node that it names is asked, once. With ASK and
-// TRYAGAIN the slot is on its way, and nobody decides until it has arrived.
+// On MOVED the command was not executed; it is sent once to the node named. With ASK and
+// TRYAGAIN the slot is moving, and nobody decides until it has arrived.
+//
+// A master that has not answered four calls in a row counts as silent: one call a second
+// tries it, and all others fail at once. So a master that hangs holds up no product of
+// another one.
 //
 // # When a gate may be believed
 //
@@ -47,59 +51,92 @@
 // raised under the append lock only: by a change of the sale, or by a rebuild,
 // which compares and swaps on the epoch that it found dead.
 //
-// Stamp. A gate bears the run_id and master_replid of the process on which it was
-// built. Each connection (lane) knows its own process, looked at when it opens and
-// about once a second, and each call carries that stamp. A gate of another process
-// or of another life of it, a closed one, and one whose stored counts differ from
-// its keys' lengths is lost.
+// Instance id. A gate carries the run_id and master_replid of the process on which it was
+// built. Each connection reads those of its own process when it opens and about once a
+// second, and each call carries them. A gate of another process or of another life of it,
+// a closed one, and one whose stored counts differ from its keys' lengths is lost.
 //
 // Lease. A gate decides only while its lease runs on its own clock (lease.go): a
-// node reads the gate's time t, sets leased_at in Postgres where the epoch is
-// still this gate's, and only then sets the lease to t + 3 s. So three seconds
-// after leased_at the gate does not decide, whatever was paused in between. Since
-// a Redis' clock may stand still, a node believes a refusal only while its own
-// last renewal, timed on its own clock from before the statement was sent, is
-// younger than three seconds; else it renews and asks again.
+// node reads the gate's time t, renews the lease in Postgres if the epoch is still this
+// gate's, and only then sets the gate's lease to t + 3 s. A node whose gate has more
+// than two seconds of lease left, so that another node has just renewed it, only asks
+// Postgres whether the epoch still holds and the lease is this gate's. All products of a
+// node that need a lease share one statement, at most one in 25 ms. Since a Redis' clock
+// may stand still, a node believes a refusal only while its own last lease or question,
+// timed on its monotonic clock from before the statement was sent, is less than three
+// seconds old.
 //
-// # Feeding, and putting right
+// After a raise no lease of an older epoch is granted. So three seconds after the answer
+// to its raise, on its own clock, a rebuild may open a gate elsewhere. No wall clock of
+// Postgres or Redis is in this. What remains: if a node and its Redis are frozen
+// together (a snapshot of one virtual machine) while another node rebuilds elsewhere, all
+// their clocks stand, and after the thaw the node believes refusals of the old gate until
+// its first renewal, which it begins at once if its last one is older than a second, and
+// which is refused. Its grants are refused by the claims.
 //
-// The gate keeps the position in the event log up to which it was told.
-// [Gate.Feed] (tend.go) reads Postgres' row, then looks at the gate, and does what
-// is needed until nothing is left to do; all who wait share it:
+// # Synchronising and reconciling
 //
-//	there, of the row's epoch         hand over the events beyond its position; the script
+// The gate keeps the position up to which it has applied the product's events, and the id
+// of the event there. [Gate.Feed] (reconcile.go) reads the row in Postgres, then looks at
+// the gate, and does what is necessary until nothing is left; all who wait share it:
+//
+//	there, of the row's epoch         apply the events beyond its position; the script
 //	                                  applies them only if that is still its position
-//	there, older, but not older than  hand over the events, then open the row's epoch in
+//	there, older, but not older than  apply the events, then open the row's epoch in
 //	the last rebuild                  place: the sale was changed. The gate of the last
-//	                                  rebuild or a later one lives on one process only, so
+//	                                  rebuild or a later one is on one process only, so
 //	                                  the new epoch cannot be opened twice. One that is
-//	                                  older may not: the rebuild's may be elsewhere
-//	a rebuild is under way            wait, until 5 s after its last sign of life
-//	product deleted                   close it, carry its log off, remove it
+//	                                  older may not: the rebuild's may be elsewhere.
+//	                                  Pending grants are freed 500 at a time, so that no
+//	                                  call takes long; meanwhile the gate decides nothing
+//	an unfinished rebuild             wait until it has given no sign of life for 5 s
+//	a lease on another instance       see below
+//	the store lacks its last event    rebuild: the store lost its tail
+//	none, and the sale has ended      nothing, until somebody asks ([Gate.Unload])
+//	product deleted                   close it, store its log, remove it
 //	else                              rebuild (rebuild.go)
 //
-// A rebuild raises the epoch, closes the old gate, waits until 3 s after leased_at
-// unless that lease was taken for the very process that it stands on, carries the
-// old log off, writes claims of a snapshot younger than the raise under keys that
-// bear its epoch, and puts them in place if no gate of its epoch or a later one is
-// there. If it dies on the way, nothing is in the next one's way.
+// A rebuild writes a key on the instance, because an epoch is raised only for a Redis
+// that takes writes; raises the epoch; closes the old gate; waits for the old lease if
+// that was taken for another instance; stores the old log; writes the claims of a snapshot
+// that is younger than the raise under keys of this attempt, and renames them into place
+// if no gate of its epoch or a later one is there. At most eight gates of a master are
+// built at a time by a node, and an epoch is raised only when it is a gate's turn, unless
+// there is a lease to wait for. Raises of many products are one transaction.
 //
-// Events free and hold by number, never by unit. What feeding finds impossible (a
-// slot that was never pending) closes the gate. A gate that a claim shows to be
-// wrong is replaced by [Gate.Rebuild], not patched; opening in place does not do.
+// A rebuild that fails takes up its own epoch again, on the same instance, with a growing
+// backoff. Each attempt has a token in Redis, which the next one removes and no flush
+// survives: without it a call that was delayed does not put its gate in place. After three
+// failures it gives no more signs of life, so that a node that sees a better Redis takes
+// over, and requests are refused at once with [ErrRebuilding].
+//
+// Events free and hold by number, never by unit. An event that is impossible (a
+// slot that was never pending) closes the gate. A gate that contradicts a claim is
+// replaced by [Gate.Rebuild], not patched; opening in place is not enough.
+//
+// # Nodes that see different masters
+//
+// If the last lease was taken for another instance, a node rebuilds at once only if its
+// view of Sentinels or cluster has a higher configuration epoch than the one that took the
+// lease, or if it has seen that instance replaced at the same address. Otherwise it watches
+// the counter of renewals: a gate that is in use elsewhere is left alone, requests get
+// [ErrOtherRedis] at once, and [Gate.Reasons] and the log name it. After 1.5 s without a
+// renewal, measured on the node's own clock, it takes over; each time that the gate is then
+// taken away again, it waits for longer. So of two masters one is used. Nothing of this is
+// needed for safety.
 //
 // # Failure
 //
-// A call is never repeated behind our back; a lost answer is asked for once more.
-// No answer, LOADING, ASK, TRYAGAIN, CLUSTERDOWN, READONLY, a Postgres that gives no lease: [ErrUnavailable],
-// and nothing is lost. Callers that meet a rebuild wait for it, five seconds at
-// the most.
+// A call is never repeated by the client library; a lost answer is asked for once more.
+// No answer, LOADING, ASK, TRYAGAIN, CLUSTERDOWN, READONLY, a Postgres that grants no
+// lease: [ErrUnavailable], and nothing is lost. Requests that meet a rebuild wait for it,
+// five seconds at most, and at most 256 of a node once it has taken half a second.
 //
 // # Decision log
 //
 // A refusal moves counters of the open run; a grant, a return, an opening closes
-// the run into the list. [Gate.Carry] stores closed lines under their number in
+// the run into the list. [Gate.Ship] stores closed lines under their number in
 // the epoch, the open run under the next one (a stored run only grows), and trims
-// up to the place that it read. Any number of carriers may be delayed or die at
+// up to the place that it read. Any number of processes may be delayed or die at
 // every step.
 package redis

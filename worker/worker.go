@@ -129,6 +129,7 @@ func (w *Worker) loops() []loop {
 		{"watch", w.watcher.poll},
 		{"reach", w.keepTrying},
 		{"compare", w.audit},
+		{"unload", w.unload},
 		{"expire", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.ending()) }},
 		{"warn", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.warning()) }},
 	}

@@ -1,0 +1,43 @@
+package worker
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// unloadInterval is how often gates of ended sales are looked for.
+	unloadInterval = time.Minute
+	// unloadAfter is for how long a sale must have ended, and its gate not have been
+	// asked, before the gate is unloaded.
+	unloadAfter = 10 * time.Minute
+	// maxUnloads is how many gates are unloaded in one interval.
+	maxUnloads = 1000
+	// unloadTimeout bounds one of them.
+	unloadTimeout = 3 * time.Second
+)
+
+// unload removes the gates of ended sales from Redis once nobody asks for them. Several
+// workers may do so side by side; a gate that is asked for again is rebuilt.
+func (w *Worker) unload(ctx context.Context) error {
+	for {
+		if pause(ctx, unloadInterval) != nil {
+			return nil
+		}
+		products, err := w.cfg.Claims.Ended(ctx, unloadAfter, maxUnloads)
+		if err != nil {
+			return err
+		}
+		for _, product := range products {
+			unloading, cancel := context.WithTimeout(ctx, unloadTimeout)
+			_, err := w.cfg.Gate.Unload(unloading, product)
+			cancel()
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				w.warn(ctx, "unload failed, retrying", "product", product, "error", err)
+			}
+		}
+	}
+}
