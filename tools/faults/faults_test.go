@@ -58,8 +58,10 @@ func TestLongestGap(t *testing.T) {
 		{Op: "acquire", Product: "a", Status: 409, Answered: s(4)},
 		{Op: "acquire", Product: "a", Status: 201, Answered: s(6)},
 	}
-	require.Equal(t, s(5), longestGap(all, "a", 0, s(8)))
-	require.Equal(t, s(8), longestGap(all, "c", 0, s(8)))
+	longest, began := longestGap(all, "a", 0, s(8))
+	require.Equal(t, []time.Duration{s(5), s(1)}, []time.Duration{longest, began})
+	longest, _ = longestGap(all, "c", 0, s(8))
+	require.Equal(t, s(8), longest)
 	require.Equal(t, s(2), firstGrant(all, "a", s(4)))
 	require.Equal(t, time.Duration(-1), firstGrant(all, "b", s(4)))
 }

@@ -53,8 +53,9 @@ func (h *history) list() []attempt {
 	return all
 }
 
-// longestGap is the longest time between two grants of a product within a window.
-func longestGap(all []attempt, product string, from, to time.Duration) time.Duration {
+// longestGap is the longest time between two grants of a product within a window, and
+// when it began.
+func longestGap(all []attempt, product string, from, to time.Duration) (longest, began time.Duration) {
 	var at []time.Duration
 	for i := range all {
 		if a := &all[i]; a.granted() && a.Product == product && a.Answered >= from && a.Answered <= to {
@@ -62,11 +63,14 @@ func longestGap(all []attempt, product string, from, to time.Duration) time.Dura
 		}
 	}
 	slices.Sort(at)
-	last, longest := from, time.Duration(0)
+	last := from
 	for _, t := range append(at, to) {
-		longest, last = max(longest, t-last), t
+		if t-last > longest {
+			longest, began = t-last, last
+		}
+		last = t
 	}
-	return longest
+	return longest, began
 }
 
 // firstGrant is how long after a moment a product granted again; -1 for never.

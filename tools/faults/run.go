@@ -101,6 +101,7 @@ type result struct {
 	ErrorKinds map[string]int `json:"errorKinds,omitempty"`
 	Unaffected float64        `json:"longestGapUnaffectedSeconds"` // -1: every product is affected
 	Affected   float64        `json:"longestGapAffectedSeconds"`
+	GapAt      float64        `json:"longestGapBeganSeconds"`
 	Recovered  float64        `json:"recoveredSeconds"` // until the last product granted again; -1: never
 	Settled    float64        `json:"settledSeconds"`
 	Expiry     float64        `json:"latestExpirySeconds"` // behind its deadline
@@ -352,7 +353,11 @@ func (r *run) fill(res *result, sc *scenario, o options) {
 			res.Recovered = max(res.Recovered, first.Seconds())
 			end += first
 		}
-		gap := longestGap(all, p.id, r.from, end).Seconds()
+		longest, began := longestGap(all, p.id, r.from, end)
+		gap := longest.Seconds()
+		if gap > max(res.Affected, res.Unaffected) {
+			res.GapAt = began.Seconds()
+		}
 		if sc.affected != nil && !sc.affected(r, p.id) {
 			res.Unaffected = max(res.Unaffected, gap)
 		} else {
