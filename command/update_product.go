@@ -9,6 +9,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/view"
 )
@@ -85,6 +86,7 @@ const (
 func (s *services) countHeld(ctx context.Context, p domain.Product) func() int {
 	counted := make(chan int, 1)
 	go func() {
+		defer guard.Log("count held units")
 		defer close(counted)
 		held, err := s.unitsHeld(ctx, p.ID)
 		if err != nil {
