@@ -83,7 +83,9 @@ func (s *site) checksTokens() {
 		c.token = text
 		return c
 	}
-	sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}).want(http.StatusOK, http.MethodGet, mine, nil)
+	for _, sub := range []string{sub, "auth0|5f7c8ec7c33c6c004bbafe82", strings.ToUpper(sub)} {
+		sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}).want(http.StatusOK, http.MethodGet, mine, nil)
+	}
 	for name, c := range map[string]*client{
 		"no signature":     sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
 		"another key":      sign(jwt.SigningMethodHS256, []byte(strings.Repeat("x", 48)), jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
@@ -91,7 +93,8 @@ func (s *site) checksTokens() {
 		"no end":           sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}}),
 		"over":             sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour - 7200}),
 		"not yet":          sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour + 60, "nbf": hour}),
-		"a sub of no UUID": sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": "me", "roles": []string{"buyer"}, "exp": hour}),
+		"no sub":           sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"roles": []string{"buyer"}, "exp": hour}),
+		"a sub too long":   sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": strings.Repeat("x", 256), "roles": []string{"buyer"}, "exp": hour}),
 		"no token":         s.users.nobody().with("Authorization", "Bearer"),
 		"another scheme":   s.users.nobody().with("Authorization", "Basic dTpw"),
 	} {

@@ -237,7 +237,7 @@ func (s *site) listsProducts() {
 		last, _ = s.admin.want(http.StatusCreated, http.MethodPost, s.products(), newProduct(5, date))
 	}
 	o := s.seen(last, "/v1/products")
-	fields(s.t, o, "products", "page", "size", "totalElements", "totalPages")
+	fields(s.t, o, "products", "page", "size", "totalElements", "totalPages", "nextCursor")
 	require.Equal(s.t, []string{"0", "20"}, []string{number(o["page"]), number(o["size"])})
 	var order []string
 	total := number(o["totalElements"])

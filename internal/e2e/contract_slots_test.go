@@ -183,7 +183,7 @@ func (s *site) showsSlotsToWhom() {
 	mine := s.query + "/v1/slots/my-slots"
 	reader := buyer.with("X-Min-Position", one.header.Get("X-Position")+", "+two.header.Get("X-Position"))
 	_, o := reader.want(http.StatusOK, http.MethodGet, mine, nil)
-	fields(s.t, o, "slots", "totalCount")
+	fields(s.t, o, "slots", "totalCount", "nextCursor")
 	require.Equal(s.t, "2", number(o["totalCount"]))
 	slots := o["slots"].([]any)
 	fields(s.t, slots[0], slotFields...)
