@@ -52,7 +52,7 @@ var postgresScenarios = []*scenario{
 			return nil
 		}, 500*time.Millisecond)
 	}},
-	{name: "postgres-hang", about: "Postgres hangs for all (SIGSTOP is not enough: the network stalls)", play: func(r *run) error {
+	{name: "postgres-hang", about: "everybody is cut off from Postgres", play: func(r *run) error {
 		all := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.postgres })
 		for _, p := range all {
 			p.Stall(proxy.Both)
