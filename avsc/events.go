@@ -75,6 +75,22 @@ var forms = map[string]eventForm{
 		func(f *fields) domain.ProductDetailsChanged {
 			return domain.ProductDetailsChanged{Name: f.text("name"), Description: f.text("description")}
 		}),
+	"ProductPriceChanged": form(false,
+		func(f *fields, e domain.ProductPriceChanged, _ domain.Envelope) {
+			f.setMoney("price", "currency", e.Price)
+		},
+		func(f *fields) domain.ProductPriceChanged {
+			return domain.ProductPriceChanged{Price: f.money("price", "currency")}
+		}),
+	"ProductStockDecreased": form(false,
+		func(f *fields, e domain.ProductStockDecreased, _ domain.Envelope) {
+			f.setInt("decrease", e.Decrease)
+			f.setInt("totalStock", e.TotalStock)
+		},
+		func(f *fields) domain.ProductStockDecreased {
+			return domain.ProductStockDecreased{Decrease: f.int("decrease"), TotalStock: f.int("totalStock")}
+		}),
+	"ProductSaleCancelled": bare[domain.ProductSaleCancelled](),
 	"ProductStockIncreased": form(false,
 		func(f *fields, e domain.ProductStockIncreased, _ domain.Envelope) {
 			f.setInt("increase", e.Increase)
@@ -221,6 +237,14 @@ var forms = map[string]eventForm{
 				NewSlotID:        f.id("newSlotId"),
 			}
 		}),
+	"PaymentCancelRequested": form(true,
+		func(f *fields, e domain.PaymentCancelRequested, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+		},
+		func(f *fields) domain.PaymentCancelRequested {
+			return domain.PaymentCancelRequested{UserID: f.id("userId"), PaymentID: f.id("purchaseId")}
+		}),
 	"RefundDue": form(true,
 		func(f *fields, e domain.RefundDue, _ domain.Envelope) {
 			f.setID("userId", e.UserID)
@@ -228,14 +252,42 @@ var forms = map[string]eventForm{
 			f.setMoney("amount", "currency", e.Amount)
 			f.setText("reason", e.Reason)
 			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+			f.setText("refundReference", e.RefundID.String())
+			f.setText("cause", string(e.Cause))
+			f.native["returnUnit"] = e.ReturnUnit
 		},
 		func(f *fields) domain.RefundDue {
-			return domain.RefundDue{
+			payment := f.id("purchaseId")
+			e := domain.RefundDue{
 				UserID:           f.id("userId"),
-				PaymentID:        f.id("purchaseId"),
+				PaymentID:        payment,
 				GatewayPaymentID: f.text("gatewayPaymentId"),
 				Amount:           f.money("amount", "currency"),
 				Reason:           f.text("reason"),
+				RefundID:         f.idOr("refundReference", payment),
+				Cause:            domain.RefundCause(f.text("cause")),
+				ReturnUnit:       value[bool](f, "returnUnit"),
+			}
+			if e.Cause == "" {
+				e.Cause = causeOf(e.Reason)
+			}
+			return e
+		}),
+	"RefundPending": form(true,
+		func(f *fields, e domain.RefundPending, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setID("refundReference", e.RefundID)
+			f.setMoney("amount", "currency", e.Amount)
+			f.setText("refundId", e.GatewayRefundID)
+		},
+		func(f *fields) domain.RefundPending {
+			return domain.RefundPending{
+				UserID:          f.id("userId"),
+				PaymentID:       f.id("purchaseId"),
+				RefundID:        f.id("refundReference"),
+				GatewayRefundID: f.text("refundId"),
+				Amount:          f.money("amount", "currency"),
 			}
 		}),
 	"RefundCompleted": form(true,
@@ -243,14 +295,150 @@ var forms = map[string]eventForm{
 			f.setID("userId", e.UserID)
 			f.setID("purchaseId", e.PaymentID)
 			f.setMoney("amount", "currency", e.Amount)
-			f.setText("refundId", e.RefundID)
+			f.setText("refundId", e.GatewayRefundID)
+			f.setText("refundReference", e.RefundID.String())
 		},
 		func(f *fields) domain.RefundCompleted {
+			payment := f.id("purchaseId")
 			return domain.RefundCompleted{
-				UserID:    f.id("userId"),
-				PaymentID: f.id("purchaseId"),
-				RefundID:  f.text("refundId"),
-				Amount:    f.money("amount", "currency"),
+				UserID:          f.id("userId"),
+				PaymentID:       payment,
+				GatewayRefundID: f.text("refundId"),
+				Amount:          f.money("amount", "currency"),
+				RefundID:        f.idOr("refundReference", payment),
 			}
 		}),
+	"RefundFailed": form(true,
+		func(f *fields, e domain.RefundFailed, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setID("refundReference", e.RefundID)
+			f.setMoney("amount", "currency", e.Amount)
+			f.setText("failureReason", e.Reason)
+			f.setText("refundId", e.GatewayRefundID)
+		},
+		func(f *fields) domain.RefundFailed {
+			return domain.RefundFailed{
+				UserID:          f.id("userId"),
+				PaymentID:       f.id("purchaseId"),
+				RefundID:        f.id("refundReference"),
+				GatewayRefundID: f.text("refundId"),
+				Amount:          f.money("amount", "currency"),
+				Reason:          f.text("failureReason"),
+			}
+		}),
+	"PaymentDisputed": form(true,
+		func(f *fields, e domain.PaymentDisputed, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("disputeId", e.DisputeID)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.PaymentDisputed {
+			return domain.PaymentDisputed{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				DisputeID:        f.text("disputeId"),
+			}
+		}),
+	"PaymentDisputeClosed": form(true,
+		func(f *fields, e domain.PaymentDisputeClosed, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("disputeId", e.DisputeID)
+			f.native["won"] = e.Won
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.PaymentDisputeClosed {
+			return domain.PaymentDisputeClosed{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				DisputeID:        f.text("disputeId"),
+				Won:              value[bool](f, "won"),
+			}
+		}),
+	"PaymentReversed": form(true,
+		func(f *fields, e domain.PaymentReversed, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("reason", e.Reason)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+		},
+		func(f *fields) domain.PaymentReversed {
+			return domain.PaymentReversed{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				Reason:           f.text("reason"),
+			}
+		}),
+	"PaymentContradicted": form(true,
+		func(f *fields, e domain.PaymentContradicted, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("code", string(e.Code))
+			f.setOptionalMoney("amount", "currency", e.Amount)
+			f.setText("gatewayPaymentId", e.GatewayPaymentID)
+			f.setText("refundId", e.GatewayRefundID)
+			f.setText("disputeId", e.DisputeID)
+		},
+		func(f *fields) domain.PaymentContradicted {
+			return domain.PaymentContradicted{
+				UserID:           f.id("userId"),
+				PaymentID:        f.id("purchaseId"),
+				Code:             domain.ContradictionCode(f.text("code")),
+				GatewayPaymentID: f.text("gatewayPaymentId"),
+				GatewayRefundID:  f.text("refundId"),
+				DisputeID:        f.text("disputeId"),
+				Amount:           f.optionalMoney("amount", "currency"),
+			}
+		}),
+	"PaymentResolved": form(true,
+		func(f *fields, e domain.PaymentResolved, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setText("cause", string(e.Cause))
+			f.setText("action", string(e.Action))
+			f.setText("note", e.Note)
+			f.setOptionalID("refundReference", e.RefundID)
+			f.setText("code", string(e.Code))
+			f.setText("disputeId", e.DisputeID)
+		},
+		func(f *fields) domain.PaymentResolved {
+			return domain.PaymentResolved{
+				UserID:    f.id("userId"),
+				PaymentID: f.id("purchaseId"),
+				Cause:     domain.AttentionCause(f.text("cause")),
+				RefundID:  f.optionalID("refundReference"),
+				Code:      domain.ContradictionCode(f.text("code")),
+				DisputeID: f.text("disputeId"),
+				Action:    domain.ResolveAction(f.text("action")),
+				Note:      f.text("note"),
+			}
+		}),
+	"SlotReturned": form(true,
+		func(f *fields, e domain.SlotReturned, _ domain.Envelope) {
+			f.setID("userId", e.UserID)
+			f.setID("purchaseId", e.PaymentID)
+			f.setInt("unit", e.Unit)
+			f.setLong("arrivalSequence", e.ArrivalSequence)
+		},
+		func(f *fields) domain.SlotReturned {
+			return domain.SlotReturned{
+				UserID:          f.id("userId"),
+				PaymentID:       f.id("purchaseId"),
+				Unit:            f.int("unit"),
+				ArrivalSequence: f.long("arrivalSequence"),
+			}
+		}),
+}
+
+// causeOf is the cause of a refund that became due before refunds had one.
+func causeOf(reason string) domain.RefundCause {
+	if reason == domain.ReasonAmountMismatch {
+		return domain.RefundAmountMismatch
+	}
+	return domain.RefundLate
 }

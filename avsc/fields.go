@@ -115,6 +115,16 @@ func (f *fields) setMoney(amount, currency string, v domain.Money) {
 	f.native[currency] = v.Currency()
 }
 
+// setOptionalMoney writes no amount as 0 of no currency.
+func (f *fields) setOptionalMoney(amount, currency string, v *domain.Money) {
+	if v == nil {
+		f.setDecimal(amount, decimal.Zero)
+		f.native[currency] = ""
+		return
+	}
+	f.setMoney(amount, currency, *v)
+}
+
 func (f *fields) setDecimal(name string, v decimal.Decimal) {
 	switch {
 	case v.Abs().GreaterThanOrEqual(maxMoney):
@@ -137,6 +147,14 @@ func value[T any](f *fields, name string) (v T) {
 func (f *fields) text(name string) string { return value[string](f, name) }
 
 func (f *fields) id(name string) uuid.UUID { return f.parseID(name, f.text(name)) }
+
+// idOr returns the id, or another one if the field is empty.
+func (f *fields) idOr(name string, other uuid.UUID) uuid.UUID {
+	if text := f.text(name); text != "" {
+		return f.parseID(name, text)
+	}
+	return other
+}
 
 func (f *fields) parseID(name, text string) uuid.UUID {
 	id, err := uuid.Parse(text)
@@ -177,6 +195,14 @@ func (f *fields) optionalTime(name string) *time.Time {
 	}
 	t = t.UTC()
 	return &t
+}
+
+func (f *fields) optionalMoney(amount, currency string) *domain.Money {
+	if f.text(currency) == "" {
+		return nil
+	}
+	m := f.money(amount, currency)
+	return &m
 }
 
 func (f *fields) money(amount, currency string) domain.Money {

@@ -1,6 +1,7 @@
 package avsc
 
 import (
+	"bytes"
 	"encoding/base64"
 	"time"
 
@@ -153,6 +154,18 @@ func (f *flat) id() uuid.UUID {
 func (f *flat) optionalID() *uuid.UUID {
 	id := f.id()
 	return &id
+}
+
+func (f *flat) bool() bool {
+	f.space()
+	for text, v := range map[string]bool{"true": true, "false": false} {
+		if rest, ok := bytes.CutPrefix(f.rest, []byte(text)); ok {
+			f.rest = rest
+			return v
+		}
+	}
+	f.giveUp()
+	return false
 }
 
 func (f *flat) time() (t time.Time) {

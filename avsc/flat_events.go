@@ -151,6 +151,32 @@ var flats = map[string]func(*flat) domain.Event{
 				e.Amount = f.money()
 			case "reason":
 				e.Reason = f.text()
+			case "refundReference":
+				e.RefundID = f.id()
+			case "cause":
+				e.Cause = domain.RefundCause(f.text())
+			case "returnUnit":
+				e.ReturnUnit = f.bool()
+			default:
+				f.giveUp()
+			}
+		}
+		return e
+	},
+	"RefundPending": func(f *flat) domain.Event {
+		var e domain.RefundPending
+		for more := f.open(); more; more = f.more() {
+			switch string(f.key) {
+			case "userId":
+				e.UserID = f.id()
+			case "paymentId":
+				e.PaymentID = f.id()
+			case "refundReference":
+				e.RefundID = f.id()
+			case "refundId":
+				e.GatewayRefundID = f.text()
+			case "amount":
+				e.Amount = f.money()
 			default:
 				f.giveUp()
 			}
@@ -165,10 +191,30 @@ var flats = map[string]func(*flat) domain.Event{
 				e.UserID = f.id()
 			case "paymentId":
 				e.PaymentID = f.id()
+			case "refundReference":
+				e.RefundID = f.id()
 			case "refundId":
-				e.RefundID = f.text()
+				e.GatewayRefundID = f.text()
 			case "amount":
 				e.Amount = f.money()
+			default:
+				f.giveUp()
+			}
+		}
+		return e
+	},
+	"SlotReturned": func(f *flat) domain.Event {
+		var e domain.SlotReturned
+		for more := f.open(); more; more = f.more() {
+			switch string(f.key) {
+			case "userId":
+				e.UserID = f.id()
+			case "paymentId":
+				e.PaymentID = f.id()
+			case "unit":
+				e.Unit = f.int()
+			case "arrivalSequence":
+				e.ArrivalSequence = f.long()
 			default:
 				f.giveUp()
 			}

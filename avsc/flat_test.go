@@ -1,6 +1,7 @@
 package avsc
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,8 +54,10 @@ func TestSlotsPayloadsAreReadFast(t *testing.T) {
 			require.True(t, fast || !plain || hasLongNumber(payload), "%s", payload)
 		})
 	}
+	rare := []string{"PaymentCancelRequested", "RefundFailed", "PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed",
+		"PaymentContradicted", "PaymentResolved"}
 	for name, form := range forms {
-		require.Equal(t, form.slot, flats[name] != nil, name)
+		require.Equal(t, form.slot && !slices.Contains(rare, name), flats[name] != nil, name)
 	}
 }
 

@@ -115,13 +115,61 @@ var eventGenerators = map[string]func(*rapid.T) domain.Event{
 			GatewayPaymentID: genText(t, "gateway"), NewSlotID: genID(t, "newSlot")}
 	},
 	"RefundDue": func(t *rapid.T) domain.Event {
-		return domain.RefundDue{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
-			GatewayPaymentID: genText(t, "gateway"), Amount: genMoney(t), Reason: genText(t, "reason")}
+		return domain.RefundDue{UserID: genID(t, "user"), PaymentID: genID(t, "payment"), GatewayPaymentID: genText(t, "gateway"),
+			Amount: genMoney(t), Reason: genText(t, "reason"), RefundID: genID(t, "refund"), Cause: genCause(t),
+			ReturnUnit: rapid.Bool().Draw(t, "returnUnit")}
+	},
+	"RefundPending": func(t *rapid.T) domain.Event {
+		return domain.RefundPending{UserID: genID(t, "user"), PaymentID: genID(t, "payment"), RefundID: genID(t, "refund"),
+			GatewayRefundID: genText(t, "refund"), Amount: genMoney(t)}
 	},
 	"RefundCompleted": func(t *rapid.T) domain.Event {
 		return domain.RefundCompleted{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
-			RefundID: genText(t, "refund"), Amount: genMoney(t)}
+			GatewayRefundID: genText(t, "refund"), Amount: genMoney(t), RefundID: genID(t, "refund")}
 	},
+	"RefundFailed": func(t *rapid.T) domain.Event {
+		return domain.RefundFailed{UserID: genID(t, "user"), PaymentID: genID(t, "payment"), RefundID: genID(t, "refund"),
+			GatewayRefundID: genText(t, "refund"), Amount: genMoney(t), Reason: genText(t, "reason")}
+	},
+	"PaymentCancelRequested": func(t *rapid.T) domain.Event {
+		return domain.PaymentCancelRequested{UserID: genID(t, "user"), PaymentID: genID(t, "payment")}
+	},
+	"PaymentDisputed": func(t *rapid.T) domain.Event {
+		return domain.PaymentDisputed{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
+			GatewayPaymentID: genText(t, "gateway"), DisputeID: genText(t, "dispute")}
+	},
+	"PaymentDisputeClosed": func(t *rapid.T) domain.Event {
+		return domain.PaymentDisputeClosed{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
+			GatewayPaymentID: genText(t, "gateway"), DisputeID: genText(t, "dispute"), Won: rapid.Bool().Draw(t, "won")}
+	},
+	"PaymentReversed": func(t *rapid.T) domain.Event {
+		return domain.PaymentReversed{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
+			GatewayPaymentID: genText(t, "gateway"), Reason: genText(t, "reason")}
+	},
+	"PaymentContradicted": func(t *rapid.T) domain.Event {
+		return domain.PaymentContradicted{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
+			Code: domain.ContradictionCode(genText(t, "code")), GatewayPaymentID: genText(t, "gateway"),
+			GatewayRefundID: genText(t, "refund"), DisputeID: genText(t, "dispute"),
+			Amount: genOptional(t, "amount", func(t *rapid.T, _ string) domain.Money { return genMoney(t) })}
+	},
+	"PaymentResolved": func(t *rapid.T) domain.Event {
+		return domain.PaymentResolved{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
+			Cause: domain.AttentionCause(genText(t, "cause")), Action: domain.ResolveAction(genText(t, "action")), Note: genText(t, "note"),
+			RefundID: genOptional(t, "refund", genID), Code: domain.ContradictionCode(genText(t, "code")), DisputeID: genText(t, "dispute")}
+	},
+	"SlotReturned": func(t *rapid.T) domain.Event {
+		return domain.SlotReturned{UserID: genID(t, "user"), PaymentID: genID(t, "payment"), Unit: genUnit(t), ArrivalSequence: genSequence(t)}
+	},
+	"ProductPriceChanged": func(t *rapid.T) domain.Event { return domain.ProductPriceChanged{Price: genMoney(t)} },
+	"ProductStockDecreased": func(t *rapid.T) domain.Event {
+		return domain.ProductStockDecreased{Decrease: genUnit(t), TotalStock: genUnit(t)}
+	},
+	"ProductSaleCancelled": func(*rapid.T) domain.Event { return domain.ProductSaleCancelled{} },
+}
+
+func genCause(t *rapid.T) domain.RefundCause {
+	return rapid.SampledFrom([]domain.RefundCause{domain.RefundLate, domain.RefundAmountMismatch, domain.RefundDuplicateCharge,
+		domain.RefundRequested, domain.RefundSaleCancelled}).Draw(t, "cause")
 }
 
 func genEnvelope(t *rapid.T, event domain.Event) domain.Envelope {

@@ -24,8 +24,29 @@ type payloads struct {
 	upcasts map[versionOf]func(payload []byte) ([]byte, error)
 }
 
-// stored are the payloads of this program. None has a second version yet.
-var stored = payloads{}
+// stored are the payloads of this program.
+var stored = payloads{upcasts: map[versionOf]func([]byte) ([]byte, error){
+	{"RefundDue", 1}:       identifyRefund,
+	{"RefundCompleted", 1}: identifyRefund,
+}}
+
+// identifyRefund gives the refund of an event of before refunds had ids the id of
+// its payment, and a cause (contract 5).
+func identifyRefund(payload []byte) ([]byte, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &fields); err != nil {
+		return nil, err
+	}
+	fields["refundReference"] = fields["paymentId"]
+	if reason, due := fields["reason"]; due {
+		var text string
+		if err := json.Unmarshal(reason, &text); err != nil {
+			return nil, err
+		}
+		fields["cause"], _ = json.Marshal(causeOf(text)) // a string always can
+	}
+	return json.Marshal(fields)
+}
 
 func (p payloads) newest(eventType string) int {
 	version := 1

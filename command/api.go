@@ -54,8 +54,9 @@ type Config struct {
 	// WebhookSecrets are not used. nil: the gateway has the HTTP contract.
 	Stripe gateway.WebhookParser
 	httpapi.Limits
-	CORSOrigins []string // none: no other origin may call
-	HideMetrics bool     // serve no /metrics; Ops does
+	CORSOrigins   []string // none: no other origin may call
+	HideMetrics   bool     // serve no /metrics; Ops does
+	ReturnOrigins []string // that a payment's return URL may have; none: loopback addresses alone
 	// Checks are components of /health/ready besides the database and Redis.
 	Checks   []httpapi.Check
 	Registry *prometheus.Registry
@@ -95,11 +96,17 @@ type API struct {
 	remove  func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
 	acquire func(context.Context, auth.Identity, acquireSlot) (done[view.Slot], error)
 	release func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
-	pay     func(context.Context, auth.Identity, payments.Start) (done[view.Payment], error)
-	hear    func(context.Context, auth.Identity, payments.Heard) (done[nothing], error)
+	pay     func(context.Context, auth.Identity, payments.Start) (done[view.PaymentWithAction], error)
+	notify  func(context.Context, auth.Identity, gateway.Notification) (done[nothing], error)
+
+	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (done[view.Product], error)
+	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (done[view.Payment], error)
+	refund        func(context.Context, auth.Identity, payments.RequestRefund) (done[view.Refund], error)
+	resolve       func(context.Context, auth.Identity, payments.Resolve) (done[view.Payment], error)
 
 	webhooks gateway.WebhookParser
 	reader   *eventstore.Reader
+	origins  []string
 	now      func() time.Time
 }
 
@@ -129,9 +136,14 @@ func New(c Config) (*API, error) {
 		acquire: decorate(s.metrics, "AcquireSlot", errUnavailable, s.acquireSlot),
 		release: decorate(s.metrics, "ReleaseSlot", errUnavailable, s.releaseSlot),
 		pay:     decorate(s.metrics, "StartPayment", errUnavailable, s.startPayment),
-		hear:    decorate(s.metrics, "HearGateway", errUnavailable, s.hearGateway),
+		notify:  decorate(s.metrics, "NotifyPayment", errUnavailable, s.notify),
 
-		webhooks: webhooks, reader: c.Reader, now: c.Now,
+		cancelSale:    decorate(s.metrics, "CancelSale", errUpdateRace, s.cancelSale),
+		cancelPayment: decorate(s.metrics, "CancelPayment", errUnavailable, s.cancelPayment),
+		refund:        decorate(s.metrics, "RefundPayment", errUnavailable, s.refundPayment),
+		resolve:       decorate(s.metrics, "ResolvePayment", errUnavailable, s.resolvePayment),
+
+		webhooks: webhooks, origins: c.ReturnOrigins, reader: c.Reader, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, Limits: c.Limits, CORSOrigins: c.CORSOrigins, HideMetrics: c.HideMetrics,
@@ -149,6 +161,10 @@ func New(c Config) (*API, error) {
 		httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: buyer, Body: httpapi.JSONBody, Handler: a.postAcquire},
 		httpapi.Route{Method: http.MethodDelete, Path: "/v1/slots/:id", Access: httpapi.Role(auth.Buyer | auth.Admin), Handler: a.deleteSlot},
 		httpapi.Route{Method: http.MethodPost, Path: "/v1/payments", Access: buyer, Body: httpapi.JSONBody, Handler: a.postPayment},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/products/:id/cancel", Access: admin, Handler: a.postCancelSale},
+		httpapi.Route{Method: http.MethodDelete, Path: "/v1/payments/:id", Access: httpapi.Role(auth.Buyer | auth.Admin), Handler: a.deletePayment},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/payments/:id/refunds", Access: admin, Body: httpapi.JSONBody, Handler: a.postRefund},
+		httpapi.Route{Method: http.MethodPost, Path: "/v1/payments/:id/resolution", Access: admin, Body: httpapi.JSONBody, Handler: a.postResolution},
 		httpapi.Route{Method: http.MethodPost, Path: webhookPath, Access: httpapi.Open, Body: httpapi.RawBody, Handler: a.postCallback},
 	)
 	return a, nil
@@ -262,7 +278,7 @@ func (a *API) postPayment(c echo.Context) error {
 	if err := httpapi.DecodeJSON(c, &body); err != nil {
 		return err
 	}
-	cmd, err := body.command()
+	cmd, err := body.command(a.origins)
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
@@ -74,44 +74,45 @@ func TestOtherAmounts(t *testing.T) {
 		{`"0"`, `"KRW"`, "", ""},
 		{`"10.5"`, `"KRW"`, "10.5 KRW", ""},
 		{`10.0001`, `"USD"`, "10.0001 USD", ""},
-		{`"10.00001"`, `"KRW"`, "", `10.00001 "KRW"`},
-		{`"-10"`, `"KRW"`, "", `-10 "KRW"`},
-		{`1e20`, `"KRW"`, "", `100000000000000000000 "KRW"`},
-		{`"10"`, `"w\u0000n"`, "", `10 "w\x00n"`},
+		{`"10.00001"`, `"KRW"`, "", `AMOUNT_UNREADABLE`},
+		{`"-10"`, `"KRW"`, "", `AMOUNT_UNREADABLE`},
+		{`1e20`, `"KRW"`, "", `AMOUNT_UNREADABLE`},
+		{`"10"`, `"w\u0000n"`, "", `AMOUNT_UNREADABLE`},
 	} {
 		buyer, slot, id := s.paying(t, n, product)
-		body := fmt.Sprintf(`{"type":"payment.succeeded","data":{"reference":%q,"paymentId":null,"amount":%s,"currency":%s}}`, id, c.amount, c.currency)
+		body := fmt.Sprintf(`{"type":"payment.succeeded","data":{"reference":%q,"paymentId":"g1","amount":%s,"currency":%s}}`, id, c.amount, c.currency)
 		require.Equal(t, 204, n.callback(t, "w"+strconv.Itoa(i), body).status, body)
 		p := s.payment(t, product, slot, id)
 		require.Equal(t, domain.FailedPayment, p.Status, body)
 		require.Equal(t, domain.ReasonAmountMismatch, p.FailureReason)
 		if c.owed == "" {
-			require.Empty(t, p.Refund, body)
+			require.Empty(t, p.Refunds, body)
 		} else {
-			require.Equal(t, c.owed, p.RefundAmount.String()+" "+p.RefundAmount.Currency())
+			require.Equal(t, c.owed, p.Refunds[0].Amount.String()+" "+p.Refunds[0].Amount.Currency())
 		}
 		waiting := s.waitsFor(t, id)
 		if c.waits == "" {
 			require.Empty(t, waiting, body)
 		} else {
-			require.Equal(t, "the gateway says that it took "+c.waits, waiting)
+			require.Equal(t, "CONTRADICTED "+c.waits, waiting)
 		}
 		require.Equal(t, 201, s.pay(t, n, buyer, slot).status, "the slot stays ACTIVE")
 		if c.owed != "" {
 			require.Equal(t, 204, n.callback(t, "again"+strconv.Itoa(i), succeeded(id, "10")).status)
-			require.Equal(t, c.owed, p.RefundAmount.String()+" "+p.RefundAmount.Currency(), "the same money")
+			require.Equal(t, c.owed, p.Refunds[0].Amount.String()+" "+p.Refunds[0].Amount.Currency())
+			require.Equal(t, "CONTRADICTED OTHER_AMOUNT", s.waitsFor(t, id), "another amount of the same charge")
 		}
 	}
 }
 
-// waitsFor says why the payment's money waits for a person, "" where it does not.
+// waitsFor returns why the payment waits for an operator, "" if it does not.
 func (s *system) waitsFor(t testing.TB, payment string) string {
 	t.Helper()
-	list, err := payments.ListWaiting(t.Context(), s.pool, 1000)
+	list, err := attention.List(t.Context(), s.pool, nil, 1000)
 	require.NoError(t, err)
 	for _, w := range list {
-		if w.Payment.String() == payment {
-			return w.Why
+		if w.PaymentID.String() == payment {
+			return string(w.Cause) + " " + w.Code
 		}
 	}
 	return ""

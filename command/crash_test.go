@@ -11,6 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -31,7 +32,8 @@ func TestPaymentWhoseProcessEndsIsAskedForByTheWorker(t *testing.T) {
 	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
 }
 
-// A refund that was made but not recorded is asked for again, under the same id.
+// A refund that was made but not recorded is queried, and posted again under the
+// same id if the gateway does not know it.
 func TestRefundThatWasNotRecordedIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
@@ -48,16 +50,16 @@ func TestRefundThatWasNotRecordedIsMadeOnce(t *testing.T) {
 		SlotTTL: 1e9, Registry: registry(),
 	})
 	require.NoError(t, err)
-	job := payments.Job{Payment: uuid.MustParse(id), Step: payments.Refund}
-	require.ErrorIs(t, dying.Do(t.Context(), job), eventstore.ErrClosed)
-	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
-	require.NoError(t, n.payments.Do(t.Context(), job), "not due yet: nothing")
-	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
-	s.age(t, id, "refund_ask_at", "1 min")
-	require.NoError(t, n.payments.Do(t.Context(), job))
-	require.Equal(t, domain.RefundMade, s.payment(t, product, slot, id).Refund)
+	refund := s.payment(t, product, slot, id).Refunds[0].ID
+	require.ErrorIs(t, dying.Do(t.Context(), payments.Refund, refund), eventstore.ErrClosed)
+	require.Equal(t, domain.RefundsDue, s.payment(t, product, slot, id).RefundStatus())
+	require.NoError(t, n.payments.Do(t.Context(), payments.Refund, refund), "not due yet: nothing")
+	require.Equal(t, domain.RefundsDue, s.payment(t, product, slot, id).RefundStatus())
+	s.refundNow(t, id)
+	require.NoError(t, n.payments.Do(t.Context(), payments.Refund, refund))
+	require.Equal(t, domain.RefundsComplete, s.payment(t, product, slot, id).RefundStatus())
 	require.Len(t, s.fake.refunded, 1)
-	require.Equal(t, "7", s.fake.refunded[job.Payment].String())
+	require.Equal(t, "7", s.fake.refunded[uuid.MustParse(id)].String())
 }
 
 // A process that ends between the gate's grant and its append leaves a grant
@@ -77,8 +79,8 @@ func TestLateSuccessAfterAProcessEndedBesideItsGrant(t *testing.T) {
 		SlotTTL: 1e9, Registry: registry(),
 	})
 	require.NoError(t, err)
-	_, err = dying.Hear(t.Context(), payments.Heard{GatewayWord: domain.GatewayWord{
-		PaymentID: uuid.MustParse(id), Succeeded: true, Paid: s.payment(t, product, slot, id).Price,
+	_, err = dying.ApplyReport(t.Context(), payments.Report{Reference: uuid.MustParse(id), Payment: gateway.Payment{
+		Status: gateway.Succeeded, Paid: &gateway.Paid{Money: s.payment(t, product, slot, id).Price},
 	}})
 	require.ErrorIs(t, err, eventstore.ErrClosed)
 	state, err := n.gate.State(t.Context(), product)

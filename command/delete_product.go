@@ -11,7 +11,8 @@ import (
 
 type nothing struct{}
 
-// deleteProduct ends a product that has no active slot, and closes its gate.
+// deleteProduct ends a product that has no active slot and no open refund of a
+// cancelled sale, and closes its gate.
 func (s *services) deleteProduct(ctx context.Context, by *invocation, product uuid.UUID) (done[nothing], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
@@ -35,6 +36,15 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	}
 	if active {
 		return done[nothing]{}, errLiveSlots
+	}
+	if p.Cancelled {
+		counts, err := s.payments.Cancellation(ctx, p.ID)
+		if err != nil {
+			return done[nothing]{}, err
+		}
+		if counts.Open > 0 {
+			return done[nothing]{}, errOpenRefunds
+		}
 	}
 	encoded, err := by.Encode(ctx, events...)
 	if err != nil {

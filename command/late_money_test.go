@@ -103,7 +103,7 @@ func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
 		}
 	})
 	require.NoError(t, n.payments.TimeOut(t.Context(), s.dueNow(t, unpaid)))
-	require.Equal(t, "no", s.payment(t, product, unpaid, id).FailureReason)
+	require.Equal(t, "NO", s.payment(t, product, unpaid, id).FailureReason)
 	require.Equal(t, domain.ExpiredSlot, s.stored(t, product, unpaid).Status, "at once: its deadline is over")
 	require.False(t, s.askedAgain(t, id))
 }
@@ -169,13 +169,13 @@ func TestLateSuccessIsRefunded(t *testing.T) {
 		require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status, name)
 		p := s.payment(t, product, slot, id)
 		require.Equal(t, domain.FailedPayment, p.Status, name)
-		require.Equal(t, domain.RefundOwed, p.Refund, name)
+		require.Equal(t, domain.RefundsDue, p.RefundStatus(), name)
 
-		require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: p.ID, Step: payments.Refund}))
+		require.NoError(t, n.payments.Do(t.Context(), payments.Refund, p.Refunds[0].ID))
 		p = s.payment(t, product, slot, id)
-		require.Equal(t, domain.RefundMade, p.Refund, name)
+		require.Equal(t, domain.RefundsComplete, p.RefundStatus(), name)
 		require.Equal(t, "10", s.fake.refunded[p.ID].String())
-		require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: p.ID, Step: payments.Refund}))
+		require.NoError(t, n.payments.Do(t.Context(), payments.Refund, p.Refunds[0].ID))
 		require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
 		require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired", "RefundDue", "RefundCompleted"}, s.story(t, slot), name)
 	}
@@ -213,13 +213,13 @@ func TestLateSuccessWaitsForTheGate(t *testing.T) {
 
 	// The gateway does not call again: the worker asks it.
 	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
-	job := payments.Job{Payment: uuid.MustParse(id), Step: payments.Ask}
+	job := uuid.MustParse(id)
 	s.askNow(t, id)
-	require.ErrorIs(t, n.payments.Do(t.Context(), job), payments.ErrDelayed)
+	require.ErrorIs(t, n.payments.Do(t.Context(), payments.Query, job), payments.ErrDelayed)
 	require.Equal(t, before, s.story(t, slot))
 	away = false
 	s.askNow(t, id)
-	require.NoError(t, n.payments.Do(t.Context(), job))
+	require.NoError(t, n.payments.Do(t.Context(), payments.Query, job))
 	require.Equal(t, append(before, "PaymentRegranted"), s.story(t, slot))
 	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
 	require.False(t, s.askedAgain(t, id))

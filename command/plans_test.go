@@ -17,6 +17,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/testkit"
 )
@@ -136,8 +137,15 @@ func (s traced) sweep(t *testing.T, n node) {
 		_, _, err := until(t.Context())
 		require.NoError(t, err)
 	}
-	_, err := n.payments.Due(t.Context(), 256)
+	for _, step := range payments.Steps {
+		_, err := n.payments.Due(t.Context(), step, 256)
+		require.NoError(t, err)
+	}
+	_, err := n.payments.CancelledSlots(t.Context(), 256)
 	require.NoError(t, err)
+	_, err = n.payments.CancelledPurchases(t.Context(), 256)
+	require.NoError(t, err)
+	require.NoError(t, n.payments.Observe(t.Context()))
 	require.NoError(t, n.payments.Purge(t.Context()))
 }
 

@@ -30,9 +30,16 @@ var (
 	errSalePaused   = problem.New(problem.SalePaused, "the sale is paused")
 	errNotStarted   = problem.New(problem.SaleNotStarted, "the sale has not started yet")
 	errDuplicate    = problem.New(problem.DuplicateSlot, "you hold a slot of this product already")
-	errHadSlot      = problem.New(problem.ProductUpdate, "the sale date stands, because the product has had a slot")
+	errHadSlot      = problem.New(problem.ProductUpdate, "sale date, price and units stand, because the product has had a slot")
+	errSaleBegun    = problem.New(problem.ProductUpdate, "price and units stand, because the sale has begun")
+	errCancelled    = problem.New(problem.ProductUpdate, "the sale was cancelled: only name and description can change")
+	errOpenRefunds  = problem.New(problem.ProductDelete, "the cancelled sale has refunds that are open")
+	errTooMany      = problem.New(problem.TooManyPayments, "a slot can have 10 payments")
+	errNotPending   = problem.New(problem.PaymentNotPending, "the payment has an outcome")
+	errNoRefund     = problem.New(problem.PaymentNotRefundable, "the payment is not a purchase, or is disputed or reversed")
+	errExceeds      = problem.New(problem.RefundExceeds, "other refunds cover more of the payment than that leaves")
+	errNoItem       = problem.New(problem.NothingToResolve, "no item of the payment can be resolved in this way")
 	errUpdateRace   = problem.New(problem.ProductUpdate, "others were changing the product at the same time")
-	errPrecondition = problem.New(problem.PreconditionFailed, "the product is not in the state that If-Match names: read it again")
 	errLiveSlots    = problem.New(problem.ProductDelete, "the product has an active slot")
 	errDeleteRace   = problem.New(problem.ProductDelete, "others were changing the product at the same time")
 	errNotOwner     = problem.New(problem.Forbidden, "the slot belongs to someone else")
@@ -45,6 +52,7 @@ var (
 	errExpired      = problem.New(problem.SlotExpired, "the slot has expired")
 	errMismatch     = problem.New(problem.AmountMismatch, "amount and currency must be the product's price")
 	errEmptyUpdate  = problem.New(problem.InvalidRequest, "the update names nothing to change")
+	errPrecondition = problem.New(problem.PreconditionFailed, "the product is not in the state that If-Match names: read it again")
 )
 
 // notStarted tells a buyer who is early when to come.
@@ -98,8 +106,14 @@ func asProblem(err error) error {
 		return errNoPayment.Wrap(err)
 	case errors.Is(err, payments.ErrKeyReused):
 		return errKeyReused.Wrap(err)
-	case errors.Is(err, payments.ErrDelayed):
+	case errors.Is(err, payments.ErrDelayed), errors.Is(err, payments.ErrQuery):
 		return errUnavailable.Wrap(err)
+	case errors.Is(err, domain.ErrNothingToResolve):
+		return errNoItem.Wrap(err)
+	case errors.Is(err, domain.ErrSaleBegun), errors.Is(err, claims.ErrSaleBegun):
+		return errSaleBegun.Wrap(err)
+	case errors.Is(err, domain.ErrSaleCancelled):
+		return errCancelled.Wrap(err)
 	case errors.Is(err, claims.ErrHadSlot):
 		return errHadSlot.Wrap(err)
 	case errors.Is(err, eventstore.ErrOverloaded):
@@ -111,14 +125,27 @@ func asProblem(err error) error {
 	return err
 }
 
-// asRefusal is what a client sees of a slot that cannot be paid for.
+// asRefusal is what a client sees of a slot that cannot be paid for, or a payment
+// that cannot be changed.
 func asRefusal(err error) *problem.Error {
 	var (
 		completed *domain.SlotCompletedError
 		expired   *domain.SlotExpiredError
 		paying    *domain.PaymentInProgressError
+		tooMany   *domain.TooManyPaymentsError
+		pending   *domain.PaymentNotPendingError
+		no        *domain.PaymentNotRefundableError
+		exceeds   *domain.RefundExceedsError
 	)
 	switch {
+	case errors.As(err, &tooMany):
+		return errTooMany.Wrap(err)
+	case errors.As(err, &pending):
+		return errNotPending.Wrap(err)
+	case errors.As(err, &no):
+		return errNoRefund.Wrap(err)
+	case errors.As(err, &exceeds):
+		return errExceeds.Wrap(err)
 	case errors.As(err, &completed):
 		return errCompleted.Wrap(err)
 	case errors.As(err, &expired):

@@ -2,12 +2,14 @@ package command
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -19,11 +21,23 @@ import (
 func (s *system) ask(t testing.TB, n node, payment string) error {
 	t.Helper()
 	s.askNow(t, payment)
-	jobs, err := n.payments.Due(t.Context(), 1000)
+	id := uuid.MustParse(payment)
+	for _, step := range []payments.Step{payments.Post, payments.Query} {
+		due, err := n.payments.Due(t.Context(), step, 1000)
+		require.NoError(t, err)
+		if slices.Contains(due, id) {
+			return n.payments.Do(t.Context(), step, id)
+		}
+	}
+	t.Fatal("no step is due")
+	return nil
+}
+
+// refundNow makes the refunds of a payment due.
+func (s *system) refundNow(t testing.TB, payment string) {
+	t.Helper()
+	_, err := s.pool.Exec(t.Context(), `update payment_refunds set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, payment)
 	require.NoError(t, err)
-	job := payments.Job{Payment: uuid.MustParse(payment), Step: payments.Ask}
-	require.Contains(t, jobs, job)
-	return n.payments.Do(t.Context(), job)
 }
 
 func (s *system) age(t testing.TB, payment, column, by string) {
@@ -43,7 +57,7 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 	})
 	_, slot, id := s.paying(t, n, product)
 	testkit.Eventually(t, 5*time.Second, "it is tried soon again", func() error {
-		jobs, err := n.payments.Due(t.Context(), 10)
+		jobs, err := n.payments.Due(t.Context(), payments.Post, 10)
 		if err == nil && len(jobs) == 0 {
 			err = errors.New("nothing due")
 		}
@@ -58,7 +72,7 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 		require.Equal(t, asks[0], a, "under the same reference")
 	}
 	// It is known there now; a lost callback is found by asking.
-	require.NoError(t, n.payments.Do(t.Context(), payments.Job{Payment: uuid.MustParse(id), Step: payments.Ask}), "not due: nothing")
+	require.NoError(t, n.payments.Do(t.Context(), payments.Query, uuid.MustParse(id)), "not due: nothing")
 	require.Empty(t, s.fake.looked)
 	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	require.NoError(t, s.ask(t, n, id))
@@ -121,7 +135,7 @@ func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
 	s.age(t, id, "ask_until", "7 days")
 	require.NoError(t, s.ask(t, n, id))
 	require.False(t, s.askedAgain(t, id))
-	require.Equal(t, "the gateway never said what became of it", s.waitsFor(t, id))
+	require.Equal(t, "OUTCOME_UNKNOWN FAILED", s.waitsFor(t, id))
 	require.Equal(t, 204, n.callback(t, "w1", failed(id, "no")).status, "the gateway itself settles it")
 	require.Empty(t, s.waitsFor(t, id))
 	require.Len(t, s.story(t, slot), 4, "for which there is no event")
@@ -148,31 +162,36 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	s.fake.set(func(g *fakeGateway) {
 		g.find = tookAll(t)
 		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
-			return gateway.Refund{}, &gateway.Rejected{Reason: "account\x00 closed", HTTPStatus: 409}
+			return gateway.Refund{}, &gateway.Rejected{Reason: "ACCOUNT_CLOSED", HTTPStatus: 409}
 		}
 	})
 	require.NoError(t, s.ask(t, n, id))
-	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
-	refund := payments.Job{Payment: uuid.MustParse(id), Step: payments.Refund}
-	jobs, err := n.payments.Due(t.Context(), 10)
+	require.Equal(t, domain.RefundsDue, s.payment(t, product, slot, id).RefundStatus())
+	refund := s.payment(t, product, slot, id).Refunds[0].ID
+	jobs, err := n.payments.Due(t.Context(), payments.Refund, 10)
 	require.NoError(t, err)
-	require.Equal(t, []payments.Job{refund}, jobs)
-	require.NoError(t, n.payments.Do(t.Context(), refund))
-	require.Equal(t, "refund refused: account closed", s.waitsFor(t, id))
-	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, id).Refund)
+	require.Equal(t, []uuid.UUID{refund}, jobs)
+	require.NoError(t, n.payments.Do(t.Context(), payments.Refund, refund))
+	require.Equal(t, "REFUND_FAILED ACCOUNT_CLOSED", s.waitsFor(t, id), "nothing had reached the gateway before")
+	require.Equal(t, domain.RefundsFailed, s.payment(t, product, slot, id).RefundStatus())
 
+	// An operator has it tried once more, under another id.
+	by := &origin.Origin{Actor: payments.ActorOperator}
+	_, err = n.payments.Resolve(t.Context(), payments.Resolve{Payment: uuid.MustParse(id), Action: domain.RetryItem, Note: "NEW_CARD"}, by)
+	require.NoError(t, err)
+	require.Empty(t, s.waitsFor(t, id))
+	refund = s.payment(t, product, slot, id).Refunds[1].ID
 	down := errors.New("down")
 	s.fake.set(func(g *fakeGateway) {
 		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) { return gateway.Refund{}, down }
 	})
-	s.age(t, id, "refund_ask_at", "1 hour")
-	require.ErrorIs(t, n.payments.Do(t.Context(), refund), down)
+	require.ErrorIs(t, n.payments.Do(t.Context(), payments.Refund, refund), down)
 	s.fake.set(func(g *fakeGateway) { g.refund = nil })
-	s.age(t, id, "refund_ask_at", "1 hour")
-	require.NoError(t, n.payments.Do(t.Context(), refund))
-	require.Equal(t, domain.RefundMade, s.payment(t, product, slot, id).Refund)
+	s.refundNow(t, id)
+	require.NoError(t, n.payments.Do(t.Context(), payments.Refund, refund))
+	require.Equal(t, domain.RefundsComplete, s.payment(t, product, slot, id).RefundStatus())
 	require.Empty(t, s.waitsFor(t, id))
-	jobs, err = n.payments.Due(t.Context(), 10)
+	jobs, err = n.payments.Due(t.Context(), payments.Refund, 10)
 	require.NoError(t, err)
 	require.Empty(t, jobs)
 }

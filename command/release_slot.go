@@ -12,10 +12,20 @@ import (
 )
 
 // releaseSlot ends an active slot before its time: its owner gives it up, or an
-// admin reclaims it. It answers after the gate has its unit on sale again.
+// admin reclaims it. An admin also returns the unit of a purchase whose money is
+// gone. The response follows once the gate has the unit on sale again.
 func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (done[nothing], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
+	// Whose it is comes first: a stranger's request must not cost what the slot's
+	// history is long.
+	owner, err := s.payments.Owner(ctx, id)
+	if err != nil {
+		return done[nothing]{}, err
+	}
+	if by := callerOf(by.user); !by.Admin && !(by.Buyer && by.User == owner) {
+		return done[nothing]{}, &domain.NotOwnerError{Slot: id}
+	}
 	slot, last, err := s.slot(ctx, id)
 	if err != nil {
 		return done[nothing]{}, err
@@ -46,10 +56,14 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	if err != nil {
 		return done[nothing]{}, err
 	}
+	guard := claims.Release{Product: slot.ProductID, SlotID: id}.Guarded()
+	if _, returns := events[0].(domain.SlotReturned); returns {
+		guard = claims.Return{Product: slot.ProductID, SlotID: id}.Guarded()
+	}
 	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.Expected(slot.Version), Events: encoded}},
-		Guards:  []eventstore.Guarded{claims.Release{Product: slot.ProductID, SlotID: id}.Guarded()},
+		Guards:  []eventstore.Guarded{guard},
 	})
 	if err != nil {
 		return done[nothing]{}, err

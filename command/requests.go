@@ -167,7 +167,10 @@ func (v *faults) money(amountField string, err error) {
 type updateProductRequest struct {
 	Name          field[string] `json:"name"`
 	Description   field[string] `json:"description"`
+	Price         field[number] `json:"price"`
+	Currency      field[string] `json:"currency"`
 	StockIncrease field[int]    `json:"stockIncrease"`
+	StockDecrease field[int]    `json:"stockDecrease"`
 	SaleDate      field[moment] `json:"saleDate"`
 	SaleEndDate   field[moment] `json:"saleEndDate"`
 	Paused        field[bool]   `json:"paused"`
@@ -179,7 +182,12 @@ func (r updateProductRequest) command() (domain.UpdateProduct, error) {
 		Name:          optional(&v, "name", aText, r.Name),
 		Description:   optional(&v, "description", aText, r.Description),
 		StockIncrease: optional(&v, "stockIncrease", aNumber, r.StockIncrease),
+		StockDecrease: optional(&v, "stockDecrease", aNumber, r.StockDecrease),
+		Currency:      optional(&v, "currency", "an ISO 4217 code", r.Currency),
 		Paused:        optional(&v, "paused", aBool, r.Paused),
+	}
+	if price := optional(&v, "price", aDecimal, r.Price); price != nil {
+		c.Price = &price.Decimal
 	}
 	if at := optional(&v, "saleDate", aTime, r.SaleDate); at != nil {
 		c.SaleDate = &at.Time

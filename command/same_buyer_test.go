@@ -62,7 +62,7 @@ func (s *system) requireBought(t testing.TB, product uuid.UUID, clicked answered
 func (s *system) requireRefund(t testing.TB, product uuid.UUID, clicked answered, slot, payment string) {
 	t.Helper()
 	require.Equal(t, 201, clicked.status, "%v", clicked.body)
-	require.Equal(t, domain.RefundOwed, s.payment(t, product, slot, payment).Refund)
+	require.Equal(t, domain.RefundsDue, s.payment(t, product, slot, payment).RefundStatus())
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired", "RefundDue"}, s.story(t, slot))
 	require.Equal(t, []string{"SlotAcquired"}, s.story(t, clicked.text("id")))
 	require.Equal(t, domain.ActiveSlot, s.stored(t, product, clicked.text("id")).Status)
@@ -227,7 +227,7 @@ func TestTwoLateSuccessesOfOneBuyer(t *testing.T) {
 		outcomes[string(p1.Status)+"/"+string(p2.Status)]++
 		require.NotEqual(t, p1.Status == domain.SuccessfulPayment, p2.Status == domain.SuccessfulPayment)
 		for slot, p := range map[string]domain.Payment{first: p1, second: p2} {
-			require.Equal(t, p.Status == domain.FailedPayment, p.Refund == domain.RefundOwed)
+			require.Equal(t, p.Status == domain.FailedPayment, p.RefundStatus() == domain.RefundsDue)
 			money, _ := a.homes(t, slot, p.ID)
 			require.Equal(t, 1, money, "%v", a.story(t, slot))
 		}

@@ -3,6 +3,11 @@ package command
 import (
 	"context"
 	"errors"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
@@ -12,20 +17,20 @@ import (
 )
 
 // startPayment begins a payment of the caller's slot, or answers again what was
-// answered to its key. Nobody waits for the gateway here.
-func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[view.Payment], error) {
-	ctx, cancel := detached(ctx, appendWithin)
-	defer cancel()
+// answered to its key. The response waits a moment for the gateway, so that it
+// usually has the next action.
+func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[view.PaymentWithAction], error) {
 	c.By = callerOf(by.user)
 	started, err := s.payments.Start(ctx, c, &by.Origin)
 	var refused *payments.RefusedError
 	if errors.As(err, &refused) {
-		return done[view.Payment]{}, at(asRefusal(refused), refused.Product, refused.Position)
+		return done[view.PaymentWithAction]{}, at(asRefusal(refused), refused.Product, refused.Position)
 	}
 	if err != nil {
-		return done[view.Payment]{}, err
+		return done[view.PaymentWithAction]{}, err
 	}
-	return done[view.Payment]{started.Payment, started.Product, started.Position}, nil
+	payment := view.PaymentWithAction{Payment: started.Payment, NextAction: started.NextAction}
+	return done[view.PaymentWithAction]{payment, started.Product, started.Position}, nil
 }
 
 // callerOf is who sent a command, as the slots' rules see them.
@@ -40,6 +45,7 @@ type startPaymentRequest struct {
 	Amount         field[number]       `json:"amount"`
 	Currency       field[string]       `json:"currency"`
 	PaymentMethod  field[string]       `json:"paymentMethod"`
+	ReturnURL      field[string]       `json:"returnUrl"`
 }
 
 const (
@@ -47,7 +53,38 @@ const (
 	aMethod = "CARD, BANK_TRANSFER or WALLET"
 )
 
-func (r startPaymentRequest) command() (payments.Start, error) {
+// maxReturnURL is the longest return URL, in characters.
+const maxReturnURL = 2000
+
+// returnURL checks where the gateway is to send the buyer: https, or a loopback
+// address, of an origin that is allowed. Loopback addresses are allowed if no
+// origin is listed, or if they are.
+func returnURL(text string, origins []string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil, utf8.RuneCountInString(text) > maxReturnURL, u.Host == "", u.User != nil, !plainURL(text):
+		return errors.New("must be an https URL of at most 2000 characters")
+	}
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
+	if u.Scheme != "https" && !(loopback && u.Scheme == "http") {
+		return errors.New("must be an https URL, or a loopback address")
+	}
+	origin := strings.ToLower(u.Scheme + "://" + u.Host)
+	listed := slices.ContainsFunc(origins, func(o string) bool { return strings.ToLower(strings.TrimSuffix(o, "/")) == origin })
+	if !listed && !(loopback && len(origins) == 0) {
+		return errors.New("must have an origin that is allowed")
+	}
+	return nil
+}
+
+// plainURL reports whether the text has no character that a URL must escape.
+func plainURL(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+func (r startPaymentRequest) command(origins []string) (payments.Start, error) {
 	var v faults
 	c := payments.Start{
 		Slot:   need(&v, "purchaseSlotId", aUUID, r.PurchaseSlotID).UUID,
@@ -59,12 +96,20 @@ func (r startPaymentRequest) command() (payments.Start, error) {
 	default:
 		v.add("paymentMethod", "must be "+aMethod)
 	}
+	if !r.ReturnURL.null {
+		if u := optional(&v, "returnUrl", "a URL", r.ReturnURL); u != nil {
+			c.ReturnURL = *u
+			if err := returnURL(*u, origins); err != nil {
+				v.add("returnUrl", err.Error())
+			}
+		}
+	}
 	amount, code := need(&v, "amount", aDecimal, r.Amount), need(&v, "currency", "an ISO 4217 code", r.Currency)
 	if len(v) > 0 {
 		return c, v.err()
 	}
 	var err error
-	if c.Offered, err = domain.NewMoney(amount.Decimal, code); err != nil {
+	if c.Offered, err = domain.NewMoney(amount.Decimal, strings.ToUpper(code)); err != nil {
 		v.money("amount", err)
 	}
 	return c, v.err()

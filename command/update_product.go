@@ -46,6 +46,14 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	if now := s.now(); !c.match.Matches(view.ProductOf(p, 0, now).Version()) {
 		return done[view.Product]{}, errPrecondition
 	}
+	var cancellation *view.Cancellation
+	if p.Cancelled {
+		counts, err := s.payments.Cancellation(ctx, p.ID)
+		if err != nil {
+			return done[view.Product]{}, err
+		}
+		cancellation = &counts
+	}
 	events, err := p.Update(c.change, s.now())
 	if err != nil {
 		return done[view.Product]{}, err
@@ -69,7 +77,9 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			s.feed(ctx, p.ID)
 		}
 	}
-	return done[view.Product]{view.ProductOf(p, held(), s.now()), p.ID, p.Position}, nil
+	shown := view.ProductOf(p, held(), s.now())
+	shown.Cancellation = cancellation
+	return done[view.Product]{shown, p.ID, p.Position}, nil
 }
 
 const (
@@ -126,14 +136,18 @@ func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error
 // guardsOf are the claims' side of a product's events.
 func guardsOf(before domain.Product, events []domain.Event) []eventstore.Guarded {
 	var guards []eventstore.Guarded
-	sale := claims.Sale{Product: before.ID, SaleDate: before.SaleDate, SaleEnd: before.SaleEndDate, Paused: before.Paused}
+	sale := claims.Sale{Product: before.ID, SaleDate: before.SaleDate, SaleEnd: before.SaleEndDate, Paused: before.Paused, Cancelled: before.Cancelled}
 	changed := false
 	for _, e := range events {
 		switch ev := e.(type) {
 		case domain.ProductStockIncreased:
 			guards = append(guards, claims.Stock{Product: before.ID, Total: ev.TotalStock}.Guarded())
+		case domain.ProductPriceChanged:
+			sale.OnlyIfNeverHadSlot, sale.OnlyBeforeSale, changed = true, true, true
+		case domain.ProductStockDecreased:
+			sale.OnlyIfNeverHadSlot, sale.OnlyBeforeSale, sale.Units, changed = true, true, ev.TotalStock, true
 		case domain.ProductSaleRescheduled:
-			sale.OnlyIfNeverHadSlot = !ev.SaleDate.Equal(before.SaleDate)
+			sale.OnlyIfNeverHadSlot = sale.OnlyIfNeverHadSlot || !ev.SaleDate.Equal(before.SaleDate)
 			sale.SaleDate, sale.SaleEnd, changed = ev.SaleDate, ev.SaleEndDate, true
 		case domain.ProductSalePaused:
 			sale.Paused, changed = true, true

@@ -5,14 +5,14 @@ import "github.com/google/uuid"
 // PaymentMethod is how a buyer pays.
 type PaymentMethod string
 
-// The payment methods that are taken.
+// The payment methods that are accepted.
 const (
 	Card         PaymentMethod = "CARD"
 	BankTransfer PaymentMethod = "BANK_TRANSFER"
 	Wallet       PaymentMethod = "WALLET"
 )
 
-// PaymentInitiated is durable before the gateway is asked for money.
+// PaymentInitiated is durable before the gateway is called.
 type PaymentInitiated struct {
 	UserID    uuid.UUID     `json:"userId"`
 	PaymentID uuid.UUID     `json:"paymentId"` // ours; the gateway's `reference`
@@ -20,7 +20,14 @@ type PaymentInitiated struct {
 	Method    PaymentMethod `json:"method"`
 }
 
-// PaymentFailed ends a try to pay; the slot stays as it is.
+// PaymentCancelRequested records that the payment is to be canceled at the
+// gateway. The payment stays PENDING until it has an outcome.
+type PaymentCancelRequested struct {
+	UserID    uuid.UUID `json:"userId"`
+	PaymentID uuid.UUID `json:"paymentId"`
+}
+
+// PaymentFailed ends an attempt to pay; the slot stays as it is.
 type PaymentFailed struct {
 	UserID           uuid.UUID `json:"userId"`
 	PaymentID        uuid.UUID `json:"paymentId"`
@@ -32,14 +39,14 @@ type PaymentFailed struct {
 type PaymentCompleted struct {
 	UserID           uuid.UUID     `json:"userId"`
 	PaymentID        uuid.UUID     `json:"paymentId"`
-	GatewayPaymentID string        `json:"gatewayPaymentId,omitempty"` // empty where nothing was to pay
+	GatewayPaymentID string        `json:"gatewayPaymentId,omitempty"` // empty if nothing was to be paid
 	Price            Money         `json:"price"`
 	Method           PaymentMethod `json:"method"`
 }
 
-// PaymentRegranted stands in the stream of a slot that had expired when its
-// payment succeeded: the buyer got NewSlotID instead, where the payment is
-// completed.
+// PaymentRegranted is in the stream of a slot that had expired when its payment
+// succeeded: the buyer got NewSlotID instead, in whose stream the payment is
+// completed and continues.
 type PaymentRegranted struct {
 	UserID           uuid.UUID `json:"userId"`
 	PaymentID        uuid.UUID `json:"paymentId"`
@@ -47,25 +54,114 @@ type PaymentRegranted struct {
 	NewSlotID        uuid.UUID `json:"newSlotId"`
 }
 
-// RefundDue says that money was taken for nothing and is owed back.
+// RefundCause is why a refund became due.
+type RefundCause string
+
+// The causes of refunds.
+const (
+	RefundLate            RefundCause = "LATE"             // the money came too late to buy anything
+	RefundAmountMismatch  RefundCause = "AMOUNT_MISMATCH"  // the gateway took another amount than requested
+	RefundDuplicateCharge RefundCause = "DUPLICATE_CHARGE" // the gateway took the money twice
+	RefundRequested       RefundCause = "REQUESTED"        // by an admin, or made at the gateway
+	RefundSaleCancelled   RefundCause = "SALE_CANCELLED"   // the sale was cancelled
+)
+
+// RefundDue records money that is to go back to the buyer.
 type RefundDue struct {
+	UserID           uuid.UUID   `json:"userId"`
+	PaymentID        uuid.UUID   `json:"paymentId"`
+	GatewayPaymentID string      `json:"gatewayPaymentId,omitempty"` // of the charge that is refunded
+	Amount           Money       `json:"amount"`
+	Reason           string      `json:"reason"`          // a code
+	RefundID         uuid.UUID   `json:"refundReference"` // ours
+	Cause            RefundCause `json:"cause"`
+	ReturnUnit       bool        `json:"returnUnit,omitempty"` // the unit goes back on sale once everything is refunded
+}
+
+// RefundPending records that the gateway has accepted a refund.
+type RefundPending struct {
+	UserID          uuid.UUID `json:"userId"`
+	PaymentID       uuid.UUID `json:"paymentId"`
+	RefundID        uuid.UUID `json:"refundReference"`    // ours
+	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's
+	Amount          Money     `json:"amount"`
+}
+
+// RefundCompleted records that the money went back.
+type RefundCompleted struct {
+	UserID          uuid.UUID `json:"userId"`
+	PaymentID       uuid.UUID `json:"paymentId"`
+	GatewayRefundID string    `json:"refundId"` // the gateway's; empty if it was refunded in another way
+	Amount          Money     `json:"amount"`
+	RefundID        uuid.UUID `json:"refundReference"` // ours
+}
+
+// RefundFailed records a refund that the gateway does not make.
+type RefundFailed struct {
+	UserID          uuid.UUID `json:"userId"`
+	PaymentID       uuid.UUID `json:"paymentId"`
+	RefundID        uuid.UUID `json:"refundReference"`    // ours
+	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's
+	Amount          Money     `json:"amount"`
+	Reason          string    `json:"reason"`
+}
+
+// PaymentDisputed records that the buyer disputes a payment with their bank.
+type PaymentDisputed struct {
 	UserID           uuid.UUID `json:"userId"`
 	PaymentID        uuid.UUID `json:"paymentId"`
 	GatewayPaymentID string    `json:"gatewayPaymentId,omitempty"`
-	Amount           Money     `json:"amount"` // what was paid
-	Reason           string    `json:"reason"`
+	DisputeID        string    `json:"disputeId"` // the gateway's
 }
 
-// RefundCompleted says that the money went back.
-type RefundCompleted struct {
-	UserID    uuid.UUID `json:"userId"`
-	PaymentID uuid.UUID `json:"paymentId"`
-	RefundID  string    `json:"refundId"` // the gateway's
-	Amount    Money     `json:"amount"`
+// PaymentDisputeClosed ends a dispute. A lost one also reverses the payment.
+type PaymentDisputeClosed struct {
+	UserID           uuid.UUID `json:"userId"`
+	PaymentID        uuid.UUID `json:"paymentId"`
+	GatewayPaymentID string    `json:"gatewayPaymentId,omitempty"`
+	DisputeID        string    `json:"disputeId"`
+	Won              bool      `json:"won"`
+}
+
+// PaymentReversed records that the money of a payment is gone without a refund
+// of ours: it bounced or was charged back. It happens once.
+type PaymentReversed struct {
+	UserID           uuid.UUID `json:"userId"`
+	PaymentID        uuid.UUID `json:"paymentId"`
+	GatewayPaymentID string    `json:"gatewayPaymentId,omitempty"`
+	Reason           string    `json:"reason,omitempty"`
+}
+
+// PaymentContradicted keeps what the gateway reports against what is recorded.
+// It changes no field of the payment and waits for an operator.
+type PaymentContradicted struct {
+	UserID           uuid.UUID         `json:"userId"`
+	PaymentID        uuid.UUID         `json:"paymentId"`
+	Code             ContradictionCode `json:"code"`
+	GatewayPaymentID string            `json:"gatewayPaymentId,omitempty"`
+	GatewayRefundID  string            `json:"refundId,omitempty"`
+	DisputeID        string            `json:"disputeId,omitempty"`
+	Amount           *Money            `json:"amount,omitempty"` // as reported; nil if there was none or it was unreadable
+}
+
+// PaymentResolved records an operator's decision about one item of a payment
+// that waited for one.
+type PaymentResolved struct {
+	UserID    uuid.UUID         `json:"userId"`
+	PaymentID uuid.UUID         `json:"paymentId"`
+	Cause     AttentionCause    `json:"cause"`
+	RefundID  *uuid.UUID        `json:"refundReference,omitempty"` // of REFUND_FAILED and REFUND_STUCK
+	Code      ContradictionCode `json:"code,omitempty"`            // of CONTRADICTED
+	DisputeID string            `json:"disputeId,omitempty"`       // of DISPUTED
+	Action    ResolveAction     `json:"action"`
+	Note      string            `json:"note"` // a code
 }
 
 // EventType implements Event.
 func (PaymentInitiated) EventType() string { return "PaymentInitiated" }
+
+// EventType implements Event.
+func (PaymentCancelRequested) EventType() string { return "PaymentCancelRequested" }
 
 // EventType implements Event.
 func (PaymentFailed) EventType() string { return "PaymentFailed" }
@@ -80,4 +176,61 @@ func (PaymentRegranted) EventType() string { return "PaymentRegranted" }
 func (RefundDue) EventType() string { return "RefundDue" }
 
 // EventType implements Event.
+func (RefundPending) EventType() string { return "RefundPending" }
+
+// EventType implements Event.
 func (RefundCompleted) EventType() string { return "RefundCompleted" }
+
+// EventType implements Event.
+func (RefundFailed) EventType() string { return "RefundFailed" }
+
+// EventType implements Event.
+func (PaymentDisputed) EventType() string { return "PaymentDisputed" }
+
+// EventType implements Event.
+func (PaymentDisputeClosed) EventType() string { return "PaymentDisputeClosed" }
+
+// EventType implements Event.
+func (PaymentReversed) EventType() string { return "PaymentReversed" }
+
+// EventType implements Event.
+func (PaymentContradicted) EventType() string { return "PaymentContradicted" }
+
+// EventType implements Event.
+func (PaymentResolved) EventType() string { return "PaymentResolved" }
+
+// PaymentOf returns the id and the owner of the payment that an event is about;
+// ok is false for events of other kinds.
+func PaymentOf(e Event) (payment, user uuid.UUID, ok bool) {
+	switch v := e.(type) {
+	case PaymentInitiated:
+		return v.PaymentID, v.UserID, true
+	case PaymentCancelRequested:
+		return v.PaymentID, v.UserID, true
+	case PaymentFailed:
+		return v.PaymentID, v.UserID, true
+	case PaymentCompleted:
+		return v.PaymentID, v.UserID, true
+	case PaymentRegranted:
+		return v.PaymentID, v.UserID, true
+	case RefundDue:
+		return v.PaymentID, v.UserID, true
+	case RefundPending:
+		return v.PaymentID, v.UserID, true
+	case RefundCompleted:
+		return v.PaymentID, v.UserID, true
+	case RefundFailed:
+		return v.PaymentID, v.UserID, true
+	case PaymentDisputed:
+		return v.PaymentID, v.UserID, true
+	case PaymentDisputeClosed:
+		return v.PaymentID, v.UserID, true
+	case PaymentReversed:
+		return v.PaymentID, v.UserID, true
+	case PaymentContradicted:
+		return v.PaymentID, v.UserID, true
+	case PaymentResolved:
+		return v.PaymentID, v.UserID, true
+	}
+	return uuid.Nil, uuid.Nil, false
+}

@@ -22,6 +22,22 @@ type ProductDetailsChanged struct {
 	Description string `json:"description"`
 }
 
+// ProductPriceChanged has the price from now on. It is possible only before the
+// sale begins and before the product has had a slot.
+type ProductPriceChanged struct {
+	Price Money `json:"price"`
+}
+
+// ProductStockDecreased removes Decrease units; TotalStock is what remains. It is
+// possible only before the sale begins and before the product has had a slot.
+type ProductStockDecreased struct {
+	Decrease   int `json:"decrease"`
+	TotalStock int `json:"totalStock"`
+}
+
+// ProductSaleCancelled ends the sale for good; its purchases are refunded.
+type ProductSaleCancelled struct{}
+
 // ProductStockIncreased opens Increase more units; TotalStock is what there
 // are then, so that telling it twice does no harm.
 type ProductStockIncreased struct {
@@ -59,6 +75,15 @@ func (ProductCreated) EventType() string { return "ProductCreated" }
 
 // EventType implements Event.
 func (ProductDetailsChanged) EventType() string { return "ProductDetailsChanged" }
+
+// EventType implements Event.
+func (ProductPriceChanged) EventType() string { return "ProductPriceChanged" }
+
+// EventType implements Event.
+func (ProductStockDecreased) EventType() string { return "ProductStockDecreased" }
+
+// EventType implements Event.
+func (ProductSaleCancelled) EventType() string { return "ProductSaleCancelled" }
 
 // EventType implements Event.
 func (ProductStockIncreased) EventType() string { return "ProductStockIncreased" }

@@ -46,6 +46,18 @@ type SlotExpired struct {
 	ReclaimStatus   ReclaimStatus `json:"reclaimStatus"`
 }
 
+// SlotReturned ends the claim of a purchase whose money went back: its unit is on
+// sale again and its buyer may acquire again. A COMPLETED slot becomes RETURNED.
+type SlotReturned struct {
+	UserID          uuid.UUID `json:"userId"`
+	PaymentID       uuid.UUID `json:"paymentId"`
+	Unit            int       `json:"unit"`
+	ArrivalSequence int64     `json:"arrivalSequence"`
+}
+
+// EventType implements Event.
+func (SlotReturned) EventType() string { return "SlotReturned" }
+
 // EventType implements Event.
 func (SlotAcquired) EventType() string { return "SlotAcquired" }
 

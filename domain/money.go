@@ -84,6 +84,26 @@ func (m Money) IsZero() bool { return m.amount.IsZero() }
 // Equal compares currency and number: "12.5" equals "12.50".
 func (m Money) Equal(o Money) bool { return m.currency == o.currency && m.amount.Equal(o.amount) }
 
+// plus adds an amount of the same currency.
+func (m Money) plus(o Money) Money {
+	return Money{amount: m.amount.Add(o.amount), currency: m.currency, digits: max(m.digits, o.digits)}
+}
+
+// less subtracts an amount of the same currency; the result is 0 or more.
+func (m Money) less(o Money) Money {
+	rest := m.amount.Sub(o.amount)
+	if rest.IsNegative() {
+		rest = decimal.Zero
+	}
+	return Money{amount: rest, currency: m.currency, digits: max(m.digits, o.digits)}
+}
+
+// Exceeds reports whether m is more than o; amounts of different currencies do
+// not exceed each other.
+func (m Money) Exceeds(o Money) bool {
+	return m.currency == o.currency && m.amount.GreaterThan(o.amount)
+}
+
 // String is the amount with its currency's own number of decimal places, as
 // JSON and CSV show it: "259000", "12.50".
 func (m Money) String() string { return m.amount.StringFixed(m.digits) }

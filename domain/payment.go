@@ -7,113 +7,195 @@ import (
 	"github.com/google/uuid"
 )
 
-// PaymentStatus is where a payment is.
+// PaymentStatus is the status of a payment.
 type PaymentStatus string
 
 // The states of a payment. FAILED can still become SUCCESS: a gateway may take
-// the money after we had given it up.
+// the money after we gave the payment up. No refund changes the status.
 const (
 	PendingPayment    PaymentStatus = "PENDING"
 	SuccessfulPayment PaymentStatus = "SUCCESS"
 	FailedPayment     PaymentStatus = "FAILED"
 )
 
-// RefundStatus is where the way back of a payment's money is; "" where none is
-// owed.
-type RefundStatus string
-
-// The states of a refund.
-const (
-	RefundOwed RefundStatus = "DUE"
-	RefundMade RefundStatus = "REFUNDED"
-)
-
 // Reasons of ours, for failures and refunds. Others come from the gateway.
 const (
-	ReasonTimeout        = "TIMEOUT"         // no outcome until the payment timeout past the deadline
-	ReasonAmountMismatch = "AMOUNT_MISMATCH" // the gateway took another amount than asked for
-	ReasonDeclined       = "DECLINED"        // the gateway refused and gave no reason
-	ReasonOtherPayment   = "OTHER_PAYMENT"   // another payment has the slot, or may be about to
-	ReasonSlotExpired    = "SLOT_EXPIRED"    // and no other slot could be had in its place
+	ReasonTimeout         = "TIMEOUT"          // no outcome until the payment timeout past the deadline
+	ReasonAmountMismatch  = "AMOUNT_MISMATCH"  // the gateway took another amount than requested
+	ReasonDeclined        = "DECLINED"         // the gateway declined and gave no usable reason
+	ReasonCanceled        = "CANCELED"         // canceled at the gateway
+	ReasonOtherPayment    = "OTHER_PAYMENT"    // another payment has the slot, or is pending
+	ReasonSlotExpired     = "SLOT_EXPIRED"     // and there was no other unit
+	ReasonSaleCancelled   = "SALE_CANCELLED"   // the sale was cancelled
+	ReasonDuplicateCharge = "DUPLICATE_CHARGE" // the gateway took the money twice
+	ReasonRequested       = "REQUESTED"        // the default reason of a refund by an admin
+	ReasonReversed        = "PAYMENT_REVERSED" // the money is gone already
 )
 
-// Payment is one try to pay for a slot.
+// Payment is one attempt to pay for a slot, with its refunds and disputes.
 type Payment struct {
-	ID            uuid.UUID // ours; the gateway's `reference`
-	SlotID        uuid.UUID // whose payment it is: after a re-grant the new slot
-	GatewayID     string    // "" until known
-	Price         Money     // what was asked for
-	Method        PaymentMethod
-	Status        PaymentStatus
-	FailureReason string // "" unless FAILED
-	Refund        RefundStatus
-	RefundAmount  Money     // what is owed or went back; no money where Refund is ""
-	ConfirmedAt   time.Time // zero unless SUCCESS
-	CreatedAt     time.Time
-	UpdatedAt     time.Time
+	ID              uuid.UUID // ours; the gateway's `reference`
+	SlotID          uuid.UUID // whose payment it is: after a re-grant the new slot
+	GatewayID       string    // "" until known; of a taken payment, the one that the success named
+	Price           Money     // what was requested
+	Method          PaymentMethod
+	Status          PaymentStatus
+	FailureReason   string   // "" unless FAILED
+	Failures        []string // the reasons of all failures that were recorded
+	CancelRequested bool
+	Taken           Money // what the gateway took; no money while nothing is known to be taken
+	Refunds         []Refund
+	Disputes        []Dispute
+	Reversed        bool // the money is gone without a refund of ours
+	ReversedAt      time.Time
+	ReversalHandled bool // an operator has accepted the reversal
+	Contradictions  []Contradiction
+	ConfirmedAt     time.Time // zero unless SUCCESS
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
 }
 
-// evolvePayments is payments after e, in memory of its own; payments itself
-// where e is no payment's event.
-func evolvePayments(payments []Payment, e Envelope) []Payment {
+// Dispute is one dispute of a payment.
+type Dispute struct {
+	ID       string
+	Closed   bool
+	Won      bool // of a closed one
+	Accepted bool // an operator has accepted it: it waits for nobody
+	OpenedAt time.Time
+}
+
+// WasTaken reports whether the gateway is known to have taken money: the
+// payment is SUCCESS, or has a refund of what it took.
+func (p Payment) WasTaken() bool { return p.Status == SuccessfulPayment || p.Taken.currency != "" }
+
+// Disputed reports whether a dispute of the payment is open.
+func (p Payment) Disputed() bool {
+	return slices.ContainsFunc(p.Disputes, func(d Dispute) bool { return !d.Closed })
+}
+
+// EvolvePayment returns p after e, in memory of its own. Events that are not the
+// payment's change nothing.
+func EvolvePayment(p Payment, e Envelope) Payment {
+	p = p.clone()
+	if id, _, ok := PaymentOf(e.Event); ok {
+		p.ID = id
+		p.apply(e)
+	}
+	return p
+}
+
+func (p Payment) clone() Payment {
+	p.Failures = slices.Clone(p.Failures)
+	p.Refunds = slices.Clone(p.Refunds)
+	p.Disputes = slices.Clone(p.Disputes)
+	p.Contradictions = slices.Clone(p.Contradictions)
+	return p
+}
+
+// begin fills in what the first event of a payment says.
+func (p *Payment) begin(e Envelope, price Money, method PaymentMethod) {
+	p.SlotID, p.Price, p.Method = e.StreamID, price, method
+	p.Status, p.CreatedAt = PendingPayment, e.RecordedAt
+}
+
+// apply changes p by an event of its own.
+func (p *Payment) apply(e Envelope) {
 	switch v := e.Event.(type) {
 	case PaymentInitiated:
-		return append(slices.Clip(payments), Payment{
-			ID: v.PaymentID, SlotID: e.StreamID, Price: v.Price, Method: v.Method,
-			Status: PendingPayment, CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt,
-		})
+		p.begin(e, v.Price, v.Method)
+	case PaymentCancelRequested:
+		p.CancelRequested = true
 	case PaymentFailed:
-		return changePayment(payments, v.PaymentID, e, func(p *Payment) {
-			p.Status, p.FailureReason = FailedPayment, v.Reason
-			p.learn(v.GatewayPaymentID)
-		})
+		p.Status, p.FailureReason = FailedPayment, v.Reason
+		p.Failures = append(p.Failures, v.Reason)
+		p.learn(v.GatewayPaymentID)
 	case PaymentCompleted:
-		if !slices.ContainsFunc(payments, func(p Payment) bool { return p.ID == v.PaymentID }) {
-			// A re-grant: the payment was begun in the stream of the slot before.
-			payments = append(slices.Clip(payments), Payment{
-				ID: v.PaymentID, SlotID: e.StreamID, Price: v.Price, Method: v.Method, CreatedAt: e.RecordedAt,
-			})
+		if p.CreatedAt.IsZero() { // a re-grant: it was begun in the stream of the slot before
+			p.begin(e, v.Price, v.Method)
 		}
-		return changePayment(payments, v.PaymentID, e, func(p *Payment) {
-			p.succeed(e.RecordedAt)
-			p.learn(v.GatewayPaymentID)
-		})
+		p.succeed(e.RecordedAt, v.GatewayPaymentID)
+		p.SlotID = e.StreamID
 	case PaymentRegranted:
-		return changePayment(payments, v.PaymentID, e, func(p *Payment) {
-			p.succeed(e.RecordedAt)
-			p.learn(v.GatewayPaymentID)
-			p.SlotID = v.NewSlotID
-		})
+		p.succeed(e.RecordedAt, v.GatewayPaymentID)
+		p.SlotID = v.NewSlotID
 	case RefundDue:
-		return changePayment(payments, v.PaymentID, e, func(p *Payment) {
-			p.Refund, p.RefundAmount = RefundOwed, v.Amount
-			p.learn(v.GatewayPaymentID)
-		})
+		p.addRefund(e, v)
+	case RefundPending:
+		p.changeRefund(e, v.RefundID, v.GatewayRefundID, func(r *Refund) { r.Status = PendingRefund })
 	case RefundCompleted:
-		return changePayment(payments, v.PaymentID, e, func(p *Payment) {
-			p.Refund, p.RefundAmount = RefundMade, v.Amount
+		p.changeRefund(e, v.RefundID, v.GatewayRefundID, func(r *Refund) {
+			r.Status, r.FailureReason, r.Handled = CompletedRefund, "", false
 		})
+	case RefundFailed:
+		p.changeRefund(e, v.RefundID, v.GatewayRefundID, func(r *Refund) {
+			r.Status, r.FailureReason, r.Handled = FailedRefund, v.Reason, v.Reason == ReasonReversed
+		})
+	case PaymentDisputed:
+		p.Disputes = append(p.Disputes, Dispute{ID: v.DisputeID, OpenedAt: e.RecordedAt})
+	case PaymentDisputeClosed:
+		p.closeDispute(e, v)
+	case PaymentReversed:
+		p.Reversed, p.ReversedAt = true, e.RecordedAt
+	case PaymentContradicted:
+		p.Contradictions = append(p.Contradictions, Contradiction{contentOf(v), e.RecordedAt, false})
+		return // it changes no field that is shown, the time of the last change included
+	case PaymentResolved:
+		p.resolved(v)
+	default:
+		return
 	}
-	return payments
+	p.UpdatedAt = e.RecordedAt
 }
 
-func changePayment(payments []Payment, id uuid.UUID, e Envelope, change func(*Payment)) []Payment {
-	payments = slices.Clone(payments)
-	for i := range payments {
-		if payments[i].ID == id {
-			change(&payments[i])
-			payments[i].UpdatedAt = e.RecordedAt
-		}
-	}
-	return payments
-}
-
-func (p *Payment) succeed(at time.Time) {
+func (p *Payment) succeed(at time.Time, gatewayID string) {
 	p.Status, p.FailureReason, p.ConfirmedAt = SuccessfulPayment, "", at
+	p.Taken = p.Price
+	p.learn(gatewayID)
 }
 
 func (p *Payment) learn(gatewayID string) {
 	if gatewayID != "" {
 		p.GatewayID = gatewayID
 	}
+}
+
+func (p *Payment) closeDispute(e Envelope, v PaymentDisputeClosed) {
+	for i := range p.Disputes {
+		if p.Disputes[i].ID == v.DisputeID {
+			p.Disputes[i].Closed, p.Disputes[i].Won = true, v.Won
+			return
+		}
+	}
+	p.Disputes = append(p.Disputes, Dispute{ID: v.DisputeID, Closed: true, Won: v.Won, OpenedAt: e.RecordedAt})
+}
+
+// payment returns the slot's payment of that id for a change in place. The
+// newest come first: they are what events are about.
+func (s *Slot) payment(id uuid.UUID) *Payment {
+	for i := len(s.Payments) - 1; i >= 0; i-- {
+		if s.Payments[i].ID == id {
+			return &s.Payments[i]
+		}
+	}
+	return nil
+}
+
+// applyToPayment changes the payment that an event is about, in place. A payment
+// that the slot does not have begins with it, if the event can begin one.
+func (s *Slot) applyToPayment(e Envelope) {
+	id, _, ok := PaymentOf(e.Event)
+	if !ok {
+		return
+	}
+	p := s.payment(id)
+	if p == nil {
+		switch e.Event.(type) {
+		case PaymentInitiated, PaymentCompleted:
+			s.Payments = append(s.Payments, Payment{ID: id})
+			p = &s.Payments[len(s.Payments)-1]
+		default:
+			return
+		}
+	}
+	p.apply(e)
 }

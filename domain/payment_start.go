@@ -21,6 +21,16 @@ type SlotExpiredError struct {
 
 func (e *SlotExpiredError) Error() string { return fmt.Sprintf("slot %s has expired", e.Slot) }
 
+// MaxPayments is how many payments a slot may have.
+const MaxPayments = 10
+
+// TooManyPaymentsError refuses one more payment of a slot that has MaxPayments.
+type TooManyPaymentsError struct{ Slot uuid.UUID }
+
+func (e *TooManyPaymentsError) Error() string {
+	return fmt.Sprintf("slot %s has had %d payments", e.Slot, MaxPayments)
+}
+
 // AmountMismatchError refuses to pay anything but the product's price.
 type AmountMismatchError struct {
 	Slot           uuid.UUID
@@ -37,23 +47,28 @@ type StartPayment struct {
 	ID      uuid.UUID // that the payment is to have
 	Offered Money
 	Method  PaymentMethod
+	// SaleCancelled: the slot's sale was cancelled, which ends it like an expiry.
+	SaleCancelled bool
 }
 
-// StartPayment begins a payment at the moment at of the store's clock, where
-// price is the product's. Nothing is asked of the gateway where nothing is to
-// pay: such a payment completes at once. The error is, in this order, a
-// *SlotCompletedError, a *SlotExpiredError, a *PaymentInProgressError or an
-// *AmountMismatchError. Whether the slot is the caller's was asked before, with
+// StartPayment begins a payment at the moment at of the store's clock, for the
+// product's price. The gateway is not called if nothing is to be paid: such a
+// payment completes at once. The error is, in this order, a *SlotCompletedError,
+// a *SlotExpiredError, a *PaymentInProgressError, a *TooManyPaymentsError or an
+// *AmountMismatchError. Whether the slot is the caller's was checked before, with
 // OwnedBy.
 func (s Slot) StartPayment(at time.Time, c StartPayment, price Money) ([]Event, error) {
 	switch {
-	case s.Status == CompletedSlot:
+	case s.Status == CompletedSlot || s.Status == ReturnedSlot:
 		return nil, &SlotCompletedError{s.ID}
-	case s.Status == ExpiredSlot || !at.Before(s.Deadline):
+	case s.Status == ExpiredSlot || c.SaleCancelled || !at.Before(s.Deadline):
 		return nil, &SlotExpiredError{s.ID, s.Deadline}
 	}
 	if p, pending := s.Pending(); pending {
 		return nil, &PaymentInProgressError{s.ID, p.ID}
+	}
+	if len(s.Payments) >= MaxPayments {
+		return nil, &TooManyPaymentsError{s.ID}
 	}
 	if !c.Offered.Equal(price) {
 		return nil, &AmountMismatchError{s.ID, c.Offered, price}

@@ -39,7 +39,7 @@ func TestAPendingPaymentPutsTheExpiryOffUntilItsOutcome(t *testing.T) {
 	require.Equal(t, limit, pending.DueAt(paymentTimeout))
 	require.Empty(t, pending.Expire(limit.Add(-time.Millisecond), paymentTimeout))
 
-	over := happen(pending, deadline.Add(time.Minute), failed(paymentID, "no cover"))
+	over := happen(pending, deadline.Add(time.Minute), failed(paymentID, "NO_COVER"))
 	require.Equal(t, deadline, over.DueAt(paymentTimeout))
 	require.Equal(t, []domain.Event{expired(domain.AutoExpired)}, over.Expire(deadline.Add(time.Minute), paymentTimeout))
 }
@@ -51,21 +51,29 @@ func TestAPaymentsStateFollowsItsEvents(t *testing.T) {
 		Status: domain.PendingPayment, CreatedAt: at(1), UpdatedAt: at(1)}
 	require.Equal(t, []domain.Payment{want}, s.Payments)
 
-	s = happen(s, at(2), domain.PaymentFailed{PaymentID: paymentID, GatewayPaymentID: "g1", Reason: "no cover"})
-	want.Status, want.FailureReason, want.GatewayID, want.UpdatedAt = domain.FailedPayment, "no cover", "g1", at(2)
+	s = happen(s, at(2), domain.PaymentFailed{PaymentID: paymentID, GatewayPaymentID: "g1", Reason: "NO_COVER"})
+	want.Status, want.FailureReason, want.GatewayID, want.UpdatedAt = domain.FailedPayment, "NO_COVER", "g1", at(2)
+	want.Failures = []string{"NO_COVER"}
 	require.Equal(t, []domain.Payment{want}, s.Payments)
 
 	owed := happen(s, at(3), due(paymentID))
 	refund := want
-	refund.Refund, refund.RefundAmount, refund.UpdatedAt = domain.RefundOwed, price, at(3)
+	refund.UpdatedAt, refund.Taken = at(3), price
+	refund.Refunds = []domain.Refund{{ID: dueID, Amount: price, Cause: domain.RefundLate, Reason: "WHY", Status: domain.DueRefund,
+		CreatedAt: at(3), UpdatedAt: at(3)}}
 	require.Equal(t, []domain.Payment{refund}, owed.Payments)
+	require.Equal(t, domain.RefundsDue, owed.Payments[0].RefundStatus())
 	owed = happen(owed, at(4), refunded(paymentID))
-	refund.Refund, refund.UpdatedAt = domain.RefundMade, at(4)
+	refund.UpdatedAt = at(4)
+	refund.Refunds = []domain.Refund{{ID: dueID, GatewayID: "r1", Amount: price, Cause: domain.RefundLate, Reason: "WHY",
+		Status: domain.CompletedRefund, CreatedAt: at(3), UpdatedAt: at(4)}}
 	require.Equal(t, []domain.Payment{refund}, owed.Payments)
+	require.Equal(t, domain.RefundsComplete, owed.Payments[0].RefundStatus())
 	require.Equal(t, domain.ActiveSlot, owed.Status)
 
 	done := happen(s, at(5), completed(paymentID))
 	want.Status, want.FailureReason, want.ConfirmedAt, want.UpdatedAt = domain.SuccessfulPayment, "", at(5), at(5)
+	want.Taken = price
 	require.Equal(t, []domain.Payment{want}, done.Payments)
 	require.Equal(t, domain.CompletedSlot, done.Status)
 	require.Equal(t, at(5), done.EndedAt)
@@ -75,7 +83,7 @@ func TestAPaymentsStateFollowsItsEvents(t *testing.T) {
 
 func TestARegrantMovesThePaymentToANewSlot(t *testing.T) {
 	old := happen(active(t), deadline, initiated(paymentID), failed(paymentID, domain.ReasonTimeout), expired(domain.AutoExpired))
-	h := old.Hear(success(price), granted)
+	h := old.ApplyOutcome(success(price), granted)
 	require.Equal(t, []domain.Event{domain.PaymentRegranted{
 		UserID: owner.User, PaymentID: paymentID, GatewayPaymentID: "g1", NewSlotID: newSlotID}}, h.Events)
 	require.NotNil(t, h.Regrant)
@@ -101,26 +109,75 @@ func TestARegrantMovesThePaymentToANewSlot(t *testing.T) {
 	require.Equal(t, int64(99), fresh.ArrivalSequence)
 	require.Equal(t, deadline.Add(ttl), fresh.Deadline)
 	require.Equal(t, []domain.Payment{{ID: paymentID, SlotID: newSlotID, GatewayID: "g1", Price: price, Method: domain.Card,
-		Status: domain.SuccessfulPayment, ConfirmedAt: deadline, CreatedAt: deadline, UpdatedAt: deadline}}, fresh.Payments)
-	require.Equal(t, domain.Hearing{}, fresh.Hear(success(price), nil), "the same money, told to the new slot")
+		Status: domain.SuccessfulPayment, Taken: price, ConfirmedAt: deadline, CreatedAt: deadline, UpdatedAt: deadline}}, fresh.Payments)
+	require.Equal(t, domain.OutcomeResult{}, fresh.ApplyOutcome(success(price), nil), "the same money, reported to the new slot")
 }
 
-func TestWhatTheGatewayWritesIsMadeStorable(t *testing.T) {
+func TestFailureCode_NeverKeepsFreeText(t *testing.T) {
 	pending := happen(active(t), acquired, initiated(paymentID))
-	reason := func(text string) string {
-		h := pending.Hear(domain.GatewayWord{PaymentID: paymentID, Reason: text}, nil)
-		return h.Events[0].(domain.PaymentFailed).Reason
+	for text, want := range map[string]string{
+		"": "DECLINED", " \x00\n": "DECLINED", "insufficient_funds": "INSUFFICIENT_FUNDS", "3DS_FAILED": "3DS_FAILED",
+		"Card of Kim declined": "DECLINED", "한": "DECLINED", strings.Repeat("A", 64): strings.Repeat("A", 64), strings.Repeat("A", 65): "DECLINED",
+	} {
+		o := domain.PaymentOutcome{PaymentID: paymentID, GatewayPaymentID: "g\x00", Reason: text}
+		r := pending.ApplyOutcome(o, nil)
+		require.Equal(t, []domain.Event{domain.PaymentFailed{UserID: owner.User, PaymentID: paymentID, Reason: want}}, r.Events)
 	}
-	require.Equal(t, domain.ReasonDeclined, reason(""))
-	require.Equal(t, domain.ReasonDeclined, reason(" \x00\n"))
-	require.Equal(t, "a\uFFFDbc", reason("a\xffb\x00c"))
-	require.Equal(t, strings.Repeat("한", 255), reason(strings.Repeat("한", 300)))
+	require.Equal(t, "pi_3 OK", domain.PlainID("pi_3 OK"))
+	require.Empty(t, domain.PlainID("é"))
+	require.Empty(t, domain.PlainID(strings.Repeat("x", 256)))
 }
 
-func TestAWordAboutAnotherSlotsPaymentIsNoneOfOurs(t *testing.T) {
-	w := success(price)
-	w.PaymentID = uuid.New()
-	require.Equal(t, domain.Hearing{}, happen(active(t), acquired, initiated(paymentID)).Hear(w, nil))
+func TestApplyOutcome_IgnoresAnotherSlotsPayment(t *testing.T) {
+	o := success(price)
+	o.PaymentID = uuid.New()
+	require.Equal(t, domain.OutcomeResult{}, happen(active(t), acquired, initiated(paymentID)).ApplyOutcome(o, nil))
+}
+
+func TestStartPayment_RefusesTheEleventh(t *testing.T) {
+	s := active(t)
+	for i := range domain.MaxPayments {
+		id := uuid.UUID{15: byte(i + 1)}
+		s = happen(s, acquired, initiated(id), failed(id, "NO_COVER"))
+	}
+	_, err := s.StartPayment(acquired, domain.StartPayment{ID: uuid.New(), Offered: won(1)}, price)
+	var tooMany *domain.TooManyPaymentsError
+	require.ErrorAs(t, err, &tooMany, "before the amount")
+}
+
+func TestStartPayment_OfACancelledSaleIsExpired(t *testing.T) {
+	_, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: price, SaleCancelled: true}, price)
+	var gone *domain.SlotExpiredError
+	require.ErrorAs(t, err, &gone)
+}
+
+// Folding allocates in proportion to the number of payments.
+func TestFoldSlot_IsLinear(t *testing.T) {
+	history := func(payments int) []domain.Envelope {
+		events := []domain.Envelope{{StreamID: slotID, ProductID: productID, StreamVersion: 1, RecordedAt: acquired,
+			Event: domain.SlotAcquired{UserID: owner.User, TTLMillis: ttl.Milliseconds()}}}
+		for i := range payments {
+			id := uuid.UUID{14: byte(i >> 8), 15: byte(i)}
+			for _, e := range []domain.Event{initiated(id), failed(id, "NO_COVER")} {
+				events = append(events, domain.Envelope{StreamID: slotID, StreamVersion: len(events) + 1, RecordedAt: acquired, Event: e})
+			}
+		}
+		return events
+	}
+	cost := func(payments int) float64 {
+		events := history(payments)
+		return testing.AllocsPerRun(5, func() { domain.FoldSlot(events) }) / float64(payments)
+	}
+	require.Len(t, domain.FoldSlot(history(1000)).Payments, 1000)
+	require.Less(t, cost(2000), 2*cost(100)+1)
+	result := testing.Benchmark(func(b *testing.B) {
+		events := history(2000)
+		b.ReportAllocs()
+		for b.Loop() {
+			domain.FoldSlot(events)
+		}
+	})
+	require.Less(t, result.AllocedBytesPerOp(), int64(16<<20), "one payment's memory, not that of all before it, for each event")
 }
 
 // What was paid goes back as it was paid, also where its currency has no such

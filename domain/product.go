@@ -28,11 +28,13 @@ type Product struct {
 	SaleDate     time.Time
 	SaleEndDate  *time.Time // nil: the sale has no end
 	Paused       bool
+	Cancelled    bool // the sale, for good
 	Deleted      bool
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	Version      int   // of its stream
 	Position     int64 // of the last event of its stream
+	Revision     int64 // position of the last event by which an admin changed it
 }
 
 // Exists says whether the product was created and not deleted since.
@@ -50,8 +52,15 @@ func EvolveProduct(p Product, e Envelope) Product {
 		p.CreatedAt = e.RecordedAt
 	case ProductDetailsChanged:
 		p.Name, p.Description = ev.Name, ev.Description
+	case ProductPriceChanged:
+		p.Price = ev.Price
 	case ProductStockIncreased:
 		p.TotalStock = ev.TotalStock
+	case ProductStockDecreased:
+		p.TotalStock = ev.TotalStock
+		p.InitialStock = min(p.InitialStock, p.TotalStock)
+	case ProductSaleCancelled:
+		p.Cancelled = true
 	case ProductSaleRescheduled:
 		p.SaleDate, p.SaleEndDate = ev.SaleDate, ev.SaleEndDate
 	case ProductSalePaused:
@@ -64,7 +73,7 @@ func EvolveProduct(p Product, e Envelope) Product {
 		// GrantWithdrawn, and what a newer program may add, do not touch UpdatedAt.
 		return p
 	}
-	p.UpdatedAt = e.RecordedAt
+	p.UpdatedAt, p.Revision = e.RecordedAt, e.Position
 	return p
 }
 
@@ -74,17 +83,20 @@ type ProductStatus string
 // The statuses of a product, in the order in which they are looked at: the
 // first that holds is the status.
 const (
-	ProductEnded    ProductStatus = "ENDED"
-	ProductPaused   ProductStatus = "PAUSED"
-	ProductUpcoming ProductStatus = "UPCOMING"
-	ProductSoldOut  ProductStatus = "SOLD_OUT"
-	ProductOnSale   ProductStatus = "ON_SALE"
+	ProductCancelled ProductStatus = "CANCELLED"
+	ProductEnded     ProductStatus = "ENDED"
+	ProductPaused    ProductStatus = "PAUSED"
+	ProductUpcoming  ProductStatus = "UPCOMING"
+	ProductSoldOut   ProductStatus = "SOLD_OUT"
+	ProductOnSale    ProductStatus = "ON_SALE"
 )
 
-// StatusOf computes a product's status at a moment. end is nil where the sale
-// has no end; free is the number of units that nobody holds.
-func StatusOf(now, begin time.Time, end *time.Time, paused bool, free int) ProductStatus {
+// StatusOf computes a product's status at a moment. end is nil if the sale has no
+// end; free is the number of units that nobody holds.
+func StatusOf(now, begin time.Time, end *time.Time, paused, cancelled bool, free int) ProductStatus {
 	switch {
+	case cancelled:
+		return ProductCancelled
 	case end != nil && !now.Before(*end):
 		return ProductEnded
 	case paused:

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/shopspring/decimal"
 )
 
 // ErrNoProduct refuses a command for a product that does not exist, or no
@@ -43,12 +45,21 @@ func (c CreateProduct) Decide(now time.Time) (ProductCreated, error) {
 	}, v.err()
 }
 
-// UpdateProduct asks for changes of a product; a nil field stays as it is. The
-// price never changes.
+// ErrSaleBegun refuses a change of price or stock that is possible only before the
+// sale begins.
+var ErrSaleBegun = errors.New("the sale has begun")
+
+// ErrSaleCancelled refuses a change of the sale after it was cancelled.
+var ErrSaleCancelled = errors.New("the sale was cancelled")
+
+// UpdateProduct requests changes of a product; a nil field stays as it is.
 type UpdateProduct struct {
 	Name          *string
 	Description   *string
-	StockIncrease *int // units to open, 1 or more
+	Price         *decimal.Decimal // in the product's currency
+	Currency      *string          // only beside Price, and only the product's own
+	StockIncrease *int             // units to open, 1 or more
+	StockDecrease *int             // units to remove, 1 or more
 	SaleDate      *time.Time
 	SaleEndDate   *SaleEnd
 	Paused        *bool
@@ -62,9 +73,10 @@ type SaleEnd struct {
 func (c UpdateProduct) empty() bool { return c == UpdateProduct{} }
 
 // Update decides which events the command makes: none where it changes
-// nothing. The error is ErrNoProduct or an *InvalidError. Whether a slot
-// stands in the way of a new sale date is for the caller to check in the same
-// append: the slots are no part of the product.
+// nothing. The error is ErrNoProduct, an *InvalidError, ErrSaleCancelled or
+// ErrSaleBegun. Whether the product has had a slot, which forbids another sale
+// date, price or a smaller stock, is for the caller to check in the same append:
+// the slots are no part of the product.
 func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
 	if err := c.Check(now); err != nil {
 		return nil, err
@@ -90,14 +102,52 @@ func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
 	if c.StockIncrease != nil {
 		v.check(*c.StockIncrease <= MaxStock-p.TotalStock, "stockIncrease", "must leave the product with %d units or fewer in all", MaxStock)
 	}
+	if c.StockDecrease != nil {
+		v.check(*c.StockDecrease < p.TotalStock, "stockDecrease", "must leave the product with at least one unit")
+	}
+	price := p.Price
+	if c.Price != nil {
+		var err error
+		if price, err = NewMoney(*c.Price, p.Price.Currency()); err != nil {
+			var m *MoneyError
+			errors.As(err, &m)
+			v.check(false, "price", "%s", m.Message)
+		}
+	}
+	if c.Currency != nil {
+		v.check(strings.EqualFold(*c.Currency, p.Price.Currency()), "currency", "must be the product's, %s", p.Price.Currency())
+	}
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	return p.changes(c, begin, end), nil
+	events := p.changes(c, begin, end, price)
+	for _, e := range events {
+		switch e.(type) {
+		case ProductDetailsChanged:
+			continue
+		case ProductPriceChanged, ProductStockDecreased:
+			if !p.Cancelled && !now.Before(p.SaleDate) {
+				return nil, ErrSaleBegun
+			}
+		}
+		if p.Cancelled {
+			return nil, ErrSaleCancelled
+		}
+	}
+	if p.Cancelled && c.changesSale() {
+		return nil, ErrSaleCancelled
+	}
+	return events, nil
+}
+
+// changesSale reports whether more than the texts is to be changed.
+func (c UpdateProduct) changesSale() bool {
+	c.Name, c.Description = nil, nil
+	return !c.empty()
 }
 
 // changes compares what is asked for with what is.
-func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time) []Event {
+func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time, price Money) []Event {
 	var events []Event
 	name, description := p.Name, p.Description
 	if c.Name != nil {
@@ -108,6 +158,12 @@ func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time) []Eve
 	}
 	if name != p.Name || description != p.Description {
 		events = append(events, ProductDetailsChanged{Name: name, Description: description})
+	}
+	if !price.Equal(p.Price) {
+		events = append(events, ProductPriceChanged{Price: price})
+	}
+	if c.StockDecrease != nil {
+		events = append(events, ProductStockDecreased{Decrease: *c.StockDecrease, TotalStock: p.TotalStock - *c.StockDecrease})
 	}
 	if c.StockIncrease != nil {
 		events = append(events, ProductStockIncreased{Increase: *c.StockIncrease, TotalStock: p.TotalStock + *c.StockIncrease})
@@ -141,6 +197,16 @@ func (c UpdateProduct) Check(now time.Time) error {
 	if c.StockIncrease != nil {
 		v.check(*c.StockIncrease >= 1 && *c.StockIncrease <= MaxStock, "stockIncrease", "must be 1 or more, with %d units in all", MaxStock)
 	}
+	if c.StockDecrease != nil {
+		v.check(*c.StockDecrease >= 1 && *c.StockDecrease <= MaxStock, "stockDecrease", "must be 1 or more")
+		v.check(c.StockIncrease == nil, "stockDecrease", "must not be together with stockIncrease")
+	}
+	if c.Price != nil {
+		v.check(!c.Price.IsNegative() && c.Price.LessThan(maxAmount), "price", "must be 0 or more and below 10^15")
+	}
+	if c.Currency != nil {
+		v.check(c.Price != nil, "currency", "must be together with price")
+	}
 	if c.SaleDate != nil {
 		v.moment("saleDate", millis(*c.SaleDate), now)
 	}
@@ -148,6 +214,18 @@ func (c UpdateProduct) Check(now time.Time) error {
 		v.moment("saleEndDate", millis(*c.SaleEndDate.At), now)
 	}
 	return v.err()
+}
+
+// Cancel decides the end of the sale for good. There are no events if it was
+// cancelled before. The error is ErrNoProduct.
+func (p Product) Cancel() ([]Event, error) {
+	switch {
+	case !p.Exists():
+		return nil, ErrNoProduct
+	case p.Cancelled:
+		return nil, nil
+	}
+	return []Event{ProductSaleCancelled{}}, nil
 }
 
 // Delete decides the end of the product. The error is ErrNoProduct. Whether an

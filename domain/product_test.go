@@ -96,8 +96,9 @@ func TestStatusOf(t *testing.T) {
 		{"on sale until the end", end.Add(-time.Millisecond), &end, false, 1, ProductOnSale},
 	}
 	for _, c := range cases {
-		require.Equal(t, c.want, StatusOf(c.now, begin, c.end, c.paused, c.free), c.what)
+		require.Equal(t, c.want, StatusOf(c.now, begin, c.end, c.paused, false, c.free), c.what)
 	}
+	require.Equal(t, ProductCancelled, StatusOf(end, begin, &end, true, true, 0))
 }
 
 func TestParseDecimal(t *testing.T) {

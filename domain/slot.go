@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -9,11 +10,13 @@ import (
 // SlotStatus is where a slot is in its life. "" is a slot that does not exist.
 type SlotStatus string
 
-// A slot is active once, then ends in one of two ways, for ever.
+// A slot is active once, then ends in one of two ways. Only a completed one may
+// later be returned, once.
 const (
 	ActiveSlot    SlotStatus = "ACTIVE"
 	CompletedSlot SlotStatus = "COMPLETED"
 	ExpiredSlot   SlotStatus = "EXPIRED"
+	ReturnedSlot  SlotStatus = "RETURNED" // its unit is on sale again after a refund
 )
 
 // Slot is a buyer's right to buy one unit, with the payments made for it, as
@@ -37,10 +40,23 @@ type Slot struct {
 	Payments        []Payment     // in the order in which they were begun
 }
 
-// EvolveSlot is s after the event of e. It never changes what s holds, so a
+// EvolveSlot returns s after the event of e. It never changes what s holds, so a
 // state can be kept while another is made of it. Events that are no slot's are
 // ignored.
 func EvolveSlot(s Slot, e Envelope) Slot {
+	payments := make([]Payment, len(s.Payments))
+	for i, p := range s.Payments {
+		payments[i] = p.clone()
+	}
+	if s.Payments != nil {
+		s.Payments = payments
+	}
+	s.apply(e)
+	return s
+}
+
+// apply changes s by an event, in place.
+func (s *Slot) apply(e Envelope) {
 	s.Version = e.StreamVersion
 	switch v := e.Event.(type) {
 	case SlotAcquired:
@@ -55,22 +71,36 @@ func EvolveSlot(s Slot, e Envelope) Slot {
 		s.Warned = true
 	case SlotExpired:
 		s.Status, s.EndedAt, s.ReclaimStatus = ExpiredSlot, e.RecordedAt, v.ReclaimStatus
+	case SlotReturned:
+		s.Status = ReturnedSlot // when and how it ended stays
 	case PaymentCompleted:
 		s.Status, s.EndedAt = CompletedSlot, e.RecordedAt
-		s.Payments = evolvePayments(s.Payments, e)
+		s.applyToPayment(e)
 	default:
-		s.Payments = evolvePayments(s.Payments, e)
+		s.applyToPayment(e)
+	}
+}
+
+// FoldSlot returns the slot that the events of one stream, in order, make. It
+// takes time linear in their number.
+func FoldSlot(events []Envelope) Slot {
+	var s Slot
+	for _, e := range events {
+		s.apply(e)
 	}
 	return s
 }
 
-// FoldSlot is the slot that the events of one stream, in order, make.
-func FoldSlot(events []Envelope) Slot {
-	var s Slot
-	for _, e := range events {
-		s = EvolveSlot(s, e)
+// AdoptHistory completes a payment of a re-granted slot by what was recorded of it
+// in the stream of the slot before.
+func (s *Slot) AdoptHistory(before Payment) {
+	p := s.payment(before.ID)
+	if p == nil {
+		return
 	}
-	return s
+	p.CreatedAt = before.CreatedAt
+	p.Failures = append(slices.Clone(before.Failures), p.Failures...)
+	p.Contradictions = append(slices.Clone(before.Contradictions), p.Contradictions...)
 }
 
 // Exists says whether the slot was ever acquired.

@@ -45,7 +45,8 @@ func (e *PaymentInProgressError) Error() string {
 
 // Release ends an active slot before its time: its owner gives it up, an admin
 // reclaims it; an owner who is an admin too gives it up. It does so past the
-// deadline as well, as long as the slot has not expired. The error is a
+// deadline as well, as long as the slot has not expired. An admin's release of a
+// purchase whose money is gone returns its unit (contract 4.4). The error is a
 // *NotOwnerError, a *SlotNotActiveError or a *PaymentInProgressError.
 func (s Slot) Release(by Caller) ([]Event, error) {
 	var how ReclaimStatus
@@ -56,6 +57,14 @@ func (s Slot) Release(by Caller) ([]Event, error) {
 		how = ManualReclaimed
 	default:
 		return nil, &NotOwnerError{s.ID}
+	}
+	if s.Status == CompletedSlot && by.Admin {
+		for _, p := range s.Payments {
+			if free := p.Status == SuccessfulPayment && p.SlotID == s.ID && p.Price.IsZero(); free || s.returnable(p) ||
+				p.Status == SuccessfulPayment && p.SlotID == s.ID && p.Reversed {
+				return []Event{s.returned(p)}, nil
+			}
+		}
 	}
 	if s.Status != ActiveSlot {
 		return nil, &SlotNotActiveError{s.ID, s.Status}
@@ -69,16 +78,30 @@ func (s Slot) Release(by Caller) ([]Event, error) {
 // Expire ends an active slot that is due at the moment at of the store's
 // clock. A payment that is still pending then, paymentTimeout past the
 // deadline, fails with ReasonTimeout in the same append. There are no events
-// where the slot is not due or has ended.
+// if the slot is not due or has ended.
 func (s Slot) Expire(at time.Time, paymentTimeout time.Duration) []Event {
 	if s.Status != ActiveSlot || at.Before(s.DueAt(paymentTimeout)) {
 		return nil
 	}
+	return s.end(AutoExpired, ReasonTimeout)
+}
+
+// ExpireCancelled ends an active slot whose sale was cancelled. A payment that is
+// pending fails in the same append. There are no events if the slot has ended.
+func (s Slot) ExpireCancelled() []Event {
+	if s.Status != ActiveSlot {
+		return nil
+	}
+	return s.end(ManualReclaimed, ReasonSaleCancelled)
+}
+
+// end expires the slot, and fails the payment that is pending for that reason.
+func (s Slot) end(how ReclaimStatus, reason string) []Event {
 	var events []Event
 	if p, pending := s.Pending(); pending {
-		events = append(events, PaymentFailed{UserID: s.UserID, PaymentID: p.ID, Reason: ReasonTimeout})
+		events = append(events, s.failed(p, "", reason))
 	}
-	return append(events, s.expired(AutoExpired))
+	return append(events, s.expired(how))
 }
 
 // Warn tells the owner once that the deadline is near. There are no events

@@ -32,6 +32,18 @@ func (r *Reader) Stream(ctx context.Context, stream uuid.UUID, afterVersion int)
 	return events, nil
 }
 
+// First returns a stream's first event, or ErrNoEvent.
+func (r *Reader) First(ctx context.Context, stream uuid.UUID) (Recorded, error) {
+	events, err := r.read(ctx, selectEvents+"where stream = $1 and version = 1", 1, [16]byte(stream))
+	if err != nil {
+		return Recorded{}, fmt.Errorf("read the first event of stream %s: %w", stream, err)
+	}
+	if len(events) == 0 {
+		return Recorded{}, fmt.Errorf("%w: stream %s has none", ErrNoEvent, stream)
+	}
+	return events[0], nil
+}
+
 // keySQL compares rows, and orders by the key too, so that only the index by key
 // and position gives that order. Asked for "key = $1 … order by position", Postgres
 // takes the primary key as well, where the log is of few keys or it does not know

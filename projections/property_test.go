@@ -18,12 +18,6 @@ import (
 
 // history appends random events, such as can happen, of every type.
 func (s *system) history(t *rapid.T, steps int) {
-	type live struct {
-		product, slot, user uuid.UUID
-		unit                int
-		number              int64
-		payment             *uuid.UUID
-	}
 	var (
 		productIDs []uuid.UUID
 		stock      = map[uuid.UUID]int{}
@@ -76,7 +70,7 @@ func (s *system) history(t *rapid.T, steps int) {
 		case op == 6 && len(due) > 0:
 			l := due[0]
 			due = due[1:]
-			s.append(l.product, l.slot, domain.RefundCompleted{UserID: l.user, PaymentID: *l.payment, RefundID: "r", Amount: krw(s.t, 5)})
+			s.append(l.product, l.slot, domain.RefundCompleted{UserID: l.user, PaymentID: *l.payment, RefundID: *l.payment, GatewayRefundID: "r", Amount: krw(s.t, 5)})
 			continue
 		case len(open) == 0:
 			continue
@@ -98,7 +92,8 @@ func (s *system) history(t *rapid.T, steps int) {
 			delete(holds, [2]uuid.UUID{l.product, l.user})
 			if l.payment != nil {
 				s.append(l.product, l.slot, domain.PaymentFailed{UserID: l.user, PaymentID: *l.payment, Reason: "TIMEOUT"})
-				s.append(l.product, l.slot, domain.RefundDue{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "late"})
+				s.append(l.product, l.slot, domain.RefundDue{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "LATE",
+					RefundID: *l.payment, Cause: domain.RefundLate})
 				due = append(due, l)
 			}
 		case l.payment != nil:
@@ -109,7 +104,40 @@ func (s *system) history(t *rapid.T, steps int) {
 			}
 			s.append(l.product, l.slot, domain.PaymentCompleted{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Price: krw(s.t, 5), Method: domain.Wallet})
 			open = remove(open, i)
+			s.afterPurchase(t, l)
 		}
+	}
+}
+
+// live is a slot that is open, or was paid.
+type live struct {
+	product, slot, user uuid.UUID
+	unit                int
+	number              int64
+	payment             *uuid.UUID
+}
+
+// afterPurchase lets what may happen to a purchase happen to it.
+func (s *system) afterPurchase(t *rapid.T, l *live) {
+	refund, pay := uuid.New(), *l.payment
+	due := domain.RefundDue{UserID: l.user, PaymentID: pay, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "REQUESTED",
+		RefundID: refund, Cause: domain.RefundRequested, ReturnUnit: true}
+	var events []domain.Event
+	switch rapid.IntRange(0, 4).Draw(t, "after the purchase") {
+	case 0:
+		events = []domain.Event{due, domain.RefundPending{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: krw(s.t, 5)},
+			domain.RefundCompleted{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: krw(s.t, 5)},
+			domain.SlotReturned{UserID: l.user, PaymentID: pay, Unit: l.unit, ArrivalSequence: l.number}}
+	case 1:
+		events = []domain.Event{due, domain.RefundFailed{UserID: l.user, PaymentID: pay, RefundID: refund, Amount: krw(s.t, 5), Reason: "CLOSED"},
+			domain.PaymentResolved{UserID: l.user, PaymentID: pay, Cause: domain.CauseRefundFailed, RefundID: &refund, Action: domain.AcceptItem, Note: "N"}}
+	case 2:
+		events = []domain.Event{domain.PaymentDisputed{UserID: l.user, PaymentID: pay, DisputeID: "d"},
+			domain.PaymentDisputeClosed{UserID: l.user, PaymentID: pay, DisputeID: "d"}, domain.PaymentReversed{UserID: l.user, PaymentID: pay},
+			domain.PaymentContradicted{UserID: l.user, PaymentID: pay, Code: domain.FailedAfterSuccess}}
+	}
+	for _, e := range events {
+		s.append(l.product, l.slot, e)
 	}
 }
 
@@ -125,8 +153,8 @@ func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
 	}
 	const partitions = 2
 	rapid.Check(t, func(rt *rapid.T) {
-		s.exec(`TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1,
-		        products_g2, purchase_slots_g2, purchase_slots_names_g2, purchases_g2, slot_audit_log_g2`)
+		s.exec(`TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, refunds_g1, slot_audit_log_g1,
+		        products_g2, purchase_slots_g2, purchase_slots_names_g2, purchases_g2, refunds_g2, slot_audit_log_g2`)
 		before, err := s.reader.Head(ctx)
 		require.NoError(t, err)
 		s.history(rt, rapid.IntRange(1, 40).Draw(rt, "steps"))

@@ -97,6 +97,7 @@ func New(cfg Config) (*API, error) {
 		drop:    cfg.Drop,
 		metrics: newStreamMetrics(cfg.Server.Registry),
 	}
+	a.models.actions.pool = cfg.WritePool
 	a.feed = newFeed(a.models, a.metrics, log)
 	a.board = newBoard(a.models, cfg.WritePool, log)
 	owner := httpapi.Role(auth.Buyer | auth.Admin)
@@ -108,6 +109,8 @@ func New(cfg Config) (*API, error) {
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots", Access: httpapi.Role(auth.Buyer), Handler: a.mySlots},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/:id", Access: owner, Handler: a.getSlot},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/payments/:id", Access: owner, Handler: a.getPayment},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/payments/:id/refunds", Access: owner, Handler: a.listRefunds},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/operations/money", Access: httpapi.Role(auth.Admin), Handler: a.listMoney},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/purchases", Access: owner, Handler: a.listPurchases},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/audit", Access: httpapi.Role(auth.Admin), Handler: a.listAudit},
 		httpapi.Route{Method: http.MethodGet, Path: "/", Access: httpapi.Public, Handler: a.dashboard},

@@ -20,8 +20,10 @@ import (
 
 // auditTypes are the events that the audit has: those of a slot.
 var auditTypes = []string{
-	"SlotAcquired", "SlotExpiringSoon", "SlotExpired",
-	"PaymentInitiated", "PaymentFailed", "PaymentCompleted", "PaymentRegranted", "RefundDue", "RefundCompleted",
+	"SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned",
+	"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
+	"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
+	"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved",
 }
 
 // auditPage is the answer of GET /v1/audit.

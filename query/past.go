@@ -3,6 +3,8 @@ package query
 import (
 	"context"
 	"errors"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -92,8 +94,65 @@ func (p *past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Pr
 		if err != nil {
 			return view.Product{}, failed("count the units that were held", err)
 		}
-		return view.ProductOf(product, held, at), nil
+		shown := view.ProductOf(product, held, at)
+		if product.Cancelled {
+			shown.Cancellation, err = p.cancellation(ctx, id, at)
+		}
+		return shown, err
 	})
+}
+
+// pastPage is how many events of a product are read at a time.
+const pastPage = 2000
+
+// cancellation counts a cancelled sale's purchases as they were, from the payments'
+// own events.
+func (p *past) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*view.Cancellation, error) {
+	all := map[uuid.UUID]domain.Payment{}
+	for after := int64(0); ; {
+		recorded, err := p.events.Key(ctx, product, after, math.MaxInt64, pastPage)
+		if err != nil {
+			return nil, failed("read a product's payments", err)
+		}
+		for _, r := range recorded {
+			after = r.Position
+			if r.RecordedAt.After(at) {
+				return countCancellation(all), nil
+			}
+			if !strings.HasPrefix(r.Type, "Payment") && !strings.HasPrefix(r.Type, "Refund") {
+				continue
+			}
+			e, err := avsc.Decode(r)
+			if err != nil {
+				return nil, errors.Join(errors.New("decode a stored event"), err)
+			}
+			if id, _, ok := domain.PaymentOf(e.Event); ok {
+				all[id] = domain.EvolvePayment(all[id], e)
+			}
+		}
+		if len(recorded) < pastPage {
+			return countCancellation(all), nil
+		}
+	}
+}
+
+func countCancellation(all map[uuid.UUID]domain.Payment) *view.Cancellation {
+	c := &view.Cancellation{}
+	for _, p := range all {
+		if p.Status != domain.SuccessfulPayment || p.Price.IsZero() {
+			continue
+		}
+		c.Purchases++
+		switch p.Settlement() {
+		case domain.SettledRefunded:
+			c.Refunded++
+		case domain.SettledFailed:
+			c.Failed++
+		default:
+			c.Open++
+		}
+	}
+	return c
 }
 
 // slot is the slot as it was; errNoSlot before it existed.

@@ -38,25 +38,28 @@ type productPage struct {
 // productStatus computes a product's status by the snapshot's clock, as
 // domain.StatusOf does.
 const productStatus = `
-CASE WHEN sale_end_date <= now() THEN 'ENDED'
+CASE WHEN cancelled THEN 'CANCELLED'
+     WHEN sale_end_date <= now() THEN 'ENDED'
      WHEN paused THEN 'PAUSED'
      WHEN sale_date > now() THEN 'UPCOMING'
      WHEN stock <= 0 THEN 'SOLD_OUT'
      ELSE 'ON_SALE' END`
 
 // productStatuses are the values of the parameter status.
-var productStatuses = []string{string(domain.ProductEnded), string(domain.ProductPaused), string(domain.ProductUpcoming),
+var productStatuses = []string{string(domain.ProductCancelled), string(domain.ProductEnded), string(domain.ProductPaused), string(domain.ProductUpcoming),
 	string(domain.ProductSoldOut), string(domain.ProductOnSale)}
 
 const productColumns = `id, name, description, price::text, currency, stock, initial_stock, total_stock,
-	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at`
+	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at,
+	CASE WHEN cancelled THEN projection_cancellation(id) END`
 
 // scanProduct reads productColumns and what follows them.
 func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
 	var p view.Product
 	var end *time.Time
 	err := row.Scan(append([]any{&p.ID, &p.Name, &p.Description, &p.Price, &p.Currency, &p.Stock, &p.InitialStock, &p.TotalStock,
-		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt)}, more...)...)
+		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
+		&p.Cancellation}, more...)...)
 	if err != nil {
 		return p, err
 	}
@@ -71,7 +74,7 @@ func showMoney(number, currency string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("stored amount %q: %w", number, err)
 	}
-	money, err := domain.NewMoney(amount, currency)
+	money, err := domain.NewPaid(amount, currency)
 	if err != nil {
 		return "", fmt.Errorf("stored amount %s %s: %w", number, currency, err)
 	}

@@ -37,7 +37,7 @@ func TestProductIsShownAsTheContractSays(t *testing.T) {
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.JSONEq(t, fmt.Sprintf(`{"id":"%s","name":"Schuhe \"Größe 42\"","description":"made of air","price":"12.50","currency":"USD",
 		"stock":3,"initialStock":5,"totalStock":5,"saleDate":"2026-11-01T10:00:00.000Z","saleEndDate":"2027-11-01T10:00:00.000Z",
-		"paused":false,"status":"ON_SALE","createdAt":"2026-11-01T09:00:00.000Z","updatedAt":"2026-11-01T09:00:00.000Z"}`, id), string(a.body))
+		"paused":false,"status":"ON_SALE","createdAt":"2026-11-01T09:00:00.000Z","updatedAt":"2026-11-01T09:00:00.000Z","cancellation":null}`, id), string(a.body))
 	require.Equal(t, "product-not-found", w.get("/v1/products/"+uuid.NewString(), "").slug(t))
 	require.Equal(t, "invalid-request", w.get("/v1/products/42", "").slug(t))
 	require.Equal(t, "unauthenticated", w.get("/v1/products/"+id.String(), "nonsense").slug(t))

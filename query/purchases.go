@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
+	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -30,20 +32,34 @@ type purchasePage struct {
 }
 
 const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency,
-	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at`
+	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at,
+	refunded_amount::text, disputed, reversed`
 
 // scanPayment reads paymentColumns and what follows them.
 func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
 	var p view.Payment
 	var confirmed *time.Time
 	err := row.Scan(append([]any{&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
-		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt)}, more...)...)
+		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
+		&p.RefundedAmount, &p.Disputed, &p.Reversed}, more...)...)
 	if err != nil {
 		return p, err
 	}
 	p.ConfirmationTimestamp = view.At(confirmed)
-	p.Amount, err = showMoney(p.Amount, p.Currency)
+	if p.Amount, err = showMoney(p.Amount, p.Currency); err != nil {
+		return p, err
+	}
+	p.RefundedAmount, err = showRefunded(p.RefundedAmount, p.Currency)
 	return p, err
+}
+
+// showRefunded writes a stored sum of refunds: "0" if there is none.
+func showRefunded(number, currency string) (string, error) {
+	shown, err := showMoney(number, currency)
+	if amount, parsed := decimal.NewFromString(number); parsed == nil && amount.IsZero() {
+		return "0", err
+	}
+	return shown, err
 }
 
 func (a *API) getPayment(c echo.Context) error {
@@ -62,7 +78,11 @@ func (a *API) getPayment(c echo.Context) error {
 	if err := ownerOrAdmin(c, p.UserID); err != nil {
 		return err
 	}
-	return httpapi.JSON(c, http.StatusOK, p)
+	shown := view.PaymentWithAction{Payment: p}
+	if who, _ := httpapi.IdentityOf(c); who.Sub == p.UserID && p.PaymentStatus == domain.PendingPayment {
+		shown.NextAction = a.models.actions.of(c.Request().Context(), []uuid.UUID{id})[id]
+	}
+	return httpapi.JSON(c, http.StatusOK, shown)
 }
 
 // payment reads a payment as it is now; errNoPayment where there is none.
@@ -148,7 +168,8 @@ func (a *API) listPurchases(c echo.Context) error {
 
 func (a *API) exportPurchases(c echo.Context, filter where, min []position.Position, bom bool) error {
 	head := csvHead(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
-		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt")
+		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt",
+		"refundedAmount", "disputed", "reversed")
 	next := func(last *view.Payment) ([]view.Payment, error) {
 		if last == nil {
 			at, err := a.models.complete(c.Request().Context(), purchases)
@@ -178,6 +199,9 @@ func (a *API) exportPurchases(c echo.Context, filter where, min []position.Posit
 		w.optional(p.RefundStatus)
 		w.time(p.CreatedAt)
 		w.time(p.UpdatedAt)
+		w.text(p.RefundedAmount)
+		w.text(strconv.FormatBool(p.Disputed))
+		w.text(strconv.FormatBool(p.Reversed))
 		w.end()
 		return w.b, nil
 	})

@@ -122,7 +122,7 @@ func TestPurchasesAsCSV(t *testing.T) {
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.Contains(t, a.Header.Get("Content-Type"), "text/csv")
 	require.True(t, strings.HasPrefix(string(a.body), "id,purchaseSlotId,productId,userId,paymentId,paymentStatus,amount,currency,paymentMethod,"+
-		"confirmationTimestamp,failureReason,refundStatus,createdAt,updatedAt\r\n"))
+		"confirmationTimestamp,failureReason,refundStatus,createdAt,updatedAt,refundedAmount,disputed,reversed\r\n"))
 	records, err := csv.NewReader(strings.NewReader(string(a.body))).ReadAll()
 	require.NoError(t, err)
 	require.Len(t, records, 1+2501, "all that match, whatever the limit")

@@ -46,7 +46,7 @@ func scanSlot(row pgx.Row, more ...any) (view.Slot, error) {
 }
 
 // slotStatuses are the values of the parameter status.
-var slotStatuses = []string{string(domain.ActiveSlot), string(domain.CompletedSlot), string(domain.ExpiredSlot)}
+var slotStatuses = []string{string(domain.ActiveSlot), string(domain.CompletedSlot), string(domain.ExpiredSlot), string(domain.ReturnedSlot)}
 
 func (a *API) mySlots(c echo.Context) error {
 	q := httpapi.QueryOf(c)

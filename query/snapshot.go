@@ -47,6 +47,9 @@ func (g generations) names() string {
 	return fmt.Sprintf("%s_names_g%d", purchaseSlots, g[purchaseSlots])
 }
 
+// refunds is the table of refunds that belongs to purchases.
+func (g generations) refunds() string { return fmt.Sprintf("refunds_g%d", g[purchases]) }
+
 // snapshot is what a read asks for: queue adds its statements, whose callbacks
 // see rows of one moment. It may be called again, and then has to forget what
 // it has collected.
@@ -64,12 +67,14 @@ type readModels struct {
 	live  atomic.Pointer[generations] // as last seen; nil: to be asked for
 	wait  *waiting
 	heads *relayHeads
+
+	actions *nextActions // of pending payments
 }
 
 // newReadModels reads the projections in pool; write is the event store's database, nil
 // if it cannot be read.
 func newReadModels(pool, write *pgxpool.Pool, topic string) *readModels {
-	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic), heads: &relayHeads{pool: write}}
+	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic), heads: &relayHeads{pool: write}, actions: &nextActions{pool: write}}
 }
 
 var errSwapped = errors.New("generations were swapped")

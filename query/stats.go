@@ -221,7 +221,7 @@ ORDER BY sale_date DESC, id LIMIT $2`, soon, statsProducts, soldOutFor).Query(fu
 		})
 		q.Queue(`
 SELECT now(), (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE payment_status = 'PENDING'),
-       (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE refund_status = 'DUE')`).QueryRow(func(row pgx.Row) error {
+       (SELECT count(*) FROM ` + g.refunds() + ` WHERE status IN ('DUE', 'PENDING'))`).QueryRow(func(row pgx.Row) error {
 			return row.Scan((*time.Time)(&r.At), &r.PendingPayments, &r.RefundsDue)
 		})
 		e.queue(q, g)

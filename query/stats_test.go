@@ -38,7 +38,7 @@ func TestStatsStream(t *testing.T) {
 	ended := w.product(1, product{stock: 5, end: ptr(day.Add(time.Hour))})
 	w.payment(1, payment{product: shoe})
 	due := w.payment(1, payment{product: shoe, status: "FAILED"})
-	w.exec(`UPDATE purchases_g1 SET refund_status = 'DUE' WHERE id = $1`, due)
+	w.exec(`INSERT INTO refunds_g1 VALUES ($1, $1, 5, 'KRW', 'LATE', 'DUE', false, 'SLOT_EXPIRED', NULL, now(), now(), 1)`, due)
 	w.decide(shoe, 1, "type, units", "'opened', 10")
 	w.exec(`INSERT INTO events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
 		SELECT n, gen_random_uuid(), gen_random_uuid(), 1, $1, 'T', 1, '{}', '', '', '', '', now() FROM generate_series(1, 20) n`, shoe)

@@ -12,7 +12,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 const (
@@ -36,6 +38,7 @@ type buyerState struct {
 	at       resumption
 	rows     []buyerRow  // by place
 	products []uuid.UUID // of the active slots
+	pending  []uuid.UUID // payments that are pending and have no next action
 	changed  chan struct{}
 }
 
@@ -75,6 +78,11 @@ func (f *feed) lookAtBuyers(ctx context.Context, seen, now marks) error {
 			return err
 		}
 		due = append(due, woken...)
+	}
+	for _, buyer := range f.actionsKnown(ctx) {
+		if !slices.Contains(due, buyer) {
+			due = append(due, buyer)
+		}
 	}
 	for some := range slices.Chunk(due, buyersAtOnce) {
 		began := time.Now()
@@ -246,17 +254,72 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 				if err != nil {
 					return err
 				}
-				return add(v.UserID, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, place: place, data: v}, v)
+				shown := view.PaymentWithAction{Payment: v}
+				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, place: place, data: shown})
+				return nil
 			})
 		})
 	}})
 	if err != nil {
 		return nil, err
 	}
+	if err := r.addActions(ctx, states); err != nil {
+		return nil, err
+	}
 	for _, s := range states {
 		slices.SortStableFunc(s.rows, func(a, b buyerRow) int { return cmp.Compare(a.place, b.place) })
 	}
 	return states, nil
+}
+
+// addActions completes the payments of the states by what their buyers have to do
+// next, which the write side keeps.
+func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyerState) error {
+	var pending []uuid.UUID
+	for _, s := range states {
+		for _, row := range s.rows {
+			if p, ok := row.data.(view.PaymentWithAction); ok && p.PaymentStatus == domain.PendingPayment {
+				pending = append(pending, p.ID)
+			}
+		}
+	}
+	actions := r.actions.of(ctx, pending)
+	for _, s := range states {
+		for i, row := range s.rows {
+			p, ok := row.data.(view.PaymentWithAction)
+			if !ok {
+				continue
+			}
+			p.NextAction = actions[p.ID]
+			if p.PaymentStatus == domain.PendingPayment && p.NextAction == nil {
+				s.pending = append(s.pending, p.ID)
+			}
+			var err error
+			if s.rows[i].content, err = contentOf(p); err != nil {
+				return err
+			}
+			s.rows[i].data = p
+		}
+	}
+	return nil
+}
+
+// actionsKnown returns the buyers of whose pending payments the next action has
+// become known since they were read.
+func (f *feed) actionsKnown(ctx context.Context) []uuid.UUID {
+	f.mu.Lock()
+	buyers := map[uuid.UUID]uuid.UUID{} // by payment
+	for buyer, t := range f.buyers {
+		for _, payment := range t.now.Load().pending {
+			buyers[payment] = buyer
+		}
+	}
+	f.mu.Unlock()
+	var due []uuid.UUID
+	for payment := range f.models.actions.of(ctx, slices.AppendSeq([]uuid.UUID{}, maps.Keys(buyers))) {
+		due = append(due, buyers[payment])
+	}
+	return due
 }
 
 func each(rows pgx.Rows, row func() error) error {

@@ -52,6 +52,7 @@ type productTopic struct {
 	place  int64     // last_position of what is shown
 	at     time.Time // when it was found to be so
 	unsure bool      // it may have changed before the feed knew of it
+	open   bool      // a cancelled sale has refunds that are open: its counts change with other rows
 	next   time.Time // by our clock: when its status changes by itself; zero: never
 }
 
@@ -78,6 +79,7 @@ func (t *productTopic) show(row productRow, sure bool) error {
 		return nil
 	}
 	t.place, t.at, t.unsure, t.next = row.place, time.Now(), !sure, row.nextStatus()
+	t.open = row.Cancellation != nil && row.Cancellation.Open > 0
 	if !t.shows(event) {
 		t.publish(event, false)
 	}
@@ -110,7 +112,7 @@ func (t *productTopic) sure() {
 func (t *productTopic) due(now time.Time) (place int64, due bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.unsure || !t.next.IsZero() && !now.Before(t.next) || now.Sub(t.at) > againAfter {
+	if t.unsure || t.open || !t.next.IsZero() && !now.Before(t.next) || now.Sub(t.at) > againAfter {
 		return -1, true
 	}
 	return t.place, false

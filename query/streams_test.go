@@ -301,7 +301,7 @@ func TestSlotStream(t *testing.T) {
 	w.applied(shoe, 12)
 	paying := s.next()
 	require.Equal(t, []string{"payment", pay.String(), "PENDING"}, []string{paying.name, paying.data["id"].(string), paying.data["paymentStatus"].(string)})
-	paying.conforms(t, "Payment")
+	paying.conforms(t, "OwnPayment")
 	s.close()
 
 	// What happens while nobody listens is told to who comes back, once.

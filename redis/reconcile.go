@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
@@ -340,6 +341,10 @@ func appendEvent(args []any, event domain.Event) []any {
 		return append(args, "A", e.ArrivalSequence, e.Unit, string(e.UserID[:]), e.KeyHash)
 	case domain.SlotExpired:
 		return append(args, "E", e.ArrivalSequence, string(e.UserID[:]), string(e.ReclaimStatus))
+	case domain.SlotReturned:
+		return append(args, "E", e.ArrivalSequence, string(e.UserID[:]), string(fairness.Refunded))
+	case domain.ProductStockDecreased:
+		return append(args, "D", e.TotalStock)
 	case domain.GrantWithdrawn:
 		return append(args, "W", e.ArrivalSequence)
 	case domain.ProductStockIncreased:

@@ -170,23 +170,32 @@ func TestExpiryAgainstGivingUp(t *testing.T) {
 // paying is a service of payments that only notes what it is asked.
 type paying struct {
 	mu       sync.Mutex
-	jobs     []payments.Job
+	jobs     []uuid.UUID
 	done     map[uuid.UUID]int
 	timedOut map[uuid.UUID]int
 	fails    int
 	purged   int
 }
 
-func (p *paying) Due(context.Context, int) ([]payments.Job, error) {
+func (p *paying) Due(_ context.Context, step payments.Step, _ int) ([]uuid.UUID, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]payments.Job(nil), p.jobs...), nil
+	if step != payments.Post {
+		return nil, nil
+	}
+	return append([]uuid.UUID(nil), p.jobs...), nil
 }
 
-func (p *paying) Do(_ context.Context, j payments.Job) error {
+func (p *paying) CancelledSlots(context.Context, int) ([]uuid.UUID, error)     { return nil, nil }
+func (p *paying) EndCancelled(context.Context, uuid.UUID) (uuid.UUID, error)   { return uuid.Nil, nil }
+func (p *paying) CancelledPurchases(context.Context, int) ([]uuid.UUID, error) { return nil, nil }
+func (p *paying) RefundCancelled(context.Context, uuid.UUID) error             { return nil }
+func (p *paying) Observe(context.Context) error                                { return nil }
+
+func (p *paying) Do(_ context.Context, _ payments.Step, id uuid.UUID) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done[j.Payment]++
+	p.done[id]++
 	if p.fails--; p.fails >= 0 {
 		return errors.New("the gateway is away")
 	}
@@ -214,7 +223,7 @@ func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
 	product := w.product(1)
 	p := &paying{done: map[uuid.UUID]int{}, timedOut: map[uuid.UUID]int{}, fails: 2}
 	payment := uuid.New()
-	p.jobs = []payments.Job{{Payment: payment, Step: payments.Ask}}
+	p.jobs = []uuid.UUID{payment}
 	w.work(func(c *Config) { c.Payments = p })
 	d := w.acquire(product, life{ttl: 400 * time.Millisecond})
 	require.NoError(t, w.append(product, d.SlotID,

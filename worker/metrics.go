@@ -18,7 +18,7 @@ type metrics struct {
 	swept        *prometheus.CounterVec
 	conflicts    *prometheus.CounterVec
 	lateness     *prometheus.HistogramVec
-	jobsDue      prometheus.Gauge
+	jobsDue      *prometheus.GaugeVec
 	jobSeconds   *prometheus.HistogramVec
 }
 
@@ -54,8 +54,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		swept:        counters("slots_total", "sweep", "Slots that were expired, warned of, or ended with a payment that timed out."),
 		conflicts:    counters("slot_conflicts_total", "sweep", "Slots to which something else happened first."),
 		lateness:     histograms("lateness_seconds", "sweep", "How long after it was due something happened to a slot."),
-		jobsDue:      gauge("payment_steps_due", "Steps of payments that were due at the last look, as far as it looks."),
-		jobSeconds:   histograms("payment_step_seconds", "step", "Time that a step of a payment took, the gateway's included."),
+		jobsDue: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "payment_steps_due",
+			Help: "Steps of payments that were due when they were last listed, up to the size of a list."}, []string{"step"}),
+		jobSeconds: histograms("payment_step_seconds", "step", "Time that a step of a payment took, the gateway's included."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.failures, m.position, m.fed, m.watched, m.watchSeconds, m.carried, m.settled, m.differing,

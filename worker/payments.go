@@ -5,47 +5,68 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
 const (
-	// payEvery is how often it is looked at what is due of payments.
-	payEvery = 250 * time.Millisecond
-	// paymentsMost is how many steps one look finds at most.
-	paymentsMost = 256
-	// paymentsAtOnce: a gateway that is slow to answer must not hold up the rest.
-	paymentsAtOnce = 64
-	// stepWithin bounds one step: the gateway's answer and what follows from it.
-	stepWithin = 30 * time.Second
-	// purgeEvery is how often old keys and ids are forgotten.
-	purgeEvery = 10 * time.Minute
+	// stepInterval is how often the steps that are due are listed.
+	stepInterval = 250 * time.Millisecond
+	// maxSteps is how many steps of a kind one list has at most.
+	maxSteps = 256
+	// stepConcurrency is how many steps of a kind are taken at a time. Each kind has
+	// its own, so that a gateway that is slow with one holds up no other.
+	stepConcurrency = 64
+	// stepTimeout bounds one step: the gateway's response and what follows from it.
+	stepTimeout = 30 * time.Second
+	// purgeInterval is how often old keys and ids are deleted.
+	purgeInterval = 10 * time.Minute
+	// observeInterval is how often what waits for an operator is counted.
+	observeInterval = 15 * time.Second
 )
 
-// pay takes the steps that are due of payments: asks the gateway for money and
-// about it, and gives it back.
-func (w *Worker) pay(ctx context.Context) error {
+// pay takes the steps of a kind that are due: posts payments and refunds, queries
+// the gateway about them, and has payments cancelled.
+func (w *Worker) pay(ctx context.Context, step payments.Step) error {
+	return w.repeat(ctx, stepConcurrency, func() ([]uuid.UUID, error) {
+		due, err := w.cfg.Payments.Due(ctx, step, maxSteps)
+		w.metrics.jobsDue.WithLabelValues(string(step)).Set(float64(len(due)))
+		return due, err
+	}, func(id uuid.UUID) { w.step(ctx, step, id) })
+}
+
+// repeat lists what is due and does it, a bounded number at a time. What another
+// list finds again before it was taken is not started a second time meanwhile.
+func (w *Worker) repeat(ctx context.Context, concurrency int, list func() ([]uuid.UUID, error), do func(uuid.UUID)) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	places := make(chan struct{}, paymentsAtOnce)
-	tick := time.NewTicker(payEvery)
+	slots := make(chan struct{}, concurrency)
+	var inFlight sync.Map
+	tick := time.NewTicker(stepInterval)
 	defer tick.Stop()
 	for {
-		jobs, err := w.cfg.Payments.Due(ctx, paymentsMost)
+		due, err := list()
 		if err != nil {
 			return err
 		}
-		w.metrics.jobsDue.Set(float64(len(jobs)))
-		for _, job := range jobs {
+		for _, id := range due {
+			if _, started := inFlight.LoadOrStore(id, nil); started {
+				continue
+			}
 			select {
-			case places <- struct{}{}:
+			case slots <- struct{}{}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 			running.Go(func() {
 				defer guard.Log("take a step of a payment")
-				defer func() { <-places }()
-				w.step(ctx, job)
+				defer func() {
+					inFlight.Delete(id)
+					<-slots
+				}()
+				do(id)
 			})
 		}
 		select {
@@ -56,29 +77,74 @@ func (w *Worker) pay(ctx context.Context) error {
 	}
 }
 
-// step takes one. A job that another look finds again before this one has taken
-// it does nothing the second time.
-func (w *Worker) step(ctx context.Context, job payments.Job) {
-	name := "AskGateway"
-	if job.Step == payments.Refund {
-		name = "Refund"
-	}
-	ctx, cancel := context.WithTimeout(ctx, stepWithin)
+// step takes one. A job that another list finds again before this one has taken it
+// does nothing the second time.
+func (w *Worker) step(ctx context.Context, step payments.Step, id uuid.UUID) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	ctx, span := begin(ctx, name)
+	ctx, span := begin(ctx, string(step))
 	defer span.End()
 	start := time.Now()
-	err := w.cfg.Payments.Do(ctx, job)
-	w.metrics.jobSeconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
+	err := w.cfg.Payments.Do(ctx, step, id)
+	w.metrics.jobSeconds.WithLabelValues(string(step)).Observe(time.Since(start).Seconds())
 	if err != nil {
-		w.metrics.failures.WithLabelValues(name).Inc()
-		w.warn(ctx, "a payment's next step failed, it comes up again", "step", name, "payment", job.Payment, "error", err)
+		w.metrics.failures.WithLabelValues(string(step)).Inc()
+		w.warn(ctx, "payment step failed, retrying", "step", step, "id", id, "error", err)
 	}
 }
 
-// purge forgets what needs not be remembered any longer.
+// saleConcurrency is how many slots, or purchases, of cancelled sales are ended at
+// a time. They leave room in the append queue for buyers of other products.
+const saleConcurrency = 16
+
+// endSlots expires the slots of cancelled sales. What is left to do follows from
+// the tables, so that another worker continues after a crash.
+func (w *Worker) endSlots(ctx context.Context) error {
+	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
+		return w.cfg.Payments.CancelledSlots(ctx, maxSteps)
+	}, func(slot uuid.UUID) {
+		product, err := w.cfg.Payments.EndCancelled(ctx, slot)
+		if err != nil {
+			w.metrics.failures.WithLabelValues("EndCancelled").Inc()
+			w.warn(ctx, "slot of a cancelled sale not expired, retrying", "slot", slot, "error", err)
+			return
+		}
+		w.syncer.mark(product)
+	})
+}
+
+// refundSales makes the refunds of cancelled sales' purchases due, those that
+// succeed later included.
+func (w *Worker) refundSales(ctx context.Context) error {
+	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
+		return w.cfg.Payments.CancelledPurchases(ctx, maxSteps)
+	}, func(payment uuid.UUID) {
+		if err := w.cfg.Payments.RefundCancelled(ctx, payment); err != nil {
+			w.metrics.failures.WithLabelValues("RefundCancelled").Inc()
+			w.warn(ctx, "purchase of a cancelled sale not refunded, retrying", "payment", payment, "error", err)
+		}
+	})
+}
+
+// observe counts what waits for an operator.
+func (w *Worker) observe(ctx context.Context) error {
+	tick := time.NewTicker(observeInterval)
+	defer tick.Stop()
+	for {
+		if err := w.cfg.Payments.Observe(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// purge deletes what needs not be kept any longer.
 func (w *Worker) purge(ctx context.Context) error {
-	tick := time.NewTicker(purgeEvery)
+	tick := time.NewTicker(purgeInterval)
 	defer tick.Stop()
 	for {
 		if err := w.cfg.Payments.Purge(ctx); err != nil {

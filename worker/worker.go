@@ -32,13 +32,22 @@ type Gate interface {
 
 // Payments is what a worker does for payments; *payments.Service does it.
 type Payments interface {
-	// Due lists the steps that are due, the longest due first.
-	Due(ctx context.Context, limit int) ([]payments.Job, error)
-	// Do takes one; it comes up again by itself where that fails.
-	Do(ctx context.Context, j payments.Job) error
+	// Due lists the payments, or refunds, for which a step is due, the longest due
+	// first.
+	Due(ctx context.Context, step payments.Step, limit int) ([]uuid.UUID, error)
+	// Do takes one; it becomes due again by itself if that fails.
+	Do(ctx context.Context, step payments.Step, id uuid.UUID) error
+	// CancelledSlots and CancelledPurchases list what is left to be done for sales
+	// that were cancelled; EndCancelled and RefundCancelled do it.
+	CancelledSlots(ctx context.Context, limit int) ([]uuid.UUID, error)
+	EndCancelled(ctx context.Context, slot uuid.UUID) (product uuid.UUID, err error)
+	CancelledPurchases(ctx context.Context, limit int) ([]uuid.UUID, error)
+	RefundCancelled(ctx context.Context, payment uuid.UUID) error
+	// Observe sets the gauge of what waits for an operator.
+	Observe(ctx context.Context) error
 	// TimeOut ends a slot that is due although a payment of it is pending.
 	TimeOut(ctx context.Context, due claims.Due) error
-	// Purge forgets what needs not be remembered any longer.
+	// Purge deletes what needs not be kept any longer.
 	Purge(ctx context.Context) error
 }
 
@@ -134,7 +143,11 @@ func (w *Worker) loops() []loop {
 		{"warn", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.warning()) }},
 	}
 	if w.cfg.Payments != nil {
-		all = append(all, loop{"time out", w.timeOut}, loop{"payments", w.pay}, loop{"purge", w.purge})
+		all = append(all, loop{"time out", w.timeOut}, loop{"purge", w.purge}, loop{"attention", w.observe},
+			loop{"cancelled sales: slots", w.endSlots}, loop{"cancelled sales: refunds", w.refundSales})
+		for _, step := range payments.Steps {
+			all = append(all, loop{"payments: " + string(step), func(ctx context.Context) error { return w.pay(ctx, step) }})
+		}
 	}
 	return all
 }

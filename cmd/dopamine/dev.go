@@ -26,7 +26,7 @@ import (
 )
 
 func devCommand() *cli.Command {
-	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, config.SimulationSettings, observed,
+	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, config.SimulationSettings, []*config.Setting{config.ReturnOrigins}, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
 		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},

@@ -74,7 +74,7 @@ func commandAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "command-api",
 		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
-		Flags: settings([]*config.Setting{config.WebhookSecrets}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
+		Flags: settings([]*config.Setting{config.WebhookSecrets, config.ReturnOrigins}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.WebhookSecrets)
 			requireGateway(r)
@@ -156,6 +156,7 @@ func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Conf
 		HideMetrics: r.Has(config.MetricsAddr) && r.OptionalAddr(config.MetricsAddr) != "",
 
 		WebhookSecrets: r.WebhookSecrets(),
+		ReturnOrigins:  r.ReturnOrigins(),
 
 		Registry: p.registry,
 		Tracer:   p.tracing.Tracer(),

@@ -18,9 +18,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
@@ -256,13 +256,13 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 	return nil
 }
 
-// money lists what waits for a person.
+// money lists what waits for an operator.
 func (s *statusSources) money(ctx context.Context, r *status.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, statusWithin)
 	defer cancel()
-	waiting, err := payments.ListWaiting(ctx, s.writePool, waitingMost)
+	waiting, err := attention.List(ctx, s.writePool, nil, waitingMost)
 	for _, w := range waiting {
-		r.Money = append(r.Money, status.Money{Payment: w.Payment, Product: w.Product, Amount: w.Amount, Currency: w.Currency, Why: w.Why, Since: w.Since})
+		r.Money = append(r.Money, status.Money{Payment: w.PaymentID, Refund: w.RefundID, Cause: string(w.Cause), Code: w.Code, Since: w.Since})
 	}
 	return err
 }

@@ -43,18 +43,17 @@ func TestStatusOfAnEmptySystem(t *testing.T) {
 	require.NotNil(t, r.Gates)
 }
 
-func TestStatusShowsMoneyThatWaitsForAPerson(t *testing.T) {
+func TestStatus_ShowsMoneyThatWaitsForAnOperator(t *testing.T) {
 	d := dbtest.Both(t)
 	payment := uuid.New()
 	_, err := d.Pool.Exec(context.Background(), `
-		INSERT INTO payments (payment_id, slot_id, product_id, user_id, amount, currency, method, status, initiated_at, posted_at,
-		                      refund_status, refund_amount, refund_currency, refund_due_at, refund_refused)
-		VALUES ($1, $1, $1, $1, 259000, 'KRW', 'CARD', 'FAILED', now(), now(), 'DUE', 259000, 'KRW', now(), 'refused: the card is closed')`, payment)
+		INSERT INTO payments (payment_id, slot_id, product_id, user_id, amount, currency, method, status, initiated_at, posted_at, unsettled)
+		VALUES ($1, $1, $1, $1, 259000, 'KRW', 'CARD', 'FAILED', now(), now(), true)`, payment)
 	require.NoError(t, err)
 	exit, out, errs := dopamine(t, "status", "--database-url", d.URL)
 	require.Equal(t, 0, exit, errs)
 	require.Contains(t, out, payment.String())
-	require.Contains(t, out, "the card is closed")
+	require.Contains(t, out, "OUTCOME_UNKNOWN")
 }
 
 func TestStatusSaysWhatIsAway(t *testing.T) {

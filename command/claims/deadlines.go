@@ -13,7 +13,7 @@ import (
 
 type (
 	// PaymentBegun lets a slot's end wait for its payment, at most until Timeout
-	// past the deadline. Refusals: ErrNotActive, ErrPastDeadline.
+	// past the deadline. Refusals: ErrNotActive, ErrPastDeadline, ErrSaleCancelled.
 	PaymentBegun struct {
 		Product, SlotID uuid.UUID
 		Timeout         time.Duration
@@ -39,13 +39,15 @@ func (i PaymentEnded) Guarded() eventstore.Guarded { return guarded(i) }
 // Guarded hands the item to an append.
 func (i Warned) Guarded() eventstore.Guarded { return guarded(i) }
 
-// checkPaymentsSQL tells, for each slot, whether it is active and whether its
-// deadline has passed by the clock by which its expiry is judged.
+// checkPaymentsSQL returns for each slot whether it is active, whether its
+// deadline has passed by the clock by which its expiry is judged, and whether its
+// sale was cancelled.
 const checkPaymentsSQL = `
-select i.n, c.slot_id is not null, coalesce(c.deadline <= ` + eventstore.NowSQL + `, false)
+select i.n, c.slot_id is not null, coalesce(c.deadline <= ` + eventstore.NowSQL + `, false), coalesce(g.cancelled, false)
 from unnest($1::uuid[]) with ordinality as i(slot, n)
-left join lateral (select slot_id, deadline from slot_claims
-                   where slot_id = i.slot and status = 'ACTIVE' limit 1) c on true`
+left join lateral (select slot_id, deadline, product_id from slot_claims
+                   where slot_id = i.slot and status = 'ACTIVE' limit 1) c on true
+left join lateral (select cancelled from product_gates where product_id = c.product_id limit 1) g on true`
 
 func checkPayments(b *pgx.Batch, items []any, which picked, refused []error) {
 	if len(which) == 0 {
@@ -58,8 +60,8 @@ func checkPayments(b *pgx.Batch, items []any, which picked, refused []error) {
 	b.Queue(checkPaymentsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
-			var active, late bool
-			if err := rows.Scan(&n, &active, &late); err != nil {
+			var active, late, cancelled bool
+			if err := rows.Scan(&n, &active, &late, &cancelled); err != nil {
 				return err
 			}
 			switch {
@@ -67,6 +69,8 @@ func checkPayments(b *pgx.Batch, items []any, which picked, refused []error) {
 				refused[which[n-1]] = ErrNotActive
 			case late:
 				refused[which[n-1]] = ErrPastDeadline
+			case cancelled:
+				refused[which[n-1]] = ErrSaleCancelled
 			}
 		}
 		return rows.Err()

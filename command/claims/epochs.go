@@ -178,7 +178,7 @@ const (
 	heldSinceMost = 1000
 
 	heldSinceSQL = `
-select count(*) filter (where type = $3) - count(*) filter (where type = $4), count(*)
+select count(*) filter (where type = $3) - count(*) filter (where type in ($4, $6)), count(*)
 from (select type from events
       where (key, position) > ($1, $2) and (key, position) <= ($1, 9223372036854775807)
       order by key, position limit $5) as since`
@@ -191,7 +191,8 @@ func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64
 	defer cancel()
 	var events int
 	err = s.pool.QueryRow(ctx, heldSinceSQL, product, position,
-		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(), heldSinceMost).Scan(&more, &events)
+		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(), heldSinceMost,
+		domain.SlotReturned{}.EventType()).Scan(&more, &events)
 	if err != nil {
 		return 0, false, fmt.Errorf("count what became of product %s since position %d: %w", product, position, err)
 	}

@@ -16,6 +16,10 @@ var (
 	ErrFewerUnits = errors.New("claims: a product's units can only become more")
 	// ErrHadSlot: the product has had a slot, so its sale date stands.
 	ErrHadSlot = errors.New("claims: the product has had a slot")
+	// ErrSaleBegun: the sale has begun, so price and units stand.
+	ErrSaleBegun = errors.New("claims: the sale has begun")
+	// ErrSaleCancelled: the slot's sale was cancelled, which ends it.
+	ErrSaleCancelled = errors.New("claims: the sale was cancelled")
 	// ErrAcquiredSince: a slot was acquired since it was seen that there is none that
 	// is ACTIVE. Look again.
 	ErrAcquiredSince = errors.New("claims: a slot of the product was acquired since")

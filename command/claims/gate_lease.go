@@ -20,8 +20,14 @@ const idleLease = 10 * time.Second
 // Whatever tells that a lease or a rebuild goes on is compared for equality only, so
 // the times beside the counters need no right clock. They are there for programs that
 // do not know the counters.
-const rowColumns = `product_id, epoch, rebuilt, deleted, units, sale_date, sale_end, paused,
-    coalesce(sale_end <= clock_timestamp(), false),
+//
+// To the gate a cancelled sale is one that ended before it could begin,
+// so that it is over whatever else its product's row has.
+const rowColumns = `product_id, epoch, rebuilt, deleted, units,
+    case when cancelled then 'epoch'::timestamptz else sale_date end,
+    case when cancelled then 'epoch'::timestamptz + interval '1 ms' else sale_end end,
+    paused and not cancelled,
+    cancelled or coalesce(sale_end <= clock_timestamp(), false),
     lease_epoch, coalesce(lease_stamp, ''), lease_view, concat(lease_beat, ' ', leased_at),
     coalesce(leased_at < clock_timestamp() - $2::interval, true),
     coalesce(rebuild_owner, '00000000-0000-0000-0000-000000000000'), concat(rebuild_beat, ' ', raised_at)`

@@ -17,7 +17,7 @@ type guard struct{}
 // it sees still holds when Apply writes.
 func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 	order := newOrder()
-	var claims, ends, payments, withdrawals picked
+	var claims, ends, returns, payments, withdrawals picked
 	for i, it := range items {
 		if !order.admit(it.(item)) {
 			refused[i] = eventstore.ErrDefer
@@ -28,6 +28,8 @@ func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 			claims.add(i)
 		case Release, Complete, PaymentEnded, Warned:
 			ends.add(i)
+		case Return:
+			returns.add(i)
 		case PaymentBegun:
 			payments.add(i)
 		case Withdraw:
@@ -44,6 +46,7 @@ func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 	}
 	checkClaims(b, items, claims, refused)
 	checkEnds(b, items, ends, refused)
+	checkReturns(b, items, returns, refused)
 	checkPayments(b, items, payments, refused)
 	checkWithdrawals(b, items, withdrawals, refused)
 }
@@ -61,6 +64,8 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		case Withdraw:
 			withdrawals = append(withdrawals, data)
 		case Release:
+			released = append(released, data.SlotID)
+		case Return:
 			released = append(released, data.SlotID)
 		case Complete:
 			completed = append(completed, data.SlotID)
@@ -90,7 +95,10 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		case Sale:
 			b.Queue(heldLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product)
-			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused)
+			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused, data.Units, data.Cancelled)
+			if data.Cancelled {
+				b.Queue(cancelledSQL, data.Product, at)
+			}
 		case Delete:
 			b.Queue(heldLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product)
@@ -150,6 +158,8 @@ func (o order) admit(it item) bool {
 	case Withdraw:
 		things = []thing{{kind: 'n', product: product, number: it.Number}}
 	case Release:
+		things = []thing{{kind: 's', id: it.SlotID}}
+	case Return:
 		things = []thing{{kind: 's', id: it.SlotID}}
 	case Complete:
 		things = []thing{{kind: 's', id: it.SlotID}}

@@ -25,13 +25,16 @@ type (
 	}
 	// Sale sets the sale's begin, end and pause as they are from now on, and
 	// raises the epoch: grants on their way are decided anew. Refusals: ErrGone,
-	// ErrHadSlot where OnlyIfNeverHadSlot.
+	// ErrHadSlot with OnlyIfNeverHadSlot, ErrSaleBegun with OnlyBeforeSale.
 	Sale struct {
 		Product            uuid.UUID
 		SaleDate           time.Time
 		SaleEnd            *time.Time
 		Paused             bool
+		Cancelled          bool // the sale ends for good
+		Units              int  // units there are from now on; 0: as many as before
 		OnlyIfNeverHadSlot bool
+		OnlyBeforeSale     bool // by the store's clock, and the begin that is recorded
 	}
 	// Delete ends the product and raises the epoch. NoneActiveAt is a position of the
 	// log at which no slot of it was ACTIVE (Store.HasActive), so that what is left to
@@ -58,6 +61,9 @@ type (
 	// Release frees the unit of a slot that ends without a purchase. Refusal:
 	// ErrNotActive.
 	Release struct{ Product, SlotID uuid.UUID }
+	// Return frees the unit of a purchase that was refunded. Refusal:
+	// ErrNotActive.
+	Return struct{ Product, SlotID uuid.UUID }
 	// Complete keeps the unit of a slot that ends with a purchase. Refusal:
 	// ErrNotActive.
 	Complete struct{ Product, SlotID uuid.UUID }
@@ -80,6 +86,7 @@ func (i Delete) of() uuid.UUID   { return i.Product }
 func (i Claim) of() uuid.UUID    { return i.Product }
 func (i Release) of() uuid.UUID  { return i.Product }
 func (i Complete) of() uuid.UUID { return i.Product }
+func (i Return) of() uuid.UUID   { return i.Product }
 func (i Withdraw) of() uuid.UUID { return i.Product }
 
 // Guarded hands the item to an append.
@@ -99,6 +106,9 @@ func (i Claim) Guarded() eventstore.Guarded { return guarded(i) }
 
 // Guarded hands the item to an append.
 func (i Release) Guarded() eventstore.Guarded { return guarded(i) }
+
+// Guarded hands the item to an append.
+func (i Return) Guarded() eventstore.Guarded { return guarded(i) }
 
 // Guarded hands the item to an append.
 func (i Complete) Guarded() eventstore.Guarded { return guarded(i) }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
 )
 
 const (
@@ -36,7 +37,15 @@ from product_gates g where product_id = $1 and not deleted`
 
 	stockSQL = `update product_gates set units = $2 where product_id = $1`
 
-	saleSQL = `update product_gates set sale_date = $2, sale_end = $3, paused = $4 where product_id = $1`
+	// The trigger on product_gates lets units fall only if there was never a slot.
+	saleSQL = `
+update product_gates set sale_date = $2, sale_end = $3, paused = $4, units = coalesce(nullif($5, 0), units), cancelled = cancelled or $6
+where product_id = $1`
+
+	// cancelledSQL has the worker end the product's slots and refund its purchases.
+	cancelledSQL = `insert into sale_cancellations (product_id, cancelled_at) values ($1, $2) on conflict do nothing`
+
+	begunSQL = `select sale_date <= ` + eventstore.NowSQL + ` from product_gates where product_id = $1 and not deleted`
 
 	deleteSQL = `update product_gates set deleted = true where product_id = $1`
 )
@@ -80,6 +89,9 @@ func checkStock(b *pgx.Batch, it Stock, refused *error) {
 }
 
 func checkSale(b *pgx.Batch, it Sale, refused *error) {
+	if it.OnlyBeforeSale {
+		checkNot(b, ErrSaleBegun, refused, begunSQL, it.Product)
+	}
 	if it.OnlyIfNeverHadSlot {
 		checkNot(b, ErrHadSlot, refused, hadSlotSQL, it.Product)
 		return

@@ -200,6 +200,35 @@ func checkEnds(b *pgx.Batch, items []any, which picked, refused []error) {
 	})
 }
 
+const returnsSQL = `
+select i.n, c.status is not null
+from unnest($1::uuid[]) with ordinality as i(slot, n)
+left join lateral (select status from slot_claims where slot_id = i.slot and status = 'COMPLETED' limit 1) c on true`
+
+// checkReturns refuses to return what is no purchase that holds its unit.
+func checkReturns(b *pgx.Batch, items []any, which picked, refused []error) {
+	if len(which) == 0 {
+		return
+	}
+	slots := make([]uuid.UUID, 0, len(which))
+	for _, i := range which {
+		slots = append(slots, items[i].(Return).SlotID)
+	}
+	b.Queue(returnsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var n int
+			var completed bool
+			if err := rows.Scan(&n, &completed); err != nil {
+				return err
+			}
+			if !completed {
+				refused[which[n-1]] = ErrNotActive
+			}
+		}
+		return rows.Err()
+	})
+}
+
 const (
 	releaseSQL  = `delete from slot_claims where slot_id = any($1)`
 	completeSQL = `update slot_claims set status = 'COMPLETED', due_at = null, warn_at = null where slot_id = any($1)`

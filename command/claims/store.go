@@ -135,7 +135,8 @@ func (s *Store) Events(ctx context.Context, product uuid.UUID, after redis.LogPo
 		events[i].At = redis.LogPosition{Position: r.Position, Event: r.ID}
 		switch r.Type {
 		case domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(),
-			domain.GrantWithdrawn{}.EventType(), domain.ProductStockIncreased{}.EventType():
+			domain.SlotReturned{}.EventType(), domain.GrantWithdrawn{}.EventType(),
+			domain.ProductStockIncreased{}.EventType(), domain.ProductStockDecreased{}.EventType():
 			envelope, err := s.decode(r)
 			if err != nil {
 				return nil, fmt.Errorf("decode event %d: %w", r.Position, err)

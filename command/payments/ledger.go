@@ -2,6 +2,7 @@ package payments
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,13 +15,13 @@ import (
 
 const (
 	// handOver is how long a payment, or a refund, is left to the process that
-	// asks for it. About as long as that takes; asking twice does no harm.
+	// posts it. About as long as that takes; posting twice does no harm.
 	handOver = 10 * time.Second
-	// askFirst is how long after we failed it without the gateway's word a
-	// payment is asked about first, and how often for an hour.
-	askFirst = time.Minute
-	// askFor is how long such a payment is asked about.
-	askFor = 7 * 24 * time.Hour
+	// queryFirst is how long after we failed it without an outcome a payment is
+	// queried first, and the interval of queries for an hour.
+	queryFirst = time.Minute
+	// queryFor is how long such a payment is queried.
+	queryFor = 7 * 24 * time.Hour
 )
 
 type (
@@ -31,20 +32,22 @@ type (
 		product, user uuid.UUID
 		key           uuid.UUID
 		bodyHash      []byte
+		request       []byte // the body of the POST to the gateway; nil for none
 	}
-	// change is what a payment has come to, beside its events or without any.
-	// Refusal: errSeen.
-	change struct {
-		payment    uuid.UUID
-		status     domain.PaymentStatus // "": as it is
-		gatewayID  string               // "": as it is
-		unsettled  bool                 // false: the gateway is asked no more
-		unreadable string               // "": as it is
-		refund     domain.RefundStatus  // "": as it is
-		owed       domain.Money         // with domain.RefundOwed
-		webhookID  string               // "" for none
-		product    uuid.UUID            // with webhookID
-		position   int64                // with webhookID, where there are no events
+	// ledgerChange is a change of a payment, beside its events or without any.
+	// Refusals: errSeen, ErrKeyTaken, errRetry (a refund was posted meanwhile).
+	ledgerChange struct {
+		change
+		before, after domain.Payment
+		webhookID     string    // "" for none
+		product       uuid.UUID // with webhookID
+		position      int64     // with webhookID, if there are no events
+	}
+	// refundKey is the idempotency key of a refund by an admin.
+	refundKey struct {
+		payment, key uuid.UUID
+		bodyHash     []byte
+		refund       uuid.UUID
 	}
 )
 
@@ -54,7 +57,7 @@ func (i began) Guarded() eventstore.Guarded {
 }
 
 // Guarded hands the item to an append.
-func (i change) Guarded() eventstore.Guarded {
+func (i ledgerChange) Guarded() eventstore.Guarded {
 	return eventstore.Guarded{Guard: ledger{}, Data: i}
 }
 
@@ -70,16 +73,27 @@ const (
 select i.n from unnest($1::uuid[], $2::uuid[]) with ordinality as i(user_id, key, n)
 join payment_keys k on k.user_id = i.user_id and k.idempotency_key = i.key`
 
+	refundKeysTakenSQL = `
+select i.n from unnest($1::uuid[], $2::uuid[]) with ordinality as i(payment, key, n)
+join refund_keys k on k.payment_id = i.payment and k.idempotency_key = i.key`
+
 	idsSeenSQL = `
 select i.n from unnest($1::text[]) with ordinality as i(id, n) join webhook_ids w on w.id = i.id`
+
+	// postedSQL locks the rows: whoever is about to post one waits, and sees then
+	// that it is not due any more.
+	postedSQL = `
+select i.n from unnest($1::uuid[]) with ordinality as i(id, n)
+join lateral (select posted_at from payment_refunds where refund_id = i.id for update) r on true
+where r.posted_at is not null`
 )
 
 // Check implements eventstore.Guard.
 func (ledger) Check(b *pgx.Batch, items []any, refused []error) {
 	payments, keys, ids := map[uuid.UUID]bool{}, map[remembered]bool{}, map[string]bool{}
-	var users, theirKeys []uuid.UUID
+	var users, theirKeys, refundsOf, refundKeys, unposted []uuid.UUID
 	var webhooks []string
-	var starts, calls []int
+	var starts, calls, asked, reversals []int
 	for n, it := range items {
 		switch it := it.(type) {
 		case began:
@@ -90,15 +104,21 @@ func (ledger) Check(b *pgx.Batch, items []any, refused []error) {
 			}
 			keys[key] = true
 			users, theirKeys, starts = append(users, it.user), append(theirKeys, it.key), append(starts, n)
-		case change:
-			if payments[it.payment] || (it.webhookID != "" && ids[it.webhookID]) {
+		case ledgerChange:
+			if payments[it.after.ID] || it.webhookID != "" && ids[it.webhookID] {
 				refused[n] = eventstore.ErrDefer
 				continue
 			}
-			payments[it.payment] = true
+			payments[it.after.ID] = true
 			if it.webhookID != "" {
 				ids[it.webhookID] = true
 				webhooks, calls = append(webhooks, it.webhookID), append(calls, n)
+			}
+			if k := it.key; k != nil {
+				refundsOf, refundKeys, asked = append(refundsOf, k.payment), append(refundKeys, k.key), append(asked, n)
+			}
+			for _, id := range it.unposted {
+				unposted, reversals = append(unposted, id), append(reversals, n)
 			}
 		}
 	}
@@ -117,46 +137,85 @@ func (ledger) Check(b *pgx.Batch, items []any, refused []error) {
 	if len(starts) > 0 {
 		b.Queue(keysTakenSQL, users, theirKeys).Query(refuse(starts, ErrKeyTaken))
 	}
+	if len(asked) > 0 {
+		b.Queue(refundKeysTakenSQL, refundsOf, refundKeys).Query(refuse(asked, ErrKeyTaken))
+	}
 	if len(calls) > 0 {
 		b.Queue(idsSeenSQL, webhooks).Query(refuse(calls, errSeen))
+	}
+	if len(unposted) > 0 {
+		b.Queue(postedSQL, unposted).Query(refuse(reversals, errRetry))
 	}
 }
 
 const (
 	beganSQL = `
-insert into payments (payment_id, slot_id, product_id, user_id, amount, currency, method, status, initiated_at, posted_at, ask_at)
-values ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $9, $10)`
+insert into payments (payment_id, slot_id, product_id, user_id, amount, currency, method, status, initiated_at, posted_at, ask_at, request)
+values ($1, $2, $3, $4, $5::text::numeric, $6, $7, $8, $9, $9, $10, $11)`
 
 	keySQL = `
 insert into payment_keys (user_id, idempotency_key, body_hash, answer, product_id, position, created_at)
+values ($1, $2, $3, $4, $5, $6, $7)`
+
+	refundKeySQL = `
+insert into refund_keys (payment_id, idempotency_key, body_hash, answer, product_id, position, created_at)
 values ($1, $2, $3, $4, $5, $6, $7)`
 
 	webhookSQL = `
 insert into webhook_ids (id, product_id, position, seen_at)
 select id, product, position, $4 from unnest($1::text[], $2::uuid[], $3::bigint[]) as w(id, product, position)`
 
+	// What was pending keeps its place among the queries unless a plan says
+	// otherwise. An outcome ends the next action, and a cancellation that was not
+	// sent yet if the gateway reported it.
 	changeSQL = `
 update payments p set
-    status = coalesce(nullif(c.status, ''), p.status),
+    status = c.status,
+    slot_id = c.slot,
     gateway_payment_id = coalesce(nullif(c.gateway_id, ''), p.gateway_payment_id),
-    unsettled = c.unsettled,
-    ask_at = case when c.unsettled then $1::timestamptz + $2::interval end,
-    ask_until = case when c.unsettled then $1::timestamptz + $3::interval else p.ask_until end,
-    unreadable = coalesce(nullif(c.unreadable, ''), p.unreadable),
-    refund_status = coalesce(nullif(c.refund, ''), p.refund_status),
-    refund_amount = coalesce(c.owed, p.refund_amount),
-    refund_currency = coalesce(nullif(c.currency, ''), p.refund_currency),
-    refund_due_at = case c.refund when 'DUE' then $1::timestamptz else p.refund_due_at end,
-    refund_ask_at = case c.refund when 'DUE' then $1::timestamptz when 'REFUNDED' then null else p.refund_ask_at end,
-    refund_refused = case c.refund when 'REFUNDED' then null else p.refund_refused end
-from unnest($4::uuid[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::text[], $10::text[]::numeric[], $11::text[])
-     as c(payment, status, gateway_id, unsettled, unreadable, refund, owed, currency)
+    unsettled = case c.plan when 'query' then true when 'settle' then false else p.unsettled end,
+    ask_at = case c.plan when 'query' then $1::timestamptz + $2::interval when 'settle' then null
+                         when 'now' then $1::timestamptz else p.ask_at end,
+    ask_until = case when c.plan in ('query', 'now') then $1::timestamptz + $3::interval else p.ask_until end,
+    cancel_requested = p.cancel_requested or c.cancel_requested,
+    cancel_at = case when c.cancel then $1::timestamptz when c.plan = 'settle' then null else p.cancel_at end,
+    next_action = case when c.status = 'PENDING' then p.next_action end,
+    disputed = c.disputed, reversed = c.reversed, settled = nullif(c.settled, ''),
+    sale_refunded = p.sale_refunded or c.sale_refunded
+from unnest($4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::bool[], $10::bool[], $11::bool[], $12::bool[], $13::text[], $14::bool[])
+     as c(payment, slot, status, gateway_id, plan, cancel, cancel_requested, disputed, reversed, settled, sale_refunded)
 where p.payment_id = c.payment`
+
+	// A refund of a disputed payment is not posted before the dispute has ended; one
+	// that may have reached the gateway is queried all the same.
+	refundSQL = `
+insert into payment_refunds as r (refund_id, payment_id, charge, gateway_refund_id, amount, currency, status, due_at, ask_at)
+select i.id, i.payment, i.charge, nullif(i.gateway_id, ''), i.amount, i.currency, i.status, $1,
+       case when i.status in ('DUE', 'PENDING') and not i.held then $1::timestamptz end
+from unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[]::numeric[], $7::text[], $8::text[], $9::bool[])
+     as i(id, payment, charge, gateway_id, amount, currency, status, held)
+on conflict (refund_id) do update set
+    status = excluded.status,
+    gateway_refund_id = coalesce(excluded.gateway_refund_id, r.gateway_refund_id),
+    due_at = case when $10::uuid[] @> array[r.refund_id] or r.ask_at is null and excluded.ask_at is not null then $1 else r.due_at end,
+    reported = r.reported and not $10::uuid[] @> array[r.refund_id],
+    ask_at = case when excluded.status not in ('DUE', 'PENDING') then null
+                  when $10::uuid[] @> array[r.refund_id] then $1::timestamptz
+                  when excluded.ask_at is null and r.posted_at is null then null
+                  when r.ask_at is null then $1::timestamptz
+                  else r.ask_at end`
+
+	attentionGoneSQL = `delete from payment_attention where payment_id = any($1)`
+
+	attentionSQL = `
+insert into payment_attention (payment_id, n, cause, refund_id, code, since)
+select payment, n, cause, nullif(refund, '00000000-0000-0000-0000-000000000000'::uuid), code, since
+from unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[]) as a(payment, n, cause, refund, code, since)`
 )
 
 // Apply implements eventstore.Guard.
 func (ledger) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
-	var changes []change
+	var changes []ledgerChange
 	var ids []string
 	var products []uuid.UUID
 	var positions []int64
@@ -164,14 +223,17 @@ func (ledger) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		switch data := it.Data.(type) {
 		case began:
 			data.write(b, at, it.Positions[len(it.Positions)-1])
-		case change:
+		case ledgerChange:
 			changes = append(changes, data)
-			if data.webhookID == "" {
-				continue
-			}
 			position := data.position
 			if n := len(it.Positions); n > 0 {
 				position = it.Positions[n-1]
+			}
+			if data.key != nil {
+				data.remember(b, at, position)
+			}
+			if data.webhookID == "" {
+				continue
 			}
 			ids, products, positions = append(ids, data.webhookID), append(products, data.product), append(positions, position)
 		}
@@ -180,14 +242,16 @@ func (ledger) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		b.Queue(webhookSQL, ids, products, positions, at)
 	}
 	applyChanges(b, at, changes)
+	applyRefunds(b, at, changes)
+	applyAttention(b, at, changes)
 }
 
-// answer is the payment as it is first answered.
+// answer is the payment as it is in the first response.
 func (i began) answer(at time.Time) view.Payment {
 	p := i.Payment
 	p.CreatedAt, p.UpdatedAt = at, at
 	if p.Status == domain.SuccessfulPayment {
-		p.ConfirmedAt = at
+		p.ConfirmedAt, p.Taken = at, p.Price
 	}
 	return view.PaymentOf(p, i.product, i.user)
 }
@@ -198,7 +262,7 @@ func (i began) write(b *pgx.Batch, at time.Time, position int64) {
 		t := at.Add(handOver)
 		askAt = &t
 	}
-	b.Queue(beganSQL, i.ID, i.SlotID, i.product, i.user, i.Price.String(), i.Price.Currency(), string(i.Method), string(i.Status), at, askAt)
+	b.Queue(beganSQL, i.ID, i.SlotID, i.product, i.user, i.Price.String(), i.Price.Currency(), string(i.Method), string(i.Status), at, askAt, i.request)
 	answer, err := json.Marshal(i.answer(at))
 	if err != nil { // a struct of texts and times
 		panic(err)
@@ -206,22 +270,98 @@ func (i began) write(b *pgx.Batch, at time.Time, position int64) {
 	b.Queue(keySQL, i.user, i.key, i.bodyHash, answer, i.product, position, at)
 }
 
-func applyChanges(b *pgx.Batch, at time.Time, changes []change) {
+func (c ledgerChange) remember(b *pgx.Batch, at time.Time, position int64) {
+	r, _ := c.after.Refund(c.key.refund)
+	r.CreatedAt, r.UpdatedAt = at, at
+	answer, err := json.Marshal(view.RefundOf(r, c.after.ID))
+	if err != nil { // likewise
+		panic(err)
+	}
+	b.Queue(refundKeySQL, c.key.payment, c.key.key, c.key.bodyHash, answer, c.product, position, at)
+}
+
+// settledOf is what of a purchase's money the counts of a cancelled sale show.
+func settledOf(p domain.Payment) string {
+	switch p.Settlement() {
+	case domain.SettledRefunded:
+		return "refunded"
+	case domain.SettledFailed:
+		return "failed"
+	}
+	return ""
+}
+
+func applyChanges(b *pgx.Batch, at time.Time, changes []ledgerChange) {
 	if len(changes) == 0 {
 		return
 	}
 	n := len(changes)
-	ids, unsettled := make([]uuid.UUID, n), make([]bool, n)
-	status, gatewayIDs, unreadable := make([]string, n), make([]string, n), make([]string, n)
-	refunds, owed, currencies := make([]string, n), make([]*string, n), make([]string, n)
+	ids, slots := make([]uuid.UUID, n), make([]uuid.UUID, n)
+	status, gatewayIDs, plans, settled := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	cancel, requested, disputed, reversed, saleRefunded := make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	for i, c := range changes {
-		ids[i], unsettled[i] = c.payment, c.unsettled
-		status[i], gatewayIDs[i], unreadable[i] = string(c.status), c.gatewayID, c.unreadable
-		refunds[i] = string(c.refund)
-		if c.refund == domain.RefundOwed {
-			amount := c.owed.String()
-			owed[i], currencies[i] = &amount, c.owed.Currency()
+		ids[i], slots[i], status[i] = c.after.ID, c.after.SlotID, string(c.after.Status)
+		gatewayIDs[i] = c.after.GatewayID
+		if gatewayIDs[i] == "" {
+			gatewayIDs[i] = c.gatewayID
+		}
+		plans[i], settled[i] = string(c.plan), settledOf(c.after)
+		cancel[i], requested[i] = c.cancel, c.after.CancelRequested
+		disputed[i], reversed[i], saleRefunded[i] = c.after.Disputed(), c.after.Reversed, c.saleRefunded
+	}
+	b.Queue(changeSQL, at, queryFirst, queryFor, ids, slots, status, gatewayIDs, plans, cancel, requested, disputed, reversed, settled, saleRefunded)
+}
+
+// applyRefunds writes the refunds of payments whose refunds or disputes changed.
+func applyRefunds(b *pgx.Batch, at time.Time, changes []ledgerChange) {
+	var ids, payments, now []uuid.UUID
+	var charges, gatewayIDs, amounts, currencies, status []string
+	var held []bool
+	for _, c := range changes {
+		now = append(now, c.post...)
+		for i, r := range c.after.Refunds {
+			same := i < len(c.before.Refunds) && c.before.Refunds[i].Status == r.Status && c.before.Refunds[i].GatewayID == r.GatewayID
+			if same && c.before.Disputed() == c.after.Disputed() && len(c.post) == 0 {
+				continue
+			}
+			ids, payments = append(ids, r.ID), append(payments, c.after.ID)
+			charges, gatewayIDs = append(charges, r.ChargeID), append(gatewayIDs, r.GatewayID)
+			amounts, currencies = append(amounts, r.Amount.String()), append(currencies, r.Amount.Currency())
+			status, held = append(status, string(r.Status)), append(held, c.after.Disputed() && r.Status == domain.DueRefund)
 		}
 	}
-	b.Queue(changeSQL, at, askFirst, askFor, ids, status, gatewayIDs, unsettled, unreadable, refunds, owed, currencies)
+	if len(ids) > 0 {
+		if now == nil {
+			now = []uuid.UUID{}
+		}
+		b.Queue(refundSQL, at, ids, payments, charges, gatewayIDs, amounts, currencies, status, held, now)
+	}
+}
+
+// applyAttention writes what waits for an operator of payments where that changed.
+func applyAttention(b *pgx.Batch, at time.Time, changes []ledgerChange) {
+	var gone, payments, refunds []uuid.UUID
+	var ns []int32
+	var causes, codes []string
+	var since []time.Time
+	for _, c := range changes {
+		items := c.after.Attention()
+		if slices.Equal(c.before.Attention(), items) {
+			continue
+		}
+		gone = append(gone, c.after.ID)
+		for n, item := range items {
+			if item.Since.IsZero() { // of the events of this append
+				item.Since = at
+			}
+			payments, ns, causes = append(payments, c.after.ID), append(ns, int32(n)), append(causes, string(item.Cause))
+			refunds, codes, since = append(refunds, item.Refund), append(codes, item.Code), append(since, item.Since)
+		}
+	}
+	if len(gone) > 0 {
+		b.Queue(attentionGoneSQL, gone)
+	}
+	if len(payments) > 0 {
+		b.Queue(attentionSQL, payments, ns, causes, refunds, codes, since)
+	}
 }

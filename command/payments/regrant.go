@@ -15,28 +15,28 @@ import (
 )
 
 const (
-	// gateTries is how often the gate is asked for one unit because it had not
-	// heard of a slot's end.
-	gateTries = 6
-	// giveBackWithin bounds giving back an unused grant; what is not given back is
+	// gateAttempts is how often the gate is asked for one unit because it had not
+	// seen a slot's end.
+	gateAttempts = 6
+	// giveBackTimeout bounds giving back an unused grant; what is not given back is
 	// withdrawn by the worker.
-	giveBackWithin = 500 * time.Millisecond
+	giveBackTimeout = 500 * time.Millisecond
 )
 
-// hold is the grant that a word may need.
-type hold struct {
-	grant  *redis.Decision // nil for none, or where it became a slot or void
+// reservedGrant is the grant that a transition may need.
+type reservedGrant struct {
+	grant  *redis.Decision // nil for none, or once it became a slot or void
 	noUnit bool            // the product is gone, or the buyer holds another slot
 }
 
 // anotherUnit asks the gate for a unit, like any request, unless it gave one
-// already that is still good. An error means that the gate cannot answer now.
-func (l *listening) anotherUnit(ctx context.Context, slot domain.Slot) (domain.GateAnswer, error) {
-	for try := 0; l.grant == nil && !l.noUnit; try++ {
-		if try == gateTries {
+// already that is still good. An error means that the gate cannot respond now.
+func (t *transition) anotherUnit(ctx context.Context, slot domain.Slot) (domain.GateAnswer, error) {
+	for attempt := 0; t.grant == nil && !t.noUnit; attempt++ {
+		if attempt == gateAttempts {
 			return domain.GateAnswer{}, errors.New("the gate keeps a slot that has ended")
 		}
-		d, err := l.Gate.Decide(ctx, redis.Request{Product: slot.ProductID, Buyer: slot.UserID})
+		d, err := t.Gate.Decide(ctx, redis.Request{Product: slot.ProductID, Buyer: slot.UserID})
 		if errors.Is(err, redis.ErrUnknownProduct) {
 			return domain.GateAnswer{}, nil
 		}
@@ -45,92 +45,95 @@ func (l *listening) anotherUnit(ctx context.Context, slot domain.Slot) (domain.G
 		}
 		switch d.Outcome {
 		case redis.Granted:
-			l.grant = &d
+			t.grant = &d
 		case redis.Held:
-			_, holds, err := l.Claims.ByBuyer(ctx, slot.ProductID, slot.UserID)
+			_, holds, err := t.Claims.ByBuyer(ctx, slot.ProductID, slot.UserID)
 			if err != nil || holds {
 				return domain.GateAnswer{}, err
 			}
-			if err := l.Gate.Feed(ctx, slot.ProductID); err != nil {
+			if err := t.Gate.Feed(ctx, slot.ProductID); err != nil {
 				return domain.GateAnswer{}, err
 			}
 		default:
 			return domain.GateAnswer{}, nil
 		}
 	}
-	if l.noUnit {
+	if t.noUnit {
 		return domain.GateAnswer{}, nil
 	}
 	return domain.GateAnswer{
-		Granted: true, Unit: l.grant.Unit, ArrivalSequence: l.grant.Number, TTL: l.SlotTTL, Warning: l.SlotWarning,
+		Granted: true, Unit: t.grant.Unit, ArrivalSequence: t.grant.Number, TTL: t.SlotTTL, Warning: t.SlotWarning,
 	}, nil
 }
 
-// refused puts right what an append was refused for, and answers errAgain then.
-// Where the gate knew less than Postgres, its grant is void.
-func (l *listening) refused(ctx context.Context, product uuid.UUID, regrant bool, err error) error {
+// refused corrects what an append was refused for, and returns errRetry then. If
+// the gate knew less than Postgres, its grant is void.
+func (t *transition) refused(ctx context.Context, product uuid.UUID, regrant bool, err error) error {
 	var (
 		conflict *eventstore.ConflictError
 		away     *eventstore.UnavailableError
 		holds    *claims.BuyerHoldsError
 		taken    *claims.UnitTakenError
 	)
+	if errors.Is(err, errRetry) {
+		return errRetry
+	}
 	if !regrant {
 		if errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrNotActive) {
-			return errAgain
+			return errRetry
 		}
 		return err
 	}
-	grant := l.grant
+	grant := t.grant
 	switch {
 	case errors.As(err, &conflict) && conflict.Stream != grant.SlotID:
-		return errAgain // the grant is as good as before
+		return errRetry // the grant is as good as before
 	case errors.As(err, &away) && !away.Sent, errors.Is(err, eventstore.ErrClosed), errors.Is(err, eventstore.ErrOverloaded),
 		errors.Is(err, errSeen):
 		return err // and the grant goes back
 	}
-	l.grant = nil
+	t.grant = nil
 	switch {
 	case errors.As(err, &holds):
-		// Where another process brought this word to its effect with the same
-		// grant, the slot's stream says so; else the buyer holds what they got.
-		if l.noUnit = true; holds.Claim.SlotID != grant.SlotID {
-			l.rebuild(ctx, grant)
+		// If another process brought this outcome to its effect with the same grant,
+		// the slot's stream says so; otherwise the buyer holds what they got.
+		if t.noUnit = true; holds.Claim.SlotID != grant.SlotID {
+			t.rebuild(ctx, grant)
 		}
-		return errAgain
+		return errRetry
 	case errors.Is(err, claims.ErrGone):
-		l.noUnit = true
-		return errAgain
+		t.noUnit = true
+		return errRetry
 	case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn), errors.Is(err, claims.ErrSlotEnded), errors.As(err, &conflict):
-		if fed := l.Gate.Feed(ctx, product); fed != nil {
-			return errors.Join(ErrDelayed, fed, l.delay(ctx))
+		if failed := t.Gate.Feed(ctx, product); failed != nil {
+			return errors.Join(ErrDelayed, failed, t.delay(ctx, t.payment))
 		}
-		return errAgain
+		return errRetry
 	case errors.As(err, &taken), errors.Is(err, claims.ErrNoUnit):
-		l.rebuild(ctx, grant)
-		return errAgain
+		t.rebuild(ctx, grant)
+		return errRetry
 	}
-	return fmt.Errorf("grant again for payment %s: %w", l.PaymentID, err)
+	return fmt.Errorf("grant again for payment %s: %w", t.payment, err)
 }
 
-// rebuild replaces a gate that was found wrong. Where that fails, its next
-// answer says so.
-func (l *listening) rebuild(ctx context.Context, d *redis.Decision) {
-	l.Logger.WarnContext(ctx, "the gate was wrong and is rebuilt", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
-	if err := l.Gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
-		l.Logger.WarnContext(ctx, "the gate was not rebuilt yet", "product", d.Product, "error", err)
+// rebuild replaces a gate that was found wrong. If that fails, its next answer
+// says so.
+func (t *transition) rebuild(ctx context.Context, d *redis.Decision) {
+	t.Logger.WarnContext(ctx, "gate contradicts the claims, rebuilding", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
+	if err := t.Gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
+		t.Logger.WarnContext(ctx, "gate not rebuilt yet", "product", d.Product, "error", err)
 	}
 }
 
 // giveBack frees the unit of a grant that was not needed, unless somebody else
-// was told of it too.
-func (l *listening) giveBack(ctx context.Context) {
-	if l.grant == nil || l.grant.HandedOut != 1 {
+// was given it too.
+func (t *transition) giveBack(ctx context.Context) {
+	if t.grant == nil || t.grant.HandedOut != 1 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
 	defer cancel()
-	if err := l.Gate.GiveBack(ctx, *l.grant); err != nil {
-		l.Logger.WarnContext(ctx, "a grant was not given back; the worker withdraws it", "product", l.grant.Product, "number", l.grant.Number, "error", err)
+	if err := t.Gate.GiveBack(ctx, *t.grant); err != nil {
+		t.Logger.WarnContext(ctx, "grant not given back, worker withdraws it", "product", t.grant.Product, "number", t.grant.Number, "error", err)
 	}
 }

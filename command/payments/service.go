@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -22,22 +21,21 @@ import (
 )
 
 const (
-	// answerWithin bounds each statement outside of an append.
-	answerWithin = 3 * time.Second
-	// hearWithin bounds a word's way to its effect, the gate included.
-	hearWithin = 8 * time.Second
-	// feedWithin is how long the gate is given to take in a freed unit; the
-	// worker tells it too.
-	feedWithin = time.Second
-	// leaveWithin is how long a process that ends waits for the gateway: one that
-	// does not answer must not use up the time in which it has to stop.
-	leaveWithin = 2 * time.Second
-	// knownPrices is how many products' prices are remembered; one more pushes
-	// any other out.
-	knownPrices = 10_000
+	// transitionTimeout bounds a transition of a payment, the gate included.
+	transitionTimeout = 8 * time.Second
+	// syncTimeout is how long the gate is given to take in a freed unit; the worker
+	// syncs it too.
+	syncTimeout = time.Second
+	// closeTimeout is how long a process that ends waits for the gateway: one that
+	// does not respond must not use up the time in which it has to stop.
+	closeTimeout = 2 * time.Second
+	// maxPrices is how many products' prices are kept; one more replaces any other.
+	maxPrices = 10_000
+	// actionTimeout is how long the response to a new payment waits for the gateway.
+	actionTimeout = 2 * time.Second
 )
 
-// Gate is what is asked of the gate for late money; *redis.Gate is one.
+// Gate is what late money needs of the gate; *redis.Gate is one.
 type Gate interface {
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
 	GiveBack(ctx context.Context, d redis.Decision) error
@@ -80,11 +78,12 @@ func (c *Config) validate() error {
 // in any number of processes, work side by side.
 type Service struct {
 	Config
-	asks    *asks
-	metrics *metrics
+	background *background
+	metrics    *metrics
 
 	mu     sync.Mutex
-	prices map[uuid.UUID]domain.Money // by product; they never change
+	prices map[uuid.UUID]domain.Money // by product that has a slot: it does not change any more
+	store  uuid.UUID                  // the event store's id, once it was read
 }
 
 // New makes a Service. Close ends what it does in the background.
@@ -93,20 +92,38 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		Config: c, asks: newAsks(), metrics: newMetrics(c.Registry), prices: map[uuid.UUID]domain.Money{},
+		Config: c, background: newBackground(), metrics: newMetrics(c.Registry), prices: map[uuid.UUID]domain.Money{},
 	}, nil
 }
 
-// Close waits a moment for what is being asked of the gateway in the background,
-// and gives it up then, or when ctx ends: the worker asks. Nothing may be started
-// any more. Closing twice is fine.
+// Close waits a moment for calls of the gateway in the background, and gives them
+// up then, or when ctx ends: the worker makes them. Nothing may be started any
+// more. Close is idempotent.
 func (s *Service) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	return s.asks.close(ctx)
+	return s.background.close(ctx)
 }
 
-// Place says where the outcome of a command lies in the store.
+// storeID returns the event store's id.
+func (s *Service) storeID(ctx context.Context) (uuid.UUID, error) {
+	s.mu.Lock()
+	id := s.store
+	s.mu.Unlock()
+	if id != uuid.Nil {
+		return id, nil
+	}
+	identity, err := s.Reader.Identity(ctx)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.store = identity.Store
+	return s.store, nil
+}
+
+// Place is the position of a command's outcome in the store.
 type Place struct {
 	Product  uuid.UUID
 	Position int64
@@ -118,22 +135,42 @@ func (s *Service) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, e
 	if err != nil {
 		return domain.Slot{}, 0, fmt.Errorf("read slot %s: %w", id, err)
 	}
-	var slot domain.Slot
-	var last int64
-	for _, r := range recorded {
-		e, err := avsc.Decode(r)
-		if err != nil {
+	events := make([]domain.Envelope, len(recorded))
+	for i, r := range recorded {
+		if events[i], err = avsc.Decode(r); err != nil {
 			return domain.Slot{}, 0, fmt.Errorf("decode event %d: %w", r.Position, err)
 		}
-		slot, last = domain.EvolveSlot(slot, e), r.Position
 	}
+	slot := domain.FoldSlot(events)
 	if !slot.Exists() {
 		return domain.Slot{}, 0, ErrNoSlot
 	}
-	return slot, last, nil
+	return slot, events[len(events)-1].Position, nil
 }
 
-// price is the product's, which a deleted one keeps.
+// Owner returns whose slot it is, from the first event of its stream alone: a
+// stranger's request must not cost what the slot's history is long.
+func (s *Service) Owner(ctx context.Context, id uuid.UUID) (uuid.UUID, error) {
+	first, err := s.Reader.First(ctx, id)
+	if errors.Is(err, eventstore.ErrNoEvent) {
+		return uuid.Nil, ErrNoSlot
+	}
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("read slot %s: %w", id, err)
+	}
+	e, err := avsc.Decode(first)
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("decode event %d: %w", first.Position, err)
+	}
+	acquired, ok := e.Event.(domain.SlotAcquired)
+	if !ok {
+		return uuid.Nil, ErrNoSlot // a product's id
+	}
+	return acquired.UserID, nil
+}
+
+// price returns the price of a product that has a slot, which does not change any
+// more, not even by a deletion.
 func (s *Service) price(ctx context.Context, product uuid.UUID) (domain.Money, error) {
 	s.mu.Lock()
 	price, known := s.prices[product]
@@ -141,46 +178,46 @@ func (s *Service) price(ctx context.Context, product uuid.UUID) (domain.Money, e
 	if known {
 		return price, nil
 	}
-	first, err := s.Reader.Key(ctx, product, 0, math.MaxInt64, 1)
+	recorded, err := s.Reader.Stream(ctx, product, 0)
 	if err != nil {
 		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, err)
 	}
-	if len(first) == 0 {
+	var p domain.Product
+	for _, r := range recorded {
+		e, err := avsc.Decode(r)
+		if err != nil {
+			return domain.Money{}, fmt.Errorf("decode event %d: %w", r.Position, err)
+		}
+		p = domain.EvolveProduct(p, e)
+	}
+	if p.ID != product {
 		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, domain.ErrNoProduct)
-	}
-	e, err := avsc.Decode(first[0])
-	if err != nil {
-		return domain.Money{}, fmt.Errorf("decode event %d: %w", first[0].Position, err)
-	}
-	created, ok := e.Event.(domain.ProductCreated)
-	if !ok {
-		return domain.Money{}, fmt.Errorf("product %s begins with %T", product, e.Event)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.prices) >= knownPrices {
+	if len(s.prices) >= maxPrices {
 		for id := range s.prices {
 			delete(s.prices, id)
 			break
 		}
 	}
-	s.prices[product] = created.Price
-	return created.Price, nil
+	s.prices[product] = p.Price
+	return p.Price, nil
 }
 
-// feed lets the gate know of a freed unit. That it does not work is nobody's
-// failure: the worker feeds the gate too.
-func (s *Service) feed(ctx context.Context, product uuid.UUID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
+// sync has the gate take in a freed unit. A failure is logged only: the worker
+// syncs the gate too.
+func (s *Service) sync(ctx context.Context, product uuid.UUID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
-	if err := s.Gate.Feed(ctx, product); err != nil {
-		s.Logger.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
+	if err := s.Gate.Feed(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
+		s.Logger.WarnContext(ctx, "gate not synced in time, worker syncs it", "product", product, "error", err)
 	}
 }
 
 // exec runs one statement outside of an append.
 func (s *Service) exec(ctx context.Context, doing, sql string, args ...any) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	if _, err := s.Pool.Exec(ctx, sql, args...); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)

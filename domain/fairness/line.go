@@ -37,6 +37,7 @@ const (
 	ManualReclaimed Reason = "MANUAL_RECLAIMED"
 	BuyerReleased   Reason = "BUYER_RELEASED"
 	Withdrawn       Reason = "WITHDRAWN" // the grant never became a slot
+	Refunded        Reason = "REFUNDED"  // its slot's purchase was refunded
 )
 
 // Counts says how many requests were refused, by reason.
@@ -44,7 +45,7 @@ type Counts struct {
 	SoldOut    int64 `json:"soldOut"`
 	Duplicate  int64 `json:"duplicate"`
 	NotStarted int64 `json:"notStarted"`
-	Closed     int64 `json:"closed"` // paused or ended
+	Closed     int64 `json:"closed"` // paused, ended or cancelled
 }
 
 // Total is the sum of the counts.
@@ -127,7 +128,7 @@ func ParseLine(b []byte) (Line, error) {
 		l.Unit = int(members.integer("unit", 1, maxUnit))
 		l.Reason = Reason(members.text("reason"))
 		switch l.Reason {
-		case AutoExpired, ManualReclaimed, BuyerReleased, Withdrawn:
+		case AutoExpired, ManualReclaimed, BuyerReleased, Withdrawn, Refunded:
 		default:
 			members.wrong("reason: %q is none", l.Reason)
 		}

@@ -178,7 +178,8 @@ func (h *history) begin() {
 	failed := happening{slot, domain.PaymentFailed{UserID: user, PaymentID: payment, GatewayPaymentID: gateway, Reason: "INSUFFICIENT_FUNDS"}, own}
 	expired := happening{slot, domain.SlotExpired{UserID: user, Unit: unit, ArrivalSequence: number, Deadline: deadline, ReclaimStatus: domain.AutoExpired}, own}
 	warned := happening{slot, domain.SlotExpiringSoon{UserID: user, Deadline: deadline}, own}
-	due := happening{slot, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: gateway, Amount: p.price, Reason: "SOLD_OUT"}, own}
+	due := happening{slot, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: gateway, Amount: p.price, Reason: "SOLD_OUT",
+		RefundID: payment, Cause: domain.RefundLate}, own}
 	paid := domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: gateway, Price: p.price, Method: domain.Card}
 	switch way := h.random.IntN(8); {
 	case way == 0 && p != h.products[0]: // stays open
@@ -188,7 +189,7 @@ func (h *history) begin() {
 		events = append(events, begun, happening{slot, paid, own})
 	case way == 6:
 		events = append(events, begun, warned, failed, expired, due,
-			happening{slot, domain.RefundCompleted{UserID: user, PaymentID: payment, RefundID: "re-1", Amount: p.price}, own})
+			happening{slot, domain.RefundCompleted{UserID: user, PaymentID: payment, RefundID: payment, GatewayRefundID: "re-1", Amount: p.price}, own})
 	default:
 		p.acquired++
 		again := domain.SlotID(p.id, int64(p.acquired))

@@ -33,6 +33,11 @@ const (
 	SlotAlreadyCompleted Slug = "slot-already-completed"
 	PaymentInProgress    Slug = "payment-in-progress"
 	PreconditionFailed   Slug = "precondition-failed"
+	TooManyPayments      Slug = "too-many-payments"
+	PaymentNotPending    Slug = "payment-not-pending"
+	PaymentNotRefundable Slug = "payment-not-refundable"
+	RefundExceeds        Slug = "refund-exceeds-payment"
+	NothingToResolve     Slug = "nothing-to-resolve"
 	PayloadTooLarge      Slug = "payload-too-large"
 	UnsupportedMediaType Slug = "unsupported-media-type"
 	IdempotencyKeyReused Slug = "idempotency-key-reused"
@@ -75,6 +80,11 @@ var table = map[Slug]*kind{
 	SlotAlreadyCompleted: {status: http.StatusConflict, title: "The slot has been paid already"},
 	PaymentInProgress:    {status: http.StatusConflict, title: "A payment of the slot is in progress"},
 	PreconditionFailed:   {status: http.StatusPreconditionFailed, title: "The resource has changed"},
+	TooManyPayments:      {status: http.StatusConflict, title: "The slot has had too many payments"},
+	PaymentNotPending:    {status: http.StatusConflict, title: "The payment is not pending"},
+	PaymentNotRefundable: {status: http.StatusConflict, title: "The payment cannot be refunded"},
+	RefundExceeds:        {status: http.StatusConflict, title: "The refund exceeds the payment"},
+	NothingToResolve:     {status: http.StatusConflict, title: "Nothing to resolve"},
 	PayloadTooLarge:      {status: http.StatusRequestEntityTooLarge, title: "The body is too large"},
 	UnsupportedMediaType: {status: http.StatusUnsupportedMediaType, title: "The body must be application/json"},
 	IdempotencyKeyReused: {status: http.StatusUnprocessableEntity, title: "The idempotency key was used with another body"},

@@ -106,14 +106,13 @@ type Gate struct {
 	Difference string    `json:"difference,omitempty"`
 }
 
-// Money is a payment or refund that waits for a person.
+// Money is an item of a payment that waits for an operator.
 type Money struct {
-	Payment  uuid.UUID `json:"payment"`
-	Product  uuid.UUID `json:"product"`
-	Amount   string    `json:"amount"`
-	Currency string    `json:"currency"`
-	Why      string    `json:"why"`
-	Since    time.Time `json:"since"`
+	Payment uuid.UUID  `json:"payment"`
+	Refund  *uuid.UUID `json:"refund,omitempty"`
+	Cause   string     `json:"cause"`
+	Code    string     `json:"code,omitempty"`
+	Since   time.Time  `json:"since"`
 }
 
 // Unreachable is a part that did not answer.

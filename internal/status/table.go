@@ -163,9 +163,9 @@ func interest(g Gate) int {
 func (p *page) money(r Report) {
 	var rows [][]any
 	for _, m := range r.Money {
-		rows = append(rows, []any{m.Payment.String(), Number(m.Amount + " " + m.Currency), since(r.At, m.Since), m.Why})
+		rows = append(rows, []any{m.Payment.String(), m.Cause, since(r.At, m.Since), m.Code})
 	}
-	p.table([]string{"money of payment", "amount", "since", "waits for a person because"}, rows, "payments")
+	p.table([]string{"payment waits for operator", "cause", "since", "code"}, rows, "payments")
 }
 
 // count writes a number with its thousands apart.

@@ -60,9 +60,21 @@ type Product struct {
 	Status       domain.ProductStatus `json:"status"`
 	CreatedAt    Time                 `json:"createdAt"`
 	UpdatedAt    Time                 `json:"updatedAt"`
+	Cancellation *Cancellation        `json:"cancellation"` // null unless the sale was cancelled
 }
 
-// ProductOf shows a product of which held units are held, as of now.
+// Cancellation counts the purchases of a cancelled sale: payments above 0 that
+// succeeded, and of these the wholly refunded or reversed, those whose refund
+// failed, and the others.
+type Cancellation struct {
+	Purchases int `json:"purchases"`
+	Refunded  int `json:"refunded"`
+	Failed    int `json:"failed"`
+	Open      int `json:"open"`
+}
+
+// ProductOf shows a product of which held units are held, as of now. Of a
+// cancelled sale the caller fills in the counts.
 func ProductOf(p domain.Product, held int, now time.Time) Product {
 	free := max(0, p.TotalStock-held)
 	return Product{
@@ -70,7 +82,7 @@ func ProductOf(p domain.Product, held int, now time.Time) Product {
 		Price: p.Price.String(), Currency: p.Price.Currency(),
 		Stock: free, InitialStock: p.InitialStock, TotalStock: p.TotalStock,
 		SaleDate: Time(p.SaleDate), SaleEndDate: At(p.SaleEndDate), Paused: p.Paused,
-		Status:    domain.StatusOf(now, p.SaleDate, p.SaleEndDate, p.Paused, free),
+		Status:    domain.StatusOf(now, p.SaleDate, p.SaleEndDate, p.Paused, p.Cancelled, free),
 		CreatedAt: Time(p.CreatedAt), UpdatedAt: Time(p.UpdatedAt),
 	}
 }
@@ -136,6 +148,50 @@ type Payment struct {
 	RefundStatus          *string              `json:"refundStatus"`
 	CreatedAt             Time                 `json:"createdAt"`
 	UpdatedAt             Time                 `json:"updatedAt"`
+	RefundedAmount        string               `json:"refundedAmount"` // "0" if nothing was refunded
+	Disputed              bool                 `json:"disputed"`
+	Reversed              bool                 `json:"reversed"`
+}
+
+// PaymentWithAction is a payment as its owner sees it by itself.
+type PaymentWithAction struct {
+	Payment
+	NextAction json.RawMessage `json:"nextAction"` // what the buyer's page has to do next; null for nothing
+}
+
+// Refund is a refund of a payment.
+type Refund struct {
+	ID            uuid.UUID           `json:"id"`
+	PaymentID     uuid.UUID           `json:"paymentId"` // ours
+	Amount        string              `json:"amount"`
+	Currency      string              `json:"currency"`
+	Cause         domain.RefundCause  `json:"cause"`
+	Status        domain.RefundStatus `json:"status"`
+	ReturnUnit    bool                `json:"returnUnit"`
+	Reason        string              `json:"reason"`
+	FailureReason *string             `json:"failureReason"`
+	CreatedAt     Time                `json:"createdAt"`
+	UpdatedAt     Time                `json:"updatedAt"`
+}
+
+// RefundOf shows a refund of the payment.
+func RefundOf(r domain.Refund, payment uuid.UUID) Refund {
+	v := Refund{
+		ID: r.ID, PaymentID: payment, Amount: r.Amount.String(), Currency: r.Amount.Currency(), Cause: r.Cause, Status: r.Status,
+		ReturnUnit: r.ReturnUnit, Reason: r.Reason, CreatedAt: Time(r.CreatedAt), UpdatedAt: Time(r.UpdatedAt),
+	}
+	if r.FailureReason != "" {
+		v.FailureReason = &r.FailureReason
+	}
+	return v
+}
+
+// RefundedAmount shows the sum of completed refunds.
+func RefundedAmount(sum domain.Money) string {
+	if sum.IsZero() {
+		return "0"
+	}
+	return sum.String()
 }
 
 // PaymentOf shows a payment of the user's for a unit of the product.
@@ -154,10 +210,11 @@ func PaymentOf(p domain.Payment, product, user uuid.UUID) Payment {
 	if p.FailureReason != "" {
 		v.FailureReason = &p.FailureReason
 	}
-	if p.Refund != "" {
-		refund := string(p.Refund)
+	if refund := string(p.RefundStatus()); refund != "" {
 		v.RefundStatus = &refund
 	}
+	sum, _ := p.RefundedAmount()
+	v.RefundedAmount, v.Disputed, v.Reversed = RefundedAmount(sum), p.Disputed(), p.Reversed
 	return v
 }
 

@@ -18,6 +18,7 @@ const (
 	active    = "ACTIVE"
 	completed = "COMPLETED"
 	expired   = "EXPIRED"
+	returned  = "RETURNED"
 )
 
 // Projection implements projections.Projection.
@@ -39,8 +40,10 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 // RawKey implements projections.Projection.
 func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
 	switch eventType {
-	case "SlotAcquired", "SlotExpiringSoon", "SlotExpired",
-		"PaymentInitiated", "PaymentFailed", "PaymentCompleted", "PaymentRegranted", "RefundDue", "RefundCompleted":
+	case "SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned",
+		"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
+		"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
+		"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved":
 		return stream, true
 	}
 	return uuid.Nil, false
@@ -82,8 +85,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		if seen[e.StreamID] {
 			continue
 		}
-		switch e.Event.(type) {
-		case domain.PaymentFailed, domain.PaymentRegranted, domain.RefundDue, domain.RefundCompleted:
+		if _, leaves := keepsStatus(e); leaves {
 			ids = append(ids, projections.ID(e.StreamID))
 		}
 		seen[e.StreamID] = true
@@ -121,20 +123,15 @@ func (f *fold) Apply(e domain.Envelope) error {
 		user = c.UserID
 	case domain.PaymentCompleted:
 		user, is = c.UserID, completed
-	case domain.PaymentFailed:
-		user, was = c.UserID, f.status[e.StreamID]
-		is = was
-	case domain.PaymentRegranted:
-		user, was = c.UserID, f.status[e.StreamID]
-		is = was
-	case domain.RefundDue:
-		user, was = c.UserID, f.status[e.StreamID]
-		is = was
-	case domain.RefundCompleted:
-		user, was = c.UserID, f.status[e.StreamID]
-		is = was
+	case domain.SlotReturned:
+		user, was, is = c.UserID, completed, returned
 	default:
-		return fmt.Errorf("no rule for %T", e.Event)
+		_, owner, ok := domain.PaymentOf(e.Event)
+		if !ok {
+			return fmt.Errorf("no rule for %T", e.Event)
+		}
+		user, was = owner, f.status[e.StreamID]
+		is = was
 	}
 	if is == "" {
 		return fmt.Errorf("slot %s has no status yet", e.StreamID)

@@ -33,17 +33,19 @@ type bulk struct {
 	most   int
 }
 
-// asksForStatus is the slot whose status an event leaves as it is.
-func asksForStatus(e domain.Envelope) (uuid.UUID, bool) {
+// keepsStatus returns the slot of an event that leaves the slot's status as it
+// is, whatever it is: those of payments, but for the two that say it themselves.
+func keepsStatus(e domain.Envelope) (uuid.UUID, bool) {
 	switch e.Event.(type) {
-	case domain.PaymentFailed, domain.PaymentRegranted, domain.RefundDue, domain.RefundCompleted:
-		return e.StreamID, true
+	case domain.PaymentInitiated, domain.PaymentCompleted:
+		return uuid.Nil, false
 	}
-	return uuid.Nil, false
+	_, _, ok := domain.PaymentOf(e.Event)
+	return e.StreamID, ok
 }
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
-	return b.window.Needs(asksForStatus, func(domain.Event) bool { return false }, events)
+	return b.window.Needs(keepsStatus, func(domain.Event) bool { return false }, events)
 }
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }

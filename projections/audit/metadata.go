@@ -51,15 +51,59 @@ func metadata(e domain.Envelope) ([]byte, error) {
 		o.id("paymentId", c.PaymentID)
 		o.text("gatewayPaymentId", c.GatewayPaymentID)
 		o.id("newSlotId", c.NewSlotID)
+	case domain.PaymentCancelRequested:
+		o.id("paymentId", c.PaymentID)
 	case domain.RefundDue:
 		o.id("paymentId", c.PaymentID)
+		o.id("refundId", c.RefundID)
 		o.text("gatewayPaymentId", c.GatewayPaymentID)
 		o.money(c.Amount)
+		o.text("cause", string(c.Cause))
 		o.text("reason", c.Reason)
+		o.flag("returnUnit", c.ReturnUnit)
+	case domain.RefundPending:
+		o.refund(c.PaymentID, c.RefundID, c.GatewayRefundID, c.Amount)
 	case domain.RefundCompleted:
+		o.refund(c.PaymentID, c.RefundID, c.GatewayRefundID, c.Amount)
+	case domain.RefundFailed:
+		o.refund(c.PaymentID, c.RefundID, c.GatewayRefundID, c.Amount)
+		o.text("failureReason", c.Reason)
+	case domain.PaymentDisputed:
 		o.id("paymentId", c.PaymentID)
-		o.money(c.Amount)
-		o.text("refundId", c.RefundID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.text("disputeId", c.DisputeID)
+	case domain.PaymentDisputeClosed:
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.text("disputeId", c.DisputeID)
+		o.flag("won", c.Won)
+	case domain.PaymentReversed:
+		o.id("paymentId", c.PaymentID)
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.text("reason", c.Reason)
+	case domain.PaymentContradicted:
+		o.id("paymentId", c.PaymentID)
+		o.text("code", string(c.Code))
+		o.text("gatewayPaymentId", c.GatewayPaymentID)
+		o.text("gatewayRefundId", c.GatewayRefundID)
+		o.text("disputeId", c.DisputeID)
+		if c.Amount != nil {
+			o.money(*c.Amount)
+		}
+	case domain.PaymentResolved:
+		o.id("paymentId", c.PaymentID)
+		if c.RefundID != nil {
+			o.id("refundId", *c.RefundID)
+		}
+		o.text("cause", string(c.Cause))
+		o.text("code", string(c.Code))
+		o.text("disputeId", c.DisputeID)
+		o.text("action", string(c.Action))
+		o.text("note", c.Note)
+	case domain.SlotReturned:
+		o.id("paymentId", c.PaymentID)
+		o.number("arrivalSequence", c.ArrivalSequence)
+		o.number("unit", int64(c.Unit))
 	default:
 		return nil, fmt.Errorf("no rule for %T", e.Event)
 	}
@@ -85,6 +129,19 @@ func (o *object) name(name string) {
 func (o *object) number(name string, v int64) {
 	o.name(name)
 	*o = strconv.AppendInt(*o, v, 10)
+}
+
+func (o *object) flag(name string, v bool) {
+	o.name(name)
+	*o = strconv.AppendBool(*o, v)
+}
+
+// refund has our id of the refund as refundId, like the API.
+func (o *object) refund(payment, refund uuid.UUID, gatewayID string, amount domain.Money) {
+	o.id("paymentId", payment)
+	o.id("refundId", refund)
+	o.text("gatewayRefundId", gatewayID)
+	o.money(amount)
 }
 
 func (o *object) id(name string, v uuid.UUID) { o.text(name, v.String()) }

@@ -34,9 +34,17 @@ func TestMetadataIsWhatTheEventSaysBeyondTheColumns(t *testing.T) {
 			UserID: user, PaymentID: payment, GatewayPaymentID: "gw", Price: price, Method: domain.Wallet},
 		`{` + ourID + `, "gatewayPaymentId": "gw", "newSlotId": "00000000-0000-4000-8000-000000000003"}`: domain.PaymentRegranted{
 			UserID: user, PaymentID: payment, GatewayPaymentID: "gw", NewSlotID: slot},
-		`{` + ourID + `, "amount": "12.50", "currency": "USD", "reason": "SOLD_OUT"}`: domain.RefundDue{UserID: user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT"},
-		`{` + ourID + `, "amount": "12.50", "currency": "USD", "refundId": "re"}`: domain.RefundCompleted{
-			UserID: user, PaymentID: payment, RefundID: "re", Amount: price},
+		`{` + ourID + `, "refundId": "00000000-0000-4000-8000-000000000003", "amount": "12.50", "currency": "USD", "cause": "LATE", "reason": "SOLD_OUT", "returnUnit": false}`: domain.RefundDue{UserID: user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT", RefundID: slot, Cause: domain.RefundLate},
+		`{` + ourID + `, "refundId": "00000000-0000-4000-8000-000000000003", "gatewayRefundId": "re", "amount": "12.50", "currency": "USD"}`: domain.RefundCompleted{
+			UserID: user, PaymentID: payment, RefundID: slot, GatewayRefundID: "re", Amount: price},
+		`{` + ourID + `, "refundId": "00000000-0000-4000-8000-000000000003", "amount": "12.50", "currency": "USD", "failureReason": "CLOSED"}`: domain.RefundFailed{
+			UserID: user, PaymentID: payment, RefundID: slot, Amount: price, Reason: "CLOSED"},
+		`{` + ourID + `, "disputeId": "d", "won": true}`: domain.PaymentDisputeClosed{UserID: user, PaymentID: payment, DisputeID: "d", Won: true},
+		`{` + ourID + `, "code": "OTHER_AMOUNT", "gatewayPaymentId": "gw", "amount": "12.50", "currency": "USD"}`: domain.PaymentContradicted{
+			UserID: user, PaymentID: payment, Code: domain.OtherAmountTaken, GatewayPaymentID: "gw", Amount: &price},
+		`{` + ourID + `, "cause": "REVERSED", "action": "ACCEPT", "note": "SEEN"}`: domain.PaymentResolved{
+			UserID: user, PaymentID: payment, Cause: domain.CauseReversed, Action: domain.AcceptItem, Note: "SEEN"},
+		`{` + ourID + `, "arrivalSequence": 9, "unit": 7}`: domain.SlotReturned{UserID: user, PaymentID: payment, Unit: 7, ArrivalSequence: 9},
 	} {
 		got, err := metadata(domain.Envelope{RecordedAt: at, Event: event})
 		require.NoError(t, err)

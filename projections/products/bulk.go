@@ -54,7 +54,7 @@ func (b *bulk) Apply(e domain.Envelope) error {
 }
 
 var columns = []string{"id", "name", "description", "price", "currency", "stock", "initial_stock", "total_stock",
-	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position"}
+	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position", "cancelled", "revision"}
 
 func writeRow(w *projections.CopyRow, r *Row) {
 	w.ID(r.ID)
@@ -71,6 +71,8 @@ func writeRow(w *projections.CopyRow, r *Row) {
 	w.Time(r.CreatedAt)
 	w.Time(r.UpdatedAt)
 	w.Long(r.LastPosition)
+	w.Bool(r.Cancelled)
+	projections.Optional(w, r.Revision, (*projections.CopyRow).Long)
 }
 
 func (b *bulk) Spill(all bool) projections.Spill {

@@ -2,9 +2,11 @@
 // that is there, with its free units.
 //
 // stock is the total less what ACTIVE and COMPLETED slots hold, so it follows
-// SlotAcquired and SlotExpired. updated_at is about the product itself: events
-// of its slots, and the withdrawal of a grant, do not touch it; last_position
-// tells of any change. The row of a deleted product goes.
+// SlotAcquired, SlotExpired and SlotReturned. updated_at is about the product
+// itself: events of its slots, and the withdrawal of a grant, do not change it;
+// revision is the position of the event that set it, last_position that of the
+// last change of any column. The row of a deleted product is deleted, and what
+// happens to its slots afterwards is ignored.
 package products
 
 import (
@@ -37,8 +39,9 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 // RawKey implements projections.Projection.
 func (Projection) RawKey(eventType string, product, _ uuid.UUID) (uuid.UUID, bool) {
 	switch eventType {
-	case "ProductCreated", "ProductDetailsChanged", "ProductStockIncreased", "ProductSaleRescheduled",
-		"ProductSalePaused", "ProductSaleResumed", "ProductDeleted", "SlotAcquired", "SlotExpired":
+	case "ProductCreated", "ProductDetailsChanged", "ProductPriceChanged", "ProductStockIncreased", "ProductStockDecreased",
+		"ProductSaleRescheduled", "ProductSalePaused", "ProductSaleResumed", "ProductSaleCancelled", "ProductDeleted",
+		"SlotAcquired", "SlotExpired", "SlotReturned":
 		return product, true
 	}
 	return uuid.Nil, false
@@ -65,6 +68,8 @@ type Row struct {
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 	LastPosition int64
+	Cancelled    bool
+	Revision     *int64 // position of the last change by an admin; nil: of before this column
 }
 
 type fold struct {
@@ -90,12 +95,13 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	}
 	b.Queue(fmt.Sprintf(`
 		SELECT id, name, description, price::text, currency, stock, initial_stock, total_stock,
-		       sale_date, sale_end_date, paused, created_at, updated_at, last_position
+		       sale_date, sale_end_date, paused, created_at, updated_at, last_position, cancelled, revision
 		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			r := &Row{}
 			if err := rows.Scan(&r.ID, &r.Name, &r.Description, &r.Price, &r.Currency, &r.Stock, &r.InitialStock, &r.TotalStock,
-				&r.SaleDate, &r.SaleEndDate, &r.Paused, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition); err != nil {
+				&r.SaleDate, &r.SaleEndDate, &r.Paused, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition,
+				&r.Cancelled, &r.Revision); err != nil {
 				return err
 			}
 			f.rows[r.ID] = r
@@ -112,12 +118,15 @@ func (f *fold) Apply(e domain.Envelope) error {
 			Price: c.Price.Amount().String(), Currency: c.Price.Currency(),
 			Stock: stock, InitialStock: stock, TotalStock: stock,
 			SaleDate: c.SaleDate, SaleEndDate: c.SaleEndDate,
-			CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt, LastPosition: e.Position,
+			CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt, LastPosition: e.Position, Revision: &e.Position,
 		}
 		delete(f.gone, e.ProductID)
 		return nil
 	}
 	row := f.rows[e.ProductID]
+	if _, returned := e.Event.(domain.SlotReturned); returned && row == nil {
+		return nil // a deleted product has no stock
+	}
 	if row == nil {
 		return fmt.Errorf("product %s has no row", e.ProductID)
 	}
@@ -126,7 +135,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	case domain.SlotAcquired:
 		row.Stock--
 		return nil
-	case domain.SlotExpired:
+	case domain.SlotExpired, domain.SlotReturned:
 		row.Stock++
 		return nil
 	case domain.ProductDeleted:
@@ -135,6 +144,14 @@ func (f *fold) Apply(e domain.Envelope) error {
 		return nil
 	case domain.ProductDetailsChanged:
 		row.Name, row.Description = c.Name, c.Description
+	case domain.ProductPriceChanged:
+		row.Price, row.Currency = c.Price.Amount().String(), c.Price.Currency()
+	case domain.ProductStockDecreased:
+		total := int32(c.TotalStock)
+		row.Stock += total - row.TotalStock
+		row.TotalStock, row.InitialStock = total, min(row.InitialStock, total)
+	case domain.ProductSaleCancelled:
+		row.Cancelled = true
 	case domain.ProductStockIncreased:
 		total := int32(c.TotalStock)
 		row.Stock += total - row.TotalStock
@@ -148,6 +165,6 @@ func (f *fold) Apply(e domain.Envelope) error {
 	default:
 		return fmt.Errorf("no rule for %T", e.Event)
 	}
-	row.UpdatedAt = e.RecordedAt
+	row.UpdatedAt, row.Revision = e.RecordedAt, &e.Position
 	return nil
 }

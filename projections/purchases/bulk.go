@@ -1,6 +1,7 @@
 package purchases
 
 import (
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -11,13 +12,13 @@ var _ projections.Rebuildable = Projection{}
 
 // Tables implements projections.Rebuildable.
 func (Projection) Tables() []projections.KeyedTable {
-	return []projections.KeyedTable{{Base: "purchases", Key: "id"}}
+	return []projections.KeyedTable{{Base: "purchases", Key: "id"}, {Base: "refunds", Key: "id", Upserted: true}}
 }
 
 // NewBulk implements projections.Rebuildable.
 func (p Projection) NewBulk(generation, most int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[*Row](most)}
-	b.fold = p.NewFold(generation).(*fold)
+	b := &bulk{window: projections.NewWindow[*Row](most), most: most}
+	b.fold = newFold(generation)
 	b.fold.rows = b.window.Young
 	return b
 }
@@ -25,6 +26,7 @@ func (p Projection) NewBulk(generation, most int) projections.Bulk {
 type bulk struct {
 	fold   *fold
 	window *projections.Window[*Row]
+	most   int
 }
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
@@ -48,34 +50,43 @@ func (b *bulk) Apply(e domain.Envelope) error {
 }
 
 var columns = []string{"id", "purchase_slot_id", "product_id", "user_id", "payment_id", "payment_status", "amount", "currency", "payment_method",
-	"confirmation_timestamp", "failure_reason", "refund_status", "created_at", "updated_at", "last_position"}
+	"confirmation_timestamp", "failure_reason", "refund_status", "created_at", "updated_at", "last_position",
+	"refunded_amount", "disputed", "reversed", "money"}
 
 func writeRow(w *projections.CopyRow, r *Row) {
 	w.ID(r.ID)
 	w.ID(r.SlotID)
 	w.ID(r.ProductID)
 	w.ID(r.UserID)
-	projections.Optional(w, r.GatewayPaymentID, (*projections.CopyRow).Text)
-	w.Text(r.Status)
-	w.Decimal(r.Amount)
-	w.Text(r.Currency)
-	w.Text(r.Method)
-	projections.Optional(w, r.ConfirmedAt, (*projections.CopyRow).Time)
-	projections.Optional(w, r.FailureReason, (*projections.CopyRow).Text)
-	projections.Optional(w, r.RefundStatus, (*projections.CopyRow).Text)
+	projections.Optional(w, optional(r.GatewayID), (*projections.CopyRow).Text)
+	w.Text(string(r.Status))
+	w.Decimal(r.Price.Amount().String())
+	w.Text(r.Price.Currency())
+	w.Text(string(r.Method))
+	projections.Optional(w, optionalTime(r.ConfirmedAt), (*projections.CopyRow).Time)
+	projections.Optional(w, optional(r.FailureReason), (*projections.CopyRow).Text)
+	projections.Optional(w, optional(string(r.RefundStatus())), (*projections.CopyRow).Text)
 	w.Time(r.CreatedAt)
 	w.Time(r.UpdatedAt)
 	w.Long(r.LastPosition)
+	back, _ := r.RefundedAmount()
+	w.Decimal(back.Amount().String())
+	w.Bool(r.Disputed())
+	w.Bool(r.Reversed)
+	projections.Optional(w, r.keptText(), func(w *projections.CopyRow, text string) { w.JSON([]byte(text)) })
 }
 
-func (b *bulk) Spill(all bool) projections.Spill {
+func (b *bulk) Spill(all bool) (s projections.Spill) {
+	if len(b.fold.refunds) >= b.most || all {
+		s.Upserts = append(s.Upserts, &fold{refundsTable: b.fold.refundsTable, refunds: b.fold.refunds})
+		b.fold.refunds = map[uuid.UUID]refundRow{}
+	}
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
-		return projections.Spill{}
+		return s
 	}
 	b.fold.rows = b.window.Young
-	return projections.Spill{
-		Copies:  []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)},
-		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored}},
-	}
+	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)}
+	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
+	return s
 }

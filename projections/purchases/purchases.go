@@ -1,24 +1,23 @@
-// Package purchases is the read model of payments: one row for each payment.
+// Package purchases is the read model of payments: one row for each payment, and
+// one row for each refund in the table refunds.
+//
+// A row is folded by package domain's own rules: what it shows of a payment is
+// what the slot's stream says of it. What the rules need beyond the columns that
+// are shown (what was taken, refunds, disputes) is in the column money, which few
+// payments have.
 package purchases
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
-)
-
-// The status of a payment and of its refund.
-const (
-	Pending  = "PENDING"
-	Success  = "SUCCESS"
-	Failed   = "FAILED"
-	Due      = "DUE"
-	Refunded = "REFUNDED"
 )
 
 // Projection implements projections.Projection.
@@ -34,60 +33,70 @@ func (Projection) Name() string { return "purchases" }
 
 // Key implements projections.Projection: the payment.
 func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
-	switch c := e.Event.(type) {
-	case domain.PaymentInitiated:
-		return c.PaymentID, true
-	case domain.PaymentFailed:
-		return c.PaymentID, true
-	case domain.PaymentCompleted:
-		return c.PaymentID, true
-	case domain.PaymentRegranted:
-		return c.PaymentID, true
-	case domain.RefundDue:
-		return c.PaymentID, true
-	case domain.RefundCompleted:
-		return c.PaymentID, true
-	}
-	return uuid.Nil, false
+	id, _, ok := domain.PaymentOf(e.Event)
+	return id, ok
 }
 
-// RawKey implements projections.Projection: the payment's id lies inside the
-// event, so one that cannot be read is known by its slot.
+// RawKey implements projections.Projection: the payment's id is inside the event,
+// so one that cannot be read is known by its slot.
 func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
 	switch eventType {
-	case "PaymentInitiated", "PaymentFailed", "PaymentCompleted", "PaymentRegranted", "RefundDue", "RefundCompleted":
+	case "PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
+		"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
+		"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved":
 		return stream, true
 	}
 	return uuid.Nil, false
 }
 
 // NewFold implements projections.Projection.
-func (Projection) NewFold(generation int) projections.Fold {
-	return &fold{table: projections.Table("purchases", generation), rows: map[uuid.UUID]*Row{}}
+func (Projection) NewFold(generation int) projections.Fold { return newFold(generation) }
+
+func newFold(generation int) *fold {
+	return &fold{
+		table: projections.Table("purchases", generation), refundsTable: projections.Table("refunds", generation),
+		rows: map[uuid.UUID]*Row{}, refunds: map[uuid.UUID]refundRow{},
+	}
 }
 
 // Row is one row of the table.
 type Row struct {
-	ID               uuid.UUID
-	SlotID           uuid.UUID
-	ProductID        uuid.UUID
-	UserID           uuid.UUID
-	GatewayPaymentID *string
-	Status           string
-	Amount           string // decimal
-	Currency         string
-	Method           string
-	ConfirmedAt      *time.Time
-	FailureReason    *string
-	RefundStatus     *string
-	CreatedAt        time.Time
-	UpdatedAt        time.Time
-	LastPosition     int64
+	domain.Payment
+	ProductID    uuid.UUID
+	UserID       uuid.UUID
+	LastPosition int64
+}
+
+// refundRow is one row of the table refunds.
+type refundRow struct {
+	domain.Refund
+	payment uuid.UUID
+	last    int64
 }
 
 type fold struct {
-	table string
-	rows  map[uuid.UUID]*Row
+	table, refundsTable string
+	rows                map[uuid.UUID]*Row
+	refunds             map[uuid.UUID]refundRow // that changed
+}
+
+// money is the column of that name.
+type money struct {
+	Taken    *domain.Money    `json:"taken,omitempty"`
+	Refunds  []domain.Refund  `json:"refunds,omitempty"`
+	Disputes []domain.Dispute `json:"disputes,omitempty"`
+}
+
+// money returns the row's column of that name; nil if there is nothing to keep.
+func (r *Row) money() ([]byte, error) {
+	m := money{Refunds: r.Refunds, Disputes: r.Disputes}
+	if len(m.Refunds)+len(m.Disputes) == 0 {
+		return nil, nil
+	}
+	if r.WasTaken() {
+		m.Taken = &r.Taken
+	}
+	return json.Marshal(m)
 }
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
@@ -107,13 +116,12 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		return
 	}
 	b.Queue(fmt.Sprintf(`
-		SELECT id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency, payment_method,
-		       confirmation_timestamp, failure_reason, refund_status, created_at, updated_at, last_position
+		SELECT id, purchase_slot_id, product_id, user_id, coalesce(payment_id, ''), payment_status, amount::text, currency, payment_method,
+		       confirmation_timestamp, coalesce(failure_reason, ''), reversed, money, created_at, updated_at, last_position
 		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
-			r := &Row{}
-			if err := rows.Scan(&r.ID, &r.SlotID, &r.ProductID, &r.UserID, &r.GatewayPaymentID, &r.Status, &r.Amount, &r.Currency, &r.Method,
-				&r.ConfirmedAt, &r.FailureReason, &r.RefundStatus, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition); err != nil {
+			r, err := scanRow(rows)
+			if err != nil {
 				return err
 			}
 			f.rows[r.ID] = r
@@ -122,67 +130,84 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	})
 }
 
+func scanRow(rows pgx.Rows) (*Row, error) {
+	r := &Row{}
+	var amount, currency string
+	var confirmed *time.Time
+	var kept []byte
+	if err := rows.Scan(&r.ID, &r.SlotID, &r.ProductID, &r.UserID, &r.GatewayID, &r.Status, &amount, &currency, &r.Method,
+		&confirmed, &r.FailureReason, &r.Reversed, &kept, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition); err != nil {
+		return nil, err
+	}
+	number, err := decimal.NewFromString(amount)
+	if err != nil {
+		return nil, err
+	}
+	if r.Price, err = domain.NewPaid(number, currency); err != nil {
+		return nil, err
+	}
+	if confirmed != nil {
+		r.ConfirmedAt = *confirmed
+	}
+	if r.Status == domain.SuccessfulPayment {
+		r.Taken = r.Price
+	}
+	if kept == nil {
+		return r, nil
+	}
+	var m money
+	if err := json.Unmarshal(kept, &m); err != nil {
+		return nil, err
+	}
+	r.Refunds, r.Disputes = m.Refunds, m.Disputes
+	if m.Taken != nil {
+		r.Taken = *m.Taken
+	}
+	return r, nil
+}
+
 func (f *fold) Apply(e domain.Envelope) error {
-	key, ok := Projection{}.Key(e)
+	key, user, ok := domain.PaymentOf(e.Event)
 	if !ok {
 		return fmt.Errorf("no rule for %T", e.Event)
 	}
 	row := f.rows[key]
-	switch c := e.Event.(type) {
+	switch e.Event.(type) {
 	case domain.PaymentInitiated:
-		row = begin(e, key, c.UserID, c.Price, c.Method)
-		f.rows[key] = row
-	case domain.PaymentCompleted:
-		if row == nil { // nothing was to pay, so no gateway was asked before
-			row = begin(e, key, c.UserID, c.Price, c.Method)
-			f.rows[key] = row
+		row = nil
+	case domain.PaymentCompleted: // nothing was to be paid, or it was begun before the payment's first event here
+	default:
+		if row == nil {
+			return fmt.Errorf("payment %s has no row", key)
 		}
 	}
 	if row == nil {
-		return fmt.Errorf("payment %s has no row", key)
+		row = &Row{ProductID: e.ProductID, UserID: user}
+		f.rows[key] = row
 	}
-	row.UpdatedAt, row.LastPosition = e.RecordedAt, e.Position
-	switch c := e.Event.(type) {
-	case domain.PaymentFailed:
-		row.fail(c.Reason)
-		row.learn(c.GatewayPaymentID)
-	case domain.PaymentCompleted:
-		at := e.RecordedAt
-		row.Status, row.FailureReason, row.ConfirmedAt = Success, nil, &at
-		row.SlotID = e.StreamID // another one than at first where it was granted again
-		row.learn(c.GatewayPaymentID)
-	case domain.PaymentRegranted:
-		row.SlotID = c.NewSlotID
-		row.learn(c.GatewayPaymentID)
-	case domain.RefundDue:
-		if row.Status != Failed {
-			row.fail(c.Reason)
+	if done, ok := e.Event.(domain.RefundCompleted); ok {
+		row.adopt(e, done)
+	}
+	before := row.Refunds
+	row.Payment = domain.EvolvePayment(row.Payment, e)
+	row.LastPosition = e.Position
+	for i, r := range row.Refunds {
+		if i >= len(before) || before[i] != r {
+			f.refunds[r.ID] = refundRow{r, row.ID, e.Position}
 		}
-		due := Due
-		row.RefundStatus = &due
-		row.learn(c.GatewayPaymentID)
-	case domain.RefundCompleted:
-		refunded := Refunded
-		row.RefundStatus = &refunded
 	}
 	return nil
 }
 
-func begin(e domain.Envelope, id, user uuid.UUID, price domain.Money, method domain.PaymentMethod) *Row {
-	return &Row{
-		ID: id, SlotID: e.StreamID, ProductID: e.ProductID, UserID: user, Status: Pending,
-		Amount: price.Amount().String(), Currency: price.Currency(), Method: string(method),
-		CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt, LastPosition: e.Position,
+// adopt begins a refund that a program of the version before recorded, which kept
+// no refunds.
+func (r *Row) adopt(e domain.Envelope, done domain.RefundCompleted) {
+	if _, known := r.Refund(done.RefundID); known || done.RefundID != r.ID {
+		return
 	}
-}
-
-func (r *Row) fail(reason string) {
-	r.Status, r.FailureReason, r.ConfirmedAt = Failed, &reason, nil
-}
-
-// learn keeps the gateway's own id of the payment once it is known.
-func (r *Row) learn(gatewayID string) {
-	if gatewayID != "" {
-		r.GatewayPaymentID = &gatewayID
-	}
+	r.Refunds = append(r.Refunds, domain.Refund{
+		ID: r.ID, ChargeID: r.GatewayID, Amount: done.Amount, Cause: domain.RefundLate, Reason: r.FailureReason,
+		Status: domain.DueRefund, CreatedAt: e.RecordedAt, UpdatedAt: e.RecordedAt,
+	})
+	r.Taken = done.Amount
 }

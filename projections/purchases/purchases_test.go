@@ -29,20 +29,39 @@ func TestRowsAgreeWithTheDomain(t *testing.T) {
 		return domain.PaymentFailed{UserID: user, PaymentID: first, Reason: reason}
 	}
 	completed := domain.PaymentCompleted{UserID: user, PaymentID: first, GatewayPaymentID: "g", Price: money(10), Method: domain.Wallet}
-	due := domain.RefundDue{UserID: user, PaymentID: first, GatewayPaymentID: "g", Amount: money(7), Reason: "x"}
+	refund, other := uuid.New(), uuid.New()
+	due := domain.RefundDue{UserID: user, PaymentID: first, GatewayPaymentID: "g", Amount: money(7), Reason: "X", RefundID: refund, Cause: domain.RefundLate}
+	asked := func(id uuid.UUID, amount int64) domain.Event {
+		return domain.RefundDue{UserID: user, PaymentID: first, Amount: money(amount), Reason: "R", RefundID: id, Cause: domain.RefundRequested}
+	}
+	made := func(id uuid.UUID, amount int64) domain.Event {
+		return domain.RefundCompleted{UserID: user, PaymentID: first, RefundID: id, GatewayRefundID: "r", Amount: money(amount)}
+	}
+	refused := domain.RefundFailed{UserID: user, PaymentID: first, RefundID: refund, Amount: money(4), Reason: "CLOSED"}
+	dispute := domain.PaymentDisputed{UserID: user, PaymentID: first, DisputeID: "d"}
 	type happened struct {
 		stream uuid.UUID
 		event  domain.Event
 	}
 	for name, story := range map[string][]happened{
-		"pending":        {{slot, began(first)}},
+		"begun":          {{slot, began(first)}},
 		"success":        {{slot, began(first)}, {slot, completed}},
 		"failure":        {{slot, began(first)}, {slot, failed("no")}},
 		"after all":      {{slot, began(first)}, {slot, failed("no")}, {slot, completed}},
 		"mismatch":       {{slot, began(first)}, {slot, failed("AMOUNT_MISMATCH")}, {slot, due}},
 		"late and other": {{slot, began(first)}, {slot, failed("TIMEOUT")}, {slot, failed("AMOUNT_MISMATCH")}, {slot, due}},
 		"refunded": {{slot, began(first)}, {slot, failed("TIMEOUT")}, {slot, due},
-			{slot, domain.RefundCompleted{UserID: user, PaymentID: first, RefundID: "r", Amount: money(7)}}},
+			{slot, made(refund, 7)}},
+		"part":         {{slot, began(first)}, {slot, completed}, {slot, asked(refund, 4)}, {slot, made(refund, 4)}},
+		"whole":        {{slot, began(first)}, {slot, completed}, {slot, asked(refund, 4)}, {slot, made(refund, 4)}, {slot, asked(other, 6)}, {slot, made(other, 6)}},
+		"refused":      {{slot, began(first)}, {slot, completed}, {slot, asked(refund, 4)}, {slot, refused}},
+		"accepted":     {{slot, began(first)}, {slot, completed}, {slot, asked(refund, 4)}, {slot, refused}, {slot, domain.PaymentResolved{UserID: user, PaymentID: first, Cause: domain.CauseRefundFailed, RefundID: &refund, Action: domain.AcceptItem, Note: "N"}}},
+		"pending":      {{slot, began(first)}, {slot, completed}, {slot, asked(refund, 4)}, {slot, domain.RefundPending{UserID: user, PaymentID: first, RefundID: refund, Amount: money(4)}}},
+		"twice":        {{slot, began(first)}, {slot, completed}, {slot, domain.RefundDue{UserID: user, PaymentID: first, GatewayPaymentID: "g2", Amount: money(3), Reason: "D", RefundID: other, Cause: domain.RefundDuplicateCharge}}},
+		"disputed":     {{slot, began(first)}, {slot, completed}, {slot, dispute}},
+		"lost":         {{slot, began(first)}, {slot, completed}, {slot, dispute}, {slot, domain.PaymentDisputeClosed{UserID: user, PaymentID: first, DisputeID: "d"}}, {slot, domain.PaymentReversed{UserID: user, PaymentID: first}}},
+		"contradicted": {{slot, began(first)}, {slot, completed}, {slot, domain.PaymentContradicted{UserID: user, PaymentID: first, Code: "C"}}},
+		"cancelling":   {{slot, began(first)}, {slot, domain.PaymentCancelRequested{UserID: user, PaymentID: first}}},
 		"granted again": {{slot, began(first)}, {slot, failed("TIMEOUT")}, {next, completed},
 			{slot, domain.PaymentRegranted{UserID: user, PaymentID: first, GatewayPaymentID: "g", NewSlotID: next}}},
 		"two": {{slot, began(first)}, {slot, failed("no")}, {slot, began(second)}, {slot, due}},
@@ -62,19 +81,16 @@ func TestRowsAgreeWithTheDomain(t *testing.T) {
 		require.Len(t, f.rows, len(want), name)
 		for _, p := range want {
 			row := f.rows[p.ID]
-			require.Equal(t, []any{p.SlotID, product, user, string(p.Status), p.GatewayID, p.FailureReason, string(p.Refund), string(p.Method), "10", "KRW"},
-				[]any{row.SlotID, row.ProductID, row.UserID, row.Status, text(row.GatewayPaymentID), text(row.FailureReason), text(row.RefundStatus),
-					row.Method, row.Amount, row.Currency}, name)
-			require.Equal(t, p.ConfirmedAt.IsZero(), row.ConfirmedAt == nil, name)
+			require.Equal(t, []any{p.SlotID, product, user, p.Status, p.GatewayID, p.FailureReason, p.RefundStatus(), p.Method, "10", "KRW",
+				p.Disputed(), p.Reversed, p.Refunded().String()},
+				[]any{row.SlotID, row.ProductID, row.UserID, row.Status, row.GatewayID, row.FailureReason, row.RefundStatus(),
+					row.Method, row.Price.String(), row.Price.Currency(), row.Disputed(), row.Reversed, row.Refunded().String()}, name)
+			require.Equal(t, p.ConfirmedAt, row.ConfirmedAt, name)
 			require.Equal(t, p.CreatedAt, row.CreatedAt, name)
 			require.Equal(t, p.UpdatedAt, row.UpdatedAt, name)
+			for _, r := range p.Refunds {
+				require.Equal(t, r, f.refunds[r.ID].Refund, name)
+			}
 		}
 	}
-}
-
-func text(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

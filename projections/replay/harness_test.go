@@ -153,6 +153,9 @@ func (h *shop) live() (last int64) {
 	price := krw(h.s.t, 259000)
 	h.s.append(h.product,
 		told{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
+		told{h.product, domain.ProductPriceChanged{Price: krw(h.s.t, 250000)}},
+		told{h.product, domain.ProductStockDecreased{Decrease: 10, TotalStock: h.total - 10}},
+		told{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total}},
 		told{h.product, domain.ProductSalePaused{}},
 		told{h.product, domain.ProductSaleResumed{}},
 		told{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total + 10}},
@@ -170,23 +173,26 @@ func (h *shop) live() (last int64) {
 		failed := told{sl.id, domain.PaymentFailed{UserID: sl.user, PaymentID: payment, Reason: "INSUFFICIENT_FUNDS"}}
 		paid := domain.PaymentCompleted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Price: price, Method: domain.Card}
 		var events []told
-		switch h.random.IntN(7) {
+		switch h.random.IntN(10) {
 		case 0:
 			h.slots = append(h.slots, sl) // stays open
 			continue
 		case 1:
 			events = []told{{sl.id, domain.SlotExpiringSoon{UserID: sl.user, Deadline: now()}}, expired}
 		case 2:
-			events = []told{begun, {sl.id, paid}}
+			events = []told{begun, {sl.id, domain.PaymentCancelRequested{UserID: sl.user, PaymentID: payment}}, {sl.id, paid}}
+		case 7, 8, 9:
+			events = append([]told{begun, {sl.id, paid}}, h.afterPurchase(sl, payment, price)...)
 		case 3:
 			events = []told{begun, failed, expired}
 		case 4:
 			events = []told{begun, failed, expired,
-				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Amount: price, Reason: "SOLD_OUT"}}}
+				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Amount: price, Reason: "SOLD_OUT",
+					RefundID: payment, Cause: domain.RefundLate}}}
 		case 5:
 			events = []told{begun, expired, failed,
-				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT"}},
-				{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: "re-1", Amount: price}}}
+				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT", RefundID: payment, Cause: domain.RefundLate}},
+				{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: payment, GatewayRefundID: "re-1", Amount: price}}}
 		default:
 			h.number++
 			h.unit++
@@ -201,7 +207,37 @@ func (h *shop) live() (last int64) {
 	return last
 }
 
-func (h *shop) close() int64 { return h.s.append(h.product, told{h.product, domain.ProductDeleted{}}) }
+// afterPurchase is what may happen to a purchase.
+func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []told {
+	refund, part, rest := uuid.New(), krw(h.s.t, 100000), krw(h.s.t, 159000)
+	due := func(id uuid.UUID, amount domain.Money) told {
+		return told{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: amount, Reason: "REQUESTED", RefundID: id,
+			Cause: domain.RefundRequested, ReturnUnit: amount.Equal(price)}}
+	}
+	made := func(id uuid.UUID, amount domain.Money) told {
+		return told{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: id, GatewayRefundID: "re-2", Amount: amount}}
+	}
+	switch h.random.IntN(5) {
+	case 0:
+		return []told{due(refund, price), {sl.id, domain.RefundPending{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: price}},
+			made(refund, price), {sl.id, domain.SlotReturned{UserID: sl.user, PaymentID: payment, Unit: sl.unit, ArrivalSequence: sl.number}}}
+	case 1:
+		return []told{due(refund, part), made(refund, part), due(payment, rest), made(payment, rest)}
+	case 2:
+		return []told{due(refund, part), {sl.id, domain.RefundFailed{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: part, Reason: "CLOSED"}}}
+	case 3:
+		return []told{{sl.id, domain.PaymentDisputed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}},
+			{sl.id, domain.PaymentDisputeClosed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}}, {sl.id, domain.PaymentReversed{UserID: sl.user, PaymentID: payment}},
+			{sl.id, domain.PaymentResolved{UserID: sl.user, PaymentID: payment, Cause: domain.CauseReversed, Action: domain.AcceptItem, Note: "N"}}}
+	}
+	return []told{{sl.id, domain.PaymentContradicted{UserID: sl.user, PaymentID: payment, Code: domain.OtherAmountTaken, Amount: &part}},
+		{sl.id, domain.PaymentDisputed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}}}
+}
+
+func (h *shop) close() int64 {
+	h.s.append(h.product, told{h.product, domain.ProductSaleCancelled{}})
+	return h.s.append(h.product, told{h.product, domain.ProductDeleted{}})
+}
 
 // live runs relay and projector.
 func (s *system) live(brokers []string) (stopProjector func() error) {

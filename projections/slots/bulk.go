@@ -35,7 +35,7 @@ type bulk struct {
 // ofSlot is the slot whose row an event changes.
 func ofSlot(e domain.Envelope) (uuid.UUID, bool) {
 	switch e.Event.(type) {
-	case domain.SlotAcquired, domain.SlotExpired, domain.PaymentCompleted:
+	case domain.SlotAcquired, domain.SlotExpired, domain.SlotReturned, domain.PaymentCompleted:
 		return e.StreamID, true
 	}
 	return uuid.Nil, false

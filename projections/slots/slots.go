@@ -18,6 +18,7 @@ const (
 	Active    = "ACTIVE"
 	Completed = "COMPLETED"
 	Expired   = "EXPIRED"
+	Returned  = "RETURNED"
 )
 
 // Projection implements projections.Projection.
@@ -39,7 +40,7 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 // RawKey implements projections.Projection: the slot, or the product for its name.
 func (Projection) RawKey(eventType string, product, stream uuid.UUID) (uuid.UUID, bool) {
 	switch eventType {
-	case "SlotAcquired", "SlotExpired", "PaymentCompleted":
+	case "SlotAcquired", "SlotExpired", "SlotReturned", "PaymentCompleted":
 		return stream, true
 	case "ProductCreated", "ProductDetailsChanged":
 		return product, true
@@ -90,7 +91,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		switch e.Event.(type) {
 		case domain.SlotAcquired:
 			seen[e.StreamID] = true
-		case domain.SlotExpired, domain.PaymentCompleted:
+		case domain.SlotExpired, domain.SlotReturned, domain.PaymentCompleted:
 			if !seen[e.StreamID] {
 				seen[e.StreamID] = true
 				ids = append(ids, projections.ID(e.StreamID))
@@ -133,9 +134,25 @@ func (f *fold) Apply(e domain.Envelope) error {
 		return f.end(e, Expired, &reclaim)
 	case domain.PaymentCompleted:
 		return f.end(e, Completed, nil)
+	case domain.SlotReturned:
+		return f.giveBack(e)
 	default:
 		return fmt.Errorf("no rule for %T", e.Event)
 	}
+	return nil
+}
+
+// giveBack returns a completed slot, which happens once; when and how it ended
+// stays.
+func (f *fold) giveBack(e domain.Envelope) error {
+	row := f.rows[e.StreamID]
+	if row == nil {
+		return fmt.Errorf("slot %s has no row", e.StreamID)
+	}
+	if row.Status != Completed {
+		return fmt.Errorf("slot %s cannot become %s, it is %s", e.StreamID, Returned, row.Status)
+	}
+	row.Status, row.LastPosition = Returned, e.Position
 	return nil
 }
 

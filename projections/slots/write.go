@@ -44,7 +44,7 @@ func (f *fold) sorted() []*Row {
 		rows = append(rows, r)
 	}
 	live := func(r *Row) int {
-		if r.Status == Expired {
+		if r.Status == Expired || r.Status == Returned {
 			return 0
 		}
 		return 1

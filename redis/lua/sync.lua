@@ -2,9 +2,11 @@
 -- the id of the event there ('' if it is not known), the epoch to open in place ('' for
 -- none) with its sale's begin, end (ms; 0 for none) and pause, then the events, flat:
 --   A number unit buyer hash   SlotAcquired
---   E number buyer reason      SlotExpired
+--   E number buyer reason      SlotExpired, SlotReturned
 --   W number                   GrantWithdrawn
 --   S units                    ProductStockIncreased
+--   D units                    ProductStockDecreased: before any grant; the epoch that
+--                              begins with it opens what remains
 -- Answers 'ok', 'lost', 'moved' if epoch or position are others, or 'more' if opening in
 -- place has pending grants left to free: then call again, without events.
 if not alive(ARGV[1]) then return 'lost' end
@@ -54,6 +56,9 @@ while i <= #ARGV do
       pending = pending - 1
       put_back(unit, 'WITHDRAWN')
     end
+  elseif what == 'D' then
+    units = tonumber(ARGV[i + 1])
+    i = i + 2
   else -- S: "is 150", never "plus 50"
     local total = tonumber(ARGV[i + 1])
     i = i + 2

@@ -7,17 +7,15 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/dopaminestore/dopamine/command/payments"
-	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// hearGateway brings a callback of the payment gateway to its effect.
-func (s *services) hearGateway(ctx context.Context, _ *invocation, h payments.Heard) (done[nothing], error) {
-	place, err := s.payments.Hear(ctx, h)
+// notify brings a callback of the payment gateway to its effect.
+func (s *services) notify(ctx context.Context, _ *invocation, n gateway.Notification) (done[nothing], error) {
+	place, err := s.payments.Notify(ctx, n)
 	if err != nil {
 		return done[nothing]{}, err
 	}
@@ -28,21 +26,6 @@ var (
 	errSignature = problem.New(problem.InvalidSignature, "the callback is not signed by the gateway, or not now")
 	errCallback  = problem.New(problem.InvalidRequest, "the callback is not valid JSON with a type and the type's data")
 )
-
-// heard is what a callback reports; false if it is of no concern to us.
-func heard(n gateway.Notification) (payments.Heard, bool) {
-	p, ok := n.Payment()
-	if !ok || !p.Status.Final() {
-		return payments.Heard{}, false
-	}
-	h := payments.Heard{WebhookID: n.ID, GatewayWord: domain.GatewayWord{
-		PaymentID: n.Reference, GatewayPaymentID: p.ID, Succeeded: p.Status == gateway.Succeeded, Reason: p.FailureReason,
-	}}
-	if p.Paid != nil {
-		h.Paid, h.Unreadable = p.Paid.Money, p.Paid.Unreadable
-	}
-	return h, true
-}
 
 // callbackProblem returns the problem that an error of a WebhookParser becomes.
 func callbackProblem(err error) error {
@@ -63,14 +46,15 @@ func (a *API) postCallback(c echo.Context) error {
 	if err != nil {
 		return refused(c, callbackProblem(err))
 	}
-	h, ours := heard(n)
-	if !ours {
+	if n.Kind == gateway.Ignored {
 		return c.NoContent(http.StatusNoContent)
 	}
-	r, err := a.hear(c.Request().Context(), auth.Identity{}, h)
+	r, err := a.notify(c.Request().Context(), auth.Identity{}, n)
 	if err != nil {
 		return refused(c, err)
 	}
-	httpapi.SetPosition(c, r.product, r.place)
+	if r.place > 0 {
+		httpapi.SetPosition(c, r.product, r.place)
+	}
 	return c.NoContent(http.StatusNoContent)
 }

@@ -1,0 +1,159 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/view"
+)
+
+// cancelPayment requests that a pending payment is cancelled at the gateway.
+func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (done[view.Payment], error) {
+	changed, err := s.payments.Cancel(ctx, id, callerOf(by.user), &by.Origin)
+	return done[view.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
+}
+
+// refundPayment makes a refund due.
+func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (done[view.Refund], error) {
+	refunded, err := s.payments.RequestRefund(ctx, c, &by.Origin)
+	var amount *domain.MoneyError
+	if errors.As(err, &amount) {
+		var v faults
+		v.add("amount", amount.Message)
+		return done[view.Refund]{}, v.err()
+	}
+	return done[view.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
+}
+
+// resolvePayment records an operator's decision.
+func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (done[view.Payment], error) {
+	changed, err := s.payments.Resolve(ctx, c, &by.Origin)
+	if errors.Is(err, domain.ErrNothingToResolve) {
+		return done[view.Payment]{}, at(errNoItem.Wrap(err), changed.Product, changed.Position)
+	}
+	return done[view.Payment]{changed.Payment, changed.Product, changed.Position}, err
+}
+
+// stateRefusal adds to a refusal of a payment's state where its reason is.
+func stateRefusal(err error) error {
+	var refused *payments.RefusedError
+	var invalid *domain.InvalidError
+	if !errors.As(err, &refused) || errors.As(err, &invalid) {
+		return err
+	}
+	return at(asRefusal(refused), refused.Product, refused.Position)
+}
+
+func (a *API) deletePayment(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	r, err := a.cancelPayment(c.Request().Context(), caller(c), id)
+	return answer(c, http.StatusAccepted, "", id, r, err)
+}
+
+// refundRequest is the body of POST /v1/payments/{id}/refunds.
+type refundRequest struct {
+	IdempotencyKey field[httpapi.UUID] `json:"idempotencyKey"`
+	Amount         field[number]       `json:"amount"`
+	ReturnUnit     field[bool]         `json:"returnUnit"`
+	Reason         field[string]       `json:"reason"`
+}
+
+const aCode = "a code of A-Z, 0-9 and _, 1 to 64 characters"
+
+func (r refundRequest) command(payment uuid.UUID) (payments.RequestRefund, error) {
+	var v faults
+	c := payments.RequestRefund{
+		Payment: payment, Key: need(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID, Reason: domain.ReasonRequested,
+	}
+	if amount := optional(&v, "amount", aDecimal, r.Amount); amount != nil {
+		c.Amount = &amount.Decimal
+		if !amount.IsPositive() {
+			v.add("amount", "must be above 0")
+		}
+	}
+	if unit := optional(&v, "returnUnit", aBool, r.ReturnUnit); unit != nil {
+		c.ReturnUnit = *unit
+	}
+	if reason := optional(&v, "reason", aCode, r.Reason); reason != nil {
+		c.Reason = code(&v, "reason", *reason)
+	}
+	return c, v.err()
+}
+
+// code returns a code of a request in upper case.
+func code(v *faults, name, text string) string {
+	code, ok := domain.Code(text)
+	if !ok {
+		v.add(name, "must be "+aCode)
+	}
+	return code
+}
+
+func (a *API) postRefund(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	var body refundRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	cmd, err := body.command(id)
+	if err != nil {
+		return err
+	}
+	r, err := a.refund(c.Request().Context(), caller(c), cmd)
+	if err == nil {
+		c.Response().Header().Set("Location", "/v1/payments/"+id.String()+"/refunds")
+	}
+	return answer(c, http.StatusCreated, "", id, r, err)
+}
+
+// resolutionRequest is the body of POST /v1/payments/{id}/resolution.
+type resolutionRequest struct {
+	Action field[string] `json:"action"`
+	Note   field[string] `json:"note"`
+}
+
+const anAction = "RETRY, REFUNDED_ELSEWHERE, NOTHING_TAKEN or ACCEPT"
+
+func (r resolutionRequest) command(payment uuid.UUID) (payments.Resolve, error) {
+	var v faults
+	c := payments.Resolve{Payment: payment, Action: domain.ResolveAction(need(&v, "action", anAction, r.Action))}
+	switch c.Action {
+	case domain.RetryItem, domain.RefundedElsewhere, domain.NothingTaken, domain.AcceptItem, "":
+	default:
+		v.add("action", "must be "+anAction)
+	}
+	if note := need(&v, "note", aCode, r.Note); len(v) == 0 {
+		c.Note = code(&v, "note", note)
+	}
+	return c, v.err()
+}
+
+func (a *API) postResolution(c echo.Context) error {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return err
+	}
+	var body resolutionRequest
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return err
+	}
+	cmd, err := body.command(id)
+	if err != nil {
+		return err
+	}
+	r, err := a.resolve(c.Request().Context(), caller(c), cmd)
+	return answer(c, http.StatusOK, "", id, r, err)
+}
