@@ -161,6 +161,8 @@ func TestCancel(t *testing.T) {
 // replayed response is out of date, and after the key's lifetime by a search.
 func TestFindPayment_WithoutItsID(t *testing.T) {
 	w := newWorld(t)
+	_, err := w.client.FindPayment(t.Context(), gateway.PaymentQuery{GatewayID: "pi_unknown"})
+	require.ErrorIs(t, err, gateway.ErrUnknownReference) // and keeps the connection: net/http repeats on kept ones
 	w.Fail(func(r *http.Request) bool { return r.Method == http.MethodPost })
 	reference := uuid.New()
 	request, err := w.client.EncodePayment(gateway.PaymentRequest{Reference: reference, Amount: money(t, won, "KRW")})
