@@ -51,7 +51,7 @@ func (s *Server) carryOut(reference uuid.UUID) {
 	if s.pause(s.opts.Latency) != nil {
 		return
 	}
-	var second *message
+	var second, first *message
 	p, decided, err := s.change(reference, func(p *payment) (*message, error) {
 		if p.Status != gateway.Pending {
 			return nil, errUnchanged
@@ -75,9 +75,24 @@ func (s *Server) carryOut(reference uuid.UUID) {
 		s.failed("carry out a payment", reference, err)
 		return
 	}
-	s.report(p)
-	if second != nil {
-		s.work.Go(func() { s.deliver(*second, true) })
+	if second == nil {
+		s.report(p)
+	} else {
+		// Which of the two charges is the second one depends on which callback comes
+		// first, so that neither may be lost.
+		if m, err := newMessage(p.CallbackURL, string(gateway.PaymentSucceeded), p.callbackData()); err == nil {
+			s.books.mu.Lock()
+			stored := m
+			err = s.books.put(record{Message: &stored})
+			s.books.mu.Unlock()
+			s.failed("store a callback", reference, err)
+			first = &m
+		}
+		for _, m := range []*message{first, second} {
+			if m != nil {
+				s.work.Go(func() { s.deliver(*m, true) })
+			}
+		}
 	}
 	if p.Status == gateway.Succeeded && p.Fate.Disputed {
 		s.work.Go(func() { s.dispute(reference) })
