@@ -87,16 +87,16 @@ func (s *site) checksTokens() {
 		sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}).want(http.StatusOK, http.MethodGet, mine, nil)
 	}
 	for name, c := range map[string]*client{
-		"no signature":     sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
-		"another key":      sign(jwt.SigningMethodHS256, []byte(strings.Repeat("x", 48)), jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
-		"another method":   sign(jwt.SigningMethodHS512, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
-		"no end":           sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}}),
-		"over":             sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour - 7200}),
-		"not yet":          sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour + 60, "nbf": hour}),
-		"no sub":           sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"roles": []string{"buyer"}, "exp": hour}),
-		"a sub too long":   sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": strings.Repeat("x", 256), "roles": []string{"buyer"}, "exp": hour}),
-		"no token":         s.users.nobody().with("Authorization", "Bearer"),
-		"another scheme":   s.users.nobody().with("Authorization", "Basic dTpw"),
+		"no signature":   sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
+		"another key":    sign(jwt.SigningMethodHS256, []byte(strings.Repeat("x", 48)), jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
+		"another method": sign(jwt.SigningMethodHS512, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour}),
+		"no end":         sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}}),
+		"over":           sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour - 7200}),
+		"not yet":        sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": sub, "roles": []string{"buyer"}, "exp": hour + 60, "nbf": hour}),
+		"no sub":         sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"roles": []string{"buyer"}, "exp": hour}),
+		"a sub too long": sign(jwt.SigningMethodHS256, key, jwt.MapClaims{"sub": strings.Repeat("x", 256), "roles": []string{"buyer"}, "exp": hour}),
+		"no token":       s.users.nobody().with("Authorization", "Bearer"),
+		"another scheme": s.users.nobody().with("Authorization", "Basic dTpw"),
 	} {
 		for _, url := range []string{mine, s.query + "/v1/products"} { // also where none is needed
 			a := c.get(url)
