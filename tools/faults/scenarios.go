@@ -69,7 +69,7 @@ var processScenarios = []*scenario{
 		return r.repeat(func() error {
 			p := r.anyProcess()
 			r.struck("kill -9 of %s", p.name)
-			return p.kill()
+			return ignoreGone(p.kill())
 		}, 700*time.Millisecond)
 	}},
 	{name: "command-stop", about: "SIGSTOP of a command API for longer than its lease", play: func(r *run) error { return r.stopProcess("command-api-" + itoa(r.rand.IntN(2))) }},
@@ -174,7 +174,7 @@ var processScenarios = []*scenario{
 			if hit(p) {
 				r.fleet.links[p.name].postgres.HoldServer()
 				r.struck("power cut of %s inside a raise", p.name)
-				if err := p.kill(); err != nil {
+				if err := ignoreGone(p.kill()); err != nil {
 					return err
 				}
 			}
