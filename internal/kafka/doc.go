@@ -1,4 +1,4 @@
-// Package kafka is how the product events lie in Kafka: the topic and its
+// Package kafka is how the product events are kept in Kafka: the topic and its
 // settings, the partition of a key, the headers of a record, and a publisher
 // and a subscriber for batches.
 //
@@ -16,14 +16,19 @@
 // same partition; who needs order sends the whole batch again before anything
 // else.
 //
+// # Connecting
+//
+// Cluster holds the brokers, TLS and SASL (PLAIN, SCRAM) of every client. No client
+// lets a broker create a topic. Pinger is the health check: a request over an
+// authenticated connection that it keeps.
+//
 // # Subscribing
 //
-// The group is used for assignment only. The place of each partition is the
-// subscriber's own affair: Begin is asked for it at each assignment, and no
-// offset is committed to the group. A message belongs to the session in which
-// it was delivered; its context ends with the session, and with it the right
-// to do anything with the message. A message that is refused (Nack) ends the
-// session: the member joins again and asks for its places anew. Offsets that
-// the topic does not have any more, or not yet, end the subscription instead:
-// going on from anywhere else would lose events without a word.
+// The group is used for assignment only. The checkpoint of each partition is the
+// subscriber's own affair: Begin gets the offsets that each partition has and returns
+// where to start, and no offset is committed to the group. If Begin fails, the
+// subscription ends and the member leaves the group at once, so that others get its
+// partitions. A message belongs to the session in which it was delivered; its context
+// ends with the session, and with it the right to do anything with the message. A
+// message that is refused (Nack) ends the session: the member joins again.
 package kafka
