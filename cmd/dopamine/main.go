@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func subcommands() []*cli.Command {
 	all := []*cli.Command{commandAPICommand(), queryAPICommand(), relayCommand(), projectorCommand(), workerCommand(),
-		replayCommand(), parkedCommand(), recoverCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(),
+		replayCommand(), parkedCommand(), moneyCommand(), recoverCommand(), migrateCommand(), statusCommand(), fairnessCommand(), tokenCommand(), gatewaySimCommand(),
 		rushCommand(), devCommand(), versionCommand(),
 	}
 	for _, c := range all {
