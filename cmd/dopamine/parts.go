@@ -45,6 +45,7 @@ type parts struct {
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
 	drain   time.Duration             // of the APIs in this process
+	startBy time.Time                 // until when await retries; zero: never
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
@@ -64,16 +65,17 @@ type parts struct {
 }
 
 // observed are the settings that every long-lived command has.
-var observed = []*config.Setting{config.LogFormat, config.LogLevel, config.OTLPEndpoint}
+var observed = []*config.Setting{config.LogFormat, config.LogLevel, config.OTLPEndpoint, config.StartupTimeout}
 
 // newParts sets up logs and tracing.
 func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io.Writer) (*parts, error) {
 	format, level := r.Logging()
 	endpoint := r.OTLPEndpoint()
+	startup := r.Duration(config.StartupTimeout, 0)
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
-	p := &parts{name: cmd.Name, log: telemetry.NewLogger(stderr, format, level), registry: telemetry.NewRegistry()}
+	p := &parts{name: cmd.Name, startBy: time.Now().Add(startup), log: telemetry.NewLogger(stderr, format, level), registry: telemetry.NewRegistry()}
 	slog.SetDefault(p.log)
 	build := telemetry.ReadBuild()
 	p.log.Info("starting", "process", p.name, "version", build.Version, "revision", build.Revision, "go", build.Go)
@@ -135,7 +137,11 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 	if p.tracing.Enabled() {
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
-	pooling, err := postgres.Detect(ctx, cfg.ConnConfig)
+	var pooling postgres.Pooling
+	err = p.await(ctx, "Postgres", func() (err error) {
+		pooling, err = postgres.Detect(ctx, cfg.ConnConfig)
+		return err
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("connect to Postgres: %w", err)
 	}
@@ -209,7 +215,11 @@ func (p *parts) openPresence(ctx context.Context, works bool) (err error) {
 
 // openStore opens the appender; openWrite comes first.
 func (p *parts) openStore(ctx context.Context, queue int) (err error) {
-	p.store, err = eventstore.Open(ctx, p.writePool, eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)})
+	opts := eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)}
+	err = p.await(ctx, "Postgres", func() (err error) {
+		p.store, err = eventstore.Open(ctx, p.writePool, opts)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open the event store: %w", err)
 	}
@@ -222,7 +232,10 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 	opts := server.opts
 	opts.Node, opts.Lanes, opts.LanesMax = p.presence.ID, size.Kept, size.Max
 	opts.Observer, opts.Tracing = newGateMetrics(p.registry), p.tracing.Enabled()
-	p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
+	err = p.await(ctx, "Redis", func() (err error) {
+		p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
+		return err
+	})
 	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}

@@ -124,7 +124,7 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	if err := db.CheckWrite(ctx, url); err != nil {
+	if err := p.await(ctx, "Postgres", func() error { return db.CheckWrite(ctx, url) }); err != nil {
 		return err
 	}
 	if err := p.openWrite(ctx, url, size); err != nil {
@@ -229,7 +229,7 @@ func queryAPICommand() *cli.Command {
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
-			if err := db.CheckRead(ctx, read); err != nil {
+			if err := p.await(ctx, "Postgres", func() error { return db.CheckRead(ctx, read) }); err != nil {
 				return nil, err
 			}
 			if err := p.openRead(ctx, read, size); err != nil {
@@ -288,7 +288,7 @@ func relayCommand() *cli.Command {
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
-			if err := db.CheckWrite(ctx, url); err != nil {
+			if err := p.await(ctx, "Postgres", func() error { return db.CheckWrite(ctx, url) }); err != nil {
 				return nil, err
 			}
 			if err := p.openWrite(ctx, url, size); err != nil {
@@ -352,7 +352,7 @@ func projectorCommand() *cli.Command {
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
-			if err := db.CheckRead(ctx, read); err != nil {
+			if err := p.await(ctx, "Postgres", func() error { return db.CheckRead(ctx, read) }); err != nil {
 				return nil, err
 			}
 			if err := p.openWrite(ctx, write, size); err != nil {

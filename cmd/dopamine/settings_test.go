@@ -28,7 +28,8 @@ func unset(t *testing.T) {
 			t.Setenv(name, "")
 		}
 	}
-	t.Setenv("DOPAMINE_DRAIN_DELAY", "0s") // what is started is also stopped
+	t.Setenv("DOPAMINE_DRAIN_DELAY", "0s")     // what is started is also stopped
+	t.Setenv("DOPAMINE_STARTUP_TIMEOUT", "0s") // what is away stays away
 }
 
 // bounded is dopamine for a call that should end by itself: a process that

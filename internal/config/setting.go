@@ -173,6 +173,9 @@ var (
 	DrainDelay = &Setting{Name: "drain-delay", Default: "5s",
 		Usage: "how long after SIGTERM requests are still accepted while /health/ready is 503 (dev: 0)",
 		Right: "a duration from 0s to 10m, as in 5s"}
+	StartupTimeout = &Setting{Name: "startup-timeout", Default: "60s",
+		Usage: "how long a process that starts waits for Postgres and Redis",
+		Right: "a duration from 0s, as in 60s"}
 	JWTRolesClaim = &Setting{Name: "jwt-roles-claim", Default: "roles",
 		Usage: "claim of a token that holds its roles, dots for nesting",
 		Right: "the name of a claim, as in roles or realm_access.roles"}
@@ -292,7 +295,7 @@ var ofProcesses = []*Setting{
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
 	KafkaPartitions, KafkaRetention, SchemaRegistryURL, SchemaRegistryCA, SchemaRegistryUser, SchemaRegistryPassword, CommandAddr, QueryAddr, MetricsAddr,
 	JWTKey, JWKSURL, JWTIssuer, JWTAudience, JWTRolesClaim, JWTDefaultRoles, BuyerRate, AnonymousRate, TrustedProxies,
-	MaxConnections, MaxConnectionsPerAddress, DrainDelay, CORSOrigins, AppendQueue,
+	MaxConnections, MaxConnectionsPerAddress, DrainDelay, StartupTimeout, CORSOrigins, AppendQueue,
 	WebhookSecrets, Gateway, GatewayURL, GatewayKey, StripeKey, StripePublishableKey, ReturnOrigins, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
 

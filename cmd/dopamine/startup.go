@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/redis"
+)
+
+// waitingLogInterval is how often a process that waits for a service logs so.
+const waitingLogInterval = 5 * time.Second
+
+// await retries what a process needs at its start while the service is away, until
+// --startup-timeout has passed since the process began. Everything else that fails
+// is returned at once: a wrong password does not become right by waiting.
+func (p *parts) await(ctx context.Context, service string, try func() error) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 2*time.Second
+	var logged time.Time
+	for {
+		err := try()
+		if err == nil || !isAway(err) || ctx.Err() != nil || !time.Now().Before(p.startBy) {
+			return err
+		}
+		if time.Since(logged) >= waitingLogInterval {
+			logged = time.Now()
+			p.log.Warn("waiting for a service", "service", service, "timeout", time.Until(p.startBy).Round(time.Second).String(), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(min(wait.NextBackOff(), max(0, time.Until(p.startBy)))):
+		}
+	}
+}
+
+// isAway reports whether err says that a service does not respond now, and may
+// later.
+func isAway(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && len(pg.Code) == 5 {
+		switch pg.Code[:2] {
+		case "08", "53", "57", "58": // connection, resources, starting or stopping, system
+			return true
+		}
+		return pg.Code == "25006" // a standby that was not promoted yet
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, redis.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
