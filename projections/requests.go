@@ -323,7 +323,9 @@ func (u *batchTx) skip(ctx context.Context, req request, head keyed) error {
 			INSERT INTO skipped_events (projection, position, event_id, event_type, row_key, product_id, error, skipped_by)
 			SELECT projection, position, event_id, event_type, row_key, product_id, error, $5 FROM parked_events
 			WHERE projection = $1 AND generation = $2 AND row_key = $3 AND position = $4
-			ON CONFLICT DO NOTHING`,
+			ON CONFLICT (projection, position) DO UPDATE SET -- of an event that a restore lost
+				event_id = EXCLUDED.event_id, event_type = EXCLUDED.event_type, row_key = EXCLUDED.row_key, product_id = EXCLUDED.product_id,
+				error = EXCLUDED.error, skipped_by = EXCLUDED.skipped_by, skipped_at = now()`,
 			u.o.projection.Name(), u.o.generation, req.key, head.position, req.by); err != nil {
 			return err
 		}

@@ -177,13 +177,23 @@ func queueMove(b *pgx.Batch, o *owned, topic string, p plan, moved *int64) {
 
 func (u *batchTx) queueSkipped(b *pgx.Batch, into map[int64]bool) {
 	lowest := u.items[0].position
+	ids := make(map[int64]uuid.UUID, len(u.items))
 	for _, it := range u.items {
 		lowest = min(lowest, it.position)
+		ids[it.position] = it.eventID
 	}
-	b.Queue(`SELECT position FROM skipped_events WHERE projection = $1 AND position >= $2`, u.o.projection.Name(), lowest).
+	// A skip is of an event, not of a position: after a restore another event may
+	// have it.
+	b.Queue(`SELECT position, event_id FROM skipped_events WHERE projection = $1 AND position >= $2 AND event_id IS NOT NULL`, u.o.projection.Name(), lowest).
 		Query(func(rows pgx.Rows) error {
 			var position int64
-			_, err := pgx.ForEachRow(rows, []any{&position}, func() error { into[position] = true; return nil })
+			var id [16]byte
+			_, err := pgx.ForEachRow(rows, []any{&position, &id}, func() error {
+				if ids[position] == id {
+					into[position] = true
+				}
+				return nil
+			})
 			return err
 		})
 }

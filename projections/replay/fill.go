@@ -214,17 +214,24 @@ func (t *target) skips(ctx context.Context, events []eventstore.Recorded) (map[i
 	if len(events) == 0 {
 		return nil, nil
 	}
-	rows, err := t.r.ReadPool.Query(ctx, `SELECT position FROM skipped_events WHERE projection = $1 AND position BETWEEN $2 AND $3`,
-		t.Name(), events[0].Position, events[len(events)-1].Position)
+	// A skip is of an event, not of a position: after a restore another event may
+	// have it. The id is null only for skips of records that are no events.
+	ids, positions := make([][16]byte, len(events)), make([]int64, len(events))
+	for i, e := range events {
+		ids[i], positions[i] = e.ID, e.Position
+	}
+	rows, err := t.r.ReadPool.Query(ctx, `
+		SELECT s.position FROM skipped_events s JOIN unnest($2::bigint[], $3::uuid[]) AS e(position, id) USING (position)
+		WHERE s.projection = $1 AND s.event_id = e.id`, t.Name(), positions, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read what was skipped: %w", err)
 	}
-	positions, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	skipped, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return nil, fmt.Errorf("read what was skipped: %w", err)
 	}
-	found := make(map[int64]bool, len(positions))
-	for _, p := range positions {
+	found := make(map[int64]bool, len(skipped))
+	for _, p := range skipped {
 		found[p], t.honoured[p] = true, true
 	}
 	return found, nil

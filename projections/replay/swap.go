@@ -107,16 +107,30 @@ func (t *target) lockLive(ctx context.Context, tx pgx.Tx) (ahead int64, err erro
 // checkSkips refuses where an event that the replay has applied was skipped
 // since. Skips are recorded under the lock of a checkpoint, so none is under way.
 func (t *target) checkSkips(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `SELECT position FROM skipped_events WHERE projection = $1 AND position <= $2`, t.Name(), t.position)
+	rows, err := tx.Query(ctx, `SELECT position, event_id FROM skipped_events WHERE projection = $1 AND position <= $2 AND event_id IS NOT NULL`, t.Name(), t.position)
 	if err != nil {
 		return err
 	}
-	skipped, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	var since []int64
+	skipped := map[int64]uuid.UUID{}
+	var position int64
+	var id [16]byte
+	_, err = pgx.ForEachRow(rows, []any{&position, &id}, func() error {
+		if !t.honoured[position] {
+			since, skipped[position] = append(since, position), id
+		}
+		return nil
+	})
+	if err != nil || len(since) == 0 {
+		return err
+	}
+	// A skip of an event that a restore lost concerns nothing that the store has.
+	ids, err := t.r.Store.IDs(ctx, since)
 	if err != nil {
 		return err
 	}
-	for _, p := range skipped {
-		if !t.honoured[p] {
+	for _, p := range since {
+		if ids[p] == skipped[p] {
 			return fmt.Errorf("%w: at position %d", errSkipped, p)
 		}
 	}

@@ -30,6 +30,9 @@ type Topic struct {
 // The chains are merged by position, up to what the relay had published at the
 // beginning; the rest is read from the store, as every replay's end is.
 
+// comparePage is how many records are compared with the store at a time.
+const comparePage = 500
+
 // heldMost is how many records of a partition may wait for a predecessor: far
 // more than the relay sends at a time.
 const heldMost = 100_000
@@ -60,6 +63,14 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 	name := r.Topic.Name
 	if name == "" {
 		name = kafka.Topic
+	}
+	topic, err := kafka.DescribeTopic(ctx, r.Topic.Kafka, name)
+	if err != nil {
+		return err
+	}
+	if int(topic.Partitions) != len(head.Last) || head.TopicID != "" && topic.TopicID != head.TopicID {
+		return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s (%d partitions, id %s) is not the one that the relay has published to (%d partitions, id %s); replay from the store",
+			name, topic.Partitions, topic.TopicID, len(head.Last), head.TopicID)}
 	}
 	chains := make([]*chain, len(head.Last))
 	for i := range chains {
@@ -97,6 +108,7 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 	at := int64(0)
 	waiting := map[int64]link{} // by the predecessor's position
 	var failed error
+	var page []kafka.Record // not compared with the store yet
 	pass := func(l link) bool {
 		select {
 		case c.links <- l:
@@ -107,32 +119,79 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 			return false
 		}
 	}
+	take := func(rec kafka.Record) bool {
+		l, previous, ok := r.link(ctx, rec)
+		if !ok || l.recorded.Position <= at || l.recorded.Position > last {
+			return true // no event of ours, told before, or read from the store later
+		}
+		if previous != at {
+			if waiting[previous] = l; len(waiting) > heldMost {
+				failed = c.broken(at)
+			}
+			return failed == nil
+		}
+		for ok := true; ok; l, ok = waiting[at] {
+			delete(waiting, previous)
+			previous = l.recorded.Position
+			if !pass(l) {
+				return false
+			}
+		}
+		return at < last
+	}
+	// A record that the store does not have is of a history that a restore lost; it
+	// must not take the place of the event that has its position now.
+	flush := func() bool {
+		ids, err := r.idsOf(ctx, page)
+		if err != nil {
+			failed = err
+			return false
+		}
+		for _, rec := range page {
+			if !r.storeHas(rec, ids) {
+				continue
+			}
+			if !take(rec) {
+				page = nil
+				return false
+			}
+		}
+		page = page[:0]
+		return true
+	}
 	if last > 0 {
 		records(func(rec kafka.Record) bool {
-			l, previous, ok := r.link(ctx, rec)
-			if !ok || l.recorded.Position <= at || l.recorded.Position > last {
-				return true // no event of ours, told before, or read from the store later
+			if page = append(page, rec); len(page) < comparePage {
+				return true
 			}
-			if previous != at {
-				if waiting[previous] = l; len(waiting) > heldMost {
-					failed = c.broken(at)
-				}
-				return failed == nil
-			}
-			for ok := true; ok; l, ok = waiting[at] {
-				delete(waiting, previous)
-				previous = l.recorded.Position
-				if !pass(l) {
-					return false
-				}
-			}
-			return at < last
+			return flush()
 		})
+		if failed == nil && at < last && len(page) > 0 {
+			flush()
+		}
 	}
 	if failed == nil && at < last {
 		failed = c.broken(at)
 	}
 	return failed
+}
+
+// idsOf reads the ids that the store has at the records' positions.
+func (r *runner) idsOf(ctx context.Context, page []kafka.Record) (map[int64]uuid.UUID, error) {
+	positions := make([]int64, 0, len(page))
+	for _, rec := range page {
+		if position, err := strconv.ParseInt(rec.Header(avsc.HeaderPosition), 10, 64); err == nil {
+			positions = append(positions, position)
+		}
+	}
+	return r.Store.IDs(ctx, positions)
+}
+
+// storeHas reports whether the record is the event that the store has at its
+// position.
+func (r *runner) storeHas(rec kafka.Record, ids map[int64]uuid.UUID) bool {
+	h, err := avsc.ParseHeaders(rec.Header)
+	return err == nil && h.EventType != kafka.TypeIncarnation && ids[h.Position] == h.EventID
 }
 
 func (c *chain) broken(at int64) error {
