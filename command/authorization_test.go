@@ -13,10 +13,16 @@ func TestAuthorization(t *testing.T) {
 	k := newTokens(t)
 	server := refusing(t, k).handler.(*httpapi.Server)
 	authmatrix.Run(t, authmatrix.API{Handler: server, Routes: server.Routes(), OpenAPI: openAPI, Secret: []byte(strings.Repeat("k", 32))}, authmatrix.Rows{
-		"POST /v1/products":         "admin",
-		"PUT /v1/products/{id}":     "admin",
-		"DELETE /v1/products/{id}":  "admin",
-		"POST /v1/slots/acquire":    "buyer",
+		"POST /v1/products":        "admin",
+		"PUT /v1/products/{id}":    "admin",
+		"DELETE /v1/products/{id}": "admin",
+		"POST /v1/slots/acquire":   "buyer",
+
+		"POST /v1/products/{id}/cancel":     "admin",
+		"DELETE /v1/payments/{id}":          "buyer,admin",
+		"POST /v1/payments/{id}/refunds":    "admin",
+		"POST /v1/payments/{id}/resolution": "admin",
+
 		"DELETE /v1/slots/{id}":     "buyer,admin",
 		"POST /v1/payments":         "buyer",
 		"POST /v1/webhooks/payment": "open",

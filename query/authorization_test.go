@@ -41,6 +41,8 @@ func TestAuthorization(t *testing.T) {
 		"GET /v1/slots/my-slots/stream":      "buyer",
 		"GET /v1/slots/{id}":                 "buyer,admin",
 		"GET /v1/payments/{id}":              "buyer,admin",
+		"GET /v1/payments/{id}/refunds":      "buyer,admin",
+		"GET /v1/operations/money":           "admin",
 		"GET /v1/purchases":                  "buyer,admin",
 		"GET /v1/audit":                      "admin",
 		"GET /v1/stats/stream":               "admin",
