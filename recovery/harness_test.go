@@ -229,6 +229,13 @@ func (s *shop) requireReadModels() {
 			OnDifference: func(d replay.Difference) { differences = append(differences, d) }, Logger: slog.New(slog.DiscardHandler)})
 	})
 	require.Empty(s.t, differences)
+	testkit.Eventually(s.t, 60*time.Second, "a comparison with a replay from the topic", func() error {
+		differences = nil
+		return replay.Run(context.Background(), replay.Config{ReadPool: s.read, Store: s.reader, Published: s.published, Projections: every(), Verify: true,
+			Topic:        &replay.Topic{Kafka: s.kafka, Name: s.topic},
+			OnDifference: func(d replay.Difference) { differences = append(differences, d) }, Logger: slog.New(slog.DiscardHandler)})
+	})
+	require.Empty(s.t, differences)
 }
 
 // auditedBeyondStore are audit rows of events that the store does not have.

@@ -34,6 +34,14 @@
 // as that SELECT has ended; where the replay has ended before, a projector sees to
 // it.
 //
+// # From Kafka
+//
+// With a Topic the events come from there, up to what the relay has published; each
+// partition is a chain by previous-position. Every record is compared with the store:
+// one that it does not have is of a history that a restore lost. Markers of
+// incarnations are no events. A topic that lacks an event, or is not the one that the
+// relay publishes to, is refused.
+//
 // # What can go wrong
 //
 // A replay holds an advisory lock for each projection and ends when it loses it.
