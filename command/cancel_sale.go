@@ -65,5 +65,5 @@ func (a *API) postCancelSale(c echo.Context) error {
 		return err
 	}
 	r, err := a.cancelSale(c.Request().Context(), caller(c), id)
-	return answer(c, http.StatusAccepted, "", id, r, err)
+	return answerProduct(c, http.StatusAccepted, "", id, r, err)
 }

@@ -15,8 +15,8 @@ func (p Product) Version() string {
 	}
 	h := fnv.New64a()
 	// Quoted, so that no two products have the same text.
-	_, _ = fmt.Fprintf(h, "%s %q %q %s %s %d %d %s %s %t %s", p.ID, p.Name, p.Description, p.Price, p.Currency, p.InitialStock, p.TotalStock,
-		p.SaleDate, end, p.Paused, p.UpdatedAt) // never fails
+	_, _ = fmt.Fprintf(h, "%s %q %q %s %s %d %d %s %s %t %s %t", p.ID, p.Name, p.Description, p.Price, p.Currency, p.InitialStock, p.TotalStock,
+		p.SaleDate, end, p.Paused, p.UpdatedAt, p.Cancellation != nil) // never fails
 	const base16 = 16
 	return strconv.FormatUint(h.Sum64(), base16)
 }
