@@ -24,6 +24,7 @@ func TestTable(t *testing.T) {
 		"sold-out":           409, "duplicate-slot": 409, "sale-not-started": 409, "sale-ended": 409, "sale-paused": 409,
 		"product-update-conflict": 409, "product-delete-conflict": 409, "slot-not-active": 409,
 		"slot-expired": 409, "slot-already-completed": 409, "payment-in-progress": 409,
+		"too-many-payments": 409, "payment-not-pending": 409, "payment-not-refundable": 409, "refund-exceeds-payment": 409, "nothing-to-resolve": 409,
 		"precondition-failed": 412, "payload-too-large": 413, "unsupported-media-type": 415, "idempotency-key-reused": 422,
 		"too-many-requests": 429, "internal": 500, "unavailable": 503, "overloaded": 503, "read-model-behind": 503,
 	}
