@@ -44,6 +44,7 @@ type parts struct {
 	log     *slog.Logger
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
+	lazy    bool                      // open pools to a Postgres that is away, for who reports that
 	drain   time.Duration             // of the APIs in this process
 	startBy time.Time                 // until when await retries; zero: never
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
@@ -142,7 +143,10 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 		pooling, err = postgres.Detect(ctx, cfg.ConnConfig)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil && p.lazy:
+		pooling = postgres.Direct
+	case err != nil:
 		return nil, false, fmt.Errorf("connect to Postgres: %w", err)
 	}
 	if pooling != postgres.Direct && !strings.Contains(url, "default_query_exec_mode") {

@@ -84,7 +84,7 @@ type wrongValue struct{ value, right string }
 
 // wrong are values that cannot be, with a word of what would be right.
 var wrong = map[string]wrongValue{
-	"database-url": {"mysql://h/d", "postgres://"}, "database-direct-url": {"h", "postgres://"}, "read-database-url": {"h", "postgres://"}, "redis-url": {"http://h", "redis://"}, "redis-ca": {"/no/such/file", "PEM"}, "redis-key-prefix": {"{a}", "without spaces"},
+	"database-url": {"mysql://h/d", "postgres://"}, "database-direct-url": {"h", "postgres://"}, "read-database-url": {"h", "postgres://"}, "redis-url": {"http://h", "redis://"}, "redis-ca": {"/no/such/file", "PEM"}, "redis-key-prefix": {"{a}", "without spaces"}, "startup-timeout": {"soon", "60s"},
 	"kafka-brokers": {"kafka", "host:port"}, "command-addr": {"8080", "host:port"}, "query-addr": {"h:99999", "host:port"},
 	"command-url": {"h:1", "http://"}, "query-url": {"ftp://h", "http://"}, "jwt-key": {"/no/such/file", "32 or more"},
 	"jwks-url": {"h", "https://"}, "token-key": {"/no/such/file", "private"}, "webhook-secrets": {"secret", "whsec_"},

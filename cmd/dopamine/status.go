@@ -69,7 +69,7 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	s.parts = &parts{name: cmd.Name, log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil))}
+	s.parts = &parts{lazy: true, name: cmd.Name, log: slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, nil))}
 	defer s.close()
 	out := cmd.Root().Writer
 	for {
