@@ -40,7 +40,7 @@ func TestAReplayGivesTheRowsOfTheLiveProjection(t *testing.T) {
 		}
 	}
 	s.caughtUp()
-	require.EqualValues(t, 17, s.count("SELECT count(DISTINCT type) FROM events"), "every type of event")
+	require.EqualValues(t, 29, s.count("SELECT count(DISTINCT type) FROM events"), "every type of event")
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	before := s.rows()
 	// A window of a few rows, so that rows leave memory and are read back.
