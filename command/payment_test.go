@@ -217,7 +217,8 @@ func TestNothingToPay(t *testing.T) {
 	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
 	require.Empty(t, s.fake.asks())
 	require.Equal(t, 204, n.callback(t, "w1", failed(a.text("id"), "no")).status)
-	require.Len(t, s.story(t, slot), 3)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted", "PaymentContradicted"}, s.story(t, slot),
+		"a gateway that reports a payment it never got contradicts us")
 }
 
 // Whatever the gateway answers to being asked for the money.
@@ -235,7 +236,7 @@ func TestAnswersToBeingAsked(t *testing.T) {
 		"refused":            {err: &gateway.Rejected{Reason: "no such card", HTTPStatus: 402}, status: domain.FailedPayment, reason: "no such card"},
 		"refused, no reason": {err: &gateway.Rejected{HTTPStatus: 400}, status: domain.FailedPayment, reason: "DECLINED"},
 		"succeeded":          {answer: gateway.Payment{ID: "g", Status: gateway.Succeeded}, status: domain.SuccessfulPayment},
-		"failed":             {answer: gateway.Payment{ID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "late"},
+		"failed":             {answer: gateway.Payment{ID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "LATE"},
 	} {
 		s.fake.set(func(g *fakeGateway) {
 			g.pay = func(uuid.UUID) (gateway.Payment, error) { return c.answer, c.err }

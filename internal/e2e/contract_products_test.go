@@ -172,7 +172,7 @@ func (s *site) refusesToUpdate() {
 		object{"stockIncrease": 0}, object{"stockIncrease": -1}, object{"stockIncrease": 9_999_996}, object{"stockIncrease": 10_000_001},
 		object{"saleDate": soon(-time.Minute)}, object{"saleDate": nil}, object{"saleDate": "2099-03-01T00:00:00Z"},
 		object{"saleEndDate": soon(-time.Minute)}, object{"saleEndDate": "2098-12-31T00:00:00Z"},
-		object{"paused": nil}, object{"paused": "true"}, object{"price": "1"}, object{"currency": "USD"}, object{"stock": 9}, object{"unknown": 1},
+		object{"paused": nil}, object{"paused": "true"}, object{"price": "-1"}, object{"price": "1.5"}, object{"currency": "USD"}, object{"stockDecrease": 0}, object{"stockDecrease": 5}, object{"stock": 9}, object{"unknown": 1},
 	} {
 		s.admin.refused(http.StatusBadRequest, "invalid-request", http.MethodPut, url, body)
 	}
@@ -268,8 +268,8 @@ func (s *site) deletes() {
 	got := buyer.acquire(s.command, id)
 	slot := got.object(s.t)["id"].(string)
 	s.admin.refused(http.StatusConflict, "product-delete-conflict", http.MethodDelete, s.products()+"/"+id, nil)
-	buyer.want(http.StatusNoContent, http.MethodDelete, s.command+"/v1/slots/"+slot, nil)
-	_, before := s.users.nobody().want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+id, nil)
+	released, _ := buyer.want(http.StatusNoContent, http.MethodDelete, s.command+"/v1/slots/"+slot, nil)
+	_, before := s.users.nobody().with("X-Min-Position", released.header.Get("X-Position")).want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+id, nil)
 	deleted, _ := s.admin.want(http.StatusNoContent, http.MethodDelete, s.products()+"/"+id, nil)
 	require.Empty(s.t, deleted.body)
 	at := time.Now()

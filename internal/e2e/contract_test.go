@@ -109,11 +109,11 @@ func fields(t *testing.T, o any, names ...string) {
 
 var (
 	productFields = []string{"id", "name", "description", "price", "currency", "stock", "initialStock", "totalStock", "saleDate", "saleEndDate",
-		"paused", "status", "createdAt", "updatedAt"}
+		"paused", "status", "createdAt", "updatedAt", "cancellation"}
 	slotFields = []string{"id", "productId", "productName", "userId", "unit", "arrivalSequence", "acquisitionTimestamp", "expirationTimestamp",
 		"status", "remainingTimeSeconds", "createdAt", "regrantOf", "endedAt", "reclaimStatus"}
 	paymentFields = []string{"id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
-		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt"}
+		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt", "refundedAmount", "disputed", "reversed"}
 	auditFields = []string{"eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt",
 		"position", "metadata"}
 )

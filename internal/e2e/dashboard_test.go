@@ -257,7 +257,9 @@ func (p *page) downloads(slot string) {
 			return err
 		}
 		defer f.Close()
-		rows, err = csv.NewReader(f).ReadAll()
+		if rows, err = csv.NewReader(f).ReadAll(); err == nil && len(rows) == 0 {
+			err = errors.New("nothing is written yet")
+		}
 		return err
 	})
 	require.Equal(p.t, "id,purchaseSlotId", strings.Join(rows[0][:2], ","))
