@@ -233,7 +233,7 @@ func TestAnswersToBeingAsked(t *testing.T) {
 		status domain.PaymentStatus
 		reason string
 	}{
-		"refused":            {err: &gateway.Rejected{Reason: "no such card", HTTPStatus: 402}, status: domain.FailedPayment, reason: "no such card"},
+		"refused":            {err: &gateway.Rejected{Reason: "no such card", HTTPStatus: 402}, status: domain.FailedPayment, reason: "DECLINED"},
 		"refused, no reason": {err: &gateway.Rejected{HTTPStatus: 400}, status: domain.FailedPayment, reason: "DECLINED"},
 		"succeeded":          {answer: gateway.Payment{ID: "g", Status: gateway.Succeeded}, status: domain.SuccessfulPayment},
 		"failed":             {answer: gateway.Payment{ID: "g", Status: gateway.Failed, FailureReason: "late"}, status: domain.FailedPayment, reason: "LATE"},

@@ -28,7 +28,7 @@ func TestShapes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `{"id":"0198c1de-7b1a-7000-8000-00000000000a","name":"n","description":"d","price":"12.50","currency":"USD",`+
 		`"stock":2,"initialStock":2,"totalStock":3,"saleDate":"2030-01-02T03:00:00.005Z","saleEndDate":null,"paused":false,`+
-		`"status":"ON_SALE","createdAt":"2030-01-02T03:00:00.005Z","updatedAt":"2030-01-02T03:00:00.005Z"}`, string(got))
+		`"status":"ON_SALE","createdAt":"2030-01-02T03:00:00.005Z","updatedAt":"2030-01-02T03:00:00.005Z","cancellation":null}`, string(got))
 
 	s, err := json.Marshal(view.SlotOf(domain.Slot{ID: id, Status: domain.ExpiredSlot, EndedAt: at, ReclaimStatus: domain.AutoExpired}, "n", at))
 	require.NoError(t, err)
