@@ -16,8 +16,6 @@ import (
 	"github.com/dopaminestore/dopamine/internal/testkit"
 )
 
-const otherSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-
 func TestCallbackRefusalsInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))

@@ -174,7 +174,3 @@ func (s *system) ensureTopic(partitions int32) {
 	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic, kafka.TopicSettings{Partitions: partitions})
 	require.NoError(s.t, err)
 }
-
-func newWaker(ctx context.Context, s *system) *eventstore.Waker {
-	return eventstore.Listen(ctx, s.pool)
-}

@@ -63,7 +63,7 @@ func TestProjector_NoticesThatTheStoreLostWhatItApplied(t *testing.T) {
 }
 
 func TestProjector_SkipsRecordsOfAnEarlierIncarnationThatTheStoreLost(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, _ := offline(t)
 	ctx := context.Background()
 	product := s.create(10)
 	_, _, kept := s.acquire(product, 1, 1)
@@ -72,7 +72,7 @@ func TestProjector_SkipsRecordsOfAnEarlierIncarnationThatTheStoreLost(t *testing
 	s.lose(kept)
 	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, $1, now())", kept)
 	s.exec("UPDATE projection_source SET incarnation = 2")
-	owner = take(t, s, 3)
+	owner := take(t, s, 3)
 	id, err := s.reader.Identity(ctx)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, id.Incarnation)

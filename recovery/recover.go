@@ -266,7 +266,7 @@ func (r *run) publishMarkers(ctx context.Context, own eventstore.Identity, share
 	select {
 	case err = <-done:
 	case <-time.After(publishTimeout):
-		err = errors.New("Kafka did not acknowledge in time")
+		err = errors.New("no acknowledgement from Kafka in time")
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

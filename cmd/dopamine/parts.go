@@ -44,7 +44,7 @@ type parts struct {
 	log     *slog.Logger
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
-	lazy    bool                      // open pools to a Postgres that is away, for who reports that
+	lazy    bool                      // open pools also if Postgres is away: the process can do without it, or reports it
 	drain   time.Duration             // of the APIs in this process
 	startBy time.Time                 // until when await retries; zero: never
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
@@ -139,14 +139,15 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
 	var pooling postgres.Pooling
-	err = p.await(ctx, "Postgres", func() (err error) {
+	detect := func() (err error) {
 		pooling, err = postgres.Detect(ctx, cfg.ConnConfig)
 		return err
-	})
-	switch {
-	case err != nil && p.lazy:
-		pooling = postgres.Direct
-	case err != nil:
+	}
+	if p.lazy {
+		if err := detect(); err != nil {
+			p.log.Warn("Postgres is away, continuing without it", "error", err)
+		}
+	} else if err := p.await(ctx, "Postgres", detect); err != nil {
 		return nil, false, fmt.Errorf("connect to Postgres: %w", err)
 	}
 	if pooling != postgres.Direct && !strings.Contains(url, "default_query_exec_mode") {

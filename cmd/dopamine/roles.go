@@ -236,6 +236,7 @@ func queryAPICommand() *cli.Command {
 				return nil, err
 			}
 			if write != "" { // without it, time travel and fairness answer 503
+				p.lazy = true
 				if err := p.openWrite(ctx, write, size); err != nil {
 					return nil, err
 				}

@@ -15,9 +15,7 @@ func TestRun_ReturnsAPanicAsAnError(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&out, nil))
 	err := guard.Run(log, "apply a batch", func() error {
-		var missing map[string]int
-		missing["x"] = 1
-		return nil
+		return assign(nil)
 	})
 	var p *guard.PanicError
 	require.ErrorAs(t, err, &p)
@@ -49,4 +47,9 @@ func TestGo_IsAwaited(t *testing.T) {
 	guard.Go(&wg, nil, "work", func() { done = true })
 	wg.Wait()
 	require.True(t, done)
+}
+
+func assign(to map[string]int) error {
+	to["x"] = 1
+	return nil
 }
