@@ -148,7 +148,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 			return err
 		}
-		pause := time.Duration(0)
+		var pause time.Duration
 		if reason := blockedBy(err); reason != "" {
 			r.block(ctx, reason)
 			pause = blockedInterval
