@@ -153,6 +153,6 @@ var mutants = []mutant{
 		file: "projections/replay/swap.go", old: `if ahead > t.position && !t.foreign {`, new: `if ahead > t.position+1<<40 && !t.foreign {`,
 		pkg: "projections/replay", test: "TestNobodyNoticesSwapsAndNothingIsLost"},
 	{name: "swap-skips", protection: "a replay does not undo an operator's skip",
-		file: "projections/replay/swap.go", old: `if !t.honoured[p] {`, new: `if !t.honoured[p] && p < 0 {`,
+		file: "projections/replay/swap.go", old: `if ids[p] == skipped[p] {`, new: `if ids[p] == skipped[p] && p < 0 {`,
 		pkg: "projections/replay", test: "TestASkipBehindAReplaysBackMakesItBeginAgain"},
 }
