@@ -90,11 +90,21 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	switch {
 	case !timedOut(err):
 		l.unanswered.Store(0)
-	case ctx.Err() == nil: // else it may have been the caller that had no time
+	case !expired(ctx): // else it may have been the caller that had no time
 		l.unanswered.Add(1)
 	}
 	return err
 }
+
+// expired reports whether the context has ended. A connection's own timer may be the first
+// to notice a deadline, so the clock is asked too.
+func expired(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline.Add(-deadlineTolerance))
+}
+
+// deadlineTolerance is more than two timers of one deadline are apart.
+const deadlineTolerance = 20 * time.Millisecond
 
 func (l *lanes) lend(ctx context.Context, do func(*lane) error) error {
 	ln, err := l.take(ctx)

@@ -147,7 +147,7 @@ func TestRebuild_IsTakenOverFromOneThatKeepsFailing(t *testing.T) {
 // and the other node says why it does not sell. When the first is used no more, the other
 // takes over.
 func TestViews_OneOfTwoMastersIsUsed(t *testing.T) {
-	t.Parallel()
+	// Not parallel: a node that is starved for 1.5 s does lose its product to the other one.
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
 	a, b, product := w.gate(), w.gateOn(other.URL(), w.claims), w.product(1_000_000)
