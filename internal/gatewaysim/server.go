@@ -143,7 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := hs.Shutdown(grace); err != nil {
 		_ = hs.Close() // closes the connections that are left
 	}
-	_ = <-served
+	<-served
 	s.end()
 	return nil
 }

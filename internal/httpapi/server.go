@@ -225,7 +225,7 @@ func (s *Server) Run(ctx context.Context) error {
 		_ = hs.Close() // only closes what is left; there is nobody to tell
 	}
 	s.endLives(grace)
-	_ = <-served
+	<-served
 	return nil
 }
 
