@@ -69,8 +69,10 @@ func TestDescription_GeneratedClient(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module client\n\ngo 1.26\n"), 0o600))
 			out, err := runIn(t, dir, installTimeout, "go", "run", "github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@"+oapiCodegenVersion,
 				"-generate", "types,client", "-package", "client", "-o", "client.go", file)
-			if _, missing := os.Stat(filepath.Join(dir, "client.go")); err != nil && missing != nil && !reachable("https://proxy.golang.org") {
-				testkit.NotRun(t, "oapi-codegen", errors.New("the module proxy cannot be reached"))
+			if err != nil {
+				if said, away := runIn(t, dir, installTimeout, "go", "mod", "download", "github.com/oapi-codegen/oapi-codegen/v2@"+oapiCodegenVersion); away != nil {
+					testkit.NotRun(t, "oapi-codegen", fmt.Errorf("%w: %s", away, said))
+				}
 			}
 			require.NoError(t, err, out)
 			if out, err = runIn(t, dir, installTimeout, "go", "mod", "tidy"); err != nil {
@@ -80,17 +82,6 @@ func TestDescription_GeneratedClient(t *testing.T) {
 			require.NoError(t, err, out)
 		})
 	}
-}
-
-// reachable reports whether a server responds at all.
-func reachable(url string) bool {
-	client := &http.Client{Timeout: 10 * time.Second}
-	res, err := client.Head(url)
-	if err != nil {
-		return false
-	}
-	_ = res.Body.Close()
-	return true
 }
 
 // schemathesis returns the program, installed once for this machine.
