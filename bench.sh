@@ -4,4 +4,4 @@
 # a quarter of an hour, and a quiet machine.
 set -eu
 cd "$(dirname "$0")"
-exec go run ./internal/bench "$@"
+exec go run ./tools/bench "$@"

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dopaminestore/dopamine/internal/authmatrix"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/tools/authmatrix"
 )
 
 // TestAuthorization has a row for every route of the command API (contract 7).

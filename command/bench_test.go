@@ -16,11 +16,11 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // soldOut is a gate that refuses at once.

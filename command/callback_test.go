@@ -13,7 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/attention"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestCallbackRefusalsInOrder(t *testing.T) {

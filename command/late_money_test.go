@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // endNow is the end of a slot whose payment is pending, as if its time were over.

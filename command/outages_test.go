@@ -14,7 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // outage bounds how long a system may take until it serves again.

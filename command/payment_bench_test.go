@@ -15,8 +15,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // BenchmarkPayments is 64 buyers who start a payment each, then the gateway's

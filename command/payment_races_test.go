@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // rounds is how often each race is run. What is logged says who won how often.

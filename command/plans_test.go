@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 const (

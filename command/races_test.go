@@ -13,7 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // tally counts what a crowd was answered, by "201" or the problem's slug.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // TestRejection_AfterAnUnknownOutcomeIsNotBelieved: the first post is taken and its

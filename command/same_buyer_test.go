@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // A buyer whose money comes late and who clicks again at that instant has one

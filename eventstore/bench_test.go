@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
 // durable gives a migrated database on a server of its own whose commits go to
 // the disk, unlike those of the tests' shared server.
 func durable(b *testing.B) *pgxpool.Pool {
 	b.Helper()
-	pg, err := stack.StartPostgres(b.Context(), stack.PostgresOptions{Dir: b.TempDir(), Disposable: true})
+	pg, err := devservices.StartPostgres(b.Context(), devservices.PostgresOptions{Dir: b.TempDir(), Disposable: true})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, pg.Stop(context.Background())) })
 	require.NoError(b, db.MigrateWrite(b.Context(), pg.URL()))

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
-	"github.com/dopaminestore/dopamine/db/dbtest"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // promise is what writers were told, to be held against the log afterwards.
@@ -135,8 +135,8 @@ func TestBackendsKilledUnderLoadLoseAndDoubleNothing(t *testing.T) {
 
 func TestPostgresKilledUnderLoadLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
-	pg, err := stack.StartPostgres(t.Context(), stack.PostgresOptions{Dir: t.TempDir(), Disposable: true})
-	if errors.Is(err, stack.ErrNotHere) {
+	pg, err := devservices.StartPostgres(t.Context(), devservices.PostgresOptions{Dir: t.TempDir(), Disposable: true})
+	if errors.Is(err, devservices.ErrNotHere) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

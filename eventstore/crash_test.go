@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // What happens to the bytes of a wire's connections.

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // However appends are thrown together into batches, each is answered as if it

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // rush lets 16 stores, each with a pool of its own, append for a while, with a

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // One key's events are found without reading those of others, whatever share of

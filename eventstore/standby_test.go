@@ -11,16 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
-	"github.com/dopaminestore/dopamine/db/dbtest"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // replicatedPair is a primary that waits for its standby, with the write side's
 // tables.
 type replicatedPair struct {
 	t                *testing.T
-	primary, standby *stack.Postgres
+	primary, standby *devservices.Postgres
 }
 
 func newReplicatedPair(t *testing.T) replicatedPair {

@@ -17,8 +17,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // grants appends n SlotAcquired of some products and reads them as published.

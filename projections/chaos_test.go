@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // rush appends until it is told to stop: grants of a few products, half of them
@@ -113,7 +113,7 @@ func TestABrokerKilledUnderLoadLosesNothing(t *testing.T) {
 	go func() { defer close(done); products, last = s.rush(stop) }()
 	testkit.Eventually(t, 60*time.Second, "a beginning", func() error {
 		if s.count("SELECT count(*) FROM slot_audit_log") < 50 {
-			return stack.ErrNotHere
+			return devservices.ErrNotHere
 		}
 		return nil
 	})

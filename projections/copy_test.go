@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 type copied struct {

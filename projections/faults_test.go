@@ -24,9 +24,9 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func (s *system) published(ctx context.Context) (projections.Head, error) {

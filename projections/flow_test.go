@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestFromTheStoreIntoTheReadModels(t *testing.T) {

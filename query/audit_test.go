@@ -18,7 +18,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestAuditByEachFilter(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/authmatrix"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/authmatrix"
 )
 
 // TestAuthorization has a row for every route of the query API (contract 7).

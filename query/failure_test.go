@@ -14,8 +14,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // silentPool is a pool of a database that takes connections and never says a word.

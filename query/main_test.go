@@ -23,10 +23,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -16,7 +16,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // event is one server-sent event; at is when it came.

@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // Whatever happens to the read models, who listens ends up with what they say.

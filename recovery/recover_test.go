@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // requireRecovered requires what holds after a recovery: read models and topic

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // A Redis that hangs holds up only the requests that found it out; all others fail at

@@ -12,14 +12,14 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // productsOn makes so many products for each master.
-func (w *world) productsOn(g *stack.RedisGroup, masters, each, units int) map[*stack.Redis][]uuid.UUID {
-	made := make(map[*stack.Redis][]uuid.UUID)
+func (w *world) productsOn(g *devservices.RedisGroup, masters, each, units int) map[*devservices.Redis][]uuid.UUID {
+	made := make(map[*devservices.Redis][]uuid.UUID)
 	for left := masters * each; left > 0; {
 		id := uuid.New()
 		r := w.masterOf(g, id)
@@ -33,7 +33,7 @@ func (w *world) productsOn(g *stack.RedisGroup, masters, each, units int) map[*s
 }
 
 // masterOf is the node that says that it has the product's keys.
-func (w *world) masterOf(g *stack.RedisGroup, product uuid.UUID) *stack.Redis {
+func (w *world) masterOf(g *devservices.RedisGroup, product uuid.UUID) *devservices.Redis {
 	for _, r := range g.Nodes {
 		c := goredis.NewClient(&goredis.Options{Addr: addrOf(r)})
 		err := c.Get(w.ctx, "product:{"+product.String()+"}:none").Err()
@@ -47,7 +47,7 @@ func (w *world) masterOf(g *stack.RedisGroup, product uuid.UUID) *stack.Redis {
 	return nil
 }
 
-func all(of map[*stack.Redis][]uuid.UUID) (products []uuid.UUID) {
+func all(of map[*devservices.Redis][]uuid.UUID) (products []uuid.UUID) {
 	for _, some := range of {
 		products = append(products, some...)
 	}
@@ -105,7 +105,7 @@ func TestClusterSlotMovesInTheRush(t *testing.T) {
 
 // moveSlot does what redis-cli --cluster reshard does for the product's slot, and
 // meanwhile before it is the target's.
-func (w *world) moveSlot(product uuid.UUID, from, to *stack.Redis, meanwhile func()) {
+func (w *world) moveSlot(product uuid.UUID, from, to *devservices.Redis, meanwhile func()) {
 	source, target := client(w.t, from.URL()), client(w.t, to.URL())
 	key := "product:{" + product.String() + "}:stock"
 	slot, err := source.ClusterKeySlot(w.ctx, key).Result()
@@ -169,7 +169,7 @@ func TestClusterFailsOverToAReplicaThatLags(t *testing.T) {
 }
 
 // lag stops a replica and cuts it off, so that it misses what its master does next.
-func (w *world) lag(master, replica *stack.Redis) {
+func (w *world) lag(master, replica *devservices.Redis) {
 	require.NoError(w.t, replica.Pause())
 	require.NoError(w.t, client(w.t, master.URL()).Do(w.ctx, "client", "kill", "type", "replica").Err())
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // A gate that lost anything is rebuilt before it decides anything more.

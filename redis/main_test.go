@@ -13,29 +13,29 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // theCluster is one for all tests that break none of its servers.
 var theCluster struct {
 	once  sync.Once
-	group *stack.RedisGroup
+	group *devservices.RedisGroup
 	err   error
 }
 
 func clusterWorld(t testing.TB) *world {
 	theCluster.once.Do(func() {
-		theCluster.group, theCluster.err = stack.StartRedisCluster(context.Background(), 3, 0, stack.RedisOptions{})
+		theCluster.group, theCluster.err = devservices.StartRedisCluster(context.Background(), 3, 0, devservices.RedisOptions{})
 	})
-	if errors.Is(theCluster.err, stack.ErrNotHere) {
+	if errors.Is(theCluster.err, devservices.ErrNotHere) {
 		testkit.RedisCluster(t, 3, 0) // says that it is not here, and skips
 	}
 	require.NoError(t, theCluster.err)
 	return newClusterWorld(t, theCluster.group)
 }
 
-func newClusterWorld(t testing.TB, g *stack.RedisGroup) *world {
+func newClusterWorld(t testing.TB, g *devservices.RedisGroup) *world {
 	var addrs []string
 	for _, r := range g.Nodes {
 		addrs = append(addrs, addrOf(r))
@@ -46,7 +46,7 @@ func newClusterWorld(t testing.TB, g *stack.RedisGroup) *world {
 }
 
 // addrOf is the server's host:port.
-func addrOf(r *stack.Redis) string {
+func addrOf(r *devservices.Redis) string {
 	return strings.TrimSuffix(strings.TrimPrefix(r.URL(), "redis://"), "/0")
 }
 

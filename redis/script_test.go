@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // The last epoch's numbers come close to 2^53: Lua's own formatting would round

@@ -11,9 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // TestOpen_TLSUserAndKeyPrefix runs a gate on a Redis with TLS, as a user who may touch
@@ -22,7 +22,7 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	certs := testkit.NewCertificates(t)
-	port, err := stack.FreePort()
+	port, err := devservices.FreePort()
 	require.NoError(t, err)
 	for _, set := range [][2]string{{"tls-cert-file", certs.Cert}, {"tls-key-file", certs.Key}, {"tls-ca-cert-file", certs.CA},
 		{"tls-auth-clients", "no"}, {"tls-port", fmt.Sprint(port)}} {

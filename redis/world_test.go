@@ -18,13 +18,13 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // world is a store, its claims and one Redis: a server, or a cluster.
@@ -34,7 +34,7 @@ type world struct {
 	pool   *pgxpool.Pool
 	store  *eventstore.Store
 	claims *claims.Store
-	redis  *stack.Redis // nil for a cluster
+	redis  *devservices.Redis // nil for a cluster
 	url    string
 	raw    goredis.UniversalClient
 
@@ -42,7 +42,7 @@ type world struct {
 	products   []uuid.UUID
 }
 
-func newWorld(t testing.TB, r *stack.Redis) *world {
+func newWorld(t testing.TB, r *devservices.Redis) *world {
 	w := newWorldAt(t, r.URL(), client(t, r.URL()))
 	w.redis = r
 	return w

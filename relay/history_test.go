@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // awaitBlocked waits until the relay is blocked, and returns why.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // durable is a world whose Postgres commits to the disk.

@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestSlotsExpireAtTheirDeadlineAndTheirUnitsAreOnSaleAgain(t *testing.T) {

@@ -17,9 +17,9 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/gatewaysim"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/gatewaysim"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // switched is a gateway that can be away.

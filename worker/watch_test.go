@@ -13,12 +13,12 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/presence"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // report is what the fairness report has: whether the log is complete, and how many
@@ -50,15 +50,15 @@ func (w *world) awaitCovered(product uuid.UUID) {
 // says so.
 func TestComplete_FalseIfAGateMayHaveDecidedMoreThanIsStored(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(t *testing.T, w *world, own *stack.Redis){
-		"flushed": func(t *testing.T, w *world, _ *stack.Redis) {
+	for name, lose := range map[string]func(t *testing.T, w *world, own *devservices.Redis){
+		"flushed": func(t *testing.T, w *world, _ *devservices.Redis) {
 			opt, err := goredis.ParseURL(w.redis)
 			require.NoError(t, err)
 			c := goredis.NewClient(opt)
 			defer func() { require.NoError(t, c.Close()) }()
 			require.NoError(t, c.FlushAll(t.Context()).Err())
 		},
-		"restarted empty or old": func(t *testing.T, _ *world, own *stack.Redis) {
+		"restarted empty or old": func(t *testing.T, _ *world, own *devservices.Redis) {
 			own.Kill9()
 			require.NoError(t, own.Restart(t.Context()))
 		},

@@ -19,14 +19,14 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/dopaminestore/dopamine/command"
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 const root = "../../"

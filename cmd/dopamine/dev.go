@@ -20,9 +20,9 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
-	"github.com/dopaminestore/dopamine/internal/gatewaysim"
-	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/gatewaysim"
 )
 
 func devCommand() *cli.Command {
@@ -143,9 +143,9 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 
 // takeFolder makes the data folder and keeps every other dev out of it.
 func (d *devSystem) takeFolder(dir string) error {
-	abs, release, err := stack.OwnFolder(dir)
+	abs, release, err := devservices.OwnFolder(dir)
 	switch {
-	case errors.Is(err, stack.ErrInUse):
+	case errors.Is(err, devservices.ErrInUse):
 		return fmt.Errorf("another dev runs on %s: stop it, or name another folder with --data", dir)
 	case err != nil:
 		return fmt.Errorf("data %w; name one that can be written with --data", err)
@@ -226,7 +226,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	r := config.From(d.cmd)
 	say := func(what, kind string) { d.log.Info("using", "service", what, "kind", kind) }
 	if r.DatabaseURL() == "" {
-		pg, err := stack.StartPostgres(ctx, stack.PostgresOptions{Dir: filepath.Join(d.dir, "postgres"), Log: d.log})
+		pg, err := devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: filepath.Join(d.dir, "postgres"), Log: d.log})
 		if err != nil {
 			return fmt.Errorf("start Postgres: %w; or name one with --database-url", err)
 		}
@@ -244,7 +244,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 		say("Postgres", "as given by --database-url")
 	}
 	if len(r.RedisURLs()) == 0 {
-		redis, err := stack.StartRedis(ctx, stack.RedisOptions{Dir: filepath.Join(d.dir, "redis"), Log: d.log})
+		redis, err := devservices.StartRedis(ctx, devservices.RedisOptions{Dir: filepath.Join(d.dir, "redis"), Log: d.log})
 		if err != nil {
 			return fmt.Errorf("start Redis: %w; or name one with --redis-url", err)
 		}
@@ -257,7 +257,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 		say("Redis", "as given by --redis-url")
 	}
 	if len(r.KafkaBrokers()) == 0 {
-		k, err := stack.StartFakeKafka(ctx, stack.KafkaOptions{Dir: filepath.Join(d.dir, "kafka"), Log: d.log})
+		k, err := devservices.StartFakeKafka(ctx, devservices.KafkaOptions{Dir: filepath.Join(d.dir, "kafka"), Log: d.log})
 		if err != nil {
 			return fmt.Errorf("start Kafka in process: %w; or name brokers with --kafka-brokers", err)
 		}
@@ -285,7 +285,7 @@ func (d *devSystem) choosePort(s *config.Setting) error {
 	if err != nil || port != "0" {
 		return err
 	}
-	free, err := stack.FreePort()
+	free, err := devservices.FreePort()
 	if err != nil {
 		return err
 	}

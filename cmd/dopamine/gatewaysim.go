@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/dopaminestore/dopamine/internal/config"
-	"github.com/dopaminestore/dopamine/internal/gatewaysim"
+	"github.com/dopaminestore/dopamine/tools/gatewaysim"
 )
 
 func gatewaySimCommand() *cli.Command {

@@ -9,9 +9,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // A topic that cannot be this installation's is a wrong setting: exit status 2 with

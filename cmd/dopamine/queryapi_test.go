@@ -13,9 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // TestQueryAPI_StartsWithoutTheWriteDatabase: what does not depend on the write side is
@@ -25,7 +25,7 @@ func TestQueryAPI_StartsWithoutTheWriteDatabase(t *testing.T) {
 	read := dbtest.Both(t)
 	key := filepath.Join(t.TempDir(), "jwt.key")
 	require.NoError(t, os.WriteFile(key, []byte(strings.Repeat("k", 32)), 0o600))
-	port, err := stack.FreePort()
+	port, err := devservices.FreePort()
 	require.NoError(t, err)
 	addr := "127.0.0.1:" + strconv.Itoa(port)
 	ctx, stop := context.WithCancel(t.Context())

@@ -12,7 +12,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
-	"github.com/dopaminestore/dopamine/internal/rush"
+	"github.com/dopaminestore/dopamine/tools/rush"
 )
 
 // tokenLife is far longer than any rush.

@@ -18,10 +18,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
-	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/internal/status"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // fleet is the system as it runs in production: every role a process of its
@@ -30,7 +30,7 @@ type fleet struct {
 	t       *testing.T
 	db      *pgxpool.Pool
 	dbURL   string
-	redis   *stack.Redis
+	redis   *devservices.Redis
 	brokers []string
 	keyFile string
 	users   *clients
@@ -120,7 +120,7 @@ func named(t *testing.T, dbURL, name string) string {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	port, err := stack.FreePort()
+	port, err := devservices.FreePort()
 	require.NoError(t, err)
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // stopWithin is how long a process may take to end upon SIGTERM.

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 const (
@@ -34,7 +34,7 @@ var everyView = []string{"products", "purchase_slots", "purchases", "slot_audit_
 // history that went through relay and projectors.
 type replaySystem struct {
 	*fleet
-	postgres *stack.Postgres
+	postgres *devservices.Postgres
 	events   int
 	buyers   []uuid.UUID // of the past
 	products []uuid.UUID // of the past

@@ -11,13 +11,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
-	broker, err := stack.StartFakeKafka(t.Context(), stack.KafkaOptions{Dir: t.TempDir()})
+	broker, err := devservices.StartFakeKafka(t.Context(), devservices.KafkaOptions{Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Stop(context.Background()) })
 	topic := testkit.Topic(t)

@@ -23,8 +23,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // authority is a certificate authority of the test's own.
@@ -120,7 +120,7 @@ func TestCluster_AuthenticatesWithRealListeners(t *testing.T) {
 	var ports [3]int
 	for i := range ports {
 		var err error
-		ports[i], err = stack.FreePort()
+		ports[i], err = devservices.FreePort()
 		require.NoError(t, err)
 	}
 	addr := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i])) }

@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/internal/presence"
-	"github.com/dopaminestore/dopamine/internal/testkit"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // The test binary is a process of the list if this names the database.

@@ -10,10 +10,10 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/products"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // shouting is the next definition of products: names in capitals.

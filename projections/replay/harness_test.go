@@ -15,11 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/db/dbtest"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
@@ -27,6 +25,8 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestMain(m *testing.M) {

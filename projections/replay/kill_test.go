@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // killedURL is where the process of TestReplayingProcess replays.

@@ -8,9 +8,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // differences collects what a comparison finds.

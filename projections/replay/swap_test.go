@@ -12,9 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // readWithin is how long a reader may wait at most on a machine with other

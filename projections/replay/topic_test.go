@@ -13,10 +13,10 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/testkit"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // publish runs a relay until all that is recorded is in the topic.

@@ -19,8 +19,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/stack"
 	"github.com/dopaminestore/dopamine/internal/status"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/faults/proxy"
 )
 
@@ -39,13 +39,13 @@ type fleet struct {
 	topic    string
 	keyFile  string
 
-	postgres    *stack.Postgres // of this run, where the scenario needs one
-	standby     *stack.Postgres
-	replication *proxy.Proxy      // between them
-	redis       *stack.Redis      // single
-	redisGroup  *stack.RedisGroup // or a group
-	kafka       *stack.Kafka
-	kafkaGroup  *stack.KafkaGroup
+	postgres    *devservices.Postgres // of this run, where the scenario needs one
+	standby     *devservices.Postgres
+	replication *proxy.Proxy            // between them
+	redis       *devservices.Redis      // single
+	redisGroup  *devservices.RedisGroup // or a group
+	kafka       *devservices.Kafka
+	kafkaGroup  *devservices.KafkaGroup
 	brokers     []string
 	clock       string // file with the offset of a server's clock
 	ownRedis    bool
@@ -87,7 +87,7 @@ func (l *links) all() []*proxy.Proxy {
 }
 
 // postgresServer is the server that the run began with.
-func (f *fleet) postgresServer() *stack.Postgres {
+func (f *fleet) postgresServer() *devservices.Postgres {
 	if f.postgres != nil {
 		return f.postgres
 	}
@@ -294,7 +294,7 @@ func (f *fleet) promoted() bool {
 }
 
 // failOver connects everything to another Postgres server.
-func (f *fleet) failOver(ctx context.Context, to *stack.Postgres) error {
+func (f *fleet) failOver(ctx context.Context, to *devservices.Postgres) error {
 	for _, l := range f.links {
 		l.postgres.Retarget(hostOf(to.URL()))
 	}
@@ -306,7 +306,7 @@ func (f *fleet) failOver(ctx context.Context, to *stack.Postgres) error {
 }
 
 func freeAddr() (string, error) {
-	port, err := stack.FreePort()
+	port, err := devservices.FreePort()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
@@ -397,7 +397,7 @@ func (f *fleet) stop(ctx context.Context) {
 	if f.replication != nil {
 		f.replication.Close()
 	}
-	for _, p := range []*stack.Postgres{f.standby, f.postgres} {
+	for _, p := range []*devservices.Postgres{f.standby, f.postgres} {
 		if p != nil {
 			_ = p.Stop(ctx)
 		}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
 const (
@@ -38,9 +38,9 @@ type scenario struct {
 	play func(r *run) error
 	heal func(r *run) error
 
-	postgres  func(ctx context.Context, f *fleet) error             // a server of the run's own; nil: the shared one
-	redis     func(ctx context.Context) (*stack.RedisGroup, error)  // a group of the run's own; nil: the shared single one
-	kafka     func(ctx context.Context, f *fleet) ([]string, error) // brokers of the run's own; nil: the shared one
+	postgres  func(ctx context.Context, f *fleet) error                  // a server of the run's own; nil: the shared one
+	redis     func(ctx context.Context) (*devservices.RedisGroup, error) // a group of the run's own; nil: the shared single one
+	kafka     func(ctx context.Context, f *fleet) ([]string, error)      // brokers of the run's own; nil: the shared one
 	realKafka bool
 	clockOf   string // redis or postgres: that server's clock can be stepped
 	registry  bool

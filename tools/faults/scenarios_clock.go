@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
 // stepClock is the source of a library that steps a server's clock.
@@ -92,14 +92,14 @@ func (f *fleet) withClock(ctx context.Context, start func() error) error {
 func (f *fleet) startRedisWithClock(ctx context.Context) error {
 	f.ownRedis = true
 	return f.withClock(ctx, func() (err error) {
-		f.redis, err = stack.StartRedis(ctx, stack.RedisOptions{Real: true})
+		f.redis, err = devservices.StartRedis(ctx, devservices.RedisOptions{Real: true})
 		return err
 	})
 }
 
 func postgresWithClock(ctx context.Context, f *fleet) error {
 	return f.withClock(ctx, func() (err error) {
-		f.postgres, err = stack.StartPostgres(ctx, stack.PostgresOptions{Dir: f.dir + "/primary", Disposable: true, NoFsync: true})
+		f.postgres, err = devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: f.dir + "/primary", Disposable: true, NoFsync: true})
 		return err
 	})
 }
@@ -137,7 +137,7 @@ func postgresOnSmallDisk(ctx context.Context, f *fleet) (err error) {
 		return fmt.Errorf("NOT RUN: needs the right to mount a file system: %w", err)
 	}
 	f.smallDisk = disk
-	f.postgres, err = stack.StartPostgres(ctx, stack.PostgresOptions{Dir: disk + "/primary", Disposable: true,
+	f.postgres, err = devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: disk + "/primary", Disposable: true,
 		Settings: map[string]string{"max_wal_size": "64MB", "min_wal_size": "32MB", "shared_buffers": "32MB"}})
 	return err
 }

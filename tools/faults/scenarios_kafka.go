@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
 var kafkaScenarios = []*scenario{
@@ -151,7 +151,7 @@ func withAdmin(brokers []string, do func(*kadm.Client) error) error {
 }
 
 func threeBrokers(ctx context.Context, f *fleet) (brokers []string, err error) {
-	if f.kafkaGroup, err = stack.StartKafkaGroup(ctx, 3, stack.KafkaOptions{Dir: filepath.Join(f.dir, "kafka")}); err != nil {
+	if f.kafkaGroup, err = devservices.StartKafkaGroup(ctx, 3, devservices.KafkaOptions{Dir: filepath.Join(f.dir, "kafka")}); err != nil {
 		return nil, err
 	}
 	return f.kafkaGroup.Brokers(), nil

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/faults/proxy"
 )
 
@@ -102,10 +102,10 @@ var postgresScenarios = []*scenario{
 // disk: a standby never has what a primary could lose.
 func withStandby(synchronous bool) func(ctx context.Context, f *fleet) error {
 	return func(ctx context.Context, f *fleet) (err error) {
-		if f.postgres, err = stack.StartPostgres(ctx, stack.PostgresOptions{Dir: f.dir + "/primary", Disposable: true}); err != nil {
+		if f.postgres, err = devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: f.dir + "/primary", Disposable: true}); err != nil {
 			return err
 		}
-		if f.standby, err = stack.StartStandby(ctx, f.postgres, stack.PostgresOptions{Dir: f.dir + "/standby", Disposable: true}); err != nil {
+		if f.standby, err = devservices.StartStandby(ctx, f.postgres, devservices.PostgresOptions{Dir: f.dir + "/standby", Disposable: true}); err != nil {
 			return err
 		}
 		if err := f.replicateThroughProxy(ctx); err != nil || !synchronous {

@@ -11,7 +11,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/faults/proxy"
 )
 
@@ -114,7 +114,7 @@ var redisScenarios = []*scenario{
 		}, 200*time.Millisecond)
 	}},
 	{name: "redis-two-masters", about: "one command API sees another Redis master than the others", play: func(r *run) error {
-		other, err := stack.StartRedis(r.ctx, stack.RedisOptions{Real: true})
+		other, err := devservices.StartRedis(r.ctx, devservices.RedisOptions{Real: true})
 		if err != nil {
 			return err
 		}
@@ -127,7 +127,7 @@ var redisScenarios = []*scenario{
 		return nil
 	}},
 	{name: "redis-two-masters-fenced", about: "one command API sees a master that refuses writes", play: func(r *run) error {
-		other, err := stack.StartRedis(r.ctx, stack.RedisOptions{Real: true})
+		other, err := devservices.StartRedis(r.ctx, devservices.RedisOptions{Real: true})
 		if err != nil {
 			return err
 		}
@@ -214,13 +214,13 @@ var redisScenarios = []*scenario{
 	}},
 }
 
-func startSentinels(ctx context.Context) (*stack.RedisGroup, error) {
-	return stack.StartSentinels(ctx, 1, 3, stack.RedisOptions{})
+func startSentinels(ctx context.Context) (*devservices.RedisGroup, error) {
+	return devservices.StartSentinels(ctx, 1, 3, devservices.RedisOptions{})
 }
 
-func startCluster(replicas int) func(ctx context.Context) (*stack.RedisGroup, error) {
-	return func(ctx context.Context) (*stack.RedisGroup, error) {
-		return stack.StartRedisCluster(ctx, 3, replicas, stack.RedisOptions{})
+func startCluster(replicas int) func(ctx context.Context) (*devservices.RedisGroup, error) {
+	return func(ctx context.Context) (*devservices.RedisGroup, error) {
+		return devservices.StartRedisCluster(ctx, 3, replicas, devservices.RedisOptions{})
 	}
 }
 
@@ -246,7 +246,7 @@ func keySlot(tag string) uint16 {
 
 // flushAll makes every server with data forget it.
 func (r *run) flushAll() error {
-	servers := []*stack.Redis{r.fleet.redis}
+	servers := []*devservices.Redis{r.fleet.redis}
 	if r.fleet.redisGroup != nil {
 		servers = r.fleet.redisGroup.Nodes
 	}
@@ -324,13 +324,13 @@ func (r *run) epochs() (sum int64, err error) {
 }
 
 // awaitMaster waits until the Sentinels name the server as master.
-func (r *run) awaitMaster(server *stack.Redis) error {
+func (r *run) awaitMaster(server *devservices.Redis) error {
 	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
 	defer cancel()
 	sentinel := goredis.NewSentinelClient(&goredis.Options{Addr: hostOf(r.fleet.redisGroup.Sentinels[0].URL()), MaxRetries: -1})
 	defer func() { _ = sentinel.Close() }()
 	return poll(ctx, pollInterval, "a failover", func() error {
-		addr, err := sentinel.GetMasterAddrByName(ctx, stack.SentinelMaster).Result()
+		addr, err := sentinel.GetMasterAddrByName(ctx, devservices.SentinelMaster).Result()
 		if err == nil && strings.Join(addr, ":") != hostOf(server.URL()) {
 			err = fmt.Errorf("the master is %v", addr)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/dopaminestore/dopamine/db"
-	"github.com/dopaminestore/dopamine/internal/stack"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
 // services are the servers that runs share. Each is started when a scenario first
@@ -26,11 +26,11 @@ type services struct {
 	dir       string
 	binary    string
 	fakes     bool // kfake instead of Apache Kafka where the scenario allows it
-	postgres  *stack.Postgres
+	postgres  *devservices.Postgres
 	templates map[string]bool // made, by server and name
-	redis     *stack.Redis
-	kafka     *stack.Kafka
-	fake      *stack.Kafka
+	redis     *devservices.Redis
+	kafka     *devservices.Kafka
+	fake      *devservices.Kafka
 	runs      int
 	refunds   bool // the program has the admin's refunds
 }
@@ -60,7 +60,7 @@ func (s *services) startPostgres(ctx context.Context) error {
 	if s.postgres != nil {
 		return nil
 	}
-	p, err := stack.StartPostgres(ctx, stack.PostgresOptions{Dir: s.folder("postgres"), Disposable: true, NoFsync: true})
+	p, err := devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: s.folder("postgres"), Disposable: true, NoFsync: true})
 	if err != nil {
 		return fmt.Errorf("start Postgres: %w", err)
 	}
@@ -69,7 +69,7 @@ func (s *services) startPostgres(ctx context.Context) error {
 }
 
 // newDatabase makes an empty, migrated database.
-func (s *services) newDatabase(ctx context.Context, server *stack.Postgres, name string) (string, error) {
+func (s *services) newDatabase(ctx context.Context, server *devservices.Postgres, name string) (string, error) {
 	conn, err := pgx.Connect(ctx, server.URL())
 	if err != nil {
 		return "", err
@@ -112,7 +112,7 @@ func (s *services) startRedis(ctx context.Context) error {
 	if s.redis != nil {
 		return nil
 	}
-	r, err := stack.StartRedis(ctx, stack.RedisOptions{Dir: s.folder("redis"), Real: true})
+	r, err := devservices.StartRedis(ctx, devservices.RedisOptions{Dir: s.folder("redis"), Real: true})
 	if err != nil {
 		return fmt.Errorf("start Redis: %w", err)
 	}
@@ -122,10 +122,10 @@ func (s *services) startRedis(ctx context.Context) error {
 
 // startKafka returns the shared broker: the real one if the scenario hurts Kafka or
 // no fake is wanted.
-func (s *services) startKafka(ctx context.Context, real bool) (*stack.Kafka, error) {
+func (s *services) startKafka(ctx context.Context, real bool) (*devservices.Kafka, error) {
 	if !real && s.fakes {
 		if s.fake == nil {
-			k, err := stack.StartFakeKafka(ctx, stack.KafkaOptions{})
+			k, err := devservices.StartFakeKafka(ctx, devservices.KafkaOptions{})
 			if err != nil {
 				return nil, fmt.Errorf("start kfake: %w", err)
 			}
@@ -134,7 +134,7 @@ func (s *services) startKafka(ctx context.Context, real bool) (*stack.Kafka, err
 		return s.fake, nil
 	}
 	if s.kafka == nil {
-		k, err := stack.StartKafka(ctx, stack.KafkaOptions{Dir: s.folder("kafka")})
+		k, err := devservices.StartKafka(ctx, devservices.KafkaOptions{Dir: s.folder("kafka")})
 		if err != nil {
 			return nil, fmt.Errorf("start Kafka: %w", err)
 		}
@@ -159,7 +159,7 @@ func (s *services) stop(ctx context.Context) {
 }
 
 // redisClient talks to one Redis server.
-func redisClient(r *stack.Redis) *goredis.Client {
+func redisClient(r *devservices.Redis) *goredis.Client {
 	return goredis.NewClient(&goredis.Options{Addr: hostOf(r.URL()), MaxRetries: -1, PoolSize: 2})
 }
 
@@ -172,7 +172,7 @@ func hostOf(rawURL string) string {
 }
 
 // resetRedis empties the server and takes back what a fault has set.
-func resetRedis(ctx context.Context, r *stack.Redis) error {
+func resetRedis(ctx context.Context, r *devservices.Redis) error {
 	c := redisClient(r)
 	defer func() { _ = c.Close() }()
 	for name, value := range map[string]string{"maxmemory": "0", "min-replicas-to-write": "0"} {

@@ -1,0 +1,257 @@
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/dopaminestore/dopamine"
+
+// mayImport says for each top folder which of our own folders its code may
+// import; sub-packages belong to their folder. Tests are free.
+var mayImport = map[string][]string{
+	"domain":      {},
+	"eventstore":  {"internal"},
+	"avsc":        {"domain", "eventstore"},
+	"redis":       {"domain", "internal"},
+	"db":          {},
+	"command":     {"domain", "eventstore", "redis", "avsc", "internal"},
+	"query":       {"domain", "eventstore", "avsc", "projections", "redis", "internal"},
+	"relay":       {"domain", "eventstore", "avsc", "internal"},
+	"projections": {"domain", "eventstore", "avsc", "internal"},
+	"recovery":    {"domain", "eventstore", "avsc", "relay", "projections", "internal"},
+	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/origin", "command/payments", "internal"},
+	"internal":    {"domain"},
+	"cmd":         {"*"},
+	"tools":       {"*"},
+}
+
+// domainMay is all that the domain imports: nothing that does I/O.
+var domainMay = []string{
+	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "io", "bufio", "iter", "maps", "math", "math/big", "regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+	"github.com/bojanz/currency", "github.com/google/uuid", "github.com/shopspring/decimal",
+}
+
+type file struct {
+	pkg     string // folder below the module, slash-separated
+	imports []string
+}
+
+func sources(t *testing.T) []file {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	var files []file
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && p != root {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(p))
+		if err != nil {
+			return err
+		}
+		f := file{pkg: filepath.ToSlash(rel)}
+		for _, i := range parsed.Imports {
+			name, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			f.imports = append(f.imports, name)
+		}
+		files = append(files, f)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, len(files), 50, "the sources were not found")
+	return files
+}
+
+// TestPoolsAndTransactionsAreBounded: every pool of a process is opened by
+// internal/postgres, which bounds its sessions, and on the write side transactions
+// of several round trips stand where their timeouts do. Whoever dies in another
+// one keeps its row locks, for which the holder of the append lock might wait.
+func TestPoolsAndTransactionsAreBounded(t *testing.T) {
+	mayOpen := []string{"internal/postgres", "tools"}
+	writeSide := []string{"command", "worker", "redis", "eventstore", "relay", "query", "cmd"}
+	mayBegin := []string{"command/claims/epochs.go", "command/claims/gate_lease.go"}
+	for name, text := range texts(t) {
+		under := func(folder string) bool { return strings.HasPrefix(name, folder+"/") }
+		if strings.Contains(text, "pgxpool.New") && !slices.ContainsFunc(mayOpen, under) {
+			t.Errorf("%s opens a pool without internal/postgres", name)
+		}
+		for _, begins := range []string{"pgx.BeginFunc(", "pgx.BeginTxFunc(", ".BeginTx(", ".Begin(ctx)"} {
+			if strings.Contains(text, begins) && slices.ContainsFunc(writeSide, under) && !slices.Contains(mayBegin, name) {
+				t.Errorf("%s begins a transaction (%s); use one statement, or bound it and list it here", name, begins)
+			}
+		}
+	}
+}
+
+// texts are the program's sources by their path below the module.
+func texts(t *testing.T) map[string]string {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		found[filepath.ToSlash(rel)] = string(text)
+		return err
+	}))
+	return found
+}
+
+func top(pkg string) string { return strings.Split(pkg, "/")[0] }
+
+// testOnly are packages that only tests import: they may know what they test.
+func testOnly(pkg string) bool { return strings.HasSuffix(pkg, "test") || pkg == "tools/testkit" }
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, f := range sources(t) {
+		allowed, known := mayImport[top(f.pkg)]
+		if !known {
+			t.Errorf("%s: a folder that the layout does not know", f.pkg)
+			continue
+		}
+		for _, name := range f.imports {
+			ours, ok := strings.CutPrefix(name, module+"/")
+			if !ok || top(ours) == top(f.pkg) || testOnly(f.pkg) || slices.Contains(allowed, "*") {
+				continue
+			}
+			if !slices.ContainsFunc(allowed, func(a string) bool { return ours == a || strings.HasPrefix(ours, a+"/") }) {
+				t.Errorf("%s imports %s; it may import %v", f.pkg, ours, allowed)
+			}
+		}
+	}
+}
+
+// Nothing that runs in production depends on a tool.
+func TestTools_AreImportedByCommandsAndTestsOnly(t *testing.T) {
+	for _, f := range sources(t) {
+		if top(f.pkg) == "tools" || top(f.pkg) == "cmd" {
+			continue
+		}
+		for _, name := range f.imports {
+			if strings.HasPrefix(name, module+"/tools/") {
+				t.Errorf("%s imports %s, which is a tool", f.pkg, name)
+			}
+		}
+	}
+}
+
+func TestDomainDoesNoIO(t *testing.T) {
+	for _, f := range sources(t) {
+		if top(f.pkg) != "domain" {
+			continue
+		}
+		for _, name := range f.imports {
+			if !slices.Contains(domainMay, name) && !strings.HasPrefix(name, path.Join(module, "domain")) {
+				t.Errorf("%s imports %s", f.pkg, name)
+			}
+		}
+	}
+}
+
+func TestTestsOfTheHouseStayOutOfTheProgram(t *testing.T) {
+	for _, f := range sources(t) {
+		for _, name := range f.imports {
+			if ours, ok := strings.CutPrefix(name, module+"/"); ok && testOnly(ours) && !testOnly(f.pkg) {
+				t.Errorf("%s imports %s, which is for tests", f.pkg, ours)
+			}
+		}
+	}
+}
+
+// A panic in a goroutine ends the process: each goroutine without an error result, of
+// packages that production runs, logs first what it was doing. (An error group hands
+// a panic to its Wait.)
+func TestGoroutines_LogTheirPanics(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	guarded := 0
+	seen := map[string]bool{}
+	for _, f := range sources(t) {
+		if seen[f.pkg] {
+			continue
+		}
+		seen[f.pkg] = true
+		if top, _, _ := strings.Cut(f.pkg, "/"); top == "tools" || slices.Contains([]string{"internal/guard", "internal/postgres"}, f.pkg) {
+			continue
+		}
+		for name, literal := range goroutines(t, filepath.Join(root, f.pkg)) {
+			first := ""
+			if len(literal.Body.List) > 0 {
+				if d, ok := literal.Body.List[0].(*ast.DeferStmt); ok {
+					if s, ok := d.Call.Fun.(*ast.SelectorExpr); ok {
+						if x, ok := s.X.(*ast.Ident); ok {
+							first = x.Name + "." + s.Sel.Name
+						}
+					}
+				}
+			}
+			assert.Equal(t, "guard.Log", first, "%s: a goroutine must begin with defer guard.Log(\"what it does\")", name)
+			guarded++
+		}
+	}
+	require.Greater(t, guarded, 20)
+}
+
+// goroutines returns the function literals that a folder starts as goroutines and that
+// return nothing, by where they are.
+func goroutines(t *testing.T, dir string) map[string]*ast.FuncLit {
+	found := map[string]*ast.FuncLit{}
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, name, nil, 0)
+		require.NoError(t, err)
+		note := func(e ast.Expr) {
+			if literal, ok := e.(*ast.FuncLit); ok && literal.Type.Results == nil {
+				found[set.Position(literal.Pos()).String()] = literal
+			}
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				note(n.Call.Fun)
+			case *ast.CallExpr:
+				if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" && len(n.Args) == 1 {
+					note(n.Args[0])
+				}
+			}
+			return true
+		})
+	}
+	return found
+}

@@ -1,0 +1,87 @@
+package testkit
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/dopaminestore/dopamine/tools/devservices"
+)
+
+// Redis gives the URL of the Redis that all tests share: use keys that bear an
+// id of your own, flush nothing, kill nothing. Without redis-server it is a
+// miniredis of the test's own, and that is written down.
+func Redis(tb testing.TB) string {
+	tb.Helper()
+	p, err := shared("redis")
+	if err != nil {
+		missing(tb, "a real Redis", err)
+		return MiniRedis(tb).URL()
+	}
+	return p.URL
+}
+
+// OwnRedis gives a real redis-server that the test may flush, kill and restart;
+// it keeps its data across a restart. Without redis-server the test is skipped.
+func OwnRedis(tb testing.TB) *devservices.Redis {
+	tb.Helper()
+	return startOwnRedis(tb, devservices.RedisOptions{Dir: tb.TempDir(), Real: true})
+}
+
+// MiniRedis gives a miniredis in process, of the test's own.
+func MiniRedis(tb testing.TB) *devservices.Redis {
+	tb.Helper()
+	return startOwnRedis(tb, devservices.RedisOptions{Mini: true})
+}
+
+// RedisCluster gives a Redis Cluster of the test's own with so many replicas of each
+// master. Without redis-server the test is skipped.
+func RedisCluster(tb testing.TB, masters, replicas int) *devservices.RedisGroup {
+	tb.Helper()
+	return startGroup(tb, "a Redis Cluster", func(ctx context.Context) (*devservices.RedisGroup, error) {
+		return devservices.StartRedisCluster(ctx, masters, replicas, devservices.RedisOptions{})
+	})
+}
+
+// Sentinels gives a Redis of the test's own with a replica and three Sentinels.
+// Without redis-server the test is skipped.
+func Sentinels(tb testing.TB) *devservices.RedisGroup {
+	tb.Helper()
+	return startGroup(tb, "Redis Sentinels", func(ctx context.Context) (*devservices.RedisGroup, error) {
+		return devservices.StartSentinels(ctx, 1, 3, devservices.RedisOptions{})
+	})
+}
+
+func startGroup(tb testing.TB, what string, start func(context.Context) (*devservices.RedisGroup, error)) *devservices.RedisGroup {
+	tb.Helper()
+	g, err := start(context.Background())
+	if errors.Is(err, devservices.ErrNotHere) {
+		skipFor(tb, what, err)
+	}
+	if err != nil {
+		tb.Fatalf("start %s: %v", what, err)
+	}
+	tb.Cleanup(func() {
+		if err := g.Stop(context.Background()); err != nil {
+			tb.Errorf("stop %s: %v", what, err)
+		}
+	})
+	return g
+}
+
+func startOwnRedis(tb testing.TB, opts devservices.RedisOptions) *devservices.Redis {
+	tb.Helper()
+	r, err := devservices.StartRedis(context.Background(), opts)
+	if errors.Is(err, devservices.ErrNotHere) {
+		skipFor(tb, "a Redis of its own", err)
+	}
+	if err != nil {
+		tb.Fatalf("start a Redis: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := r.Stop(context.Background()); err != nil {
+			tb.Errorf("stop the test's Redis: %v", err)
+		}
+	})
+	return r
+}
