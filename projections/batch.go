@@ -13,33 +13,35 @@ import (
 )
 
 const (
-	// batchAttempts is how often a batch that fails because of its content is tried
-	// before it is split by row key; batchBackoff, doubled each time, lies between.
+	// batchAttempts is how many times a batch that fails because of its content is tried before it
+	// is split by row key. batchBackoff is the pause after the first attempt; it doubles with each
+	// further one.
 	batchAttempts = 3
 	batchBackoff  = 50 * time.Millisecond
-	// gapPage is how many events of the store are read at a time to fill a gap.
+	// gapPage is the number of events read from the store at a time to fill a gap.
 	gapPage = 5000
-	// minBatch is what the size of a batch falls to after transactions that took too
-	// long.
+	// minBatch is the lower limit of the batch size, which is reduced after transactions that took
+	// too long.
 	minBatch = 50
 )
 
-// errMoved says that a checkpoint is not what this process remembers.
+// errMoved means that a checkpoint in the database differs from the one that this process
+// remembers.
 var errMoved = errors.New("a checkpoint was moved by another owner of the partition")
 
-// plan is one transaction: items in order, and the checkpoints once it is done.
+// plan is the content of one transaction: items in order, and the checkpoints before and after it.
 type plan struct {
 	to    map[int32]*checkpoint
 	items []item
 	from  map[int32]*checkpoint
-	// waiting is why a partition stops before its end: an event that only a newer
-	// program can apply.
+	// waiting is set if a partition stops early because of an event that only a newer program can
+	// apply.
 	waiting *BlockedError
 }
 
-// project applies records, by partition and in the order of offsets, to one
-// projection, in as many transactions as it takes.
-func (r *Runner) project(ctx context.Context, o *owned, records map[int32][]*record) error {
+// project applies records to one projection, by partition and in the order of offsets, in as many
+// transactions as necessary.
+func (r *Runner) project(ctx context.Context, o *assignment, records map[int32][]*record) error {
 	next := map[int32]int{}
 	for {
 		p, err := r.plan(ctx, o, records, next)
@@ -57,14 +59,14 @@ func (r *Runner) project(ctx context.Context, o *owned, records map[int32][]*rec
 			return err
 		}
 		if moved {
-			clear(next) // what lies below the new checkpoints is skipped
+			clear(next) // records below the new checkpoints are skipped
 		}
 	}
 }
 
-// execute commits a plan. It returns true if a replay has swapped generations
-// instead: the plan is void then.
-func (r *Runner) execute(ctx context.Context, o *owned, p plan) (swapped bool, err error) {
+// execute commits a plan. It returns true if a replay has swapped generations; the plan is void
+// then.
+func (r *Runner) execute(ctx context.Context, o *assignment, p plan) (swapped bool, err error) {
 	began := time.Now()
 	err = r.commit(ctx, o, p)
 	if errors.Is(err, errMoved) {
@@ -87,9 +89,9 @@ func (r *Runner) execute(ctx context.Context, o *owned, p plan) (swapped bool, e
 	return false, nil
 }
 
-// plan takes from records, of which next says how many are done with, up to a
-// transaction's worth.
-func (r *Runner) plan(ctx context.Context, o *owned, records map[int32][]*record, next map[int32]int) (plan, error) {
+// plan takes records for one transaction. next is the index of the first record of each partition
+// that is still to be applied.
+func (r *Runner) plan(ctx context.Context, o *assignment, records map[int32][]*record, next map[int32]int) (plan, error) {
 	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
 	limit := int(r.batchLimit.Load())
 	for _, partition := range slices.Sorted(maps.Keys(records)) {
@@ -110,7 +112,7 @@ func (r *Runner) plan(ctx context.Context, o *owned, records map[int32][]*record
 			case rec.item.isEvent() && rec.item.position <= at.position:
 				r.metrics.duplicates.WithLabelValues(o.projection.Name()).Inc()
 			default:
-				whole, err := r.take(ctx, o, &p, &at, rec)
+				whole, err := r.addRecord(ctx, o, &p, &at, rec)
 				if err != nil {
 					return plan{}, err
 				}
@@ -131,18 +133,18 @@ func (r *Runner) plan(ctx context.Context, o *owned, records map[int32][]*record
 	return p, nil
 }
 
-// take adds a record to the plan, after what the topic lacks before it. It returns
-// false if the record itself is left for later: the gap has more events than were
-// read, or an event waits for a newer program.
-func (r *Runner) take(ctx context.Context, o *owned, p *plan, at *checkpoint, rec *record) (bool, error) {
-	// A record may have been below the checkpoints when the batch was decoded, and
-	// above those of a generation that was swapped in since.
+// addRecord adds a record to the plan, and before it the events that the topic lacks. It returns false
+// if the record itself cannot be added yet: if the gap has more events than were read, or if an
+// event needs a newer program.
+func (r *Runner) addRecord(ctx context.Context, o *assignment, p *plan, at *checkpoint, rec *record) (bool, error) {
+	// A record may have been below the checkpoints when the batch was decoded, and above those of a
+	// generation that has been swapped in since.
 	if err := r.decode(ctx, rec); err != nil {
 		return false, err
 	}
 	it := rec.item
 	if it.isEvent() && rec.previous > at.position {
-		missing, whole, err := r.between(ctx, o.partitions, rec.partition, at.position, it.position)
+		missing, whole, err := r.readGap(ctx, o.partitions, rec.partition, at.position, it.position)
 		if err != nil {
 			return false, err
 		}
@@ -160,8 +162,8 @@ func (r *Runner) take(ctx context.Context, o *owned, p *plan, at *checkpoint, re
 	return p.add(at, []item{it}), nil
 }
 
-// add appends events and moves the checkpoint's position, up to the first event
-// that only a newer program can apply; then it returns false.
+// add appends events and advances the checkpoint. It stops and returns false at the first event
+// that only a newer program can apply.
 func (p *plan) add(at *checkpoint, items []item) bool {
 	for _, it := range items {
 		if it.newer() {
@@ -175,9 +177,9 @@ func (p *plan) add(at *checkpoint, items []item) bool {
 	return true
 }
 
-// between reads the events of a partition with after < position < before from
-// the store, some at least where there are any; whole says whether it is all.
-func (r *Runner) between(ctx context.Context, partitions, partition int32, after, before int64) (missing []item, whole bool, err error) {
+// readGap reads the events of a partition with after < position < before from the store. It returns
+// at least one if there is any; whole reports whether it returned all of them.
+func (r *Runner) readGap(ctx context.Context, partitions, partition int32, after, before int64) (missing []item, whole bool, err error) {
 	for {
 		page, err := r.storeEvents(ctx, after, gapPage)
 		if err != nil {
@@ -212,9 +214,9 @@ func (r *Runner) storeEvents(ctx context.Context, after int64, limit int) ([]eve
 	return page, nil
 }
 
-// commit applies a plan. If it fails because of its content it is tried again,
-// then split by row key; errMoved and the database's own errors are returned.
-func (r *Runner) commit(ctx context.Context, o *owned, p plan) error {
+// commit applies a plan. If it fails because of its content, commit retries it and then splits it
+// by row key. errMoved and errors of the database itself are returned.
+func (r *Runner) commit(ctx context.Context, o *assignment, p plan) error {
 	pause := batchBackoff
 	for attempt := 1; ; attempt++ {
 		err := r.transact(ctx, o, p, false)

@@ -21,8 +21,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// grants appends n SlotAcquired of some products and reads them as published.
-func (f *feed) grants(productCount, n int) []published {
+// grants appends n SlotAcquired events of several products and returns them as published.
+func (f *fakeTopic) grants(productCount, n int) []published {
 	s := f.s
 	ids := make([]uuid.UUID, productCount)
 	for i := range ids {
@@ -42,20 +42,20 @@ func (f *feed) grants(productCount, n int) []published {
 		_, err := s.store.Append(context.Background(), a)
 		require.NoError(s.t, err)
 	}
-	return f.since(0)
+	return f.eventsAfter(0)
 }
 
-// BenchmarkProjector applies records as they came from Kafka to all four
-// projections (headers, Avro, checkpoints, fold, rows), by turns with folding
-// and writing the same events from memory, in batches of the same size and
-// with the four side by side as well. Prints the ratio of the medians.
+// BenchmarkProjector applies records as they come from Kafka to all four projections (headers,
+// Avro, checkpoints, fold, rows). It alternates with folding and writing the same events from
+// memory, in batches of the same size and also with the four projections in parallel, and prints
+// the ratio of the medians.
 func BenchmarkProjector(b *testing.B) {
 	for _, productCount := range []int{1, 100} {
 		b.Run(fmt.Sprintf("products=%d", productCount), func(b *testing.B) {
 			const events, size = 20_000, 5000
 			s := newSystem(b, nil)
-			f := newFeed(s, 12)
-			records := f.all(f.grants(productCount, events))
+			f := newFakeTopic(s, 12)
+			records := f.produceAll(f.grants(productCount, events))
 			envelopes := make([]domain.Envelope, len(records))
 			for i, r := range records {
 				h, err := avsc.ParseHeaders(func(n string) string { return r.Message.Metadata[n] })
@@ -66,10 +66,10 @@ func BenchmarkProjector(b *testing.B) {
 			var ours, bare []time.Duration
 			for b.Loop() {
 				s.empty()
-				owner := take(b, s, 12)
+				owner := newOwner(b, s, 12)
 				began := time.Now()
 				for chunk := range slices.Chunk(records, size) {
-					require.NoError(b, owner.Feed(b.Context(), chunk))
+					require.NoError(b, owner.Apply(b.Context(), chunk))
 				}
 				ours = append(ours, time.Since(began))
 				s.empty()
@@ -93,11 +93,10 @@ func (s *system) empty() {
 	require.NoError(s.t, err)
 }
 
-// foldAndWrite is what is left of the engine when Kafka, Avro, checkpoints and
-// parking are taken away.
+// foldAndWrite is the engine's work without Kafka, Avro, checkpoints and parking.
 func (s *system) foldAndWrite(b *testing.B, events []domain.Envelope) {
 	var all errgroup.Group
-	for _, p := range every() {
+	for _, p := range allProjections() {
 		all.Go(func() error {
 			return pgx.BeginFunc(b.Context(), s.pool, func(tx pgx.Tx) error {
 				fold := p.NewFold(1)
@@ -126,8 +125,8 @@ func (s *system) foldAndWrite(b *testing.B, events []domain.Envelope) {
 	require.NoError(b, all.Wait())
 }
 
-// BenchmarkVisible is how long it takes from an append to its rows, through
-// relay, Kafka and projector, while others append too.
+// BenchmarkVisible measures the time from an append to its rows, through relay, Kafka and
+// projector, under concurrent appends.
 func BenchmarkVisible(b *testing.B) {
 	s := newSystem(b, testkit.Kafka(b))
 	s.relay()
@@ -157,14 +156,14 @@ func BenchmarkVisible(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkSubscriber takes records from Kafka as fast as they come.
+// BenchmarkSubscriber measures the rate at which records can be read from Kafka.
 func BenchmarkSubscriber(b *testing.B) {
 	const events = 50_000
 	s := newSystem(b, testkit.Kafka(b))
 	s.ensureTopic(12)
-	f := newFeed(s, 12)
+	f := newFakeTopic(s, 12)
 	var all []*message.Message
-	for _, d := range f.all(f.grants(100, events)) {
+	for _, d := range f.produceAll(f.grants(100, events)) {
 		all = append(all, d.Message)
 	}
 	pub, err := kafka.NewPublisher(kafka.Cluster{Brokers: s.brokers}, 12)

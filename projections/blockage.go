@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Blockage is why a projector applies nothing, as it recorded it.
+// Blockage is the recorded reason why a projector applies nothing.
 type Blockage struct {
 	Reason string
 	Since  time.Time
 }
 
-// ReadBlockage reads why projectors apply nothing; nil if they do, or none has
-// repeated its reason for a minute.
+// ReadBlockage reads why projectors apply nothing. It returns nil if no reason was recorded or
+// repeated during the last minute.
 func ReadBlockage(ctx context.Context, pool *pgxpool.Pool) (*Blockage, error) {
 	var b Blockage
 	err := pool.QueryRow(ctx, `SELECT reason, since FROM projector_blocked WHERE seen_at > clock_timestamp() - interval '1 minute'`).Scan(&b.Reason, &b.Since)
@@ -30,7 +30,7 @@ func ReadBlockage(ctx context.Context, pool *pgxpool.Pool) (*Blockage, error) {
 	return &b, nil
 }
 
-// recordBlocked records the reason for status.
+// recordBlocked records the reason, for the status command.
 func (r *Runner) recordBlocked(ctx context.Context, reason string) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()

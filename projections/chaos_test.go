@@ -15,8 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// rush appends until it is told to stop: grants of a few products, half of them
-// expired again.
+// rush appends events until stop is closed: grants of a few products, half of which expire.
 func (s *system) rush(stop <-chan struct{}) (products []uuid.UUID, last map[uuid.UUID]int64) {
 	last = map[uuid.UUID]int64{}
 	for range 4 {
@@ -37,8 +36,8 @@ func (s *system) rush(stop <-chan struct{}) (products []uuid.UUID, last map[uuid
 	}
 }
 
-// requirePlainFold checks that the rows are those of a plain fold, and that
-// there was something to fold.
+// requirePlainFold checks that the rows equal those of a plain fold, and that there were at least
+// that many events.
 func (s *system) requirePlainFold(least int64) {
 	s.t.Helper()
 	for _, name := range s.names() {
@@ -50,7 +49,7 @@ func (s *system) requirePlainFold(least int64) {
 	require.Zero(s.t, s.count("SELECT count(*) FROM parked_events"))
 }
 
-func TestEachEventCountsOnceWhileRelaysAndProjectorsComeAndGo(t *testing.T) {
+func TestProjector_AppliesEachEventOnceAcrossKills(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
 	config := s.pool.Config()
@@ -68,7 +67,7 @@ func TestEachEventCountsOnceWhileRelaysAndProjectorsComeAndGo(t *testing.T) {
 	go func() { defer close(done); products, last = s.rush(stop) }()
 	seen := s.count("SELECT count(*) FROM slot_audit_log")
 	for round := range 6 {
-		// Each round goes on once something new has arrived.
+		// Each round continues once something new has been applied.
 		testkit.Eventually(t, 60*time.Second, "progress", func() error {
 			n := s.count("SELECT count(*) FROM slot_audit_log")
 			if n < seen+20 {
@@ -84,7 +83,7 @@ func TestEachEventCountsOnceWhileRelaysAndProjectorsComeAndGo(t *testing.T) {
 		case 1:
 			require.NoError(t, relays[0]())
 			relays[0] = s.relay()
-		case 2: // every connection of relays and projectors, with lead and transactions
+		case 2: // all connections of relays and projectors, with leadership and transactions
 			s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'worker'")
 		}
 	}
@@ -98,9 +97,9 @@ func TestEachEventCountsOnceWhileRelaysAndProjectorsComeAndGo(t *testing.T) {
 	s.requirePlainFold(100)
 }
 
-func TestABrokerKilledUnderLoadLosesNothing(t *testing.T) {
+func TestProjector_MissesNothingWhenABrokerIsKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts and kills a broker of its own")
+		t.Skip("starts and kills a separate broker")
 	}
 	t.Parallel()
 	broker := testkit.OwnKafka(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// checkpoint is what a process remembers of one row of projection_checkpoints.
+// checkpoint is this process's copy of a row of projection_checkpoints.
 type checkpoint struct {
 	offset   int64 // of the next record
 	position int64
@@ -24,8 +24,8 @@ type checkpoint struct {
 	version  int64
 }
 
-// owned is what a process remembers of one projection during one session.
-type owned struct {
+// assignment is what this process remembers of one projection during a session.
+type assignment struct {
 	projection  Projection
 	topicID     string
 	partitions  int32 // of the topic
@@ -33,16 +33,15 @@ type owned struct {
 	checkpoints map[int32]*checkpoint
 }
 
-// session is one assignment of partitions with the checkpoints to continue from.
+// session is one assignment of partitions and the checkpoints from which to continue.
 type session struct {
-	kafka    *kafka.Session
-	topic    kafka.TopicInfo
-	identity eventstore.Identity
-	owned    []*owned // one for each projection
+	kafka       *kafka.Session
+	topic       kafka.TopicInfo
+	identity    eventstore.Identity
+	assignments []*assignment // one per projection
 }
 
-// begin reads the checkpoints for an assignment. It is the Begin of a
-// kafka.SubscriberConfig.
+// begin reads the checkpoints for an assignment. It implements kafka.SubscriberConfig.Begin.
 func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, assigned []kafka.Assigned) (map[int32]int64, error) {
 	info, err := r.describe(ctx)
 	if err != nil {
@@ -53,11 +52,11 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, ass
 		return nil, err
 	}
 	for _, p := range r.cfg.Projections {
-		o, err := r.takeOver(ctx, p, info, assigned)
+		o, err := r.ensureCheckpoints(ctx, p, info, assigned)
 		if err != nil {
 			return nil, err
 		}
-		s.owned = append(s.owned, o)
+		s.assignments = append(s.assignments, o)
 	}
 	if err := r.checkStore(ctx, s); err != nil {
 		return nil, err
@@ -66,7 +65,7 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, ass
 	partitions := make([]int32, 0, len(assigned))
 	for _, a := range assigned {
 		partitions = append(partitions, a.Partition)
-		for i, o := range s.owned {
+		for i, o := range s.assignments {
 			if at := o.checkpoints[a.Partition].offset; i == 0 || at < starts[a.Partition] {
 				starts[a.Partition] = at
 			}
@@ -80,8 +79,8 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, ass
 	return starts, nil
 }
 
-// describe reads what the topic is, and refuses one with another partition count
-// than configured: the partition of a product depends on it.
+// describe reads the topic's id and partition count. It refuses a topic whose partition count
+// differs from the configured one, because the partition of a product depends on it.
 func (r *Runner) describe(ctx context.Context) (kafka.TopicInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
@@ -96,8 +95,7 @@ func (r *Runner) describe(ctx context.Context) (kafka.TopicInfo, error) {
 	return info, nil
 }
 
-// checkSource compares the event store with the one that the rows were built
-// from.
+// checkSource checks that the event store is the one that the rows were built from.
 func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
@@ -118,18 +116,17 @@ func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
 	return id, nil
 }
 
-// takeOver inserts missing checkpoints, moves those that name offsets which the
-// topic does not have, and reads all.
+// ensureCheckpoints inserts missing checkpoints, moves those whose offsets the topic does not have, and
+// reads all of them.
 //
-// Offsets belong to one topic, by its id: in another one they start at its first
-// record. An offset below the first record means that retention deleted records,
-// one above the end that Kafka lost them. Either way the positions decide what is
-// applied: the first record's previous-position reveals what is missing, and the
-// event store has it.
-func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicInfo, assigned []kafka.Assigned) (*owned, error) {
+// Offsets belong to one topic, identified by its id: in another topic they start at its first
+// record. If a checkpoint's offset is below the first record, retention deleted records; if it is
+// above the end, Kafka lost them. In both cases positions decide what is applied: the
+// previous-position of the first record reveals what is missing, and the event store has it.
+func (r *Runner) ensureCheckpoints(ctx context.Context, p Projection, topic kafka.TopicInfo, assigned []kafka.Assigned) (*assignment, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	o := &owned{projection: p, topicID: topic.TopicID, partitions: topic.Partitions}
+	o := &assignment{projection: p, topicID: topic.TopicID, partitions: topic.Partitions}
 	partitions, oldest, newest := make([]int32, len(assigned)), make([]int64, len(assigned)), make([]int64, len(assigned))
 	for i, a := range assigned {
 		partitions[i], oldest[i], newest[i] = a.Partition, a.Oldest, a.Newest
@@ -192,8 +189,8 @@ func (r *Runner) takeOver(ctx context.Context, p Projection, topic kafka.TopicIn
 	return o, nil
 }
 
-// liveGeneration reads which generation is live, and refuses one that was made
-// by another definition of the projection.
+// liveGeneration reads the number of the live generation. It refuses one that was built with
+// another schema version of the projection.
 func liveGeneration(ctx context.Context, tx pgx.Tx, p Projection, into *int) error {
 	var definition int
 	err := tx.QueryRow(ctx, `SELECT generation, definition FROM projection_generations WHERE projection = $1 AND state = 'live'`, p.Name()).
@@ -201,7 +198,7 @@ func liveGeneration(ctx context.Context, tx pgx.Tx, p Projection, into *int) err
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("projection %s has no live generation: is the read database migrated?", p.Name())
 	}
-	if ours := DefinitionOf(p); err == nil && definition != ours {
+	if ours := SchemaVersionOf(p); err == nil && definition != ours {
 		return &RefusedError{fmt.Sprintf("the live generation of %s has definition %d, this program writes definition %d. "+
 			"Run the program that belongs to it; if this one is the newer, build the next generation with it first (replay %[1]s)", p.Name(), definition, ours)}
 	}
@@ -231,9 +228,8 @@ func readCheckpoints(ctx context.Context, tx pgx.Tx, projection string, generati
 	return all, err
 }
 
-// CheckSource refuses, with a *RefusedError, another event store than the rows
-// were built from. If there are no rows yet it records that they are built from
-// this one.
+// CheckSource returns a *RefusedError if the event store is not the one that the rows were built
+// from. If there are no rows yet, it records that they are built from this store.
 func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
 	Identity(ctx context.Context) (eventstore.Identity, error)
 }) error {
@@ -254,10 +250,10 @@ func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
 	return nil
 }
 
-// checkStore refuses a store that does not have what was applied.
+// checkStore refuses a store that lacks events which were already applied.
 func (r *Runner) checkStore(ctx context.Context, s *session) error {
 	applied := map[int64]uuid.UUID{}
-	for _, o := range s.owned {
+	for _, o := range s.assignments {
 		for _, c := range o.checkpoints {
 			if c.position > 0 {
 				applied[c.position] = *c.eventID
@@ -276,7 +272,7 @@ func (r *Runner) checkStore(ctx context.Context, s *session) error {
 	return nil
 }
 
-// storeIDs reads the ids of the events at positions.
+// storeIDs reads the ids of the events at the given positions.
 func (r *Runner) storeIDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
 	if len(positions) == 0 {
 		return nil, nil
@@ -290,10 +286,10 @@ func (r *Runner) storeIDs(ctx context.Context, positions []int64) (map[int64]uui
 	return ids, nil
 }
 
-// reload reads the checkpoints again after one did not move. It returns true if
-// a replay has swapped generations and nothing else is different: this process
-// still owns the partitions and may continue.
-func (r *Runner) reload(ctx context.Context, o *owned) (bool, error) {
+// reload reads the checkpoints after one could not be advanced. It returns true if the only
+// difference is that a replay has swapped generations: this process still owns the partitions and
+// may continue.
+func (r *Runner) reload(ctx context.Context, o *assignment) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	partitions := slices.Collect(maps.Keys(o.checkpoints))
@@ -307,7 +303,7 @@ func (r *Runner) reload(ctx context.Context, o *owned) (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("read the checkpoints of %s again: %w", o.projection.Name(), err)
+		return false, fmt.Errorf("reload the checkpoints of %s: %w", o.projection.Name(), err)
 	}
 	if generation == o.generation {
 		return false, nil

@@ -14,9 +14,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// Store is what the engine reads of the event store: gaps, the store's copy of
-// a record that cannot be read, parked events, and whether it is still the same
-// history.
+// Store is the part of the event store that the projector reads: events missing from the topic, the
+// store's copy of a record that cannot be decoded, parked events, and the store's identity.
 type Store interface {
 	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	At(ctx context.Context, position int64) (eventstore.Recorded, error)
@@ -25,29 +24,27 @@ type Store interface {
 	Identity(ctx context.Context) (eventstore.Identity, error)
 }
 
-// Config is what is projected, from where to where.
+// Config configures a projector: what is projected, from where and to where.
 type Config struct {
-	ReadPool    *pgxpool.Pool // required; best with a ping timeout, see pgxpool.Config
+	ReadPool    *pgxpool.Pool // required; should have a ping timeout, see pgxpool.Config
 	Store       Store
 	Kafka       kafka.Cluster
 	Projections []Projection
 	Topic       string // default: kafka.Topic
-	// TopicSettings are those that the topic must have: another partition count
-	// blocks the projector, a shorter retention is a warning. Default: any partition
-	// count, kept forever.
+	// TopicSettings are the settings that the topic must have. Another partition count blocks the
+	// projector, a shorter retention is a warning. Default: any partition count, kept forever.
 	TopicSettings kafka.TopicSettings
-	Decoder       *avsc.Decoder // of records' values; nil: there is no schema registry
+	Decoder       *avsc.Decoder // decodes records' values; nil if there is no schema registry
 	// Group is the consumer group; default: kafka.Group. Processes of one group
 	// must have the same projections.
 	Group string
-	// Published reads how far store and relay are: for the metrics of lag, and to
+	// Published reads how far the store and the relay are. It is used for the lag metrics and to
 	// notice acknowledged records that Kafka lost. Default: neither is done.
 	Published      func(context.Context) (Head, error)
-	MaxBatch       int           // maximum of events of a transaction; default: 5000
-	SessionTimeout time.Duration // after how long a dead projector is noticed; default: 6 s
-	// BatchTimeout bounds a transaction of a batch, ReadTimeout everything else that
-	// is asked of Postgres. They are longer than a swap holds its locks. Defaults:
-	// 15 s, 8 s.
+	MaxBatch       int           // maximum number of events per transaction; default: 5000
+	SessionTimeout time.Duration // after this a silent projector loses its partitions; default: 6 s
+	// BatchTimeout bounds the transaction of a batch, ReadTimeout every other query. Both are
+	// longer than a swap holds its locks. Defaults: 15 s, 8 s.
 	BatchTimeout, ReadTimeout time.Duration
 	Registerer                prometheus.Registerer
 	Logger                    *slog.Logger // default: slog.Default()
@@ -75,7 +72,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// RefusedError says why projecting must not continue, and what to do.
+// RefusedError is the reason why projecting must not continue, with what to do about it.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return "projections: " + e.Reason }

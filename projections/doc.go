@@ -1,70 +1,70 @@
-// Package projections is the engine of the read models: it takes events from
-// Kafka, folds them into rows, and commits the rows of a batch together with
-// how far it has got. Each read model is a package below; it says which row an
-// event belongs to, how it changes it, and how rows are written.
+// Package projections maintains the read models. It consumes events from Kafka, folds them into
+// rows, and commits the rows of a batch together with its checkpoints. Each read model is a
+// subpackage; it defines which row an event belongs to, how the event changes the row, and how rows
+// are written.
 //
 // # A batch
 //
-// What has arrived while the batch before was written is the next batch, up to
-// a limit: no timer delays anything. Each projection applies it in a
-// transaction of its own, all at the same time:
+// The records that arrived while the previous batch was written are the next batch, up to a limit:
+// no timer delays anything. The projections apply it in parallel, each in its own transaction:
 //
-//  1. move the checkpoints of the batch's partitions if they still are what this
-//     process remembers (topic id, offset, position, version): compare and swap.
-//     Two owners of a partition may overlap in a rebalance; one of them wins.
-//  2. read, after that lock: the live generation's number, which keys are
-//     parked, which events were skipped, the rows that will change.
-//  3. fold, write the rows with one statement a table, commit.
-//  4. only then remember the new checkpoints and acknowledge.
+//  1. Advance the checkpoints of the batch's partitions by compare-and-swap on what this
+//     process remembers (topic id, offset, position, version). If two owners of a partition
+//     overlap in a rebalance, one of them wins.
+//  2. Under that lock read the live generation's number, the parked keys, the skipped events
+//     and the rows that will change.
+//  3. Fold, write the rows with one statement per table, commit.
+//  4. Only then remember the new checkpoints and acknowledge the records.
 //
-// If a checkpoint did not move, a replay may have swapped generations: the
-// checkpoints are read again, and if only the generation is another one the batch
-// is repeated; what was not decoded because it was below the old checkpoints is
-// decoded now. Otherwise, and upon any error of the database, the session in the
-// group ends. Every statement has a deadline (Config.BatchTimeout, ReadTimeout);
-// a process that cannot reach Postgres stays out of the group, so that another one
+// If a checkpoint could not be advanced, a replay may have swapped generations. The checkpoints are
+// then read again. If only the generation differs, the batch is repeated, and records that were
+// below the old checkpoints are decoded now. Otherwise, and on any error of the database, the
+// session in the consumer group ends. Every statement has a deadline (Config.BatchTimeout,
+// ReadTimeout). A process that cannot reach Postgres stays out of the group, so that another one
 // takes its partitions.
 //
 // # Once, in order, none missed
 //
-// An event at or below the partition's position was applied and is skipped. A
-// record whose previous-position is above it shows a gap, and what lies between is
-// read from the event store first; so is what the relay published and the topic
-// does not deliver within some seconds. Offsets are those of one topic, by its id.
-// If the topic does not have a checkpoint's offset (another topic, retention, a loss
-// of Kafka), the partition continues at the nearest one that it has, and positions
-// decide what is applied.
+// If an event's position is at or below the partition's, it was applied already and is skipped. If
+// a record's previous-position is above the partition's position, events are missing; they are read
+// from the event store first. The same applies to events that the relay published and the topic
+// does not deliver within a few seconds. Offsets belong to one topic, identified by its id. If the
+// topic does not have a checkpoint's offset (another topic, retention, a loss in Kafka), the
+// partition continues at the nearest offset that exists, and positions decide what is applied.
 //
 // # Which history
 //
-// Before a batch is applied each of its events is compared with the store, since a
-// topic keeps what a restore or a failover of Postgres loses. A record of an earlier
-// incarnation, or one that names none, is skipped if the store does not have its
-// event. A record of another store, a record that the store should have and has not,
-// and read models of another incarnation block the projector: it applies nothing,
-// Health has the reason, and it continues by itself once the reason is gone. So do a
-// topic with another partition count than configured, and an event that only a newer
-// program can apply: what is before it is applied, and the process stays out of the
-// group until a newer one has applied it. A topic that is made anew under a running
-// projector is recognised before anything is written: by the partition of each key,
-// by id and partition count every three seconds, and by the topic id in the
-// compare-and-swap.
+// A topic keeps events that a restore or a failover of Postgres lost. Therefore each event of a
+// batch is compared with the store before it is applied. A record of an earlier incarnation, or one
+// that names no incarnation, is skipped if the store does not have its event.
+//
+// These block the projector: a record of another store, a record that the store should have but
+// does not, read models of another incarnation, a topic whose partition count differs from the
+// configured one, and an event that only a newer program can apply. A blocked projector applies
+// nothing, reports the reason in Health, and continues when the reason is gone. Events before one
+// that needs a newer program are applied; then the process stays out of the group until a newer one
+// has applied it.
+//
+// If the topic is recreated under a running projector, this is noticed before anything is written:
+// by the partition of each key, by the topic's id and partition count every three seconds, and by
+// the topic id in the compare-and-swap.
 //
 // # What cannot be applied
 //
-// A batch that fails because of its content (not the database's state) is tried a
-// few times, then split by row key: what fails is parked with its error, later
-// events of its key behind it, and the rest goes on, all in the batch's own
-// transaction. What follows an event that cannot be decoded waits behind it, whatever
-// its own key is. A record that cannot be decoded is replaced by the store's copy;
-// one that is no event of the store is parked alone. Requests to retry or skip are
-// served by the partition's owner, in pages between batches, each in a transaction
-// that raises the checkpoint's version, so that an owner deposed meanwhile, who does
-// not know of it, cannot write on.
+// If a batch fails because of its content (not because of the database's state), it is retried a
+// few times and then split by row key. An event that fails is parked with its error, later events
+// of its key are parked behind it, and the others are applied, all in the batch's transaction.
+// Events after one that cannot be decoded are parked behind it, whatever their own key is. If a
+// record cannot be decoded, the store's copy is used instead. A record that is no event of the
+// store is parked alone.
+//
+// The partition's owner serves requests to retry or skip between batches, in pages. Each page is a
+// transaction that raises the checkpoint's version. An owner that was deposed meanwhile, and does
+// not know of the request, can therefore write no more.
 //
 // # Replays
 //
-// A Fold neither knows where events come from nor commits: a replay folds what
-// it reads from the store with the same code into the tables of the next
-// generation. The model of all this is docs/model/Relay.tla.
+// A Fold does not depend on the source of the events and does not commit: a replay folds events
+// from the store with the same code into the tables of the next generation. The model of all this
+// is docs/model/Relay.tla.
 package projections

@@ -12,24 +12,24 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// ErrMoved is the error of a deposed owner.
+// ErrMoved is the error that a deposed owner gets.
 var ErrMoved = errMoved
 
-// Delivered is a message with its place in the topic.
+// Delivered is a message with its partition and offset.
 type Delivered struct {
 	Message   *message.Message
 	Partition int32
 	Offset    int64
 }
 
-// Owner is an owner of all partitions, without a consumer group.
+// Owner owns all partitions, without a consumer group.
 type Owner struct {
 	r *Runner
 	s *session
 }
 
-// Take reads the checkpoints of all partitions as an assignment does.
-func (r *Runner) Take(ctx context.Context, partitions int32) (*Owner, error) {
+// TakeAllPartitions reads the checkpoints of all partitions, as an assignment does.
+func (r *Runner) TakeAllPartitions(ctx context.Context, partitions int32) (*Owner, error) {
 	identity, err := r.checkSource(ctx)
 	if err != nil {
 		return nil, err
@@ -40,17 +40,17 @@ func (r *Runner) Take(ctx context.Context, partitions int32) (*Owner, error) {
 		assigned = append(assigned, kafka.Assigned{Partition: p, Newest: math.MaxInt64})
 	}
 	for _, p := range r.cfg.Projections {
-		o, err := r.takeOver(ctx, p, w.s.topic, assigned)
+		o, err := r.ensureCheckpoints(ctx, p, w.s.topic, assigned)
 		if err != nil {
 			return nil, err
 		}
-		w.s.owned = append(w.s.owned, o)
+		w.s.assignments = append(w.s.assignments, o)
 	}
 	return w, nil
 }
 
-// Feed applies what was delivered.
-func (w *Owner) Feed(ctx context.Context, batch []Delivered) error {
+// Apply applies the delivered records.
+func (w *Owner) Apply(ctx context.Context, batch []Delivered) error {
 	records := map[int32][]*record{}
 	for _, d := range batch {
 		records[d.Partition] = append(records[d.Partition], newRecord(d.Message, d.Partition, d.Offset))
@@ -61,26 +61,26 @@ func (w *Owner) Feed(ctx context.Context, batch []Delivered) error {
 // ServeRequests serves all requests to retry or skip.
 func (w *Owner) ServeRequests(ctx context.Context) error {
 	for {
-		more, err := w.r.serveRequests(ctx, w.s.owned)
+		more, err := w.r.serveRequests(ctx, w.s.assignments)
 		if err != nil || !more {
 			return err
 		}
 	}
 }
 
-// ServePage serves one page of each request; it returns true if there is more.
+// ServePage serves one page of each request. It returns true if there is more to do.
 func (w *Owner) ServePage(ctx context.Context) (bool, error) {
-	return w.r.serveRequests(ctx, w.s.owned)
+	return w.r.serveRequests(ctx, w.s.assignments)
 }
 
-// Topic makes the owner believe that the topic is another one.
-func (w *Owner) Topic(id string, partitions int32) {
+// SetTopic sets the topic id and partition count that the owner remembers.
+func (w *Owner) SetTopic(id string, partitions int32) {
 	w.s.topic = kafka.TopicInfo{TopicID: id, Partitions: partitions}
 }
 
-// Offset is where a projection goes on in a partition.
+// Offset returns the offset at which a projection continues in a partition.
 func (w *Owner) Offset(projection string, partition int32) int64 {
-	for _, o := range w.s.owned {
+	for _, o := range w.s.assignments {
 		if o.projection.Name() == projection {
 			return o.checkpoints[partition].offset
 		}
@@ -88,10 +88,10 @@ func (w *Owner) Offset(projection string, partition int32) int64 {
 	return -1
 }
 
-// Reached says whether the live generation of each of the projections has
-// applied everything of the product up to position, that included. An event of
-// the product at or below it that is parked is not there yet. Inside a
-// REPEATABLE READ transaction it speaks of the same moment as the rows.
+// Reached reports whether the live generation of each of the projections has applied every event of
+// the product up to and including position. A parked event of the product at or below it counts as
+// not applied. Inside a REPEATABLE READ transaction the result belongs to the same snapshot as the
+// rows.
 func Reached(ctx context.Context, q Querier, projections []string, product uuid.UUID, position int64) (bool, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.projection, c.partition, c.partitions,
@@ -124,5 +124,5 @@ func Reached(ctx context.Context, q Querier, projections []string, product uuid.
 	return true, nil
 }
 
-// Reached gives tests what ReadStatus computes.
+// Reached exports what ReadStatus computes.
 func (h Head) Reached(partitions map[int32]int64) int64 { return h.reached(partitions) }

@@ -50,7 +50,7 @@ func (s *system) awaitPublished(position int64) {
 	})
 }
 
-// createIn creates a product whose key belongs to a partition of 12.
+// createIn creates a product whose key belongs to the given one of 12 partitions.
 func (s *system) createIn(partition int32, stock int) uuid.UUID {
 	product := uuid.New()
 	for kafka.Partition(product, 12) != partition {
@@ -77,8 +77,8 @@ func (s *system) relayWith(partitions int32) func() error {
 	})
 }
 
-// runner starts a projector and returns it too.
-func (s *system) runner(cfg projections.Config) *projections.Runner {
+// startRunner starts a projector and returns it.
+func (s *system) startRunner(cfg projections.Config) *projections.Runner {
 	r := projections.NewRunner(cfg)
 	testkit.Background(s.t, r.Run)
 	return r
@@ -100,9 +100,9 @@ func (s *system) stock(product uuid.UUID) int64 {
 	return s.count("SELECT stock FROM products WHERE id = $1", product)
 }
 
-// blackHole forwards to a Postgres. close makes it drop whatever the connections of
-// before send, without ending them, as a host does that is gone without a word; new
-// connections are forwarded, as they are to the one that was promoted.
+// blackHole forwards connections to a Postgres. After close, the existing connections carry nothing
+// more but stay open, as if the host had disappeared. New connections are forwarded, as they are to
+// a promoted standby.
 type blackHole struct {
 	l      net.Listener
 	mu     sync.Mutex
@@ -126,7 +126,7 @@ func newBlackHole(t *testing.T, network, target string) *blackHole {
 			b.mu.Lock()
 			closed, refuse := b.closed, b.refuse
 			b.mu.Unlock()
-			if refuse { // accepted and never answered
+			if refuse { // accepted, but never served
 				conns.Go(func() { <-done; _ = in.Close() })
 				continue
 			}
@@ -169,8 +169,8 @@ func (b *blackHole) close(newToo bool) {
 	b.closed, b.refuse = make(chan struct{}), newToo
 }
 
-// through returns a pool of the system's database behind a black hole.
-func (s *system) through(t *testing.T) (*pgxpool.Pool, *blackHole) {
+// behindBlackHole returns a pool of the system's database that connects through a black hole.
+func (s *system) behindBlackHole(t *testing.T) (*pgxpool.Pool, *blackHole) {
 	cfg := s.pool.Config()
 	network, target := "tcp", net.JoinHostPort(cfg.ConnConfig.Host, strconv.Itoa(int(cfg.ConnConfig.Port)))
 	if cfg.ConnConfig.Host[0] == '/' {
@@ -191,12 +191,12 @@ func (s *system) through(t *testing.T) (*pgxpool.Pool, *blackHole) {
 func TestProjector_ContinuesBehindAPostgresThatIsGoneWithoutAWord(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
-	pool, hole := s.through(t)
+	pool, hole := s.behindBlackHole(t)
 	s.relay()
 	cfg := s.config()
 	cfg.ReadPool, cfg.Store = pool, eventstore.NewReader(pool)
 	cfg.ReadTimeout, cfg.BatchTimeout = time.Second, 2*time.Second
-	s.runner(cfg)
+	s.startRunner(cfg)
 	product := s.create(100)
 	_, _, at := s.acquire(product, 1, 1)
 	s.awaitReached(product, at)
@@ -208,13 +208,13 @@ func TestProjector_ContinuesBehindAPostgresThatIsGoneWithoutAWord(t *testing.T) 
 func TestProjector_AnotherOneTakesOver_AndTheLagIsMeasured(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
-	pool, hole := s.through(t)
+	pool, hole := s.behindBlackHole(t)
 	s.relay()
 	registry := prometheus.NewRegistry()
 	cfg := s.config()
 	cfg.ReadPool, cfg.Store, cfg.Registerer, cfg.Published = pool, eventstore.NewReader(pool), registry, s.published
 	cfg.ReadTimeout, cfg.BatchTimeout = time.Second, 2*time.Second
-	s.runner(cfg)
+	s.startRunner(cfg)
 	product := s.create(100)
 	_, _, at := s.acquire(product, 1, 1)
 	s.awaitReached(product, at)
@@ -232,7 +232,7 @@ func TestProjector_AnotherOneTakesOver_AndTheLagIsMeasured(t *testing.T) {
 		}
 		return errors.New("not yet")
 	})
-	s.runner(s.config()) // of the same group, with a Postgres
+	s.startRunner(s.config()) // in the same group, connected to Postgres
 	s.awaitReached(product, at)
 }
 
@@ -243,7 +243,7 @@ func TestProjector_LagRisesWhileKafkaIsAway(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	cfg := s.config()
 	cfg.Registerer, cfg.Published = registry, s.published
-	s.runner(cfg)
+	s.startRunner(cfg)
 	product := s.create(100)
 	s.awaitReached(product, 1)
 	require.NoError(t, stopRelay()) // nothing reaches the topic
@@ -262,8 +262,8 @@ dopamine_projector_lag_events{projection="slot_audit_log"} 5
 	})
 }
 
-// The topic is made anew with another partition count under a running projector:
-// products lie in other partitions, whose checkpoints are lower than their events.
+// The topic is recreated with another partition count under a running projector: products are in
+// other partitions, whose checkpoints are lower than their events.
 func TestProjector_AppliesNothingOfARepartitionedTopic(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
@@ -271,7 +271,7 @@ func TestProjector_AppliesNothingOfARepartitionedTopic(t *testing.T) {
 	a, z := s.createIn(5, 100), s.createIn(0, 100)
 	cfg := s.config()
 	cfg.TopicSettings.Partitions = 12
-	r := s.runner(cfg)
+	r := s.startRunner(cfg)
 	var at int64
 	for n := int64(1); n <= 3; n++ {
 		_, _, at = s.acquire(a, int(n), n)
@@ -283,7 +283,7 @@ func TestProjector_AppliesNothingOfARepartitionedTopic(t *testing.T) {
 	_, err := s.admin().DeleteTopic(context.Background(), s.topic)
 	require.NoError(t, err)
 	stopRelay = s.relayWith(1)
-	s.awaitPublished(at) // into the one partition; a relay that refuses ends the test here
+	s.awaitPublished(at) // into the only partition; if the relay refuses, the test ends here
 	awaitBlocked(t, r, "topic "+s.topic+" has 1 partitions, --kafka-partitions is 12")
 	require.EqualValues(t, 97, s.stock(a))
 	require.NoError(t, stopRelay())
@@ -304,7 +304,7 @@ func TestClients_NeverLetTheBrokerCreateTheTopic(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.admin().DeleteTopic(context.Background(), s.topic)
 	require.NoError(t, err)
-	testkit.Eventually(t, 60*time.Second, "the topic made anew", func() error {
+	testkit.Eventually(t, 60*time.Second, "the recreated topic", func() error {
 		info, err := kafka.DescribeTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic)
 		if err == nil && info.TopicID == before.TopicID {
 			err = errors.New("still the old one")
@@ -320,8 +320,7 @@ func TestClients_NeverLetTheBrokerCreateTheTopic(t *testing.T) {
 	require.EqualValues(t, 98, s.stock(product))
 }
 
-// A projector was away for longer than the topic keeps its records, or the read
-// database is new.
+// A projector was away for longer than the topic keeps its records, or the read database is new.
 func TestProjector_FillsWhatRetentionDeleted(t *testing.T) {
 	t.Parallel()
 	for name, fresh := range map[string]bool{"old checkpoint": false, "fresh read database": true} {
@@ -353,7 +352,7 @@ func TestProjector_FillsWhatRetentionDeleted(t *testing.T) {
 
 				cfg := s.config()
 				cfg.Published = s.published
-				s.runner(cfg)
+				s.startRunner(cfg)
 				s.awaitReached(product, at)
 				require.EqualValues(t, 91, s.stock(product))
 			})
@@ -361,15 +360,15 @@ func TestProjector_FillsWhatRetentionDeleted(t *testing.T) {
 	}
 }
 
-// Kafka loses the end of a partition that it had acknowledged: the relay's checkpoint
-// is past a record that the topic does not have, and nothing follows.
+// Kafka loses the end of a partition that it had acknowledged: the relay's checkpoint is past a
+// record that the topic does not have, and no record follows.
 func TestProjector_FillsALostTail(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
 	stopRelay := s.relay()
 	cfg := s.config()
 	cfg.Published = s.published
-	s.runner(cfg)
+	s.startRunner(cfg)
 	a := s.createIn(5, 100)
 	_, _, at := s.acquire(a, 1, 1)
 	s.awaitReached(a, at)
@@ -399,12 +398,12 @@ func TestInstallations_ShareAClusterAndNotATopic(t *testing.T) {
 	require.EqualValues(t, 1, one.count("SELECT count(*) FROM products"))
 	require.EqualValues(t, 1, two.count("SELECT count(*) FROM products"))
 
-	// A third one is pointed at the first one's topic.
+	// The third installation uses the topic of the first.
 	three := newSystem(t, brokers)
 	three.topic = one.topic
 	cfg := three.config()
 	cfg.Group = testkit.Topic(t)
-	r := three.runner(cfg)
+	r := three.startRunner(cfg)
 	awaitBlocked(t, r, "another event store")
 	id, err := three.reader.Identity(context.Background())
 	require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestFromTheStoreIntoTheReadModels(t *testing.T) {
+func TestProjector_BuildsAllReadModels(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
 	s.relay()
@@ -50,7 +50,7 @@ func TestFromTheStoreIntoTheReadModels(t *testing.T) {
 	var ended *time.Time
 	require.NoError(t, s.pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
 	require.Equal(t, "COMPLETED", status)
-	require.Equal(t, "Lantern", productName, "the name as it is now")
+	require.Equal(t, "Lantern", productName, "the current name")
 	require.NotNil(t, ended)
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
 
@@ -93,7 +93,7 @@ func TestFromTheStoreIntoTheReadModels(t *testing.T) {
 	}
 }
 
-func TestAProjectorGoesOnWhereItStopped(t *testing.T) {
+func TestProjector_ResumesAtItsCheckpoint(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
 	s.relay()
@@ -109,14 +109,14 @@ func TestAProjectorGoesOnWhereItStopped(t *testing.T) {
 		_, _, at = s.acquire(product, i+1, int64(i+1))
 	}
 	s.projector()
-	s.projector() // two share the partitions
+	s.projector() // two projectors share the partitions
 	s.awaitReached(product, at)
 	require.EqualValues(t, 60, s.count("SELECT stock FROM products WHERE id = $1", product))
 	require.EqualValues(t, 40, s.count("SELECT count(*) FROM slot_audit_log"))
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 }
 
-func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
+func TestProjector_ReadsARecreatedTopicFromTheStart(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
 	stopRelay, stopProjector := s.relay(), s.projector()
@@ -126,15 +126,15 @@ func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	require.NoError(t, stopRelay())
 	require.NoError(t, stopProjector())
 
-	s.brokers = testkit.FakeKafka(t) // everything that was in Kafka is gone
+	s.brokers = testkit.FakeKafka(t) // the records of the previous Kafka are lost
 	_, _, at = s.acquire(product, 2, 2)
 	s.relay()
 	s.projector()
 	s.awaitReached(product, at)
-	require.EqualValues(t, 8, s.count("SELECT stock FROM products WHERE id = $1", product), "what was published twice counts once")
+	require.EqualValues(t, 8, s.count("SELECT stock FROM products WHERE id = $1", product), "an event published twice counts once")
 }
 
-func TestWhatMustNotGoOnIsRefusedWithWhatToDo(t *testing.T) {
+func TestProjector_RefusesWithARemedy(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
 	stopRelay, stopProjector := s.relay(), s.projector()

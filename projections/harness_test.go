@@ -28,20 +28,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// sarama's metrics have one ticker for the whole process.
+	// sarama's metrics have one ticker per process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
-func every() []projections.Projection {
+func allProjections() []projections.Projection {
 	return []projections.Projection{products.New(), slots.New(), purchases.New(), audit.New()}
 }
 
-// system is an event store with a read side on a database of its own, and a
-// topic of its own.
+// system is an event store with a read side, in its own database and with its own topic.
 type system struct {
 	t       testing.TB
 	pool    *pgxpool.Pool
-	workers *pgxpool.Pool // of relays and projectors; the same unless a test cuts it off
+	workers *pgxpool.Pool // of relays and projectors; the same pool unless a test cuts it off
 	store   *eventstore.Store
 	reader  *eventstore.Reader
 	brokers []string
@@ -65,7 +64,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 	if !testing.Verbose() {
 		return len(b), nil
 	}
-	fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics once the test has ended
+	fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics after the test has ended
 	return len(b), nil
 }
 
@@ -119,18 +118,18 @@ func (s *system) projector() (stop func() error) {
 }
 
 func (s *system) config() projections.Config {
-	return projections.Config{ReadPool: s.workers, Store: s.reader, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Group: s.topic, Projections: every(), Logger: s.log}
+	return projections.Config{ReadPool: s.workers, Store: s.reader, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Group: s.topic, Projections: allProjections(), Logger: s.log}
 }
 
 func (s *system) names() []string {
 	var names []string
-	for _, p := range every() {
+	for _, p := range allProjections() {
 		names = append(names, p.Name())
 	}
 	return names
 }
 
-// awaitReached waits until the projections, all by default, have reached a position.
+// awaitReached waits until the projections (default: all) have reached a position.
 func (s *system) awaitReached(product uuid.UUID, position int64, names ...string) {
 	s.t.Helper()
 	if len(names) == 0 {
@@ -146,14 +145,14 @@ func (s *system) awaitReached(product uuid.UUID, position int64, names ...string
 	})
 }
 
-// count is a query for one number.
+// count runs a query for one number.
 func (s *system) count(sql string, args ...any) (n int64) {
 	s.t.Helper()
 	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&n))
 	return n
 }
 
-// rows are all rows of the four read models, as text.
+// rows returns all rows of the four read models, as text.
 func (s *system) rows(generation int) map[string][]string {
 	out := map[string][]string{}
 	for _, table := range []string{"products", "purchase_slots", "purchase_slots_names", "purchases", "slot_audit_log"} {
@@ -169,7 +168,7 @@ func (s *system) rows(generation int) map[string][]string {
 	return out
 }
 
-// ensureTopic makes the system's topic.
+// ensureTopic creates the system's topic.
 func (s *system) ensureTopic(partitions int32) {
 	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic, kafka.TopicSettings{Partitions: partitions})
 	require.NoError(s.t, err)

@@ -10,16 +10,15 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// blockedInterval is how long a blocked projector waits, outside of the group,
-// before it tries again.
+// blockedInterval is how long a blocked projector waits, outside of the group, before it retries.
 const blockedInterval = 2 * time.Second
 
-// BlockedError says why a projector applies nothing for now, and what to do. It
-// continues by itself once the reason is gone.
+// BlockedError is the reason why a projector applies nothing for now, with what to do about it. The
+// projector continues when the reason is gone.
 type BlockedError struct {
 	Reason   string
-	byRecord bool        // a record showed it, not the start of a session
-	newer    *newerEvent // what it waits for, if that is an event
+	byRecord bool        // found in a record, not at the start of a session
+	newer    *newerEvent // the event that it waits for, if any
 }
 
 func (e *BlockedError) Error() string { return "projections: " + e.Reason }
@@ -30,17 +29,17 @@ type newerEvent struct {
 	position  int64
 }
 
-// errTopicChanged ends a session: the topic is not the one it began with.
-var errTopicChanged = errors.New("the topic was made anew or repartitioned")
+// errTopicChanged ends a session because the topic is not the one that it began with.
+var errTopicChanged = errors.New("the topic was recreated or repartitioned")
 
-// health is what Health reports.
+// health is the state that Health reports.
 type health struct {
 	mu      sync.Mutex
 	blocked *BlockedError
 	newer   *newerEvent
 }
 
-// block records the reason and returns true if it is another one than before.
+// block records the reason. It returns true if it differs from the recorded one.
 func (h *health) block(e *BlockedError) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -52,8 +51,8 @@ func (h *health) block(e *BlockedError) bool {
 	return changed
 }
 
-// unblock removes the reason, and one that a record showed only if a batch was
-// applied since. It returns true if there was one.
+// unblock removes the reason. A reason found in a record is removed only if a batch was applied
+// since. It returns true if it removed one.
 func (h *health) unblock(applied bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,7 +84,7 @@ func (h *health) awaited() *newerEvent {
 	return h.newer
 }
 
-// unblock records that the projector works.
+// unblock records that the projector works again.
 func (r *Runner) unblock(applied bool) {
 	if r.health.unblock(applied) {
 		r.log.Info("not blocked any more")
@@ -94,7 +93,7 @@ func (r *Runner) unblock(applied bool) {
 	}
 }
 
-// warning is a reason that does not stop anything.
+// warning is a reason that stops nothing.
 type warning struct {
 	mu   sync.Mutex
 	text string
@@ -112,9 +111,8 @@ func (w *warning) get() string {
 	return w.text
 }
 
-// Health returns the reasons why the projector does not work as it should, none
-// if it does: what blocks it, and a topic that keeps its records for less time
-// than configured.
+// Health returns the reasons why the projector does not work as it should: what blocks it, and a
+// topic that keeps its records for less time than configured. It returns none if all is well.
 func (r *Runner) Health() []string {
 	var reasons []string
 	for _, reason := range []string{r.health.reason(), r.topicWarning.get()} {
@@ -125,9 +123,9 @@ func (r *Runner) Health() []string {
 	return reasons
 }
 
-// newerApplied returns a *BlockedError while an event that only a newer program
-// can apply is not applied. Until then this process stays out of the group, so
-// that a newer one keeps the partition.
+// newerApplied returns a *BlockedError while there is an event that only a newer program can apply.
+// Until that event is applied this process stays out of the group, so that a newer one keeps the
+// partition.
 func (r *Runner) newerApplied(ctx context.Context) error {
 	n := r.health.awaited()
 	if n == nil {
@@ -145,7 +143,7 @@ func (r *Runner) newerApplied(ctx context.Context) error {
 		WHERE g.state = 'live' AND c.projection = ANY($1) AND c.topic = $2 AND c.partition = $3 AND c.position < $4)`,
 		names, r.cfg.Topic, n.partition, n.position).Scan(&behind)
 	if err != nil {
-		return fmt.Errorf("look for a newer projector: %w", err)
+		return fmt.Errorf("check for a newer projector: %w", err)
 	}
 	if behind {
 		return &BlockedError{Reason: r.health.reason(), byRecord: true, newer: n}
@@ -154,8 +152,8 @@ func (r *Runner) newerApplied(ctx context.Context) error {
 	return nil
 }
 
-// watchTopic ends the subscription once the topic is another one than the
-// session's: sarama would go on reading by name, with the old offsets.
+// watchTopic ends the subscription if the topic is no longer the session's: sarama would continue
+// to read by name, with the old offsets.
 func (r *Runner) watchTopic(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(topicInterval)
 	defer tick.Stop()
@@ -182,8 +180,8 @@ func (r *Runner) watchTopic(ctx context.Context, end context.CancelCauseFunc) {
 	}
 }
 
-// databaseFailed closes the connections of the read side if a statement did not
-// return in time: their peer may be gone without a word.
+// databaseFailed closes the connections of the read side if a statement did not return in time,
+// because the host may have disappeared without closing them.
 func (r *Runner) databaseFailed(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		r.cfg.ReadPool.Reset()

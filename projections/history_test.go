@@ -13,9 +13,9 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// lose removes the events after a position, as a restore or a failover to a standby
-// that lagged does.
-func (s *system) lose(after int64) {
+// loseEvents removes the events after a position, as a restore does, or a failover to a standby that
+// lagged.
+func (s *system) loseEvents(after int64) {
 	for _, table := range []string{"events"} {
 		s.exec(fmt.Sprintf("ALTER TABLE %s DISABLE TRIGGER USER", table))
 		s.exec(fmt.Sprintf("DELETE FROM %s WHERE position > $1", table), after)
@@ -26,53 +26,53 @@ func (s *system) lose(after int64) {
 func (s *system) audited() int64 { return s.count("SELECT count(*) FROM slot_audit_log") }
 
 func TestProjector_AppliesNothingThatTheStoreLost(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	_, _, kept := s.acquire(product, 1, 1)
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	s.acquire(product, 2, 2)
-	lost := f.all(f.since(kept))
-	s.lose(kept)
-	s.acquire(product, 3, 3) // at the position of the lost one
-	records := append(lost, f.all(f.since(kept))...)
+	lost := f.produceAll(f.eventsAfter(kept))
+	s.loseEvents(kept)
+	s.acquire(product, 3, 3) // at the position of the lost event
+	records := append(lost, f.produceAll(f.eventsAfter(kept))...)
 
 	var blocked *projections.BlockedError
-	require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+	require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 	require.Contains(t, blocked.Reason, "restored to an earlier moment")
 	require.EqualValues(t, 1, s.audited())
 	require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", kept))
 }
 
 func TestProjector_NoticesThatTheStoreLostWhatItApplied(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	_, _, kept := s.acquire(product, 1, 1)
 	s.acquire(product, 2, 2)
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
-	s.lose(kept)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	s.loseEvents(kept)
 	s.acquire(product, 3, 3)
 	s.acquire(product, 4, 4)
-	records := f.all(f.since(kept)) // the first is below the checkpoint, the second above it
+	records := f.produceAll(f.eventsAfter(kept)) // the first is below the checkpoint, the second above it
 
 	var blocked *projections.BlockedError
-	require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+	require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 	require.Contains(t, blocked.Reason, "which was applied")
 	require.EqualValues(t, 2, s.audited())
 }
 
 func TestProjector_SkipsRecordsOfAnEarlierIncarnationThatTheStoreLost(t *testing.T) {
-	s, f, _ := offline(t)
+	s, f, _ := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	_, _, kept := s.acquire(product, 1, 1)
 	s.acquire(product, 2, 2)
-	records := f.all(f.since(0)) // two of them are in both histories
-	s.lose(kept)
+	records := f.produceAll(f.eventsAfter(0)) // two of them are in both histories
+	s.loseEvents(kept)
 	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, $1, now())", kept)
 	s.exec("UPDATE projection_source SET incarnation = 2")
-	owner := take(t, s, 3)
+	owner := newOwner(t, s, 3)
 	id, err := s.reader.Identity(ctx)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, id.Incarnation)
@@ -80,21 +80,21 @@ func TestProjector_SkipsRecordsOfAnEarlierIncarnationThatTheStoreLost(t *testing
 	mark := f.putRaw(product, map[string]string{"event-type": kafka.TypeIncarnation, kafka.HeaderStore: id.String()}, nil)
 	s.acquire(product, 3, 3)
 	f.last[kafka.Partition(product, 3)] = kept
-	require.NoError(t, owner.Feed(ctx, append(append(records, mark), f.all(f.since(kept))...)))
+	require.NoError(t, owner.Apply(ctx, append(append(records, mark), f.produceAll(f.eventsAfter(kept))...)))
 	require.EqualValues(t, 2, s.audited(), "one of both histories, one of the second")
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE unit = 3"))
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 }
 
 func TestProjector_RefusesAnotherStoresRecords(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	s.acquire(product, 1, 1)
 	own := f.store
 	f.store = eventstore.Identity{Store: uuid.New(), Incarnation: 1}.String()
 	var blocked *projections.BlockedError
-	require.ErrorAs(t, owner.Feed(ctx, f.all(f.since(0))), &blocked)
+	require.ErrorAs(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))), &blocked)
 	require.Contains(t, blocked.Reason, f.store, "the record's store")
 	require.Contains(t, blocked.Reason, own[:36], "our store")
 	require.Contains(t, blocked.Reason, "--kafka-topic")
@@ -103,26 +103,26 @@ func TestProjector_RefusesAnotherStoresRecords(t *testing.T) {
 }
 
 func TestProjector_WaitsForReadModelsOfTheCurrentIncarnation(t *testing.T) {
-	s, _, _ := offline(t)
+	s, _, _ := newOfflineSystem(t)
 	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, 0, now())")
-	_, err := projections.NewRunner(s.config()).Take(context.Background(), 3)
+	_, err := projections.NewRunner(s.config()).TakeAllPartitions(context.Background(), 3)
 	var blocked *projections.BlockedError
 	require.ErrorAs(t, err, &blocked)
 	require.Contains(t, blocked.Reason, "dopamine recover")
 }
 
-// A record that was below the checkpoints, and therefore not decoded, is above those
-// of a generation that a replay swaps in while the batch is applied.
+// A record that was below the checkpoints, and therefore not decoded, is above the checkpoints of a
+// generation that a replay swaps in while the batch is applied.
 func TestProjector_DecodesWhatASwapMakesNew(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	s.acquire(product, 1, 1)
-	events := f.since(0)
-	require.NoError(t, owner.Feed(ctx, f.all(events)))
-	again := f.all(events) // published twice
+	events := f.eventsAfter(0)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(events)))
+	again := f.produceAll(events) // published twice
 	_, _, at := s.acquire(product, 2, 2)
-	batch := append(again, f.all(f.since(events[1].event.Position))...)
+	batch := append(again, f.produceAll(f.eventsAfter(events[1].event.Position))...)
 
 	for _, name := range s.names() {
 		s.exec("SELECT projection_create_generation($1, 2)", name)
@@ -131,7 +131,7 @@ func TestProjector_DecodesWhatASwapMakesNew(t *testing.T) {
 		s.exec(`INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position)
 			SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, 0 FROM projection_checkpoints WHERE projection = $1 AND generation = 1`, name)
 	}
-	require.NoError(t, owner.Feed(ctx, batch))
+	require.NoError(t, owner.Apply(ctx, batch))
 	require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE generation = 2 AND position = $1", at))
 	for _, name := range s.names() {
 		s.exec("SELECT projection_create_generation($1, 9)", name)
@@ -141,22 +141,22 @@ func TestProjector_DecodesWhatASwapMakesNew(t *testing.T) {
 }
 
 func TestProjector_RefusesARecordOfAnotherPartitioning(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	s.create(10)
-	records := f.all(f.since(0))
+	records := f.produceAll(f.eventsAfter(0))
 	records[0].Partition = (records[0].Partition + 1) % 3
-	require.Error(t, owner.Feed(ctx, records), "without a Kafka it cannot know why")
+	require.Error(t, owner.Apply(ctx, records), "without a Kafka it cannot know why")
 	require.Zero(t, s.count("SELECT count(*) FROM products"))
 	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE next_offset > 0"))
 }
 
 func TestProjector_CheckpointBelongsToOneTopic(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	s.create(10)
-	records := f.all(f.since(0))
-	s.exec("UPDATE projection_checkpoints SET topic_id = 'made anew'")
-	require.ErrorIs(t, owner.Feed(ctx, records), projections.ErrMoved)
+	records := f.produceAll(f.eventsAfter(0))
+	s.exec("UPDATE projection_checkpoints SET topic_id = 'recreated'")
+	require.ErrorIs(t, owner.Apply(ctx, records), projections.ErrMoved)
 	require.Zero(t, s.count("SELECT count(*) FROM products"))
 }

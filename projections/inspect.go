@@ -11,18 +11,17 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// inspect decides, before anything is written, which records belong to this store
-// and this topic. It fails with errTopicChanged if the topic was repartitioned, and
-// with a *BlockedError if it has records of another store, or the store lacks what
-// is in the topic.
+// inspect decides, before anything is written, which records belong to this store and this topic.
+// It fails with errTopicChanged if the topic was repartitioned. It fails with a *BlockedError if
+// the topic has records of another store, or events that the store lacks.
 //
-// Every record that may be applied is compared with the store, by one index lookup
-// each: what a restore or a failover lost is still in the topic.
+// Every record that may be applied is compared with the store, by one index lookup each, because
+// the topic still has what a restore or a failover lost.
 func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*record) error {
-	applied := map[int64]uuid.UUID{} // positions of checkpoints
+	applied := map[int64]uuid.UUID{} // by the checkpoints' positions
 	var check []int64
 	for partition, rs := range records {
-		for _, o := range s.owned {
+		for _, o := range s.assignments {
 			if c := o.checkpoints[partition]; c != nil && c.position > 0 {
 				applied[c.position] = *c.eventID
 			}
@@ -31,7 +30,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 			if err := r.inspectHeaders(ctx, s, rec); err != nil {
 				return err
 			}
-			if !rec.skip && rec.item.isEvent() && wanted(s.owned, rec) {
+			if !rec.skip && rec.item.isEvent() && wanted(s.assignments, rec) {
 				check = append(check, rec.item.position)
 			}
 		}
@@ -50,7 +49,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 	}
 	for _, rs := range records {
 		for _, rec := range rs {
-			if rec.skip || !rec.item.isEvent() || !wanted(s.owned, rec) || ids[rec.item.position] == rec.item.eventID {
+			if rec.skip || !rec.item.isEvent() || !wanted(s.assignments, rec) || ids[rec.item.position] == rec.item.eventID {
 				continue
 			}
 			if s.identity.OriginOf(rec.store) == eventstore.Current {
@@ -59,7 +58,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 			rec.skip = true
 			r.metrics.foreign.Inc()
 			r.undecodableLog.Do(func() {
-				r.log.Warn("record is of a lost history or no event of the store, skipping it", "partition", rec.partition, "offset", rec.offset,
+				r.log.Warn("record of a lost history or not of this store, skipping it", "partition", rec.partition, "offset", rec.offset,
 					"position", rec.item.position, "eventId", rec.item.eventID, "store", rec.store)
 			})
 		}
@@ -67,7 +66,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 	return nil
 }
 
-// inspectHeaders checks what the record says of itself.
+// inspectHeaders checks the record's headers.
 func (r *Runner) inspectHeaders(ctx context.Context, s *session, rec *record) error {
 	switch s.identity.OriginOf(rec.store) {
 	case eventstore.Foreign:
@@ -89,14 +88,13 @@ func (r *Runner) inspectHeaders(ctx context.Context, s *session, rec *record) er
 	if info.TopicID != s.topic.TopicID || info.Partitions != s.topic.Partitions {
 		return errTopicChanged
 	}
-	rec.item = rec.notEvent(fmt.Errorf("the record is no event: its key belongs to partition %d", kafka.Partition(rec.item.product, s.topic.Partitions)))
+	rec.item = rec.notEvent(fmt.Errorf("the record is not an event: its key belongs to partition %d", kafka.Partition(rec.item.product, s.topic.Partitions)))
 	return nil
 }
 
-// ForeignTopic is the message about a topic with a record that names another
-// store.
+// ForeignTopic returns the message about a topic that has a record of another store.
 func ForeignTopic(topic, named string, own eventstore.Identity) string {
-	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a topic of its own with --kafka-topic", topic, named, own)
+	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a separate topic with --kafka-topic", topic, named, own)
 }
 
 func restored(format string, args ...any) error {

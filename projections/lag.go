@@ -7,29 +7,28 @@ import (
 )
 
 const (
-	// lagInterval is how often the lag is measured.
+	// lagInterval is the interval at which the lag is measured.
 	lagInterval = time.Second
-	// lostTailInterval is how often partitions are compared with what the relay
+	// lostTailInterval is the interval at which partitions are compared with what the relay
 	// published.
 	lostTailInterval = time.Second
-	// lostTailDelay is how long a partition may deliver nothing, although the relay
-	// published more, until what is missing is read from the event store.
+	// lostTailDelay is how long a partition may deliver nothing, although the relay published more,
+	// before the missing events are read from the event store.
 	lostTailDelay = 5 * time.Second
 )
 
-// measureLag sets the metrics of lag until ctx ends, whether or not this process
-// owns partitions, is blocked or waits for something. Without an answer of Postgres
-// the number of events keeps its last value, and the time since the last progress
-// goes on.
+// measureLag sets the lag metrics until ctx ends, also while this process owns no partitions, is
+// blocked or waits. While Postgres does not respond, the number of events keeps its last value and
+// the time since the last progress continues to grow.
 func (r *Runner) measureLag(ctx context.Context) {
 	if r.cfg.Published == nil {
 		return
 	}
 	tick := time.NewTicker(lagInterval)
 	defer tick.Stop()
-	moved := map[string]time.Time{} // when each projection was last seen to move, or not behind
-	position := map[string]int64{}  // where
-	behind := map[string]bool{}     // as last seen
+	moved := map[string]time.Time{} // when each projection last advanced or was not behind
+	position := map[string]int64{}  // the position then
+	behind := map[string]bool{}     // whether it was behind
 	for _, p := range r.cfg.Projections {
 		moved[p.Name()] = time.Now()
 	}
@@ -78,9 +77,9 @@ func (r *Runner) readLag(ctx context.Context) ([]Status, error) {
 	return all, nil
 }
 
-// fillLostTails reads from the event store what the relay published and the topic
-// does not deliver: Kafka lost it, or retention deleted it before it was read and
-// nothing follows. received says when a partition delivered last.
+// fillLostTails reads from the event store what the relay published and the topic does not deliver:
+// Kafka lost it, or retention deleted it before it was read and no record follows. received has the
+// time of each partition's last delivery.
 func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 	if r.cfg.Published == nil {
 		return nil
@@ -93,10 +92,10 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 		return fmt.Errorf("read how far the relay is: %w", err)
 	}
 	if len(head.Last) != int(s.topic.Partitions) || head.TopicID != s.topic.TopicID {
-		return nil // the relay is not at this topic yet
+		return nil // the relay does not use this topic yet
 	}
 	now := time.Now()
-	for _, o := range s.owned {
+	for _, o := range s.assignments {
 		for partition, c := range o.checkpoints {
 			if received[partition].IsZero() {
 				received[partition] = now
@@ -112,10 +111,10 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 	return nil
 }
 
-// fillLostTail applies a page of a partition's events up to last.
-func (r *Runner) fillLostTail(ctx context.Context, o *owned, partition int32, last int64) error {
+// fillLostTail applies one page of a partition's events up to last.
+func (r *Runner) fillLostTail(ctx context.Context, o *assignment, partition int32, last int64) error {
 	at := *o.checkpoints[partition]
-	missing, _, err := r.between(ctx, o.partitions, partition, at.position, last+1)
+	missing, _, err := r.readGap(ctx, o.partitions, partition, at.position, last+1)
 	if err != nil || len(missing) == 0 {
 		return err
 	}

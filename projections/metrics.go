@@ -24,7 +24,7 @@ type metrics struct {
 	blocked      prometheus.Gauge
 }
 
-// newMetrics registers with reg, which may be nil.
+// newMetrics registers the metrics with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	const subsystem = "projector"
 	labels := []string{"projection"}
@@ -41,9 +41,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag:     gauge("lag_events", "Events in the store that the projection has not applied yet, measured once a second."),
 		stalled: gauge("stalled_seconds", "Time since the projection last made progress while it is behind, or its progress cannot be read; 0 if it is not behind."),
 		blocked: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "blocked",
-			Help: "1 while the projector applies nothing until somebody acts; /health/ready has the reason."}),
+			Help: "1 while the projector is blocked and applies nothing; /health/ready has the reason."}),
 		foreign: prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "foreign_records_total",
-			Help: "Records skipped because the event store does not have their event: of a lost history, or forged."}),
+			Help: "Records skipped because the event store does not have their event (lost history, or forged)."}),
 		events:       counter("events_total", "Events applied, parked or passed over."),
 		batchSeconds: histogram("batch_seconds", "Time of one batch's transaction, attempts included.", prometheus.DefBuckets),
 		batchEvents:  histogram("batch_events", "Events of one batch.", prometheus.ExponentialBuckets(1, 4, 7)),

@@ -15,16 +15,16 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// contentError is a failure because of what the events say, found without Postgres.
+// contentError is a failure caused by the events themselves, found without Postgres.
 type contentError struct{ err error }
 
 func (e *contentError) Error() string { return e.err.Error() }
 
 func (e *contentError) Unwrap() error { return e.err }
 
-// isContent reports whether an error is about what was to be written (a fold that
-// refused, a value or constraint that Postgres refused, an exception raised by
-// a trigger), and not about the state of the database or the connection.
+// isContent reports whether an error is about the data to be written (a fold that failed, a value
+// or constraint that Postgres rejected, an exception raised by a trigger) and not about the state
+// of the database or the connection.
 func isContent(err error) bool {
 	var content *contentError
 	if errors.As(err, &content) {
@@ -41,14 +41,14 @@ func isContent(err error) bool {
 	return false
 }
 
-// park is an item that is parked.
+// park is an item that is to be parked.
 type park struct {
-	keyed
+	rowEvent
 	err    string
-	behind bool // it only waits for an earlier one of its key
+	behind bool // it only waits for an earlier event of its key
 }
 
-// queueHeads reads which keys are parked, and with which event at the head.
+// queueHeads reads the parked keys and the first parked event of each.
 func (u *batchTx) queueHeads(b *pgx.Batch, p plan) {
 	partitions := make([]int32, 0, len(p.to))
 	for partition := range p.to {
@@ -66,10 +66,10 @@ func (u *batchTx) queueHeads(b *pgx.Batch, p plan) {
 		})
 }
 
-// park parks the item if its key is parked or err is not nil, and reports whether
-// it did. What follows an event that could not be decoded waits behind it, although
-// its own key may be another one: nobody knows which row that event belongs to.
-func (u *batchTx) park(it keyed, err error) bool {
+// park parks the item if its key is parked or err is not nil, and reports whether it did. Events
+// after one that could not be decoded are parked behind it, even if their own key is another one:
+// the row of that event is unknown.
+func (u *batchTx) park(it rowEvent, err error) bool {
 	for _, key := range []uuid.UUID{it.rawKey, it.key} {
 		if head, parked := u.heads[key]; parked {
 			it.key = key
@@ -103,34 +103,34 @@ func (u *batchTx) queueParks(b *pgx.Batch) {
 			INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, kafka_offset, event_id, event_type,
 			                           product_id, stream_id, record, headers, error, behind)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-			ON CONFLICT DO NOTHING`, // the same record that is no event, in a topic made anew
+			ON CONFLICT DO NOTHING`, // the same record, which is not an event, in a recreated topic
 			u.o.projection.Name(), u.o.generation, k.key, k.position, u.topic, k.partition, offset, eventID, plainText(k.eventType),
 			product, stream, value, headers, plainText(k.err), k.behind)
 	}
 }
 
-// headersJSON is a JSON object that Postgres takes, whatever the headers hold.
+// headersJSON encodes headers as a JSON object that Postgres accepts, whatever they contain.
 func headersJSON(h map[string]string) []byte {
 	clean := make(map[string]string, len(h))
 	for k, v := range h {
 		clean[plainText(k)] = plainText(v)
 	}
 	out, err := json.Marshal(clean)
-	if err != nil { // a map of strings always can be
+	if err != nil { // cannot happen with a map of strings
 		return []byte("{}")
 	}
 	return out
 }
 
-// plainText is text that Postgres takes.
+// plainText returns s without what Postgres rejects in a text.
 func plainText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// split applies the items by row key and parks what fails, and what is behind it.
+// split applies the items by row key, and parks those that fail and those behind them.
 func (u *batchTx) split(ctx context.Context) error {
 	var keys []uuid.UUID // in the order of their first events
-	byKey := map[uuid.UUID][]keyed{}
+	byKey := map[uuid.UUID][]rowEvent{}
 	for _, it := range u.items {
 		if u.park(it, it.err) {
 			continue
@@ -140,16 +140,16 @@ func (u *batchTx) split(ctx context.Context) error {
 		}
 		byKey[it.key] = append(byKey[it.key], it)
 	}
-	return u.halves(ctx, keys, byKey)
+	return u.bisect(ctx, keys, byKey)
 }
 
-// halves applies the events of some keys together, and where that fails, of
-// one half of them and then of the other.
-func (u *batchTx) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID][]keyed) error {
+// bisect applies the events of several keys together. If that fails, it applies each half
+// separately.
+func (u *batchTx) bisect(ctx context.Context, keys []uuid.UUID, byKey map[uuid.UUID][]rowEvent) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	var items []keyed
+	var items []rowEvent
 	for _, k := range keys {
 		items = append(items, byKey[k]...)
 	}
@@ -161,16 +161,16 @@ func (u *batchTx) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.U
 		return err
 	case len(keys) > 1:
 		middle := len(keys) / 2
-		if err := u.halves(ctx, keys[:middle], byKey); err != nil {
+		if err := u.bisect(ctx, keys[:middle], byKey); err != nil {
 			return err
 		}
-		return u.halves(ctx, keys[middle:], byKey)
+		return u.bisect(ctx, keys[middle:], byKey)
 	}
 	for _, it := range items {
 		if u.park(it, nil) {
 			continue
 		}
-		if err := u.attempt(ctx, []keyed{it}); err != nil {
+		if err := u.attempt(ctx, []rowEvent{it}); err != nil {
 			if !isContent(err) {
 				return err
 			}
@@ -180,8 +180,8 @@ func (u *batchTx) halves(ctx context.Context, keys []uuid.UUID, byKey map[uuid.U
 	return nil
 }
 
-// attempt applies items inside a savepoint; a failure leaves nothing of it.
-func (u *batchTx) attempt(ctx context.Context, items []keyed) error {
+// attempt applies items inside a savepoint, which is rolled back if it fails.
+func (u *batchTx) attempt(ctx context.Context, items []rowEvent) error {
 	return pgx.BeginFunc(ctx, u.tx, func(tx pgx.Tx) error {
 		events := make([]domain.Envelope, len(items))
 		for i, it := range items {

@@ -13,12 +13,12 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// offline is a system without Kafka: records are fed by the test.
-func offline(t *testing.T) (*system, *feed, *projections.Owner) {
+// newOfflineSystem returns a system without Kafka: the test delivers the records.
+func newOfflineSystem(t *testing.T) (*system, *fakeTopic, *projections.Owner) {
 	t.Parallel()
 	s := newSystem(t, nil)
-	f := newFeed(s, 3)
-	return s, f, take(t, s, 3)
+	f := newFakeTopic(s, 3)
+	return s, f, newOwner(t, s, 3)
 }
 
 func (s *system) parked(projection string) (positions []int64) {
@@ -43,20 +43,20 @@ func expired(unit int, number int64) domain.SlotExpired {
 	return domain.SlotExpired{Unit: unit, ArrivalSequence: number, ReclaimStatus: domain.AutoExpired}
 }
 
-func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	bad, _, badAt := s.acquire(product, 1, 1)
 	good, _, _ := s.acquire(product, 2, 2)
 	behindAt := s.append(product, bad, expired(1, 1))
 	last := s.append(product, good, expired(2, 2))
-	// Whatever the reason is why a row is refused: here it is a trigger.
+	// Any reason for rejecting a row will do; here it is a trigger.
 	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no unit 1 today'; END$$`)
 	s.exec(`CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON purchase_slots_g1 FOR EACH ROW WHEN (NEW.unit = 1) EXECUTE FUNCTION refuse()`)
 
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
-	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"), "the event, and what is behind it on its key")
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"), "the event, and those behind it on its key")
 	require.Empty(t, s.parked("products"))
 	require.Empty(t, s.parked("slot_audit_log"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", good))
@@ -72,7 +72,7 @@ func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 	require.False(t, reached("purchase_slots", last), "a parked event of the product is not there yet")
 	require.True(t, reached("purchase_slots", badAt-1))
 
-	// A retry while the reason persists changes nothing but the account of it.
+	// If the reason persists, a retry changes nothing except the history of requests.
 	require.NoError(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
 	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Skip, "bob"), projections.ErrRequested)
 	require.NoError(t, owner.ServeRequests(ctx))
@@ -88,82 +88,82 @@ func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"), projections.ErrNotParked)
 }
 
-func TestASkipGivesUpTheFirstAndAppliesTheRest(t *testing.T) {
-	s, f, owner := offline(t)
+func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	slot, _, acquired := s.acquire(product, 1, 1)
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
 	behind := s.append(product, slot, expired(1, 1))
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{broken, behind}, s.parked("slot_audit_log"))
 	require.Empty(t, s.parked("purchase_slots"), "a warning changes no row there")
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
 
 	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx)) // the skip
-	require.NoError(t, owner.ServeRequests(ctx)) // what was behind it
+	require.NoError(t, owner.ServeRequests(ctx)) // the retry of what was behind it
 	require.Empty(t, s.parked("slot_audit_log"))
 	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log WHERE position IN ($1, $2)", acquired, behind))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM skipped_events WHERE projection = 'slot_audit_log' AND position = $1 AND skipped_by = 'ann'", broken))
 
-	// And it holds where the event comes by again.
+	// The skip also holds if the event is delivered again.
 	s.exec("DELETE FROM slot_audit_log_g1")
 	s.exec("UPDATE projection_checkpoints SET next_offset = 0, position = 0, event_id = NULL WHERE projection = 'slot_audit_log'")
-	again := take(t, s, 3)
+	again := newOwner(t, s, 3)
 	var all []projections.Delivered
 	for _, log := range f.log {
 		all = append(all, log...)
 	}
-	require.NoError(t, again.Feed(ctx, all))
+	require.NoError(t, again.Apply(ctx, all))
 	require.Empty(t, s.parked("slot_audit_log"))
 	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log"))
 }
 
-func TestADeposedOwnerDoesNotKnowOfAnOrderAndCannotWrite(t *testing.T) {
-	s, f, owner := offline(t)
+func TestRequest_FencesADeposedOwner(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	slot, _, _ := s.acquire(product, 1, 1)
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
-	newOwner := take(t, s, 3)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	successor := newOwner(t, s, 3)
 	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
-	require.NoError(t, newOwner.ServeRequests(ctx))
+	require.NoError(t, successor.ServeRequests(ctx))
 	at := s.append(product, slot, expired(1, 1))
-	records := f.all(f.since(broken))
-	require.ErrorIs(t, owner.Feed(ctx, records), projections.ErrMoved)
+	records := f.produceAll(f.eventsAfter(broken))
+	require.ErrorIs(t, owner.Apply(ctx, records), projections.ErrMoved)
 	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
-	// The other projections, where nothing was ordered, it may still have written.
-	require.NoError(t, take(t, s, 3).Feed(ctx, records))
+	// The other projections had no request, so the deposed owner may still write them.
+	require.NoError(t, newOwner(t, s, 3).Apply(ctx, records))
 	require.Empty(t, s.parked("slot_audit_log"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
 }
 
-func TestARecordThatCannotBeReadIsReplacedByTheStoresCopy(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_UsesTheStoresCopyOfAnUndecodableRecord(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	product := s.create(10)
 	s.acquire(product, 1, 1)
-	events := f.since(0)
+	events := f.eventsAfter(0)
 	events[1].value = []byte("garbage")
-	require.NoError(t, owner.Feed(context.Background(), f.all(events)))
+	require.NoError(t, owner.Apply(context.Background(), f.produceAll(events)))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 }
 
-func TestARecordThatIsNoEventIsSetAsideOnItsOwn(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	s.acquire(product, 1, 1)
-	events := f.since(0)
-	records := []projections.Delivered{f.put(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
-	f.store = "" // as before records named their history
+	events := f.eventsAfter(0)
+	records := []projections.Delivered{f.produce(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
+	f.store = "" // like records from before they had this header
 	forged := events[1]
 	forged.event.ID, forged.value = uuid.New(), []byte("another event at this position")
-	records = append(records, f.put(forged), f.put(events[1]))
-	require.NoError(t, owner.Feed(ctx, records))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the rest goes on")
+	records = append(records, f.produce(forged), f.produce(events[1]))
+	require.NoError(t, owner.Apply(ctx, records))
+	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the others are applied")
 	require.EqualValues(t, 4, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "one record, four projections; the store does not have the forged event")
 	ok, err := projections.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
 	require.NoError(t, err)
@@ -191,37 +191,37 @@ func TestProjector_WaitsForANewerOneAtAnEventThatItDoesNotKnow(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			s, f, owner := offline(t)
+			s, f, owner := newOfflineSystem(t)
 			ctx := context.Background()
 			product := s.create(10)
 			slot, _, acquired := s.acquire(product, 1, 1)
 			at := newer(s, product, slot)
 			s.acquire(product, 2, 2)
-			records := f.all(f.since(0))
+			records := f.produceAll(f.eventsAfter(0))
 			var blocked *projections.BlockedError
-			require.ErrorAs(t, owner.Feed(ctx, records), &blocked)
+			require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 			require.Contains(t, blocked.Reason, fmt.Sprintf("event %d (", at))
-			require.Zero(t, s.count("SELECT count(*) FROM parked_events"), "it is not damaged")
-			require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", acquired), "what came before it is applied")
+			require.Zero(t, s.count("SELECT count(*) FROM parked_events"), "the event is not damaged")
+			require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", acquired), "events before it are applied")
 			require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
-			require.ErrorAs(t, owner.Feed(ctx, records), &blocked, "it waits")
+			require.ErrorAs(t, owner.Apply(ctx, records), &blocked, "it waits")
 		})
 	}
 }
 
-func TestAFailureOfTheDatabaseParksNothing(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_ParksNothingOnDatabaseFailure(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	s.create(10)
 	s.exec("ALTER TABLE products_g1 RENAME TO away")
-	require.Error(t, owner.Feed(context.Background(), f.all(f.since(0))))
+	require.Error(t, owner.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND next_offset > 0"))
 }
 
-// An event that cannot be decoded parks under its slot, since only its headers are
-// known; what follows belongs to a payment and waits all the same.
+// An event that cannot be decoded is parked under its slot, since only its headers can be read. The
+// event after it belongs to a payment, and is parked behind it all the same.
 func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	slot, user, _ := s.acquire(product, 1, 1)
@@ -230,7 +230,7 @@ func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
 	require.NoError(t, err)
 	damaged := s.appendRaw(product, slot, typ, version, []byte(`{"userId":"nobody"}`))
 	behind := s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: krw(t, 259000), Method: domain.Card})
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{damaged, behind}, s.parked("purchases"))
 	require.Empty(t, s.rows(1)["purchases"])
 
@@ -253,17 +253,17 @@ func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
 }
 
 func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
-	s, f, owner := offline(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	large, small := s.create(10_000), s.create(10)
 	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$`)
 	s.exec(fmt.Sprintf(`CREATE TRIGGER refuse BEFORE UPDATE ON products_g1 FOR EACH ROW WHEN (NEW.id = '%s') EXECUTE FUNCTION refuse()`, large))
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	const events = 2500 // two pages and a half
 	for n := range events {
 		s.acquire(large, n+1, int64(n+1))
 	}
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(2))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(2))))
 	require.Len(t, s.parked("products"), events)
 	s.exec("DROP TRIGGER refuse ON products_g1")
 	_, err := projections.RetryAll(ctx, s.pool, "products", "ann")
@@ -275,9 +275,9 @@ func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 			require.Equal(t, 3, page)
 			break
 		}
-		// Between two pages other products have their turn.
+		// Between two pages, events of other products are applied.
 		_, _, at := s.acquire(small, page, int64(page))
-		require.NoError(t, owner.Feed(ctx, f.all(f.since(at-1))))
+		require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))
 		require.EqualValues(t, 10-page, s.count("SELECT stock FROM products WHERE id = $1", small))
 	}
 	require.EqualValues(t, 10_000-events, s.count("SELECT stock FROM products WHERE id = $1", large))

@@ -11,50 +11,49 @@ import (
 
 // Projection is one read model.
 type Projection interface {
-	// Name is its name in tables, views and commands.
+	// Name returns its name in tables, views and commands.
 	Name() string
-	// Key is the row that an event changes; false where it changes none. All
-	// events of one key are in one partition.
+	// Key returns the key of the row that an event changes, false if it changes none. All events of
+	// one key are in one partition.
 	Key(e domain.Envelope) (uuid.UUID, bool)
-	// RawKey is Key for an event of which only its headers can be read.
+	// RawKey is like Key for an event of which only the headers can be read.
 	RawKey(eventType string, product, stream uuid.UUID) (uuid.UUID, bool)
-	// NewFold begins a batch over the tables of one generation.
+	// NewFold starts a batch on the tables of one generation.
 	NewFold(generation int) Fold
 }
 
-// Redefined is a projection whose rows mean something else than those of the
-// first version of it did. A generation is written only by programs of its own
-// definition; a replay by a program of the next one makes the next generation.
+// Redefined is implemented by a projection whose rows have changed their meaning since its first
+// version. Only programs with the same schema version write a generation. A replay by a program
+// with a newer one builds the next generation. No projection implements it yet.
 type Redefined interface {
-	// Definition counts up from 2; a projection without it has definition 1.
-	Definition() int
+	// SchemaVersion counts up from 2. A projection without the method has schema version 1.
+	SchemaVersion() int
 }
 
-// DefinitionOf is the definition by which a projection makes rows.
-func DefinitionOf(p Projection) int {
+// SchemaVersionOf returns the schema version with which a projection builds rows.
+func SchemaVersionOf(p Projection) int {
 	if r, ok := p.(Redefined); ok {
-		return r.Definition()
+		return r.SchemaVersion()
 	}
 	return 1
 }
 
-// Fold is the rows that a batch of events changes, in memory. It is used
-// once: Load, Apply for each event in order, Write.
+// Fold holds the rows that a batch of events changes, in memory. It is used once: Load, Apply for
+// each event in order, Write.
 type Fold interface {
-	// Load queues the reading of those rows that the events need as they are.
+	// Load queues the queries for the rows that the events change.
 	Load(b *pgx.Batch, events []domain.Envelope)
-	// Apply changes the rows in memory. Upon an error they may be half changed;
-	// the fold must then be thrown away.
+	// Apply changes the rows in memory. After an error they may be partly changed, and the fold
+	// must be discarded.
 	Apply(e domain.Envelope) error
-	// Write queues the writing of the rows.
+	// Write queues the statements that write the rows.
 	Write(b *pgx.Batch)
 }
 
-// Table is the name of a generation's table: "products" and 2 make
-// "products_g2".
+// Table returns the name of a generation's table: "products_g2" for "products" and 2.
 func Table(base string, generation int) string { return fmt.Sprintf("%s_g%d", base, generation) }
 
-// applyAll applies events in order; a panic is an error like any other.
+// applyAll applies events in order. A panic is returned as an error.
 func applyAll(f Fold, events []domain.Envelope) (err error) {
 	at := 0
 	defer func() {

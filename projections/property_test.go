@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// history appends random events, such as can happen, of every type.
+// history appends random events of every type, in an order that can occur.
 func (s *system) history(t *rapid.T, steps int) {
 	var (
 		productIDs []uuid.UUID
@@ -80,7 +80,7 @@ func (s *system) history(t *rapid.T, steps int) {
 		switch {
 		case op == 7:
 			s.append(l.product, l.slot, domain.SlotExpiringSoon{UserID: l.user, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
-		case op <= 9: // expire, or start to pay
+		case op <= 9: // expire, or start a payment
 			if l.payment == nil && op == 9 {
 				id := uuid.New()
 				l.payment = &id
@@ -109,7 +109,7 @@ func (s *system) history(t *rapid.T, steps int) {
 	}
 }
 
-// live is a slot that is open, or was paid.
+// live is a slot that is open or was paid.
 type live struct {
 	product, slot, user uuid.UUID
 	unit                int
@@ -117,7 +117,7 @@ type live struct {
 	payment             *uuid.UUID
 }
 
-// afterPurchase lets what may happen to a purchase happen to it.
+// afterPurchase appends a random event that can follow a purchase.
 func (s *system) afterPurchase(t *rapid.T, l *live) {
 	refund, pay := uuid.New(), *l.payment
 	due := domain.RefundDue{UserID: l.user, PaymentID: pay, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "REQUESTED",
@@ -141,10 +141,9 @@ func (s *system) afterPurchase(t *rapid.T, l *live) {
 	}
 }
 
-// Whatever a gapless relay, a deposed one that goes on, records that fail
-// inside a chunk, and two owners of the partitions do: the rows are those of a
-// plain fold over the store.
-func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
+// Gapless relays, deposed relays that continue, records that fail inside a chunk, and two owners of
+// the partitions: whatever they do, the rows equal those of a plain fold over the store.
+func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)
 	ctx := context.Background()
@@ -158,40 +157,40 @@ func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
 		before, err := s.reader.Head(ctx)
 		require.NoError(t, err)
 		s.history(rt, rapid.IntRange(1, 40).Draw(rt, "steps"))
-		f := newFeed(s, partitions)
-		// The partitions begin where this history does.
+		f := newFakeTopic(s, partitions)
+		// The partitions begin at the beginning of this history.
 		if before > 0 {
 			at, err := s.reader.At(ctx, before)
 			require.NoError(t, err)
-			take(t, s, partitions)
+			newOwner(t, s, partitions)
 			s.exec("UPDATE projection_checkpoints SET position = $1, event_id = $2", before, at.ID)
 			for p := range int32(partitions) {
 				f.last[p] = before
 			}
 		}
-		events := f.since(before)
-		owners := []*projections.Owner{take(t, s, partitions), take(t, s, partitions)}
+		events := f.eventsAfter(before)
+		owners := []*projections.Owner{newOwner(t, s, partitions), newOwner(t, s, partitions)}
 
-		// deliver lays records into the topic and lets an owner have all that it
-		// has not acknowledged, in batches.
+		// deliver appends records to the topic and delivers to an owner, in batches, all that it
+		// has not acknowledged.
 		deliver := func(es []published) {
-			f.all(es)
+			f.produceAll(es)
 			who := rapid.IntRange(0, 1).Draw(rt, "owner")
 			for try := 0; ; try++ {
-				batch := f.beyond(owners[who], s.names())
-				err := owners[who].Feed(ctx, batch)
+				batch := f.unacknowledged(owners[who], s.names())
+				err := owners[who].Apply(ctx, batch)
 				if err == nil {
 					break
 				}
 				require.ErrorIs(t, err, projections.ErrMoved)
-				require.Less(t, try, 2, "an owner that read its places again is refused")
-				owners[who] = take(t, s, partitions)
+				require.Less(t, try, 2, "an owner that reloaded its checkpoints is refused")
+				owners[who] = newOwner(t, s, partitions)
 			}
 		}
 		for at := 0; at < len(events); {
 			chunk := events[at:min(len(events), at+rapid.IntRange(1, 8).Draw(rt, "chunk"))]
 			for rapid.IntRange(0, 2).Draw(rt, "fails") == 0 {
-				// Some arrive, in the order of sarama's retries, that is in any.
+				// Some arrive, in any order, as sarama's retries can reorder them.
 				kept := rapid.SliceOfNDistinct(rapid.IntRange(0, len(chunk)-1), 0, len(chunk), rapid.ID[int]).Draw(rt, "arrive")
 				var some []published
 				for _, i := range kept {
@@ -199,12 +198,12 @@ func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
 				}
 				deliver(some)
 			}
-			// All of it is acknowledged, each possibly more than once and out of order.
+			// All of them are acknowledged, each possibly several times and out of order.
 			order := rapid.Permutation(chunk).Draw(rt, "order")
 			deliver(order)
 			at += len(chunk)
 			if back := rapid.IntRange(0, 10).Draw(rt, "deposed"); back < at && back > 7 {
-				deliver(events[at-back : at]) // a deposed relay, or one that lost its place
+				deliver(events[at-back : at]) // a deposed relay, or one that lost its checkpoint
 			}
 		}
 		s.foldInto(2, before)
@@ -213,8 +212,8 @@ func TestRowsAreThoseOfAPlainFoldHoweverEventsAreDelivered(t *testing.T) {
 	})
 }
 
-// beyond is what an owner has not applied yet in at least one projection.
-func (f *feed) beyond(o *projections.Owner, names []string) []projections.Delivered {
+// unacknowledged returns the records that an owner has not applied yet in at least one projection.
+func (f *fakeTopic) unacknowledged(o *projections.Owner, names []string) []projections.Delivered {
 	var out []projections.Delivered
 	for p, log := range f.log {
 		low := int64(len(log))
@@ -226,8 +225,8 @@ func (f *feed) beyond(o *projections.Owner, names []string) []projections.Delive
 	return out
 }
 
-func TestAGapIsFilledFromTheStoreHoweverLongItIs(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_FillsAGapOfAnyLengthFromTheStore(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(3000)
 	for i := range 300 {
@@ -236,41 +235,41 @@ func TestAGapIsFilledFromTheStoreHoweverLongItIs(t *testing.T) {
 	other := s.create(10)
 	s.acquire(other, 1, 1)
 	var last published
-	for _, e := range f.since(0) {
+	for _, e := range f.eventsAfter(0) {
 		if e.event.Key == product {
 			last = e
 		}
 	}
-	require.NoError(t, owner.Feed(ctx, []projections.Delivered{f.put(last)}))
+	require.NoError(t, owner.Apply(ctx, []projections.Delivered{f.produce(last)}))
 	require.EqualValues(t, 2700, s.count("SELECT stock FROM products WHERE id = $1", product))
 	require.EqualValues(t, 300, s.count("SELECT count(*) FROM slot_audit_log WHERE product_id = $1", product))
 	if kafka.Partition(other, 3) != kafka.Partition(product, 3) {
 		require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", other), "another partition's events are left to it")
 	}
-	require.False(t, errors.Is(owner.Feed(ctx, nil), projections.ErrMoved))
+	require.False(t, errors.Is(owner.Apply(ctx, nil), projections.ErrMoved))
 }
 
-func TestAnOwnerThatWasAsleepCannotWrite(t *testing.T) {
-	s, f, asleep := offline(t)
+func TestProjector_FencesAnOwnerThatWasSuspended(t *testing.T) {
+	s, f, asleep := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
-	records := f.all(f.since(0))
-	awake := take(t, s, 3)
-	require.NoError(t, awake.Feed(ctx, records))
+	records := f.produceAll(f.eventsAfter(0))
+	awake := newOwner(t, s, 3)
+	require.NoError(t, awake.Apply(ctx, records))
 	before := s.rows(1)
-	require.ErrorIs(t, asleep.Feed(ctx, records), projections.ErrMoved)
+	require.ErrorIs(t, asleep.Apply(ctx, records), projections.ErrMoved)
 	require.Equal(t, before, s.rows(1))
 	_, _, at := s.acquire(product, 1, 1)
-	require.NoError(t, awake.Feed(ctx, f.all(f.since(at-1))))
+	require.NoError(t, awake.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))
 	require.EqualValues(t, 9, s.count("SELECT stock FROM products"))
 }
 
-func TestAnOwnerGoesOnWithTheGenerationThatAReplayHasSwapped(t *testing.T) {
-	s, f, owner := offline(t)
+func TestProjector_ContinuesWithASwappedGeneration(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
 	product := s.create(10)
 	_, _, at := s.acquire(product, 1, 1)
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(0))))
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	for _, name := range s.names() {
 		s.exec("SELECT projection_create_generation($1, 2)", name)
 	}
@@ -280,7 +279,7 @@ func TestAnOwnerGoesOnWithTheGenerationThatAReplayHasSwapped(t *testing.T) {
 	s.exec(`INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id)
 		SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, $1, (SELECT event_id FROM projection_checkpoints WHERE position = $1 LIMIT 1) FROM projection_checkpoints`, at)
 	_, _, at = s.acquire(product, 2, 2)
-	require.NoError(t, owner.Feed(ctx, f.all(f.since(at-1))), "it stays the owner")
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at-1))), "it stays the owner")
 	require.EqualValues(t, 8, s.count("SELECT stock FROM products_g2"))
 	require.EqualValues(t, 9, s.count("SELECT stock FROM products_g1"), "the old one is left alone")
 }

@@ -21,34 +21,33 @@ type record struct {
 	msg       *message.Message
 	partition int32
 	offset    int64
-	previous  int64  // position before it in its partition
-	store     string // header: which history it belongs to
-	skip      bool   // it changes nothing: a mark, or of a history that was lost
+	previous  int64  // position of the partition's event before it
+	store     string // header: the history that it belongs to
+	skip      bool   // it changes nothing: a mark, or an event of a lost history
 
 	mu      sync.Mutex // projections decode on demand
 	decoded bool
 	item    item
 }
 
-// item is one event on its way into a projection, or what stands for one.
+// item is one event that a projection is to apply, or a record that takes its place.
 type item struct {
 	partition int32
-	offset    int64 // -1: it came from the store
-	position  int64 // 0: it is no event of the store
+	offset    int64 // -1 if it was read from the store
+	position  int64 // 0 if it is no event of the store
 	eventID   uuid.UUID
 	eventType string
 	product   uuid.UUID
 	stream    uuid.UUID
 	env       domain.Envelope
-	err       error            // why env is missing
-	raw       *message.Message // nil: it came from the store
+	err       error            // the reason if env is missing
+	raw       *message.Message // nil if it was read from the store
 }
 
 // isEvent reports whether a record is an event of the store.
 func (i item) isEvent() bool { return i.position > 0 }
 
-// key is the row that the item belongs to in a projection, false if it changes
-// none.
+// key returns the row key of the item in a projection, false if it changes no row.
 func (i item) key(p Projection) (uuid.UUID, bool) {
 	switch {
 	case !i.isEvent():
@@ -67,14 +66,14 @@ func (i item) newer() bool {
 	return errors.As(i.err, &event) || errors.As(i.err, &version)
 }
 
-// recordNamespace is the namespace of the row keys of records that are no events.
+// recordNamespace is the namespace of the row keys of records that are not events.
 var recordNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
 
 func (i item) recordKey() uuid.UUID {
 	return uuid.NewSHA1(recordNamespace, fmt.Appendf(nil, "%d/%d/%s", i.partition, i.offset, i.raw.Payload))
 }
 
-// newRecord reads the headers of a message, not yet its value.
+// newRecord reads the headers of a message, not its value.
 func newRecord(m *message.Message, partition int32, offset int64) *record {
 	r := &record{msg: m, partition: partition, offset: offset, store: m.Metadata[kafka.HeaderStore]}
 	r.item = item{partition: partition, offset: offset, raw: m}
@@ -86,11 +85,11 @@ func newRecord(m *message.Message, partition int32, offset int64) *record {
 	product, keyErr := uuid.Parse(kafka.Key(m))
 	switch {
 	case err != nil:
-		r.item.err = fmt.Errorf("the record is no event: %w", err)
+		r.item.err = fmt.Errorf("the record is not an event: %w", err)
 	case keyErr != nil:
-		r.item.err = fmt.Errorf("the record is no event: its key: %w", keyErr)
+		r.item.err = fmt.Errorf("the record is not an event: its key: %w", keyErr)
 	case h.Position < 1 || previous < 0 || previous >= h.Position:
-		r.item.err = fmt.Errorf("the record is no event: position %d with previous-position %d", h.Position, previous)
+		r.item.err = fmt.Errorf("the record is not an event: position %d with previous-position %d", h.Position, previous)
 	default:
 		r.previous = previous
 		r.item.position, r.item.eventID, r.item.eventType = h.Position, h.EventID, h.EventType
@@ -99,8 +98,8 @@ func newRecord(m *message.Message, partition int32, offset int64) *record {
 	return r
 }
 
-// decode reads the value, once; if it cannot be read the store's copy is taken.
-// An error is the store's, and may be retried.
+// decode decodes the value, once. If that fails it uses the store's copy. An error comes from the
+// store and may be retried.
 func (r *Runner) decode(ctx context.Context, rec *record) error {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -125,7 +124,7 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 	at, atErr := r.cfg.Store.At(ctx, rec.item.position)
 	switch {
 	case errors.Is(atErr, eventstore.ErrNoEvent), atErr == nil && at.ID != rec.item.eventID:
-		rec.item = rec.notEvent(fmt.Errorf("the record is no event of the store, which has another one or none at position %d: %w", rec.item.position, err))
+		rec.item = rec.notEvent(fmt.Errorf("the record is not an event of the store, which has another one or none at position %d: %w", rec.item.position, err))
 	case atErr != nil:
 		return fmt.Errorf("read event %d from the store: %w", rec.item.position, atErr)
 	default:
@@ -139,12 +138,12 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 	return nil
 }
 
-// notEvent is the item of a record that is no event of the store, for a reason.
+// notEvent returns the item of a record that is no event of the store, with the reason.
 func (rec *record) notEvent(reason error) item {
 	return item{partition: rec.partition, offset: rec.offset, raw: rec.msg, eventType: rec.item.eventType, err: reason}
 }
 
-// fromStore is an event of the store as an item.
+// fromStore returns an event of the store as an item.
 func fromStore(e eventstore.Recorded, partition int32) item {
 	i := item{partition: partition, offset: -1, position: e.Position, eventID: e.ID, eventType: e.Type, product: e.Key, stream: e.Stream}
 	i.env, i.err = avsc.Decode(e)

@@ -12,30 +12,29 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Action is what is requested for a parked key.
+// Action is what an operator requests for a parked key.
 type Action string
 
-// Retry applies the parked events of a key again, in order, up to the first
-// that fails. Skip gives its first event up, for this and all later
-// generations, and retries what waits behind it.
+// Retry applies the parked events of a key again, in order, up to the first that fails. Skip drops
+// its first event, for this and all later generations, and retries those behind it.
 const (
 	Retry Action = "retry"
 	Skip  Action = "skip"
 )
 
-// ErrNotParked means that nothing of a key is parked.
+// ErrNotParked means that the key has no parked events.
 var ErrNotParked = errors.New("no event of this key is parked")
 
-// ErrRequested means that a request for a key is still to be served.
-var ErrRequested = errors.New("there is a request for this key already, its projector will serve it")
+// ErrRequested means that an earlier request for the key has not been served yet.
+var ErrRequested = errors.New("a request for this key is pending")
 
 // Execer is a pgx connection, pool or transaction.
 type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Request asks for an action on a parked key of a projection's live generation. A
-// projector serves it within a second or so. by names who asks, for the recreq.
+// Request asks for an action on a parked key of a projection's live generation. A projector serves
+// it within about a second. by is recorded as the person who asked.
 func Request(ctx context.Context, q Execer, projection string, key uuid.UUID, action Action, by string) error {
 	tag, err := q.Exec(ctx, `
 		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
@@ -54,9 +53,9 @@ func Request(ctx context.Context, q Execer, projection string, key uuid.UUID, ac
 	return nil
 }
 
-// RetryAll requests a retry of every parked key of a projection's live generation,
-// of all projections if projection is "". It returns how many keys that are, without
-// those for which there is a request already.
+// RetryAll requests a retry of every parked key of a projection's live generation, of all
+// projections if projection is "". It returns the number of requests made; keys with a pending
+// request are left out.
 func RetryAll(ctx context.Context, q Execer, projection, by string) (int64, error) {
 	tag, err := q.Exec(ctx, `
 		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
@@ -70,32 +69,32 @@ func RetryAll(ctx context.Context, q Execer, projection, by string) (int64, erro
 	return tag.RowsAffected(), nil
 }
 
-// request is one that is to be served.
+// request is a pending request.
 type request struct {
 	id        int64
 	key       uuid.UUID
 	partition int32
 	action    Action
-	position  int64 // of the key's head when it was made
+	position  int64 // of the key's first event at the time of the request
 	by        string
 }
 
 const (
-	// requestPage is how many parked events of a key one transaction takes.
+	// requestPage is the number of parked events of a key that one transaction applies.
 	requestPage = 1000
-	// requestsAtOnce is how many requests are served before batches have their turn.
-	requestsAtOnce = 100
+	// requestBatch is the number of requests served before the next batch.
+	requestBatch = 100
 )
 
-// serveRequests serves requests for the partitions of a session: of a key with
-// many events one page. It returns true if there is more to do at once.
-func (r *Runner) serveRequests(ctx context.Context, all []*owned) (more bool, err error) {
+// serveRequests serves requests for the partitions of a session, one page of events per key. It
+// returns true if there is more to do.
+func (r *Runner) serveRequests(ctx context.Context, all []*assignment) (more bool, err error) {
 	for _, o := range all {
 		requests, err := r.openRequests(ctx, o)
 		if err != nil {
 			return false, err
 		}
-		more = more || len(requests) == requestsAtOnce
+		more = more || len(requests) == requestBatch
 		for _, req := range requests {
 			open, err := r.serve(ctx, o, req)
 			if err != nil {
@@ -107,14 +106,14 @@ func (r *Runner) serveRequests(ctx context.Context, all []*owned) (more bool, er
 	return more, nil
 }
 
-// openRequests reads the requests that are to be served, oldest first.
-func (r *Runner) openRequests(ctx context.Context, o *owned) ([]request, error) {
+// openRequests reads the pending requests, oldest first.
+func (r *Runner) openRequests(ctx context.Context, o *assignment) ([]request, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	rows, err := r.cfg.ReadPool.Query(ctx, `
 		SELECT id, row_key, partition, action, position, ordered_by FROM parked_orders
 		WHERE done_at IS NULL AND projection = $1 AND generation = $2 AND topic = $3 AND partition = ANY($4) ORDER BY id LIMIT $5`,
-		o.projection.Name(), o.generation, r.cfg.Topic, slices.Collect(maps.Keys(o.checkpoints)), requestsAtOnce)
+		o.projection.Name(), o.generation, r.cfg.Topic, slices.Collect(maps.Keys(o.checkpoints)), requestBatch)
 	if err != nil {
 		return nil, fmt.Errorf("read requests: %w", err)
 	}
@@ -128,9 +127,9 @@ func (r *Runner) openRequests(ctx context.Context, o *owned) ([]request, error) 
 	return requests, nil
 }
 
-// serve serves a request in one transaction. It returns true if the request stays
-// open, since only a page of the key's events was applied.
-func (r *Runner) serve(ctx context.Context, o *owned, req request) (more bool, err error) {
+// serve serves a request in one transaction. It returns true if the request stays pending because
+// only a page of the key's events was applied.
+func (r *Runner) serve(ctx context.Context, o *assignment, req request) (more bool, err error) {
 	parked, full, err := r.readParked(ctx, o, req)
 	if err != nil {
 		return false, err
@@ -155,10 +154,9 @@ func (r *Runner) serve(ctx context.Context, o *owned, req request) (more bool, e
 	return more, nil
 }
 
-// raiseVersion takes the checkpoint as a batch does, and changes it, so that an
-// owner that was deposed before and does not know what the request did to the
-// parked keys cannot write any more.
-func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *owned, partition int32) error {
+// raiseVersion advances the checkpoint as a batch does, so that an owner that was deposed before,
+// and does not know what the request did to the parked keys, can write no more.
+func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *assignment, partition int32) error {
 	at := o.checkpoints[partition]
 	if _, err := tx.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, idleTransactionTimeout); err != nil {
 		return err
@@ -180,10 +178,9 @@ func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *owned, partitio
 	return nil
 }
 
-// readParked reads the first parked events of a key, as the store has them: a
-// store that was repaired, or a newer program, may read what could not be read. full
-// means that there may be more.
-func (r *Runner) readParked(ctx context.Context, o *owned, req request) (parked []keyed, full bool, err error) {
+// readParked reads the first parked events of a key from the store: a store that was repaired, or a
+// newer program, may decode what could not be decoded. full reports that there may be more.
+func (r *Runner) readParked(ctx context.Context, o *assignment, req request) (parked []rowEvent, full bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	limit := min(requestPage, int(r.batchLimit.Load()))
@@ -195,8 +192,8 @@ func (r *Runner) readParked(ctx context.Context, o *owned, req request) (parked 
 		return nil, false, fmt.Errorf("read parked events: %w", err)
 	}
 	var positions []int64
-	parked, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (keyed, error) {
-		k := keyed{key: req.key, rawKey: req.key, item: item{partition: req.partition, offset: -1}}
+	parked, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (rowEvent, error) {
+		k := rowEvent{key: req.key, rawKey: req.key, item: item{partition: req.partition, offset: -1}}
 		err := row.Scan(&k.position, &k.eventType)
 		positions = append(positions, k.position)
 		return k, err
@@ -216,12 +213,12 @@ func (r *Runner) readParked(ctx context.Context, o *owned, req request) (parked 
 		at, found := byPosition[k.position]
 		switch {
 		case !k.isEvent():
-			parked[i].err = errors.New("it is no event of the store and can only be skipped")
+			parked[i].err = errors.New("it is not an event of the store and can only be skipped")
 		case !found:
 			parked[i].err = errors.New("the store has no event at this position")
 		default:
 			parked[i].item = fromStore(events[at], req.partition)
-			// Now that it is decoded its own key is known, which may be another one.
+			// Now that the event is decoded its own key is known, and may differ.
 			if own, ok := withKey(parked[i].item, o.projection); ok {
 				parked[i].rawKey = own.key
 			}
@@ -230,9 +227,9 @@ func (r *Runner) readParked(ctx context.Context, o *owned, req request) (parked 
 	return parked, len(parked) == limit, nil
 }
 
-// serve does what was requested inside the transaction; more says that the request
-// stays open, since only the first of its events were read.
-func (u *batchTx) serve(ctx context.Context, req request, parked []keyed, full bool) (more bool, err error) {
+// serve executes the request inside the transaction. more reports that the request stays pending
+// because only the first of its events were read.
+func (u *batchTx) serve(ctx context.Context, req request, parked []rowEvent, full bool) (more bool, err error) {
 	switch {
 	case len(parked) == 0:
 		return false, u.close(ctx, req, "nothing of this key is parked any more")
@@ -246,7 +243,7 @@ func (u *batchTx) serve(ctx context.Context, req request, parked []keyed, full b
 	}
 	done := 0
 	var failed error
-	if !slices.ContainsFunc(parked, func(k keyed) bool { return k.err != nil }) {
+	if !slices.ContainsFunc(parked, func(k rowEvent) bool { return k.err != nil }) {
 		if failed = u.attempt(ctx, parked); failed == nil {
 			done = len(parked)
 		} else if !isContent(failed) {
@@ -283,9 +280,9 @@ func (u *batchTx) serve(ctx context.Context, req request, parked []keyed, full b
 	return false, u.close(ctx, req, fmt.Sprintf("%d applied", done))
 }
 
-// holdBack keeps events from being applied whose own key is parked too: they wait
-// for it.
-func (u *batchTx) holdBack(ctx context.Context, req request, parked []keyed) error {
+// holdBack prevents events from being applied whose own key is parked too: they are parked behind
+// it.
+func (u *batchTx) holdBack(ctx context.Context, req request, parked []rowEvent) error {
 	others := map[uuid.UUID]bool{}
 	for _, k := range parked {
 		if k.err == nil && k.rawKey != req.key {
@@ -310,14 +307,14 @@ func (u *batchTx) holdBack(ctx context.Context, req request, parked []keyed) err
 	}
 	for i, k := range parked {
 		if head, ok := heads[k.rawKey]; ok && k.err == nil && k.rawKey != req.key && head < k.position {
-			parked[i].err = fmt.Errorf("it waits behind the event at position %d of %s: retry that first", head, k.rawKey)
+			parked[i].err = fmt.Errorf("it is parked behind the event at position %d of %s: retry that first", head, k.rawKey)
 		}
 	}
 	return nil
 }
 
-// skip gives the head of a key up and requests a retry of what is behind it.
-func (u *batchTx) skip(ctx context.Context, req request, head keyed) error {
+// skip drops the first event of a key and requests a retry of those behind it.
+func (u *batchTx) skip(ctx context.Context, req request, head rowEvent) error {
 	if head.isEvent() {
 		if _, err := u.tx.Exec(ctx, `
 			INSERT INTO skipped_events (projection, position, event_id, event_type, row_key, product_id, error, skipped_by)
@@ -351,8 +348,8 @@ func (u *batchTx) unpark(ctx context.Context, key uuid.UUID, positions []int64) 
 	return err
 }
 
-// newHead makes the first parked event of a key, if there is one, its head;
-// failed is why it was not applied, nil where it was not tried.
+// newHead makes the first remaining parked event of a key its head. failed is the reason why it
+// could not be applied, nil if it was not tried.
 func (u *batchTx) newHead(ctx context.Context, key uuid.UUID, failed error) error {
 	var why *string
 	if failed != nil {

@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// requestInterval is how often the owner of a partition looks for requests to
-	// retry or skip parked events.
+	// requestInterval is the interval at which the owner of a partition polls for requests to retry
+	// or skip parked events.
 	requestInterval = time.Second
-	// viewInterval is how often the views are compared with the live generations.
+	// viewInterval is the interval at which the views are compared with the live generations.
 	viewInterval = 5 * time.Second
-	// topicInterval is how often a session checks that the topic is still the one
-	// that it began with.
+	// topicInterval is the interval at which a session checks that the topic is still the one that
+	// it began with.
 	topicInterval = 3 * time.Second
-	// missingTopicInterval is how often a missing topic is looked for: the relay
+	// missingTopicInterval is the interval at which a missing topic is polled for. The relay
 	// creates it.
 	missingTopicInterval = 250 * time.Millisecond
 )
@@ -39,15 +39,15 @@ type Runner struct {
 	metrics *metrics
 	health  health
 
-	undecodableLog rate.Sometimes // a topic may be full of such records; the metric counts all
+	undecodableLog rate.Sometimes // a topic may have many such records; the metric counts all
 	topicWarning   warning
-	batchLimit     atomic.Int64 // events of a transaction; lower after one took too long
+	batchLimit     atomic.Int64 // maximum events per transaction; lower after one took too long
 
 	mu      sync.Mutex
 	session *session // the newest
 }
 
-// NewRunner makes a projector; Run starts it.
+// NewRunner returns a projector; Run starts it.
 func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
 	r := &Runner{
@@ -58,11 +58,11 @@ func NewRunner(cfg Config) *Runner {
 	return r
 }
 
-// Run projects until ctx ends (nil) or it has to refuse (*RefusedError).
-// Everything else is retried; Health reports what keeps it from applying events.
+// Run projects until ctx ends (nil) or it must refuse (*RefusedError). All other errors are
+// retried; Health reports what keeps it from applying events.
 //
-// It stays out of the consumer group while it cannot work, so that others take
-// its partitions.
+// While it cannot work it stays out of the consumer group, so that other processes take its
+// partitions.
 func (r *Runner) Run(ctx context.Context) error {
 	var measuring sync.WaitGroup
 	measured, stop := context.WithCancel(ctx)
@@ -111,9 +111,9 @@ func newBackoff() *backoff.ExponentialBackOff {
 	return wait
 }
 
-// run joins the group and applies what it delivers, until something fails.
+// run joins the group and applies the records that it receives, until something fails.
 func (r *Runner) run(ctx context.Context) error {
-	// What a member needs is checked before it takes partitions from others.
+	// Check what a member needs before it takes partitions from others.
 	if _, err := r.describe(ctx); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 	defer gaps.Stop()
 	always := make(chan time.Time)
 	close(always)
-	var open <-chan time.Time // ready while a request has pages left
+	var open <-chan time.Time // ready if a request has further pages
 	received := map[int32]time.Time{}
 	moved := newBackoff()
 	for {
@@ -169,7 +169,7 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 		case <-open:
 			var more bool
 			if open = nil; s != nil {
-				more, err = r.serveRequests(s.kafka.Context(), s.owned)
+				more, err = r.serveRequests(s.kafka.Context(), s.assignments)
 			}
 			if more {
 				open = always
@@ -195,9 +195,9 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 		switch {
 		case err == nil:
 			moved.Reset()
-		case s.kafka.Context().Err() != nil: // the session ended by itself
+		case s.kafka.Context().Err() != nil: // the session ended
 		case errors.Is(err, errMoved):
-			r.log.Warn("checkpoint moved by another owner, joining the group again", "error", err)
+			r.log.Warn("checkpoint moved by another owner, rejoining the group", "error", err)
 			s.kafka.End()
 			select {
 			case <-ctx.Done():
@@ -209,7 +209,7 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 	}
 }
 
-// collect takes what is there, without waiting for more.
+// collect takes the records that are available, without waiting for more.
 func collect(first *message.Message, more <-chan *message.Message, limit int) []*message.Message {
 	batch := append(make([]*message.Message, 0, 64), first)
 	for len(batch) < limit {
@@ -263,23 +263,22 @@ func (r *Runner) apply(s *session, batch []*message.Message, received map[int32]
 	return nil
 }
 
-// applyRecords applies records, by partition and in the order of offsets, to
-// every projection.
+// applyRecords applies records to every projection, by partition and in the order of offsets.
 func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32][]*record) error {
 	if err := r.inspect(ctx, s, records); err != nil {
 		return err
 	}
 	for _, rs := range records {
 		for _, rec := range rs {
-			if wanted(s.owned, rec) {
+			if wanted(s.assignments, rec) {
 				if err := r.decode(ctx, rec); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	var group errgroup.Group // one projection that fails does not end the others
-	for _, o := range s.owned {
+	var group errgroup.Group // a failing projection does not stop the others
+	for _, o := range s.assignments {
 		group.Go(func() error {
 			return guard.Run(r.log, "apply a batch to "+o.projection.Name(), func() error {
 				if err := r.project(ctx, o, records); err != nil {
@@ -293,7 +292,7 @@ func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32
 }
 
 // wanted reports whether any projection has not applied the record yet.
-func wanted(all []*owned, rec *record) bool {
+func wanted(all []*assignment, rec *record) bool {
 	for _, o := range all {
 		if c := o.checkpoints[rec.partition]; c != nil && rec.offset >= c.offset && rec.item.position > c.position {
 			return true

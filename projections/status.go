@@ -16,20 +16,20 @@ type Querier interface {
 // Head is how far the event store and the relay are.
 type Head struct {
 	Position  int64   // of the store's last event
-	Published int64   // of the last event that the relay has published
+	Published int64   // of the last event that the relay published
 	Last      []int64 // the last published position of each partition
 	Topic     string  // whose checkpoints count; "": those of all topics
 	TopicID   string  // of the topic that the relay publishes to
 }
 
-// Status is where one projection stands.
+// Status is the progress of one projection.
 type Status struct {
 	Projection  string
 	Generations []Generation
-	Position    int64 // everything at or below it is applied, parked or skipped
-	Lag         int64 // events in the store beyond it
-	Parked      int64 // events parked, in the live generation
-	ParkedKeys  int64 // rows that they belong to
+	Position    int64 // every event at or below it is applied, parked or skipped
+	Lag         int64 // number of events in the store after it
+	Parked      int64 // number of parked events, in the live generation
+	ParkedKeys  int64 // number of rows that they belong to
 	Skipped     int64
 }
 
@@ -39,7 +39,7 @@ type Generation struct {
 	State  string // live, building or old
 }
 
-// ReadStatus reads where each projection stands, by name.
+// ReadStatus reads the progress of each projection, ordered by name.
 func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
 	var all []Status
 	byName := map[string]int{}
@@ -82,8 +82,8 @@ func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
 	return all, nil
 }
 
-// readPositions reads the live position of each partition of each projection, of
-// one topic or, for "", of all.
+// readPositions reads the live position of each partition of each projection, for one topic, or for
+// all topics if topic is "".
 func readPositions(ctx context.Context, q Querier, topic string) (map[string]map[int32]int64, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.projection, c.partition, c.position
@@ -108,10 +108,10 @@ func readPositions(ctx context.Context, q Querier, topic string) (map[string]map
 	return positions, nil
 }
 
-// reached is the position up to which all partitions are done: where each has
-// what was published for it, all that was published; else the lowest of those
-// that have not. A replay sets all partitions further than the relay may be, and
-// then it is the lowest of all.
+// reached returns the position up to which all partitions are done. If every partition has what was
+// published for it, that is the last published position; otherwise it is the lowest position of the
+// partitions that do not. After a replay all partitions may be ahead of the relay; then it is the
+// lowest of all partitions.
 func (h Head) reached(partitions map[int32]int64) int64 {
 	reached := h.Published
 	lowest := int64(math.MaxInt64)

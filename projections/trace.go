@@ -10,11 +10,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// spansPerBatch bounds what a large batch costs where spans are exported.
+// spansPerBatch bounds the cost of exporting spans for a large batch.
 const spansPerBatch = 200
 
-// traceBatch adds to the trace of each event the span of its projection, from
-// when the batch began to now. Without an exporter it does nothing.
+// traceBatch adds a span of the projection to the trace of each event, from the beginning of the
+// batch until now. Without an exporter it does nothing.
 func traceBatch(ctx context.Context, projection string, items []item, began time.Time) {
 	_, batch := telemetry.Start(ctx, "project batch", trace.WithNewRoot(), trace.WithTimestamp(began))
 	defer batch.End()

@@ -13,23 +13,23 @@ import (
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
-// idleTransactionTimeout is how long Postgres lets a transaction of ours idle: a
-// process that is stopped inside one holds the checkpoints of its partitions.
+// idleTransactionTimeout is how long Postgres lets one of these transactions idle. A process that
+// is stopped inside a transaction holds the checkpoints of its partitions.
 const idleTransactionTimeout = "10s"
 
-// keyed is an item with its row key, and the one that it would have if it could
-// not be decoded: events of that key may be parked for want of decoding.
-type keyed struct {
+// rowEvent is an item with its row key and its raw key, the key that it has if it cannot be decoded:
+// events may be parked under that one.
+type rowEvent struct {
 	item
 	key, rawKey uuid.UUID
 }
 
-func withKey(it item, p Projection) (keyed, bool) {
+func withKey(it item, p Projection) (rowEvent, bool) {
 	key, ok := it.key(p)
 	if !ok {
-		return keyed{}, false
+		return rowEvent{}, false
 	}
-	k := keyed{it, key, key}
+	k := rowEvent{it, key, key}
 	if it.isEvent() {
 		if raw, ok := p.RawKey(it.eventType, it.product, it.stream); ok {
 			k.rawKey = raw
@@ -40,18 +40,18 @@ func withKey(it item, p Projection) (keyed, bool) {
 
 // batchTx is a batch of one projection inside its transaction.
 type batchTx struct {
-	o     *owned
+	o     *assignment
 	topic string
 	tx    pgx.Tx
-	items []keyed // those that change a row
-	fold  Fold    // of all items that can be read; nil if the batch is split
+	items []rowEvent // those that change a row
+	fold  Fold       // of all items that can be read; nil if the batch is split
 	heads map[uuid.UUID]int64
 	parks []park
 }
 
-// transact moves the checkpoints and applies the items in one transaction. If
-// split is set, what fails is parked; otherwise it fails the batch.
-func (r *Runner) transact(ctx context.Context, o *owned, p plan, split bool) error {
+// transact advances the checkpoints and applies the items in one transaction. If an item fails, it
+// is parked if split is set; otherwise the batch fails.
+func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
 	defer cancel()
 	u := &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}}
@@ -70,7 +70,7 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, split bool) err
 			if err := u.split(ctx); err != nil {
 				return err
 			}
-		} else if err := u.whole(); err != nil {
+		} else if err := u.foldAll(); err != nil {
 			return err
 		}
 		b := &pgx.Batch{}
@@ -104,8 +104,8 @@ func (r *Runner) transact(ctx context.Context, o *owned, p plan, split bool) err
 	return err
 }
 
-// adjustBatch makes batches smaller after one that took too long, and larger again
-// after one that did not.
+// adjustBatch reduces the batch size after a transaction that took too long and increases it after
+// one that did not.
 func (r *Runner) adjustBatch(err error) {
 	limit := r.batchLimit.Load()
 	switch {
@@ -116,13 +116,13 @@ func (r *Runner) adjustBatch(err error) {
 	}
 }
 
-// open moves the checkpoints, and then, under their locks, reads what decides
-// about the items, and the rows. All of it is one round trip.
+// open advances the checkpoints. Under their locks it reads what decides about the items, and the
+// rows. All of it is one round trip.
 func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	b := &pgx.Batch{}
 	var moved int64
 	var generation int
-	queueMove(b, u.o, u.topic, p, &moved)
+	queueAdvance(b, u.o, u.topic, p, &moved)
 	b.Queue(liveGenerationSQL, u.o.projection.Name()).QueryRow(func(row pgx.Row) error { return row.Scan(&generation) })
 	skipped := map[int64]bool{}
 	if len(u.items) > 0 {
@@ -148,10 +148,10 @@ func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	return nil
 }
 
-// queueMove is the compare and swap. It comes first: what is read after it is
-// read under the locks of the checkpoints, by which a swap of generations and
-// requests for parked events wait for this transaction or were seen by it.
-func queueMove(b *pgx.Batch, o *owned, topic string, p plan, moved *int64) {
+// queueAdvance queues the compare-and-swap of the checkpoints. It comes first, so that everything
+// after it is read under their locks: a swap of generations or a request for parked events either
+// waits for this transaction or is visible to it.
+func queueAdvance(b *pgx.Batch, o *assignment, topic string, p plan, moved *int64) {
 	n := len(p.to)
 	partitions := make([]int32, 0, n)
 	fromOffset, fromPosition, version := make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
@@ -182,8 +182,8 @@ func (u *batchTx) queueSkipped(b *pgx.Batch, into map[int64]bool) {
 		lowest = min(lowest, it.position)
 		ids[it.position] = it.eventID
 	}
-	// A skip is of an event, not of a position: after a restore another event may
-	// have it.
+	// A skip belongs to an event, not to a position: after a restore another event may have the
+	// position.
 	b.Queue(`SELECT position, event_id FROM skipped_events WHERE projection = $1 AND position >= $2 AND event_id IS NOT NULL`, u.o.projection.Name(), lowest).
 		Query(func(rows pgx.Rows) error {
 			var position int64
@@ -198,7 +198,7 @@ func (u *batchTx) queueSkipped(b *pgx.Batch, into map[int64]bool) {
 		})
 }
 
-// load queues the reading of the rows that the items will change.
+// load queues the queries for the rows that the items change.
 func (u *batchTx) load(b *pgx.Batch) {
 	events := make([]domain.Envelope, 0, len(u.items))
 	for _, it := range u.items {
@@ -210,9 +210,8 @@ func (u *batchTx) load(b *pgx.Batch) {
 	u.fold.Load(b, events)
 }
 
-// whole folds the items; those that cannot be read, and what is behind a parked
-// key, are parked.
-func (u *batchTx) whole() error {
+// foldAll folds the items. Those that cannot be read, and those behind a parked key, are parked.
+func (u *batchTx) foldAll() error {
 	if u.fold == nil {
 		return nil
 	}
@@ -228,7 +227,7 @@ func (u *batchTx) whole() error {
 	return nil
 }
 
-// send sends a batch and reads all answers.
+// send sends a batch and reads all results.
 func send(ctx context.Context, tx pgx.Tx, b *pgx.Batch) error {
 	if b.Len() == 0 {
 		return nil

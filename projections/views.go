@@ -11,27 +11,26 @@ import (
 )
 
 const (
-	// viewTimeout is how long readers of a view may have to wait for it.
+	// viewTimeout is how long readers of a view may be blocked by its replacement.
 	viewTimeout = "100ms"
-	// heldLong is after how long a transaction that holds a view is taken for one
-	// that will not end soon.
+	// heldLong is the age from which a transaction that holds a view is not expected to end soon.
 	heldLong = "1s"
-	// lockMissing is Postgres' code for a lock that was not to be had in time.
+	// lockMissing is the SQLSTATE of a lock that could not be acquired in time
+	// (lock_not_available).
 	lockMissing = "55P03"
 )
 
 var errHeld = errors.New("a transaction that has gone on for long holds the view")
 
-// LockedOut says of an error that a lock was not to be had in time.
+// LockedOut reports whether err means that a lock could not be acquired in time.
 func LockedOut(err error) bool {
 	var pg *pgconn.PgError
 	return errors.Is(err, errHeld) || errors.As(err, &pg) && pg.Code == lockMissing
 }
 
-// CheckView fails, LockedOut, where a long transaction holds the projection's
-// view. Asking for the lock would not get it, and make every new reader of the
-// view wait as long as it asks. Where the role may not see when others'
-// transactions began, there is nothing to go by.
+// CheckView returns an error for which LockedOut is true if a long transaction holds the
+// projection's view. Requesting the lock would fail, and would block every new reader of the view
+// meanwhile. If the role may not see the start of others' transactions, CheckView returns nil.
 func CheckView(ctx context.Context, q Querier, projection string) error {
 	rows, err := q.Query(ctx, `
 		SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -39,12 +38,12 @@ func CheckView(ctx context.Context, q Querier, projection string) error {
 		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		  AND a.xact_start < clock_timestamp() - $2::text::interval`, projection, heldLong)
 	if err != nil {
-		return fmt.Errorf("look who holds the view %s: %w", projection, err)
+		return fmt.Errorf("check for transactions that hold the view %s: %w", projection, err)
 	}
 	held := rows.Next()
 	rows.Close()
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("look who holds the view %s: %w", projection, err)
+		return fmt.Errorf("check for transactions that hold the view %s: %w", projection, err)
 	}
 	if held {
 		return errHeld
@@ -52,8 +51,8 @@ func CheckView(ctx context.Context, q Querier, projection string) error {
 	return nil
 }
 
-// SetView points the view at a generation, or fails, LockedOut, where somebody
-// reads it for longer than readers may be made to wait.
+// SetView points the view at a generation. It returns an error for which LockedOut is true if a
+// reader holds the view for longer than other readers may be blocked.
 func SetView(ctx context.Context, tx pgx.Tx, projection string, generation int) error {
 	if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, viewTimeout); err != nil {
 		return err
@@ -62,9 +61,9 @@ func SetView(ctx context.Context, tx pgx.Tx, projection string, generation int) 
 	return err
 }
 
-// FollowView points the view at the live generation where it shows another one:
-// a swap goes ahead without it where somebody reads it for long. The error is
-// LockedOut where somebody still does.
+// FollowView points the view at the live generation if it shows another one, because a swap does
+// not wait for a reader that holds the view for long. It returns an error for which LockedOut is
+// true if a reader still holds it.
 func FollowView(ctx context.Context, pool *pgxpool.Pool, projection string) error {
 	const shows = `EXISTS (
 		SELECT FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
@@ -83,12 +82,12 @@ func FollowView(ctx context.Context, pool *pgxpool.Pool, projection string) erro
 		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, viewTimeout); err != nil {
 			return err
 		}
-		// The lock on the row keeps a swap from making another one live meanwhile.
+		// The lock on the row prevents a swap from making another generation live meanwhile.
 		var live int
 		err := tx.QueryRow(ctx, `SELECT g.generation FROM projection_generations g
 			WHERE g.projection = $1 AND g.state = 'live' AND NOT `+shows+` FOR SHARE OF g`, projection).Scan(&live)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // somebody else was faster
+			return nil // another process was faster
 		}
 		if err != nil {
 			return err
@@ -97,8 +96,7 @@ func FollowView(ctx context.Context, pool *pgxpool.Pool, projection string) erro
 	})
 }
 
-// followViews looks after the views: a replay that was to do so may have been
-// killed meanwhile.
+// followViews updates the views periodically: a replay that was to do so may have been killed.
 func (r *Runner) followViews(ctx context.Context) {
 	for _, p := range r.cfg.Projections {
 		if err := FollowView(ctx, r.cfg.ReadPool, p.Name()); err != nil && !LockedOut(err) && ctx.Err() == nil {

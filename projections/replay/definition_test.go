@@ -19,7 +19,7 @@ import (
 // shouting is the next definition of products: names in capitals.
 type shouting struct{ products.Projection }
 
-func (shouting) Definition() int { return 2 }
+func (shouting) SchemaVersion() int { return 2 }
 
 func (p shouting) NewFold(generation int) projections.Fold {
 	return shoutingFold{p.Projection.NewFold(generation)}

@@ -50,7 +50,7 @@ func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target,
 			SELECT $1, 1 + greatest(
 				(SELECT max(generation) FROM projection_generations WHERE projection = $1),
 				(SELECT max(generation) FROM projection_replays WHERE projection = $1)), $2, 'building'
-			RETURNING generation`, p.Name(), projections.DefinitionOf(p)).Scan(&t.generation); err != nil {
+			RETURNING generation`, p.Name(), projections.SchemaVersionOf(p)).Scan(&t.generation); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `SELECT projection_create_tables($1, $2)`, p.Name(), t.generation); err != nil {

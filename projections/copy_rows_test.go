@@ -28,7 +28,7 @@ type copied struct {
 	Dec  string
 }
 
-func TestCopiedRowsAreInTheTableAsTheyWere(t *testing.T) {
+func TestCopyRows_RoundTrip(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	conn, err := dbtest.Read(t).Acquire(ctx)
@@ -52,7 +52,7 @@ func TestCopiedRowsAreInTheTableAsTheyWere(t *testing.T) {
 	rows := []copied{
 		{uuid.New(), "", nil, -1, -1 << 63, false, time.Date(1, 1, 1, 0, 0, 0, 1e6, time.UTC), `{}`, "0"},
 		{uuid.New(), "é\n\t\\", &some, 1<<31 - 1, 1<<63 - 1, true, time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC), `{"a": [1, "b"]}`, "999999999999999.9999"},
-		{uuid.New(), strings.Repeat("x", 200_000), nil, 0, 0, true, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), `{}`, "0.0001"}, // larger than a piece
+		{uuid.New(), strings.Repeat("x", 200_000), nil, 0, 0, true, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), `{}`, "0.0001"}, // larger than copyPiece
 		{uuid.New(), "last", nil, 7, 7, false, time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC), `{}`, "259000"},
 	}
 	for name, reader := range map[string]func(io.Reader) io.Reader{

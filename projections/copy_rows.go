@@ -10,42 +10,42 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Copy is rows that are in no table yet.
+// Copy is a set of rows that are not in any table yet.
 type Copy struct {
 	Table   string
 	Columns []string
 	Rows    io.Reader // in COPY's binary format
 }
 
-// CopyRows makes rows ready for COPY into some columns; write writes the columns
-// of one row. pgx.CopyFrom would do as well, but it boxes each value and looks
-// for its type, which costs a replay more than all of its folding.
+// CopyRows prepares rows for COPY; write appends the columns of one row. pgx.CopyFrom would do the
+// same, but it boxes each value and looks up its type, which costs a replay more than all of its
+// folding.
 func CopyRows[V any](table string, columns []string, rows []V, write func(*CopyRow, V)) Copy {
 	return Copy{Table: table, Columns: columns, Rows: &copyReader[V]{rows: rows, write: write, columns: len(columns)}}
 }
 
-// CopyRow takes the columns of a row in order, each by the method of its type.
+// CopyRow receives the columns of a row in order, each by the method for its type.
 type CopyRow struct {
 	buf []byte
-	err error // the first
+	err error // the first error
 }
 
-// copyPiece is how much is made at a time.
+// copyPiece is the number of bytes encoded at a time.
 const copyPiece = 64 << 10
 
-// copyHeader begins the binary format: a signature, no flags, no extension.
+// copyHeader starts the binary format: a signature, no flags, no extension.
 const copyHeader = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
 
-// copyTrailer stands where a row's number of columns would.
+// copyTrailer takes the place of a row's column count at the end.
 const copyTrailer = 0xffff
 
-// copyReader makes the format while it is read.
+// copyReader encodes the rows while it is read.
 type copyReader[V any] struct {
 	rows       []V
 	write      func(*CopyRow, V)
 	columns    int
 	row        CopyRow
-	at         int // what was read of row.buf
+	at         int // how much of row.buf was read
 	begun, end bool
 }
 
@@ -82,34 +82,34 @@ func (r *copyReader[V]) fill() {
 
 func (r *CopyRow) size(n int) { r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
 
-// Null is the absence of a value, whatever the column's type.
+// Null writes a null, for a column of any type.
 func (r *CopyRow) Null() { r.buf = binary.BigEndian.AppendUint32(r.buf, 1<<32-1) }
 
-// ID is a uuid.
+// ID writes a uuid.
 func (r *CopyRow) ID(v uuid.UUID) {
 	r.size(len(v))
 	r.buf = append(r.buf, v[:]...)
 }
 
-// Text is a text.
+// Text writes a text.
 func (r *CopyRow) Text(v string) {
 	r.size(len(v))
 	r.buf = append(r.buf, v...)
 }
 
-// Int is an integer.
+// Int writes an integer.
 func (r *CopyRow) Int(v int32) {
 	r.size(4)
 	r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(v))
 }
 
-// Long is a bigint.
+// Long writes a bigint.
 func (r *CopyRow) Long(v int64) {
 	r.size(8)
 	r.buf = binary.BigEndian.AppendUint64(r.buf, uint64(v))
 }
 
-// Bool is a boolean.
+// Bool writes a boolean.
 func (r *CopyRow) Bool(v bool) {
 	r.size(1)
 	if v {
@@ -119,23 +119,23 @@ func (r *CopyRow) Bool(v bool) {
 	}
 }
 
-// postgresEpoch is where Postgres counts microseconds from, in Unix time.
+// postgresEpoch is the zero of Postgres timestamps, in Unix microseconds.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// Time is a timestamptz.
+// Time writes a timestamptz.
 func (r *CopyRow) Time(v time.Time) { r.Long(v.UnixMicro() - postgresEpoch) }
 
-// JSON is a jsonb.
+// JSON writes a jsonb.
 func (r *CopyRow) JSON(v []byte) {
 	const version = 1 // of jsonb's binary format
 	r.size(1 + len(v))
 	r.buf = append(append(r.buf, version), v...)
 }
 
-// numeric knows the binary format of decimals.
+// numeric encodes decimals in the binary format.
 var numeric = pgtype.NumericCodec{}.PlanEncode(nil, pgtype.NumericOID, pgtype.BinaryFormatCode, pgtype.Numeric{})
 
-// Decimal is a numeric, out of its decimal text.
+// Decimal writes a numeric, given as decimal text.
 func (r *CopyRow) Decimal(v string) {
 	var n pgtype.Numeric
 	err := n.Scan(v)
@@ -153,7 +153,7 @@ func (r *CopyRow) Decimal(v string) {
 	}
 }
 
-// Optional writes what v points to, null for nil: Optional(r, v, (*CopyRow).ID).
+// Optional writes the value that v points to, or null if v is nil: Optional(r, v, (*CopyRow).ID).
 func Optional[T any](r *CopyRow, v *T, write func(*CopyRow, T)) {
 	if v == nil {
 		r.Null()

@@ -16,31 +16,31 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// feed delivers records without Kafka: it keeps a topic's offsets.
-type feed struct {
+// fakeTopic delivers records without Kafka: it stands in for a topic and keeps its offsets.
+type fakeTopic struct {
 	s          *system
 	store      string // header
 	partitions int32
 	next       map[int32]int64
-	log        map[int32][]projections.Delivered // what lies in each partition
+	log        map[int32][]projections.Delivered // records of each partition
 	last       map[int32]int64                   // previous-position
 }
 
-func newFeed(s *system, partitions int32) *feed {
+func newFakeTopic(s *system, partitions int32) *fakeTopic {
 	id, err := s.reader.Identity(context.Background())
 	require.NoError(s.t, err)
-	return &feed{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
+	return &fakeTopic{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
 }
 
-// published is an event as the relay would send it.
+// published is an event in the form in which the relay publishes it.
 type published struct {
 	event    eventstore.Recorded
 	value    []byte
 	previous int64
 }
 
-// since reads the events beyond a position as they are to be published.
-func (f *feed) since(after int64) []published {
+// eventsAfter reads the events after a position, in the form in which they are published.
+func (f *fakeTopic) eventsAfter(after int64) []published {
 	events, err := f.s.reader.All(context.Background(), after, 10000)
 	require.NoError(f.s.t, err)
 	out := make([]published, len(events))
@@ -56,8 +56,8 @@ func (f *feed) since(after int64) []published {
 	return out
 }
 
-// put lays a record into the topic.
-func (f *feed) put(e published) projections.Delivered {
+// produce appends a record to the topic.
+func (f *fakeTopic) produce(e published) projections.Delivered {
 	h := map[string]string{kafka.HeaderPreviousPosition: strconv.FormatInt(e.previous, 10), kafka.HeaderStore: f.store}
 	avsc.Headers{EventID: e.event.ID, EventType: e.event.Type, StreamID: e.event.Stream, StreamVersion: e.event.Version, Position: e.event.Position,
 		Traceparent: e.event.Meta.Traceparent, CorrelationID: e.event.Meta.CorrelationID, CausationID: e.event.Meta.CausationID}.
@@ -65,7 +65,7 @@ func (f *feed) put(e published) projections.Delivered {
 	return f.putRaw(e.event.Key, h, e.value)
 }
 
-func (f *feed) putRaw(key uuid.UUID, headers map[string]string, value []byte) projections.Delivered {
+func (f *fakeTopic) putRaw(key uuid.UUID, headers map[string]string, value []byte) projections.Delivered {
 	p := kafka.Partition(key, f.partitions)
 	d := projections.Delivered{Message: kafka.NewMessage(key, headers, value), Partition: p, Offset: f.next[p]}
 	f.next[p]++
@@ -73,22 +73,22 @@ func (f *feed) putRaw(key uuid.UUID, headers map[string]string, value []byte) pr
 	return d
 }
 
-// all lays all into the topic and returns it.
-func (f *feed) all(events []published) []projections.Delivered {
+// produceAll appends all events to the topic and returns the records.
+func (f *fakeTopic) produceAll(events []published) []projections.Delivered {
 	var out []projections.Delivered
 	for _, e := range events {
-		out = append(out, f.put(e))
+		out = append(out, f.produce(e))
 	}
 	return out
 }
 
-// foldInto folds what the store has beyond a position, in order, into the
-// tables of another generation, without the engine.
+// foldInto folds the store's events after a position, in order, into the tables of another
+// generation, without the engine.
 func (s *system) foldInto(generation int, after int64) {
 	ctx := context.Background()
 	events, err := s.reader.All(ctx, after, 100000)
 	require.NoError(s.t, err)
-	for _, p := range every() {
+	for _, p := range allProjections() {
 		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 			for _, e := range events {
 				env, err := avsc.Decode(e)
@@ -115,8 +115,8 @@ func (s *system) foldInto(generation int, after int64) {
 	}
 }
 
-func take(t testing.TB, s *system, partitions int32) *projections.Owner {
-	w, err := projections.NewRunner(s.config()).Take(context.Background(), partitions)
+func newOwner(t testing.TB, s *system, partitions int32) *projections.Owner {
+	w, err := projections.NewRunner(s.config()).TakeAllPartitions(context.Background(), partitions)
 	require.NoError(t, err)
 	return w
 }
