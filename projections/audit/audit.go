@@ -1,5 +1,5 @@
-// Package audit is the read model slot_audit_log: one row for each event of a
-// slot, its payments' included. A row is never changed.
+// Package audit is the read model slot_audit_log: one row for each event of a slot, including those
+// of its payments. A row never changes.
 package audit
 
 import (
@@ -26,7 +26,7 @@ type Projection struct{}
 
 var _ projections.Projection = Projection{}
 
-// New is the projection.
+// New returns the projection.
 func New() Projection { return Projection{} }
 
 // Name implements projections.Projection.
@@ -73,11 +73,11 @@ type Row struct {
 type fold struct {
 	table  string
 	rows   []Row
-	status map[uuid.UUID]string // of slots, as far as known in this batch
+	status map[uuid.UUID]string // of slots, if known in this batch
 }
 
-// Load reads the status of slots for those events that leave it as it is,
-// whatever it is; the others tell by themselves.
+// Load reads the slot's status for events that do not change it. All other events determine the
+// status.
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := make(map[uuid.UUID]bool, len(events))
 	var ids projections.IDs
@@ -170,8 +170,8 @@ func (f *fold) Write(b *pgx.Batch) {
 		kind[i], was[i], is[i], trace[i], actor[i] = r.Type, r.OldStatus, r.NewStatus, r.TraceID, r.Actor
 		recorded[i], position[i], meta[i] = r.RecordedAt, r.Position, string(r.Metadata)
 	}
-	// Checkpoints keep an event from coming twice; the key keeps it from being
-	// written twice even if someone set a checkpoint back by hand.
+	// Checkpoints prevent an event from being applied twice. The key prevents a duplicate row even
+	// if a checkpoint was set back by hand.
 	b.Queue(fmt.Sprintf(`
 		INSERT INTO %s (event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],

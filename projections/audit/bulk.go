@@ -15,8 +15,8 @@ func (Projection) Tables() []projections.KeyedTable {
 	return []projections.KeyedTable{{Base: "slot_audit_log", Key: "event_id"}}
 }
 
-// NewBulk implements projections.Rebuildable: rows go out as they come, the
-// status of slots is what it remembers.
+// NewBulk implements projections.Rebuildable. Rows are written as they come; only the status of
+// slots is kept in memory.
 func (p Projection) NewBulk(generation, most int) projections.Bulk {
 	b := &bulk{window: projections.NewWindow[string](most), most: most}
 	b.fold = p.NewFold(generation).(*fold)
@@ -24,7 +24,7 @@ func (p Projection) NewBulk(generation, most int) projections.Bulk {
 	return b
 }
 
-// copiedRows is how many rows go out at a time.
+// copiedRows is the number of rows written at a time.
 const copiedRows = 10_000
 
 type bulk struct {
@@ -33,8 +33,8 @@ type bulk struct {
 	most   int
 }
 
-// keepsStatus returns the slot of an event that leaves the slot's status as it
-// is, whatever it is: those of payments, but for the two that say it themselves.
+// keepsStatus returns the slot of an event that does not change the slot's status: the events of
+// payments, except for the two that contain it.
 func keepsStatus(e domain.Envelope) (uuid.UUID, bool) {
 	switch e.Event.(type) {
 	case domain.PaymentInitiated, domain.PaymentCompleted:
@@ -50,7 +50,7 @@ func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
 
-// Loaded has nothing to note: rows are never changed.
+// Loaded does nothing: rows never change.
 func (b *bulk) Loaded() {}
 
 func (b *bulk) Apply(e domain.Envelope) error {
@@ -77,7 +77,7 @@ func writeRow(w *projections.CopyRow, r Row) {
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	turns := all || len(b.window.Young) >= b.most // with the rows that the statuses came from
+	turns := all || len(b.window.Young) >= b.most // together with the rows that the statuses were read from
 	if turns || len(b.fold.rows) >= min(copiedRows, b.most) {
 		s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
 		b.fold.rows = make([]Row, 0, len(b.fold.rows))

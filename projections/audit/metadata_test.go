@@ -11,7 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-func TestMetadataIsWhatTheEventSaysBeyondTheColumns(t *testing.T) {
+func TestMetadata_HasTheFieldsWithoutAColumn(t *testing.T) {
 	at := time.Date(2026, 11, 1, 10, 0, 0, 5e6, time.FixedZone("KST", 9*3600))
 	user := uuid.MustParse("00000000-0000-4000-8000-000000000001")
 	payment := uuid.MustParse("00000000-0000-4000-8000-000000000002")

@@ -48,7 +48,7 @@ func (b *bulk) Apply(e domain.Envelope) error {
 		return err
 	}
 	if !stored {
-		delete(b.fold.gone, e.ProductID) // there is nothing to delete
+		delete(b.fold.gone, e.ProductID) // there is no row to delete
 	}
 	return nil
 }

@@ -1,12 +1,11 @@
-// Package products is the read model of products: one row for each product
-// that is there, with its free units.
+// Package products is the read model of products: one row for each existing product, with its free
+// units.
 //
-// stock is the total less what ACTIVE and COMPLETED slots hold, so it follows
-// SlotAcquired, SlotExpired and SlotReturned. updated_at is about the product
-// itself: events of its slots, and the withdrawal of a grant, do not change it;
-// revision is the position of the event that set it, last_position that of the
-// last change of any column. The row of a deleted product is deleted, and what
-// happens to its slots afterwards is ignored.
+// stock is the total minus the units of ACTIVE and COMPLETED slots, so it changes with
+// SlotAcquired, SlotExpired and SlotReturned. updated_at concerns the product itself: events of its
+// slots, and the withdrawal of a grant, do not change it. revision is the position of the event
+// that set it, last_position that of the last change of any column. If a product is deleted its row
+// is deleted, and later events of its slots are ignored.
 package products
 
 import (
@@ -25,7 +24,7 @@ type Projection struct{}
 
 var _ projections.Projection = Projection{}
 
-// New is the projection.
+// New returns the projection.
 func New() Projection { return Projection{} }
 
 // Name implements projections.Projection.
@@ -69,7 +68,7 @@ type Row struct {
 	UpdatedAt    time.Time
 	LastPosition int64
 	Cancelled    bool
-	Revision     *int64 // position of the last change by an admin; nil: of before this column
+	Revision     *int64 // position of the last change by an admin; nil if it was made before this column existed
 }
 
 type fold struct {

@@ -1,10 +1,9 @@
-// Package purchases is the read model of payments: one row for each payment, and
-// one row for each refund in the table refunds.
+// Package purchases is the read model of payments: one row for each payment, and one row for each
+// refund in the table refunds.
 //
-// A row is folded by package domain's own rules: what it shows of a payment is
-// what the slot's stream says of it. What the rules need beyond the columns that
-// are shown (what was taken, refunds, disputes) is in the column money, which few
-// payments have.
+// A row is folded by the rules of package domain, so it always agrees with the slot's stream. State
+// that the rules need in addition to the visible columns (amount taken, refunds, disputes) is in
+// the column money, which few payments have.
 package purchases
 
 import (
@@ -25,7 +24,7 @@ type Projection struct{}
 
 var _ projections.Projection = Projection{}
 
-// New is the projection.
+// New returns the projection.
 func New() Projection { return Projection{} }
 
 // Name implements projections.Projection.
@@ -37,8 +36,8 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 	return id, ok
 }
 
-// RawKey implements projections.Projection: the payment's id is inside the event,
-// so one that cannot be read is known by its slot.
+// RawKey implements projections.Projection. The payment's id is inside the event, so an event that
+// cannot be decoded is parked under its slot.
 func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
 	switch eventType {
 	case "PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
@@ -77,17 +76,17 @@ type refundRow struct {
 type fold struct {
 	table, refundsTable string
 	rows                map[uuid.UUID]*Row
-	refunds             map[uuid.UUID]refundRow // that changed
+	refunds             map[uuid.UUID]refundRow // changed refunds
 }
 
-// money is the column of that name.
+// money is the content of the column of that name.
 type money struct {
 	Taken    *domain.Money    `json:"taken,omitempty"`
 	Refunds  []domain.Refund  `json:"refunds,omitempty"`
 	Disputes []domain.Dispute `json:"disputes,omitempty"`
 }
 
-// money returns the row's column of that name; nil if there is nothing to keep.
+// money returns the content of the row's column of that name, nil if there is nothing to store.
 func (r *Row) money() ([]byte, error) {
 	m := money{Refunds: r.Refunds, Disputes: r.Disputes}
 	if len(m.Refunds)+len(m.Disputes) == 0 {
@@ -175,7 +174,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	switch e.Event.(type) {
 	case domain.PaymentInitiated:
 		row = nil
-	case domain.PaymentCompleted: // nothing was to be paid, or it was begun before the payment's first event here
+	case domain.PaymentCompleted: // nothing was to be paid, or it was started before the payment's first event here
 	default:
 		if row == nil {
 			return fmt.Errorf("payment %s has no row", key)
@@ -199,8 +198,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	return nil
 }
 
-// adopt begins a refund that a program of the version before recorded, which kept
-// no refunds.
+// adopt adds a refund recorded by an earlier version of the program, which kept no refunds.
 func (r *Row) adopt(e domain.Envelope, done domain.RefundCompleted) {
 	if _, known := r.Refund(done.RefundID); known || done.RefundID != r.ID {
 		return

@@ -11,9 +11,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// The rows say of each payment what the slots' own streams say, whatever became
-// of it.
-func TestRowsAgreeWithTheDomain(t *testing.T) {
+// Each payment's row agrees with a fold of the slots' streams, whatever happened to the payment.
+func TestPurchases_RowsAgreeWithTheDomain(t *testing.T) {
 	money := func(n int64) domain.Money {
 		m, err := domain.NewMoney(decimal.NewFromInt(n), "KRW")
 		require.NoError(t, err)

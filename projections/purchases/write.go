@@ -14,7 +14,7 @@ func (f *fold) Write(b *pgx.Batch) {
 	f.writeRows(b)
 }
 
-// optional returns nil for no text.
+// optional returns nil for an empty text.
 func optional(s string) *string {
 	if s == "" {
 		return nil
@@ -22,7 +22,7 @@ func optional(s string) *string {
 	return &s
 }
 
-// optionalTime returns nil for no time.
+// optionalTime returns nil for the zero time.
 func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -105,10 +105,10 @@ func (f *fold) writeRefunds(b *pgx.Batch) {
 		f.refundsTable), id, payment, amount, currency, cause, status, unit, reason, failure, created, updated, last)
 }
 
-// keptText returns the column money as text; nil for none.
+// keptText returns the column money as text, nil if there is none.
 func (r *Row) keptText() *string {
 	kept, err := r.money()
-	if err != nil { // a struct of texts, numbers and times
+	if err != nil { // cannot fail for a struct of texts, numbers and times
 		panic(err)
 	}
 	if kept == nil {

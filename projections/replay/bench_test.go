@@ -21,8 +21,8 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 )
 
-// history makes a history of n events with SQL, as a year of drops leaves it: a
-// thousand slots are acquired, then they expire, then the next thousand.
+// history creates a history of n events with SQL, like the one that a year of drops produces: a
+// thousand slots are acquired, they expire, then the next thousand.
 func (s *system) history(n int) {
 	product := s.open(1).product
 	s.exec(`
@@ -40,7 +40,7 @@ func (s *system) history(n int) {
 	s.exec(`VACUUM (ANALYZE) events`)
 }
 
-// benchEvents is how many events are replayed; DOPAMINE_BENCH_EVENTS sets it.
+// benchEvents returns the number of events to replay; DOPAMINE_BENCH_EVENTS sets it.
 func benchEvents() int {
 	if n, err := strconv.Atoi(os.Getenv("DOPAMINE_BENCH_EVENTS")); err == nil {
 		return n
@@ -48,9 +48,9 @@ func benchEvents() int {
 	return 1_000_000
 }
 
-// BenchmarkReplay replays by turns with what cannot be had for less: reading the
-// same events, beside it COPY of the same rows, then the same indexes, as many at a
-// time. Prints both rates, their ratio, and the most memory that was in use.
+// BenchmarkReplay alternates a replay with the unavoidable work: reading the same events in
+// parallel with a COPY of the same rows, then building the same indexes with the same concurrency.
+// It prints both rates, their ratio, and the peak memory.
 func BenchmarkReplay(b *testing.B) {
 	s := newSystem(b)
 	n := benchEvents()
@@ -92,8 +92,8 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
-// resetPeak begins anew with what peak tells: the most memory that the process
-// ever had, in MB; 0 where that cannot be known.
+// resetPeak resets peak, the maximum memory that the process used, in MB. peak is 0 if it is not
+// known.
 func resetPeak() {
 	runtime.GC()
 	debug.FreeOSMemory()
@@ -108,7 +108,7 @@ func peak() float64 {
 	return n / 1024
 }
 
-// raw reads the log and copies the live tables into others.
+// raw reads the log and copies the live tables into other tables.
 func (s *system) raw(b *testing.B, all []projections.Rebuildable) {
 	const spare = 999_999
 	ctx := b.Context()
@@ -159,7 +159,7 @@ func (s *system) rawIndexes(ctx context.Context, all []projections.Rebuildable, 
 	}
 }
 
-// copyTable copies rows through the client, in Postgres' own format.
+// copyTable copies rows through the client, in Postgres' binary format.
 func (s *system) copyTable(ctx context.Context, base string, from, to int) error {
 	columns := ""
 	if err := s.pool.QueryRow(ctx, `

@@ -16,17 +16,17 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// pagesAhead is how many pages are read ahead of what is decoded, and decoded
-// ahead of what is folded: enough to keep all busy, few enough for memory.
+// pagesAhead is how many pages are read ahead of decoding, and decoded ahead of folding: enough to
+// keep every stage busy, few enough to bound memory.
 const pagesAhead = 2
 
-// page is some of the log, in order.
+// page is a section of the log, in order.
 type page struct {
 	recorded []eventstore.Recorded
 	head     int64
-	decoded  chan struct{} // closed once events and bad are there
+	decoded  chan struct{} // closed when events and bad are set
 	events   []domain.Envelope
-	bad      map[int]error // why an event cannot be decoded
+	bad      map[int]error // the reasons why events cannot be decoded, by index
 }
 
 func (p *page) decode() {
@@ -45,7 +45,7 @@ func (p *page) decode() {
 	}
 }
 
-// fill reads the log up to its head and writes it into the targets' tables.
+// fill reads the log up to its head and writes its rows into the targets' tables.
 func (r *runner) fill(ctx context.Context, targets []*target) error {
 	group, ctx := errgroup.WithContext(ctx)
 	pages := make(chan *page, pagesAhead)
@@ -54,7 +54,7 @@ func (r *runner) fill(ctx context.Context, targets []*target) error {
 	for i, t := range targets {
 		feeds[i] = make(chan *page, pagesAhead)
 		group.Go(func() error {
-			if err := t.take(ctx, feeds[i]); err != nil {
+			if err := t.foldPages(ctx, feeds[i]); err != nil {
 				return fmt.Errorf("replay of %s: %w", t.Name(), err)
 			}
 			return nil
@@ -83,7 +83,7 @@ func (r *runner) fill(ctx context.Context, targets []*target) error {
 	return group.Wait()
 }
 
-// read reads pages until the log's end; each is decoded beside the others.
+// read reads pages up to the log's end; pages are decoded in parallel.
 func (r *runner) read(ctx context.Context, pages chan<- *page) error {
 	if r.Topic != nil {
 		return r.readTopic(ctx, pages)
@@ -125,8 +125,8 @@ func (r *runner) read(ctx context.Context, pages chan<- *page) error {
 	}
 }
 
-// take folds pages, and has what leaves memory written while it goes on.
-func (t *target) take(ctx context.Context, pages <-chan *page) (err error) {
+// foldPages folds pages, while the rows that leave memory are written in the background.
+func (t *target) foldPages(ctx context.Context, pages <-chan *page) (err error) {
 	w := newWriter(ctx, t)
 	defer func() {
 		if closeErr := w.close(); err == nil {
@@ -135,7 +135,7 @@ func (t *target) take(ctx context.Context, pages <-chan *page) (err error) {
 	}()
 	bulk := t.NewBulk(t.generation, max(1, t.r.Window/2))
 	for p := range pages {
-		events, err := t.mine(ctx, p)
+		events, err := t.relevant(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -159,9 +159,9 @@ func (t *target) take(ctx context.Context, pages <-chan *page) (err error) {
 	return w.write(bulk.Spill(true))
 }
 
-// mine are the events of a page that concern the projection and were not
-// skipped. One that cannot be decoded is an error unless it was skipped.
-func (t *target) mine(ctx context.Context, p *page) ([]domain.Envelope, error) {
+// relevant returns the events of a page that concern the projection and were not skipped. If one cannot
+// be decoded and was not skipped, it returns an error.
+func (t *target) relevant(ctx context.Context, p *page) ([]domain.Envelope, error) {
 	skipped, err := t.skips(ctx, p.recorded)
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (t *target) mine(ctx context.Context, p *page) ([]domain.Envelope, error) {
 	return events, nil
 }
 
-// readBack reads rows that have left memory, once they are in the tables.
+// readBack reads rows that have left memory, after they have been written to the tables.
 func (t *target) readBack(ctx context.Context, w *writer, bulk projections.Bulk, needed []domain.Envelope) error {
 	if err := w.drain(); err != nil {
 		return err
@@ -209,13 +209,13 @@ func (t *target) readBack(ctx context.Context, w *writer, bulk projections.Bulk,
 	return nil
 }
 
-// skips reads which of some events were skipped, and remembers that it did.
+// skips reads which of the events were skipped, and remembers the result.
 func (t *target) skips(ctx context.Context, events []eventstore.Recorded) (map[int64]bool, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	// A skip is of an event, not of a position: after a restore another event may
-	// have it. The id is null only for skips of records that are no events.
+	// A skip belongs to an event, not to a position: after a restore another event may have the
+	// position. The id is null only for skips of records that are not events.
 	ids, positions := make([][16]byte, len(events)), make([]int64, len(events))
 	for i, e := range events {
 		ids[i], positions[i] = e.ID, e.Position

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// sarama's metrics have one ticker for the whole process.
+	// sarama's metrics have one ticker per process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
@@ -38,8 +38,7 @@ func every() []projections.Rebuildable {
 	return []projections.Rebuildable{products.New(), slots.New(), purchases.New(), audit.New()}
 }
 
-// system is an event store with a read side on a database of its own, and a
-// topic of its own.
+// system is an event store with a read side, in its own database and with its own topic.
 type system struct {
 	t      testing.TB
 	url    string
@@ -71,19 +70,19 @@ type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	if testing.Verbose() {
-		fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics once the test has ended
+		fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics after the test has ended
 	}
 	return len(b), nil
 }
 
-// told is an event of a stream.
-type told struct {
+// streamEvent is an event and its stream.
+type streamEvent struct {
 	stream uuid.UUID
 	event  domain.Event
 }
 
-// append appends events of one product together and returns the last position.
-func (s *system) append(product uuid.UUID, events ...told) int64 {
+// append appends events of one product in one batch and returns the last position.
+func (s *system) append(product uuid.UUID, events ...streamEvent) int64 {
 	s.t.Helper()
 	a := eventstore.Append{Key: product}
 	at := map[uuid.UUID]int{}
@@ -110,7 +109,7 @@ func krw(t testing.TB, amount int64) domain.Money {
 	return m
 }
 
-// shop makes histories of a product in which every type of event occurs.
+// shop creates a history of a product in which every type of event occurs.
 type shop struct {
 	s       *system
 	product uuid.UUID
@@ -129,38 +128,38 @@ type slot struct {
 
 func (s *system) open(seed uint64) *shop {
 	h := &shop{s: s, product: uuid.New(), total: 100_000, random: rand.New(rand.NewPCG(seed, seed))}
-	s.append(h.product, told{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
+	s.append(h.product, streamEvent{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
 	return h
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// acquire appends n SlotAcquired.
+// acquire appends n SlotAcquired events.
 func (h *shop) acquire(n int) (last int64) {
-	var events []told
+	var events []streamEvent
 	for range n {
 		h.number++
 		h.unit++
 		sl := slot{id: domain.SlotID(h.product, h.number), user: uuid.New(), unit: h.unit, number: h.number}
 		h.slots = append(h.slots, sl)
-		events = append(events, told{sl.id, domain.SlotAcquired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, TTLMillis: 1800000, WarningMillis: 300000}})
+		events = append(events, streamEvent{sl.id, domain.SlotAcquired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, TTLMillis: 1800000, WarningMillis: 300000}})
 	}
 	return h.s.append(h.product, events...)
 }
 
-// live lets the open slots go one of their ways, and the product change.
-func (h *shop) live() (last int64) {
+// endSlots ends the open slots in the various possible ways, and changes the product.
+func (h *shop) endSlots() (last int64) {
 	price := krw(h.s.t, 259000)
 	h.s.append(h.product,
-		told{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
-		told{h.product, domain.ProductPriceChanged{Price: krw(h.s.t, 250000)}},
-		told{h.product, domain.ProductStockDecreased{Decrease: 10, TotalStock: h.total - 10}},
-		told{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total}},
-		told{h.product, domain.ProductSalePaused{}},
-		told{h.product, domain.ProductSaleResumed{}},
-		told{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total + 10}},
-		told{h.product, domain.ProductSaleRescheduled{SaleDate: now().Add(2 * time.Hour)}},
-		told{h.product, domain.GrantWithdrawn{ArrivalSequence: h.number + 1, Unit: h.unit + 1, SlotID: domain.SlotID(h.product, h.number+1)}})
+		streamEvent{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
+		streamEvent{h.product, domain.ProductPriceChanged{Price: krw(h.s.t, 250000)}},
+		streamEvent{h.product, domain.ProductStockDecreased{Decrease: 10, TotalStock: h.total - 10}},
+		streamEvent{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total}},
+		streamEvent{h.product, domain.ProductSalePaused{}},
+		streamEvent{h.product, domain.ProductSaleResumed{}},
+		streamEvent{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total + 10}},
+		streamEvent{h.product, domain.ProductSaleRescheduled{SaleDate: now().Add(2 * time.Hour)}},
+		streamEvent{h.product, domain.GrantWithdrawn{ArrivalSequence: h.number + 1, Unit: h.unit + 1, SlotID: domain.SlotID(h.product, h.number+1)}})
 	h.number++
 	h.total += 10
 	open := h.slots
@@ -169,35 +168,35 @@ func (h *shop) live() (last int64) {
 	for _, sl := range open {
 		payment, gateway := uuid.New(), "gw-"+uuid.NewString()
 		expired := expired(sl)
-		begun := told{sl.id, domain.PaymentInitiated{UserID: sl.user, PaymentID: payment, Price: price, Method: domain.Card}}
-		failed := told{sl.id, domain.PaymentFailed{UserID: sl.user, PaymentID: payment, Reason: "INSUFFICIENT_FUNDS"}}
+		begun := streamEvent{sl.id, domain.PaymentInitiated{UserID: sl.user, PaymentID: payment, Price: price, Method: domain.Card}}
+		failed := streamEvent{sl.id, domain.PaymentFailed{UserID: sl.user, PaymentID: payment, Reason: "INSUFFICIENT_FUNDS"}}
 		paid := domain.PaymentCompleted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Price: price, Method: domain.Card}
-		var events []told
+		var events []streamEvent
 		switch h.random.IntN(10) {
 		case 0:
-			h.slots = append(h.slots, sl) // stays open
+			h.slots = append(h.slots, sl) // remains open
 			continue
 		case 1:
-			events = []told{{sl.id, domain.SlotExpiringSoon{UserID: sl.user, Deadline: now()}}, expired}
+			events = []streamEvent{{sl.id, domain.SlotExpiringSoon{UserID: sl.user, Deadline: now()}}, expired}
 		case 2:
-			events = []told{begun, {sl.id, domain.PaymentCancelRequested{UserID: sl.user, PaymentID: payment}}, {sl.id, paid}}
+			events = []streamEvent{begun, {sl.id, domain.PaymentCancelRequested{UserID: sl.user, PaymentID: payment}}, {sl.id, paid}}
 		case 7, 8, 9:
-			events = append([]told{begun, {sl.id, paid}}, h.afterPurchase(sl, payment, price)...)
+			events = append([]streamEvent{begun, {sl.id, paid}}, h.afterPurchase(sl, payment, price)...)
 		case 3:
-			events = []told{begun, failed, expired}
+			events = []streamEvent{begun, failed, expired}
 		case 4:
-			events = []told{begun, failed, expired,
+			events = []streamEvent{begun, failed, expired,
 				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, Amount: price, Reason: "SOLD_OUT",
 					RefundID: payment, Cause: domain.RefundLate}}}
 		case 5:
-			events = []told{begun, expired, failed,
+			events = []streamEvent{begun, expired, failed,
 				{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: price, Reason: "SOLD_OUT", RefundID: payment, Cause: domain.RefundLate}},
 				{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: payment, GatewayRefundID: "re-1", Amount: price}}}
 		default:
 			h.number++
 			h.unit++
 			again := domain.SlotID(h.product, h.number)
-			events = []told{begun, failed, expired,
+			events = []streamEvent{begun, failed, expired,
 				{again, domain.SlotAcquired{UserID: sl.user, Unit: h.unit, ArrivalSequence: h.number, TTLMillis: 1800000, WarningMillis: 300000, RegrantOf: &sl.id}},
 				{again, paid},
 				{sl.id, domain.PaymentRegranted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, NewSlotID: again}}}
@@ -207,40 +206,40 @@ func (h *shop) live() (last int64) {
 	return last
 }
 
-// afterPurchase is what may happen to a purchase.
-func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []told {
+// afterPurchase returns events that can follow a purchase.
+func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []streamEvent {
 	refund, part, rest := uuid.New(), krw(h.s.t, 100000), krw(h.s.t, 159000)
-	due := func(id uuid.UUID, amount domain.Money) told {
-		return told{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: amount, Reason: "REQUESTED", RefundID: id,
+	due := func(id uuid.UUID, amount domain.Money) streamEvent {
+		return streamEvent{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: amount, Reason: "REQUESTED", RefundID: id,
 			Cause: domain.RefundRequested, ReturnUnit: amount.Equal(price)}}
 	}
-	made := func(id uuid.UUID, amount domain.Money) told {
-		return told{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: id, GatewayRefundID: "re-2", Amount: amount}}
+	made := func(id uuid.UUID, amount domain.Money) streamEvent {
+		return streamEvent{sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, RefundID: id, GatewayRefundID: "re-2", Amount: amount}}
 	}
 	switch h.random.IntN(5) {
 	case 0:
-		return []told{due(refund, price), {sl.id, domain.RefundPending{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: price}},
+		return []streamEvent{due(refund, price), {sl.id, domain.RefundPending{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: price}},
 			made(refund, price), {sl.id, domain.SlotReturned{UserID: sl.user, PaymentID: payment, Unit: sl.unit, ArrivalSequence: sl.number}}}
 	case 1:
-		return []told{due(refund, part), made(refund, part), due(payment, rest), made(payment, rest)}
+		return []streamEvent{due(refund, part), made(refund, part), due(payment, rest), made(payment, rest)}
 	case 2:
-		return []told{due(refund, part), {sl.id, domain.RefundFailed{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: part, Reason: "CLOSED"}}}
+		return []streamEvent{due(refund, part), {sl.id, domain.RefundFailed{UserID: sl.user, PaymentID: payment, RefundID: refund, Amount: part, Reason: "CLOSED"}}}
 	case 3:
-		return []told{{sl.id, domain.PaymentDisputed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}},
+		return []streamEvent{{sl.id, domain.PaymentDisputed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}},
 			{sl.id, domain.PaymentDisputeClosed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}}, {sl.id, domain.PaymentReversed{UserID: sl.user, PaymentID: payment}},
 			{sl.id, domain.PaymentResolved{UserID: sl.user, PaymentID: payment, Cause: domain.CauseReversed, Action: domain.AcceptItem, Note: "N"}}}
 	}
-	return []told{{sl.id, domain.PaymentContradicted{UserID: sl.user, PaymentID: payment, Code: domain.OtherAmountTaken, Amount: &part}},
+	return []streamEvent{{sl.id, domain.PaymentContradicted{UserID: sl.user, PaymentID: payment, Code: domain.OtherAmountTaken, Amount: &part}},
 		{sl.id, domain.PaymentDisputed{UserID: sl.user, PaymentID: payment, DisputeID: "d"}}}
 }
 
 func (h *shop) close() int64 {
-	h.s.append(h.product, told{h.product, domain.ProductSaleCancelled{}})
-	return h.s.append(h.product, told{h.product, domain.ProductDeleted{}})
+	h.s.append(h.product, streamEvent{h.product, domain.ProductSaleCancelled{}})
+	return h.s.append(h.product, streamEvent{h.product, domain.ProductDeleted{}})
 }
 
-// live runs relay and projector.
-func (s *system) live(brokers []string) (stopProjector func() error) {
+// runLive runs a relay and a projector.
+func (s *system) runLive(brokers []string) (stopProjector func() error) {
 	testkit.Background(s.t, func(ctx context.Context) error {
 		waker := eventstore.Listen(ctx, s.pool)
 		defer waker.Close()
@@ -271,8 +270,8 @@ func (s *system) config() replay.Config {
 	return replay.Config{ReadPool: s.pool, Store: s.reader, Published: s.published, Projections: every(), Logger: s.log}
 }
 
-// caughtUp waits until the live generations have all of the store.
-func (s *system) caughtUp() {
+// awaitCaughtUp waits until the live generations have applied the whole store.
+func (s *system) awaitCaughtUp() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 60*time.Second, "the live generations", func() error {
 		head, err := s.published(context.Background())
@@ -301,12 +300,12 @@ func (s *system) exec(sql string, args ...any) {
 	require.NoError(s.t, err)
 }
 
-// generation is the live one of a projection.
+// generation returns the number of a projection's live generation.
 func (s *system) generation(projection string) int {
 	return int(s.count("SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'", projection))
 }
 
-// rows are all rows of the live tables, as text.
+// rows returns all rows of the live tables, as text.
 func (s *system) rows() map[string][]string {
 	out := map[string][]string{}
 	for _, p := range every() {
@@ -324,6 +323,6 @@ func (s *system) rows() map[string][]string {
 	return out
 }
 
-func expired(sl slot) told {
-	return told{sl.id, domain.SlotExpired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, Deadline: now(), ReclaimStatus: domain.AutoExpired}}
+func expired(sl slot) streamEvent {
+	return streamEvent{sl.id, domain.SlotExpired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, Deadline: now(), ReclaimStatus: domain.AutoExpired}}
 }

@@ -18,11 +18,11 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// killedURL is where the process of TestReplayingProcess replays.
+// killedURL is the database in which TestReplayProcess replays.
 const killedURL = "DOPAMINE_TEST_REPLAY_URL"
 
-// TestReplayingProcess is no test: it is the process that others kill.
-func TestReplayingProcess(t *testing.T) {
+// TestReplayProcess is not a test: it is the process that another test kills.
+func TestReplayProcess(t *testing.T) {
 	url := os.Getenv(killedURL)
 	if url == "" {
 		t.Skip("only run by other tests")
@@ -37,19 +37,19 @@ func TestReplayingProcess(t *testing.T) {
 	fmt.Println("ended", err)
 }
 
-func TestAKilledReplayLeavesNothingInTheWay(t *testing.T) {
+func TestReplay_KilledLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(100)
-		h.live()
+		h.endSlots()
 	}
-	s.caughtUp()
+	s.awaitCaughtUp()
 	before := s.rows()
 	for _, at := range []string{"products reading", "slot_audit_log indexing", "purchase_slots catching up", "purchases swapping"} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestReplayingProcess$", "-test.v")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestReplayProcess$", "-test.v")
 		cmd.Env = append(os.Environ(), killedURL+"="+s.url)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)

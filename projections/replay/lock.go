@@ -8,26 +8,26 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// lockAsked is how often a replay looks whether it still has its locks,
-// lockSilent how long Postgres may owe it the answer.
+// lockInterval is the interval at which a replay checks that it still holds its locks, lockTimeout
+// the time within which Postgres must answer.
 const (
-	lockAsked  = time.Second
-	lockSilent = 30 * time.Second
+	lockInterval = time.Second
+	lockTimeout  = 30 * time.Second
 )
 
-// lock takes the advisory lock of each projection, on a connection of its own.
-// The context ends when that connection does, and the locks with it.
+// lock takes the advisory lock of each projection on a separate connection. The context ends when
+// that connection, and with it the locks, is lost.
 func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
 	pooled, err := r.ReadPool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the read database: %w", err)
 	}
-	conn := pooled.Hijack() // so that it is closed, and with it the locks, whatever happens
+	conn := pooled.Hijack() // so that it is closed in any case, and the locks are released with it
 	closeConn := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
-		// Postgres ends a backend some time after its client has gone: the next
-		// replay must not find the locks of this one. Broken is as good as closed.
+		// Postgres ends a backend some time after its client has disconnected, but the next replay
+		// must not find these locks. If the connection is broken, the locks are released anyway.
 		_, _ = conn.Exec(ctx, `SELECT pg_advisory_unlock_all()`)
 		_ = conn.Close(ctx)
 	}
@@ -47,7 +47,7 @@ func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
 	go func() {
 		defer guard.Log("keep a replay's lock")
 		defer close(stopped)
-		tick := time.NewTicker(lockAsked)
+		tick := time.NewTicker(lockInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -55,8 +55,8 @@ func (r *runner) lock(ctx context.Context) (context.Context, func(), error) {
 				return
 			case <-tick.C:
 			}
-			// Not ctx: an interrupted replay keeps its locks until it has tidied up.
-			asked, cancel := context.WithTimeout(context.Background(), lockSilent)
+			// Not ctx: an interrupted replay keeps its locks until it has cleaned up.
+			asked, cancel := context.WithTimeout(context.Background(), lockTimeout)
 			err := conn.Ping(asked)
 			cancel()
 			if err != nil {

@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// shownEvery is how often a replay is shown, writtenEvery how often its row
-	// is written.
-	shownEvery   = 250 * time.Millisecond
-	writtenEvery = time.Second
-	// ratePast is over how long the rate is taken.
-	ratePast = 5 * time.Second
+	// reportInterval is the interval at which OnProgress is called, recordInterval the one at which
+	// the replay's row is written.
+	reportInterval = 250 * time.Millisecond
+	recordInterval = time.Second
+	// rateWindow is the time over which the rate is computed.
+	rateWindow = 5 * time.Second
 )
 
-// progress is how far a replay is, for its row and for who looks on.
+// progress is the progress of a replay, for its row and for OnProgress.
 type progress struct {
 	r       *runner
 	mu      sync.Mutex
@@ -33,13 +33,13 @@ type sample struct {
 	events int64
 }
 
-// report begins to tell of a replay.
+// report starts to report the progress of a replay.
 func (r *runner) report(first Replay) *progress {
 	p := &progress{r: r, now: first, quit: make(chan struct{})}
 	p.show()
 	p.ended.Go(func() {
 		defer guard.Log("report a replay's progress")
-		show, write := time.NewTicker(shownEvery), time.NewTicker(writtenEvery)
+		show, write := time.NewTicker(reportInterval), time.NewTicker(recordInterval)
 		defer show.Stop()
 		defer write.Stop()
 		for {
@@ -49,8 +49,8 @@ func (r *runner) report(first Replay) *progress {
 			case <-show.C:
 				p.show()
 			case <-write.C:
-				ctx, cancel := context.WithTimeout(context.Background(), writtenEvery)
-				_ = p.write(ctx) // the next one tells more
+				ctx, cancel := context.WithTimeout(context.Background(), recordInterval)
+				_ = p.write(ctx) // the next write has newer values
 				cancel()
 			}
 		}
@@ -58,7 +58,7 @@ func (r *runner) report(first Replay) *progress {
 	return p
 }
 
-// enter notes the phase that begins.
+// enter records the beginning of a phase.
 func (p *progress) enter(phase string) {
 	p.mu.Lock()
 	p.now.Phase = phase
@@ -66,7 +66,7 @@ func (p *progress) enter(phase string) {
 	p.show()
 }
 
-// passed notes that events were applied, up to a position, and where the head is.
+// passed records that events up to a position were applied, and the position of the head.
 func (p *progress) passed(events int, position, head int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,7 @@ func (p *progress) look() Replay {
 	defer p.mu.Unlock()
 	now := time.Now()
 	p.samples = append(p.samples, sample{now, p.now.Events})
-	for len(p.samples) > 2 && now.Sub(p.samples[0].at) > ratePast {
+	for len(p.samples) > 2 && now.Sub(p.samples[0].at) > rateWindow {
 		p.samples = p.samples[1:]
 	}
 	if took := now.Sub(p.samples[0].at).Seconds(); took > 0.1 {
@@ -104,7 +104,7 @@ func (p *progress) write(ctx context.Context) error {
 	return err
 }
 
-// stop ends the telling; false where it had ended.
+// stop ends the reporting. It returns false if it had ended already.
 func (p *progress) stop() bool {
 	if p.stopped {
 		return false
@@ -115,7 +115,7 @@ func (p *progress) stop() bool {
 	return true
 }
 
-// end writes how the replay ended.
+// end records how the replay ended.
 func (p *progress) end(ctx context.Context, phase string, why *string) error {
 	p.mu.Lock()
 	p.now.Phase, p.now.Running, p.now.EndedAt = phase, false, time.Now()

@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// differences collects what a comparison finds.
+// differences collects the differences that a comparison reports.
 type differences struct {
 	mu  sync.Mutex
 	all []replay.Difference
@@ -25,21 +25,21 @@ func (d *differences) add(one replay.Difference) {
 	d.all = append(d.all, one)
 }
 
-func TestAReplayGivesTheRowsOfTheLiveProjection(t *testing.T) {
+func TestReplay_BuildsTheRowsOfTheLiveProjection(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(60)
-		h.live()
+		h.endSlots()
 		h.acquire(30)
-		h.live()
+		h.endSlots()
 		if seed == 2 {
 			h.close()
 		}
 	}
-	s.caughtUp()
+	s.awaitCaughtUp()
 	require.EqualValues(t, 29, s.count("SELECT count(DISTINCT type) FROM events"), "every type of event")
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	before := s.rows()
@@ -59,25 +59,25 @@ func TestAReplayGivesTheRowsOfTheLiveProjection(t *testing.T) {
 	require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_generations"), "older ones are gone")
 	require.EqualValues(t, 12, s.count("SELECT count(*) FROM projection_replays WHERE phase = 'swapped' AND position > 0 AND events = position"))
 
-	// The live projection goes on with the new generation.
+	// The live projection continues with the new generation.
 	h := s.open(9)
 	h.acquire(5)
-	h.live()
-	s.caughtUp()
+	h.endSlots()
+	s.awaitCaughtUp()
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	cfg := s.config()
 	cfg.Verify = true
 	require.NoError(t, replay.Run(context.Background(), cfg))
 }
 
-func TestSpoiltRowsAreFoundAndMended(t *testing.T) {
+func TestVerify_FindsCorruptRows(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(50)
-	h.live()
-	s.caughtUp()
+	h.endSlots()
+	s.awaitCaughtUp()
 	right := s.rows()
 	s.exec("UPDATE purchase_slots_g1 SET unit = unit + 1000 WHERE arrival_sequence = 3")
 	s.exec("DELETE FROM purchase_slots_g1 WHERE arrival_sequence = 4")

@@ -16,63 +16,63 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// Store is the event store as a replay reads it.
+// Store is the part of the event store that a replay reads.
 type Store interface {
 	projections.Store
 	Head(ctx context.Context) (int64, error)
 }
 
-// Config says what is replayed and how.
+// Config configures a replay.
 type Config struct {
 	ReadPool *pgxpool.Pool // at least two connections for each projection, and two more
 	Store    Store
-	// Published tells how far the relay is: of how many partitions the topic is,
-	// and with Verify, how far the live generation can be.
+	// Published returns how far the relay is: it has the topic's partition count and, for Verify,
+	// the limit of what the live generation can have.
 	Published   func(context.Context) (projections.Head, error)
-	Topic       *Topic // read from there what the relay has published; nil: all from Store
+	Topic       *Topic // if set, published events are read from the topic; if nil, all events are read from Store
 	Projections []projections.Rebuildable
-	Rate        int  // events a second at most; 0: as many as can be
-	Verify      bool // compare with the live generations first, and swap none where one differs
+	Rate        int  // maximum events per second; 0: unlimited
+	Verify      bool // compare with the live generations first; if one differs, swap none
 	DropOld     bool // drop older generations after the swap
-	Window      int  // rows of each projection that are kept in memory, roughly; default 200,000
-	// OnProgress is told of a replay a few times a second and at each change of
-	// its phase, from several goroutines; may be nil.
+	Window      int  // approximate number of rows of each projection kept in memory; default 200,000
+	// OnProgress is called a few times per second and at each change of phase, from several
+	// goroutines. May be nil.
 	OnProgress func(Replay)
-	// OnDifference is told what Verify finds; may be nil.
+	// OnDifference is called for each difference that Verify finds. May be nil.
 	OnDifference func(Difference)
 	Logger       *slog.Logger // default slog.Default()
 }
 
-// ErrRunning says that a replay of the projection is under way.
-var ErrRunning = errors.New("a replay of it is under way")
+// ErrRunning means that a replay of the projection is running already.
+var ErrRunning = errors.New("a replay of it is running already")
 
-// ErrDiffers says that Verify found differences; nothing was swapped.
-var ErrDiffers = errors.New("the live rows differ from what the event store says; nothing was swapped")
+// ErrDiffers means that Verify found differences; nothing was swapped.
+var ErrDiffers = errors.New("the live rows differ from the event store; nothing was swapped")
 
 var (
 	errSkipped = errors.New("an event was skipped that the replay had applied")
 	errBehind  = errors.New("the live generation is ahead")
-	errNotAll  = errors.New("not swapped, since not all that were compared with it are equal")
+	errNotAll  = errors.New("not swapped, because another projection differs")
 )
 
 const (
 	defaultWindow = 200_000
-	// endWithin is how long an ended replay may take to tidy up.
-	endWithin = 10 * time.Second
+	// cleanupTimeout bounds the cleanup after a replay has ended.
+	cleanupTimeout = 10 * time.Second
 )
 
 type runner struct {
 	Config
 	limit    *rate.Limiter
-	indexing chan struct{} // holds as many as are building indexes
+	indexing chan struct{} // limits the number of concurrent index builds
 }
 
-// Run replays until all generations are swapped. It returns ErrRunning,
-// ErrDiffers, a *projections.RefusedError, ctx's error or what went wrong, with
-// the projection's name; projections that were swapped before stay so. Whatever
-// it returns, it leaves nothing in the way of the next replay.
+// Run replays until all generations are swapped. It returns ErrRunning, ErrDiffers, a
+// *projections.RefusedError, ctx's error or another error with the projection's name. Projections
+// that were swapped before the error remain swapped. In every case it leaves nothing that hinders
+// the next replay.
 func Run(ctx context.Context, cfg Config) error {
-	r := &runner{Config: cfg, limit: rate.NewLimiter(rate.Inf, 0), indexing: make(chan struct{}, indexedAtOnce)}
+	r := &runner{Config: cfg, limit: rate.NewLimiter(rate.Inf, 0), indexing: make(chan struct{}, indexConcurrency)}
 	if r.Window == 0 {
 		r.Window = defaultWindow
 	}
@@ -103,7 +103,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// once replays once and says which projections have to begin again.
+// once replays once. It returns the projections whose replay has to start over.
 func (r *runner) once(ctx context.Context, todo []projections.Rebuildable) (again []projections.Rebuildable, err error) {
 	var targets []*target
 	defer func() {
@@ -147,21 +147,21 @@ func (r *runner) once(ctx context.Context, todo []projections.Rebuildable) (agai
 			defer mu.Unlock()
 			switch {
 			case errors.Is(err, errSkipped):
-				r.Logger.Warn("an event was skipped meanwhile, the replay begins again", "projection", t.Name())
+				r.Logger.Warn("event skipped during the replay, starting over", "projection", t.Name())
 				again = append(again, t.Rebuildable)
 			case errors.Is(err, errNotAll):
 				r.Logger.Warn(err.Error(), "projection", t.Name())
 			case err != nil:
 				failed = append(failed, fmt.Errorf("replay of %s: %w", t.Name(), err))
 			}
-			return nil // the others go on
+			return nil // the other projections continue
 		})
 	}
-	_ = group.Wait() // always nil
+	_ = group.Wait() // the functions return nil
 	return again, errors.Join(failed...)
 }
 
-// page is how many events are read at a time.
+// page returns the number of events to read at a time.
 func (r *runner) page() int {
 	const most, least = 5000, 100
 	if r.Rate == 0 {

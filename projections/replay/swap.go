@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// checkpointTimeout is how long the swap waits for the batches under way.
-	// Less than Postgres' deadlock_timeout (1 s): where both wait for each other
-	// the swap gives way, not the projector.
+	// checkpointTimeout is how long the swap waits for the batches in progress. It is less than
+	// Postgres' deadlock_timeout (1 s): if swap and projector wait for each other, the swap gives
+	// way, not the projector.
 	checkpointTimeout = "900ms"
-	// viewTries is how often a swap tries to take the view along.
-	viewTries = 20
+	// viewAttempts is the number of attempts to swap with the view before swapping without it.
+	viewAttempts = 20
 )
 
-// swap makes the generation the live one, once it is not behind. withView says
-// whether the view shows it already.
+// swap makes the generation live if it is not behind. withView reports whether the view shows it
+// already.
 func (t *target) swap(ctx context.Context) (withView bool, err error) {
 	for try := 1; ; try++ {
-		withView = try <= viewTries
+		withView = try <= viewAttempts
 		failpoint.Hit(failpoint.SwapBefore)
 		err := t.swapOnce(ctx, withView)
 		switch {
@@ -40,7 +40,7 @@ func (t *target) swap(ctx context.Context) (withView bool, err error) {
 		default:
 			return false, fmt.Errorf("swap: %w", err)
 		}
-		if err := t.tail(ctx); err != nil {
+		if err := t.catchUp(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -86,8 +86,8 @@ func (t *target) swapOnce(ctx context.Context, withView bool) error {
 	})
 }
 
-// lockLive locks the live checkpoints, and says how far the furthest is. Read
-// after that: what was committed by whoever had them.
+// lockLive locks the live checkpoints and returns the highest position among them. It is read after
+// locking, so that it includes what the previous lock holders committed.
 func (t *target) lockLive(ctx context.Context, tx pgx.Tx) (ahead int64, err error) {
 	if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, checkpointTimeout); err != nil {
 		return 0, err
@@ -104,8 +104,8 @@ func (t *target) lockLive(ctx context.Context, tx pgx.Tx) (ahead int64, err erro
 	return ahead, err
 }
 
-// checkSkips refuses where an event that the replay has applied was skipped
-// since. Skips are recorded under the lock of a checkpoint, so none is under way.
+// checkSkips refuses if an event that the replay applied has been skipped since. Skips are recorded
+// under the lock of a checkpoint, so none is in progress.
 func (t *target) checkSkips(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `SELECT position, event_id FROM skipped_events WHERE projection = $1 AND position <= $2 AND event_id IS NOT NULL`, t.Name(), t.position)
 	if err != nil {
@@ -124,7 +124,7 @@ func (t *target) checkSkips(ctx context.Context, tx pgx.Tx) error {
 	if err != nil || len(since) == 0 {
 		return err
 	}
-	// A skip of an event that a restore lost concerns nothing that the store has.
+	// A skip of an event that a restore lost does not concern any event of the store.
 	ids, err := t.r.Store.IDs(ctx, since)
 	if err != nil {
 		return err
@@ -137,9 +137,9 @@ func (t *target) checkSkips(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// takeOver makes the generation the live one, which goes on where the other one
-// is in Kafka. Checkpoints of a topic with another number of partitions are left
-// behind: their partitions begin anew, at the replay's position.
+// takeOver makes the generation the live one, continuing at the other generation's offsets in
+// Kafka. Checkpoints of a topic with another partition count are not taken over: their partitions
+// start at the first record, with the replay's position.
 func (t *target) takeOver(ctx context.Context, tx pgx.Tx, eventID *uuid.UUID, partitions int) error {
 	var old int
 	if err := tx.QueryRow(ctx, `
@@ -169,10 +169,10 @@ func (t *target) takeOver(ctx context.Context, tx pgx.Tx, eventID *uuid.UUID, pa
 	return err
 }
 
-// followView points the view at the live generation where it shows another one,
-// with so many tries; it is no failure of them that the view is in use.
-func (r *runner) followView(ctx context.Context, projection string, tries int) error {
-	err := r.patiently(ctx, tries, func() error { return projections.FollowView(ctx, r.ReadPool, projection) })
+// followView points the view at the live generation if it shows another one. It is not an error if
+// the view is still in use after all attempts.
+func (r *runner) followView(ctx context.Context, projection string, attempts int) error {
+	err := r.retryLocked(ctx, attempts, func() error { return projections.FollowView(ctx, r.ReadPool, projection) })
 	if projections.LockedOut(err) {
 		return nil
 	}

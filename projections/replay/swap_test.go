@@ -17,12 +17,12 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// readWithin is how long a reader may wait at most on a machine with other
-// things to do; without swaps it would be milliseconds.
-const readWithin = 3 * time.Second
+// readTimeout is the maximum time for a reader on a busy machine; without swaps it would be
+// milliseconds.
+const readTimeout = 3 * time.Second
 
-// poll reads all views and a snapshot as the query API does until stopped, and
-// fails where a row that was there is not, or a read takes long.
+// poll reads all views and a snapshot, as the query API does, until stopped. It fails if a row that
+// was there is missing, or if a read takes too long.
 func (s *system) poll(ctx context.Context) error {
 	seen := map[string]int64{}
 	reads := 0
@@ -34,7 +34,7 @@ func (s *system) poll(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("read %s: %w", view, err)
 				}
-				if took := time.Since(began); took > readWithin {
+				if took := time.Since(began); took > readTimeout {
 					return fmt.Errorf("reading %s took %s", view, took)
 				}
 				if n < seen[view] {
@@ -67,20 +67,20 @@ func (s *system) readSnapshot(ctx context.Context, projection string) (n int64, 
 	return n, err
 }
 
-func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
+func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	brokers := testkit.Kafka(t)
-	stopProjector := s.live(brokers)
+	stopProjector := s.runLive(brokers)
 	h := s.open(1)
 	h.acquire(300)
-	h.live()
-	s.caughtUp()
+	h.endSlots()
+	s.awaitCaughtUp()
 	rush := testkit.Background(t, func(ctx context.Context) error {
 		for seed := uint64(2); ctx.Err() == nil; seed++ {
 			more := s.open(seed)
 			more.acquire(40)
-			more.live()
+			more.endSlots()
 		}
 		return nil
 	})
@@ -88,7 +88,7 @@ func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
 	var once sync.Once
 	for i := range 4 {
 		cfg := s.config()
-		if i == 2 { // the projector dies while the swap is made
+		if i == 2 { // the projector is killed during the swap
 			cfg.OnProgress = func(r replay.Replay) {
 				if r.Phase == replay.Swapping {
 					once.Do(func() {
@@ -103,7 +103,7 @@ func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
 	require.NoError(t, rush())
 	require.NoError(t, views())
 	require.NoError(t, snapshots())
-	s.caughtUp()
+	s.awaitCaughtUp()
 	require.Equal(t, 5, s.generation("products"))
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 	cfg := s.config()
@@ -113,17 +113,17 @@ func TestNobodyNoticesSwapsAndNothingIsLost(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg), found.all)
 }
 
-func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
+func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(50)
-	h.live()
-	s.caughtUp()
-	long, err := s.pool.Begin(context.Background()) // as a SELECT that takes long: it keeps the view
+	h.endSlots()
+	s.awaitCaughtUp()
+	long, err := s.pool.Begin(context.Background()) // stands in for a SELECT that takes long: it holds the view
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // where the test fails: the pool waits for it
+	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
 	var n int64
 	require.NoError(t, long.QueryRow(context.Background(), "SELECT count(*) FROM purchase_slots").Scan(&n))
 	testkit.Eventually(t, 10*time.Second, "the SELECT to be a long one", func() error {
@@ -133,7 +133,7 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 		return nil
 	})
 	readers := testkit.Background(t, s.poll)
-	queue := testkit.Background(t, s.nobodyQueuesForAView)
+	queue := testkit.Background(t, s.noSessionWaitsForAView)
 	done := make(chan error, 1)
 	cfg := s.config()
 	cfg.Projections = every()[1:2]
@@ -151,22 +151,22 @@ func TestALongSelectHoldsUpNeitherReadersNorTheSwap(t *testing.T) {
 	last := h.acquire(1)
 	testkit.Eventually(t, 30*time.Second, "the view to show the new generation", func() error {
 		if s.count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) != 1 {
-			return fmt.Errorf("it is not applied")
+			return fmt.Errorf("not applied yet")
 		}
 		return nil
 	})
 	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
 }
 
-func TestProjectorsMendAViewThatAnEndedReplayLeftBehind(t *testing.T) {
+func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	s.open(1).acquire(50)
-	s.caughtUp()
+	s.awaitCaughtUp()
 	long, err := s.pool.Begin(context.Background())
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // where the test fails: the pool waits for it
+	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
 	_, err = long.Exec(context.Background(), "SELECT FROM purchase_slots LIMIT 1")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -194,14 +194,14 @@ func TestProjectorsMendAViewThatAnEndedReplayLeftBehind(t *testing.T) {
 	})
 }
 
-// nobodyQueuesForAView fails where somebody waits for a lock on a view: whoever
-// comes to read it then waits behind.
-func (s *system) nobodyQueuesForAView(ctx context.Context) error {
+// noSessionWaitsForAView fails if a session waits for a lock on a view: every later reader would wait
+// behind it.
+func (s *system) noSessionWaitsForAView(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var n int
 		if err := s.pool.QueryRow(context.Background(), `
 			SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'purchase_slots'::regclass
-			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n); err != nil { // other tests' views have the same number
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n); err != nil { // views of other tests have the same number
 			return err
 		}
 		if n > 0 {
@@ -211,14 +211,14 @@ func (s *system) nobodyQueuesForAView(ctx context.Context) error {
 	return nil
 }
 
-func TestAReplayThatIsInterruptedLeavesNothingInTheWay(t *testing.T) {
+func TestReplay_InterruptedLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(60)
-	h.live()
-	s.caughtUp()
+	h.endSlots()
+	s.awaitCaughtUp()
 	before := s.rows()
 	for _, phase := range []string{replay.Reading, replay.Indexing, replay.CatchingUp, replay.Comparing, replay.Swapping} {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -244,7 +244,7 @@ func TestAReplayThatIsInterruptedLeavesNothingInTheWay(t *testing.T) {
 	require.Equal(t, before, s.rows())
 }
 
-func TestASecondReplayIsRefused(t *testing.T) {
+func TestReplay_RefusesASecondOne(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	s.open(1).acquire(20)
@@ -265,15 +265,15 @@ func TestASecondReplayIsRefused(t *testing.T) {
 	require.ErrorIs(t, <-second, replay.ErrRunning)
 }
 
-func TestAReplayStopsAtWhatCannotBeAppliedAndHonoursSkips(t *testing.T) {
+func TestReplay_StopsAtAFailingEventAndHonoursSkips(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(20)
 	nobody := slot{id: uuid.New(), user: uuid.New(), unit: 7, number: 7777}
 	bad := s.append(h.product, expired(nobody))
-	h.live()
+	h.endSlots()
 	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
 		keys, err := projections.ParkedKeys(context.Background(), s.pool, "purchase_slots", 10)
 		if err == nil && len(keys) != 1 {
@@ -293,24 +293,24 @@ func TestAReplayStopsAtWhatCannotBeAppliedAndHonoursSkips(t *testing.T) {
 
 	s.skip("purchase_slots", nobody.id)
 	require.NoError(t, replay.Run(context.Background(), cfg))
-	require.Equal(t, 3, s.generation("purchase_slots"), "the number of the one that failed is not used again")
+	require.Equal(t, 3, s.generation("purchase_slots"), "the number of the failed replay is not reused")
 	require.Zero(t, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1", nobody.id))
 }
 
-func TestASkipBehindAReplaysBackMakesItBeginAgain(t *testing.T) {
+func TestReplay_StartsOverAfterASkip(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.live(testkit.Kafka(t))
+	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(20)
-	s.caughtUp()
-	// The live row is lost, so that live cannot apply what a replay can.
+	s.awaitCaughtUp()
+	// The live row is removed, so that the live generation cannot apply what a replay can.
 	lost := h.slots[0]
 	s.exec("DELETE FROM purchase_slots_g1 WHERE id = $1", lost.id)
 	s.append(h.product, expired(lost))
 	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
 		if s.count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") != 1 {
-			return fmt.Errorf("it is not")
+			return fmt.Errorf("not parked yet")
 		}
 		return nil
 	})
@@ -331,7 +331,7 @@ func TestASkipBehindAReplaysBackMakesItBeginAgain(t *testing.T) {
 	require.True(t, strings.Contains(s.text("SELECT error FROM projection_replays WHERE phase = 'interrupted'"), "skipped"))
 }
 
-// skip gives the first parked event of a key up and waits for it.
+// skip drops the first parked event of a key and waits until that is done.
 func (s *system) skip(projection string, key uuid.UUID) {
 	require.NoError(s.t, projections.Request(context.Background(), s.pool, projection, key, projections.Skip, "operator"))
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -16,15 +16,14 @@ type target struct {
 	projections.Rebuildable
 	r          *runner
 	generation int
-	keys       bool           // of its tables, early
-	honoured   map[int64]bool // skips that were known when their event was passed
+	keys       bool           // the tables' keys were built early
+	honoured   map[int64]bool // skips that were known when their event was processed
 	position   int64          // everything up to it is applied
-	foreign    bool           // the live generation is of other events: how far it is means nothing
+	foreign    bool           // the live generation has events of another history; its position cannot be compared
 	*progress
 }
 
-// begin drops what an interrupted replay left and creates the next generation,
-// without indexes.
+// begin drops the generation of an interrupted replay and creates the next one, without indexes.
 func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target, error) {
 	t := &target{Rebuildable: p, r: r, honoured: map[int64]bool{}}
 	if err := r.dropGenerations(ctx, p.Name(), "building"); err != nil {
@@ -44,7 +43,7 @@ func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target,
 			WHERE projection = $1 AND ended_at IS NULL`, p.Name()); err != nil {
 			return err
 		}
-		// A number that was ever used is not used again: who had it may still write.
+		// A number is never reused: the process that had it may still write.
 		if err := tx.QueryRow(ctx, `
 			INSERT INTO projection_generations (projection, generation, definition, state)
 			SELECT $1, 1 + greatest(
@@ -75,13 +74,13 @@ func (r *runner) begin(ctx context.Context, p projections.Rebuildable) (*target,
 	return t, nil
 }
 
-// close ends the replay's account, and drops the generation where it did not
-// become the live one. Closing twice is fine.
+// close records the end of the replay, and drops the generation if it did not become live. It is
+// idempotent.
 func (t *target) close(err error) {
 	if !t.progress.stop() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
 	end := Swapped
 	switch {
@@ -108,21 +107,21 @@ func (t *target) close(err error) {
 	}
 }
 
-// dropTimeout keeps readers of an old generation from waiting for its end.
+// dropTimeout bounds how long readers of an old generation may be blocked by dropping it.
 const dropTimeout = "100ms"
 
-// dropGenerations drops the projection's generations of a state.
+// dropGenerations drops the projection's generations in a state.
 func (r *runner) dropGenerations(ctx context.Context, projection, state string) error {
 	rows, err := r.ReadPool.Query(ctx, `SELECT generation FROM projection_generations WHERE projection = $1 AND state = $2`, projection, state)
 	if err != nil {
-		return fmt.Errorf("look for generations to drop: %w", err)
+		return fmt.Errorf("find generations to drop: %w", err)
 	}
 	generations, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	if err != nil {
-		return fmt.Errorf("look for generations to drop: %w", err)
+		return fmt.Errorf("find generations to drop: %w", err)
 	}
 	for _, g := range generations {
-		err := r.patiently(ctx, dropTries, func() error {
+		err := r.retryLocked(ctx, dropTries, func() error {
 			return pgx.BeginFunc(ctx, r.ReadPool, func(tx pgx.Tx) error {
 				b := &pgx.Batch{}
 				b.Queue(`SELECT set_config('lock_timeout', $1, true)`, dropTimeout)
@@ -138,7 +137,7 @@ func (r *runner) dropGenerations(ctx context.Context, projection, state string) 
 	return nil
 }
 
-// source names where the replay reads, as its row does.
+// source returns the source of the events, as recorded in the replay's row.
 func (r *runner) source() string {
 	if r.Topic != nil {
 		return "kafka"

@@ -15,39 +15,37 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// Difference is one column of one row in which the live generation differs from
-// what the event store says.
+// Difference is one column of one row in which the live generation differs from the event store.
 type Difference struct {
-	Table  string // without the generation
+	Table  string // name without the generation
 	Key    uuid.UUID
 	Column string // "" where one side lacks the whole row
 	Live   string // as JSON; "" where the row is missing
-	Store  string // likewise
+	Store  string // value, likewise
 }
 
 const (
-	// comparedPage is how many rows are compared at a time.
+	// comparedPage is the number of rows compared at a time.
 	comparedPage = 5000
-	// liveStands is how long the live generation may stand still before a
-	// comparison that waits for it is given up.
-	liveStands = 15 * time.Second
-	// lookAgain is how long lies between two looks at rows that one side has
-	// not reached yet.
-	lookAgain = 100 * time.Millisecond
+	// stallTimeout is how long the live generation may make no progress before a comparison that
+	// waits for it is given up.
+	stallTimeout = 15 * time.Second
+	// compareInterval is the pause before rows are compared again that one side has not reached
+	// yet.
+	compareInterval = 100 * time.Millisecond
 )
 
-// verify compares all rows without a lock. Rows that the same event changed
-// last must be equal; the others are looked at again until both generations
-// have come far enough to tell.
+// verify compares all rows without a lock. Rows that were last changed by the same event must be
+// equal. The others are compared again until both generations have advanced far enough.
 func (t *target) verify(ctx context.Context) error {
 	differ := false
 	for _, table := range t.Tables() {
 		c := comparison{t: t, table: table}
-		open, err := c.all(ctx)
+		open, err := c.compareAll(ctx)
 		if err != nil {
 			return err
 		}
-		if err := c.settle(ctx, open); err != nil {
+		if err := c.compareOpen(ctx, open); err != nil {
 			return err
 		}
 		differ = differ || c.differ
@@ -58,14 +56,14 @@ func (t *target) verify(ctx context.Context) error {
 	return nil
 }
 
-// comparison is that of one table.
+// comparison compares one table.
 type comparison struct {
 	t      *target
 	table  projections.KeyedTable
 	differ bool
 }
 
-// row is what is compared first: the hash of all columns tells whether two rows
+// row is the part of a row that is compared first: the hash of all columns shows whether two rows
 // of the same event are equal.
 type row struct {
 	key  uuid.UUID
@@ -73,9 +71,9 @@ type row struct {
 	hash int64
 }
 
-// all goes through both tables in the order of their keys, reports rows that
-// differ, and gives the keys of those that cannot be told yet.
-func (c *comparison) all(ctx context.Context) (open []uuid.UUID, err error) {
+// compareAll scans both tables in key order and reports rows that differ. It returns the keys of rows that
+// cannot be compared yet.
+func (c *comparison) compareAll(ctx context.Context) (open []uuid.UUID, err error) {
 	liveGeneration, err := c.t.liveGeneration(ctx)
 	if err != nil {
 		return nil, err
@@ -106,21 +104,21 @@ func (c *comparison) all(ctx context.Context) (open []uuid.UUID, err error) {
 				continue
 			}
 		}
-		// A row may have changed between the two reads, so that also unequal rows
-		// of one event are looked at again, together.
+		// A row may have changed between the two reads. Therefore unequal rows of one event are
+		// compared again too, in one snapshot.
 		open = append(open, key)
 	}
 }
 
-// settle looks at rows until it can be told of each whether it differs.
-func (c *comparison) settle(ctx context.Context, open []uuid.UUID) error {
+// compareOpen compares the open rows until each is found equal or different.
+func (c *comparison) compareOpen(ctx context.Context, open []uuid.UUID) error {
 	var reached int64
 	moved := time.Now()
 	for len(open) > 0 {
-		if err := c.t.tail(ctx); err != nil {
+		if err := c.t.catchUp(ctx); err != nil {
 			return err
 		}
-		// Live's place is read before its rows: they have all of it at least.
+		// Live's position is read before its rows: they include at least everything up to it.
 		status, err := c.t.liveStatus(ctx)
 		if err != nil {
 			return err
@@ -130,7 +128,7 @@ func (c *comparison) settle(ctx context.Context, open []uuid.UUID) error {
 		}
 		var still []uuid.UUID
 		for keys := range slices.Chunk(open, comparedPage) {
-			unsettled, err := c.look(ctx, keys, status.Position)
+			unsettled, err := c.compare(ctx, keys, status.Position)
 			if err != nil {
 				return err
 			}
@@ -139,19 +137,19 @@ func (c *comparison) settle(ctx context.Context, open []uuid.UUID) error {
 		if open = still; len(open) == 0 {
 			return nil
 		}
-		if time.Since(moved) > liveStands {
-			return fmt.Errorf("%d rows of %s cannot be compared: the live generation has stood still at position %d for %s; let relay and projector run",
-				len(open), c.table.Base, reached, liveStands)
+		if time.Since(moved) > stallTimeout {
+			return fmt.Errorf("%d rows of %s cannot be compared: the live generation made no progress after position %d for %s; start relay and projector",
+				len(open), c.table.Base, reached, stallTimeout)
 		}
-		if err := sleep(ctx, lookAgain); err != nil {
+		if err := sleep(ctx, compareInterval); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// look compares rows once; reached is how far the live generation was at least.
-func (c *comparison) look(ctx context.Context, keys []uuid.UUID, reached int64) (open []uuid.UUID, err error) {
+// compare compares rows once. reached is the minimum position of the live generation.
+func (c *comparison) compare(ctx context.Context, keys []uuid.UUID, reached int64) (open []uuid.UUID, err error) {
 	generation, err := c.t.liveGeneration(ctx)
 	if err != nil {
 		return nil, err
@@ -160,7 +158,7 @@ func (c *comparison) look(ctx context.Context, keys []uuid.UUID, reached int64) 
 	if err != nil {
 		return nil, err
 	}
-	// After the rows: they have nothing from beyond it.
+	// It is read after the rows: they include nothing after it.
 	furthest, err := c.t.liveFurthest(ctx)
 	if err != nil {
 		return nil, err
@@ -259,7 +257,7 @@ func (c *comparison) rows(ctx context.Context, generation int, keys []uuid.UUID)
 	return found, nil
 }
 
-// cursor reads a generation's table in the order of its key, a page at a time.
+// cursor reads a generation's table in key order, a page at a time.
 type cursor struct {
 	c          *comparison
 	generation int
@@ -268,7 +266,7 @@ type cursor struct {
 	begun, end bool
 }
 
-// peek is the next row, nil at the end.
+// peek returns the next row, nil at the end.
 func (k *cursor) peek(ctx context.Context) (*row, error) {
 	if len(k.page) == 0 && !k.end {
 		sql := fmt.Sprintf(`SELECT %s, last_position, hashtextextended(t::text, 0) FROM %s t`, k.c.table.Key, projections.Table(k.c.table.Base, k.generation))
@@ -312,7 +310,7 @@ func (t *target) liveGeneration(ctx context.Context) (generation int, err error)
 	return generation, nil
 }
 
-// liveFurthest is the position of the live partition that is furthest.
+// liveFurthest returns the position of the most advanced live partition.
 func (t *target) liveFurthest(ctx context.Context) (position int64, err error) {
 	err = t.r.ReadPool.QueryRow(ctx, `
 		SELECT coalesce(max(c.position), 0) FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
@@ -323,7 +321,7 @@ func (t *target) liveFurthest(ctx context.Context) (position int64, err error) {
 	return position, nil
 }
 
-// liveStatus is how far the live generation is as a whole.
+// liveStatus returns the progress of the whole live generation.
 func (t *target) liveStatus(ctx context.Context) (projections.Status, error) {
 	head, err := t.r.Published(ctx)
 	if err != nil {

@@ -16,16 +16,17 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// writer writes what leaves memory, one after the other, beside the folding.
+// writer writes the rows that leave memory, one spill after the other, in parallel with the
+// folding.
 type writer struct {
 	ctx  context.Context
 	t    *target
 	work chan projections.Spill
-	busy sync.WaitGroup // work that was handed over and is not done
+	busy sync.WaitGroup // spills handed over and not yet written
 	done chan struct{}
 
 	mu  sync.Mutex
-	err error // the first
+	err error // the first error
 }
 
 func newWriter(ctx context.Context, t *target) *writer {
@@ -53,7 +54,7 @@ func (w *writer) failed() error {
 	return w.err
 }
 
-// write hands over; the error may be that of something handed over before.
+// write hands a spill over. The error may be that of an earlier spill.
 func (w *writer) write(s projections.Spill) error {
 	if len(s.Copies)+len(s.Upserts) > 0 {
 		w.busy.Add(1)
@@ -62,7 +63,7 @@ func (w *writer) write(s projections.Spill) error {
 	return w.failed()
 }
 
-// drain waits until all is written.
+// drain waits until everything is written.
 func (w *writer) drain() error {
 	w.busy.Wait()
 	return w.failed()
@@ -74,12 +75,12 @@ func (w *writer) close() error {
 	return w.failed()
 }
 
-// asyncCommit spares waiting for the disk: the swap's own commit waits for all
-// that was written before it.
+// asyncCommit avoids waiting for the disk: the swap's own commit waits for everything written
+// before it.
 const asyncCommit = `SET LOCAL synchronous_commit = off`
 
-// store writes a spill in a transaction of its own: a long one would keep the
-// whole database from being vacuumed.
+// store writes a spill in a separate transaction: one long transaction would keep vacuum from
+// removing rows in the whole database.
 func (t *target) store(ctx context.Context, s projections.Spill) error {
 	return pgx.BeginFunc(ctx, t.r.ReadPool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, asyncCommit); err != nil {
@@ -103,7 +104,7 @@ func (t *target) store(ctx context.Context, s projections.Spill) error {
 	})
 }
 
-// apply folds events in order; a panic is an error like any other.
+// apply folds events in order. A panic is returned as an error.
 func apply(f interface{ Apply(domain.Envelope) error }, events []domain.Envelope) (err error) {
 	at := 0
 	defer func() {
@@ -120,8 +121,7 @@ func apply(f interface{ Apply(domain.Envelope) error }, events []domain.Envelope
 	return nil
 }
 
-// isUnknown says of an event that a newer program wrote it: it may concern any
-// projection.
+// isUnknown reports whether a newer program wrote the event: it may then concern any projection.
 func isUnknown(err error) bool {
 	var unknown *avsc.UnknownEventError
 	return errors.As(err, &unknown)

@@ -32,7 +32,7 @@ type bulk struct {
 	most   int
 }
 
-// ofSlot is the slot whose row an event changes.
+// ofSlot returns the slot whose row an event changes.
 func ofSlot(e domain.Envelope) (uuid.UUID, bool) {
 	switch e.Event.(type) {
 	case domain.SlotAcquired, domain.SlotExpired, domain.SlotReturned, domain.PaymentCompleted:

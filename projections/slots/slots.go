@@ -1,5 +1,5 @@
-// Package slots is the read model purchase_slots: one row for each slot, and
-// beside it the name of each product as it is now, which outlives the product.
+// Package slots is the read model purchase_slots: one row for each slot, and a table with the
+// current name of each product, which is kept after the product is deleted.
 package slots
 
 import (
@@ -26,7 +26,7 @@ type Projection struct{}
 
 var _ projections.Projection = Projection{}
 
-// New is the projection.
+// New returns the projection.
 func New() Projection { return Projection{} }
 
 // Name implements projections.Projection.
@@ -142,8 +142,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	return nil
 }
 
-// giveBack returns a completed slot, which happens once; when and how it ended
-// stays.
+// giveBack returns a completed slot, which happens once. The time and the way of its end remain.
 func (f *fold) giveBack(e domain.Envelope) error {
 	row := f.rows[e.StreamID]
 	if row == nil {

@@ -35,9 +35,8 @@ func (f *fold) writeNames(b *pgx.Batch) {
 		ON CONFLICT (product_id) DO UPDATE SET name = EXCLUDED.name, last_position = EXCLUDED.last_position`, f.namesTable), id, text, last)
 }
 
-// sorted puts ended slots first: a buyer whose slot has ended may hold the next
-// one in the same batch, and the index that allows one live slot looks at each
-// row as it is written.
+// sorted puts ended slots first: a buyer whose slot has ended may hold the next one in the same
+// batch, and the index that allows one live slot is checked for each row as it is written.
 func (f *fold) sorted() []*Row {
 	rows := make([]*Row, 0, len(f.rows))
 	for _, r := range f.rows {

@@ -16,16 +16,16 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// shouting is the next definition of products: names in capitals.
-type shouting struct{ products.Projection }
+// upperCaseProducts is products with the next schema version: names in capitals.
+type upperCaseProducts struct{ products.Projection }
 
-func (shouting) SchemaVersion() int { return 2 }
+func (upperCaseProducts) SchemaVersion() int { return 2 }
 
-func (p shouting) NewFold(generation int) projections.Fold {
+func (p upperCaseProducts) NewFold(generation int) projections.Fold {
 	return shoutingFold{p.Projection.NewFold(generation)}
 }
 
-func (p shouting) NewBulk(generation, most int) projections.Bulk {
+func (p upperCaseProducts) NewBulk(generation, most int) projections.Bulk {
 	return shoutingBulk{p.Projection.NewBulk(generation, most)}
 }
 
@@ -54,13 +54,13 @@ func (s *system) only(brokers []string, p projections.Projection) *projections.R
 		Projections: []projections.Projection{p}, Logger: s.log})
 }
 
-func TestANewDefinitionIsBuiltWhileTheOldOneServes(t *testing.T) {
+func TestReplay_BuildsANewSchemaVersionWhileTheOldOneServes(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	brokers := testkit.Kafka(t)
-	stop := s.live(brokers)
-	s.open(1).live()
-	s.caughtUp()
+	stop := s.runLive(brokers)
+	s.open(1).endSlots()
+	s.awaitCaughtUp()
 	require.NoError(t, stop())
 	old := make(chan error, 1)
 	testkit.Background(t, func(ctx context.Context) error {
@@ -68,23 +68,23 @@ func TestANewDefinitionIsBuiltWhileTheOldOneServes(t *testing.T) {
 		old <- err
 		return err
 	})
-	// The new program does not write what the old one still serves.
+	// The new program does not write the generation that the old one still serves.
 	var refused *projections.RefusedError
-	require.ErrorAs(t, s.only(brokers, shouting{}).Run(context.Background()), &refused)
+	require.ErrorAs(t, s.only(brokers, upperCaseProducts{}).Run(context.Background()), &refused)
 	require.ErrorContains(t, refused, "replay products")
 
 	cfg := s.config()
-	cfg.Projections = []projections.Rebuildable{shouting{}}
+	cfg.Projections = []projections.Rebuildable{upperCaseProducts{}}
 	require.NoError(t, replay.Run(context.Background(), cfg))
 	require.Equal(t, 2, s.generation("products"))
 	require.Zero(t, s.count("SELECT count(*) FROM products WHERE name <> upper(name)"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM products"))
 
-	// The old program stops by itself, the new one goes on.
+	// The old program stops; the new one continues.
 	h := s.open(2)
 	require.ErrorAs(t, <-old, &refused)
-	testkit.Background(t, s.only(brokers, shouting{}).Run)
-	testkit.Eventually(t, readWithin*10, "the new program to go on", func() error {
+	testkit.Background(t, s.only(brokers, upperCaseProducts{}).Run)
+	testkit.Eventually(t, readTimeout*10, "the new program to go on", func() error {
 		if n := s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product); n != 1 {
 			return fmt.Errorf("%d rows", n)
 		}

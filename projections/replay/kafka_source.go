@@ -16,49 +16,48 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// Topic is where a replay from Kafka reads.
+// Topic is the topic that a replay reads.
 type Topic struct {
 	Kafka   kafka.Cluster
 	Name    string        // default kafka.Topic
-	Decoder *avsc.Decoder // of records' values; nil: there is no schema registry
+	Decoder *avsc.Decoder // decodes records' values; nil if there is no schema registry
 }
 
-// Each partition is a chain: every record names the position of the one before
-// it. Duplicates are passed over, a record that came early waits for its
-// predecessor, and a chain that lacks a link, or ends before what the relay has
-// saved, is refused: such a topic cannot give the rows that the store gives.
-// The chains are merged by position, up to what the relay had published at the
-// beginning; the rest is read from the store, as every replay's end is.
+// The records of each partition form a chain: every record has the position of the one before it.
+// Duplicates are skipped, a record that arrived early waits for its predecessor. A chain that lacks
+// a link, or ends before what the relay has saved, is refused, because such a topic cannot yield
+// the rows that the store yields. The chains are merged by position, up to what the relay had
+// published at the beginning. The rest is read from the store, as at the end of every replay.
 
-// comparePage is how many records are compared with the store at a time.
+// comparePage is the number of records compared with the store at a time.
 const comparePage = 500
 
-// heldMost is how many records of a partition may wait for a predecessor: far
-// more than the relay sends at a time.
-const heldMost = 100_000
+// maxHeld is the number of records of a partition that may wait for a predecessor: far more than
+// the relay sends at a time.
+const maxHeld = 100_000
 
-// link is an event out of the topic.
+// link is an event read from the topic.
 type link struct {
 	recorded eventstore.Recorded // without payload
 	event    domain.Envelope
 	bad      error
 }
 
-// chain is one partition on its way to the merge.
+// chain is one partition whose events are to be merged.
 type chain struct {
 	partition int32
 	links     chan link
 	head      link
 }
 
-// readTopic reads pages out of the topic, as read does from the store.
+// readTopic reads pages from the topic, as read does from the store.
 func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 	head, err := r.Published(ctx)
 	if err != nil {
 		return err
 	}
 	if head.Published == 0 {
-		return nil // all there is, is in the store
+		return nil // nothing was published: all events are read from the store
 	}
 	name := r.Topic.Name
 	if name == "" {
@@ -102,13 +101,13 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 	return err
 }
 
-// follow brings a partition's records into the order of their chain, up to the
-// position last, and decodes them.
+// follow sorts a partition's records into the order of their chain, up to the position last, and
+// decodes them.
 func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(func(kafka.Record) bool)) error {
 	at := int64(0)
 	waiting := map[int64]link{} // by the predecessor's position
 	var failed error
-	var page []kafka.Record // not compared with the store yet
+	var page []kafka.Record // not yet compared with the store
 	pass := func(l link) bool {
 		select {
 		case c.links <- l:
@@ -122,10 +121,10 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 	take := func(rec kafka.Record) bool {
 		l, previous, ok := r.link(ctx, rec)
 		if !ok || l.recorded.Position <= at || l.recorded.Position > last {
-			return true // no event of ours, told before, or read from the store later
+			return true // not an event of this store, a duplicate, or to be read from the store later
 		}
 		if previous != at {
-			if waiting[previous] = l; len(waiting) > heldMost {
+			if waiting[previous] = l; len(waiting) > maxHeld {
 				failed = c.broken(at)
 			}
 			return failed == nil
@@ -139,8 +138,8 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 		}
 		return at < last
 	}
-	// A record that the store does not have is of a history that a restore lost; it
-	// must not take the place of the event that has its position now.
+	// A record that the store does not have belongs to a history that a restore lost. It must not
+	// replace the event that now has its position.
 	flush := func() bool {
 		ids, err := r.idsOf(ctx, page)
 		if err != nil {
@@ -176,7 +175,7 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 	return failed
 }
 
-// idsOf reads the ids that the store has at the records' positions.
+// idsOf reads the store's event ids at the records' positions.
 func (r *runner) idsOf(ctx context.Context, page []kafka.Record) (map[int64]uuid.UUID, error) {
 	positions := make([]int64, 0, len(page))
 	for _, rec := range page {
@@ -198,8 +197,8 @@ func (c *chain) broken(at int64) error {
 	return &projections.RefusedError{Reason: fmt.Sprintf("partition %d of the topic lacks what followed position %d; replay from the store", c.partition, at)}
 }
 
-// link decodes a record. One whose value cannot be read is taken from the
-// store; one without a position is no event.
+// link decodes a record. If its value cannot be decoded, the event is read from the store. A record
+// without a position is not an event.
 func (r *runner) link(ctx context.Context, rec kafka.Record) (l link, previous int64, ok bool) {
 	h, err := avsc.ParseHeaders(rec.Header)
 	if err != nil {
@@ -221,7 +220,7 @@ func (r *runner) link(ctx context.Context, rec kafka.Record) (l link, previous i
 	return l, previous, true
 }
 
-// merge puts the chains into one order and cuts it into pages.
+// merge merges the chains by position and cuts the result into pages.
 func (r *runner) merge(ctx context.Context, chains []*chain, head projections.Head, pages chan<- *page) error {
 	var open byPosition
 	advance := func(c *chain) error {
@@ -258,7 +257,7 @@ func (r *runner) merge(ctx context.Context, chains []*chain, head projections.He
 			p.recorded = append(p.recorded, c.head.recorded)
 			p.events = append(p.events, c.head.event)
 			if c.head.recorded.Position == head.Last[c.partition] {
-				continue // that was its last
+				continue // the chain has ended
 			}
 			if err := advance(c); err != nil {
 				return err
@@ -276,7 +275,7 @@ func (r *runner) merge(ctx context.Context, chains []*chain, head projections.He
 	return nil
 }
 
-// byPosition is a heap of chains by their next event.
+// byPosition is a heap of chains, ordered by their next event.
 type byPosition []*chain
 
 func (h byPosition) Len() int { return len(h) }

@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// publish runs a relay until all that is recorded is in the topic.
+// publish runs a relay until every recorded event is in the topic.
 func (s *system) publish(brokers []string) {
 	s.t.Helper()
 	stop := testkit.Background(s.t, func(ctx context.Context) error {
@@ -37,22 +37,22 @@ func (s *system) publish(brokers []string) {
 	require.NoError(s.t, stop())
 }
 
-func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
+func TestReplay_FromKafkaBuildsTheSameRows(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSystem(t), testkit.Kafka(t)
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(60)
-		h.live()
+		h.endSlots()
 	}
 	s.publish(brokers)
-	// All of it once more: what is published twice has the same positions.
+	// Everything is published once more: duplicates have the same positions.
 	s.exec(`DELETE FROM relay_place`)
 	s.publish(brokers)
 	s.projector(brokers)
-	s.caughtUp()
+	s.awaitCaughtUp()
 	before := s.rows()
-	// Beyond what was published the replay goes on in the store.
+	// After the last published event the replay continues with the store.
 	h := s.open(7)
 	h.acquire(20)
 
@@ -62,7 +62,7 @@ func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg))
 	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
 	s.publish(brokers)
-	s.caughtUp()
+	s.awaitCaughtUp()
 	after := s.rows()
 	for table, rows := range before {
 		require.Subset(t, after[table], rows, table)
@@ -70,11 +70,11 @@ func TestAReplayFromKafkaGivesTheSameRows(t *testing.T) {
 	cfg.Topic, cfg.Verify = nil, true
 	var found differences
 	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(context.Background(), cfg), "the store says the same: %v", found.all)
+	require.NoError(t, replay.Run(context.Background(), cfg), "the rows equal those of a replay from the store: %v", found.all)
 }
 
-// retold makes another topic of what lies in the system's, each partition changed.
-func (s *system) retold(brokers []string, change func([]*message.Message) []*message.Message) (topic string) {
+// republish copies the system's topic into another one, with each partition changed.
+func (s *system) republish(brokers []string, change func([]*message.Message) []*message.Message) (topic string) {
 	s.t.Helper()
 	topic = testkit.Topic(s.t)
 	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: brokers}, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
@@ -102,19 +102,19 @@ func (s *system) retold(brokers []string, change func([]*message.Message) []*mes
 	return topic
 }
 
-func TestAReplayBringsTheTopicIntoTheStoresOrder(t *testing.T) {
+func TestReplay_SortsTheTopicIntoTheStoresOrder(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSystem(t), testkit.Kafka(t)
-	s.live(brokers)
+	s.runLive(brokers)
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(20)
-		h.live()
+		h.endSlots()
 	}
-	s.caughtUp()
+	s.awaitCaughtUp()
 	cfg := s.config()
 	cfg.Verify = true
-	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.retold(brokers, func(all []*message.Message) []*message.Message {
+	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.republish(brokers, func(all []*message.Message) []*message.Message {
 		var out []*message.Message
 		for some := range slices.Chunk(all, 5) {
 			slices.Reverse(some) // later ones come first
@@ -128,7 +128,7 @@ func TestAReplayBringsTheTopicIntoTheStoresOrder(t *testing.T) {
 	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
 }
 
-func TestATopicThatLacksEventsIsRefused(t *testing.T) {
+func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSystem(t), testkit.Kafka(t)
 	s.open(1).acquire(5)
@@ -142,10 +142,10 @@ func TestATopicThatLacksEventsIsRefused(t *testing.T) {
 		"the last": func(all []*message.Message) []*message.Message { return all[:max(0, len(all)-1)] },
 	} {
 		cfg := s.config()
-		cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.retold(brokers, change)}
+		cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.republish(brokers, change)}
 		var refused *projections.RefusedError
 		require.ErrorAs(t, replay.Run(context.Background(), cfg), &refused, lacks)
 		require.Contains(t, refused.Reason, "replay from the store", lacks)
-		require.Equal(t, 1, s.generation("products"), "the live generation goes on")
+		require.Equal(t, 1, s.generation("products"), "the live generation stays")
 	}
 }

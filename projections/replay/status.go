@@ -10,11 +10,11 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// lockClass is the first half of the advisory lock that a replay holds on the
-// read database; the second is hashtext of the projection's name.
+// lockClass is the first half of the advisory lock that a replay holds on the read database. The
+// second is hashtext of the projection's name.
 const lockClass = 1146049863
 
-// Phases of a replay; the last four are its ends.
+// Phases of a replay; the last four are final.
 const (
 	Reading     = "reading"
 	Indexing    = "indexing"
@@ -27,26 +27,25 @@ const (
 	Interrupted = "interrupted"
 )
 
-// Replay is one replay, as its table tells.
+// Replay is one replay, as recorded in its table.
 type Replay struct {
 	ID         int64
 	Projection string
-	Generation int    // that it builds
+	Generation int    // the generation that it builds
 	Source     string // store or kafka
 	Phase      string
-	Events     int64 // read so far
+	Events     int64 // number of events read so far
 	Position   int64 // everything up to it is in the generation's tables
-	Target     int64 // the event store's head when last looked at
+	Target     int64 // the event store's head when it was last read
 	Rate       float64
 	Error      string
 	StartedAt  time.Time
 	UpdatedAt  time.Time
-	EndedAt    time.Time // zero: it runs, or was killed
-	Running    bool      // whether its process holds the lock
+	EndedAt    time.Time // zero if it is running or was killed
+	Running    bool      // its process holds the lock
 }
 
-// ETA is how long it takes to reach the target at this rate; 0 where that
-// cannot be said.
+// ETA returns the time until the target is reached at the current rate, 0 if it cannot be computed.
 func (r Replay) ETA() time.Duration {
 	if !r.Running || r.Rate <= 0 {
 		return 0
@@ -54,7 +53,7 @@ func (r Replay) ETA() time.Duration {
 	return time.Duration(float64(max(0, r.Target-r.Position)) / r.Rate * float64(time.Second))
 }
 
-// Latest reads the last replay of each projection, by name.
+// Latest reads the latest replay of each projection, ordered by name.
 func Latest(ctx context.Context, q projections.Querier) ([]Replay, error) {
 	rows, err := q.Query(ctx, `
 		SELECT DISTINCT ON (projection)

@@ -12,14 +12,14 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// build builds the indexes, catches up, and compares where that was asked for.
+// build builds the indexes, catches up, and compares if requested.
 func (t *target) build(ctx context.Context) error {
 	t.enter(Indexing)
 	if err := t.index(ctx); err != nil {
 		return fmt.Errorf("build the indexes: %w", err)
 	}
 	t.enter(CatchingUp)
-	if err := t.tail(ctx); err != nil {
+	if err := t.catchUp(ctx); err != nil {
 		return err
 	}
 	var err error
@@ -30,7 +30,7 @@ func (t *target) build(ctx context.Context) error {
 	return t.verify(ctx)
 }
 
-// goLive swaps, and sees to the view and to older generations.
+// goLive swaps, then updates the view and drops old generations.
 func (t *target) goLive(ctx context.Context) error {
 	t.enter(Swapping)
 	withView, err := t.swap(ctx)
@@ -52,9 +52,9 @@ func (t *target) goLive(ctx context.Context) error {
 	return nil
 }
 
-// tail applies what was recorded beyond the replay's position, as live
-// processing does, up to the log's end.
-func (t *target) tail(ctx context.Context) error {
+// catchUp applies the events recorded after the replay's position, as in live processing, up to the
+// log's end.
+func (t *target) catchUp(ctx context.Context) error {
 	for {
 		recorded, err := t.r.Store.All(ctx, t.position, t.r.page())
 		if err != nil || len(recorded) == 0 {
@@ -74,7 +74,7 @@ func (t *target) tail(ctx context.Context) error {
 func (t *target) applyPage(ctx context.Context, recorded []eventstore.Recorded) error {
 	p := &page{recorded: recorded, decoded: make(chan struct{})}
 	p.decode()
-	events, err := t.mine(ctx, p)
+	events, err := t.relevant(ctx, p)
 	if err != nil || len(events) == 0 {
 		return err
 	}
@@ -102,9 +102,9 @@ func (t *target) applyPage(ctx context.Context, recorded []eventstore.Recorded) 
 	})
 }
 
-// isForeign says whether the live generation has applied events that the store
-// does not have: it was restored to an earlier moment, and how far the live
-// generation is means nothing.
+// isForeign reports whether the live generation has applied events that the store does not have.
+// Then the store was restored to an earlier moment, and the live generation's position cannot be
+// compared.
 func (t *target) isForeign(ctx context.Context) (bool, error) {
 	rows, err := t.r.ReadPool.Query(ctx, `
 		SELECT c.position, c.event_id FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
@@ -126,7 +126,7 @@ func (t *target) isForeign(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		if err != nil || at.ID != c.EventID {
-			t.r.Logger.Warn("the live generation was built from events that the store does not have; it is replaced all the same",
+			t.r.Logger.Warn("live generation has events that the store lacks, replacing it",
 				"projection", t.Name(), "position", c.Position)
 			return true, nil
 		}
@@ -140,11 +140,11 @@ const (
 	tryAgain  = 200 * time.Millisecond
 )
 
-// patiently does something again while a lock is not to be had, so many times.
-func (r *runner) patiently(ctx context.Context, tries int, do func() error) error {
+// retryLocked calls do again while a lock is not available, up to the given number of attempts.
+func (r *runner) retryLocked(ctx context.Context, attempts int, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
-		if !projections.LockedOut(err) || try == tries {
+		if !projections.LockedOut(err) || try == attempts {
 			return err
 		}
 		if err := sleep(ctx, tryAgain); err != nil {
