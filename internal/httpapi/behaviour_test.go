@@ -89,6 +89,21 @@ func TestPathsBelowAnID(t *testing.T) {
 	require.Equal(t, 405, a.send("PATCH", "/things/1", nil).StatusCode)
 }
 
+func TestMethods_OfAPathBelowAnID(t *testing.T) {
+	below := httpapi.Route{Method: http.MethodPost, Path: "/things/:id/parts", Access: httpapi.Role(auth.Admin), Handler: ok}
+	a := start(t, nil, append(routes(), below)...)
+	for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE"} {
+		res := a.send(method, "/things/1/parts", nil)
+		require.Equal(t, 405, res.StatusCode, method)
+		require.Equal(t, "OPTIONS, POST", res.Header.Get("Allow"), method)
+	}
+	require.Equal(t, 204, a.send("OPTIONS", "/things/1/parts", nil).StatusCode)
+	require.Equal(t, 401, a.send("POST", "/things/1/parts", nil).StatusCode)
+	for _, path := range []string{"/things//parts", "/things/1/parts/", "/things/1/parts/2"} {
+		require.Equal(t, "not-found", a.send("GET", path, nil).slug(), path)
+	}
+}
+
 func TestMediaTypes(t *testing.T) {
 	a := start(t, nil, routes()...)
 	token := a.token(auth.Admin)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,13 +108,45 @@ func (s *Server) Handle(routes ...Route) {
 		}
 		if strings.HasPrefix(path.Base(r.Path), ":") {
 			// Else Echo takes /v1/products/x/y for /v1/products/:id.
-			s.echo.RouteNotFound(r.Path+"/*", func(echo.Context) error { return echo.ErrNotFound })
+			s.echo.RouteNotFound(r.Path+"/*", s.refuseBelow)
 		}
 		if !strings.Contains(r.Path, ":") {
 			s.static[r.Path] = append(s.static[r.Path], r.Method)
 		}
 		s.routes = append(s.routes, RouteInfo{r.Method, openAPIPath(r.Path), r.Access})
 	}
+}
+
+// refuseBelow responds to a request that matched no route below a path parameter.
+// Echo calls it also for the path of a route with another method.
+func (s *Server) refuseBelow(c echo.Context) error {
+	methods := []string{http.MethodOptions}
+	for _, r := range s.routes {
+		if matchesPath(r.Path, c.Request().URL.Path) {
+			methods = append(methods, r.Method)
+		}
+	}
+	switch {
+	case len(methods) == 1:
+		return echo.ErrNotFound
+	case c.Request().Method == http.MethodOptions:
+		c.Response().Header().Set(echo.HeaderAllow, strings.Join(methods, ", "))
+		return c.NoContent(http.StatusNoContent)
+	}
+	return notAllowed(c, methods)
+}
+
+func notAllowed(c echo.Context, methods []string) error {
+	c.Response().Header().Set(echo.HeaderAllow, strings.Join(methods, ", "))
+	return echo.ErrMethodNotAllowed
+}
+
+// matchesPath reports whether path is one of a route's, whose parameters are {name}.
+func matchesPath(route, path string) bool {
+	want, got := strings.Split(route, "/"), strings.Split(path, "/")
+	return slices.EqualFunc(want, got, func(w, g string) bool {
+		return w == g || strings.HasPrefix(w, "{") && g != ""
+	})
 }
 
 // Routes returns every route of the server, HEAD and OPTIONS left out, in the order
@@ -190,8 +223,7 @@ func (rt *route) run(c echo.Context, rc *request) (err error) {
 	if len(c.ParamNames()) > 0 {
 		// Else Echo takes DELETE /v1/slots/acquire for DELETE /v1/slots/:id.
 		if methods, ok := rt.server.static[r.URL.Path]; ok {
-			c.Response().Header().Set(echo.HeaderAllow, strings.Join(methods, ", "))
-			return echo.ErrMethodNotAllowed
+			return notAllowed(c, methods)
 		}
 	}
 	if err := rt.admit(c, r, rc); err != nil {
