@@ -21,56 +21,56 @@ import (
 	"github.com/dopaminestore/dopamine/internal/position"
 )
 
-// openAPI describes the routes; a test holds it against them and against answers.
+// openAPI describes the routes; tests check the routes and the responses against it.
 //
 //go:embed openapi.yaml
 var openAPI []byte
 
 const (
-	// listTTL is how long a list of products is sent again.
+	// listTTL is how long a product list is served from the cache.
 	listTTL = time.Second
-	// listEntries is how many are kept: statuses, pages and sizes.
+	// listEntries is the maximum number of cached lists (statuses, pages and sizes).
 	listEntries = 1000
-	// listConcurrency is how many are read at the same time.
+	// listConcurrency is the maximum number of concurrent reads of lists.
 	listConcurrency = 4
 )
 
-// Config is what the query API needs.
+// Config configures the query API.
 type Config struct {
-	// Server is where and how to serve. OpenAPI is filled in, and the check of the
-	// database added to Checks, which may hold others.
+	// Server configures the HTTP server. OpenAPI is filled in, and the check of the database is
+	// added to Checks, which may have others.
 	Server httpapi.Options
-	// ReadPool is the database of the projections. Required. Its connections should
-	// be made with a connect_timeout of a second or two.
+	// ReadPool is the database of the projections. Required. Its connections should have a
+	// connect_timeout of one or two seconds.
 	ReadPool *pgxpool.Pool
-	// WritePool is the database of the event store and the decision logs. nil: time
-	// travel and fairness answer 503.
+	// WritePool is the database of the event store and the decision logs. If it is nil, time travel
+	// and fairness respond 503.
 	WritePool *pgxpool.Pool
-	// Topic is the one that the projections are built from. Default: kafka.Topic.
+	// Topic is the topic that the projections are built from. Default: kafka.Topic.
 	Topic string
-	// Drop serves an example of a buyer's page; nil: it is not served.
+	// Drop serves an example of a buyer's page. If it is nil, the page is not served.
 	Drop *Drop
 }
 
-// API is the query API. Make it with New and Run it once.
+// API is the query API. Create it with New and call Run once.
 type API struct {
 	server *httpapi.Server
 	models *readModels
-	past   *past
+	past   *timeTravel
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
 	drop   *Drop
 
-	// lists are the product lists of everybody.
+	// lists caches the product lists, which are the same for all clients.
 	lists      *cache[httpapi.Tagged]
 	slotCounts largeCounts // of my-slots
 
 	metrics *streamMetrics
 	feed    *feed
-	board   *board
+	stats   *statsPublisher
 }
 
-// New makes the API; it needs no database yet.
+// New returns the API. It does not need the database yet.
 func New(cfg Config) (*API, error) {
 	if cfg.ReadPool == nil {
 		return nil, errors.New("the query API needs a pool of connections to the projections' database")
@@ -90,7 +90,7 @@ func New(cfg Config) (*API, error) {
 	a := &API{
 		server:  httpapi.New(cfg.Server),
 		models:  newReadModels(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
-		past:    newPast(cfg.WritePool),
+		past:    newTimeTravel(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,
 		lists:   newCache[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
@@ -99,7 +99,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a.models.actions.pool = cfg.WritePool
 	a.feed = newFeed(a.models, a.metrics, log)
-	a.board = newBoard(a.models, cfg.WritePool, log)
+	a.stats = newStatsPublisher(a.models, cfg.WritePool, log)
 	owner := httpapi.Role(auth.Buyer | auth.Admin)
 	a.server.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/products", Access: httpapi.Public, Handler: a.listProducts},
@@ -126,21 +126,21 @@ func New(cfg Config) (*API, error) {
 	return a, nil
 }
 
-// Run serves until ctx ends; see httpapi.Server. What feeds the streams ends after
-// them.
+// Run serves until ctx ends; see httpapi.Server. The publishers of the streams stop after the
+// streams.
 func (a *API) Run(ctx context.Context) error {
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var readers sync.WaitGroup
 	readers.Go(func() {
-		defer guard.Log("feed streams")
+		defer guard.Log("publish streams")
 		a.feed.run(reading)
 	})
 	readers.Go(func() {
-		defer guard.Log("feed streams")
-		a.board.run(reading)
+		defer guard.Log("publish stats")
+		a.stats.run(reading)
 	})
 	readers.Go(func() {
-		defer guard.Log("feed streams")
+		defer guard.Log("sample rates")
 		position.Follow(reading, a.models.incarnation)
 	})
 	defer readers.Wait()
@@ -148,26 +148,26 @@ func (a *API) Run(ctx context.Context) error {
 	return a.server.Run(ctx)
 }
 
-// Handler is the API without its listener.
+// Handler returns the API without its listener.
 func (a *API) Handler() http.Handler { return a.server }
 
-// Listen binds the address before Run, for who wants to know the port.
+// Listen binds the address before Run, so that the port is known.
 func (a *API) Listen() error { return a.server.Listen() }
 
-// Addr is the address that is listened on; nil before Listen or Ready.
+// Addr returns the address of the listener, nil before Listen or Ready.
 func (a *API) Addr() net.Addr { return a.server.Addr() }
 
-// Ready is closed when requests are taken.
+// Ready returns a channel that is closed when the server accepts requests.
 func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
-// Ops returns the server of health and metrics at an address of its own.
+// Ops returns the server of health and metrics on a separate address.
 func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }
 
-// Routes returns the routes that are served, as OpenAPI names them.
+// Routes returns the served routes, with paths in OpenAPI's form.
 func (a *API) Routes() []httpapi.RouteInfo { return a.server.Routes() }
 
-// probeDatabases is DOWN if the projections cannot be read, and DEGRADED if only
-// the write side cannot.
+// probeDatabases reports DOWN if the projections cannot be read, and DEGRADED if only the write
+// side cannot.
 func probeDatabases(read, write *pgxpool.Pool) func(context.Context) httpapi.ComponentHealth {
 	return func(ctx context.Context) httpapi.ComponentHealth {
 		wrote := make(chan error, 1)

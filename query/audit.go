@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// auditTypes are the events that the audit has: those of a slot.
+// auditTypes are the types of the events in the audit log: those of a slot.
 var auditTypes = []string{
 	"SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned",
 	"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
@@ -26,16 +26,16 @@ var auditTypes = []string{
 	"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved",
 }
 
-// auditPage is the answer of GET /v1/audit.
+// auditPage is the response of GET /v1/audit.
 type auditPage struct {
 	Entries    []view.AuditEntry `json:"entries"`
 	NextCursor *string           `json:"nextCursor"`
 }
 
-// auditRow is an entry with its place, which the entry shows as a token.
+// auditRow is an entry with its position, which is shown as a token.
 type auditRow struct {
 	view.AuditEntry
-	place int64
+	position int64
 }
 
 const auditColumns = `event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata::text`
@@ -44,23 +44,22 @@ func scanAudit(row pgx.Row) (auditRow, error) {
 	var e auditRow
 	var metadata string
 	err := row.Scan(&e.EventID, &e.Type, &e.SlotID, &e.ProductID, &e.UserID, &e.OldStatus, &e.NewStatus, &e.TraceID, &e.Actor,
-		(*time.Time)(&e.RecordedAt), &e.place, &metadata)
+		(*time.Time)(&e.RecordedAt), &e.position, &metadata)
 	e.Metadata = json.RawMessage(metadata)
-	e.Position = position.Encode(e.ProductID, e.place)
+	e.Position = position.Encode(e.ProductID, e.position)
 	return e, err
 }
 
-// auditFilter is a where with bounds in time, which become bounds of position in
-// the table that is read: both rise together, so every index that ends in
-// position serves them.
+// auditFilter is a filter with bounds in time. They are translated to bounds in position for the
+// table that is read: both increase together, so every index that ends in position can be used.
 type auditFilter struct {
-	where
-	slot, product uuid.UUID // Nil: of all
+	sqlFilter
+	slot, product uuid.UUID // uuid.Nil: any
 	from, to      *time.Time
 }
 
 func (f auditFilter) key() string {
-	key := f.where.key()
+	key := f.sqlFilter.key()
 	for _, t := range []*time.Time{f.from, f.to} {
 		key += "|"
 		if t != nil {
@@ -70,8 +69,8 @@ func (f auditFilter) key() string {
 	return key
 }
 
-// in is the conditions over a table.
-func (f auditFilter) in(table string, after int64) where {
+// in returns the conditions on a table.
+func (f auditFilter) in(table string, after int64) sqlFilter {
 	w := f.copy()
 	const first = `(SELECT position FROM %s WHERE recorded_at >= ? ORDER BY recorded_at, position LIMIT 1)`
 	if f.from != nil {
@@ -129,9 +128,9 @@ func (a *API) listAudit(c echo.Context) error {
 	switch rows := page.rows; {
 	case len(rows) > limit:
 		page.rows = rows[:limit]
-		answer.NextCursor = auditCursor(filter, rows[limit-1].place)
+		answer.NextCursor = auditCursor(filter, rows[limit-1].position)
 	case page.held && len(rows) > 0:
-		answer.NextCursor = auditCursor(filter, rows[len(rows)-1].place)
+		answer.NextCursor = auditCursor(filter, rows[len(rows)-1].position)
 	case page.held:
 		answer.NextCursor = auditCursor(filter, after)
 	}
@@ -145,12 +144,13 @@ func auditCursor(filter auditFilter, after int64) *string {
 	return nextCursor(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(after)))
 }
 
-// exportAudit streams the entries up to where they were complete when it began.
+// exportAudit streams the entries up to the position where they were complete at the start of the
+// export.
 func (a *API) exportAudit(c echo.Context, filter auditFilter, min []position.Position, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
 	query := auditQuery{filter: filter, limit: exportPage, min: min, timeout: exportTimeout}
 	next := func(last *auditRow) ([]auditRow, error) {
 		if last != nil {
-			query.after, query.min = last.place, nil
+			query.after, query.min = last.position, nil
 		}
 		page, err := a.models.audit(c.Request().Context(), query)
 		if err == nil && last == nil {
@@ -194,18 +194,18 @@ func appendAuditJSON(b []byte, e *auditRow) ([]byte, error) {
 	return append(append(b, line...), '\n'), nil
 }
 
-// auditQuery asks for a page of entries, oldest first.
+// auditQuery describes a page of entries, oldest first.
 type auditQuery struct {
 	filter  auditFilter
 	after   int64 // the position before the page
-	upTo    int64 // the last position that is read; 0: up to where the entries are complete
+	upTo    int64 // the last position to read; 0: up to where the entries are complete
 	limit   int
 	min     []position.Position
 	timeout time.Duration
 }
 
-// auditRows is such a page. Entries behind its mark are left out, because others that
-// belong between them have not been applied yet; held is true if there are any.
+// auditRows is such a page. Entries after its low-water mark are held back, because earlier entries
+// may not have been applied yet; held reports whether there are any.
 type auditRows struct {
 	completeness
 	rows []auditRow
@@ -231,7 +231,7 @@ func (r *readModels) audit(ctx context.Context, query auditQuery) (auditRows, er
 			})
 	}})
 	for i, row := range page.rows {
-		if row.place > page.mark {
+		if row.position > page.mark {
 			page.rows, page.held = page.rows[:i], true
 			break
 		}

@@ -21,7 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestAuditByEachFilter(t *testing.T) {
+func TestAudit_Filters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
@@ -44,7 +44,7 @@ func TestAuditByEachFilter(t *testing.T) {
 		"to=2030-01-01T00:00:00Z&type=SlotAcquired": {a, c, d},
 		"from=2026-11-01T10:00:00.001Z&to=2026-11-01T10:00:00.003Z&userId=" + user.String(): {b, d},
 	} {
-		require.Equal(t, idStrings(want), ids(t, w.get("/v1/audit?"+query, boss), "entries"), query)
+		require.Equal(t, idStrings(want), idsOf(t, w.get("/v1/audit?"+query, boss), "entries"), query)
 	}
 	for _, bad := range []string{"slotId=1", "productId=1", "userId=1", "type=ProductCreated", "type=slotacquired", "from=1", "to=1", "limit=0", "limit=1001", "cursor=x"} {
 		require.Equal(t, "invalid-request", w.get("/v1/audit?"+bad, boss).slug(t), bad)
@@ -59,7 +59,7 @@ func TestAuditByEachFilter(t *testing.T) {
 	require.Nil(t, v["oldStatus"])
 }
 
-func TestAuditIsPagedByCursor(t *testing.T) {
+func TestAudit_Cursor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
@@ -71,7 +71,7 @@ func TestAuditIsPagedByCursor(t *testing.T) {
 	path := "/v1/audit?limit=2&from=2026-01-01T00:00:00Z"
 	for cursor := ""; ; {
 		a := w.get(path+cursor, boss)
-		got = append(got, ids(t, a, "entries")...)
+		got = append(got, idsOf(t, a, "entries")...)
 		next, more := a.json(t)["nextCursor"].(string)
 		if !more {
 			break
@@ -83,7 +83,7 @@ func TestAuditIsPagedByCursor(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-func TestAuditIsExportedWhole(t *testing.T) {
+func TestAudit_ExportIsComplete(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
@@ -117,7 +117,7 @@ func TestAuditIsExportedWhole(t *testing.T) {
 	require.Empty(t, a.body)
 }
 
-// productsOfTwoPartitions returns a product of each of two partitions.
+// productsOfTwoPartitions returns two products in different partitions.
 func productsOfTwoPartitions() (a, b uuid.UUID) {
 	a = uuid.New()
 	for b = uuid.New(); kafka.Partition(a, partitions) == kafka.Partition(b, partitions); {
@@ -126,7 +126,7 @@ func productsOfTwoPartitions() (a, b uuid.UUID) {
 	return a, b
 }
 
-// published sets how far the relay is: events of the products up to these positions.
+// published sets how far the relay is: it has published the products' events up to these positions.
 func (w *world) published(at map[uuid.UUID]int64) {
 	w.t.Helper()
 	last, head := make([]int64, partitions), int64(0)
@@ -138,8 +138,8 @@ func (w *world) published(at map[uuid.UUID]int64) {
 	w.exec(`INSERT INTO relay_place (cluster_id, topic_id, position, event_id, last) VALUES ('c', 't', $1, gen_random_uuid(), $2)`, head, last)
 }
 
-// TestAudit_LaggingPartition walks the audit while the partition of a product lags: what
-// is newer is held back until it has caught up, and no row is ever skipped.
+// TestAudit_LaggingPartition pages through the audit while the partition of one product lags. Later
+// entries are held back until it has caught up, and no entry is skipped.
 func TestAudit_LaggingPartition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -150,20 +150,20 @@ func TestAudit_LaggingPartition(t *testing.T) {
 	}
 	var want []string
 	want = append(want, entryOf(quick, 1), entryOf(slow, 2), entryOf(quick, 3))
-	late := entryOf(quick, 6) // 4 and 5 are the slow one's, and not applied
+	late := entryOf(quick, 6) // 4 and 5 belong to the slow product and are not applied
 	w.reach("slot_audit_log", 1, quick, 6)
 	w.reach("slot_audit_log", 1, slow, 2)
 	w.published(map[uuid.UUID]int64{quick: 6, slow: 5})
 
 	a := w.get("/v1/audit", boss)
-	require.Equal(t, want[:2], ids(t, a, "entries"), "complete up to 2: 3 is the first that may come before others")
+	require.Equal(t, want[:2], idsOf(t, a, "entries"), "complete up to 2: 3 is the first that may come before others")
 	cursor, ok := a.json(t)["nextCursor"].(string)
-	require.True(t, ok, "there is more to come")
+	require.True(t, ok, "further pages exist")
 	held := w.get("/v1/audit?cursor="+cursor, boss)
 	require.Empty(t, held.json(t)["entries"])
 	require.Equal(t, cursor, held.json(t)["nextCursor"], "it stays")
-	require.Equal(t, []string{want[0], want[2], late}, ids(t, w.get("/v1/audit?productId="+quick.String(), boss), "entries"), "only its own partition counts")
-	require.Equal(t, []string{want[0], want[2], late}, ids(t, w.get("/v1/audit?slotId="+quick.String(), boss), "entries"))
+	require.Equal(t, []string{want[0], want[2], late}, idsOf(t, w.get("/v1/audit?productId="+quick.String(), boss), "entries"), "only its own partition counts")
+	require.Equal(t, []string{want[0], want[2], late}, idsOf(t, w.get("/v1/audit?slotId="+quick.String(), boss), "entries"))
 	require.Equal(t, "read-model-behind", w.get("/v1/audit", boss, atLeast(quick, 6)).slug(t), "it cannot be shown yet")
 
 	export := w.get("/v1/audit", boss, header{"Accept": "application/x-ndjson"})
@@ -176,22 +176,22 @@ func TestAudit_LaggingPartition(t *testing.T) {
 	want = append(want, entryOf(slow, 4), entryOf(slow, 5), late)
 	w.reach("slot_audit_log", 1, slow, 5)
 	testkit.Eventually(t, 5*time.Second, "the audit to go on", func() error {
-		got := append(append([]string{}, want[:2]...), ids(t, w.get("/v1/audit?cursor="+cursor, boss), "entries")...)
+		got := append(append([]string{}, want[:2]...), idsOf(t, w.get("/v1/audit?cursor="+cursor, boss), "entries")...)
 		if !slices.Equal(want, got) {
 			return fmt.Errorf("%v", got)
 		}
 		return nil
 	})
 	require.Nil(t, w.get("/v1/audit", boss).json(t)["nextCursor"])
-	require.Equal(t, want, ids(t, w.get("/v1/audit", boss, atLeast(quick, 6)), "entries"))
+	require.Equal(t, want, idsOf(t, w.get("/v1/audit", boss, atLeast(quick, 6)), "entries"))
 
 	w.exec(`INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, product_id, error, behind)
 		VALUES ('slot_audit_log', 1, $1, 3, $2, $3, $1, 'x', false)`, quick, kafka.Topic, kafka.Partition(quick, partitions))
-	require.Equal(t, want[:2], ids(t, w.get("/v1/audit", boss), "entries"), "a parked event may be applied yet")
-	require.Equal(t, []string{want[1], want[3], want[4]}, ids(t, w.get("/v1/audit?productId="+slow.String(), boss), "entries"))
+	require.Equal(t, want[:2], idsOf(t, w.get("/v1/audit", boss), "entries"), "a parked event may be applied yet")
+	require.Equal(t, []string{want[1], want[3], want[4]}, idsOf(t, w.get("/v1/audit?productId="+slow.String(), boss), "entries"))
 }
 
-// TestPurchases_CompletePosition has it in the export of purchases too.
+// TestPurchases_CompletePosition checks the same for the export of purchases.
 func TestPurchases_CompletePosition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

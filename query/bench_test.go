@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkExport streams a million rows in each form and shows the most memory
-// that the process had in use, the reader's included.
+// BenchmarkExport streams a million rows in each format and prints the peak memory of the process,
+// including the reading client.
 func BenchmarkExport(b *testing.B) {
 	const rows = 1_000_000
 	w := newWorld(b)
@@ -64,7 +64,7 @@ func countLines(b *testing.B, r io.Reader) (n int) {
 	}
 }
 
-// watchHeap gives the most heap that was in use until it is asked.
+// watchHeap returns a function that returns the peak heap size since.
 func watchHeap(b *testing.B) func() uint64 {
 	b.Helper()
 	var peak atomic.Uint64
@@ -91,7 +91,7 @@ func watchHeap(b *testing.B) func() uint64 {
 	}
 }
 
-// BenchmarkReads are the single rows that buyers ask for, over one connection each.
+// BenchmarkReads reads the single rows that buyers read, over one connection each.
 func BenchmarkReads(b *testing.B) {
 	w := newWorld(b)
 	me, shoe := uuid.New(), w.product(1, product{stock: 5})

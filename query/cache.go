@@ -11,15 +11,15 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-var errOverloaded = problem.New(problem.Overloaded, "too many requests of this kind are being answered; retry later")
+var errOverloaded = problem.New(problem.Overloaded, "too many requests of this kind are in progress; retry later")
 
-// cache keeps the results of reads that need no token, so that what strangers can ask
-// for costs a bounded amount of work: requests for the same thing share one read, its
-// result is kept for a while, and only a few reads run at the same time.
+// cache keeps the results of reads that need no token, so that anonymous clients can cause only a
+// bounded amount of work: requests with the same key share one read, its result is kept for a
+// while, and the number of concurrent reads is limited.
 type cache[V any] struct {
 	ttl     time.Duration // of a result
-	entries int           // kept at most
-	wait    time.Duration // how long a read waits for its turn before it is overloaded
+	entries int           // maximum number of results
+	wait    time.Duration // how long a read waits for the semaphore before it fails with errOverloaded
 	timeout time.Duration // of a read
 	turns   *semaphore.Weighted
 
@@ -30,7 +30,7 @@ type cache[V any] struct {
 
 type cached[V any] struct {
 	value V
-	err   error // that is an answer, as of what does not exist
+	err   error // an error that is a result, such as not found
 	until time.Time
 }
 
@@ -38,8 +38,8 @@ func newCache[V any](ttl time.Duration, entries int, turns *semaphore.Weighted, 
 	return &cache[V]{ttl: ttl, entries: entries, wait: wait, timeout: timeout, turns: turns, kept: map[string]cached[V]{}}
 }
 
-// get returns what is kept under the key, or else what read returns. The read goes on
-// without its client, for those that share it, and for the next one.
+// get returns the cached result of the key, or calls read. The read continues if its client
+// disconnects, for other requests that share it and for the next one.
 func (c *cache[V]) get(ctx context.Context, key string, read func(context.Context) (V, error)) (V, error) {
 	if v, ok := c.find(key); ok {
 		return v.value, v.err
@@ -50,14 +50,14 @@ func (c *cache[V]) get(ctx context.Context, key string, read func(context.Contex
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.wait+c.timeout)
 		defer cancel()
-		if err := take(ctx, c.turns, c.wait); err != nil {
+		if err := acquire(ctx, c.turns, c.wait); err != nil {
 			var none V
 			return none, err
 		}
 		defer c.turns.Release(1)
-		began := time.Now() // the result is as old as its read
+		began := time.Now() // the age of the result counts from the start of the read
 		v, err := read(ctx)
-		if err == nil || isAnswer(err) {
+		if err == nil || isResult(err) {
 			c.keep(key, cached[V]{v, err, began.Add(c.ttl)})
 		}
 		return v, err
@@ -72,8 +72,8 @@ func (c *cache[V]) get(ctx context.Context, key string, read func(context.Contex
 	}
 }
 
-// take waits for a turn; errOverloaded if none is free within the wait.
-func take(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) error {
+// acquire acquires the semaphore. It returns errOverloaded if that takes longer than wait.
+func acquire(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if turns.Acquire(waiting, 1) == nil {
@@ -85,8 +85,8 @@ func take(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) er
 	return errOverloaded
 }
 
-// isAnswer reports whether the error would be the same the next time.
-func isAnswer(err error) bool {
+// isResult reports whether a repeated read would return the same error.
+func isResult(err error) bool {
 	p := problem.From(err)
 	return p.Status() < 500
 }
@@ -98,8 +98,8 @@ func (c *cache[V]) find(key string) (cached[V], bool) {
 	return v, ok && time.Now().Before(v.until)
 }
 
-// keep adds an entry. When there are too many, those that have expired go, and if that
-// is not enough any others.
+// keep adds a result. If there are too many, it removes expired ones, and then arbitrary ones if
+// necessary.
 func (c *cache[V]) keep(key string, v cached[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

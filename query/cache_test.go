@@ -38,12 +38,12 @@ func TestCache_SharesAndKeeps(t *testing.T) {
 	_, err = c.get(t.Context(), "none", func(context.Context) (int, error) { return 0, errNoProduct })
 	require.ErrorIs(t, err, errNoProduct)
 	_, err = c.get(t.Context(), "none", func(context.Context) (int, error) { return 7, nil })
-	require.ErrorIs(t, err, errNoProduct, "what does not exist is an answer")
-	_, err = c.get(t.Context(), "away", func(context.Context) (int, error) { return 0, errAway })
-	require.ErrorIs(t, err, errAway)
+	require.ErrorIs(t, err, errNoProduct, "not found is a result")
+	_, err = c.get(t.Context(), "away", func(context.Context) (int, error) { return 0, errUnavailable })
+	require.ErrorIs(t, err, errUnavailable)
 	v, err = c.get(t.Context(), "away", func(context.Context) (int, error) { return 7, nil })
 	require.NoError(t, err)
-	require.Equal(t, 7, v, "what failed is read again")
+	require.Equal(t, 7, v, "after an error the read is repeated")
 	for i := range 100 {
 		_, err := c.get(t.Context(), string(rune('a'+i)), func(context.Context) (int, error) { return i, nil })
 		require.NoError(t, err)
@@ -51,8 +51,8 @@ func TestCache_SharesAndKeeps(t *testing.T) {
 	}
 }
 
-// TestCache_Overloaded has more different reads than may run: further ones are refused
-// after their wait, and a client that leaves ends no read.
+// TestCache_Overloaded starts more different reads than may run. Further ones fail after their
+// wait, and a client that disconnects ends no read.
 func TestCache_Overloaded(t *testing.T) {
 	c := newCache[int](time.Minute, 100, semaphore.NewWeighted(2), 10*time.Millisecond, 5*time.Second)
 	began, release := make(chan struct{}, 2), make(chan struct{})

@@ -9,11 +9,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// csvWriter appends records of RFC 4180 to a buffer. encoding/csv is not used
-// because with CRLF it rewrites the line breaks inside of fields.
+// csvWriter appends records of RFC 4180 to a buffer. encoding/csv is not used because with CRLF it
+// rewrites line breaks inside fields.
 type csvWriter struct {
 	b     []byte
-	begun bool // the record has a field
+	begun bool // the record has at least one field
 }
 
 func (w *csvWriter) separate() {
@@ -23,9 +23,9 @@ func (w *csvWriter) separate() {
 	w.begun = true
 }
 
-// text writes a field, quoted if it could not be read back otherwise. An empty field is
-// null or no text. What a spreadsheet would run as a formula is prefixed with an
-// apostrophe, which makes it text there.
+// text writes a field, quoted if necessary. An empty field means null or an empty text. If a
+// spreadsheet would run the text as a formula, it is prefixed with an apostrophe, which marks it as
+// text.
 func (w *csvWriter) text(s string) {
 	w.separate()
 	if isFormula(s) {
@@ -40,18 +40,18 @@ func (w *csvWriter) text(s string) {
 	w.b = append(w.b, '"')
 }
 
-// isFormula reports whether a spreadsheet takes the text for a formula
-// (https://owasp.org/www-community/attacks/CSV_Injection). Numbers are not ours to
-// write with a sign, so that none is changed.
+// isFormula reports whether a spreadsheet would interpret the text as a formula
+// (https://owasp.org/www-community/attacks/CSV_Injection). Numbers are not written by this
+// function, so none is changed.
 func isFormula(s string) bool {
 	return s != "" && strings.ContainsRune("=+-@\t\r\n", rune(s[0])) || strings.HasPrefix(s, "\uff1d") ||
 		strings.HasPrefix(s, "\uff0b") || strings.HasPrefix(s, "\uff0d") || strings.HasPrefix(s, "\uff20")
 }
 
-// byteOrderMark lets Excel see that a file is in UTF-8.
+// byteOrderMark makes Excel read a file as UTF-8.
 const byteOrderMark = "\ufeff"
 
-// csvHead returns the header record, after a byte order mark if ?bom=true asks for one.
+// csvHead returns the header record, after a byte order mark if bom is set.
 func csvHead(bom bool, names ...string) []byte {
 	var w csvWriter
 	if bom {

@@ -10,10 +10,10 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// A cursor is where the next page of a list begins: behind the key of the last
-// row that was shown, whatever was inserted since. It is base64url of a version
-// byte, a hash of the list and its filters, the key, and a CRC-32C over all of
-// it; with other filters it is refused. It gives no right.
+// A cursor is where the next page of a list begins: after the key of the last row of the page
+// before, whatever was inserted since. It is the base64url encoding of a version byte, a hash of
+// the list and its filters, the key, and a CRC-32C of all that. With other filters it is refused. A
+// cursor grants no access.
 const cursorVersion = 1
 
 var (
@@ -30,10 +30,10 @@ func encodeCursor(filters string, key []byte) string {
 	return cursorEncoding.EncodeToString(b)
 }
 
-// anyLength is that of a key that tells its end itself.
+// anyLength is for keys that encode their own length.
 const anyLength = -1
 
-// decodeCursor gives the key, which has the given length.
+// decodeCursor returns the key, which must have the given length.
 func decodeCursor(filters, cursor string, keyLength int) ([]byte, error) {
 	const head, sum = 1 + 8, 4
 	b, err := cursorEncoding.DecodeString(cursor)
@@ -48,7 +48,7 @@ func decodeCursor(filters, cursor string, keyLength int) ([]byte, error) {
 	return body[head:], nil
 }
 
-// cursorParam reads the key in the parameter "cursor"; nil where there is none.
+// cursorParam reads the key from the parameter "cursor", nil if there is none.
 func cursorParam(q *httpapi.Query, filters string, keyLength int) []byte {
 	cursor, given := q.String("cursor")
 	if !given {

@@ -21,7 +21,7 @@ import (
 //go:embed web/index.html web/*.css web/*.js web/*.svg
 var web embed.FS
 
-// The page runs what we serve and nothing else, and talks to us alone.
+// The page may load only what this server serves, and connect only to it.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 var contentTypes = map[string]string{
@@ -37,7 +37,7 @@ type asset struct {
 	etag        string
 }
 
-// readAssets reads what is embedded, by its path on the server.
+// readAssets reads the embedded files, keyed by their path on the server.
 func readAssets() (map[string]asset, error) {
 	files, err := web.ReadDir("web")
 	if err != nil {
@@ -54,7 +54,7 @@ func readAssets() (map[string]asset, error) {
 		if f.Name() == "index.html" {
 			name = "/"
 		}
-		// Not by the machine's own table of types: the page must be the same everywhere.
+		// The machine's own table of types is not used, so that the page is the same everywhere.
 		contentType, known := contentTypes[path.Ext(f.Name())]
 		if !known {
 			return nil, fmt.Errorf("dashboard: %s is of no known type", f.Name())
@@ -67,7 +67,7 @@ func readAssets() (map[string]asset, error) {
 func (a *API) dashboard(c echo.Context) error {
 	as, ok := a.assets[c.Request().URL.Path]
 	if !ok {
-		return problem.New(problem.NotFound, "there is nothing at this path")
+		return problem.New(problem.NotFound, "no such path")
 	}
 	h := c.Response().Header()
 	h.Set("Content-Type", as.contentType)
@@ -75,7 +75,7 @@ func (a *API) dashboard(c echo.Context) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Cache-Control", "no-cache") // asked again each time, answered 304 by the ETag
+	h.Set("Cache-Control", "no-cache") // clients revalidate each time; the ETag makes that a 304
 	h.Set("ETag", as.etag)
 	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(as.content))
 	return nil

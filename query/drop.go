@@ -25,22 +25,22 @@ var dropFiles embed.FS
 
 var dropPage = template.Must(template.ParseFS(dropFiles, "drop/drop.html"))
 
-// Drop lets the query API serve GET /drop/{product}, an example of a buyer's page.
-// It gives everybody who opens it a buyer's token, so it is for `dev` only.
+// Drop makes the query API serve GET /drop/{product}, an example of a buyer's page. Every visitor
+// of the page gets a buyer's token, so it is for `dev` only.
 type Drop struct {
-	// CommandPort is the command API's port, on the host that the page came from.
+	// CommandPort is the command API's port. The host is the one that served the page.
 	CommandPort string
-	// Token returns a token of a new buyer.
+	// Token returns a token for a new buyer.
 	Token func() (string, error)
 }
 
-// dropConfig is what the page reads.
+// dropConfig is the configuration that the page reads.
 type dropConfig struct {
 	CommandURL string `json:"commandUrl"`
 	Token      string `json:"token"`
 }
 
-// hostname is what a Host header may be to become part of a content policy.
+// hostname matches Host headers that may be copied into a content policy.
 var hostname = regexp.MustCompile(`^[A-Za-z0-9.-]+$`)
 
 func (a *API) dropRoutes() []httpapi.Route {
@@ -52,7 +52,7 @@ func (a *API) dropRoutes() []httpapi.Route {
 
 func (a *API) getDrop(c echo.Context) error {
 	if _, err := uuid.Parse(c.Param("product")); err != nil {
-		return problem.New(problem.NotFound, "there is nothing at this path")
+		return problem.New(problem.NotFound, "no such path")
 	}
 	host, _, err := net.SplitHostPort(c.Request().Host)
 	if err != nil || !hostname.MatchString(host) {
@@ -68,7 +68,7 @@ func (a *API) getDrop(c echo.Context) error {
 		return err
 	}
 	var page bytes.Buffer
-	// JSON from json.Marshal has no < or >, so that it cannot end the script element.
+	// JSON from json.Marshal contains no < or >, so it cannot end the script element.
 	if err := dropPage.Execute(&page, map[string]any{"Config": template.JS(encoded)}); err != nil {
 		return err
 	}
@@ -83,14 +83,14 @@ func (a *API) getDropAsset(c echo.Context) error {
 	content, err := dropFiles.ReadFile("drop/" + path.Base(name))
 	contentType := contentTypes[path.Ext(name)]
 	if err != nil || path.Ext(name) == ".html" || contentType == "" {
-		return problem.New(problem.NotFound, "there is nothing at this path")
+		return problem.New(problem.NotFound, "no such path")
 	}
 	pageHeaders(c.Response().Header(), "connect-src 'none'")
 	c.Response().Header().Set("Cache-Control", "no-cache")
 	return c.Blob(http.StatusOK, contentType, content)
 }
 
-// pageHeaders let a page run what we serve and nothing else.
+// pageHeaders allow a page to load only what this server serves.
 func pageHeaders(h http.Header, connect string) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+connect+"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")

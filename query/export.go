@@ -8,24 +8,24 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// exportPage is how many rows an export reads at a time: enough that the round
-// trips do not count, few enough that a page is small change in memory.
+// exportPage is the number of rows an export reads at a time: enough to make round trips
+// negligible, few enough to need little memory.
 const exportPage = 1000
 
-// completeHeader is up to which position an export is complete. It is a header, for
-// clients that read no trailers, and a trailer, which proves that the export is whole.
+// completeHeader is the position up to which an export is complete. It is sent as a header, for
+// clients that do not read trailers, and as a trailer, which proves that the export is whole.
 const completeHeader = "X-Complete-Position"
 
-// announce sets the header, and the trailer of the same name, before the response begins.
+// announce sets the header, and announces the trailer of the same name, before the response begins.
 func announce(c echo.Context, at completeness) {
 	h := c.Response().Header()
 	h.Set("Trailer", completeHeader)
 	h.Set(completeHeader, at.token())
 }
 
-// export streams all rows that next gives, page by page; after is the last row
-// of the page before. The first page is read before the answer begins, so that
-// what is wrong from the start is a proper error.
+// export streams all rows that next returns, page by page; after is the last row of the previous
+// page. The first page is read before the response begins, so that early failures have a proper
+// error response.
 func export[T any](c echo.Context, contentType string, head []byte, next func(after *T) ([]T, error), add func(b []byte, row *T) ([]byte, error)) error {
 	rows, err := next(nil)
 	if err != nil {

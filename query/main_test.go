@@ -31,8 +31,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a query API over a database of the test's own. Whatever it answers to
-// do is held against the API's own description.
+// world is a query API on the test's own database. Its successful responses are checked against the
+// API's description.
 type world struct {
 	t      testing.TB
 	pool   *pgxpool.Pool
@@ -41,7 +41,7 @@ type world struct {
 	signer *auth.Signer
 	router routers.Router
 	api    *query.API
-	stop   func() // ends the server, and returns when it has
+	stop   func() // stops the server and waits until it has stopped
 }
 
 func newWorld(t testing.TB) *world {
@@ -90,7 +90,7 @@ func describedDocument(t testing.TB) *openapi3.T {
 func describedRoutes(t testing.TB) routers.Router {
 	t.Helper()
 	doc := describedDocument(t)
-	doc.Servers = nil // its router would look for the one named there
+	doc.Servers = nil // the router would match the server named there
 	router, err := legacy.NewRouter(doc)
 	require.NoError(t, err)
 	return router
@@ -102,21 +102,21 @@ func (w *world) token(sub uuid.UUID, roles auth.Roles) string {
 	return token
 }
 
-// answer is what came back.
-type answer struct {
+// response is a response.
+type response struct {
 	*http.Response
 	body []byte
 }
 
-func (a answer) json(t testing.TB) map[string]any {
+func (a response) json(t testing.TB) map[string]any {
 	t.Helper()
 	var v map[string]any
 	require.NoError(t, json.Unmarshal(a.body, &v), "%s", a.body)
 	return v
 }
 
-// slug is the problem's.
-func (a answer) slug(t testing.TB) string {
+// slug returns the slug of the problem.
+func (a response) slug(t testing.TB) string {
 	t.Helper()
 	require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"), "%d %s", a.StatusCode, a.body)
 	return filepath.Base(a.json(t)["type"].(string))
@@ -124,7 +124,7 @@ func (a answer) slug(t testing.TB) string {
 
 type header map[string]string
 
-func (w *world) get(path, token string, headers ...header) answer {
+func (w *world) get(path, token string, headers ...header) response {
 	w.t.Helper()
 	req, err := http.NewRequest(http.MethodGet, w.url+path, nil)
 	require.NoError(w.t, err)
@@ -141,13 +141,13 @@ func (w *world) get(path, token string, headers ...header) answer {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(w.t, err)
 	require.NoError(w.t, resp.Body.Close())
-	a := answer{resp, body}
+	a := response{resp, body}
 	w.described(req, a)
 	return a
 }
 
-// described holds an answer against openapi.yaml.
-func (w *world) described(req *http.Request, a answer) {
+// described checks a response against openapi.yaml.
+func (w *world) described(req *http.Request, a response) {
 	w.t.Helper()
 	if a.StatusCode == http.StatusNotFound && bytes.Contains(a.body, []byte("problems/not-found")) {
 		return

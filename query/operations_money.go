@@ -15,7 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// moneyItem is an item of a payment that waits for an operator.
+// moneyItem is an item of a payment that needs an operator.
 type moneyItem struct {
 	PaymentID uuid.UUID             `json:"paymentId"`
 	RefundID  *uuid.UUID            `json:"refundId"`
@@ -30,7 +30,7 @@ type moneyPage struct {
 	NextCursor *string     `json:"nextCursor"`
 }
 
-// moneyFilter tells the list's cursors from those of others.
+// moneyFilter distinguishes the list's cursors from those of other lists.
 const moneyFilter = "operations/money"
 
 const moneyKeyLength = 8 + 16 + 4
@@ -46,8 +46,8 @@ func moneyKeyFrom(b []byte) *attention.Key {
 	}
 }
 
-// listMoney serves GET /v1/operations/money from the write side's database: what
-// waits for an operator is not a projection of events alone.
+// listMoney serves GET /v1/operations/money from the write side's database, because this list is
+// not derived from events alone.
 func (a *API) listMoney(c echo.Context) error {
 	q := httpapi.QueryOf(c)
 	limit := q.Int("limit", defaultLimit, 1, maxLimit)
@@ -65,7 +65,7 @@ func (a *API) listMoney(c echo.Context) error {
 	defer cancel()
 	items, err := attention.List(ctx, a.models.actions.pool, after, limit+1)
 	if err != nil {
-		return failed("list money that waits for an operator", err)
+		return dbError("list money that waits for an operator", err)
 	}
 	answer := moneyPage{Items: make([]moneyItem, 0, len(items))}
 	for i, item := range items {

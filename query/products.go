@@ -25,7 +25,7 @@ const (
 	maxPage     = 1_000_000_000
 )
 
-// productPage is the answer of GET /v1/products.
+// productPage is the response of GET /v1/products.
 type productPage struct {
 	Products      []view.Product `json:"products"`
 	Page          int            `json:"page"`
@@ -35,8 +35,7 @@ type productPage struct {
 	NextCursor    *string        `json:"nextCursor"`
 }
 
-// productStatus computes a product's status by the snapshot's clock, as
-// domain.StatusOf does.
+// productStatus computes a product's status with the snapshot's clock, like domain.StatusOf.
 const productStatus = `
 CASE WHEN cancelled THEN 'CANCELLED'
      WHEN sale_end_date <= now() THEN 'ENDED'
@@ -53,7 +52,7 @@ const productColumns = `id, name, description, price::text, currency, stock, ini
 	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at,
 	CASE WHEN cancelled THEN projection_cancellation(id) END`
 
-// scanProduct reads productColumns and what follows them.
+// scanProduct scans productColumns and the columns after them.
 func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
 	var p view.Product
 	var end *time.Time
@@ -68,7 +67,7 @@ func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
 	return p, err
 }
 
-// showMoney writes a stored number with its currency's decimal places.
+// showMoney formats a stored number with its currency's decimal places.
 func showMoney(number, currency string) (string, error) {
 	amount, err := decimal.NewFromString(number)
 	if err != nil {
@@ -81,8 +80,8 @@ func showMoney(number, currency string) (string, error) {
 	return money.String(), nil
 }
 
-// productKey is where a page of products begins: behind a product, in the order of
-// the list. The number of the page is only shown.
+// productKey is the product after which a page of products begins, in the order of the list. The
+// page number is only for display.
 type productKey struct {
 	page int
 	sale time.Time
@@ -101,11 +100,11 @@ func productKeyFrom(b []byte) *productKey {
 	return &productKey{int(binary.BigEndian.Uint32(b)), time.UnixMicro(int64(binary.BigEndian.Uint64(b[4:]))).UTC(), uuid.UUID(b[12:])}
 }
 
-// productQuery is what a list of products is asked for.
+// productQuery describes a list of products.
 type productQuery struct {
 	status     string
 	page, size int
-	after      *productKey // nil: page counts from the beginning
+	after      *productKey // nil: the page number counts from the beginning
 }
 
 func (p productQuery) key() string {
@@ -137,7 +136,8 @@ func (a *API) listProducts(c echo.Context) error {
 	if len(min) > 0 {
 		answer, err = a.models.products(c.Request().Context(), query, min)
 	} else {
-		// Everybody's list, which every open page of the shop asks for: one read a second.
+		// The same list for all clients, requested by every open page of the shop: one read per
+		// second.
 		answer, err = a.lists.get(c.Request().Context(), query.key(), func(ctx context.Context) (httpapi.Tagged, error) {
 			return a.models.products(ctx, query, nil)
 		})
@@ -149,14 +149,14 @@ func (a *API) listProducts(c echo.Context) error {
 	return answer.Send(c, http.StatusOK)
 }
 
-// products reads a page of products. The count and the order need narrow rows only;
-// the page's rows are joined to them.
+// products reads a page of products. The count and the order need narrow rows only; the page's rows
+// are joined to them.
 func (r *readModels) products(ctx context.Context, query productQuery, min []position.Position) (httpapi.Tagged, error) {
 	answer := productPage{Page: query.page, Size: query.size}
 	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
 		table := g.table(products)
-		var w where
-		if query.status != "" { // of no use to the planner otherwise
+		var w sqlFilter
+		if query.status != "" { // otherwise the condition would not help the planner
 			w.and(productStatus + " = '" + query.status + "'")
 		}
 		b.Queue(`SELECT count(*) FROM ` + table + w.String()).QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalElements) })
@@ -211,7 +211,7 @@ func (a *API) getProduct(c echo.Context) error {
 	return httpapi.TaggedJSON(c, http.StatusOK, p, p.Version())
 }
 
-// product reads a product as it is now; errNoProduct where there is none.
+// product reads the current state of a product. It returns errNoProduct if there is none.
 func (r *readModels) product(ctx context.Context, id uuid.UUID, min []position.Position) (view.Product, error) {
 	var p view.Product
 	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
@@ -223,7 +223,7 @@ func (r *readModels) product(ctx context.Context, id uuid.UUID, min []position.P
 	return p, err
 }
 
-// notFound makes what says that there is no row.
+// notFound replaces pgx.ErrNoRows by none.
 func notFound(err, none error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return none

@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func ids(t *testing.T, a answer, list string) []string {
+func idsOf(t *testing.T, a response, list string) []string {
 	t.Helper()
 	require.Equal(t, http.StatusOK, a.StatusCode, "%s", a.body)
 	found := []string{}
@@ -28,7 +28,7 @@ func ids(t *testing.T, a answer, list string) []string {
 	return found
 }
 
-func TestProductIsShownAsTheContractSays(t *testing.T) {
+func TestProduct_MatchesTheContract(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	end := day.Add(365 * 24 * time.Hour)
@@ -43,7 +43,7 @@ func TestProductIsShownAsTheContractSays(t *testing.T) {
 	require.Equal(t, "unauthenticated", w.get("/v1/products/"+id.String(), "nonsense").slug(t))
 }
 
-func TestProductStatusIsTheFirstThatHolds(t *testing.T) {
+func TestProduct_StatusPrecedence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	now := time.Now()
@@ -67,12 +67,12 @@ func TestProductStatusIsTheFirstThatHolds(t *testing.T) {
 			}
 		}
 		a := w.get("/v1/products?status="+status, "")
-		require.ElementsMatch(t, expected, ids(t, a, "products"))
+		require.ElementsMatch(t, expected, idsOf(t, a, "products"))
 		require.EqualValues(t, len(expected), a.json(t)["totalElements"])
 	}
 }
 
-func TestProductsArePagedBySaleDateThenID(t *testing.T) {
+func TestProducts_PagedBySaleDateThenID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var want []string
@@ -84,7 +84,7 @@ func TestProductsArePagedBySaleDateThenID(t *testing.T) {
 	var got []string
 	for page := range 4 {
 		a := w.get(fmt.Sprintf("/v1/products?size=2&page=%d", page), "")
-		got = append(got, ids(t, a, "products")...)
+		got = append(got, idsOf(t, a, "products")...)
 		v := a.json(t)
 		require.EqualValues(t, page, v["page"])
 		require.EqualValues(t, 2, v["size"])
@@ -92,8 +92,8 @@ func TestProductsArePagedBySaleDateThenID(t *testing.T) {
 		require.EqualValues(t, 4, v["totalPages"])
 	}
 	require.Equal(t, want, got)
-	require.Empty(t, ids(t, w.get("/v1/products?page=1000000000&size=100", ""), "products"))
-	require.Len(t, ids(t, w.get("/v1/products", ""), "products"), 7)
+	require.Empty(t, idsOf(t, w.get("/v1/products?page=1000000000&size=100", ""), "products"))
+	require.Len(t, idsOf(t, w.get("/v1/products", ""), "products"), 7)
 	for _, bad := range []string{"size=0", "size=101", "size=x", "page=-1", "page=1.5", "status=on_sale", "status=GONE", "page=1&page=2"} {
 		a := w.get("/v1/products?"+bad, "")
 		require.Equal(t, "invalid-request", a.slug(t), bad)
@@ -101,14 +101,14 @@ func TestProductsArePagedBySaleDateThenID(t *testing.T) {
 	}
 }
 
-func TestNoProductsAreAnEmptyList(t *testing.T) {
+func TestProducts_EmptyList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	require.JSONEq(t, `{"products":[],"page":0,"size":20,"totalElements":0,"totalPages":0,"nextCursor":null}`, string(w.get("/v1/products", "").body))
 }
 
-// TestProducts_Cursor inserts products in front of and behind the page while the list
-// is walked: none comes twice, none that was there is left out.
+// TestProducts_Cursor inserts products before and after the page while it reads the list: no
+// product appears twice, and none that existed is left out.
 func TestProducts_Cursor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -122,7 +122,7 @@ func TestProducts_Cursor(t *testing.T) {
 		require.EqualValues(t, page, a["page"])
 		for _, p := range a["products"].([]any) {
 			id := p.(map[string]any)["id"].(string)
-			require.False(t, seen[id], "a product came twice")
+			require.False(t, seen[id], "a product appeared twice")
 			seen[id] = true
 		}
 		next, more := a["nextCursor"].(string)
@@ -139,7 +139,7 @@ func TestProducts_Cursor(t *testing.T) {
 	require.Equal(t, "invalid-request", w.get("/v1/products?status=", "").slug(t))
 }
 
-// TestProducts_Caching holds ETag, 304 and what caches may keep.
+// TestProducts_Caching checks ETag, 304 and what caches may keep.
 func TestProducts_Caching(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -161,13 +161,13 @@ func TestProducts_Caching(t *testing.T) {
 	sold := w.get(path, "", header{"If-None-Match": before})
 	require.Equal(t, http.StatusOK, sold.StatusCode, "a unit was sold")
 	version := func(etag string) string { v, _, _ := strings.Cut(etag, "-"); return v }
-	require.Equal(t, version(before), version(sold.Header.Get("ETag")), "nobody changed the product")
+	require.Equal(t, version(before), version(sold.Header.Get("ETag")), "the product was not changed")
 	w.exec(`UPDATE products_g1 SET name = 'Boot', updated_at = updated_at + interval '1 ms' WHERE id = $1`, id)
 	require.NotEqual(t, version(before), version(w.get(path, "").Header.Get("ETag")))
 	require.Equal(t, "no-store", w.get("/v1/products/"+uuid.NewString(), "").Header.Get("Cache-Control"))
 }
 
-// TestProducts_SharedRead asks for one list from many clients: one read serves them.
+// TestProducts_SharedRead requests one list from many clients: one read serves them.
 func TestProducts_SharedRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -176,7 +176,7 @@ func TestProducts_SharedRead(t *testing.T) {
 	w.product(1, product{stock: 5})
 	require.Equal(t, first, w.get("/v1/products?size=9", "").json(t), "within a second the list is the same")
 	require.EqualValues(t, 2, w.get("/v1/products?size=8", "").json(t)["totalElements"], "another list is not")
-	testkit.Eventually(t, 5*time.Second, "the list to be read again", func() error {
+	testkit.Eventually(t, 5*time.Second, "the list to be reloaded", func() error {
 		if n := w.get("/v1/products?size=9", "").json(t)["totalElements"]; n != float64(2) {
 			return fmt.Errorf("%v products", n)
 		}

@@ -19,13 +19,13 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// Bounds of a page of a list with a cursor.
+// Limits of the page size of a list with a cursor.
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
 )
 
-// purchasePage is the answer of GET /v1/purchases.
+// purchasePage is the response of GET /v1/purchases.
 type purchasePage struct {
 	Purchases  []view.Payment `json:"purchases"`
 	NextCursor *string        `json:"nextCursor"`
@@ -35,7 +35,7 @@ const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, p
 	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at,
 	refunded_amount::text, disputed, reversed`
 
-// scanPayment reads paymentColumns and what follows them.
+// scanPayment scans paymentColumns and the columns after them.
 func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
 	var p view.Payment
 	var confirmed *time.Time
@@ -53,7 +53,7 @@ func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
 	return p, err
 }
 
-// showRefunded writes a stored sum of refunds: "0" if there is none.
+// showRefunded formats a stored sum of refunds, "0" if there is none.
 func showRefunded(number, currency string) (string, error) {
 	shown, err := showMoney(number, currency)
 	if amount, parsed := decimal.NewFromString(number); parsed == nil && amount.IsZero() {
@@ -85,7 +85,7 @@ func (a *API) getPayment(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, shown)
 }
 
-// payment reads a payment as it is now; errNoPayment where there is none.
+// payment reads the current state of a payment. It returns errNoPayment if there is none.
 func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []position.Position) (view.Payment, error) {
 	var p view.Payment
 	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, queue: func(b *pgx.Batch, g generations) {
@@ -97,7 +97,7 @@ func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []position.P
 	return p, err
 }
 
-// listKey is where a page of a list that is newest first begins.
+// listKey is the row after which a page of a list begins, newest first.
 type listKey struct {
 	created time.Time
 	id      uuid.UUID
@@ -120,7 +120,7 @@ func keyOfPurchase(p *view.Payment) *listKey {
 func (a *API) listPurchases(c echo.Context) error {
 	who, _ := httpapi.IdentityOf(c)
 	q := httpapi.QueryOf(c)
-	var filter where
+	var filter sqlFilter
 	filter.id(q, "productId", "product_id")
 	user, named := filter.id(q, "userId", "user_id")
 	if status := q.Enum("status", string(domain.PendingPayment), string(domain.SuccessfulPayment), string(domain.FailedPayment)); status != "" {
@@ -166,7 +166,7 @@ func (a *API) listPurchases(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, answer)
 }
 
-func (a *API) exportPurchases(c echo.Context, filter where, min []position.Position, bom bool) error {
+func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []position.Position, bom bool) error {
 	head := csvHead(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
 		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt",
 		"refundedAmount", "disputed", "reversed")
@@ -207,8 +207,8 @@ func (a *API) exportPurchases(c echo.Context, filter where, min []position.Posit
 	})
 }
 
-// purchases reads up to limit purchases behind after, newest first.
-func (r *readModels) purchases(ctx context.Context, filter where, after *listKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
+// purchases reads up to limit purchases after `after`, newest first.
+func (r *readModels) purchases(ctx context.Context, filter sqlFilter, after *listKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
 	if after != nil {
 		filter = filter.copy()
 		filter.and("(created_at, id) < (?, ?)", after.created, after.id)

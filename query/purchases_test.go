@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPaymentIsItsBuyersAndTheAdmins(t *testing.T) {
+func TestPayment_VisibleToBuyerAndAdmin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	owner := uuid.New()
@@ -28,7 +28,7 @@ func TestPaymentIsItsBuyersAndTheAdmins(t *testing.T) {
 	require.Equal(t, "payment-not-found", w.get("/v1/payments/"+uuid.NewString(), w.token(owner, buyer)).slug(t))
 }
 
-func TestPurchasesByEachFilter(t *testing.T) {
+func TestPurchases_Filters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	one, two, shoe, hat := uuid.New(), uuid.New(), uuid.New(), uuid.New()
@@ -53,18 +53,18 @@ func TestPurchasesByEachFilter(t *testing.T) {
 		"from=2026-11-01T10:00:00.001Z&to=2026-11-01T10:00:00.002Z": {b},
 	} {
 		want := idStrings(want)
-		require.Equal(t, want, ids(t, w.get("/v1/purchases?"+query, boss), "purchases"), query)
+		require.Equal(t, want, idsOf(t, w.get("/v1/purchases?"+query, boss), "purchases"), query)
 	}
 	for _, bad := range []string{"productId=1", "userId=x", "status=PAID", "from=yesterday", "to=2026-11-01", "limit=0", "limit=1001", "limit=ten", "cursor=!", "cursor=AAAA"} {
 		require.Equal(t, "invalid-request", w.get("/v1/purchases?"+bad, boss).slug(t), bad)
 	}
 
 	mine := w.token(one, buyer)
-	require.Equal(t, idStrings([]uuid.UUID{b, a}), ids(t, w.get("/v1/purchases", mine), "purchases"))
-	require.Equal(t, idStrings([]uuid.UUID{b}), ids(t, w.get("/v1/purchases?userId="+one.String()+"&productId="+hat.String(), mine), "purchases"))
+	require.Equal(t, idStrings([]uuid.UUID{b, a}), idsOf(t, w.get("/v1/purchases", mine), "purchases"))
+	require.Equal(t, idStrings([]uuid.UUID{b}), idsOf(t, w.get("/v1/purchases?userId="+one.String()+"&productId="+hat.String(), mine), "purchases"))
 	require.Equal(t, "forbidden", w.get("/v1/purchases?userId="+two.String(), mine).slug(t))
 	require.Equal(t, "invalid-request", w.get("/v1/purchases?limit=0&userId="+two.String(), mine).slug(t), "values come before ownership")
-	require.Len(t, ids(t, w.get("/v1/purchases?userId="+two.String(), w.token(one, buyer|admin)), "purchases"), 1)
+	require.Len(t, idsOf(t, w.get("/v1/purchases?userId="+two.String(), w.token(one, buyer|admin)), "purchases"), 1)
 	require.Equal(t, "forbidden", w.get("/v1/purchases", w.token(one, 0)).slug(t))
 	require.Equal(t, "unauthenticated", w.get("/v1/purchases", "").slug(t))
 }
@@ -77,14 +77,14 @@ func idStrings(list []uuid.UUID) []string {
 	return s
 }
 
-// TestCursorIsStableUnderInserts reads a list in pages while it grows at its head.
-func TestCursorIsStableUnderInserts(t *testing.T) {
+// TestPurchases_CursorIsStableUnderInserts reads a list in pages while rows are added at its head.
+func TestPurchases_CursorIsStableUnderInserts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
 	user := uuid.New()
 	var want []string
-	for i := range 7 { // pairs of the same time: the id decides
+	for i := range 7 { // pairs with the same time: the id decides
 		id := uuid.UUID{15: byte(i + 1)}
 		w.payment(1, payment{id: id, product: uuid.New(), user: user, created: day.Add(time.Duration(i/2) * time.Second)})
 		want = append([]string{id.String()}, want...)
@@ -98,7 +98,7 @@ func TestCursorIsStableUnderInserts(t *testing.T) {
 			require.Equal(t, "invalid-request", w.get("/v1/purchases?cursor="+url.QueryEscape(cursor), boss).slug(t), "other filters")
 		}
 		a := w.get(path, boss)
-		got = append(got, ids(t, a, "purchases")...)
+		got = append(got, idsOf(t, a, "purchases")...)
 		w.payment(1, payment{product: uuid.New(), user: user, created: day.Add(time.Hour)})
 		next, more := a.json(t)["nextCursor"].(string)
 		if !more {
@@ -109,7 +109,7 @@ func TestCursorIsStableUnderInserts(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-func TestPurchasesAsCSV(t *testing.T) {
+func TestPurchases_CSV(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
@@ -125,7 +125,7 @@ func TestPurchasesAsCSV(t *testing.T) {
 		"confirmationTimestamp,failureReason,refundStatus,createdAt,updatedAt,refundedAmount,disputed,reversed\r\n"))
 	records, err := csv.NewReader(strings.NewReader(string(a.body))).ReadAll()
 	require.NoError(t, err)
-	require.Len(t, records, 1+2501, "all that match, whatever the limit")
+	require.Len(t, records, 1+2501, "all matching rows, regardless of the limit")
 	last := records[2501]
 	require.Equal(t, "12.50", last[6])
 	require.Equal(t, strings.ReplaceAll(reason, "\r\n", "\n"), last[10]) // encoding/csv reads \r\n in a field as \n
@@ -139,7 +139,7 @@ func TestPurchasesAsCSV(t *testing.T) {
 	require.True(t, records[1][12] > last[12])
 }
 
-func TestAcceptIsNegotiated(t *testing.T) {
+func TestExport_NegotiatesTheMediaType(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	boss := w.token(uuid.New(), admin)
@@ -168,7 +168,7 @@ func TestAcceptIsNegotiated(t *testing.T) {
 	require.Contains(t, w.get("/v1/purchases", boss, header{"Accept": "application/x-ndjson"}).Header.Get("Content-Type"), "application/json", "not offered there")
 }
 
-func TestHeadOfAnExportHasNoBody(t *testing.T) {
+func TestExport_HeadHasNoBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	req, err := http.NewRequest(http.MethodHead, w.url+"/v1/audit", nil)
@@ -182,8 +182,8 @@ func TestHeadOfAnExportHasNoBody(t *testing.T) {
 	require.Contains(t, resp.Header.Get("Content-Type"), "text/csv")
 }
 
-// TestCSV_ForSpreadsheets has texts that a spreadsheet would run, and the byte order
-// mark that Excel needs to read Korean.
+// TestCSV_ForSpreadsheets has texts that a spreadsheet would run, and the byte order mark that
+// Excel needs to read Korean.
 func TestCSV_ForSpreadsheets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

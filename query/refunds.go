@@ -15,12 +15,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// nextActions reads what buyers have to do next for their pending payments. The
-// write side keeps it, and no event has it. Without that database, or while it is
-// away, there is none.
+// nextActions reads what buyers have to do next for their pending payments. Only the write side has
+// this; it is in no event. If that database cannot be read, there are none.
 type nextActions struct{ pool *pgxpool.Pool }
 
-// actionTimeout bounds a read of the write database beside one of the read models.
+// actionTimeout bounds the read of the write database that accompanies one of the read models.
 const actionTimeout = 500 * time.Millisecond
 
 // of returns the next actions of the payments that are pending and have one.

@@ -17,14 +17,14 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// slotList is the answer of GET /v1/slots/my-slots.
+// slotList is the response of GET /v1/slots/my-slots.
 type slotList struct {
 	Slots      []view.Slot `json:"slots"`
 	TotalCount int64       `json:"totalCount"`
 	NextCursor *string     `json:"nextCursor"`
 }
 
-// slotColumns are those of s, a slot, with n, its product's name as it is now.
+// slotColumns are the columns of s, a slot, with n, its product's current name.
 const slotColumns = `s.id, s.product_id, coalesce(n.name, ''), s.user_id, s.unit, s.arrival_sequence, s.acquisition_timestamp,
 	s.expiration_timestamp, s.status, s.created_at, s.regrant_of, s.ended_at, s.reclaim_status, now()`
 
@@ -32,7 +32,7 @@ func slotsFrom(g generations) string {
 	return g.table(purchaseSlots) + ` s LEFT JOIN ` + g.names() + ` n ON n.product_id = s.product_id`
 }
 
-// scanSlot reads slotColumns and what follows them.
+// scanSlot scans slotColumns and the columns after them.
 func scanSlot(row pgx.Row, more ...any) (view.Slot, error) {
 	var s view.Slot
 	var ended *time.Time
@@ -51,7 +51,7 @@ var slotStatuses = []string{string(domain.ActiveSlot), string(domain.CompletedSl
 func (a *API) mySlots(c echo.Context) error {
 	q := httpapi.QueryOf(c)
 	who, _ := httpapi.IdentityOf(c)
-	var filter where
+	var filter sqlFilter
 	filter.and("s.user_id = ?", who.Sub)
 	if status := q.Enum("status", slotStatuses...); status != "" {
 		filter.and("s.status = ?", status)
@@ -102,8 +102,8 @@ func (a *API) mySlots(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, answer)
 }
 
-// largeCounts remembers, for a second, counts that are expensive: a buyer who takes and
-// gives up without end has ever more slots, and may ask for them fifty times a second.
+// largeCounts caches expensive counts for a second: a buyer who keeps acquiring and releasing has
+// an unbounded number of slots, and may request them fifty times a second.
 type largeCounts struct {
 	mu   sync.Mutex
 	kept map[string]largeCount
@@ -115,10 +115,10 @@ type largeCount struct {
 }
 
 const (
-	// largeCountFrom is the count from which on it is remembered; smaller ones are exact.
+	// largeCountFrom is the count from which a count is cached; smaller ones are exact.
 	largeCountFrom = 5000
 	largeCountTTL  = time.Second
-	// largeCountEntries is how many are remembered at most.
+	// largeCountEntries is the maximum number of cached counts.
 	largeCountEntries = 1000
 )
 
@@ -171,7 +171,7 @@ func (a *API) getSlot(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, s)
 }
 
-// slot reads a slot as it is now; errNoSlot where there is none.
+// slot reads the current state of a slot. It returns errNoSlot if there is none.
 func (r *readModels) slot(ctx context.Context, id uuid.UUID, min []position.Position) (view.Slot, error) {
 	var s view.Slot
 	err := r.read(ctx, snapshot{of: []string{purchaseSlots}, min: min, queue: func(b *pgx.Batch, g generations) {
@@ -183,7 +183,7 @@ func (r *readModels) slot(ctx context.Context, id uuid.UUID, min []position.Posi
 	return s, err
 }
 
-// ownerOrAdmin lets admins pass, and buyers to what is theirs.
+// ownerOrAdmin returns an error unless the caller is an admin or the owner.
 func ownerOrAdmin(c echo.Context, owner uuid.UUID) error {
 	who, _ := httpapi.IdentityOf(c)
 	if who.Has(auth.Admin) || who.Has(auth.Buyer) && who.Sub == owner {

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
-func TestSlotIsItsOwnersAndTheAdmins(t *testing.T) {
+func TestSlot_VisibleToOwnerAndAdmin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	owner, product := uuid.New(), uuid.New()
@@ -33,10 +33,10 @@ func TestSlotIsItsOwnersAndTheAdmins(t *testing.T) {
 	require.Equal(t, "unauthenticated", w.get(path, "").slug(t))
 	require.Equal(t, "slot-not-found", w.get("/v1/slots/"+uuid.NewString(), w.token(owner, buyer)).slug(t))
 	require.Equal(t, "invalid-request", w.get("/v1/slots/x", w.token(owner, buyer)).slug(t))
-	require.Equal(t, "forbidden", w.get("/v1/slots/x", w.token(owner, 0)).slug(t), "the role comes before the values")
+	require.Equal(t, "forbidden", w.get("/v1/slots/x", w.token(owner, 0)).slug(t), "the role is checked before the values")
 }
 
-func TestRemainingTimeIsZeroUnlessActive(t *testing.T) {
+func TestSlot_RemainingTimeIsZeroUnlessActive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	owner, product := uuid.New(), uuid.New()
@@ -52,7 +52,7 @@ func TestRemainingTimeIsZeroUnlessActive(t *testing.T) {
 	require.Equal(t, how, v["reclaimStatus"])
 }
 
-func TestMySlotsAreMineNewestFirst(t *testing.T) {
+func TestMySlots_OwnSlotsNewestFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, ended, how := uuid.New(), day.Add(time.Hour), "AUTO_EXPIRED"
@@ -63,17 +63,17 @@ func TestMySlotsAreMineNewestFirst(t *testing.T) {
 	token := w.token(me, auth.Buyer)
 
 	a := w.get("/v1/slots/my-slots", token)
-	require.Equal(t, []string{newest.String(), middle.String(), oldest.String()}, ids(t, a, "slots"))
+	require.Equal(t, []string{newest.String(), middle.String(), oldest.String()}, idsOf(t, a, "slots"))
 	require.EqualValues(t, 3, a.json(t)["totalCount"])
 	a = w.get("/v1/slots/my-slots?status=COMPLETED", token)
-	require.Equal(t, []string{middle.String()}, ids(t, a, "slots"))
+	require.Equal(t, []string{middle.String()}, idsOf(t, a, "slots"))
 	require.EqualValues(t, 1, a.json(t)["totalCount"])
 	require.JSONEq(t, `{"slots":[],"totalCount":0,"nextCursor":null}`, string(w.get("/v1/slots/my-slots", w.token(uuid.New(), buyer)).body))
 	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?status=active", token).slug(t))
 	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots", w.token(me, admin)).slug(t))
 }
 
-// TestMySlots_Cursor walks the list of a buyer with many slots.
+// TestMySlots_Cursor pages through the list of a buyer with many slots.
 func TestMySlots_Cursor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -81,7 +81,7 @@ func TestMySlots_Cursor(t *testing.T) {
 	ended, reclaim := day.Add(time.Minute), "BUYER_RELEASED"
 	const n = 25
 	for i := range n {
-		s := slot{product: uuid.New(), user: me, at: day.Add(time.Duration(i/2) * time.Second)} // some at the same moment
+		s := slot{product: uuid.New(), user: me, at: day.Add(time.Duration(i/2) * time.Second)} // some at the same time
 		if i%5 == 0 {
 			s.status, s.ended, s.reclaim = "EXPIRED", &ended, &reclaim
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/position"
 )
 
-// The projections that are read, by the names of their tables.
+// The projections, by the names of their tables.
 const (
 	products      = "products"
 	purchaseSlots = "purchase_slots"
@@ -25,34 +25,33 @@ const (
 var allProjections = []string{products, purchaseSlots, purchases, auditLog}
 
 const (
-	// readTimeout bounds one read, the wait for a connection included.
+	// readTimeout bounds one read, including the wait for a connection.
 	readTimeout = 2 * time.Second
 	// exportTimeout bounds one page of an export.
 	exportTimeout = 10 * time.Second
-	// swaps is how often a read is begun again because generations were swapped
-	// under it; two in a row would be a wonder.
-	swaps = 5
+	// maxSwaps is how many times a read is repeated because generations were swapped during it. Two
+	// swaps in a row are very unlikely.
+	maxSwaps = 5
 )
 
-// generations says which generation of each projection is live.
+// generations has the live generation of each projection.
 type generations map[string]int
 
-// table is the name of the projection's table, to stand in SQL.
+// table returns the name of the projection's table, for use in SQL.
 func (g generations) table(projection string) string {
 	return fmt.Sprintf("%s_g%d", projection, g[projection])
 }
 
-// names is the table of product names that belongs to purchase_slots.
+// names returns the table of product names that belongs to purchase_slots.
 func (g generations) names() string {
 	return fmt.Sprintf("%s_names_g%d", purchaseSlots, g[purchaseSlots])
 }
 
-// refunds is the table of refunds that belongs to purchases.
+// refunds returns the table of refunds that belongs to purchases.
 func (g generations) refunds() string { return fmt.Sprintf("refunds_g%d", g[purchases]) }
 
-// snapshot is what a read asks for: queue adds its statements, whose callbacks
-// see rows of one moment. It may be called again, and then has to forget what
-// it has collected.
+// snapshot describes a read. queue adds its statements, whose callbacks see rows of one snapshot.
+// It may be called several times, and must discard previous results each time.
 type snapshot struct {
 	of      []string // the projections whose tables it reads
 	min     []position.Position
@@ -63,24 +62,23 @@ type snapshot struct {
 // readModels reads the projections.
 type readModels struct {
 	pool  *pgxpool.Pool
-	topic string                      // whose checkpoints count
-	live  atomic.Pointer[generations] // as last seen; nil: to be asked for
-	wait  *waiting
+	topic string                      // the topic of the checkpoints
+	live  atomic.Pointer[generations] // last known; nil: must be read
+	wait  *positionWaiter
 	heads *relayHeads
 
 	actions *nextActions // of pending payments
 }
 
-// newReadModels reads the projections in pool; write is the event store's database, nil
-// if it cannot be read.
+// newReadModels reads the projections in pool. write is the event store's database, nil if it
+// cannot be read.
 func newReadModels(pool, write *pgxpool.Pool, topic string) *readModels {
-	return &readModels{pool: pool, topic: topic, wait: newWaiting(pool, topic), heads: &relayHeads{pool: write}, actions: &nextActions{pool: write}}
+	return &readModels{pool: pool, topic: topic, wait: newPositionWaiter(pool, topic), heads: &relayHeads{pool: write}, actions: &nextActions{pool: write}}
 }
 
 var errSwapped = errors.New("generations were swapped")
 
-// read reads one snapshot that includes what the positions name. The error is
-// fit for an answer.
+// read reads one snapshot that includes the given positions. Its error can be sent as the response.
 func (r *readModels) read(ctx context.Context, s snapshot) error {
 	if s.timeout == 0 {
 		s.timeout = readTimeout
@@ -96,8 +94,9 @@ func (r *readModels) read(ctx context.Context, s snapshot) error {
 		if !errors.Is(err, errBehind) || !time.Now().Before(deadline) {
 			return err
 		}
-		// Something is parked, or held back by another partition, and only the snapshot
-		// shows that. What is parked waits for a person, so it is read again few times.
+		// An event is parked, or entries are held back because of another partition, and only the
+		// snapshot shows that. A parked event waits for an operator, so the read is repeated only a
+		// few times.
 		if err := pause(ctx, delay); err != nil {
 			return err
 		}
@@ -108,27 +107,27 @@ func (r *readModels) once(ctx context.Context, s snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	var err error
-	for range swaps {
+	for range maxSwaps {
 		live := r.live.Load()
 		if live == nil {
-			if live, err = r.ask(ctx); err != nil {
-				return failed("read the live generations", err)
+			if live, err = r.readGenerations(ctx); err != nil {
+				return dbError("read the live generations", err)
 			}
 		}
 		err = r.send(ctx, s, *live)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, errSwapped) && !gone(err) {
+		if !errors.Is(err, errSwapped) && !isMissingTable(err) {
 			break
 		}
 		r.live.CompareAndSwap(live, nil)
 	}
-	return failed("read a snapshot", err)
+	return dbError("read a snapshot", err)
 }
 
-// ask reads which generations are live and remembers it.
-func (r *readModels) ask(ctx context.Context) (*generations, error) {
+// readGenerations reads which generations are live and remembers them.
+func (r *readModels) readGenerations(ctx context.Context) (*generations, error) {
 	rows, err := r.pool.Query(ctx, `SELECT projection, generation FROM projection_generations WHERE state = 'live'`)
 	if err != nil {
 		return nil, err
@@ -151,11 +150,11 @@ func (r *readModels) ask(ctx context.Context) (*generations, error) {
 	return &g, nil
 }
 
-// send reads one snapshot over the tables of g, in one round trip.
+// send reads one snapshot of the tables of g, in one round trip.
 func (r *readModels) send(ctx context.Context, s snapshot, g generations) error {
 	b := &pgx.Batch{}
 	b.Queue(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`)
-	// Postgres gives up on what nobody waits for any more.
+	// Postgres cancels statements whose client no longer waits.
 	b.Queue(`
 SELECT projection, generation, set_config('statement_timeout', $2, true)
 FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of, strconv.FormatInt(s.timeout.Milliseconds(), 10)).
@@ -182,11 +181,10 @@ FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of
 	return r.pool.SendBatch(ctx, b).Close()
 }
 
-// behindPause is the time before a snapshot that was behind is read again, doubled
-// each time.
+// behindPause is the pause before a snapshot that was behind is read again. It doubles each time.
 const behindPause = 100 * time.Millisecond
 
-// pause waits for d or for the end of ctx, whose error it then returns.
+// pause waits for d. It returns ctx's error if ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -15,9 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// TestSlowReadIsGivenUpByBothSides looks at what Postgres still runs after the
-// answer.
-func TestSlowReadIsGivenUpByBothSides(t *testing.T) {
+// TestSlowRead_IsCancelledOnBothSides checks which statements Postgres still runs after the
+// response.
+func TestSlowRead_IsCancelledOnBothSides(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
 	err := newReadModels(pool, nil, kafka.Topic).read(t.Context(), snapshot{of: []string{products}, timeout: 300 * time.Millisecond, queue: func(b *pgx.Batch, _ generations) {
@@ -35,7 +35,7 @@ func TestSlowReadIsGivenUpByBothSides(t *testing.T) {
 	})
 }
 
-func TestSnapshotIsOfOneMoment(t *testing.T) {
+func TestSnapshot_IsConsistent(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
 	models := newReadModels(pool, nil, kafka.Topic)
@@ -48,7 +48,7 @@ func TestSnapshotIsOfOneMoment(t *testing.T) {
 		count(b, &first)
 		b.Queue(`SELECT pg_sleep(1)`)
 		count(b, &second)
-		go func() { // commits while the snapshot sleeps
+		go func() { // commits while the snapshot's query sleeps
 			_, err := pool.Exec(context.Background(), `INSERT INTO projection_source (store_id) SELECT gen_random_uuid() FROM pg_sleep(0.5)`)
 			written <- err
 		}()

@@ -20,20 +20,18 @@ import (
 
 const (
 	statsEvery = time.Second
-	// statsProducts is how many products on sale the stats name: those whose sale
-	// began last.
+	// statsProducts is the maximum number of products in the stats: those whose sale began last.
 	statsProducts = 1000
-	// soon is how long before their sale products are counted, though not shown:
-	// the first second of a rush is the one to see.
-	soon = 10 * time.Second
-	// soldOutFor is how long after the beginning of its sale a product that is sold out
-	// is still shown: then its refusals are of interest. One without an end would
-	// otherwise stay for ever.
-	soldOutFor = time.Hour
+	// statsLead is how long before its sale a product is already counted, though not shown, because
+	// the first second of a rush matters most.
+	statsLead = 10 * time.Second
+	// soldOutShown is how long after the beginning of its sale a sold-out product is still shown,
+	// because of its refusals. A product without an end of sale would otherwise be shown forever.
+	soldOutShown = time.Hour
 )
 
-// statsReport is the data of `event: stats`. What only the write side knows is
-// null, or empty, where that cannot be read.
+// statsReport is the data of `event: stats`. Values that only the write side has are null or empty
+// if it cannot be read.
 type statsReport struct {
 	At              view.Time        `json:"at"`
 	Products        []productStats   `json:"products"`
@@ -43,7 +41,7 @@ type statsReport struct {
 	ProjectionLag   map[string]int64 `json:"projectionLag"`
 }
 
-// productStats is a product whose sale is on.
+// productStats is a product whose sale has begun and not ended.
 type productStats struct {
 	ID                uuid.UUID `json:"id"`
 	Name              string    `json:"name"`
@@ -55,35 +53,35 @@ type productStats struct {
 	shown bool // its sale has begun
 }
 
-// board gathers what operators watch, once a second while anybody does, whoever
-// and however many they are.
-type board struct {
+// statsPublisher reads the state that operators watch, once a second while there are subscribers,
+// regardless of their number.
+type statsPublisher struct {
 	models *readModels
-	write  *pgxpool.Pool // nil where there is none
+	write  *pgxpool.Pool // nil if there is none
 	rates  *rates
 	log    *slog.Logger
 
-	stats      topic
-	operations topic
+	stats      broadcast
+	operations broadcast
 	listeners  atomic.Int64
 	work       chan struct{}
 	gathering  singleflight.Group
 }
 
-func newBoard(models *readModels, write *pgxpool.Pool, log *slog.Logger) *board {
-	return &board{models: models, write: write, rates: newRates(write), log: log, work: make(chan struct{}, 1)}
+func newStatsPublisher(models *readModels, write *pgxpool.Pool, log *slog.Logger) *statsPublisher {
+	return &statsPublisher{models: models, write: write, rates: newRates(write), log: log, work: make(chan struct{}, 1)}
 }
 
-// statsStream is GET /v1/stats/stream.
-func (a *API) statsStream(c echo.Context) error { return a.watch(c, "stats", &a.board.stats) }
+// statsStream serves GET /v1/stats/stream.
+func (a *API) statsStream(c echo.Context) error { return a.watch(c, "stats", &a.stats.stats) }
 
-// operationsStream is GET /dashboard/stream.
+// operationsStream serves GET /dashboard/stream.
 func (a *API) operationsStream(c echo.Context) error {
-	return a.watch(c, "operations", &a.board.operations)
+	return a.watch(c, "operations", &a.stats.operations)
 }
 
-func (a *API) watch(c echo.Context, name string, t *topic) error {
-	b := a.board
+func (a *API) watch(c echo.Context, name string, t *broadcast) error {
+	b := a.stats
 	if err := b.fresh(c.Request().Context()); err != nil {
 		return err
 	}
@@ -97,8 +95,8 @@ func (a *API) watch(c echo.Context, name string, t *topic) error {
 		func(s *stream) error { return s.follow(t, 0) }, func() { b.listeners.Add(-1) })
 }
 
-// fresh makes sure that there is a state to begin with, less than a second old.
-func (b *board) fresh(ctx context.Context) error {
+// fresh ensures that there is an initial state, less than a second old.
+func (b *statsPublisher) fresh(ctx context.Context) error {
 	if s := b.stats.now.Load(); s != nil && time.Since(s.at) < statsEvery {
 		return nil
 	}
@@ -110,8 +108,8 @@ func (b *board) fresh(ctx context.Context) error {
 	}
 }
 
-// run gathers each second while anybody listens, until ctx ends.
-func (b *board) run(ctx context.Context) {
+// run gathers once a second while there are subscribers, until ctx ends.
+func (b *statsPublisher) run(ctx context.Context) {
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	away := false
@@ -131,14 +129,14 @@ func (b *board) run(ctx context.Context) {
 		}
 		_, err, _ := b.gathering.Do("", func() (any, error) { return nil, b.gather(ctx) })
 		if err != nil && !away && ctx.Err() == nil {
-			b.log.Warn("the stats stand still", "error", err)
+			b.log.Warn("stats paused", "error", err)
 		}
 		away = err != nil
 	}
 }
 
 // gather reads and publishes everything once. Calls do not overlap.
-func (b *board) gather(ctx context.Context) error {
+func (b *statsPublisher) gather(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	var r statsReport
@@ -165,7 +163,7 @@ func (b *board) gather(ctx context.Context) error {
 	r.Products = shown(r.Products)
 	all, err := projections.ReadStatus(ctx, b.models.pool, head)
 	if err != nil {
-		return failed("read where the projections are", err)
+		return dbError("read the projections' progress", err)
 	}
 	r.ProjectionLag = map[string]int64{}
 	if known {
@@ -186,7 +184,7 @@ func (b *board) gather(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.operations.publish(operationsEvent, false) // first: where there are stats there is the other
+	b.operations.publish(operationsEvent, false) // first: if stats exist, operations exist too
 	b.stats.publish(statsEvent, false)
 	return nil
 }
@@ -201,8 +199,8 @@ func shown(all []productStats) []productStats {
 	return list
 }
 
-// readSide reads the stats' share of the read models, and what expires next.
-func (b *board) readSide(ctx context.Context) (statsReport, expiring, error) {
+// readSide reads the part of the stats that is in the read models, and what expires next.
+func (b *statsPublisher) readSide(ctx context.Context) (statsReport, expiring, error) {
 	var r statsReport
 	var e expiring
 	err := b.models.read(ctx, snapshot{of: []string{products, purchaseSlots, purchases}, queue: func(q *pgx.Batch, g generations) {
@@ -211,7 +209,7 @@ func (b *board) readSide(ctx context.Context) (statsReport, expiring, error) {
 SELECT id, name, stock, total_stock, sale_date <= now() FROM `+g.table(products)+`
 WHERE sale_date <= now() + $1::interval AND NOT paused AND (sale_end_date IS NULL OR sale_end_date > now())
   AND (stock > 0 OR sale_date > now() - $3::interval)
-ORDER BY sale_date DESC, id LIMIT $2`, soon, statsProducts, soldOutFor).Query(func(rows pgx.Rows) error {
+ORDER BY sale_date DESC, id LIMIT $2`, statsLead, statsProducts, soldOutShown).Query(func(rows pgx.Rows) error {
 			return each(rows, func() error {
 				var p productStats
 				err := rows.Scan(&p.ID, &p.Name, &p.Free, &p.TotalStock, &p.shown)
@@ -229,14 +227,14 @@ SELECT now(), (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE payment_sta
 	return r, e, err
 }
 
-// head reads how far the event store and the relay are; false where that cannot
-// be known.
-func (b *board) head(ctx context.Context) (projections.Head, bool, error) {
+// head reads how far the event store and the relay are. It returns false if that is not known.
+func (b *statsPublisher) head(ctx context.Context) (projections.Head, bool, error) {
 	var h projections.Head
 	if b.write == nil {
 		return h, false, nil
 	}
-	// In this order in one statement's snapshot: the relay is never ahead of the store.
+	// This order within one statement's snapshot ensures that the relay is never ahead of the
+	// store.
 	err := b.write.QueryRow(ctx, `
 SELECT coalesce((SELECT position FROM events ORDER BY position DESC LIMIT 1), 0), coalesce(r.position, 0), coalesce(r.last, '{}')
 FROM (SELECT) one LEFT JOIN relay_place r ON true`).Scan(&h.Position, &h.Published, &h.Last)

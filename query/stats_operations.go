@@ -13,17 +13,16 @@ import (
 )
 
 const (
-	// expiringWithin is how long before its deadline a slot is about to expire.
-	expiringWithin = 5 * time.Minute
-	// expiringShown is how many of them the dashboard lists; the count is of all
-	// up to expiringCounted.
+	// expiringWindow is how long before its deadline a slot is about to expire.
+	expiringWindow = 5 * time.Minute
+	// expiringShown is how many of them the dashboard lists. The count includes up to
+	// expiringCounted.
 	expiringShown, expiringCounted = 20, 100_000
-	// replayShownFor is how long a replay that has ended is still shown.
-	replayShownFor = 15 * time.Minute
+	// replayShown is how long an ended replay is still shown.
+	replayShown = 15 * time.Minute
 )
 
-// operations is the data of `event: operations`: what the dashboard shows beyond
-// the stats.
+// operations is the data of `event: operations`: what the dashboard shows in addition to the stats.
 type operations struct {
 	At          view.Time          `json:"at"`
 	Expiring    expiring           `json:"expiring"`
@@ -31,22 +30,22 @@ type operations struct {
 	Replays     []replayProgress   `json:"replays"`
 }
 
-// expiring is the slots that end within expiringWithin unless they are paid.
+// expiring is the slots that end within expiringWindow unless they are paid.
 type expiring struct {
 	Count int64       `json:"count"`
-	Slots []view.Slot `json:"slots"` // the next ones
+	Slots []view.Slot `json:"slots"` // the next ones to expire
 }
 
 type projectionStatus struct {
 	Name       string `json:"name"`
-	Generation int    `json:"generation"` // the live one
-	Parked     int64  `json:"parked"`     // events set aside
+	Generation int    `json:"generation"` // the live generation
+	Parked     int64  `json:"parked"`     // number of parked events
 }
 
-// replayProgress is how far a replay is.
+// replayProgress is the progress of a replay.
 type replayProgress struct {
 	Projection string     `json:"projection"`
-	Generation int        `json:"generation"` // that it builds
+	Generation int        `json:"generation"` // the generation that it builds
 	Phase      string     `json:"phase"`
 	Running    bool       `json:"running"`
 	Events     int64      `json:"events"`
@@ -62,11 +61,11 @@ type replayProgress struct {
 func (e *expiring) queue(b *pgx.Batch, g generations) {
 	*e = expiring{Slots: []view.Slot{}}
 	b.Queue(`SELECT count(*) FROM (SELECT FROM `+g.table(purchaseSlots)+`
-		WHERE status = 'ACTIVE' AND expiration_timestamp <= now() + $1::interval LIMIT $2) s`, expiringWithin, expiringCounted).
+		WHERE status = 'ACTIVE' AND expiration_timestamp <= now() + $1::interval LIMIT $2) s`, expiringWindow, expiringCounted).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&e.Count) })
 	b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+`
 		WHERE s.status = 'ACTIVE' AND s.expiration_timestamp <= now() + $1::interval
-		ORDER BY s.expiration_timestamp LIMIT $2`, expiringWithin, expiringShown).Query(func(rows pgx.Rows) error {
+		ORDER BY s.expiration_timestamp LIMIT $2`, expiringWindow, expiringShown).Query(func(rows pgx.Rows) error {
 		return each(rows, func() error {
 			s, err := scanSlot(rows)
 			e.Slots = append(e.Slots, s)
@@ -75,7 +74,7 @@ func (e *expiring) queue(b *pgx.Batch, g generations) {
 	})
 }
 
-// fill adds what is known of the projections and of replays.
+// fill adds the state of the projections and of replays.
 func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at view.Time, all []projections.Status) error {
 	o.At = at
 	for _, p := range all {
@@ -89,10 +88,10 @@ func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at view.Time,
 	}
 	replays, err := replay.Latest(ctx, pool)
 	if err != nil {
-		return failed("read the replays", err)
+		return dbError("read the replays", err)
 	}
 	for _, r := range replays {
-		if !r.Running && time.Time(at).Sub(r.UpdatedAt) > replayShownFor {
+		if !r.Running && time.Time(at).Sub(r.UpdatedAt) > replayShown {
 			continue
 		}
 		p := replayProgress{Projection: r.Projection, Generation: r.Generation, Phase: r.Phase, Running: r.Running, Events: r.Events,

@@ -10,37 +10,37 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ratesOver is the time over which decisions are averaged: the worker carries
-// the decision logs to Postgres about once a second, so that a second alone would
-// show twice as many, then none.
-const ratesOver = 3 * time.Second
+// ratesWindow is the time over which decisions are averaged. The worker ships the decision logs to
+// Postgres about once a second, so a window of a second would alternate between double rates and
+// none.
+const ratesWindow = 3 * time.Second
 
-// ratesTimeout bounds the reading of the logs, which is a part of the stats only.
+// ratesTimeout bounds the reading of the logs, which are only a part of the stats.
 const ratesTimeout = 300 * time.Millisecond
 
-// rates measures how many requests are granted and refused a second, from the
-// ends of the decision logs. It reads the lines that are new and the one that
-// was last before, which may have grown. Used by one goroutine at a time.
+// rates measures how many requests are granted and refused per second, from the ends of the
+// decision logs. It reads the new lines and the previous last line, which may have grown. It is
+// used by one goroutine at a time.
 type rates struct {
-	pool  *pgxpool.Pool // nil: nothing is known
+	pool  *pgxpool.Pool // nil: the rates are unknown
 	known map[uuid.UUID]*logEnd
 }
 
-// logEnd is how far a product's decision log was counted, and what came of late.
+// logEnd is how far a product's decision log was counted, with the recent counts.
 type logEnd struct {
-	place
-	refused int64 // in the line at the place
+	linePlace
+	refused int64 // refusals in that line
 	counts  []counted
 }
 
 type counted struct {
-	at               time.Time // when it was counted
-	granted, refused int64     // since the one before
+	at               time.Time // time of the count
+	granted, refused int64     // since the previous count
 }
 
 func newRates(pool *pgxpool.Pool) *rates { return &rates{pool: pool, known: map[uuid.UUID]*logEnd{}} }
 
-// measure fills in the rates; they stay null where the logs cannot be read.
+// measure fills in the rates. They remain null if the logs cannot be read.
 func (r *rates) measure(ctx context.Context, all []productStats, log *slog.Logger) {
 	if r.pool == nil {
 		return
@@ -59,22 +59,22 @@ func (r *rates) measure(ctx context.Context, all []productStats, log *slog.Logge
 	}
 }
 
-// count reads what was decided since the last time. A product that is met for the first
-// time, or was not counted for a while because nobody was watching or the log could not
-// be read, is counted from here on: what came meanwhile may be millions of lines.
+// count reads the decisions made since the last call. If a product is new, or was not counted for a
+// while because there were no subscribers or the log could not be read, counting starts now: the
+// skipped part may be millions of lines.
 func (r *rates) count(ctx context.Context, all []productStats) error {
 	now := time.Now()
 	var fresh, ids []uuid.UUID
 	var epochs, lines []int64
 	for _, p := range all {
 		end := r.known[p.ID]
-		if end == nil || now.Sub(end.counts[len(end.counts)-1].at) > 2*ratesOver {
+		if end == nil || now.Sub(end.counts[len(end.counts)-1].at) > 2*ratesWindow {
 			fresh = append(fresh, p.ID)
 			continue
 		}
 		ids, epochs, lines = append(ids, p.ID), append(epochs, end.epoch), append(lines, end.number)
 	}
-	known := make(map[uuid.UUID]*logEnd, len(all)) // products that are no longer on sale are forgotten
+	known := make(map[uuid.UUID]*logEnd, len(all)) // products that are no longer on sale are dropped
 	for _, id := range ids {
 		known[id] = r.known[id]
 	}
@@ -104,13 +104,13 @@ LEFT JOIN LATERAL (
 		return each(rows, func() error {
 			var id uuid.UUID
 			var granted, refused, before int64
-			var end place
+			var end linePlace
 			var last int64
 			if err := rows.Scan(&id, &granted, &refused, &end.epoch, &end.number, &last); err != nil {
 				return err
 			}
 			k := known[id]
-			before, k.refused, k.place = k.refused, last, end
+			before, k.refused, k.linePlace = k.refused, last, end
 			k.add(counted{now, granted, max(0, refused-before)})
 			return nil
 		})
@@ -122,11 +122,10 @@ LEFT JOIN LATERAL (
 	return nil
 }
 
-// add keeps what the average needs: the counts within ratesOver, and one before
-// as where they begin.
+// add keeps what the average needs: the counts within ratesWindow, and the one before as its start.
 func (l *logEnd) add(c counted) {
 	l.counts = append(l.counts, c)
-	for len(l.counts) > 2 && c.at.Sub(l.counts[1].at) >= ratesOver {
+	for len(l.counts) > 2 && c.at.Sub(l.counts[1].at) >= ratesWindow {
 		l.counts = l.counts[1:]
 	}
 }
@@ -144,5 +143,5 @@ func (l *logEnd) perSecond() (granted, refused float64) {
 	return tenths(granted / seconds), tenths(refused / seconds)
 }
 
-// tenths is as exact as a rate is worth.
+// tenths rounds a rate to one decimal.
 func tenths(x float64) float64 { return float64(int64(x*10+0.5)) / 10 }

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/query"
 )
 
-// decide adds a line to a product's decision log, as the worker carries it.
+// decide adds a line to a product's decision log, as the worker does.
 func (w *world) decide(product uuid.UUID, line int64, columns, values string) {
 	w.t.Helper()
 	w.exec(`INSERT INTO gate_decisions (product_id, epoch, line, `+columns+`) VALUES ($1, 0, $2, `+values+`)`, product, line)
@@ -27,7 +27,7 @@ func statsOf(e event, product uuid.UUID) map[string]any {
 	return nil
 }
 
-func TestStatsStream(t *testing.T) {
+func TestStats_Stream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{name: "Shoe", stock: 3, total: 10})
@@ -70,7 +70,7 @@ func TestStatsStream(t *testing.T) {
 	w.decide(shoe, 9, "type, from_number, to_number, sold_out, duplicate, not_started, closed", "'refused', 8, 107, 90, 10, 0, 0")
 	w.decide(soon, 1, "type, units", "'opened', 5")
 	var granted, refused, early float64
-	// The sale of soon begins meanwhile: what is granted then counts at once.
+	// The sale of soon begins meanwhile: grants made in that second are counted.
 	for n := range 8 {
 		w.decide(soon, 2+int64(n), "type, sequence, unit", fmt.Sprintf("'granted', %d, %d", n+1, n+1))
 		w.exec(`UPDATE gate_decisions SET to_number = to_number + 20, sold_out = sold_out + 20 WHERE product_id = $1 AND type = 'refused'`, shoe)
@@ -86,8 +86,8 @@ func TestStatsStream(t *testing.T) {
 	require.Positive(t, early, "the first second of a sale counts")
 }
 
-// TestStatsWithoutTheWriteSide leaves out what cannot be known.
-func TestStatsWithoutTheWriteSide(t *testing.T) {
+// TestStats_WithoutTheWriteSide omits the values that are unknown.
+func TestStats_WithoutTheWriteSide(t *testing.T) {
 	t.Parallel()
 	whole := newWorld(t)
 	w := newWorldOver(t, query.Config{ReadPool: whole.pool})
@@ -99,7 +99,7 @@ func TestStatsWithoutTheWriteSide(t *testing.T) {
 	require.Nil(t, first.data["products"].([]any)[0].(map[string]any)["grantsPerSecond"])
 }
 
-func TestOperationsStream(t *testing.T) {
+func TestOperations_Stream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := uuid.New()

@@ -18,17 +18,17 @@ import (
 
 const (
 	typeEvents = "text/event-stream"
-	// heartbeat is how long a stream is silent at most: a comment then keeps
-	// proxies from closing it, and finds clients that have gone.
+	// heartbeat is the maximum time without output on a stream. A comment then keeps proxies from
+	// closing it, and reveals clients that have gone.
 	heartbeat = 15 * time.Second
-	// lastEventID is the header with which a client that lost a stream goes on.
+	// lastEventID is the header with which a client resumes a stream.
 	lastEventID = "Last-Event-ID"
 )
 
 var heartbeatComment = httpapi.NewPiece([]byte(":\n\n"))
 
-// encodeEvent writes one server-sent event. JSON has no line breaks of its own,
-// so the data is one line.
+// encodeEvent encodes one server-sent event. Encoded JSON contains no line breaks, so the data is
+// one line.
 func encodeEvent(name, id string, data any) (httpapi.Piece, error) {
 	body, err := json.Marshal(data)
 	if err != nil {
@@ -42,19 +42,19 @@ func encodeEvent(name, id string, data any) (httpapi.Piece, error) {
 	return httpapi.NewPiece(append(append(append(b, "\ndata: "...), body...), "\n\n"...)), nil
 }
 
-// topic is something whose newest state is followed, by any number of listeners.
-// Who is slow skips what is no longer the newest; nobody waits for anybody.
-type topic struct{ now atomic.Pointer[state] }
+// broadcast is a value whose newest state any number of subscribers follow. A slow subscriber skips
+// states that are no longer the newest; no subscriber waits for another.
+type broadcast struct{ now atomic.Pointer[state] }
 
-// state is encoded once and written to all. Only the publisher replaces it.
+// state is encoded once and written to all subscribers. Only the publisher replaces it.
 type state struct {
 	event   httpapi.Piece
-	last    bool          // nothing follows
+	last    bool          // no state follows
 	at      time.Time     // when it was published
 	changed chan struct{} // closed when it is no longer the newest
 }
 
-func (t *topic) publish(event httpapi.Piece, last bool) {
+func (t *broadcast) publish(event httpapi.Piece, last bool) {
 	old := t.now.Load()
 	if old != nil && old.last {
 		return
@@ -65,27 +65,26 @@ func (t *topic) publish(event httpapi.Piece, last bool) {
 	}
 }
 
-// shows says whether the newest state is this very event.
-func (t *topic) shows(event httpapi.Piece) bool {
+// shows reports whether the newest state is this event.
+func (t *broadcast) shows(event httpapi.Piece) bool {
 	s := t.now.Load()
 	return s != nil && bytes.Equal(s.event.Bytes(), event.Bytes())
 }
 
-// stream is one listener's connection.
+// stream is the connection of one subscriber.
 type stream struct {
 	*httpapi.Live
 	silence *time.Timer
 	dropped prometheus.Counter
 }
 
-// live answers with a stream of events, which run writes until it is over, by the
-// expiry of the token that it was opened with at the latest; the zero time is
-// never. run outlives the handler; leave is called when it has ended, or cannot
-// begin.
+// live responds with a stream of events, which run writes until it ends, at the latest when the
+// token expires; a zero time means no expiry. run outlives the handler. leave is called when it has
+// ended or cannot begin.
 func (a *API) live(c echo.Context, name string, until time.Time, run func(*stream) error, leave func()) error {
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	h.Set("X-Accel-Buffering", "no") // keeps nginx from buffering events
 	listeners := a.metrics.listeners.WithLabelValues(name)
 	err := httpapi.GoLive(c, typeEvents, until, func(l *httpapi.Live) error {
 		defer leave()
@@ -93,7 +92,7 @@ func (a *API) live(c echo.Context, name string, until time.Time, run func(*strea
 		defer listeners.Dec()
 		s := &stream{Live: l, silence: time.NewTimer(heartbeat), dropped: a.metrics.dropped}
 		defer s.silence.Stop()
-		return over(run(s))
+		return ignoreEnd(run(s))
 	})
 	if err != nil {
 		leave()
@@ -101,12 +100,12 @@ func (a *API) live(c echo.Context, name string, until time.Time, run func(*strea
 	return err
 }
 
-// errEnded says that a stream is over because its client left, its token expired
-// or the server stops.
+// errEnded means that a stream has ended because its client disconnected, its token expired or the
+// server stops.
 var errEnded = errors.New("the stream is over")
 
-// write sends an event at once. A client that takes nothing for as long as the
-// server's write timeout is let go; one that has left is no failure of ours.
+// write sends an event immediately. A client that accepts no data for the server's write timeout is
+// disconnected. A client that has disconnected is not an error.
 func (s *stream) write(event httpapi.Piece) error {
 	err := s.Write(event)
 	if err == nil {
@@ -119,7 +118,7 @@ func (s *stream) write(event httpapi.Piece) error {
 	return errEnded
 }
 
-// await waits for wake, sending heartbeats; errEnded where it is over first.
+// await waits for wake and sends heartbeats. It returns errEnded if the stream ends first.
 func (s *stream) await(wake <-chan struct{}) error {
 	for {
 		select {
@@ -137,8 +136,8 @@ func (s *stream) await(wake <-chan struct{}) error {
 	}
 }
 
-// rest lets d pass.
-func (s *stream) rest(d time.Duration) error {
+// sleep waits for d, or until the stream ends.
+func (s *stream) sleep(d time.Duration) error {
 	passed := time.NewTimer(d)
 	defer passed.Stop()
 	select {
@@ -151,9 +150,9 @@ func (s *stream) rest(d time.Duration) error {
 	}
 }
 
-// follow writes the topic's newest state at once and then whenever it is another,
-// with at least pause between two.
-func (s *stream) follow(t *topic, pause time.Duration) error {
+// follow writes the broadcast's newest state immediately and then whenever it changes, with at
+// least pause between two.
+func (s *stream) follow(t *broadcast, pause time.Duration) error {
 	for {
 		newest := t.now.Load()
 		if err := s.write(newest.event); err != nil {
@@ -167,26 +166,26 @@ func (s *stream) follow(t *topic, pause time.Duration) error {
 			return err
 		}
 		if early := pause - time.Since(wrote); early > 0 {
-			if err := s.rest(early); err != nil {
+			if err := s.sleep(early); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// over makes the end of a stream a proper one where nothing went wrong.
-func over(err error) error {
+// ignoreEnd returns nil for the regular end of a stream.
+func ignoreEnd(err error) error {
 	if errors.Is(err, errEnded) {
 		return nil
 	}
 	return err
 }
 
-// streamMetrics tell how the streams do.
+// streamMetrics are the metrics of the streams.
 type streamMetrics struct {
 	listeners *prometheus.GaugeVec
 	dropped   prometheus.Counter
-	looks     prometheus.Histogram
+	polls     prometheus.Histogram
 }
 
 func newStreamMetrics(reg *prometheus.Registry) *streamMetrics {
@@ -194,10 +193,10 @@ func newStreamMetrics(reg *prometheus.Registry) *streamMetrics {
 		listeners: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
 			Name: "listeners", Help: "Open streams of server-sent events."}, []string{"stream"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
-			Name: "dropped_total", Help: "Listeners that were too slow and were let go."}),
-		looks: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
-			Name: "look_seconds", Help: "How long one look at the read models for all listeners took.", Buckets: telemetry.DurationBuckets}),
+			Name: "dropped_total", Help: "Listeners that were disconnected because they were too slow."}),
+		polls: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
+			Name: "look_seconds", Help: "Duration of one poll of the read models for all listeners.", Buckets: telemetry.DurationBuckets}),
 	}
-	reg.MustRegister(m.listeners, m.dropped, m.looks)
+	reg.MustRegister(m.listeners, m.dropped, m.polls)
 	return m
 }

@@ -18,31 +18,31 @@ import (
 )
 
 const (
-	// buyerRows is how many slots, and payments, of a buyer a stream tells of: the
-	// newest. It bounds what one buyer who takes and gives up without end costs all.
+	// buyerRows is the maximum number of slots, and of payments, that a buyer's stream covers: the
+	// newest. It bounds the cost of a buyer who keeps acquiring and releasing.
 	buyerRows = 1000
-	// buyersAtOnce is how many buyers are read in one go.
-	buyersAtOnce = 500
-	// newsMost is how many entries of one buyer are looked at for whether a
-	// partition that moved has news; who has more has.
-	newsMost = 1000
+	// buyersBatch is the number of buyers read at a time.
+	buyersBatch = 500
+	// maxNews is the maximum number of a buyer's entries that are examined to find whether an
+	// advanced partition has news. If a buyer has more, that counts as news.
+	maxNews = 1000
 )
 
-// buyerProjections are what a buyer's stream is read from. All have to have passed
-// an event for it to count as news, so that slot and payment are told together.
+// buyerProjections are the projections that a buyer's stream is read from. An event counts as news
+// only when all of them have passed it, so that slot and payment are sent together.
 var buyerProjections = []string{purchaseSlots, purchases, auditLog}
 
-// buyerState is what the read models have of a buyer at one moment.
+// buyerState is a buyer's content of the read models in one snapshot.
 type buyerState struct {
-	began    time.Time // by our clock, before it was read
+	began    time.Time // on this process's clock, before it was read
 	at       resumption
-	rows     []buyerRow  // by place
+	rows     []buyerRow  // ordered by position
 	products []uuid.UUID // of the active slots
 	pending  []uuid.UUID // payments that are pending and have no next action
 	changed  chan struct{}
 }
 
-// subject is what a row is of.
+// subject identifies what a row is about.
 type subject struct {
 	name string // of the event: slot, warning, payment
 	id   uuid.UUID
@@ -50,30 +50,31 @@ type subject struct {
 
 type buyerRow struct {
 	subject
-	product uuid.UUID
-	place   int64
-	active  bool   // a slot that is
-	content uint64 // a hash of what clients see, but for what the clock changes
-	data    any
+	product  uuid.UUID
+	position int64
+	active   bool   // an active slot
+	content  uint64 // a hash of what clients see, except for what changes with the clock
+	data     any
 }
 
 var contentSeed = maphash.MakeSeed()
 
-// contentOf is equal for what is told once.
+// contentOf returns a hash that is equal for content that is sent only once.
 func contentOf(data any) (uint64, error) {
 	b, err := json.Marshal(data)
 	return maphash.Bytes(contentSeed, b), err
 }
 
-// lookAtBuyers reads those who listen and of whom there may be news, and shows
-// their new states to their streams.
-func (f *feed) lookAtBuyers(ctx context.Context, seen, now marks) error {
-	reached, told := now.cut(buyerProjections), seen.cut(buyerProjections)
-	// Another number of partitions: the topic was made anew, and places mean others.
-	all := len(reached) != len(told) || now.account(buyerProjections) != seen.account(buyerProjections)
+// pollBuyers reads the subscribed buyers who may have news, and publishes their new states to their
+// streams.
+func (f *feed) pollBuyers(ctx context.Context, seen, now progressSnapshot) error {
+	reached, sent := now.minPositions(buyerProjections), seen.minPositions(buyerProjections)
+	// If the number of partitions differs, the topic was recreated and positions are distributed
+	// differently.
+	all := len(reached) != len(sent) || now.fingerprint(buyerProjections) != seen.fingerprint(buyerProjections)
 	due, others := f.buyersDue(time.Now(), all)
 	if !all && len(others) > 0 {
-		woken, err := f.models.news(ctx, others, told, reached)
+		woken, err := f.models.news(ctx, others, sent, reached)
 		if err != nil {
 			return err
 		}
@@ -84,7 +85,7 @@ func (f *feed) lookAtBuyers(ctx context.Context, seen, now marks) error {
 			due = append(due, buyer)
 		}
 	}
-	for some := range slices.Chunk(due, buyersAtOnce) {
+	for some := range slices.Chunk(due, buyersBatch) {
 		began := time.Now()
 		states, err := f.models.buyerStates(ctx, some, nil)
 		if err != nil {
@@ -95,7 +96,7 @@ func (f *feed) lookAtBuyers(ctx context.Context, seen, now marks) error {
 	return nil
 }
 
-// buyersDue is who has to be read whatever the audit says, and who not, with the
+// buyersDue returns the buyers that must be read regardless of the audit, and the others with the
 // products of which they hold slots.
 func (f *feed) buyersDue(now time.Time, all bool) (due []uuid.UUID, others map[uuid.UUID][]uuid.UUID) {
 	f.mu.Lock()
@@ -104,9 +105,9 @@ func (f *feed) buyersDue(now time.Time, all bool) (due []uuid.UUID, others map[u
 	again := 0
 	for id, t := range f.buyers {
 		switch {
-		case all || !t.looked.After(t.entered):
+		case all || !t.read.After(t.entered):
 			due = append(due, id)
-		case now.Sub(t.looked) > againAfter && again < buyersAtOnce:
+		case now.Sub(t.read) > refreshInterval && again < buyersBatch:
 			again++
 			due = append(due, id)
 		default:
@@ -121,16 +122,16 @@ func (f *feed) showBuyers(states map[uuid.UUID]*buyerState, began time.Time) {
 	defer f.mu.Unlock()
 	for id, s := range states {
 		if t := f.buyers[id]; t != nil {
-			s.began, t.looked = began, began
+			s.began, t.read = began, began
 			t.publish(s)
 		}
 	}
 }
 
-// news says which of the buyers the audit has something of between told and
-// reached, or hold a slot of a product that was given another name.
-func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, told, reached vector) ([]uuid.UUID, error) {
-	low, more := reached.since(told)
+// news returns the buyers for whom the audit has an entry between told and reached, or who hold a
+// slot of a product whose name changed.
+func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, sent, reached vector) ([]uuid.UUID, error) {
+	low, more := reached.since(sent)
 	if !more {
 		return nil, nil
 	}
@@ -143,24 +144,24 @@ func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID,
 	}
 	products := slices.AppendSeq([]uuid.UUID{}, maps.Keys(holders))
 	fresh := func(product uuid.UUID, place int64) bool {
-		return reached.passed(product, place) && !told.passed(product, place)
+		return reached.passed(product, place) && !sent.passed(product, place)
 	}
 	woken := map[uuid.UUID]struct{}{}
 	entries := map[uuid.UUID]int{}
 	err := r.read(ctx, snapshot{of: []string{auditLog, purchaseSlots}, queue: func(b *pgx.Batch, g generations) {
 		clear(woken)
 		clear(entries)
-		// By buyer, whatever the planner thinks of the range: it may be wide where a
-		// partition was idle for long, while a buyer has few events.
+		// By buyer, whatever the planner estimates for the range: it may be wide if a partition was
+		// idle for long, while a buyer has few events.
 		b.Queue(`
 SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
     SELECT product_id, position FROM `+g.table(auditLog)+` WHERE user_id = buyer AND position > $2 AND position <= $3
-    ORDER BY position DESC LIMIT $4) a`, ids, low, slices.Max(reached), newsMost).Query(func(rows pgx.Rows) error {
+    ORDER BY position DESC LIMIT $4) a`, ids, low, slices.Max(reached), maxNews).Query(func(rows pgx.Rows) error {
 			var buyer, product uuid.UUID
 			var place int64
 			_, err := pgx.ForEachRow(rows, []any{&buyer, &product, &place}, func() error {
 				entries[buyer]++
-				if fresh(product, place) || entries[buyer] == newsMost {
+				if fresh(product, place) || entries[buyer] == maxNews {
 					woken[buyer] = struct{}{}
 				}
 				return nil
@@ -187,13 +188,13 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
 	return slices.Collect(maps.Keys(woken)), nil
 }
 
-// buyerState reads the state of one buyer that includes what the positions name.
+// buyerState reads the state of one buyer that includes the given positions.
 func (r *readModels) buyerState(ctx context.Context, buyer uuid.UUID, min []position.Position) (*buyerState, error) {
 	states, err := r.buyerStates(ctx, []uuid.UUID{buyer}, min)
 	return states[buyer], err
 }
 
-// buyerStates reads the states of buyers, all of one moment.
+// buyerStates reads the states of buyers in one snapshot.
 func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []position.Position) (map[uuid.UUID]*buyerState, error) {
 	var states map[uuid.UUID]*buyerState
 	add := func(buyer uuid.UUID, row buyerRow, content any) (err error) {
@@ -208,13 +209,13 @@ func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []
 			states[id] = &buyerState{}
 		}
 		b.Queue(marksSQL, r.topic).Query(func(rows pgx.Rows) error {
-			now, err := collectMarks(rows)
+			now, err := collectProgressSnapshot(rows)
 			for _, s := range states {
-				s.at = resumption{now.cut(buyerProjections), now.account(buyerProjections)}
+				s.at = resumption{now.minPositions(buyerProjections), now.fingerprint(buyerProjections)}
 			}
 			return err
 		})
-		// The offset keeps the planner from looking for the type first.
+		// The offset keeps the planner from filtering by type first.
 		b.Queue(`
 SELECT `+slotColumns+`, s.last_position,
        CASE WHEN s.status = 'ACTIVE' THEN (
@@ -230,7 +231,7 @@ LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Qu
 				if err != nil {
 					return err
 				}
-				row := buyerRow{subject: subject{"slot", v.ID}, product: v.ProductID, place: place, active: v.EndedAt == nil, data: v}
+				row := buyerRow{subject: subject{"slot", v.ID}, product: v.ProductID, position: place, active: v.EndedAt == nil, data: v}
 				v.RemainingTimeSeconds = 0
 				if err := add(v.UserID, row, v); err != nil {
 					return err
@@ -241,7 +242,7 @@ LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Qu
 				if warned == nil {
 					return nil
 				}
-				row.name, row.place, row.active = "warning", *warned, false
+				row.name, row.position, row.active = "warning", *warned, false
 				return add(v.UserID, row, *warned)
 			})
 		})
@@ -255,7 +256,7 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 					return err
 				}
 				shown := view.PaymentWithAction{Payment: v}
-				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, place: place, data: shown})
+				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, position: place, data: shown})
 				return nil
 			})
 		})
@@ -267,13 +268,13 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 		return nil, err
 	}
 	for _, s := range states {
-		slices.SortStableFunc(s.rows, func(a, b buyerRow) int { return cmp.Compare(a.place, b.place) })
+		slices.SortStableFunc(s.rows, func(a, b buyerRow) int { return cmp.Compare(a.position, b.position) })
 	}
 	return states, nil
 }
 
-// addActions completes the payments of the states by what their buyers have to do
-// next, which the write side keeps.
+// addActions adds to the pending payments of the states what their buyers have to do next, which
+// only the write side has.
 func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyerState) error {
 	var pending []uuid.UUID
 	for _, s := range states {
@@ -304,8 +305,8 @@ func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyer
 	return nil
 }
 
-// actionsKnown returns the buyers of whose pending payments the next action has
-// become known since they were read.
+// actionsKnown returns the buyers with a pending payment whose next action has become known since
+// it was read.
 func (f *feed) actionsKnown(ctx context.Context) []uuid.UUID {
 	f.mu.Lock()
 	buyers := map[uuid.UUID]uuid.UUID{} // by payment

@@ -18,37 +18,35 @@ import (
 )
 
 const (
-	// lookPause lies between two looks of the feed: the time from a row's change to
-	// its listeners is half of it on average.
-	lookPause = 100 * time.Millisecond
-	// restFactor keeps the feed's share of the databases small, however many
-	// listen: after a look it rests this many times as long as the look took.
+	// pollInterval is the pause between two polls of the feed. On average a change reaches its
+	// subscribers after half of it.
+	pollInterval = 100 * time.Millisecond
+	// restFactor limits the feed's share of the databases, whatever the number of subscribers:
+	// after a poll it pauses for this multiple of the poll's duration.
 	restFactor = 4
-	// awayPause lies between two looks while the read models cannot be read.
-	awayPause = time.Second
-	// againAfter is how long what is listened to goes without being read. The
-	// places say what has changed; this finds what they do not say, a row that
-	// was mended by hand, or one whose event is missing from the audit.
-	againAfter = 15 * time.Second
+	// unavailableInterval is the pause between two polls while the read models cannot be read.
+	unavailableInterval = time.Second
+	// refreshInterval is how long a followed row may go without being read. Positions show most
+	// changes; this finds the others: a row corrected by hand, or one whose event is missing from
+	// the audit.
+	refreshInterval = 15 * time.Second
 )
 
-// feed is the one reader behind all streams of products and slots in a process.
-// It reads the checkpoints of the live generations, a few rows, ten times a
-// second while anybody listens, and looks further only into what a partition
-// that moved can have changed: at the products that are followed, and at the
-// buyers who listen and of whom the audit log says something new.
+// feed is the only reader for all streams of products and slots in a process. While there are
+// subscribers, it reads the checkpoints of the live generations (a few rows) ten times a second. If
+// a partition has advanced, it reads what that can have changed: the followed products, and the
+// subscribed buyers for whom the audit log has new entries.
 //
-// Partitions move by themselves, so "what is new" is a vector, one position for
-// each. But a place alone does not tell whether a row is the one that was shown:
-// an event that had been set aside is applied behind what came after it, and a
-// replay may mend a row at the place that it had. So where the live generation
-// is another one, or an order for parked events was carried out, all that is
-// listened to is read again and compared by what it says.
+// Partitions advance independently, so what is new is described by a vector with one position per
+// partition. But a position does not show whether a row is the one that was sent: a parked event is
+// applied after later ones, and a replay may correct a row without changing its position.
+// Therefore, if the live generation has changed, or a request for parked events was served,
+// everything that is followed is read again and compared by content.
 type feed struct {
 	models  *readModels
 	metrics *streamMetrics
 	log     *slog.Logger
-	first   singleflight.Group // of the products that nobody follows yet
+	first   singleflight.Group // of products that are not followed yet
 
 	mu       sync.Mutex
 	products map[uuid.UUID]*productTopic
@@ -63,8 +61,8 @@ func newFeed(models *readModels, metrics *streamMetrics, log *slog.Logger) *feed
 	}
 }
 
-// awake tells the reader that there is somebody to read for.
-func (f *feed) awake() {
+// wake notifies the reader that there are subscribers.
+func (f *feed) wake() {
 	select {
 	case f.work <- struct{}{}:
 	default:
@@ -77,9 +75,9 @@ func (f *feed) listened() bool {
 	return len(f.products)+len(f.buyers) > 0
 }
 
-// run reads until ctx ends.
+// run polls until ctx ends.
 func (f *feed) run(ctx context.Context) {
-	var seen marks
+	var seen progressSnapshot
 	away := false
 	for {
 		if !f.listened() {
@@ -91,20 +89,20 @@ func (f *feed) run(ctx context.Context) {
 			}
 		}
 		began := time.Now()
-		next, err := f.look(ctx, seen)
+		next, err := f.poll(ctx, seen)
 		took := time.Since(began)
-		wait := max(lookPause, restFactor*took)
+		wait := max(pollInterval, restFactor*took)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			wait = awayPause
+			wait = unavailableInterval
 			if !away {
-				f.log.Warn("streams stand still: the read models cannot be read", "error", err)
+				f.log.Warn("streams paused: cannot read the read models", "error", err)
 			}
 		default:
 			seen = next
-			f.metrics.looks.Observe(took.Seconds())
+			f.metrics.polls.Observe(took.Seconds())
 		}
 		away = err != nil
 		if pause(ctx, wait) != nil {
@@ -113,53 +111,53 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// look tells listeners what has changed since the marks were read.
-func (f *feed) look(ctx context.Context, seen marks) (marks, error) {
+// poll publishes what has changed since the given snapshot.
+func (f *feed) poll(ctx context.Context, seen progressSnapshot) (progressSnapshot, error) {
 	now, err := f.models.marks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.lookAtProducts(ctx, seen, now); err != nil {
+	if err := f.pollProducts(ctx, seen, now); err != nil {
 		return nil, err
 	}
-	if err := f.lookAtBuyers(ctx, seen, now); err != nil {
+	if err := f.pollBuyers(ctx, seen, now); err != nil {
 		return nil, err
 	}
 	return now, nil
 }
 
-// marks is where the live generation of each projection stands.
-type marks map[string]standing
+// progressSnapshot is the progress of the live generation of each projection.
+type progressSnapshot map[string]projectionState
 
-type standing struct {
+type projectionState struct {
 	generation int
 	partitions map[int32]mark
 }
 
 type mark struct {
 	checkpoint
-	version int64 // moves where a parked event is applied after all
+	version int64 // increases when a parked event is applied
 }
 
-// moved says whether anything may have changed in the product's partition.
-func (m marks) moved(before marks, projection string, product uuid.UUID) bool {
+// moved reports whether the product's partition may have changed.
+func (m progressSnapshot) moved(before progressSnapshot, projection string, product uuid.UUID) bool {
 	now := m[projection].partitions
 	for _, any := range now {
 		p := kafka.Partition(product, any.partitions)
 		return now[p] != before[projection].partitions[p]
 	}
-	return false // nothing was ever applied
+	return false // no event was ever applied
 }
 
-// account sums up what may change rows whatever their places say: which
-// generations of the projections are live, and the orders that were carried out.
-func (m marks) account(of []string) uint64 {
+// fingerprint is a hash of what may change rows without changing their positions: the live
+// generations of the projections, and the requests for parked events that were served.
+func (m progressSnapshot) fingerprint(of []string) uint64 {
 	h := fnv.New64a()
 	for _, projection := range of {
 		s := m[projection]
 		fmt.Fprint(h, projection, s.generation)
 		for _, p := range slices.Sorted(maps.Keys(s.partitions)) {
-			if v := s.partitions[p].version; v > 0 { // 0 is what a partition begins with
+			if v := s.partitions[p].version; v > 0 { // 0 is the initial version
 				fmt.Fprint(h, " ", p, v)
 			}
 		}
@@ -167,15 +165,15 @@ func (m marks) account(of []string) uint64 {
 	return h.Sum64()
 }
 
-// cut is the vector that all of these projections have reached.
-func (m marks) cut(of []string) vector {
+// minPositions returns the vector that all of these projections have reached.
+func (m progressSnapshot) minPositions(of []string) vector {
 	p := progress{}
 	for _, projection := range of {
 		for partition, at := range m[projection].partitions {
 			p.add(projection, partition, at.checkpoint)
 		}
 	}
-	return p.cut(of)
+	return p.minPositions(of)
 }
 
 const marksSQL = `
@@ -184,26 +182,26 @@ FROM projection_generations g
 LEFT JOIN projection_checkpoints c ON c.projection = g.projection AND c.generation = g.generation AND c.topic = $1
 WHERE g.state = 'live'`
 
-func (r *readModels) marks(ctx context.Context) (marks, error) {
+func (r *readModels) marks(ctx context.Context) (progressSnapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := r.pool.Query(ctx, marksSQL, r.topic)
 	if err != nil {
 		return nil, err
 	}
-	return collectMarks(rows)
+	return collectProgressSnapshot(rows)
 }
 
-func collectMarks(rows pgx.Rows) (marks, error) {
-	all := marks{}
+func collectProgressSnapshot(rows pgx.Rows) (progressSnapshot, error) {
+	all := progressSnapshot{}
 	var projection string
 	var generation int
-	var partition, partitions *int32 // null where nothing was ever applied
+	var partition, partitions *int32 // null if no event was ever applied
 	var position, version *int64
 	_, err := pgx.ForEachRow(rows, []any{&projection, &generation, &partition, &partitions, &position, &version}, func() error {
 		s, known := all[projection]
 		if !known {
-			s = standing{generation: generation, partitions: map[int32]mark{}}
+			s = projectionState{generation: generation, partitions: map[int32]mark{}}
 			all[projection] = s
 		}
 		if partition != nil {
@@ -214,7 +212,7 @@ func collectMarks(rows pgx.Rows) (marks, error) {
 	return all, err
 }
 
-// followed is a copy of what is followed at this moment.
+// followed returns a copy of the set of followed products.
 func (f *feed) followed() map[uuid.UUID]*productTopic {
 	f.mu.Lock()
 	defer f.mu.Unlock()

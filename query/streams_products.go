@@ -14,15 +14,15 @@ import (
 	"github.com/dopaminestore/dopamine/internal/view"
 )
 
-// productPause lies between two events of one product stream: a little more than
-// a quarter of a second, so that no second sees a fifth on its way through the net.
+// productPause is the minimum time between two events of a product stream. It is a little more than
+// a quarter of a second, so that no second has five events after delays in the network.
 const productPause = 260 * time.Millisecond
 
 var productProjections = []string{products}
 
-// productStream is GET /v1/products/{id}/stream. The id of its events is an
-// X-Position: who comes back with it in Last-Event-ID sees nothing older. It shows
-// what anybody may see, so it does not end with a token that came along.
+// productStream serves GET /v1/products/{id}/stream. The ids of its events are X-Position tokens: a
+// client that reconnects with Last-Event-ID gets nothing older. The content is public, so the
+// stream does not end when a token that was sent with the request expires.
 func (a *API) productStream(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
@@ -40,45 +40,45 @@ func (a *API) productStream(c echo.Context) error {
 		return err
 	}
 	return a.live(c, "product", time.Time{},
-		func(s *stream) error { return s.follow(&t.topic, productPause) }, func() { a.feed.leave(id, t) })
+		func(s *stream) error { return s.follow(&t.broadcast, productPause) }, func() { a.feed.leave(id, t) })
 }
 
-// productTopic is a product that is followed.
+// productTopic is a followed product.
 type productTopic struct {
-	topic
+	broadcast
 	listeners int // guarded by feed.mu
 
-	mu     sync.Mutex
-	place  int64     // last_position of what is shown
-	at     time.Time // when it was found to be so
-	unsure bool      // it may have changed before the feed knew of it
-	open   bool      // a cancelled sale has refunds that are open: its counts change with other rows
-	next   time.Time // by our clock: when its status changes by itself; zero: never
+	mu       sync.Mutex
+	position int64     // last_position of the published row
+	at       time.Time // when it was last confirmed
+	unsure   bool      // it may have changed before the feed knew of it
+	open     bool      // a cancelled sale has open refunds: its counts change with other rows
+	next     time.Time // when its status changes with time, on this process's clock; zero: never
 }
 
-// productRow is a product with what a stream has to know besides.
+// productRow is a product with additional values that a stream needs.
 type productRow struct {
 	view.Product
-	place int64
-	now   time.Time // by the database's clock
-	began time.Time // by ours, before it was read
+	position int64
+	now      time.Time // on the database's clock
+	began    time.Time // on this process's clock, before it was read
 }
 
-// show publishes the row unless it is shown. A listener's own read may overlap
-// with the feed's, and of two that overlap only the places tell which is newer:
-// what does not look newer is left to the next look.
+// show publishes the row unless it is published already. A subscriber's own read may overlap with
+// the feed's, and then only the positions show which row is newer: a row that does not appear newer
+// is left to the next poll.
 func (t *productTopic) show(row productRow, sure bool) error {
-	event, err := encodeEvent("product", position.Encode(row.ID, max(1, row.place)), row.Product)
+	event, err := encodeEvent("product", position.Encode(row.ID, max(1, row.position)), row.Product)
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if row.began.Before(t.at) && row.place <= t.place {
+	if row.began.Before(t.at) && row.position <= t.position {
 		t.unsure = true
 		return nil
 	}
-	t.place, t.at, t.unsure, t.next = row.place, time.Now(), !sure, row.nextStatus()
+	t.position, t.at, t.unsure, t.next = row.position, time.Now(), !sure, row.nextStatus()
 	t.open = row.Cancellation != nil && row.Cancellation.Open > 0
 	if !t.shows(event) {
 		t.publish(event, false)
@@ -100,25 +100,25 @@ func (t *productTopic) gone(id uuid.UUID) error {
 	return nil
 }
 
-// sure notes that the row is the one that is shown.
+// sure records that the published row is current.
 func (t *productTopic) sure() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.at, t.unsure = time.Now(), false
 }
 
-// due says which place is shown, and -1 where the row has to be read whatever
-// its place is.
+// due returns the position of the published row, or -1 if the row must be read regardless of its
+// position.
 func (t *productTopic) due(now time.Time) (place int64, due bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.unsure || t.open || !t.next.IsZero() && !now.Before(t.next) || now.Sub(t.at) > againAfter {
+	if t.unsure || t.open || !t.next.IsZero() && !now.Before(t.next) || now.Sub(t.at) > refreshInterval {
 		return -1, true
 	}
-	return t.place, false
+	return t.position, false
 }
 
-// nextStatus is when the sale begins or ends, by our clock.
+// nextStatus returns when the sale begins or ends, on this process's clock.
 func (r productRow) nextStatus() time.Time {
 	var next time.Time
 	for _, at := range []*view.Time{&r.SaleDate, r.SaleEndDate} {
@@ -135,9 +135,9 @@ func (r productRow) nextStatus() time.Time {
 	return time.Now().Add(next.Sub(r.now))
 }
 
-// join follows a product, with a state to begin with; errNoProduct where there is
-// none. Many who come for one product at once read it once, but for those who
-// name positions.
+// join follows a product and provides an initial state. It returns errNoProduct if there is no such
+// product. If many clients join one product at the same time they share one read, except for those
+// that specify positions.
 func (f *feed) join(ctx context.Context, id uuid.UUID, min []position.Position) (*productTopic, error) {
 	if len(min) > 0 {
 		row, err := f.models.productRow(ctx, id, min)
@@ -160,7 +160,7 @@ func (f *feed) join(ctx context.Context, id uuid.UUID, min []position.Position) 
 	}
 }
 
-// enterKnown counts a listener of a product that is followed; nil where it is not.
+// enterKnown adds a subscriber of a product that is followed already. It returns nil if it is not.
 func (f *feed) enterKnown(id uuid.UUID) *productTopic {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,8 +172,8 @@ func (f *feed) enterKnown(id uuid.UUID) *productTopic {
 	return t
 }
 
-// enter counts a listener of the row's product and begins to follow it where
-// nobody does. What changes between the read and now is seen by the next look.
+// enter adds a subscriber of the row's product, and starts to follow it if necessary. A change
+// between the read and now is found by the next poll.
 func (f *feed) enter(row productRow) (*productTopic, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -186,7 +186,7 @@ func (f *feed) enter(row productRow) (*productTopic, error) {
 	}
 	f.products[row.ID] = t
 	t.listeners++
-	f.awake()
+	f.wake()
 	return t, nil
 }
 
@@ -198,13 +198,13 @@ func (f *feed) leave(id uuid.UUID, t *productTopic) {
 	}
 }
 
-// lookAtProducts reads those of the followed products that may have changed.
-func (f *feed) lookAtProducts(ctx context.Context, seen, now marks) error {
+// pollProducts reads the followed products that may have changed.
+func (f *feed) pollProducts(ctx context.Context, seen, now progressSnapshot) error {
 	followed := f.followed()
 	var ids []uuid.UUID
 	var places []int64
 	began := time.Now()
-	anew := now.account(productProjections) != seen.account(productProjections)
+	anew := now.fingerprint(productProjections) != seen.fingerprint(productProjections)
 	for id, t := range followed {
 		place, due := t.due(began)
 		if anew {
@@ -262,7 +262,7 @@ JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.
 	return nil
 }
 
-// productRow reads a product for a stream; errNoProduct where there is none.
+// productRow reads a product for a stream. It returns errNoProduct if there is none.
 func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []position.Position) (productRow, error) {
 	var p productRow
 	began := time.Now()
@@ -278,6 +278,6 @@ func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []positio
 func scanProductRow(row pgx.Row, began time.Time) (productRow, error) {
 	p := productRow{began: began}
 	var err error
-	p.Product, err = scanProduct(row, &p.place, &p.now)
+	p.Product, err = scanProduct(row, &p.position, &p.now)
 	return p, err
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// slotStream is GET /v1/slots/my-slots/stream. It begins with the buyer's active
-// slots; who comes back with Last-Event-ID is told besides what has changed since.
-// What bears no id of ours there means nothing, as if there were none: a client
-// hands back whatever it was given last, by an older program perhaps.
+// slotStream serves GET /v1/slots/my-slots/stream. It begins with the buyer's active slots. A
+// client that reconnects with Last-Event-ID also gets what has changed since. An id that is not one
+// of this stream's is ignored: a client sends the last id that it received, possibly from an older
+// version.
 func (a *API) slotStream(c echo.Context) error {
 	who, _ := httpapi.IdentityOf(c)
 	min, err := httpapi.MinPositions(c)
@@ -34,7 +34,7 @@ func (a *API) slotStream(c echo.Context) error {
 		if err := l.tell(first, func(r buyerRow) bool { return r.news(since, resumed, first.at) }); err != nil {
 			return err
 		}
-		first = nil // it may be long, and the stream is longer
+		first = nil // it may be large, and the stream lives longer
 		return l.follow(t, entered)
 	}, func() { a.feed.unlisten(who.Sub) })
 }
@@ -42,14 +42,13 @@ func (a *API) slotStream(c echo.Context) error {
 // buyerListener is one open stream of a buyer.
 type buyerListener struct {
 	*stream
-	known   map[subject]uint64 // what the buyer has been told, or knew
-	last    string             // the id of the event before, or of one that could have been
-	account uint64             // of the read models, then
+	known       map[subject]uint64 // the content that was sent, or that the buyer had already
+	last        string             // the id of the previous event
+	fingerprint uint64             // of the read models at that time
 }
 
-// follow tells what each newer state has that the ones before had not. States
-// whose reading began before the listener entered may be older than what it began
-// with.
+// follow sends what each newer state has that the previous ones had not. States whose read began
+// before the subscriber entered may be older than its initial state; they are ignored.
 func (l *buyerListener) follow(t *buyerTopic, entered time.Time) error {
 	for {
 		s := t.now.Load()
@@ -65,8 +64,8 @@ func (l *buyerListener) follow(t *buyerTopic, entered time.Time) error {
 	}
 }
 
-// tell writes the rows of a state that are to be told. Only the last of them bears
-// the state's own id: who loses the stream between two is told the second again.
+// tell writes those rows of a state for which toTell returns true. Only the last of them has the
+// state's own id: if the connection is lost between two of them, the second is sent again.
 func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
 	var rows []buyerRow
 	for _, r := range s.rows {
@@ -75,8 +74,8 @@ func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
 		}
 	}
 	token := s.at.String()
-	if len(rows) == 0 && l.last != "" && l.account != s.at.account {
-		// Nothing was changed, but who came back with the last id would be told all.
+	if len(rows) == 0 && l.last != "" && l.fingerprint != s.at.fingerprint {
+		// Nothing changed, but a client that reconnected with the previous id would get everything.
 		if err := l.write(httpapi.NewPiece([]byte("id: " + token + "\n\n"))); err != nil {
 			return err
 		}
@@ -94,7 +93,7 @@ func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
 			return err
 		}
 	}
-	l.last, l.account = token, s.at.account
+	l.last, l.fingerprint = token, s.at.fingerprint
 	l.known = make(map[subject]uint64, len(s.rows))
 	for _, r := range s.rows {
 		l.known[r.subject] = r.content
@@ -102,22 +101,22 @@ func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
 	return nil
 }
 
-// news says whether a row is told at the beginning of a stream that goes on from
-// since, where it does: what changed behind it, and all there is where the read
-// models stand otherwise now, for then rows may have changed at older places.
+// news reports whether a row is sent at the beginning of a resumed stream: if it changed after
+// since. If the read models have changed in another way, all rows are sent, because rows may have
+// changed at older positions.
 func (r buyerRow) news(since resumption, resumed bool, now resumption) bool {
 	if r.name == "slot" && r.active {
 		return true
 	}
-	return resumed && (since.account != now.account || len(since.places) != len(now.places) || !since.places.passed(r.product, r.place))
+	return resumed && (since.fingerprint != now.fingerprint || len(since.positions) != len(now.positions) || !since.positions.passed(r.product, r.position))
 }
 
-// buyerTopic is a buyer who is listened to, by one stream or several.
+// buyerTopic is a buyer with one or more open streams.
 type buyerTopic struct {
 	now       atomic.Pointer[buyerState]
-	listeners int       // guarded by feed.mu, as the rest
-	entered   time.Time // when the last of them came
-	looked    time.Time // when the reading of the newest state began
+	listeners int       // guarded by feed.mu, like the fields below
+	entered   time.Time // when the last of them was opened
+	read      time.Time // when the read of the newest state began
 }
 
 func (t *buyerTopic) publish(s *buyerState) {
@@ -127,9 +126,9 @@ func (t *buyerTopic) publish(s *buyerState) {
 	}
 }
 
-// listen begins to follow a buyer, and says from when on: whatever is committed
-// later, or was before without having been in what the listener read, will be in
-// a state that was read after that moment, and there will be one.
+// listen starts to follow a buyer, and returns the time from which it follows. Every change that is
+// committed later, or was committed before without being in the subscriber's initial state, will be
+// in a state whose read starts after that time.
 func (f *feed) listen(buyer uuid.UUID) (*buyerTopic, time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,7 +140,7 @@ func (f *feed) listen(buyer uuid.UUID) (*buyerTopic, time.Time) {
 	}
 	t.listeners++
 	t.entered = time.Now()
-	f.awake()
+	f.wake()
 	return t, t.entered
 }
 

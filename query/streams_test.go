@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// event is one server-sent event; at is when it came.
+// event is one server-sent event; at is when it was received.
 type event struct {
 	name, id string
 	data     map[string]any
@@ -32,11 +32,12 @@ type events struct {
 	c    chan event
 	resp *http.Response
 	stop context.CancelFunc
-	// failed is why the stream ended, once c is closed; nil: the server ended it.
+	// failed is the reason why the stream ended, available once c is closed; nil if the server
+	// ended it.
 	failed error
 }
 
-// stream opens a stream, which has to begin with 200.
+// stream opens a stream, which must respond 200.
 func (w *world) stream(path, token string, headers ...header) *events {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -96,7 +97,7 @@ func (e *events) close() {
 	_ = e.resp.Body.Close()
 }
 
-// next is the next event; ended is told apart from late.
+// next returns the next event. It distinguishes an ended stream from a late event.
 func (e *events) next() event {
 	e.t.Helper()
 	select {
@@ -104,7 +105,7 @@ func (e *events) next() event {
 		require.True(e.t, more, "the stream ended")
 		return ev
 	case <-time.After(10 * time.Second):
-		require.Fail(e.t, "no event came")
+		require.Fail(e.t, "no event received")
 		return event{}
 	}
 }
@@ -115,12 +116,12 @@ func (e *events) ended() {
 	case ev, more := <-e.c:
 		require.False(e.t, more, "%v", ev)
 	case <-time.After(10 * time.Second):
-		require.Fail(e.t, "the stream goes on")
+		require.Fail(e.t, "the stream has not ended")
 	}
 }
 
-// applied moves the checkpoint of the product's partition in all projections, as
-// an applied event at the position does.
+// applied moves the checkpoint of the product's partition in all projections, as if the event at
+// the position had been applied.
 func (w *world) applied(product uuid.UUID, place int64, projections ...string) {
 	w.t.Helper()
 	if len(projections) == 0 {
@@ -134,20 +135,20 @@ ON CONFLICT (projection, generation, topic, partition) DO UPDATE SET position = 
 WHERE excluded.position > 0`, kafka.Topic, partitions, kafka.Partition(product, partitions), place, projections)
 }
 
-// sell takes units off a product's stock at a place in the store.
+// sell reduces a product's stock, at a position in the store.
 func (w *world) sell(product uuid.UUID, stock int, place int64) {
 	w.t.Helper()
 	w.exec(`UPDATE products_g1 SET stock = $2, last_position = $3 WHERE id = $1`, product, stock, place)
 	w.applied(product, place)
 }
 
-// conforms holds an event's data against a schema of the description.
+// conforms checks an event's data against a schema of the description.
 func (e event) conforms(t testing.TB, schema string) {
 	t.Helper()
 	require.NoError(t, describedDocument(t).Components.Schemas[schema].Value.VisitJSON(e.data), "%v", e.data)
 }
 
-func TestProductStream(t *testing.T) {
+func TestProductStream_Events(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{stock: 100})
@@ -164,7 +165,7 @@ func TestProductStream(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, position.Position{Product: shoe, Place: 7, Incarnation: 1}, at)
 
-	// Who comes back begins with the newest state.
+	// A client that reconnects begins with the newest state.
 	w.sell(shoe, 98, 8)
 	again := w.stream("/v1/products/"+shoe.String()+"/stream", "", header{"Last-Event-ID": second.id})
 	require.EqualValues(t, 98, again.next().data["stock"])
@@ -182,7 +183,7 @@ func TestProductStream(t *testing.T) {
 	require.Equal(t, "product-not-found", w.get("/v1/products/"+shoe.String()+"/stream", "").slug(t))
 }
 
-func TestProductStreamRefuses(t *testing.T) {
+func TestProductStream_Refusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	require.Equal(t, "product-not-found", w.get("/v1/products/"+uuid.NewString()+"/stream", "").slug(t))
@@ -195,8 +196,8 @@ func TestProductStreamRefuses(t *testing.T) {
 	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots/stream", w.token(uuid.New(), admin)).slug(t))
 }
 
-// TestProductStreamIsPaced changes a product all the time.
-func TestProductStreamIsPaced(t *testing.T) {
+// TestProductStream_IsPaced changes a product all the time.
+func TestProductStream_IsPaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const units = 1_000_000
@@ -220,8 +221,8 @@ func TestProductStreamIsPaced(t *testing.T) {
 	}
 }
 
-// TestProductStreamFollowsTheClock sees a sale begin and end without an event.
-func TestProductStreamFollowsTheClock(t *testing.T) {
+// TestProductStream_FollowsTheClock sees a sale begin and end without an event.
+func TestProductStream_FollowsTheClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	begin := time.Now().Add(1500 * time.Millisecond).Truncate(time.Millisecond)
@@ -234,8 +235,8 @@ func TestProductStreamFollowsTheClock(t *testing.T) {
 	}
 }
 
-// TestStreamsGoOnOverASwap swaps the generation under a listener and drops the old one.
-func TestStreamsGoOnOverASwap(t *testing.T) {
+// TestStreams_ContinueAfterASwap swaps the generation while a stream is open and drops the old one.
+func TestStreams_ContinueAfterASwap(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{stock: 100})
@@ -253,7 +254,7 @@ func (w *world) trail(kind string, slotID, product, user uuid.UUID, place int64,
 	w.audit(1, entry{kind: kind, slot: slotID, product: product, user: user, at: day, position: place, metadata: metadata})
 }
 
-func TestSlotStream(t *testing.T) {
+func TestSlotStream_Events(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, other, shoe, boot := uuid.New(), uuid.New(), uuid.New(), uuid.New()
@@ -273,7 +274,7 @@ func TestSlotStream(t *testing.T) {
 	first.conforms(t, "Slot")
 	require.Equal(t, held.String(), first.data["id"])
 
-	// A new slot, in another partition and at a lower place than the last one.
+	// A new slot, in another partition and at a lower position than the last one.
 	fresh := w.slot(1, slot{product: boot, user: me, at: time.Now()})
 	w.trail("SlotAcquired", fresh, boot, me, 9, "")
 	w.applied(boot, 9)
@@ -287,7 +288,7 @@ func TestSlotStream(t *testing.T) {
 	require.Equal(t, []string{"warning", held.String()}, []string{warned.name, warned.data["id"].(string)})
 	warned.conforms(t, "Slot")
 
-	// A payment is told of when its read model has it, not when the audit has.
+	// A payment is sent when its read model has it, not when the audit has.
 	pay := uuid.New()
 	w.trail("PaymentInitiated", held, shoe, me, 12, fmt.Sprintf(`{"paymentId": %q}`, pay))
 	w.applied(shoe, 12, "slot_audit_log", "purchase_slots", "products")
@@ -304,7 +305,7 @@ func TestSlotStream(t *testing.T) {
 	paying.conforms(t, "OwnPayment")
 	s.close()
 
-	// What happens while nobody listens is told to who comes back, once.
+	// Changes made while the client is disconnected are sent once after it reconnects.
 	w.exec(`UPDATE purchases_g1 SET payment_status = 'SUCCESS', confirmation_timestamp = now(), last_position = 14 WHERE id = $1`, pay)
 	w.exec(`UPDATE purchase_slots_g1 SET status = 'COMPLETED', ended_at = now(), last_position = 14 WHERE id = $1`, held)
 	w.trail("PaymentCompleted", held, shoe, me, 14, fmt.Sprintf(`{"paymentId": %q}`, pay))
@@ -324,12 +325,12 @@ func TestSlotStream(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestWhoDoesNotReadIsLetGo has a buyer who does not read, and one who does.
-func TestWhoDoesNotReadIsLetGo(t *testing.T) {
+// TestStreams_DisconnectAClientThatDoesNotRead has one buyer who does not read, and one who does.
+func TestStreams_DisconnectAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
-	const many = 1000 // more than the sockets between have room for, each time
+	const many = 1000 // more than the socket buffers hold, each time
 	for n := range many {
 		w.payment(1, payment{product: shoe, user: me, created: day.Add(time.Duration(n) * time.Second)})
 	}
@@ -353,7 +354,7 @@ func TestWhoDoesNotReadIsLetGo(t *testing.T) {
 			brisk.next()
 		}
 	}
-	testkit.Eventually(t, 45*time.Second, "the slow one to be let go", func() error {
+	testkit.Eventually(t, 45*time.Second, "the slow client to be disconnected", func() error {
 		if !strings.Contains(string(w.get("/metrics", "").body), "dopamine_streams_dropped_total 1") {
 			return errors.New("not yet")
 		}
@@ -361,8 +362,8 @@ func TestWhoDoesNotReadIsLetGo(t *testing.T) {
 	})
 }
 
-// TestStreamsEndWithTheirToken opens one of each kind with a token that expires.
-func TestStreamsEndWithTheirToken(t *testing.T) {
+// TestStreams_EndWithTheirToken opens one stream of each kind with a token that expires.
+func TestStreams_EndWithTheirToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{stock: 100})
@@ -380,18 +381,18 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 	}
 	began := time.Now()
 	for i, e := range open {
-		for range e.c { // to its end
+		for range e.c { // until it ends
 		}
 		require.NoError(t, e.failed, "cut off, instead of ended")
 		require.Equal(t, "unauthenticated", w.get(paths[i], short).slug(t))
 	}
 	require.Less(t, time.Since(began), 6*time.Second)
-	w.sell(shoe, 99, 7) // what anybody may see goes on
+	w.sell(shoe, 99, 7) // the public stream continues
 	require.EqualValues(t, 99, public.next().data["stock"])
 }
 
-// TestStreamsEndWithTheServer holds one of each kind open when the server stops.
-func TestStreamsEndWithTheServer(t *testing.T) {
+// TestStreams_EndWithTheServer holds one stream of each kind open when the server stops.
+func TestStreams_EndWithTheServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{stock: 100})
@@ -405,15 +406,14 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	w.stop()
 	require.Less(t, time.Since(began), 5*time.Second)
 	for _, e := range open {
-		for range e.c { // to its end
+		for range e.c { // until it ends
 		}
 		require.NoError(t, e.failed, "cut off, instead of ended")
 	}
 }
 
-// TestStreamsAreNeverSilentForLong waits for the sign of life of a stream on
-// which nothing happens.
-func TestStreamsAreNeverSilentForLong(t *testing.T) {
+// TestStreams_SendHeartbeats waits for the heartbeat of an idle stream.
+func TestStreams_SendHeartbeats(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	req, err := http.NewRequest(http.MethodGet, w.url+"/v1/slots/my-slots/stream", nil)

@@ -14,9 +14,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
-// TestSwapsShowAsNothing swaps every projection's generation, and drops the old
-// one at once, under readers of every list. Each sees all rows each time.
-func TestSwapsShowAsNothing(t *testing.T) {
+// TestSwap_IsInvisible swaps every projection's generation, and drops the old one immediately,
+// while lists are read. Each read sees all rows each time.
+func TestSwap_IsInvisible(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
@@ -74,8 +74,8 @@ func TestSwapsShowAsNothing(t *testing.T) {
 	require.Greater(t, reads, 20)
 }
 
-// TestExportGoesOnOverASwap swaps between the pages of an export.
-func TestExportGoesOnOverASwap(t *testing.T) {
+// TestExport_ContinuesAfterASwap swaps between the pages of an export.
+func TestExport_ContinuesAfterASwap(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const rows = 20_000

@@ -25,7 +25,7 @@ type product struct {
 	paused   bool
 }
 
-// product puts a product into generation g, on sale and with what is not given.
+// product inserts a product into generation g, on sale, with defaults for what is not set.
 func (w *world) product(g int, p product) uuid.UUID {
 	w.t.Helper()
 	if p.id == uuid.Nil {
@@ -53,7 +53,7 @@ type slot struct {
 	product uuid.UUID
 	user    uuid.UUID
 	unit    int
-	at      time.Time // acquired
+	at      time.Time // time of acquisition
 	life    time.Duration
 	ended   *time.Time
 	status  string
@@ -147,8 +147,7 @@ func (w *world) audit(g int, e entry) uuid.UUID {
 	return e.id
 }
 
-// swap makes a new generation of a projection, lets fill fill it, and makes it
-// live as a replay does.
+// swap creates a new generation of a projection, calls fill, and makes it live as a replay does.
 func (w *world) swap(projection string, generation int, fill string) {
 	w.t.Helper()
 	w.exec(`INSERT INTO projection_generations (projection, generation, state) VALUES ($1, $2, 'building')`, projection, generation)

@@ -21,24 +21,24 @@ import (
 )
 
 const (
-	// pastTimeout bounds a look into the past.
+	// pastTimeout bounds a read of a past state.
 	pastTimeout = 5 * time.Second
-	// pastConcurrency is how many run at the same time: they need no token, and read the
+	// pastConcurrency is the maximum number of concurrent reads: they need no token, and read the
 	// database of the append path.
 	pastConcurrency = 2
-	// pastWait is how long one waits for its turn.
+	// pastWait is how long a request waits for the semaphore.
 	pastWait = time.Second
-	// pastTTL is how long an answer is kept; it never changes.
+	// pastTTL is how long a result is kept; it never changes.
 	pastTTL     = 10 * time.Minute
 	pastEntries = 1000
-	// settledAfter is the age of a moment from which on no transaction that began before
-	// it can still commit.
+	// settledAfter is the age from which a moment is final: no transaction that began before it can
+	// still commit.
 	settledAfter = 10 * time.Second
 )
 
-// past folds what the event store had at the end of a millisecond.
-type past struct {
-	pool     *pgxpool.Pool // nil if the write side cannot be read from here
+// timeTravel folds the events that the event store had at the end of a millisecond.
+type timeTravel struct {
+	pool     *pgxpool.Pool // nil if the write side cannot be read
 	events   *eventstore.Reader
 	held     *heldCounts
 	turns    *semaphore.Weighted
@@ -46,20 +46,20 @@ type past struct {
 	slots    *cache[view.Slot]
 }
 
-func newPast(pool *pgxpool.Pool) *past {
+func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 	if pool == nil {
-		return &past{}
+		return &timeTravel{}
 	}
 	turns := semaphore.NewWeighted(pastConcurrency)
-	return &past{
+	return &timeTravel{
 		pool: pool, events: eventstore.NewReader(pool), held: newHeldCounts(pool), turns: turns,
 		products: newCache[view.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 		slots:    newCache[view.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 	}
 }
 
-// pastKey names the state of a stream at a moment. A moment that is too new to be kept
-// has a key of its own second, so that it is shared but not for long.
+// pastKey is the cache key of the state of a stream at a moment. The key of a moment that is not
+// final yet includes the current second, so that the result is shared only briefly.
 func pastKey(id uuid.UUID, at time.Time) string {
 	key := id.String() + at.UTC().Format(time.RFC3339Nano)
 	if now := time.Now(); now.Sub(at) < settledAfter {
@@ -68,16 +68,16 @@ func pastKey(id uuid.UUID, at time.Time) string {
 	return key
 }
 
-// pastOf reads the parameter "at", to the millisecond.
+// pastOf reads the parameter "at", truncated to the millisecond.
 func pastOf(c echo.Context) (at time.Time, given bool, err error) {
 	q := httpapi.QueryOf(c)
 	at, given = q.Time("at")
 	return at.Truncate(time.Millisecond), given, q.Err()
 }
 
-// product is the product as it was; errNoProduct before it existed and from its
-// deletion on.
-func (p *past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Product, error) {
+// product returns the product at a moment. It returns errNoProduct for moments before its creation
+// or after its deletion.
+func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Product, error) {
 	if p.pool == nil {
 		return view.Product{}, errNoWrites
 	}
@@ -92,7 +92,7 @@ func (p *past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Pr
 		}
 		held, err := p.held.at(ctx, id, at)
 		if err != nil {
-			return view.Product{}, failed("count the units that were held", err)
+			return view.Product{}, dbError("count the units that were held", err)
 		}
 		shown := view.ProductOf(product, held, at)
 		if product.Cancelled {
@@ -102,17 +102,16 @@ func (p *past) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Pr
 	})
 }
 
-// pastPage is how many events of a product are read at a time.
+// pastPage is the number of events of a product read at a time.
 const pastPage = 2000
 
-// cancellation counts a cancelled sale's purchases as they were, from the payments'
-// own events.
-func (p *past) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*view.Cancellation, error) {
+// cancellation counts the purchases of a cancelled sale at a moment, from the payments' own events.
+func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*view.Cancellation, error) {
 	all := map[uuid.UUID]domain.Payment{}
 	for after := int64(0); ; {
 		recorded, err := p.events.Key(ctx, product, after, math.MaxInt64, pastPage)
 		if err != nil {
-			return nil, failed("read a product's payments", err)
+			return nil, dbError("read a product's payments", err)
 		}
 		for _, r := range recorded {
 			after = r.Position
@@ -155,8 +154,8 @@ func countCancellation(all map[uuid.UUID]domain.Payment) *view.Cancellation {
 	return c
 }
 
-// slot is the slot as it was; errNoSlot before it existed.
-func (p *past) slot(ctx context.Context, id uuid.UUID, at time.Time) (view.Slot, error) {
+// slot returns the slot at a moment. It returns errNoSlot for moments before its acquisition.
+func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (view.Slot, error) {
 	if p.pool == nil {
 		return view.Slot{}, errNoWrites
 	}
@@ -185,17 +184,17 @@ func foldProduct(events []domain.Envelope) domain.Product {
 	return p
 }
 
-// until is what a stream held at the end of the millisecond. What the store will
-// yet record is later than its clock, so that clock tells what is the future;
-// an event may be ahead of it where the clock was set back.
-func (p *past) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
+// until returns the events of a stream up to the end of the millisecond. Events that are not
+// recorded yet will be later than the store's clock, so that clock decides what is in the future.
+// An event may be ahead of the clock if the clock was set back.
+func (p *timeTravel) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
 	var now time.Time
 	if err := p.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return nil, failed("read the store's clock", err)
+		return nil, dbError("read the store's clock", err)
 	}
 	recorded, err := p.events.Stream(ctx, stream, 0)
 	if err != nil {
-		return nil, failed("read a stream", err)
+		return nil, dbError("read a stream", err)
 	}
 	ahead := at.After(now)
 	var events []domain.Envelope

@@ -16,17 +16,17 @@ const (
 	contentCSV = typeCSV + "; charset=utf-8; header=present"
 )
 
-// negotiate chooses the offer that the Accept headers like best (RFC 9110,
-// 12.5.1): each offer has the quality of the most specific range that names it,
-// and between equals the one that is named more specifically, then earlier in
-// the header, then earlier among the offers. What likes none gets the first.
+// negotiate chooses the offer that the Accept headers prefer (RFC 9110, 12.5.1). Each offer has the
+// quality of the most specific range that matches it. Between equals it prefers the more specific
+// match, then the earlier one in the header, then the earlier offer. If nothing matches it returns
+// the first offer.
 func negotiate(c echo.Context, offers ...string) string {
 	c.Response().Header().Add("Vary", "Accept")
 	var ranges []mediaRange
 	for _, header := range c.Request().Header.Values("Accept") {
 		for text := range strings.SplitSeq(header, ",") {
 			if r, ok := parseRange(text); ok {
-				r.place = len(ranges)
+				r.index = len(ranges)
 				ranges = append(ranges, r)
 			}
 		}
@@ -50,7 +50,7 @@ type mediaRange struct {
 	kind, sub string
 	quality   float64
 	specific  int // 1: */*, 2: text/*, 3: text/csv; 0 matches nothing
-	place     int
+	index     int
 }
 
 func parseRange(text string) (mediaRange, bool) {
@@ -82,11 +82,11 @@ func (r mediaRange) matches(offer string) bool {
 func (r mediaRange) better(than mediaRange) bool {
 	switch {
 	case r.quality == 0:
-		return false // named to be refused, or not named
+		return false // excluded explicitly, or not listed
 	case r.quality != than.quality:
 		return r.quality > than.quality
 	case r.specific != than.specific:
 		return r.specific > than.specific
 	}
-	return r.specific == 3 && r.place < than.place
+	return r.specific == 3 && r.index < than.index
 }

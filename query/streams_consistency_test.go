@@ -19,18 +19,18 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// Whatever happens to the read models, who listens ends up with what they say.
+// Whatever happens to the read models, subscribers end up with their content.
 
-// carriedOut raises the version of the product's checkpoint, as an order for a
-// parked event does in the transaction in which it changes the row.
-func (w *world) carriedOut(projection string, product uuid.UUID) {
+// requestServed raises the version of the product's checkpoint, as a request for a parked event
+// does in the transaction in which it changes the row.
+func (w *world) requestServed(projection string, product uuid.UUID) {
 	w.t.Helper()
 	w.exec(`UPDATE projection_checkpoints SET version = version + 1 WHERE projection = $1 AND partition = $2`,
 		projection, kafka.Partition(product, partitions))
 }
 
-// replay makes generation g of a projection of the one before, as mend changes it
-// on the way, and swaps at the places at which the live one is.
+// replay creates generation g of a projection from the previous one, with the changes of mend, and
+// swaps without changing the checkpoints' positions.
 func (w *world) replay(projection string, g int, mend string) {
 	w.t.Helper()
 	w.exec(fmt.Sprintf(`CREATE TABLE replayed AS TABLE %s_g%d`, projection, g-1))
@@ -50,7 +50,7 @@ func (w *world) replay(projection string, g int, mend string) {
 	w.exec(`SELECT projection_set_view($1, $2), projection_drop_tables($1, $2 - 1)`, projection, g)
 }
 
-// is holds an event against its name and the id and one more member of its data.
+// is checks an event's name, its id and one more member of its data.
 func (e *events) is(name string, id uuid.UUID, member string, value any) event {
 	e.t.Helper()
 	got := e.next()
@@ -58,9 +58,9 @@ func (e *events) is(name string, id uuid.UUID, member string, value any) event {
 	return got
 }
 
-// TestBuyerHearsOfWhatWasSetAside parks the end of a slot and of a payment, passes
-// it, and applies it later, behind what came after it.
-func TestBuyerHearsOfWhatWasSetAside(t *testing.T) {
+// TestSlotStream_SendsEventsAppliedAfterParking parks the end of a slot and of a payment, passes
+// it, and applies it later, after later events.
+func TestSlotStream_SendsEventsAppliedAfterParking(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
@@ -72,7 +72,7 @@ func TestBuyerHearsOfWhatWasSetAside(t *testing.T) {
 	s := w.stream("/v1/slots/my-slots/stream", token)
 	s.is("slot", held, "status", "ACTIVE")
 
-	// The audit has both events; slots and purchases have set them aside.
+	// The audit has both events; in slots and purchases they are parked.
 	w.trail("PaymentFailed", held, shoe, me, 11, fmt.Sprintf(`{"paymentId": %q}`, pay))
 	w.trail("SlotExpired", held, shoe, me, 12, "")
 	w.applied(shoe, 12)
@@ -82,13 +82,14 @@ func TestBuyerHearsOfWhatWasSetAside(t *testing.T) {
 	last := s.is("slot", other, "status", "ACTIVE")
 
 	w.exec(`UPDATE purchase_slots_g1 SET status = 'EXPIRED', ended_at = now(), reclaim_status = 'AUTO_EXPIRED', last_position = 12 WHERE id = $1`, held)
-	w.carriedOut("purchase_slots", shoe)
+	w.requestServed("purchase_slots", shoe)
 	s.is("slot", held, "status", "EXPIRED")
 	w.exec(`UPDATE purchases_g1 SET payment_status = 'FAILED', failure_reason = 'no', last_position = 11 WHERE id = $1`, pay)
-	w.carriedOut("purchases", shoe)
+	w.requestServed("purchases", shoe)
 	s.is("payment", pay, "paymentStatus", "FAILED")
 
-	// Who was away meanwhile hears of it too, although it lies before their last event.
+	// A client that was disconnected meanwhile gets it too, although it is before the client's last
+	// event.
 	again := w.stream("/v1/slots/my-slots/stream", token, header{"Last-Event-ID": last.id})
 	seen := map[any]any{}
 	for range 3 {
@@ -98,9 +99,9 @@ func TestBuyerHearsOfWhatWasSetAside(t *testing.T) {
 	require.Equal(t, map[any]any{held.String(): "EXPIRED", pay.String(): "FAILED", other.String(): "ACTIVE"}, seen)
 }
 
-// TestBuyerHearsOfWhatTheAuditHadSetAside has the slot's row change while the
-// audit knows nothing of it.
-func TestBuyerHearsOfWhatTheAuditHadSetAside(t *testing.T) {
+// TestSlotStream_SendsRowsWhoseAuditEntryIsParked changes the slot's row while the audit does not
+// have the event.
+func TestSlotStream_SendsRowsWhoseAuditEntryIsParked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
@@ -111,13 +112,13 @@ func TestBuyerHearsOfWhatTheAuditHadSetAside(t *testing.T) {
 	w.exec(`UPDATE purchase_slots_g1 SET status = 'COMPLETED', ended_at = now(), last_position = 11 WHERE id = $1`, held)
 	w.applied(shoe, 11)
 	w.trail("PaymentCompleted", held, shoe, me, 11, "")
-	w.carriedOut("slot_audit_log", shoe)
+	w.requestServed("slot_audit_log", shoe)
 	s.is("slot", held, "status", "COMPLETED")
 }
 
-// TestListenersHearOfWhatAReplayMended swaps in generations whose rows differ at
-// the very places that the old ones had.
-func TestListenersHearOfWhatAReplayMended(t *testing.T) {
+// TestStreams_SendRowsCorrectedByAReplay swaps in generations whose rows differ without a change of
+// their positions.
+func TestStreams_SendRowsCorrectedByAReplay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me := uuid.New()
@@ -142,7 +143,7 @@ func TestListenersHearOfWhatAReplayMended(t *testing.T) {
 	w.replay("purchases", 2, `UPDATE replayed SET payment_status = 'SUCCESS', confirmation_timestamp = now(), last_position = 0`)
 	mine.is("payment", pay, "paymentStatus", "SUCCESS")
 
-	// A replay that mends nothing is heard by nobody.
+	// A replay that corrects nothing sends nothing.
 	w.replay("products", 4, `SELECT`)
 	w.replay("purchase_slots", 3, `SELECT`)
 	w.exec(`UPDATE products_g4 SET stock = 40, last_position = 11`)
@@ -154,8 +155,8 @@ func TestListenersHearOfWhatAReplayMended(t *testing.T) {
 	mine.is("slot", fresh, "status", "EXPIRED")
 }
 
-// TestBuyerHearsOfANewName has the name of a held slot's product change.
-func TestBuyerHearsOfANewName(t *testing.T) {
+// TestSlotStream_SendsANewName changes the name of a held slot's product.
+func TestSlotStream_SendsANewName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
@@ -168,12 +169,12 @@ func TestBuyerHearsOfANewName(t *testing.T) {
 	w.applied(shoe, 11)
 	began := time.Now()
 	s.is("slot", held, "productName", "Boot")
-	require.Less(t, time.Since(began), 5*time.Second, "at once, not when everybody is looked at again")
+	require.Less(t, time.Since(began), 5*time.Second, "immediately, not at the next refresh of all buyers")
 }
 
-// TestWarningsComeOnce has listeners from before the warning, from after it, and
-// who were away when it came.
-func TestWarningsComeOnce(t *testing.T) {
+// TestSlotStream_SendsWarningsOnce has subscribers from before the warning, from after it, and some
+// that were disconnected when it was recorded.
+func TestSlotStream_SendsWarningsOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me, shoe := uuid.New(), uuid.New()
@@ -203,8 +204,8 @@ func TestWarningsComeOnce(t *testing.T) {
 	}
 }
 
-// TestWhatNobodySaysIsFound changes rows behind everybody's back.
-func TestWhatNobodySaysIsFound(t *testing.T) {
+// TestStreams_FindUnannouncedChanges changes rows without any event or checkpoint.
+func TestStreams_FindUnannouncedChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me := uuid.New()
@@ -222,14 +223,14 @@ func TestWhatNobodySaysIsFound(t *testing.T) {
 		case e := <-open.c:
 			require.Contains(t, []any{e.data["stock"], e.data["unit"]}, map[string]any{"product": 7.0, "slot": 2.0}[e.name])
 		case <-time.After(30 * time.Second):
-			require.Fail(t, "nothing came")
+			require.Fail(t, "no event received")
 		}
 	}
 }
 
-// TestWhoeverComesWhenEndsWithTheNewest lets listeners come at any moment while a
-// product and a buyer's slot change all the time.
-func TestWhoeverComesWhenEndsWithTheNewest(t *testing.T) {
+// TestStreams_EndWithTheNewestState opens streams at random moments while a product and a buyer's
+// slot change all the time.
+func TestStreams_EndWithTheNewestState(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me := uuid.New()
@@ -241,7 +242,7 @@ func TestWhoeverComesWhenEndsWithTheNewest(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range listeners {
 		all.Go(func() {
-			time.Sleep(rand.N(1500 * time.Millisecond)) // any moment
+			time.Sleep(rand.N(1500 * time.Millisecond)) // at a random moment
 			path, member, last := "/v1/products/"+shoe.String()+"/stream", "stock", 100.0-changes
 			if i%2 == 0 {
 				path, member, last = "/v1/slots/my-slots/stream", "unit", 1.0+changes
@@ -253,7 +254,7 @@ func TestWhoeverComesWhenEndsWithTheNewest(t *testing.T) {
 				case e := <-s.c:
 					v, ok := e.data[member].(float64)
 					if !ok || before >= 0 && (v-before)*(last-before) < 0 {
-						t.Errorf("%s went from %v to %v", member, before, v)
+						t.Errorf("%s changed from %v to %v", member, before, v)
 						return
 					}
 					if before = v; v == last {
@@ -276,7 +277,7 @@ func TestWhoeverComesWhenEndsWithTheNewest(t *testing.T) {
 	all.Wait()
 }
 
-// gate is a way to the database that can be closed.
+// gate is a connection to the database that can be closed.
 type gate struct {
 	mu     sync.Mutex
 	closed bool
@@ -301,15 +302,15 @@ func (g *gate) set(closed bool) {
 	defer g.mu.Unlock()
 	if g.closed = closed; closed {
 		for _, conn := range g.open {
-			_ = conn.Close() // the pool finds out
+			_ = conn.Close() // the pool notices
 		}
 		g.open = nil
 	}
 }
 
-// TestStreamsOutliveTheDatabase takes the database away from under one stream of
-// each kind and gives it back.
-func TestStreamsOutliveTheDatabase(t *testing.T) {
+// TestStreams_OutliveTheDatabase makes the database unavailable and available again while one
+// stream of each kind is open.
+func TestStreams_OutliveTheDatabase(t *testing.T) {
 	t.Parallel()
 	db := dbtest.Both(t)
 	way := &gate{}
@@ -347,7 +348,7 @@ func TestStreamsOutliveTheDatabase(t *testing.T) {
 	}
 }
 
-// now is the moment, as answers show it.
+// now returns the current time in the responses' format.
 func (w *world) now() string {
 	return time.Now().Add(-time.Second).UTC().Format("2006-01-02T15:04:05.000Z")
 }

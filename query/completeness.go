@@ -16,22 +16,22 @@ import (
 )
 
 const (
-	// headTimeout bounds a look at how far the relay is.
+	// headTimeout bounds the query for the relay's position.
 	headTimeout = 500 * time.Millisecond
-	// headTTL is how long its result is used again.
+	// headTTL is how long its result is reused.
 	headTTL = 50 * time.Millisecond
 )
 
-// relayHead is how far the relay had published at some moment. It stays true: an older
-// one only proves less.
+// relayHead is how far the relay had published at some moment. It remains valid: an older head only
+// proves less.
 type relayHead struct {
-	published int64   // every event up to this position is in Kafka
-	last      []int64 // the last one in each partition
+	published int64   // every event up to and including this position is in Kafka
+	last      []int64 // the last position in each partition
 }
 
-// relayHeads reads how far the relay is, on the write side.
+// relayHeads reads the relay's position from the write side.
 type relayHeads struct {
-	pool  *pgxpool.Pool // nil: the write side cannot be read
+	pool  *pgxpool.Pool // nil if the write side cannot be read
 	reads singleflight.Group
 
 	mu   sync.Mutex
@@ -39,7 +39,7 @@ type relayHeads struct {
 	at   time.Time
 }
 
-// now returns a fresh head, or the last known one if the write side does not respond.
+// now returns a current head, or the last known one if the write side does not respond.
 func (r *relayHeads) now() relayHead {
 	head, at := r.known()
 	if time.Since(at) < headTTL {
@@ -69,17 +69,17 @@ func (r *relayHeads) known() (relayHead, time.Time) {
 	return r.head, r.at
 }
 
-// everything is the mark of a table of which nothing is held back.
+// everything is the low-water mark of a table of which nothing is held back.
 const everything = math.MaxInt64
 
-// lowWater returns the position up to which a projection's table has every row that it
-// will ever have. A partition that has applied all that the relay had published into it
-// is complete up to where the relay was; one that lags only up to its checkpoint. With
-// a product only its own partition counts.
+// lowWater returns the position up to which a projection's table is complete: no further rows will
+// appear at or below it. A partition that has applied everything the relay published to it is
+// complete up to the relay's position. A partition that lags is complete up to its checkpoint. If a
+// product is given, only its partition counts.
 func lowWater(p progress, projection string, head relayHead, product uuid.UUID) int64 {
 	partitions := p.partitions(projection)
 	if partitions == 0 {
-		return everything // nothing was ever applied
+		return everything // no event was ever applied
 	}
 	of := func(partition int32) int64 {
 		at := p[projection][partition].position
@@ -98,14 +98,14 @@ func lowWater(p progress, projection string, head relayHead, product uuid.UUID) 
 	return low
 }
 
-// completeness is what a page of a list in the order of positions has to know.
+// completeness is the completeness of a list in the order of positions.
 type completeness struct {
-	mark    int64     // rows up to it are complete
-	known   bool      // false if the write side cannot be read from here: nothing is held back
-	product uuid.UUID // whose partition alone counts; Nil: all
+	mark    int64     // rows up to and including it are complete
+	known   bool      // false if the write side cannot be read; then nothing is held back
+	product uuid.UUID // only its partition counts; uuid.Nil: all
 }
 
-// token is the value of X-Complete-Position.
+// token returns the value of X-Complete-Position.
 func (c completeness) token() string {
 	at := c.mark
 	if at == everything {
@@ -114,7 +114,7 @@ func (c completeness) token() string {
 	return position.Encode(c.product, at)
 }
 
-// complete returns the completeness of a projection as it is now.
+// complete returns the current completeness of a projection.
 func (r *readModels) complete(ctx context.Context, projection string) (completeness, error) {
 	var at completeness
 	err := r.read(ctx, snapshot{of: []string{projection}, queue: func(b *pgx.Batch, g generations) {
@@ -123,17 +123,16 @@ func (r *readModels) complete(ctx context.Context, projection string) (completen
 	return at, err
 }
 
-// queueComplete queues the reading of the projection's completeness in the batch's
-// snapshot. Events that are parked will be applied at their old positions, so that the
-// first of them is a limit too. slot, if there is one, takes the place of the product,
-// which is found in the audit's table.
+// queueComplete queues the queries for the projection's completeness in the batch's snapshot.
+// Parked events will be applied at their old positions, so the first of them is a limit too. If
+// slot is given instead of product, the product is looked up in the audit's table.
 func (r *readModels) queueComplete(b *pgx.Batch, g generations, projection string, product, slot uuid.UUID, min []position.Position, into *completeness) {
 	*into = completeness{mark: everything, product: product}
 	if r.heads.pool == nil {
 		return
 	}
 	into.known = true
-	head := r.heads.now() // before the snapshot: what it has published by now is in the snapshot or lags
+	head := r.heads.now() // before the snapshot: whatever is published by now is either applied in the snapshot or lags
 	if slot != uuid.Nil && product == uuid.Nil {
 		b.Queue(`SELECT product_id FROM `+g.table(auditLog)+` WHERE slot_id = $1 LIMIT 1`, slot).Query(func(rows pgx.Rows) error {
 			return each(rows, func() error { return rows.Scan(&into.product) })
@@ -158,15 +157,15 @@ WHERE g.state = 'live' AND g.projection = $1 AND p.position > 0
 		}
 		for _, m := range min {
 			if m.Place > into.mark {
-				return errBehind // it would be held back
+				return errBehind // the entry would be held back
 			}
 		}
 		return nil
 	})
 }
 
-// incarnation returns that of the event store, or of the read models if the store
-// cannot be read from here.
+// incarnation returns the incarnation of the event store, or that of the read models if the store
+// cannot be read.
 func (r *readModels) incarnation(ctx context.Context) (n int64, err error) {
 	if r.heads.pool != nil {
 		err = r.heads.pool.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM store_incarnations`).Scan(&n)

@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/query"
 )
 
-// history appends events to the store at moments of its choice.
+// history appends events to the store at chosen times.
 type history struct {
 	*world
 	position int64
@@ -35,7 +35,7 @@ func (h *history) append(product, stream uuid.UUID, at time.Time, e domain.Event
 
 func at(moment time.Time) string { return "?at=" + url.QueryEscape(moment.Format(time.RFC3339Nano)) }
 
-func TestPastOfAProductAndASlot(t *testing.T) {
+func TestPast_ProductAndSlot(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
 	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
@@ -55,7 +55,7 @@ func TestPastOfAProductAndASlot(t *testing.T) {
 
 	product := "/v1/products/" + shoe.String()
 	require.Equal(t, "product-not-found", h.get(product+at(ms(-1)), "").slug(t))
-	require.Equal(t, "product-not-found", h.get(product, "").slug(t), "now it is gone")
+	require.Equal(t, "product-not-found", h.get(product, "").slug(t), "the product is deleted now")
 	for _, c := range []struct {
 		at     time.Time
 		name   string
@@ -75,7 +75,7 @@ func TestPastOfAProductAndASlot(t *testing.T) {
 		require.Equal(t, "12.50", v["price"])
 	}
 	require.Equal(t, "product-not-found", h.get(product+at(ms(50)), "").slug(t))
-	require.Equal(t, http.StatusOK, h.get(product+"?at=2026-11-01T19:00:00.049+09:00", "").StatusCode, "any offset, its plus sign as it stands")
+	require.Equal(t, http.StatusOK, h.get(product+"?at=2026-11-01T19:00:00.049+09:00", "").StatusCode, "any offset, with an unescaped plus sign")
 
 	slot, mine := "/v1/slots/"+first.String(), h.token(owner, buyer)
 	require.Equal(t, "slot-not-found", h.get(slot+at(ms(19)), mine).slug(t))
@@ -87,7 +87,7 @@ func TestPastOfAProductAndASlot(t *testing.T) {
 	require.Equal(t, []any{"EXPIRED", 0.0, "BUYER_RELEASED", "2026-11-01T10:00:00.030Z"}, []any{v["status"], v["remainingTimeSeconds"], v["reclaimStatus"], v["endedAt"]})
 	require.Equal(t, "forbidden", h.get(slot+at(ms(20)), h.token(uuid.New(), buyer)).slug(t))
 
-	// An id of the other kind is none.
+	// An id of the other kind is not found.
 	require.Equal(t, "product-not-found", h.get("/v1/products/"+first.String()+at(ms(49)), "").slug(t))
 	require.Equal(t, "slot-not-found", h.get("/v1/slots/"+shoe.String()+at(ms(49)), mine).slug(t))
 
@@ -100,7 +100,7 @@ func TestPastOfAProductAndASlot(t *testing.T) {
 	require.Equal(t, "product-not-found", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(-time.Second)), "").slug(t))
 }
 
-func TestWithoutTheWriteSideTheRestServes(t *testing.T) {
+func TestAPI_WithoutTheWriteSide(t *testing.T) {
 	t.Parallel()
 	full := newWorld(t)
 	id := full.product(1, product{})
@@ -122,8 +122,8 @@ func TestWithoutTheWriteSideTheRestServes(t *testing.T) {
 	require.NoError(t, full.pool.Ping(context.Background()))
 }
 
-// TestPast_ManyEvents asks about moments of a product with more events than one page of
-// the count, in an order in which kept counts are of use and in which they are not.
+// TestPast_ManyEvents requests moments of a product with more events than one page of the count, in
+// an order in which kept counts help and in one in which they do not.
 func TestPast_ManyEvents(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}

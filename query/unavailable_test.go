@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// silentPool is a pool of a database that takes connections and never says a word.
+// silentPool returns a pool of a database that accepts connections and never responds.
 func silentPool(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,7 +48,7 @@ func silentPool(t *testing.T) *pgxpool.Pool {
 	return pool
 }
 
-func TestSilentDatabaseIsUnavailableSoon(t *testing.T) {
+func TestUnavailable_SilentDatabase(t *testing.T) {
 	t.Parallel()
 	w := newWorldOver(t, query.Config{ReadPool: silentPool(t)})
 	boss := w.token(uuid.New(), admin|buyer)
@@ -73,7 +73,7 @@ func TestSilentDatabaseIsUnavailableSoon(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.get("/health/live", "").StatusCode)
 }
 
-func TestDatabaseThatComesBackIsReadAgain(t *testing.T) {
+func TestUnavailable_DatabaseComesBack(t *testing.T) {
 	t.Parallel()
 	server := testkit.OwnPostgres(t)
 	require.NoError(t, db.MigrateRead(t.Context(), server.URL()))
@@ -85,28 +85,28 @@ func TestDatabaseThatComesBackIsReadAgain(t *testing.T) {
 
 	server.Kill9()
 	// A server process may outlive the postmaster for a moment.
-	testkit.Eventually(t, 10*time.Second, "the database to be away", func() error {
+	testkit.Eventually(t, 10*time.Second, "the database to be unavailable", func() error {
 		if a := w.get("/v1/products", ""); a.StatusCode != http.StatusServiceUnavailable {
-			return &answerError{a}
+			return &responseError{a}
 		}
 		return nil
 	})
 	require.Equal(t, "unavailable", w.get("/v1/products", "").slug(t))
 	require.Equal(t, "unavailable", w.get("/v1/products", "", atLeast(uuid.New(), 1)).slug(t))
 	require.NoError(t, server.Restart(t.Context()))
-	testkit.Eventually(t, 10*time.Second, "the products to be there again", func() error {
+	testkit.Eventually(t, 10*time.Second, "the products to be available again", func() error {
 		if a := w.get("/v1/products", ""); a.StatusCode != http.StatusOK {
-			return &answerError{a}
+			return &responseError{a}
 		}
 		return nil
 	})
 }
 
-type answerError struct{ answer }
+type responseError struct{ response }
 
-func (e *answerError) Error() string { return string(e.body) }
+func (e *responseError) Error() string { return string(e.body) }
 
-func TestEveryRouteIsDescribedAndEveryDescriptionRouted(t *testing.T) {
+func TestOpenAPI_MatchesTheRoutes(t *testing.T) {
 	t.Parallel()
 	var described []string
 	for path, item := range describedDocument(t).Paths.Map() {

@@ -12,13 +12,13 @@ import (
 )
 
 var (
-	errNoProduct = problem.New(problem.ProductNotFound, "there is no product of this id")
-	errNoSlot    = problem.New(problem.SlotNotFound, "there is no slot of this id")
-	errNoPayment = problem.New(problem.PaymentNotFound, "there is no payment of this id")
-	errNotYours  = problem.New(problem.Forbidden, "it belongs to somebody else")
-	errBehind    = problem.New(problem.ReadModelBehind, "the read model has not reached the position asked for")
-	errAway      = problem.New(problem.Unavailable, "the data cannot be read at the moment")
-	errNoWrites  = problem.New(problem.Unavailable, "the event store cannot be read from here")
+	errNoProduct   = problem.New(problem.ProductNotFound, "no product has this id")
+	errNoSlot      = problem.New(problem.SlotNotFound, "no slot has this id")
+	errNoPayment   = problem.New(problem.PaymentNotFound, "no payment has this id")
+	errNotYours    = problem.New(problem.Forbidden, "it belongs to another user")
+	errBehind      = problem.New(problem.ReadModelBehind, "the read model has not reached the requested position")
+	errUnavailable = problem.New(problem.Unavailable, "the data cannot be read at the moment")
+	errNoWrites    = problem.New(problem.Unavailable, "the event store cannot be read from here")
 )
 
 // SQLSTATE codes; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
@@ -28,9 +28,9 @@ const (
 	queryCanceled  = "57014" // statement_timeout
 )
 
-// failed turns an error of a database into the answer: what a database that is
-// away, starting, stopping or too slow says is unavailable, anything else is ours.
-func failed(what string, err error) error {
+// dbError converts a database error into the error response. If the database is down, starting,
+// stopping or too slow, the response is unavailable; any other error is internal.
+func dbError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -44,20 +44,20 @@ func failed(what string, err error) error {
 		if errors.Is(err, context.Canceled) {
 			return err // the client left
 		}
-		return errAway.Wrap(err) // no answer came: refused, reset, timed out
+		return errUnavailable.Wrap(err) // no response: refused, reset or timed out
 	}
 	switch {
 	case pg.Code == queryCanceled,
 		strings.HasPrefix(pg.Code, "08"),  // connection
 		strings.HasPrefix(pg.Code, "53"),  // resources
 		strings.HasPrefix(pg.Code, "57P"): // shut down, starting
-		return errAway.Wrap(err)
+		return errUnavailable.Wrap(err)
 	}
 	return err
 }
 
-// gone says that a table was not there, or not any more.
-func gone(err error) bool {
+// isMissingTable reports whether a table does not exist or exists no longer.
+func isMissingTable(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == undefinedTable || pg.Code == internalError && strings.Contains(pg.Message, "relation"))
 }

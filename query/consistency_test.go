@@ -28,8 +28,8 @@ func atLeast(product uuid.UUID, place int64) header {
 	return header{"X-Min-Position": position.Encode(product, place)}
 }
 
-// TestEachQueryWaitsForTheProjectionThatItReads moves one projection at a time.
-func TestEachQueryWaitsForTheProjectionThatItReads(t *testing.T) {
+// TestConsistency_EachQueryWaitsForItsProjections moves one projection at a time.
+func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	me := uuid.New()
@@ -46,7 +46,7 @@ func TestEachQueryWaitsForTheProjectionThatItReads(t *testing.T) {
 	} {
 		t.Run(c.path, func(t *testing.T) {
 			t.Parallel()
-			p := uuid.New() // its events alone count
+			p := uuid.New() // only its events count
 			w := &world{t: t, pool: w.pool, url: w.url, client: w.client, signer: w.signer, router: w.router, api: w.api}
 			began := time.Now()
 			a := w.get(c.path, c.token, atLeast(p, 1_000_000))
@@ -60,7 +60,7 @@ func TestEachQueryWaitsForTheProjectionThatItReads(t *testing.T) {
 	}
 }
 
-func TestReaderWaitsUntilTheCheckpointIsThere(t *testing.T) {
+func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{})
@@ -75,8 +75,8 @@ func TestReaderWaitsUntilTheCheckpointIsThere(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.get(path, "", atLeast(shoe, 41)).StatusCode)
 	require.Equal(t, "read-model-behind", w.get(path, "", atLeast(shoe, 42)).slug(t))
 
-	// The write and its checkpoint become visible together, while a reader waits.
-	done := make(chan answer, 1)
+	// The write and its checkpoint become visible together, while a request waits.
+	done := make(chan response, 1)
 	go func() {
 		done <- w.get(path, "", header{"X-Min-Position": position.Encode(other, 100) + ", " + position.Encode(shoe, 42)})
 	}()
@@ -92,9 +92,9 @@ func TestReaderWaitsUntilTheCheckpointIsThere(t *testing.T) {
 	require.Equal(t, "New name", a.json(t)["name"])
 }
 
-// After a recovery positions are given out again: a token of the history before is
-// not comparable, and nobody waits for it.
-func TestReader_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
+// After a recovery positions are assigned a second time. A token of the earlier incarnation cannot
+// be compared, and requests do not wait for it.
+func TestConsistency_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{})
@@ -112,7 +112,7 @@ func TestReader_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
 	require.Equal(t, "read-model-behind", w.get(path, "", token(3, 1)).slug(t), "the rows are of the history before")
 }
 
-func TestParkedEventIsNotThereYet(t *testing.T) {
+func TestConsistency_ParkedEventCountsAsNotApplied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	shoe := w.product(1, product{})
@@ -122,7 +122,7 @@ func TestParkedEventIsNotThereYet(t *testing.T) {
 		VALUES ('products', 1, $1, 40, $2, 0, $1, 'no such column', false)`, shoe, kafka.Topic)
 	require.Equal(t, http.StatusOK, w.get(path, "", atLeast(shoe, 39)).StatusCode)
 	require.Equal(t, http.StatusOK, w.get(path, "", atLeast(uuidIn(shoe), 45)).StatusCode, "another product of the partition")
-	done := make(chan answer, 1)
+	done := make(chan response, 1)
 	go func() { done <- w.get(path, "", atLeast(shoe, 45)) }()
 	select {
 	case a := <-done:
@@ -133,7 +133,7 @@ func TestParkedEventIsNotThereYet(t *testing.T) {
 	require.Equal(t, http.StatusOK, (<-done).StatusCode)
 }
 
-// uuidIn is another product of the same partition.
+// uuidIn returns another product of the same partition.
 func uuidIn(product uuid.UUID) uuid.UUID {
 	for {
 		if id := uuid.New(); kafka.Partition(id, partitions) == kafka.Partition(product, partitions) {

@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// gate makes a product known to the write side.
-func (w *world) gate(epoch int64) uuid.UUID {
+// registerGate registers a product on the write side.
+func (w *world) registerGate(epoch int64) uuid.UUID {
 	w.t.Helper()
 	id := uuid.New()
 	w.exec(`INSERT INTO product_gates (product_id, epoch, units, sale_date) VALUES ($1, $2, 100, now())`, id, epoch)
@@ -60,9 +60,9 @@ func (w *world) fairness(product uuid.UUID) map[string]any {
 	return a.json(w.t)
 }
 
-// fold waits for a report that folds all that was written, since reports are
-// handed out again for a moment.
-func (w *world) decided(product uuid.UUID, want int) map[string]any {
+// awaitDecided waits for a report that includes all written lines, since reports are reused for a
+// moment.
+func (w *world) awaitDecided(product uuid.UUID, want int) map[string]any {
 	w.t.Helper()
 	var v map[string]any
 	testkit.Eventually(w.t, 2*time.Second, "the report to fold what was written", func() error {
@@ -74,10 +74,10 @@ func (w *world) decided(product uuid.UUID, want int) map[string]any {
 	return v
 }
 
-func TestFairnessFoldsTheLogAsItGrows(t *testing.T) {
+func TestFairness_FoldsTheGrowingLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.gate(0)
+	p := w.registerGate(0)
 	empty := w.get("/v1/products/"+p.String()+"/fairness", "")
 	require.JSONEq(t, `{"decided":0,"granted":0,"refused":{"soldOut":0,"duplicate":0,"notStarted":0,"closed":0},"returned":0,
 		"firstSequence":null,"lastSequence":null,"lastGrantedSequence":null,"epochs":0,"inversions":0,"complete":true}`, string(empty.body))
@@ -85,10 +85,10 @@ func TestFairnessFoldsTheLogAsItGrows(t *testing.T) {
 	w.line(p, 1, opened)
 	w.line(p, 2, granted)
 	w.line(p, 3, growing)
-	require.EqualValues(t, 3, w.decided(p, 3)["lastSequence"])
-	w.line(p, 3, grown) // the stored run grew
+	require.EqualValues(t, 3, w.awaitDecided(p, 3)["lastSequence"])
+	w.line(p, 3, grown) // the stored run has grown
 	w.line(p, 4, returned)
-	v := w.decided(p, 9)
+	v := w.awaitDecided(p, 9)
 	require.EqualValues(t, 1, v["granted"])
 	require.Equal(t, map[string]any{"soldOut": 8.0, "duplicate": 0.0, "notStarted": 0.0, "closed": 0.0}, v["refused"])
 	require.EqualValues(t, 1, v["lastGrantedSequence"])
@@ -96,23 +96,23 @@ func TestFairnessFoldsTheLogAsItGrows(t *testing.T) {
 
 	w.line(p, 1, `{"epoch":2,"type":"opened","units":1}`)
 	w.line(p, 2, inversion)
-	v = w.decided(p, 11)
+	v = w.awaitDecided(p, 11)
 	require.EqualValues(t, 2, v["inversions"])
 	require.EqualValues(t, 2, v["epochs"])
 	require.EqualValues(t, 20000000002, v["lastSequence"])
 
-	// What was carried late into an epoch that had ended changes what was folded.
+	// Lines shipped late into an ended epoch change what was folded.
 	w.line(p, 5, `{"epoch":0,"type":"granted","sequence":10,"unit":1}`)
-	require.EqualValues(t, 2, w.decided(p, 12)["granted"])
+	require.EqualValues(t, 2, w.awaitDecided(p, 12)["granted"])
 	require.Equal(t, "product-not-found", w.get("/v1/products/"+uuid.NewString()+"/fairness", "").slug(t))
 	require.Equal(t, "product-not-found", w.get("/v1/products/"+uuid.NewString()+"/fairness/log", "").slug(t))
 	require.Equal(t, "invalid-request", w.get("/v1/products/x/fairness", "").slug(t))
 }
 
-func TestFairnessIsIncompleteWhereAGateDiedWithDecisionsNobodyWroteDown(t *testing.T) {
+func TestFairness_IncompleteAfterLostDecisions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	whole, lost := w.gate(1), w.gate(1)
+	whole, lost := w.registerGate(1), w.registerGate(1)
 	for id, carried := range map[uuid.UUID]time.Time{whole: day.Add(3 * time.Second), lost: day.Add(2 * time.Second)} {
 		w.line(id, 1, opened)
 		w.exec(`INSERT INTO gate_epochs (product_id, epoch, ended_at, leased_at, carried_at) VALUES ($1, 0, $2, $2, $3)`, id, day, carried)
@@ -121,10 +121,10 @@ func TestFairnessIsIncompleteWhereAGateDiedWithDecisionsNobodyWroteDown(t *testi
 	require.Equal(t, false, w.fairness(lost)["complete"])
 }
 
-func TestDecisionLogFoldsOutsideToo(t *testing.T) {
+func TestDecisionLog_CanBeFoldedByClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.gate(0)
+	p := w.registerGate(0)
 	a := w.get("/v1/products/"+p.String()+"/fairness/log", "")
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.Empty(t, a.body)
@@ -140,7 +140,7 @@ func TestDecisionLogFoldsOutsideToo(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.get("/v1/products/"+p.String()+"/fairness", "").StatusCode)
 
 	// More than one page.
-	big := w.gate(0)
+	big := w.registerGate(0)
 	w.exec(`INSERT INTO gate_decisions (product_id, epoch, line, type, units) VALUES ($1, 0, 1, 'opened', 4500)`, big)
 	w.exec(`INSERT INTO gate_decisions (product_id, epoch, line, type, sequence, unit) SELECT $1, 0, n + 1, 'granted', n, n FROM generate_series(1, 4500) n`, big)
 	a = w.get("/v1/products/"+big.String()+"/fairness/log", "")

@@ -18,26 +18,26 @@ import (
 )
 
 const (
-	// reportFor is how long a report is handed out again: nobody needs a token to
-	// ask, and the log is allowed to be two seconds behind anyway.
-	reportFor = 100 * time.Millisecond
-	// linePage is how many lines are read at a time.
+	// reportTTL is how long a report is reused: it needs no token, and the log may be two seconds
+	// behind anyway.
+	reportTTL = 100 * time.Millisecond
+	// linePage is the number of lines read at a time.
 	linePage = 2000
-	// maxFolds is how many products' folds are kept; each takes a quarter of a byte
-	// for each unit of stock.
+	// maxFolds is the maximum number of products whose folds are kept. Each takes a quarter of a
+	// byte per unit of stock.
 	maxFolds = 64
-	// logConcurrency is how many logs are read at the same time, for reports and for
+	// logConcurrency is the maximum number of concurrent reads of logs, for reports and for
 	// clients: they need no token, and read the database of the append path.
 	logConcurrency = 4
-	// logWait is how long a request waits for its turn; logPageWait is that of a further
-	// page of a log that is already being sent.
+	// logWait is how long a request waits for the semaphore, logPageWait how long a further page of
+	// a started response does.
 	logWait, logPageWait = time.Second, 20 * time.Second
-	// pageTTL is how long a page of a log is sent again, which may be two seconds behind.
+	// pageTTL is how long a page of a log is reused. It may be two seconds behind.
 	pageTTL     = time.Second
 	pageEntries = 64
 )
 
-// fairnessReport is the answer of GET /v1/products/{id}/fairness.
+// fairnessReport is the response of GET /v1/products/{id}/fairness.
 type fairnessReport struct {
 	fairness.Report
 	Complete bool `json:"complete"`
@@ -61,17 +61,17 @@ func (a *API) fairnessLog(c echo.Context) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	log, err := a.logs.look(ctx, id)
+	log, err := a.logs.logState(ctx, id)
 	if err != nil {
 		return err
 	}
-	// What is decided from here on is left out: the log ends with what was its
-	// last line, which alone may have grown.
+	// Decisions made after this are left out: the log ends with the line that is the last one now.
+	// Only that line may still grow.
 	end := log.end()
 	next := func(last *storedLine) ([]storedLine, error) {
-		var after place
+		var after linePlace
 		if last != nil {
-			after = last.place
+			after = last.linePlace
 		}
 		return a.logs.page(ctx, id, after, end, last == nil)
 	}
@@ -80,36 +80,36 @@ func (a *API) fairnessLog(c echo.Context) error {
 	})
 }
 
-// place is where a line stands in a product's log. The zero place is before all.
-type place struct {
+// linePlace is a line's place in a product's log. The zero value is before all lines.
+type linePlace struct {
 	epoch, number int64
 }
 
 type storedLine struct {
-	place
+	linePlace
 	fairness.Line
 }
 
-// decisionLogs reads the decision logs that the worker carries to Postgres.
+// decisionLogs reads the decision logs that the worker ships to Postgres.
 type decisionLogs struct {
-	pool  *pgxpool.Pool // nil if the write side cannot be read from here
+	pool  *pgxpool.Pool // nil if the write side cannot be read
 	turns *semaphore.Weighted
-	// first and further are pages of logs as they are sent; they differ in how long they
-	// wait for their turn.
+	// first and further cache pages of logs; they differ in how long a request waits for the
+	// semaphore.
 	first, further *cache[[]storedLine]
 
 	mu   sync.Mutex
 	kept map[uuid.UUID]*keptFold
 }
 
-// keptFold is a log folded as far as its lines are final.
+// keptFold is the fold of a log's final lines.
 type keptFold struct {
 	used   time.Time     // guarded by decisionLogs.mu
-	turn   chan struct{} // taken while the log is read; guards what follows
+	turn   chan struct{} // held while the log is read; guards the fields below
 	fold   *fairness.Fold
-	folded []lastLine // the last line of each epoch that is folded
+	folded []lastLine // the last folded line of each epoch
 	report fairnessReport
-	at     time.Time // of the report
+	at     time.Time // time of the report
 }
 
 func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
@@ -121,12 +121,12 @@ func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
 	}
 }
 
-// report folds a product's log; errNoProduct where there never was such a
-// product. Those who ask while the log is read share one report.
+// report folds a product's log. It returns errNoProduct if the product never existed. Concurrent
+// requests share one report.
 func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
 	k := d.known(product)
 	if k == nil {
-		if _, err := d.look(ctx, product); err != nil { // ids that mean nothing must not push out folds
+		if _, err := d.logState(ctx, product); err != nil { // unknown ids must not evict folds
 			return fairnessReport{}, err
 		}
 		k = d.keep(product)
@@ -137,19 +137,19 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
 	case <-waited.C:
-		return fairnessReport{}, errAway
+		return fairnessReport{}, errUnavailable
 	case <-ctx.Done():
 		return fairnessReport{}, ctx.Err()
 	}
 	asked := time.Now()
-	if asked.Sub(k.at) < reportFor {
+	if asked.Sub(k.at) < reportTTL {
 		return k.report, nil
 	}
-	if err := take(ctx, d.turns, logWait); err != nil {
+	if err := acquire(ctx, d.turns, logWait); err != nil {
 		return fairnessReport{}, err
 	}
 	defer d.turns.Release(1)
-	log, err := d.look(ctx, product)
+	log, err := d.logState(ctx, product)
 	if err != nil {
 		return fairnessReport{}, err
 	}
@@ -161,9 +161,8 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 	return k.report, nil
 }
 
-// page reads a page of a log that is sent to a client. Clients that read the same log
-// share it.
-func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end place, isFirst bool) ([]storedLine, error) {
+// page reads a page of a log that is sent to a client. Clients that read the same log share it.
+func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end linePlace, isFirst bool) ([]storedLine, error) {
 	pages := d.further
 	if isFirst {
 		pages = d.first
@@ -173,15 +172,15 @@ func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end p
 	})
 }
 
-// catchUp folds what is new. A run of refusals that is the log's last line may
-// still grow, so it is looked at and not folded.
+// catchUp folds the new lines. If the log's last line is a run of refusals it may still grow; it is
+// reported but not folded.
 func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFold, log logState) (fairness.Report, error) {
 	if k.fold == nil || !log.continues(k.folded) {
 		k.fold, k.folded = fairness.NewFold(), nil
 	}
-	var after place
+	var after linePlace
 	if n := len(k.folded); n > 0 {
-		after = k.folded[n-1].place
+		after = k.folded[n-1].linePlace
 	}
 	var open *fairness.Line
 	for end := log.end(); ; {
@@ -190,13 +189,13 @@ func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFo
 			return fairness.Report{}, err
 		}
 		for i, l := range page {
-			if l.place == end && l.Type == fairness.Refused {
+			if l.linePlace == end && l.Type == fairness.Refused {
 				open = &page[i].Line
 				break
 			}
-			_ = k.fold.Add(l.Line) // a break shows in the inversions, and to who folds the log
-			k.note(lastLine{l.place, l.To})
-			after = l.place
+			_ = k.fold.Add(l.Line) // a break shows as an inversion, and to clients that fold the log
+			k.note(lastLine{l.linePlace, l.To})
+			after = l.linePlace
 		}
 		if len(page) < linePage || open != nil {
 			break
@@ -216,7 +215,7 @@ func (k *keptFold) note(l lastLine) {
 	k.folded = append(k.folded, l)
 }
 
-// known is the product's fold, nil where none is kept.
+// known returns the product's fold, nil if there is none.
 func (d *decisionLogs) known(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -227,8 +226,8 @@ func (d *decisionLogs) known(product uuid.UUID) *keptFold {
 	return k
 }
 
-// keep makes a fold for the product, unless somebody just did, in the place of
-// the one that was asked for the longest time ago where there are too many.
+// keep adds a fold for the product unless another request has just done so. If there are too many,
+// it replaces the least recently used one.
 func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -249,28 +248,28 @@ func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
 	return k
 }
 
-// lastLine is the last line of an epoch; to tells whether a run has grown.
+// lastLine is the last line of an epoch; to shows whether a run has grown.
 type lastLine struct {
-	place
+	linePlace
 	to int64
 }
 
-// logState is what a product's log looks like at one moment.
+// logState is the extent of a product's log at one moment.
 type logState struct {
-	last     []lastLine // of each epoch, by epoch
+	last     []lastLine // of each epoch, in order
 	complete bool
 }
 
-// end is the place of the log's last line.
-func (s logState) end() place {
+// end returns the place of the log's last line.
+func (s logState) end() linePlace {
 	if len(s.last) == 0 {
-		return place{}
+		return linePlace{}
 	}
-	return s.last[len(s.last)-1].place
+	return s.last[len(s.last)-1].linePlace
 }
 
-// continues says whether the log is what was folded with something behind it. An
-// epoch that has ended can still grow: its gate's log may be carried late.
+// continues reports whether the log is an extension of what was folded. An ended epoch can still
+// grow, because its gate's log may be shipped late.
 func (s logState) continues(folded []lastLine) bool {
 	for i, f := range folded {
 		at := slices.IndexFunc(s.last, func(l lastLine) bool { return l.epoch == f.epoch })

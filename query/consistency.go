@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// waitLimit is how long a request waits for the positions that it names.
+	// waitLimit is how long a request waits for the positions that it specifies.
 	waitLimit = 2 * time.Second
-	// pollPause lies between two looks at the checkpoints. One look serves all who
-	// wait, so it can be short against the 250 ms in which a grant has to be visible.
+	// pollPause is the pause between two queries for the checkpoints. One query serves all waiting
+	// requests, so it can be short compared with the 250 ms within which a grant must be visible.
 	pollPause = 10 * time.Millisecond
 )
 
-// progress is how far each projection's live generation has got: the store
-// position of the last event applied, by partition.
+// progress is how far each projection's live generation is: the store position of the last applied
+// event, by partition.
 type progress map[string]map[int32]checkpoint
 
 type checkpoint struct {
@@ -38,7 +38,7 @@ func (p progress) add(projection string, partition int32, c checkpoint) {
 	p[projection][partition] = c
 }
 
-// partitions is how many the topic has; 0 where nothing was ever applied.
+// partitions returns the topic's partition count, 0 if no event was ever applied.
 func (p progress) partitions(projection string) int32 {
 	for _, c := range p[projection] {
 		return c.partitions
@@ -46,12 +46,12 @@ func (p progress) partitions(projection string) int32 {
 	return 0
 }
 
-// reached says whether every projection is at or past every position.
+// reached reports whether every projection is at or past every position.
 func (p progress) reached(of []string, min []position.Position) bool {
 	for _, projection := range of {
 		partitions := p.partitions(projection)
 		if partitions == 0 {
-			return false // nothing was ever applied
+			return false // no event was ever applied
 		}
 		for _, m := range min {
 			c, ok := p[projection][kafka.Partition(m.Product, partitions)]
@@ -59,7 +59,7 @@ func (p progress) reached(of []string, min []position.Position) bool {
 			case !ok || m.Incarnation > c.incarnation:
 				return false
 			case m.Incarnation < c.incarnation:
-				// Given out by a history that was lost: nothing to wait for.
+				// Assigned in a history that was lost: there is nothing to wait for.
 			case c.position < m.Place:
 				return false
 			}
@@ -86,19 +86,21 @@ func collectProgress(rows pgx.Rows) (progress, error) {
 	return p, err
 }
 
-// waiting lets requests wait for checkpoints. However many wait, one look at the
-// checkpoints is under way at a time.
-type waiting struct {
+// positionWaiter lets requests wait for checkpoints. However many wait, one query for the
+// checkpoints runs at a time.
+type positionWaiter struct {
 	pool  *pgxpool.Pool
 	topic string
-	look  singleflight.Group
+	reads singleflight.Group
 }
 
-func newWaiting(pool *pgxpool.Pool, topic string) *waiting { return &waiting{pool: pool, topic: topic} }
+func newPositionWaiter(pool *pgxpool.Pool, topic string) *positionWaiter {
+	return &positionWaiter{pool: pool, topic: topic}
+}
 
-// until returns when the projections have reached the positions, and errBehind
-// when they have not at the deadline.
-func (w *waiting) until(ctx context.Context, deadline time.Time, of []string, min []position.Position) error {
+// until returns when the projections have reached the positions. It returns errBehind if they have
+// not at the deadline.
+func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []string, min []position.Position) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline, errBehind)
 	defer cancel()
 	ended := func() error {
@@ -109,9 +111,9 @@ func (w *waiting) until(ctx context.Context, deadline time.Time, of []string, mi
 	}
 	for {
 		select {
-		case seen := <-w.look.DoChan("", w.now):
+		case seen := <-w.reads.DoChan("", w.now):
 			if seen.Err != nil {
-				return failed("read the checkpoints", seen.Err)
+				return dbError("read the checkpoints", seen.Err)
 			}
 			if seen.Val.(progress).reached(of, min) {
 				return nil
@@ -125,8 +127,8 @@ func (w *waiting) until(ctx context.Context, deadline time.Time, of []string, mi
 	}
 }
 
-// now reads the checkpoints for whoever waits, so no request's end ends it.
-func (w *waiting) now() (any, error) {
+// now reads the checkpoints for all waiting requests, so the end of one request does not end it.
+func (w *positionWaiter) now() (any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
 	rows, err := w.pool.Query(ctx, checkpointsSQL, w.topic, allProjections)
@@ -147,8 +149,8 @@ func queueProgress(b *pgx.Batch, topic string, of []string, then func(progress) 
 	})
 }
 
-// queueReached makes a snapshot fail with errBehind unless it includes the
-// positions: the checkpoints are past them and no event at or below them is parked.
+// queueReached makes a snapshot fail with errBehind unless it includes the positions: the
+// checkpoints are past them and no event at or below them is parked.
 func queueReached(b *pgx.Batch, topic string, of []string, min []position.Position) {
 	queueProgress(b, topic, of, func(p progress) error {
 		if !p.reached(of, min) {

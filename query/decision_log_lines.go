@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// lastLinesSQL finds the last line of each epoch by one look into the primary key
-// for each, however many lines there are.
+// lastLinesSQL finds the last line of each epoch with one lookup in the primary key for each,
+// however many lines there are.
 const lastLinesSQL = `
 WITH RECURSIVE last AS (
     (SELECT epoch, line, to_number FROM gate_decisions WHERE product_id = $1 ORDER BY epoch DESC, line DESC LIMIT 1)
@@ -19,9 +19,9 @@ WITH RECURSIVE last AS (
 )
 SELECT epoch, line, coalesce(to_number, 0) FROM last ORDER BY epoch`
 
-// look reads how far a product's log goes; errNoProduct where there never was
-// such a product.
-func (d *decisionLogs) look(ctx context.Context, product uuid.UUID) (logState, error) {
+// logState reads the extent of a product's log. It returns errNoProduct if the product never
+// existed.
+func (d *decisionLogs) logState(ctx context.Context, product uuid.UUID) (logState, error) {
 	if d.pool == nil {
 		return logState{}, errNoWrites
 	}
@@ -42,11 +42,11 @@ FROM product_gates g WHERE g.product_id = $1`, product).QueryRow(func(row pgx.Ro
 		})
 		return err
 	})
-	return s, failed("look at a decision log", d.pool.SendBatch(ctx, b).Close())
+	return s, dbError("read the extent of a decision log", d.pool.SendBatch(ctx, b).Close())
 }
 
-// lines reads up to limit lines behind after, up to and including end, in order.
-func (d *decisionLogs) lines(ctx context.Context, product uuid.UUID, after, end place, limit int) ([]storedLine, error) {
+// lines reads up to limit lines after `after`, up to and including end, in order.
+func (d *decisionLogs) lines(ctx context.Context, product uuid.UUID, after, end linePlace, limit int) ([]storedLine, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := d.pool.Query(ctx, `
@@ -57,7 +57,7 @@ FROM gate_decisions
 WHERE product_id = $1 AND (epoch, line) > ($2, $3) AND (epoch, line) <= ($4, $5)
 ORDER BY epoch, line LIMIT $6`, product, after.epoch, after.number, end.epoch, end.number, limit)
 	if err != nil {
-		return nil, failed("read a decision log", err)
+		return nil, dbError("read a decision log", err)
 	}
 	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (storedLine, error) {
 		var l storedLine
@@ -66,5 +66,5 @@ ORDER BY epoch, line LIMIT $6`, product, after.epoch, after.number, end.epoch, e
 		l.Epoch = l.epoch
 		return l, err
 	})
-	return page, failed("read a decision log", err)
+	return page, dbError("read a decision log", err)
 }

@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	// resumptionList is what a resumption's token is a cursor of.
+	// resumptionList is the list name in a resumption's token, which is a cursor.
 	resumptionList = "my-slots/stream"
-	// maxPartitions bounds what a token may ask us to make room for.
+	// maxPartitions bounds how much memory a token can make the server allocate.
 	maxPartitions = 10_000
 )
 
-// vector is a place of the store in each partition of the topic. Places survive
-// replays, so a vector does too.
+// vector is a position in each partition of the topic. Positions survive replays, so a vector does
+// too.
 type vector []int64
 
-// cut is the lowest position of each partition among the projections; empty where
-// one of them has not begun, or was built from another topic.
-func (p progress) cut(of []string) vector {
+// minPositions returns the lowest position of each partition among the projections. It is empty if
+// one of them has not begun or was built from another topic.
+func (p progress) minPositions(of []string) vector {
 	var v vector
 	for i, projection := range of {
 		partitions := p.partitions(projection)
@@ -41,13 +41,13 @@ func (p progress) cut(of []string) vector {
 	return v
 }
 
-// passed says whether the product's event at the place lies at or below v.
+// passed reports whether the product's event at the position is at or below v.
 func (v vector) passed(product uuid.UUID, place int64) bool {
 	return len(v) > 0 && place <= v[kafka.Partition(product, int32(len(v)))]
 }
 
-// since says whether v is past before anywhere, and the lowest place at which
-// what it has more begins.
+// since reports whether v is past before in any partition, and the lowest position at which the
+// additional events begin.
 func (v vector) since(before vector) (low int64, any bool) {
 	for n, at := range v {
 		if at > before[n] && (!any || before[n] < low) {
@@ -57,44 +57,44 @@ func (v vector) since(before vector) (low int64, any bool) {
 	return low, any
 }
 
-// resumption is what a buyer's stream goes on from: everything that the read
-// models had at these places was told, as they stood by this account of them.
+// resumption is where a buyer's stream resumes: everything in the read models at these positions
+// was sent, with this fingerprint.
 type resumption struct {
-	places  vector
-	account uint64 // marks.account
+	positions   vector
+	fingerprint uint64 // progressSnapshot.fingerprint
 }
 
-// String is the token that clients hand back in Last-Event-ID.
+// String returns the token that clients send in Last-Event-ID.
 func (r resumption) String() string {
-	b := binary.BigEndian.AppendUint64(nil, r.account)
-	b = binary.AppendUvarint(b, uint64(len(r.places)))
-	for _, at := range r.places {
+	b := binary.BigEndian.AppendUint64(nil, r.fingerprint)
+	b = binary.AppendUvarint(b, uint64(len(r.positions)))
+	for _, at := range r.positions {
 		b = binary.AppendUvarint(b, uint64(at))
 	}
 	return encodeCursor(resumptionList, b)
 }
 
-// parseResumption reads a token; false for anything else.
+// parseResumption parses a token. It returns false for anything else.
 func parseResumption(token string) (resumption, bool) {
 	const account = 8
 	b, err := decodeCursor(resumptionList, token, anyLength)
 	if err != nil || len(b) < account {
 		return resumption{}, false
 	}
-	r := resumption{account: binary.BigEndian.Uint64(b)}
+	r := resumption{fingerprint: binary.BigEndian.Uint64(b)}
 	b = b[account:]
 	n, used := binary.Uvarint(b)
 	if used <= 0 || n > maxPartitions {
 		return resumption{}, false
 	}
-	r.places = make(vector, n)
-	for i := range r.places {
+	r.positions = make(vector, n)
+	for i := range r.positions {
 		b = b[used:]
 		var at uint64
 		if at, used = binary.Uvarint(b); used <= 0 || at > 1<<62 {
 			return resumption{}, false
 		}
-		r.places[i] = int64(at)
+		r.positions[i] = int64(at)
 	}
 	return r, len(b) == used
 }

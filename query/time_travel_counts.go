@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// heldPage is how many events of a product are counted at a time.
+	// heldPage is the number of events of a product counted at a time.
 	heldPage = 50_000
-	// heldProducts is how many products' counts are kept.
+	// heldProducts is the maximum number of products whose counts are kept.
 	heldProducts = 256
 )
 
-// heldCounts counts how many units of a product were held at a moment. Each event is
-// counted once: the counts at the ends of pages are kept, so that a later question reads
-// one page at most, however many events the product has. A first question about a large
-// product that times out leaves its pages for the next one.
+// heldCounts counts how many units of a product were held at a moment. Each event is counted once:
+// the counts at the ends of pages are kept, so that a later request reads at most one page, however
+// many events the product has. If the first request for a large product times out, the pages it
+// counted are kept for the next one.
 type heldCounts struct {
 	pool *pgxpool.Pool
 
@@ -28,7 +28,7 @@ type heldCounts struct {
 	products map[uuid.UUID][]heldCount // ascending
 }
 
-// heldCount is how many units were held after the event at a position.
+// heldCount is the number of units held after the event at a position.
 type heldCount struct {
 	position int64
 	recorded time.Time
@@ -39,9 +39,9 @@ func newHeldCounts(pool *pgxpool.Pool) *heldCounts {
 	return &heldCounts{pool: pool, products: map[uuid.UUID][]heldCount{}}
 }
 
-// heldPageSQL counts a page of the product's events behind a position, up to a moment.
-// Its times never decrease with position, so that a page that ends before the moment is
-// whole. The index is (key, position).
+// heldPageSQL counts a page of the product's events after a position, up to a moment. Their times
+// never decrease with position, so a page that ends before the moment is complete. The index is
+// (key, position).
 const heldPageSQL = `
 SELECT coalesce(max(position), 0), coalesce(max(recorded_at), 'epoch'), count(*),
        count(*) FILTER (WHERE type = 'SlotAcquired' AND recorded_at <= $4) -
@@ -66,7 +66,7 @@ func (h *heldCounts) at(ctx context.Context, product uuid.UUID, at time.Time) (i
 	}
 }
 
-// before returns the last count that is kept from before the end of the moment.
+// before returns the last kept count from before the end of the moment.
 func (h *heldCounts) before(product uuid.UUID, at time.Time) heldCount {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -82,7 +82,7 @@ func (h *heldCounts) keep(product uuid.UUID, c heldCount) {
 	defer h.mu.Unlock()
 	counts := h.products[product]
 	if n := len(counts); n > 0 && counts[n-1].position >= c.position {
-		return // another question was faster
+		return // another request was faster
 	}
 	if counts == nil && len(h.products) >= heldProducts {
 		for other := range h.products {
