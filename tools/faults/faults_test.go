@@ -32,9 +32,13 @@ func TestHarness_RulesHoldUnderFaults(t *testing.T) {
 	hit := map[failpoint.Point]bool{}
 	for _, name := range []string{"flushall", "kill9-failpoints"} {
 		t.Run(name, func(t *testing.T) {
+			thorough := 0
+			if name == "flushall" {
+				thorough = 1
+			}
 			chosen, err := choose(name)
 			require.NoError(t, err)
-			res := play(t.Context(), s, chosen[0], []uint64{1}, options{duration: 4 * time.Second, rate: 40, replay: name == "flushall", unaffectedGap: 10 * time.Second})[0]
+			res := play(t.Context(), s, chosen[0], []uint64{1}, options{duration: 4 * time.Second, rate: 40, thorough: thorough, unaffectedGap: 10 * time.Second})[0]
 			printResult(res)
 			require.Empty(t, res.Violations)
 			for p := range res.hits {

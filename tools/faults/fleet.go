@@ -36,6 +36,7 @@ const (
 type fleet struct {
 	services *services
 	dir      string
+	thorough bool // callbacks of the gateway are lost
 	topic    string
 	keyFile  string
 
@@ -95,8 +96,8 @@ func (f *fleet) postgresServer() *devservices.Postgres {
 }
 
 // startFleet starts everything for one run and returns when all are ready.
-func startFleet(ctx context.Context, s *services, sc *scenario, dir string) (f *fleet, err error) {
-	started := &fleet{services: s, dir: dir, links: map[string]*links{}}
+func startFleet(ctx context.Context, s *services, sc *scenario, dir string, thorough bool) (f *fleet, err error) {
+	started := &fleet{services: s, dir: dir, thorough: thorough, links: map[string]*links{}}
 	f = started
 	defer func() {
 		if err != nil {
@@ -201,6 +202,10 @@ func (f *fleet) startProcesses(ctx context.Context, sc *scenario) error {
 		return err
 	}
 	f.queryURL = "http://" + query
+	lost := "0"
+	if f.thorough {
+		lost = "0.1"
+	}
 	for _, name := range fleetRoles {
 		role := name[:strings.LastIndex(name, "-")]
 		if err := f.link(name); err != nil {
@@ -214,7 +219,7 @@ func (f *fleet) startProcesses(ctx context.Context, sc *scenario) error {
 		case "query-api":
 			env = append(env, "DOPAMINE_QUERY_ADDR="+query)
 		case "gateway-sim":
-			args = append(args, "--addr", gateway, "--success-rate", "0.9", "--latency", "30ms", "--repeated", "0.2", "--reordered", "0.1")
+			args = append(args, "--addr", gateway, "--success-rate", "0.9", "--latency", "30ms", "--repeated", "0.2", "--reordered", "0.1", "--lost", lost)
 		}
 		env = append(env, sc.env[role]...)
 		p, err := startProcess(f.services.binary, f.dir, name, env, args...)
@@ -382,6 +387,11 @@ func (f *fleet) stop(ctx context.Context) {
 	if f.db != nil {
 		f.db.Close()
 	}
+	if f.kafkaGroup == nil && f.topic != "" && len(f.brokers) > 0 {
+		deleting, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_ = deleteTopic(deleting, f.brokers, f.topic)
+		cancel()
+	}
 	if f.redisGroup != nil {
 		_ = f.redisGroup.Stop(ctx)
 	}
@@ -428,7 +438,7 @@ func (f *fleet) settle(ctx context.Context, timeout time.Duration, busy bool) (t
 			return 0, err
 		}
 	}
-	err := poll(ctx, 300*time.Millisecond, "the fleet to settle", func() error {
+	err := poll(ctx, pollInterval, "the fleet to settle", func() error {
 		asking, cancel := context.WithTimeout(ctx, 15*time.Second)
 		defer cancel()
 		out, err := f.call(asking, "status", "--json")

@@ -53,7 +53,10 @@ func command(ctx context.Context, args []string) int {
 	)
 	flags.DurationVar(&o.duration, "duration", 6*time.Second, "how long faults go on in a run")
 	flags.IntVar(&o.rate, "rate", 60, "new buyers per second")
-	flags.BoolVar(&o.replay, "replay", true, "replay every projection at the end of a run and compare")
+	flags.IntVar(&o.thorough, "thorough", 1, "every `n`-th fleet: callbacks of the gateway are lost, so that payments are looked up after 30 s, and every projection is replayed and compared; 0: none")
+	flags.IntVar(&o.round, "round", 0, "after `n` seeds of a scenario comes the next one's turn; 0: all seeds at once")
+	flags.BoolVar(&o.resume, "resume", false, "skip what the file of --json has")
+	flags.StringVar(&o.build, "build", "", "`name` of the program's build, recorded with each run")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs of runs that held")
 	flags.DurationVar(&o.unaffectedGap, "unaffected-gap", 5*time.Second, "how long a product that does not depend on what failed may go without a grant")
 	flags.IntVar(&o.batch, "batch", 1, "how many seeds share one fleet of processes, where the fault allows it")
@@ -140,30 +143,34 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 		return 1
 	}
 	defer s.stop(context.WithoutCancel(ctx))
-	var results []result
-	for _, sc := range chosen {
-		size := max(o.batch, 1)
-		if sc.once {
-			size = 1
+	var recorded []result
+	if o.resume {
+		if recorded, err = readRecorded(jsonFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, "faults:", err)
+			return 1
 		}
-		for batch := range slices.Chunk(seeds, size) {
-			if ctx.Err() != nil {
-				break
+	}
+	var results []result
+	for _, t := range turns(chosen, seeds, recorded, o) {
+		played := play(ctx, s, t.scenario, t.seeds, o)
+		if ctx.Err() != nil {
+			break // interrupted: it shows nothing
+		}
+		for _, res := range played {
+			results = append(results, res)
+			printResult(res)
+			if err := appendJSON(jsonFile, res); err != nil {
+				fmt.Fprintln(os.Stderr, "faults:", err)
+				return 1
 			}
-			for _, res := range play(ctx, s, sc, batch, o) {
-				results = append(results, res)
-				printResult(res)
-				if err := appendJSON(jsonFile, res); err != nil {
-					fmt.Fprintln(os.Stderr, "faults:", err)
-					return 1
-				}
-			}
+		}
+		if failed(played) {
+			s.stop(ctx) // the next run gets servers that nothing has happened to
 		}
 	}
 	fmt.Println()
 	printTable(results)
-	failed := slices.ContainsFunc(results, func(r result) bool { return len(r.Violations) > 0 })
-	if failed {
+	if failed(results) {
 		fmt.Println("logs and histories:", dir)
 		return 1
 	}
@@ -175,6 +182,45 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 		return 1
 	}
 	return 0
+}
+
+// turn is a fleet's seeds.
+type turn struct {
+	scenario *scenario
+	seeds    []uint64
+}
+
+// turns lists what is to be run, in its order, without what was recorded.
+func turns(chosen []*scenario, seeds []uint64, recorded []result, o options) (all []turn) {
+	type key struct {
+		scenario string
+		seed     uint64
+	}
+	done := map[key]bool{}
+	for _, r := range recorded {
+		done[key{r.Scenario, r.Seed}] = true
+	}
+	round := o.round
+	if round == 0 {
+		round = len(seeds)
+	}
+	for some := range slices.Chunk(seeds, round) {
+		for _, sc := range chosen {
+			left := slices.DeleteFunc(slices.Clone(some), func(seed uint64) bool { return done[key{sc.name, seed}] })
+			size := max(o.batch, 1)
+			if sc.once {
+				size = 1
+			}
+			for batch := range slices.Chunk(left, size) {
+				all = append(all, turn{sc, batch})
+			}
+		}
+	}
+	return all
+}
+
+func failed(results []result) bool {
+	return slices.ContainsFunc(results, func(r result) bool { return len(r.Violations) > 0 })
 }
 
 func appendJSON(file string, res result) error {
@@ -249,23 +295,29 @@ func printTable(results []result) {
 	}
 }
 
-// printRecorded prints the tables of runs that were recorded before.
-func printRecorded(file string) int {
+// readRecorded reads the runs that were recorded in a file.
+func readRecorded(file string) (results []result, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		return 1
+		return nil, err
 	}
-	var results []result
 	for d := json.NewDecoder(bytes.NewReader(b)); ; {
 		var r result
 		if err := d.Decode(&r); errors.Is(err, io.EOF) {
-			break
+			return results, nil
 		} else if err != nil {
-			fmt.Fprintln(os.Stderr, "faults:", err)
-			return 1
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		results = append(results, r)
+	}
+}
+
+// printRecorded prints the tables of runs that were recorded before.
+func printRecorded(file string) int {
+	results, err := readRecorded(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		return 1
 	}
 	printTable(results)
 	points := map[string]int{}

@@ -51,6 +51,7 @@ type process struct {
 	stopping bool
 	held     bool // not restarted until release
 	starts   int
+	seen     int64 // bytes of the log of strikes that earlier seeds wrote
 	statuses []int // exit statuses of the lives that ended by themselves
 	exited   chan struct{}
 }
@@ -209,10 +210,22 @@ func (p *process) arm(spec string) error {
 	return os.Rename(p.file("failpoints.new"), p.file("failpoints"))
 }
 
-// struck counts how often the action struck at the point.
+// struck counts how often the action struck at the point since forget.
 func (p *process) struck(point failpoint.Point, action string) int {
 	b, _ := os.ReadFile(p.file("struck"))
+	p.mu.Lock()
+	b = b[min(p.seen, int64(len(b))):]
+	p.mu.Unlock()
 	return strings.Count(string(b), fmt.Sprintf("strike %s %s", point, action))
+}
+
+// forget makes struck count from 0.
+func (p *process) forget() {
+	if info, err := os.Stat(p.file("struck")); err == nil {
+		p.mu.Lock()
+		p.seen = info.Size()
+		p.mu.Unlock()
+	}
 }
 
 // toolPoints is where subcommands that end by themselves note their failpoints.

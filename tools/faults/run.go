@@ -20,7 +20,7 @@ import (
 
 const (
 	// warmUp is how long the sale runs before the first fault.
-	warmUp = time.Second
+	warmUp = 700 * time.Millisecond
 	// recoveryLimit is how long after healing each product may take to grant again.
 	recoveryLimit = 15 * time.Second
 	// settleLimit is how long after healing everything may take to settle.
@@ -73,6 +73,19 @@ type run struct {
 	seedNumber uint64
 	expiry     time.Duration
 	events     int
+	phases     map[string]float64 // seconds, by what the run did
+	phaseBegan time.Time
+	thorough   bool
+}
+
+// phase adds the time since the last call to a part of the run.
+func (r *run) phase(name string) {
+	if r.phases == nil {
+		r.phases = map[string]float64{}
+	}
+	now := time.Now()
+	r.phases[name] += now.Sub(r.phaseBegan).Seconds()
+	r.phaseBegan = now
 }
 
 // struck records that a fault took place.
@@ -92,6 +105,7 @@ func (r *run) between(least, most time.Duration) time.Duration {
 type result struct {
 	Scenario   string         `json:"scenario"`
 	Seed       uint64         `json:"seed"`
+	Build      string         `json:"build,omitempty"`
 	Strikes    []string       `json:"strikes"`
 	Points     map[string]int `json:"points,omitempty"`
 	Requests   int            `json:"requests"`
@@ -109,6 +123,8 @@ type result struct {
 	Notes      []string       `json:"notes,omitempty"`
 	Violations []violation    `json:"violations"`
 	Took       float64        `json:"tookSeconds"`
+	// Phases are the seconds that parts of the run took, start to end of a fleet.
+	Phases map[string]float64 `json:"phaseSeconds,omitempty"`
 
 	hits map[failpoint.Point]bool
 }
@@ -117,7 +133,10 @@ type result struct {
 type options struct {
 	duration      time.Duration
 	rate          int
-	replay        bool
+	thorough      int
+	round         int
+	resume        bool
+	build         string
 	keep          bool
 	unaffectedGap time.Duration
 	batch         int // seeds for one fleet
@@ -129,23 +148,25 @@ func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o opti
 	began := time.Now()
 	results := make([]result, len(seeds))
 	for i, seed := range seeds {
-		results[i] = result{Scenario: sc.name, Seed: seed, Unaffected: -1, Violations: []violation{}}
+		results[i] = result{Scenario: sc.name, Seed: seed, Build: o.build, Unaffected: -1, Violations: []violation{}}
 	}
 	last := &results[len(results)-1]
 	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", sc.name, seeds[0]))
-	f, err := startFleet(ctx, s, sc, dir)
+	thorough := o.thorough > 0 && s.runs%o.thorough == 0
+	f, err := startFleet(ctx, s, sc, dir, thorough)
 	if err != nil {
 		last.Violations = append(last.Violations, violation{"harness", "start: " + err.Error()})
 		return results
 	}
-	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate), duration: o.duration}
+	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate), duration: o.duration, thorough: thorough, phaseBegan: began}
+	r.phase("start")
 	defer func() {
-		failed := slices.ContainsFunc(results, func(r result) bool { return len(r.Violations) > 0 })
-		if failed {
+		broken := failed(results)
+		if broken {
 			r.keepEvidence(results)
 		}
 		f.stop(context.WithoutCancel(ctx))
-		if !failed && !o.keep {
+		if !broken && !o.keep {
 			_ = os.RemoveAll(dir)
 		}
 	}()
@@ -153,7 +174,7 @@ func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o opti
 		r.verdict.broke("harness", "%s", err)
 		r.fill(last, sc, o)
 	}
-	last.Took = time.Since(began).Seconds()
+	last.Took, last.Phases = time.Since(began).Seconds(), r.phases
 	return results
 }
 
@@ -166,6 +187,7 @@ func (r *run) perform(sc *scenario, results []result, o options) error {
 	if err := r.sale.prepare(starting); err != nil {
 		return fmt.Errorf("prepare the sale: %w", err)
 	}
+	r.phase("prepare")
 	r.sale.begin(r.ctx)
 	for i := range results {
 		if err := r.seed(sc, &results[i]); err != nil {
@@ -177,6 +199,7 @@ func (r *run) perform(sc *scenario, results []result, o options) error {
 		}
 	}
 	r.sale.end()
+	r.phase("answers")
 	err := r.check(sc, o)
 	if err != nil {
 		r.verdict.broke("harness", "%s", err)
@@ -189,6 +212,7 @@ func (r *run) perform(sc *scenario, results []result, o options) error {
 func (r *run) seed(sc *scenario, res *result) error {
 	r.rand = rand.New(rand.NewPCG(res.Seed, 7))
 	r.seedNumber, r.points, r.strikes, r.verdict = res.Seed, map[string]int{}, nil, verdict{}
+	r.forget()
 	r.wait(warmUp)
 	r.from = r.sale.history.now()
 	played := sc.play(r)
@@ -197,26 +221,41 @@ func (r *run) seed(sc *scenario, res *result) error {
 		played = errors.Join(played, sc.heal(r))
 	}
 	r.to = r.sale.history.now()
+	r.phase("fault")
 	if played != nil {
 		return fmt.Errorf("play seed %d: %w", res.Seed, played)
 	}
 	r.recover()
+	r.phase("recover")
 	if len(r.strikes) == 0 && !sc.noFault {
 		r.verdict.broke("harness", "no fault struck: the run shows nothing")
 	}
 	took, err := r.fleet.settle(r.ctx, settleLimit, true)
 	r.settled = took
+	r.phase("settle")
 	if err != nil {
 		r.verdict.broke("settle", "%s", err)
 	}
 	return nil
 }
 
+// forget begins to count strikes at 0: earlier seeds of the fleet had theirs.
+func (r *run) forget() {
+	for _, p := range r.fleet.processes {
+		p.forget()
+	}
+	for _, l := range r.fleet.links {
+		for _, p := range l.all() {
+			p.Forget()
+		}
+	}
+}
+
 // recover waits until every product has granted again.
 func (r *run) recover() {
 	deadline := time.Now().Add(recoveryLimit)
 	for time.Now().Before(deadline) {
-		r.wait(300 * time.Millisecond)
+		r.wait(100 * time.Millisecond)
 		all, missing := r.sale.history.list(), false
 		for _, p := range r.sale.products {
 			missing = missing || (!p.scarce && firstGrant(all, p.id, r.to) < 0)
@@ -236,15 +275,19 @@ func (r *run) check(sc *scenario, o options) error {
 	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
 		v.broke("settle", "after the traffic: %s", err)
 	}
+	r.phase("check settle 1")
 	if err := r.sale.finish(ctx, settleLimit); err != nil {
 		v.broke("R2", "%s", err)
 	}
+	r.phase("check units")
 	if err := checkMoney(ctx, r.sale, moneyLimit, v); err != nil {
 		return err
 	}
+	r.phase("check money")
 	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
 		v.broke("settle", "after the last units were sold: %s", err)
 	}
+	r.phase("check settle 2")
 	all, err := readEvents(ctx, r.fleet)
 	if err != nil {
 		return err
@@ -262,24 +305,30 @@ func (r *run) check(sc *scenario, o options) error {
 	} else {
 		checkHistory(history, l, v)
 	}
+	r.phase("check history")
 	if err := checkFairness(ctx, r.sale, l, history, v); err != nil {
 		return err
 	}
+	r.phase("check fairness")
 	if err := checkReadModels(ctx, r.fleet, v); err != nil {
 		return err
 	}
+	r.phase("check rows")
 	if all, err = readEvents(ctx, r.fleet); err != nil { // slots went on expiring
 		return err
 	}
 	if _, err := r.fleet.settle(ctx, settleLimit, false); err != nil {
 		v.broke("settle", "before the topic was read: %s", err)
 	}
+	r.phase("check settle 3")
 	if err := checkTopic(ctx, r.fleet, all, v); err != nil {
 		return err
 	}
-	if o.replay {
+	r.phase("check topic")
+	if r.thorough {
 		checkReplay(ctx, r.fleet, v)
 	}
+	r.phase("check replay")
 	for _, p := range r.fleet.processes {
 		for _, c := range p.complaints() {
 			v.broke("panic", "%s", c)

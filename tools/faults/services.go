@@ -32,6 +32,7 @@ type services struct {
 	kafka     *devservices.Kafka
 	fake      *devservices.Kafka
 	runs      int
+	restarts  int
 	refunds   bool // the program has the admin's refunds
 }
 
@@ -52,7 +53,10 @@ func newServices(ctx context.Context, dir, program, overlay string, fakes bool) 
 	return &services{dir: dir, binary: program, fakes: fakes}, nil
 }
 
-func (s *services) folder(name string) string { return filepath.Join(s.dir, name) }
+// folder is where a server keeps its data; one that is started again begins without.
+func (s *services) folder(name string) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%s-%d", name, s.restarts))
+}
 
 // startPostgres starts the shared server: fsync off, since what is killed here are
 // processes, not machines.
@@ -143,7 +147,9 @@ func (s *services) startKafka(ctx context.Context, real bool) (*devservices.Kafk
 	return s.kafka, nil
 }
 
+// stop ends the servers; those that are needed later are started again.
 func (s *services) stop(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
 	if s.kafka != nil {
 		_ = s.kafka.Stop(ctx)
 	}
@@ -156,6 +162,8 @@ func (s *services) stop(ctx context.Context) {
 	if s.postgres != nil {
 		_ = s.postgres.Stop(ctx)
 	}
+	s.restarts++
+	s.kafka, s.fake, s.redis, s.postgres, s.templates = nil, nil, nil, nil, nil
 }
 
 // redisClient talks to one Redis server.

@@ -131,7 +131,7 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration, bas
 		if seeds == "" {
 			seeds = "1-3"
 		}
-		out, err = command("run", "./tools/faults", "--overlay", overlay, "--scenario", m.scenario, "--seeds", seeds, "--fake-kafka", "--replay=false", "--dir", filepath.Join(dir, "faults"))
+		out, err = command("run", "./tools/faults", "--overlay", overlay, "--scenario", m.scenario, "--seeds", seeds, "--fake-kafka", "--thorough=0", "--dir", filepath.Join(dir, "faults"))
 		if err != nil && !bytes.Contains(out, []byte(" violations |")) && !bytes.Contains(out, []byte("| violations")) {
 			return broken, lastLines(out, 5), nil // it did not come as far as a result
 		}

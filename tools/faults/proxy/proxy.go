@@ -74,6 +74,9 @@ func (p *Proxy) Moved() int64 { return p.moved.Load() }
 // Struck counts the connections and chunks that were hit by a fault.
 func (p *Proxy) Struck() int64 { return p.hurt.Load() }
 
+// Forget makes Struck count from 0.
+func (p *Proxy) Forget() { p.hurt.Store(0) }
+
 // set changes the mode and wakes whoever waits for a change.
 func (p *Proxy) set(f func()) {
 	p.mu.Lock()
