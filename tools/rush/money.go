@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
+
+	"github.com/dopaminestore/dopamine/tools/books"
 )
 
 // readMoneyBack waits until events and the gateway's books agree to the unit, and
@@ -72,14 +74,14 @@ func checkPayments(payments []payment, l *ledger, rep *Report) {
 		switch {
 		case p.Status == "PENDING":
 			rep.broke("R7", "payment %s is still pending", p.ID)
-		case p.Status == "SUCCESS" && m.completed != p.PurchaseSlotID:
-			rep.broke("R8", "payment %s is shown for slot %s, the audit has it for slot %s", p.ID, p.PurchaseSlotID, m.completed)
-		case p.Status == "FAILED" && !m.failed:
+		case p.Status == "SUCCESS" && m.Completed != p.PurchaseSlotID:
+			rep.broke("R8", "payment %s is shown for slot %s, the audit has it for slot %s", p.ID, p.PurchaseSlotID, m.Completed)
+		case p.Status == "FAILED" && !m.Failed:
 			rep.broke("R8", "payment %s is shown as failed, the audit has no such event", p.ID)
-		case p.Disputed != m.disputed() || p.Reversed != m.reversed:
-			rep.broke("R8", "payment %s is shown as disputed %t, reversed %t; the audit has %t, %t", p.ID, p.Disputed, p.Reversed, m.disputed(), m.reversed)
-		case p.RefundedAmount != nil && !p.RefundedAmount.Equal(m.refundedOfCharge()):
-			rep.broke("R8", "payment %s: %s is shown as refunded, the audit has %s", p.ID, p.RefundedAmount, m.refundedOfCharge())
+		case p.Disputed != m.Disputed() || p.Reversed != m.Reversed:
+			rep.broke("R8", "payment %s is shown as disputed %t, reversed %t; the audit has %t, %t", p.ID, p.Disputed, p.Reversed, m.Disputed(), m.Reversed)
+		case p.RefundedAmount != nil && !p.RefundedAmount.Equal(refundedOfCharge(m)):
+			rep.broke("R8", "payment %s: %s is shown as refunded, the audit has %s", p.ID, p.RefundedAmount, refundedOfCharge(m))
 		}
 		if p.Status == "SUCCESS" {
 			bySlot[p.PurchaseSlotID]++
@@ -101,11 +103,11 @@ func checkPayments(payments []payment, l *ledger, rep *Report) {
 }
 
 // refundedOfCharge is the sum of completed refunds but those of second charges.
-func (m *money) refundedOfCharge() decimal.Decimal {
+func refundedOfCharge(m *books.Payment) decimal.Decimal {
 	var sum decimal.Decimal
-	for _, f := range m.refunds {
-		if f.status == "COMPLETED" && f.cause != "DUPLICATE_CHARGE" {
-			sum = sum.Add(f.amount)
+	for _, f := range m.Refunds {
+		if f.Status == "COMPLETED" && f.Cause != "DUPLICATE_CHARGE" {
+			sum = sum.Add(f.Amount)
 		}
 	}
 	return sum
@@ -148,7 +150,7 @@ func checkGateway(ctx context.Context, cfg Config, api *api, l *ledger, rep *Rep
 		if err != nil {
 			return err
 		}
-		if taken := m.sums().taken.IsPositive(); (status == "succeeded") != taken {
+		if taken := m.Sums().Taken.IsPositive(); (status == "succeeded") != taken {
 			rep.broke("R7", "payment %s: taken here: %t; at the gateway it is %q", id, taken, status)
 		}
 	}
@@ -192,17 +194,15 @@ func (a *api) waiting(ctx context.Context, l *ledger) (map[string]int, error) {
 
 func balance(l *ledger, currency string) *Balance {
 	b := &Balance{Currency: currency, Payments: len(l.payments), Expired: l.expired}
-	var all sums
+	all := l.payments.Sums()
 	for _, m := range l.payments {
-		s := m.sums()
-		all.taken, all.refunded, all.reversed = all.taken.Add(s.taken), all.refunded.Add(s.refunded), all.reversed.Add(s.reversed)
-		b.Disputes += len(m.disputes)
-		if m.completed != uuid.Nil {
+		b.Disputes += len(m.Disputes)
+		if m.Completed != uuid.Nil {
 			b.Purchases++
-		} else if m.failed {
+		} else if m.Failed {
 			b.Failed++
 		}
 	}
-	b.Taken, b.Refunded, b.Reversed, b.Kept = all.taken.String(), all.refunded.String(), all.reversed.String(), all.kept().String()
+	b.Taken, b.Refunded, b.Reversed, b.Kept = all.Taken.String(), all.Refunded.String(), all.Reversed.String(), all.Kept().String()
 	return b
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/tools/books"
 )
 
 // logSettles is how long the decision log may take to show every decision: it
@@ -80,7 +82,7 @@ type ledger struct {
 	holders  map[uuid.UUID]uuid.UUID // buyers who hold one now
 	acquired int
 	expired  int
-	payments map[uuid.UUID]*money // by our payment id
+	payments books.Payments
 }
 
 type record struct {
@@ -94,7 +96,7 @@ type record struct {
 // foldAudit goes through the audit in order and reports every moment at which
 // R1, R3 or R5 did not hold.
 func foldAudit(entries []entry, total int, rep *Report) *ledger {
-	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}, payments: map[uuid.UUID]*money{}}
+	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}, payments: books.Payments{}}
 	numbers := map[int64]uuid.UUID{}
 	for _, e := range entries {
 		l.foldMoney(e, rep)
