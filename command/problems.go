@@ -21,8 +21,8 @@ import (
 )
 
 var (
-	errNoProduct    = problem.New(problem.ProductNotFound, "there is no product of this id")
-	errNoSlot       = problem.New(problem.SlotNotFound, "there is no slot of this id")
+	errNoProduct    = problem.New(problem.ProductNotFound, "there is no product with this id")
+	errNoSlot       = problem.New(problem.SlotNotFound, "there is no slot with this id")
 	errOverloaded   = problem.New(problem.Overloaded, "more requests are on their way than can be taken; try again")
 	errUnavailable  = problem.New(problem.Unavailable, "the request could not be decided now; try again")
 	errSoldOut      = problem.New(problem.SoldOut, "every unit is held")

@@ -12,9 +12,9 @@ import (
 )
 
 var (
-	errNoProduct   = problem.New(problem.ProductNotFound, "no product has this id")
-	errNoSlot      = problem.New(problem.SlotNotFound, "no slot has this id")
-	errNoPayment   = problem.New(problem.PaymentNotFound, "no payment has this id")
+	errNoProduct   = problem.New(problem.ProductNotFound, "there is no product with this id")
+	errNoSlot      = problem.New(problem.SlotNotFound, "there is no slot with this id")
+	errNoPayment   = problem.New(problem.PaymentNotFound, "there is no payment with this id")
 	errNotYours    = problem.New(problem.Forbidden, "it belongs to another user")
 	errBehind      = problem.New(problem.ReadModelBehind, "the read model has not reached the requested position")
 	errUnavailable = problem.New(problem.Unavailable, "the data cannot be read at the moment")

@@ -3,9 +3,9 @@ package payments
 import "errors"
 
 var (
-	// ErrNoSlot: there is no slot of this id.
+	// ErrNoSlot: there is no slot with this id.
 	ErrNoSlot = errors.New("payments: no such slot")
-	// ErrNoPayment: there is no payment of this id.
+	// ErrNoPayment: there is no payment with this id.
 	ErrNoPayment = errors.New("payments: no such payment")
 	// ErrKeyReused: the idempotency key was used with another body.
 	ErrKeyReused = errors.New("payments: the idempotency key was used with another body")
