@@ -11,8 +11,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
-	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -47,13 +47,13 @@ var (
 
 // acquireSlot waits for an entry in the append queue, asks the gate, and appends what
 // it granted.
-func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
+func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[apimodel.Slot], error) {
 	admission, verdict := s.admission.enter(ctx, c.product)
 	switch verdict {
 	case overloaded:
-		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	case obstructed:
-		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
+		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
 	}
 	defer admission.leave()
 	start := time.Now()
@@ -66,18 +66,18 @@ func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlo
 			return answer, err
 		}
 		if try == acquireTries || time.Since(start) > acquireWithin {
-			return done[view.Slot]{}, errUnavailable.Wrap(err)
+			return done[apimodel.Slot]{}, errUnavailable.Wrap(err)
 		}
 	}
 }
 
-func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (done[view.Slot], error) {
+func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (done[apimodel.Slot], error) {
 	place, err := s.store.Reserve()
 	if errors.Is(err, eventstore.ErrOverloaded) {
-		return done[view.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	}
 	if err != nil {
-		return done[view.Slot]{}, err
+		return done[apimodel.Slot]{}, err
 	}
 	defer place.Release()
 	// The client may leave while it waits, not once the gate was asked.
@@ -87,17 +87,17 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	telemetry.End(span, err)
 	since(s.metrics.gate, start)
 	if err != nil {
-		return done[view.Slot]{}, err
+		return done[apimodel.Slot]{}, err
 	}
 	switch d.Outcome {
 	case redis.SoldOut:
-		return done[view.Slot]{}, errSoldOut
+		return done[apimodel.Slot]{}, errSoldOut
 	case redis.NotStarted:
-		return done[view.Slot]{}, notStarted(d)
+		return done[apimodel.Slot]{}, notStarted(d)
 	case redis.Ended:
-		return done[view.Slot]{}, errSaleEnded
+		return done[apimodel.Slot]{}, errSaleEnded
 	case redis.Paused:
-		return done[view.Slot]{}, errSalePaused
+		return done[apimodel.Slot]{}, errSalePaused
 	case redis.Held:
 		place.Release()
 		return s.held(ctx, d)
@@ -107,7 +107,7 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 }
 
 // appendGrant makes a grant final, or finds out why it cannot be.
-func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Place, d redis.Decision) (done[view.Slot], error) {
+func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Place, d redis.Decision) (done[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	name := s.catalogue.join(d.Product) // reads while the append is on its way
@@ -117,7 +117,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 	}
 	encoded, err := by.Encode(ctx, event)
 	if err != nil {
-		return done[view.Slot]{}, err
+		return done[apimodel.Slot]{}, err
 	}
 	start := time.Now()
 	appending, span := telemetry.Start(ctx, "store append")
@@ -138,12 +138,12 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 		StreamID: d.SlotID, ProductID: d.Product, StreamVersion: 1,
 		Position: result.Position, RecordedAt: result.RecordedAt, Event: event,
 	})
-	return done[view.Slot]{view.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
+	return done[apimodel.Slot]{apimodel.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
 }
 
 // refusedByClaims puts the gate right where it knew less than Postgres, and
 // answers errAgain then.
-func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (done[view.Slot], error) {
+func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (done[apimodel.Slot], error) {
 	var (
 		away  *eventstore.UnavailableError
 		taken *claims.UnitTakenError
@@ -161,21 +161,21 @@ func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err er
 		return s.fedAgain(ctx, d.Product, "stale-grant")
 	case errors.As(err, &taken), errors.Is(err, claims.ErrNoUnit):
 		s.rebuild(ctx, d)
-		return done[view.Slot]{}, errAgain
+		return done[apimodel.Slot]{}, errAgain
 	case errors.As(err, &away) && !away.Sent, errors.Is(err, eventstore.ErrClosed):
 		s.giveBack(ctx, d)
 	}
-	return done[view.Slot]{}, err
+	return done[apimodel.Slot]{}, err
 }
 
 // held answers for a gate that knows of the buyer's slot, after a look at the
 // claim: where that is gone, the gate has not heard of the slot's end yet.
-func (s *services) held(ctx context.Context, d redis.Decision) (done[view.Slot], error) {
+func (s *services) held(ctx context.Context, d redis.Decision) (done[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	claim, found, err := s.claims.ByBuyer(ctx, d.Product, d.Buyer)
 	if err != nil {
-		return done[view.Slot]{}, reading("the claim of buyer", d.Buyer, err)
+		return done[apimodel.Slot]{}, reading("the claim of buyer", d.Buyer, err)
 	}
 	if !found {
 		return s.fedAgain(ctx, d.Product, "slot-ended")
@@ -185,32 +185,32 @@ func (s *services) held(ctx context.Context, d redis.Decision) (done[view.Slot],
 
 // holding answers a buyer who holds a slot: with the slot, where they ask with
 // the key that they acquired it with and it is active, else that they hold it.
-func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[view.Slot], error) {
+func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[apimodel.Slot], error) {
 	switch {
 	case len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash):
-		return done[view.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
+		return done[apimodel.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
 	case c.Status != claims.Active: // paid: the gate let the key pass without a decision
-		return done[view.Slot]{}, errKeySpent
+		return done[apimodel.Slot]{}, errKeySpent
 	}
 	// The claim is visible, which need not mean that it is on the standby.
 	if err := s.store.Confirm(ctx); err != nil {
-		return done[view.Slot]{}, err
+		return done[apimodel.Slot]{}, err
 	}
 	slot := domain.Slot{
 		ID: c.SlotID, ProductID: c.Product, UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number,
 		AcquiredAt: c.AcquiredAt, Deadline: c.Deadline, Status: domain.ActiveSlot,
 	}
 	name := s.nameFrom(ctx, s.catalogue.join(c.Product), c.Product)
-	return done[view.Slot]{view.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
+	return done[apimodel.Slot]{apimodel.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
 }
 
 // fedAgain tells the gate what it has missed.
-func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[view.Slot], error) {
+func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[apimodel.Slot], error) {
 	s.metrics.again.WithLabelValues(reason).Inc()
 	if err := s.gate.Feed(ctx, product); err != nil {
-		return done[view.Slot]{}, err
+		return done[apimodel.Slot]{}, err
 	}
-	return done[view.Slot]{}, errAgain
+	return done[apimodel.Slot]{}, errAgain
 }
 
 // rebuild replaces a gate that was found wrong. Where that fails, the next

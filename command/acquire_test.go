@@ -38,7 +38,7 @@ func TestAcquire(t *testing.T) {
 	require.Equal(t, slot.ArrivalSequence, a.number("arrivalSequence"))
 	require.Equal(t, int64(slot.Unit), a.number("unit"))
 
-	event, err := s.reader.At(t.Context(), a.place(t).Place)
+	event, err := s.reader.At(t.Context(), a.place(t).Position)
 	require.NoError(t, err)
 	require.Equal(t, a.text("id"), event.Stream.String())
 	require.Equal(t, buyer.id.String(), event.Meta.Actor)
@@ -159,7 +159,7 @@ func TestRelease(t *testing.T) {
 
 		a := s.release(t, n, tc.by, slot.text("id"))
 		require.Equal(t, 204, a.status, a.body)
-		require.Greater(t, a.place(t).Place, slot.place(t).Place)
+		require.Greater(t, a.place(t).Position, slot.place(t).Position)
 		require.Equal(t, tc.want, s.slots(t, product)[uuid.MustParse(slot.text("id"))].ReclaimStatus)
 
 		again := s.release(t, other, tc.by, slot.text("id"))

@@ -22,12 +22,12 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 //go:embed openapi.yaml
@@ -91,18 +91,18 @@ func (c *Config) validate() error {
 // API is the command API.
 type API struct {
 	server  *httpapi.Server
-	create  func(context.Context, auth.Identity, domain.CreateProduct) (done[view.Product], error)
-	update  func(context.Context, auth.Identity, updateProduct) (done[view.Product], error)
+	create  func(context.Context, auth.Identity, domain.CreateProduct) (done[apimodel.Product], error)
+	update  func(context.Context, auth.Identity, updateProduct) (done[apimodel.Product], error)
 	remove  func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
-	acquire func(context.Context, auth.Identity, acquireSlot) (done[view.Slot], error)
+	acquire func(context.Context, auth.Identity, acquireSlot) (done[apimodel.Slot], error)
 	release func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
-	pay     func(context.Context, auth.Identity, payments.Start) (done[view.PaymentWithAction], error)
+	pay     func(context.Context, auth.Identity, payments.Start) (done[apimodel.PaymentWithAction], error)
 	notify  func(context.Context, auth.Identity, gateway.Notification) (done[nothing], error)
 
-	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (done[view.Product], error)
-	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (done[view.Payment], error)
-	refund        func(context.Context, auth.Identity, payments.RequestRefund) (done[view.Refund], error)
-	resolve       func(context.Context, auth.Identity, payments.Resolve) (done[view.Payment], error)
+	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (done[apimodel.Product], error)
+	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (done[apimodel.Payment], error)
+	refund        func(context.Context, auth.Identity, payments.RequestRefund) (done[apimodel.Refund], error)
+	resolve       func(context.Context, auth.Identity, payments.Resolve) (done[apimodel.Payment], error)
 
 	webhooks gateway.WebhookParser
 	reader   *eventstore.Reader
@@ -205,7 +205,7 @@ func (a *API) Run(ctx context.Context) error {
 	var follower sync.WaitGroup
 	follower.Go(func() {
 		defer guard.Log("follow the incarnation")
-		position.Follow(following, func(ctx context.Context) (int64, error) {
+		consistency.Follow(following, func(ctx context.Context) (int64, error) {
 			id, err := a.reader.Identity(ctx)
 			return id.Incarnation, err
 		})
@@ -311,7 +311,7 @@ func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r 
 }
 
 // answerProduct is answer for a product, which has an ETag.
-func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r done[view.Product], err error) error {
+func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r done[apimodel.Product], err error) error {
 	if err != nil {
 		return refused(c, err)
 	}

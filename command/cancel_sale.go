@@ -9,38 +9,38 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // cancelSale ends a product's sale for good. The worker then expires its slots and
 // refunds its purchases. Repeating it changes nothing.
-func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.UUID) (done[view.Product], error) {
+func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.UUID) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	p, err := s.catalogue.product(ctx, product)
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	defer place.Release()
 	// Read before the append: once that is done, nothing may keep the response back.
 	held := s.countHeld(ctx, p)
 	counts, err := s.payments.Cancellation(ctx, p.ID)
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	events, err := p.Cancel()
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	if len(events) > 0 {
 		encoded, err := by.Encode(ctx, events...)
 		if err != nil {
-			return done[view.Product]{}, err
+			return done[apimodel.Product]{}, err
 		}
 		sale := claims.Sale{Product: p.ID, SaleDate: p.SaleDate, SaleEnd: p.SaleEndDate, Paused: p.Paused, Cancelled: true}
 		result, err := s.append(ctx, place, eventstore.Append{
@@ -49,14 +49,14 @@ func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.
 			Guards:  []eventstore.Guarded{sale.Guarded()},
 		})
 		if err != nil {
-			return done[view.Product]{}, err
+			return done[apimodel.Product]{}, err
 		}
 		p = fold(p, p.ID, result, events...)
 		s.feed(ctx, p.ID)
 	}
-	shown := view.ProductOf(p, held(), s.now())
+	shown := apimodel.ProductOf(p, held(), s.now())
 	shown.Cancellation = &counts
-	return done[view.Product]{shown, p.ID, p.Position}, nil
+	return done[apimodel.Product]{shown, p.ID, p.Position}, nil
 }
 
 func (a *API) postCancelSale(c echo.Context) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
 // done is what a command answers: what there is to see now, and the place in
@@ -22,20 +22,20 @@ type done[V any] struct {
 
 // createProduct makes a product and builds its gate, so that it can be acquired
 // from the answer on.
-func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (done[view.Product], error) {
+func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	event, err := c.Decide(s.now())
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	encoded, err := by.Encode(ctx, event)
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	defer place.Release()
 	id := origin.NewID()
@@ -47,11 +47,11 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 		}.Guarded()},
 	})
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	s.feed(ctx, id)
 	p := fold(domain.Product{}, id, result, event)
-	return done[view.Product]{view.ProductOf(p, 0, s.now()), id, p.Position}, nil
+	return done[apimodel.Product]{apimodel.ProductOf(p, 0, s.now()), id, p.Position}, nil
 }
 
 // fold is the product after events that were appended to its stream.

@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 )
 
 // user is a person with a token.
@@ -96,9 +96,9 @@ func (a answered) fields() []string {
 }
 
 // place is what X-Position names.
-func (a answered) place(t testing.TB) position.Position {
+func (a answered) place(t testing.TB) consistency.ProductPosition {
 	t.Helper()
-	p, err := position.Parse(a.header.Get("X-Position"))
+	p, err := consistency.Parse(a.header.Get("X-Position"))
 	require.NoError(t, err, "X-Position of %v", a.body)
 	return p
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
-	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -73,7 +73,7 @@ func BenchmarkPayments(b *testing.B) {
 				r.Header.Set("Content-Type", "application/json")
 				w := httptest.NewRecorder()
 				n.handler.ServeHTTP(w, r) // not by send, which holds the answer against the document
-				var p view.Payment
+				var p apimodel.Payment
 				if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 201 {
 					b.Error(err, w.Code)
 				}

@@ -10,35 +10,35 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // cancelPayment requests that a pending payment is cancelled at the gateway.
-func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (done[view.Payment], error) {
+func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (done[apimodel.Payment], error) {
 	changed, err := s.payments.Cancel(ctx, id, callerOf(by.user), &by.Origin)
-	return done[view.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
+	return done[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
 }
 
 // refundPayment makes a refund due.
-func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (done[view.Refund], error) {
+func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (done[apimodel.Refund], error) {
 	refunded, err := s.payments.RequestRefund(ctx, c, &by.Origin)
 	var amount *domain.MoneyError
 	if errors.As(err, &amount) {
 		var v faults
 		v.add("amount", amount.Message)
-		return done[view.Refund]{}, v.err()
+		return done[apimodel.Refund]{}, v.err()
 	}
-	return done[view.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
+	return done[apimodel.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
 }
 
 // resolvePayment records an operator's decision.
-func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (done[view.Payment], error) {
+func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (done[apimodel.Payment], error) {
 	changed, err := s.payments.Resolve(ctx, c, &by.Origin)
 	if errors.Is(err, domain.ErrNothingToResolve) {
-		return done[view.Payment]{}, at(errNoItem.Wrap(err), changed.Product, changed.Position)
+		return done[apimodel.Payment]{}, at(errNoItem.Wrap(err), changed.Product, changed.Position)
 	}
-	return done[view.Payment]{changed.Payment, changed.Product, changed.Position}, err
+	return done[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, err
 }
 
 // stateRefusal adds to a refusal of a payment's state where its reason is.

@@ -46,7 +46,7 @@ func TestPaymentFromStartToPurchase(t *testing.T) {
 	require.Equal(t, 204, heard.status, heard.body)
 	head, err := s.reader.Head(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, head, heard.place(t).Place)
+	require.Equal(t, head, heard.place(t).Position)
 	require.Equal(t, product, heard.place(t).Product)
 	stored := s.stored(t, product, slot)
 	require.Equal(t, domain.CompletedSlot, stored.Status)

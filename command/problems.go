@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/problem"
-	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -57,7 +57,7 @@ var (
 
 // notStarted tells a buyer who is early when to come.
 func notStarted(d redis.Decision) error {
-	return errNotStarted.With("saleDate", view.Time(d.SaleDate))
+	return errNotStarted.With("saleDate", apimodel.Time(d.SaleDate))
 }
 
 // positioned is a refusal whose reason lies in the store, at a place that the

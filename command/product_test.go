@@ -29,7 +29,7 @@ func TestCreateProduct(t *testing.T) {
 	require.Equal(t, a.text("createdAt"), a.text("updatedAt"))
 	require.Nil(t, a.body["saleEndDate"])
 	require.Equal(t, a.text("id"), a.place(t).Product.String())
-	require.Equal(t, int64(1), a.place(t).Place)
+	require.Equal(t, int64(1), a.place(t).Position)
 
 	a = n.do(t, s.admin, http.MethodPost, "/v1/products", map[string]any{
 		"name": "n", "description": "d", "price": "259000.00", "stock": 1, "saleDate": sale,
@@ -53,7 +53,7 @@ func TestUpdateProduct(t *testing.T) {
 	require.Equal(t, int64(5), a.number("initialStock"))
 	require.Equal(t, int64(7), a.number("stock"))
 	require.Equal(t, "PAUSED", a.text("status"))
-	require.Equal(t, int64(4), a.place(t).Place, "one event for each change, in one append")
+	require.Equal(t, int64(4), a.place(t).Position, "one event for each change, in one append")
 
 	t.Run("what changes nothing has no event", func(t *testing.T) {
 		again := put(map[string]any{"name": "new", "paused": true})

@@ -11,26 +11,26 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // startPayment begins a payment of the caller's slot, or answers again what was
 // answered to its key. The response waits a moment for the gateway, so that it
 // usually has the next action.
-func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[view.PaymentWithAction], error) {
+func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[apimodel.PaymentWithAction], error) {
 	c.By = callerOf(by.user)
 	started, err := s.payments.Start(ctx, c, &by.Origin)
 	var refused *payments.RefusedError
 	if errors.As(err, &refused) {
-		return done[view.PaymentWithAction]{}, at(asRefusal(refused), refused.Product, refused.Position)
+		return done[apimodel.PaymentWithAction]{}, at(asRefusal(refused), refused.Product, refused.Position)
 	}
 	if err != nil {
-		return done[view.PaymentWithAction]{}, err
+		return done[apimodel.PaymentWithAction]{}, err
 	}
-	payment := view.PaymentWithAction{Payment: started.Payment, NextAction: started.NextAction}
-	return done[view.PaymentWithAction]{payment, started.Product, started.Position}, nil
+	payment := apimodel.PaymentWithAction{Payment: started.Payment, NextAction: started.NextAction}
+	return done[apimodel.PaymentWithAction]{payment, started.Product, started.Position}, nil
 }
 
 // callerOf is who sent a command, as the slots' rules see them.

@@ -9,9 +9,9 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // updateProduct is a domain.UpdateProduct of one product.
@@ -25,43 +25,43 @@ type updateProduct struct {
 // updateProduct changes a product, all that is asked for or nothing. An update
 // that changes nothing appends nothing and answers with the product's last
 // event.
-func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (done[view.Product], error) {
+func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	if err := c.change.Check(s.now()); err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	p, err := s.catalogue.product(ctx, c.product)
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	defer place.Release()
 	// Beside the append, not before it: without the gate this takes the longer the more
 	// claims there are, and just then the sale must be changed.
 	held := s.countHeld(ctx, p)
-	if now := s.now(); !c.match.Matches(view.ProductOf(p, 0, now).Version()) {
-		return done[view.Product]{}, errPrecondition
+	if now := s.now(); !c.match.Matches(apimodel.ProductOf(p, 0, now).Version()) {
+		return done[apimodel.Product]{}, errPrecondition
 	}
-	var cancellation *view.Cancellation
+	var cancellation *apimodel.Cancellation
 	if p.Cancelled {
 		counts, err := s.payments.Cancellation(ctx, p.ID)
 		if err != nil {
-			return done[view.Product]{}, err
+			return done[apimodel.Product]{}, err
 		}
 		cancellation = &counts
 	}
 	events, err := p.Update(c.change, s.now())
 	if err != nil {
-		return done[view.Product]{}, err
+		return done[apimodel.Product]{}, err
 	}
 	if len(events) > 0 {
 		encoded, err := by.Encode(ctx, events...)
 		if err != nil {
-			return done[view.Product]{}, err
+			return done[apimodel.Product]{}, err
 		}
 		guards := guardsOf(p, events)
 		result, err := s.append(ctx, place, eventstore.Append{
@@ -70,16 +70,16 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			Guards:  guards,
 		})
 		if err != nil {
-			return done[view.Product]{}, err
+			return done[apimodel.Product]{}, err
 		}
 		p = fold(p, p.ID, result, events...)
 		if len(guards) > 0 {
 			s.feed(ctx, p.ID)
 		}
 	}
-	shown := view.ProductOf(p, held(), s.now())
+	shown := apimodel.ProductOf(p, held(), s.now())
 	shown.Cancellation = cancellation
-	return done[view.Product]{shown, p.ID, p.Position}, nil
+	return done[apimodel.Product]{shown, p.ID, p.Position}, nil
 }
 
 const (

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 // openAPI describes the routes; tests check the routes and the responses against it.
@@ -141,7 +141,7 @@ func (a *API) Run(ctx context.Context) error {
 	})
 	readers.Go(func() {
 		defer guard.Log("sample rates")
-		position.Follow(reading, a.models.incarnation)
+		consistency.Follow(reading, a.models.incarnation)
 	})
 	defer readers.Wait()
 	defer stop()

@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // auditTypes are the types of the events in the audit log: those of a slot.
@@ -28,13 +28,13 @@ var auditTypes = []string{
 
 // auditPage is the response of GET /v1/audit.
 type auditPage struct {
-	Entries    []view.AuditEntry `json:"entries"`
-	NextCursor *string           `json:"nextCursor"`
+	Entries    []apimodel.AuditEntry `json:"entries"`
+	NextCursor *string               `json:"nextCursor"`
 }
 
 // auditRow is an entry with its position, which is shown as a token.
 type auditRow struct {
-	view.AuditEntry
+	apimodel.AuditEntry
 	position int64
 }
 
@@ -46,7 +46,7 @@ func scanAudit(row pgx.Row) (auditRow, error) {
 	err := row.Scan(&e.EventID, &e.Type, &e.SlotID, &e.ProductID, &e.UserID, &e.OldStatus, &e.NewStatus, &e.TraceID, &e.Actor,
 		(*time.Time)(&e.RecordedAt), &e.position, &metadata)
 	e.Metadata = json.RawMessage(metadata)
-	e.Position = position.Encode(e.ProductID, e.position)
+	e.Position = consistency.Encode(e.ProductID, e.position)
 	return e, err
 }
 
@@ -146,7 +146,7 @@ func auditCursor(filter auditFilter, after int64) *string {
 
 // exportAudit streams the entries up to the position where they were complete at the start of the
 // export.
-func (a *API) exportAudit(c echo.Context, filter auditFilter, min []position.Position, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
+func (a *API) exportAudit(c echo.Context, filter auditFilter, min []consistency.ProductPosition, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
 	query := auditQuery{filter: filter, limit: exportPage, min: min, timeout: exportTimeout}
 	next := func(last *auditRow) ([]auditRow, error) {
 		if last != nil {
@@ -200,7 +200,7 @@ type auditQuery struct {
 	after   int64 // the position before the page
 	upTo    int64 // the last position to read; 0: up to where the entries are complete
 	limit   int
-	min     []position.Position
+	min     []consistency.ProductPosition
 	timeout time.Duration
 }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -52,9 +52,9 @@ func TestAudit_Filters(t *testing.T) {
 	require.Equal(t, "forbidden", w.get("/v1/audit", w.token(user, buyer)).slug(t))
 
 	v := w.get("/v1/audit?slotId="+slot.String(), boss).json(t)["entries"].([]any)[0].(map[string]any)
-	p, err := position.Parse(v["position"].(string))
+	p, err := consistency.Parse(v["position"].(string))
 	require.NoError(t, err)
-	require.Equal(t, position.Position{Product: product, Place: 3, Incarnation: 1}, p)
+	require.Equal(t, consistency.ProductPosition{Product: product, Position: 3, Incarnation: 1}, p)
 	require.Equal(t, map[string]any{"unit": 1.0, "arrivalSequence": 1.0}, v["metadata"])
 	require.Nil(t, v["oldStatus"])
 }
@@ -168,9 +168,9 @@ func TestAudit_LaggingPartition(t *testing.T) {
 
 	export := w.get("/v1/audit", boss, header{"Accept": "application/x-ndjson"})
 	require.Equal(t, 2, bytes.Count(export.body, []byte("\n")))
-	at, err := position.Parse(export.Header.Get("X-Complete-Position"))
+	at, err := consistency.Parse(export.Header.Get("X-Complete-Position"))
 	require.NoError(t, err)
-	require.EqualValues(t, 2, at.Place)
+	require.EqualValues(t, 2, at.Position)
 	require.Equal(t, export.Header.Get("X-Complete-Position"), export.Trailer.Get("X-Complete-Position"))
 
 	want = append(want, entryOf(slow, 4), entryOf(slow, 5), late)
@@ -200,8 +200,8 @@ func TestPurchases_CompletePosition(t *testing.T) {
 	w.reach("purchases", 1, slow, 4)
 	w.published(map[uuid.UUID]int64{quick: 9, slow: 4})
 	export := w.get("/v1/purchases", w.token(uuid.New(), admin), header{"Accept": "text/csv"})
-	at, err := position.Parse(export.Header.Get("X-Complete-Position"))
+	at, err := consistency.Parse(export.Header.Get("X-Complete-Position"))
 	require.NoError(t, err)
-	require.EqualValues(t, 9, at.Place)
+	require.EqualValues(t, 9, at.Position)
 	require.Equal(t, export.Header.Get("X-Complete-Position"), export.Trailer.Get("X-Complete-Position"))
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 const (
@@ -111,7 +111,7 @@ func (c completeness) token() string {
 	if at == everything {
 		at = 0
 	}
-	return position.Encode(c.product, at)
+	return consistency.Encode(c.product, at)
 }
 
 // complete returns the current completeness of a projection.
@@ -126,7 +126,7 @@ func (r *readModels) complete(ctx context.Context, projection string) (completen
 // queueComplete queues the queries for the projection's completeness in the batch's snapshot.
 // Parked events will be applied at their old positions, so the first of them is a limit too. If
 // slot is given instead of product, the product is looked up in the audit's table.
-func (r *readModels) queueComplete(b *pgx.Batch, g generations, projection string, product, slot uuid.UUID, min []position.Position, into *completeness) {
+func (r *readModels) queueComplete(b *pgx.Batch, g generations, projection string, product, slot uuid.UUID, min []consistency.ProductPosition, into *completeness) {
 	*into = completeness{mark: everything, product: product}
 	if r.heads.pool == nil {
 		return
@@ -156,7 +156,7 @@ WHERE g.state = 'live' AND g.projection = $1 AND p.position > 0
 			into.mark = *first - 1
 		}
 		for _, m := range min {
-			if m.Place > into.mark {
+			if m.Position > into.mark {
 				return errBehind // the entry would be held back
 			}
 		}

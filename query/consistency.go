@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 const (
@@ -47,7 +47,7 @@ func (p progress) partitions(projection string) int32 {
 }
 
 // reached reports whether every projection is at or past every position.
-func (p progress) reached(of []string, min []position.Position) bool {
+func (p progress) reached(of []string, min []consistency.ProductPosition) bool {
 	for _, projection := range of {
 		partitions := p.partitions(projection)
 		if partitions == 0 {
@@ -60,7 +60,7 @@ func (p progress) reached(of []string, min []position.Position) bool {
 				return false
 			case m.Incarnation < c.incarnation:
 				// Assigned in a history that was lost: there is nothing to wait for.
-			case c.position < m.Place:
+			case c.position < m.Position:
 				return false
 			}
 		}
@@ -100,7 +100,7 @@ func newPositionWaiter(pool *pgxpool.Pool, topic string) *positionWaiter {
 
 // until returns when the projections have reached the positions. It returns errBehind if they have
 // not at the deadline.
-func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []string, min []position.Position) error {
+func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []string, min []consistency.ProductPosition) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, deadline, errBehind)
 	defer cancel()
 	ended := func() error {
@@ -151,7 +151,7 @@ func queueProgress(b *pgx.Batch, topic string, of []string, then func(progress) 
 
 // queueReached makes a snapshot fail with errBehind unless it includes the positions: the
 // checkpoints are past them and no event at or below them is parked.
-func queueReached(b *pgx.Batch, topic string, of []string, min []position.Position) {
+func queueReached(b *pgx.Batch, topic string, of []string, min []consistency.ProductPosition) {
 	queueProgress(b, topic, of, func(p progress) error {
 		if !p.reached(of, min) {
 			return errBehind
@@ -160,7 +160,7 @@ func queueReached(b *pgx.Batch, topic string, of []string, min []position.Positi
 	})
 	ids, places, incarnations := make([]uuid.UUID, len(min)), make([]int64, len(min)), make([]int64, len(min))
 	for i, m := range min {
-		ids[i], places[i], incarnations[i] = m.Product, m.Place, m.Incarnation
+		ids[i], places[i], incarnations[i] = m.Product, m.Position, m.Incarnation
 	}
 	b.Queue(`
 SELECT EXISTS (

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 const partitions = 12
@@ -25,7 +25,7 @@ func (w *world) reach(projection string, generation int, product uuid.UUID, plac
 }
 
 func atLeast(product uuid.UUID, place int64) header {
-	return header{"X-Min-Position": position.Encode(product, place)}
+	return header{"X-Min-Position": consistency.Encode(product, place)}
 }
 
 // TestConsistency_EachQueryWaitsForItsProjections moves one projection at a time.
@@ -55,7 +55,7 @@ func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 			require.NotEmpty(t, a.Header.Get("Retry-After"))
 			require.InDelta(t, 2, time.Since(began).Seconds(), 1)
 			require.Equal(t, "invalid-request", w.get(c.path, c.token, header{"X-Min-Position": "7"}).slug(t))
-			require.Equal(t, "invalid-request", w.get(c.path, c.token, header{"X-Min-Position": strings.Repeat(position.Encode(p, 1)+",", 100) + position.Encode(p, 1)}).slug(t))
+			require.Equal(t, "invalid-request", w.get(c.path, c.token, header{"X-Min-Position": strings.Repeat(consistency.Encode(p, 1)+",", 100) + consistency.Encode(p, 1)}).slug(t))
 		})
 	}
 }
@@ -78,7 +78,7 @@ func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 	// The write and its checkpoint become visible together, while a request waits.
 	done := make(chan response, 1)
 	go func() {
-		done <- w.get(path, "", header{"X-Min-Position": position.Encode(other, 100) + ", " + position.Encode(shoe, 42)})
+		done <- w.get(path, "", header{"X-Min-Position": consistency.Encode(other, 100) + ", " + consistency.Encode(shoe, 42)})
 	}()
 	select {
 	case a := <-done:
@@ -104,7 +104,7 @@ func TestConsistency_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
 	w.exec(`INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, product_id, error, behind)
 		VALUES ('products', 1, $1, 40, $2, 0, $1, 'no such column', false)`, uuid.New(), kafka.Topic)
 	token := func(incarnation, place int64) header {
-		return header{"X-Min-Position": position.Position{Product: shoe, Place: place, Incarnation: incarnation}.Token()}
+		return header{"X-Min-Position": consistency.ProductPosition{Product: shoe, Position: place, Incarnation: incarnation}.Token()}
 	}
 	require.Equal(t, http.StatusOK, w.get(path, "", token(1, 1_000_000)).StatusCode)
 	require.Equal(t, http.StatusOK, w.get(path, "", token(2, 41)).StatusCode)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
 // csvWriter appends records of RFC 4180 to a buffer. encoding/csv is not used because with CRLF it
@@ -71,9 +71,9 @@ func (w *csvWriter) optional(s *string) {
 
 func (w *csvWriter) id(id uuid.UUID) { w.text(id.String()) }
 
-func (w *csvWriter) time(t view.Time) { w.text(view.FormatTime(time.Time(t))) }
+func (w *csvWriter) time(t apimodel.Time) { w.text(apimodel.FormatTime(time.Time(t))) }
 
-func (w *csvWriter) optionalTime(t *view.Time) {
+func (w *csvWriter) optionalTime(t *apimodel.Time) {
 	if t == nil {
 		w.separate()
 		return

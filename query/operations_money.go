@@ -10,9 +10,9 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // moneyItem is an item of a payment that needs an operator.
@@ -21,7 +21,7 @@ type moneyItem struct {
 	RefundID  *uuid.UUID            `json:"refundId"`
 	Cause     domain.AttentionCause `json:"cause"`
 	Code      *string               `json:"code"`
-	Since     view.Time             `json:"since"`
+	Since     apimodel.Time         `json:"since"`
 }
 
 // moneyPage is the response of GET /v1/operations/money.
@@ -73,7 +73,7 @@ func (a *API) listMoney(c echo.Context) error {
 			answer.NextCursor = nextCursor(moneyFilter, moneyKey(items[limit-1].Key()))
 			break
 		}
-		shown := moneyItem{PaymentID: item.PaymentID, RefundID: item.RefundID, Cause: item.Cause, Since: view.Time(item.Since)}
+		shown := moneyItem{PaymentID: item.PaymentID, RefundID: item.RefundID, Cause: item.Cause, Since: apimodel.Time(item.Since)}
 		if item.Code != "" {
 			shown.Code = &item.Code
 		}

@@ -14,9 +14,9 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 const (
@@ -27,12 +27,12 @@ const (
 
 // productPage is the response of GET /v1/products.
 type productPage struct {
-	Products      []view.Product `json:"products"`
-	Page          int            `json:"page"`
-	Size          int            `json:"size"`
-	TotalElements int64          `json:"totalElements"`
-	TotalPages    int64          `json:"totalPages"`
-	NextCursor    *string        `json:"nextCursor"`
+	Products      []apimodel.Product `json:"products"`
+	Page          int                `json:"page"`
+	Size          int                `json:"size"`
+	TotalElements int64              `json:"totalElements"`
+	TotalPages    int64              `json:"totalPages"`
+	NextCursor    *string            `json:"nextCursor"`
 }
 
 // productStatus computes a product's status with the snapshot's clock, like domain.StatusOf.
@@ -53,8 +53,8 @@ const productColumns = `id, name, description, price::text, currency, stock, ini
 	CASE WHEN cancelled THEN projection_cancellation(id) END`
 
 // scanProduct scans productColumns and the columns after them.
-func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
-	var p view.Product
+func scanProduct(row pgx.Row, more ...any) (apimodel.Product, error) {
+	var p apimodel.Product
 	var end *time.Time
 	err := row.Scan(append([]any{&p.ID, &p.Name, &p.Description, &p.Price, &p.Currency, &p.Stock, &p.InitialStock, &p.TotalStock,
 		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
@@ -62,7 +62,7 @@ func scanProduct(row pgx.Row, more ...any) (view.Product, error) {
 	if err != nil {
 		return p, err
 	}
-	p.SaleEndDate = view.At(end)
+	p.SaleEndDate = apimodel.At(end)
 	p.Price, err = showMoney(p.Price, p.Currency)
 	return p, err
 }
@@ -151,7 +151,7 @@ func (a *API) listProducts(c echo.Context) error {
 
 // products reads a page of products. The count and the order need narrow rows only; the page's rows
 // are joined to them.
-func (r *readModels) products(ctx context.Context, query productQuery, min []position.Position) (httpapi.Tagged, error) {
+func (r *readModels) products(ctx context.Context, query productQuery, min []consistency.ProductPosition) (httpapi.Tagged, error) {
 	answer := productPage{Page: query.page, Size: query.size}
 	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
 		table := g.table(products)
@@ -169,7 +169,7 @@ func (r *readModels) products(ctx context.Context, query productQuery, min []pos
 		page := fmt.Sprintf(`SELECT sale_date, id FROM %s%s ORDER BY sale_date, id OFFSET $%d LIMIT $%d`, table, w, len(w.args)-1, len(w.args))
 		b.Queue(`SELECT `+productColumns+` FROM (`+page+`) page JOIN `+table+` USING (sale_date, id) ORDER BY sale_date, id`, w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Product, error) { return scanProduct(row) })
+				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Product, error) { return scanProduct(row) })
 				return err
 			})
 	}})
@@ -198,7 +198,7 @@ func (a *API) getProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var p view.Product
+	var p apimodel.Product
 	if past {
 		p, err = a.past.product(c.Request().Context(), id, at)
 	} else {
@@ -212,8 +212,8 @@ func (a *API) getProduct(c echo.Context) error {
 }
 
 // product reads the current state of a product. It returns errNoProduct if there is none.
-func (r *readModels) product(ctx context.Context, id uuid.UUID, min []position.Position) (view.Product, error) {
-	var p view.Product
+func (r *readModels) product(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Product, error) {
+	var p apimodel.Product
 	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
 		b.Queue(`SELECT `+productColumns+` FROM `+g.table(products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
 			p, err = scanProduct(row)

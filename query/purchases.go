@@ -13,10 +13,10 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // Limits of the page size of a list with a cursor.
@@ -27,8 +27,8 @@ const (
 
 // purchasePage is the response of GET /v1/purchases.
 type purchasePage struct {
-	Purchases  []view.Payment `json:"purchases"`
-	NextCursor *string        `json:"nextCursor"`
+	Purchases  []apimodel.Payment `json:"purchases"`
+	NextCursor *string            `json:"nextCursor"`
 }
 
 const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency,
@@ -36,8 +36,8 @@ const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, p
 	refunded_amount::text, disputed, reversed`
 
 // scanPayment scans paymentColumns and the columns after them.
-func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
-	var p view.Payment
+func scanPayment(row pgx.Row, more ...any) (apimodel.Payment, error) {
+	var p apimodel.Payment
 	var confirmed *time.Time
 	err := row.Scan(append([]any{&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
 		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
@@ -45,7 +45,7 @@ func scanPayment(row pgx.Row, more ...any) (view.Payment, error) {
 	if err != nil {
 		return p, err
 	}
-	p.ConfirmationTimestamp = view.At(confirmed)
+	p.ConfirmationTimestamp = apimodel.At(confirmed)
 	if p.Amount, err = showMoney(p.Amount, p.Currency); err != nil {
 		return p, err
 	}
@@ -78,7 +78,7 @@ func (a *API) getPayment(c echo.Context) error {
 	if err := ownerOrAdmin(c, p.UserID); err != nil {
 		return err
 	}
-	shown := view.PaymentWithAction{Payment: p}
+	shown := apimodel.PaymentWithAction{Payment: p}
 	if who, _ := httpapi.IdentityOf(c); who.Sub == p.UserID && p.PaymentStatus == domain.PendingPayment {
 		shown.NextAction = a.models.actions.of(c.Request().Context(), []uuid.UUID{id})[id]
 	}
@@ -86,8 +86,8 @@ func (a *API) getPayment(c echo.Context) error {
 }
 
 // payment reads the current state of a payment. It returns errNoPayment if there is none.
-func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []position.Position) (view.Payment, error) {
-	var p view.Payment
+func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Payment, error) {
+	var p apimodel.Payment
 	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, queue: func(b *pgx.Batch, g generations) {
 		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
 			p, err = scanPayment(row)
@@ -113,7 +113,7 @@ func listKeyFrom(b []byte) *listKey {
 	return &listKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
 }
 
-func keyOfPurchase(p *view.Payment) *listKey {
+func keyOfPurchase(p *apimodel.Payment) *listKey {
 	return &listKey{time.Time(p.CreatedAt), p.ID}
 }
 
@@ -166,11 +166,11 @@ func (a *API) listPurchases(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, answer)
 }
 
-func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []position.Position, bom bool) error {
+func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistency.ProductPosition, bom bool) error {
 	head := csvHead(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
 		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt",
 		"refundedAmount", "disputed", "reversed")
-	next := func(last *view.Payment) ([]view.Payment, error) {
+	next := func(last *apimodel.Payment) ([]apimodel.Payment, error) {
 		if last == nil {
 			at, err := a.models.complete(c.Request().Context(), purchases)
 			if err != nil {
@@ -183,7 +183,7 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []position.P
 		}
 		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), exportPage, nil, exportTimeout)
 	}
-	return export(c, contentCSV, head, next, func(b []byte, p *view.Payment) ([]byte, error) {
+	return export(c, contentCSV, head, next, func(b []byte, p *apimodel.Payment) ([]byte, error) {
 		w := csvWriter{b: b}
 		w.id(p.ID)
 		w.id(p.PurchaseSlotID)
@@ -208,18 +208,18 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []position.P
 }
 
 // purchases reads up to limit purchases after `after`, newest first.
-func (r *readModels) purchases(ctx context.Context, filter sqlFilter, after *listKey, limit int, min []position.Position, timeout time.Duration) ([]view.Payment, error) {
+func (r *readModels) purchases(ctx context.Context, filter sqlFilter, after *listKey, limit int, min []consistency.ProductPosition, timeout time.Duration) ([]apimodel.Payment, error) {
 	if after != nil {
 		filter = filter.copy()
 		filter.and("(created_at, id) < (?, ?)", after.created, after.id)
 	}
-	var list []view.Payment
+	var list []apimodel.Payment
 	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, timeout: timeout, queue: func(b *pgx.Batch, g generations) {
 		w := filter.copy()
 		w.args = append(w.args, limit)
 		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+w.String()+` ORDER BY created_at DESC, id DESC LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Payment, error) { return scanPayment(row) })
+				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Payment, error) { return scanPayment(row) })
 				return err
 			})
 	}})

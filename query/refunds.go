@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // nextActions reads what buyers have to do next for their pending payments. Only the write side has
@@ -48,13 +48,13 @@ SELECT payment_id, next_action FROM payments WHERE payment_id = ANY($1) AND stat
 
 // refundList is the response of GET /v1/payments/{id}/refunds.
 type refundList struct {
-	Refunds []view.Refund `json:"refunds"`
+	Refunds []apimodel.Refund `json:"refunds"`
 }
 
 const refundColumns = `id, payment_id, amount::text, currency, cause, status, return_unit, reason, failure_reason, created_at, updated_at`
 
-func scanRefund(row pgx.Row) (view.Refund, error) {
-	var r view.Refund
+func scanRefund(row pgx.Row) (apimodel.Refund, error) {
+	var r apimodel.Refund
 	if err := row.Scan(&r.ID, &r.PaymentID, &r.Amount, &r.Currency, &r.Cause, &r.Status, &r.ReturnUnit, &r.Reason, &r.FailureReason,
 		(*time.Time)(&r.CreatedAt), (*time.Time)(&r.UpdatedAt)); err != nil {
 		return r, err
@@ -80,7 +80,7 @@ func (a *API) listRefunds(c echo.Context) error {
 			return notFound(row.Scan(&owner), errNoPayment)
 		})
 		b.Queue(`SELECT `+refundColumns+` FROM `+g.refunds()+` WHERE payment_id = $1 ORDER BY created_at, id`, id).Query(func(rows pgx.Rows) (err error) {
-			answer.Refunds, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Refund, error) { return scanRefund(row) })
+			answer.Refunds, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Refund, error) { return scanRefund(row) })
 			return err
 		})
 	}})

@@ -11,17 +11,17 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // slotList is the response of GET /v1/slots/my-slots.
 type slotList struct {
-	Slots      []view.Slot `json:"slots"`
-	TotalCount int64       `json:"totalCount"`
-	NextCursor *string     `json:"nextCursor"`
+	Slots      []apimodel.Slot `json:"slots"`
+	TotalCount int64           `json:"totalCount"`
+	NextCursor *string         `json:"nextCursor"`
 }
 
 // slotColumns are the columns of s, a slot, with n, its product's current name.
@@ -33,15 +33,15 @@ func slotsFrom(g generations) string {
 }
 
 // scanSlot scans slotColumns and the columns after them.
-func scanSlot(row pgx.Row, more ...any) (view.Slot, error) {
-	var s view.Slot
+func scanSlot(row pgx.Row, more ...any) (apimodel.Slot, error) {
+	var s apimodel.Slot
 	var ended *time.Time
 	var now time.Time
 	err := row.Scan(append([]any{&s.ID, &s.ProductID, &s.ProductName, &s.UserID, &s.Unit, &s.ArrivalSequence,
 		(*time.Time)(&s.AcquisitionTimestamp), (*time.Time)(&s.ExpirationTimestamp), &s.Status, (*time.Time)(&s.CreatedAt),
 		&s.RegrantOf, &ended, &s.ReclaimStatus, &now}, more...)...)
-	s.EndedAt = view.At(ended)
-	s.RemainingTimeSeconds = view.Remaining(s.Status, time.Time(s.ExpirationTimestamp), now)
+	s.EndedAt = apimodel.At(ended)
+	s.RemainingTimeSeconds = apimodel.Remaining(s.Status, time.Time(s.ExpirationTimestamp), now)
 	return s, err
 }
 
@@ -84,7 +84,7 @@ func (a *API) mySlots(c echo.Context) error {
 		w.args = append(w.args, limit+1)
 		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+w.String()+` ORDER BY s.created_at DESC, s.id DESC LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (view.Slot, error) { return scanSlot(row) })
+				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Slot, error) { return scanSlot(row) })
 				return err
 			})
 	}})
@@ -156,7 +156,7 @@ func (a *API) getSlot(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var s view.Slot
+	var s apimodel.Slot
 	if past {
 		s, err = a.past.slot(c.Request().Context(), id, at)
 	} else {
@@ -172,8 +172,8 @@ func (a *API) getSlot(c echo.Context) error {
 }
 
 // slot reads the current state of a slot. It returns errNoSlot if there is none.
-func (r *readModels) slot(ctx context.Context, id uuid.UUID, min []position.Position) (view.Slot, error) {
-	var s view.Slot
+func (r *readModels) slot(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Slot, error) {
+	var s apimodel.Slot
 	err := r.read(ctx, snapshot{of: []string{purchaseSlots}, min: min, queue: func(b *pgx.Batch, g generations) {
 		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+` WHERE s.id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
 			s, err = scanSlot(row)

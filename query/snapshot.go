@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 )
 
 // The projections, by the names of their tables.
@@ -54,7 +54,7 @@ func (g generations) refunds() string { return fmt.Sprintf("refunds_g%d", g[purc
 // It may be called several times, and must discard previous results each time.
 type snapshot struct {
 	of      []string // the projections whose tables it reads
-	min     []position.Position
+	min     []consistency.ProductPosition
 	timeout time.Duration
 	queue   func(b *pgx.Batch, g generations)
 }

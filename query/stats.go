@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/view"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -33,7 +33,7 @@ const (
 // statsReport is the data of `event: stats`. Values that only the write side has are null or empty
 // if it cannot be read.
 type statsReport struct {
-	At              view.Time        `json:"at"`
+	At              apimodel.Time    `json:"at"`
 	Products        []productStats   `json:"products"`
 	PendingPayments int64            `json:"pendingPayments"`
 	RefundsDue      int64            `json:"refundsDue"`

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
 )
@@ -24,7 +24,7 @@ const (
 
 // operations is the data of `event: operations`: what the dashboard shows in addition to the stats.
 type operations struct {
-	At          view.Time          `json:"at"`
+	At          apimodel.Time      `json:"at"`
 	Expiring    expiring           `json:"expiring"`
 	Projections []projectionStatus `json:"projections"`
 	Replays     []replayProgress   `json:"replays"`
@@ -32,8 +32,8 @@ type operations struct {
 
 // expiring is the slots that end within expiringWindow unless they are paid.
 type expiring struct {
-	Count int64       `json:"count"`
-	Slots []view.Slot `json:"slots"` // the next ones to expire
+	Count int64           `json:"count"`
+	Slots []apimodel.Slot `json:"slots"` // the next ones to expire
 }
 
 type projectionStatus struct {
@@ -44,22 +44,22 @@ type projectionStatus struct {
 
 // replayProgress is the progress of a replay.
 type replayProgress struct {
-	Projection string     `json:"projection"`
-	Generation int        `json:"generation"` // the generation that it builds
-	Phase      string     `json:"phase"`
-	Running    bool       `json:"running"`
-	Events     int64      `json:"events"`
-	Position   int64      `json:"position"`
-	Target     int64      `json:"target"`
-	Rate       float64    `json:"eventsPerSecond"`
-	ETA        *float64   `json:"etaSeconds"`
-	StartedAt  view.Time  `json:"startedAt"`
-	EndedAt    *view.Time `json:"endedAt"`
-	Error      string     `json:"error"`
+	Projection string         `json:"projection"`
+	Generation int            `json:"generation"` // the generation that it builds
+	Phase      string         `json:"phase"`
+	Running    bool           `json:"running"`
+	Events     int64          `json:"events"`
+	Position   int64          `json:"position"`
+	Target     int64          `json:"target"`
+	Rate       float64        `json:"eventsPerSecond"`
+	ETA        *float64       `json:"etaSeconds"`
+	StartedAt  apimodel.Time  `json:"startedAt"`
+	EndedAt    *apimodel.Time `json:"endedAt"`
+	Error      string         `json:"error"`
 }
 
 func (e *expiring) queue(b *pgx.Batch, g generations) {
-	*e = expiring{Slots: []view.Slot{}}
+	*e = expiring{Slots: []apimodel.Slot{}}
 	b.Queue(`SELECT count(*) FROM (SELECT FROM `+g.table(purchaseSlots)+`
 		WHERE status = 'ACTIVE' AND expiration_timestamp <= now() + $1::interval LIMIT $2) s`, expiringWindow, expiringCounted).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&e.Count) })
@@ -75,7 +75,7 @@ func (e *expiring) queue(b *pgx.Batch, g generations) {
 }
 
 // fill adds the state of the projections and of replays.
-func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at view.Time, all []projections.Status) error {
+func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at apimodel.Time, all []projections.Status) error {
 	o.At = at
 	for _, p := range all {
 		s := projectionStatus{Name: p.Projection, Parked: p.Parked}
@@ -95,13 +95,13 @@ func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at view.Time,
 			continue
 		}
 		p := replayProgress{Projection: r.Projection, Generation: r.Generation, Phase: r.Phase, Running: r.Running, Events: r.Events,
-			Position: r.Position, Target: r.Target, Rate: tenths(r.Rate), StartedAt: view.Time(r.StartedAt), Error: r.Error}
+			Position: r.Position, Target: r.Target, Rate: tenths(r.Rate), StartedAt: apimodel.Time(r.StartedAt), Error: r.Error}
 		if eta := r.ETA().Seconds(); eta > 0 {
 			eta = tenths(eta)
 			p.ETA = &eta
 		}
 		if !r.EndedAt.IsZero() {
-			p.EndedAt = view.At(&r.EndedAt)
+			p.EndedAt = apimodel.At(&r.EndedAt)
 		}
 		o.Replays = append(o.Replays, p)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 )
 
 const (
@@ -189,13 +189,13 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
 }
 
 // buyerState reads the state of one buyer that includes the given positions.
-func (r *readModels) buyerState(ctx context.Context, buyer uuid.UUID, min []position.Position) (*buyerState, error) {
+func (r *readModels) buyerState(ctx context.Context, buyer uuid.UUID, min []consistency.ProductPosition) (*buyerState, error) {
 	states, err := r.buyerStates(ctx, []uuid.UUID{buyer}, min)
 	return states[buyer], err
 }
 
 // buyerStates reads the states of buyers in one snapshot.
-func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []position.Position) (map[uuid.UUID]*buyerState, error) {
+func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []consistency.ProductPosition) (map[uuid.UUID]*buyerState, error) {
 	var states map[uuid.UUID]*buyerState
 	add := func(buyer uuid.UUID, row buyerRow, content any) (err error) {
 		if row.content, err = contentOf(content); err == nil {
@@ -255,7 +255,7 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 				if err != nil {
 					return err
 				}
-				shown := view.PaymentWithAction{Payment: v}
+				shown := apimodel.PaymentWithAction{Payment: v}
 				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, position: place, data: shown})
 				return nil
 			})
@@ -279,7 +279,7 @@ func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyer
 	var pending []uuid.UUID
 	for _, s := range states {
 		for _, row := range s.rows {
-			if p, ok := row.data.(view.PaymentWithAction); ok && p.PaymentStatus == domain.PendingPayment {
+			if p, ok := row.data.(apimodel.PaymentWithAction); ok && p.PaymentStatus == domain.PendingPayment {
 				pending = append(pending, p.ID)
 			}
 		}
@@ -287,7 +287,7 @@ func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyer
 	actions := r.actions.of(ctx, pending)
 	for _, s := range states {
 		for i, row := range s.rows {
-			p, ok := row.data.(view.PaymentWithAction)
+			p, ok := row.data.(apimodel.PaymentWithAction)
 			if !ok {
 				continue
 			}

@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // productPause is the minimum time between two events of a product stream. It is a little more than
@@ -32,7 +32,7 @@ func (a *API) productStream(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if p, err := position.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id && p.Incarnation >= position.Incarnation() {
+	if p, err := consistency.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id && p.Incarnation >= consistency.Incarnation() {
 		min = append(min, p)
 	}
 	t, err := a.feed.join(c.Request().Context(), id, min)
@@ -58,7 +58,7 @@ type productTopic struct {
 
 // productRow is a product with additional values that a stream needs.
 type productRow struct {
-	view.Product
+	apimodel.Product
 	position int64
 	now      time.Time // on the database's clock
 	began    time.Time // on this process's clock, before it was read
@@ -68,7 +68,7 @@ type productRow struct {
 // the feed's, and then only the positions show which row is newer: a row that does not appear newer
 // is left to the next poll.
 func (t *productTopic) show(row productRow, sure bool) error {
-	event, err := encodeEvent("product", position.Encode(row.ID, max(1, row.position)), row.Product)
+	event, err := encodeEvent("product", consistency.Encode(row.ID, max(1, row.position)), row.Product)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (t *productTopic) due(now time.Time) (place int64, due bool) {
 // nextStatus returns when the sale begins or ends, on this process's clock.
 func (r productRow) nextStatus() time.Time {
 	var next time.Time
-	for _, at := range []*view.Time{&r.SaleDate, r.SaleEndDate} {
+	for _, at := range []*apimodel.Time{&r.SaleDate, r.SaleEndDate} {
 		if at == nil {
 			continue
 		}
@@ -138,7 +138,7 @@ func (r productRow) nextStatus() time.Time {
 // join follows a product and provides an initial state. It returns errNoProduct if there is no such
 // product. If many clients join one product at the same time they share one read, except for those
 // that specify positions.
-func (f *feed) join(ctx context.Context, id uuid.UUID, min []position.Position) (*productTopic, error) {
+func (f *feed) join(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (*productTopic, error) {
 	if len(min) > 0 {
 		row, err := f.models.productRow(ctx, id, min)
 		if err != nil {
@@ -263,7 +263,7 @@ JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.
 }
 
 // productRow reads a product for a stream. It returns errNoProduct if there is none.
-func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []position.Position) (productRow, error) {
+func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (productRow, error) {
 	var p productRow
 	began := time.Now()
 	err := r.read(ctx, snapshot{of: productProjections, min: min, queue: func(b *pgx.Batch, g generations) {

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/internal/position"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -161,9 +161,9 @@ func TestProductStream_Events(t *testing.T) {
 	w.sell(shoe, 99, 7)
 	second := s.next()
 	require.EqualValues(t, 99, second.data["stock"])
-	at, err := position.Parse(second.id)
+	at, err := consistency.Parse(second.id)
 	require.NoError(t, err)
-	require.Equal(t, position.Position{Product: shoe, Place: 7, Incarnation: 1}, at)
+	require.Equal(t, consistency.ProductPosition{Product: shoe, Position: 7, Incarnation: 1}, at)
 
 	// A client that reconnects begins with the newest state.
 	w.sell(shoe, 98, 8)

@@ -15,9 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 const (
@@ -42,8 +42,8 @@ type timeTravel struct {
 	events   *eventstore.Reader
 	held     *heldCounts
 	turns    *semaphore.Weighted
-	products *cache[view.Product]
-	slots    *cache[view.Slot]
+	products *cache[apimodel.Product]
+	slots    *cache[apimodel.Slot]
 }
 
 func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
@@ -53,8 +53,8 @@ func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 	turns := semaphore.NewWeighted(pastConcurrency)
 	return &timeTravel{
 		pool: pool, events: eventstore.NewReader(pool), held: newHeldCounts(pool), turns: turns,
-		products: newCache[view.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
-		slots:    newCache[view.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+		products: newCache[apimodel.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+		slots:    newCache[apimodel.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 	}
 }
 
@@ -77,24 +77,24 @@ func pastOf(c echo.Context) (at time.Time, given bool, err error) {
 
 // product returns the product at a moment. It returns errNoProduct for moments before its creation
 // or after its deletion.
-func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (view.Product, error) {
+func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Product, error) {
 	if p.pool == nil {
-		return view.Product{}, errNoWrites
+		return apimodel.Product{}, errNoWrites
 	}
-	return p.products.get(ctx, pastKey(id, at), func(ctx context.Context) (view.Product, error) {
+	return p.products.get(ctx, pastKey(id, at), func(ctx context.Context) (apimodel.Product, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
-			return view.Product{}, err
+			return apimodel.Product{}, err
 		}
 		product := foldProduct(events)
 		if product.ID != id || !product.Exists() {
-			return view.Product{}, errNoProduct
+			return apimodel.Product{}, errNoProduct
 		}
 		held, err := p.held.at(ctx, id, at)
 		if err != nil {
-			return view.Product{}, dbError("count the units that were held", err)
+			return apimodel.Product{}, dbError("count the units that were held", err)
 		}
-		shown := view.ProductOf(product, held, at)
+		shown := apimodel.ProductOf(product, held, at)
 		if product.Cancelled {
 			shown.Cancellation, err = p.cancellation(ctx, id, at)
 		}
@@ -106,7 +106,7 @@ func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (v
 const pastPage = 2000
 
 // cancellation counts the purchases of a cancelled sale at a moment, from the payments' own events.
-func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*view.Cancellation, error) {
+func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*apimodel.Cancellation, error) {
 	all := map[uuid.UUID]domain.Payment{}
 	for after := int64(0); ; {
 		recorded, err := p.events.Key(ctx, product, after, math.MaxInt64, pastPage)
@@ -135,8 +135,8 @@ func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at tim
 	}
 }
 
-func countCancellation(all map[uuid.UUID]domain.Payment) *view.Cancellation {
-	c := &view.Cancellation{}
+func countCancellation(all map[uuid.UUID]domain.Payment) *apimodel.Cancellation {
+	c := &apimodel.Cancellation{}
 	for _, p := range all {
 		if p.Status != domain.SuccessfulPayment || p.Price.IsZero() {
 			continue
@@ -155,24 +155,24 @@ func countCancellation(all map[uuid.UUID]domain.Payment) *view.Cancellation {
 }
 
 // slot returns the slot at a moment. It returns errNoSlot for moments before its acquisition.
-func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (view.Slot, error) {
+func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Slot, error) {
 	if p.pool == nil {
-		return view.Slot{}, errNoWrites
+		return apimodel.Slot{}, errNoWrites
 	}
-	return p.slots.get(ctx, pastKey(id, at), func(ctx context.Context) (view.Slot, error) {
+	return p.slots.get(ctx, pastKey(id, at), func(ctx context.Context) (apimodel.Slot, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
-			return view.Slot{}, err
+			return apimodel.Slot{}, err
 		}
 		s := domain.FoldSlot(events)
 		if s.ID != id {
-			return view.Slot{}, errNoSlot
+			return apimodel.Slot{}, errNoSlot
 		}
 		ofProduct, err := p.until(ctx, s.ProductID, at)
 		if err != nil {
-			return view.Slot{}, err
+			return apimodel.Slot{}, err
 		}
-		return view.SlotOf(s, foldProduct(ofProduct).Name, at), nil
+		return apimodel.SlotOf(s, foldProduct(ofProduct).Name, at), nil
 	})
 }
 

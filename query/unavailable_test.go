@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
-	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/query"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -52,7 +52,7 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 	t.Parallel()
 	w := newWorldOver(t, query.Config{ReadPool: silentPool(t)})
 	boss := w.token(uuid.New(), admin|buyer)
-	min := header{"X-Min-Position": position.Encode(uuid.New(), 1), "Accept": "text/csv"}
+	min := header{"X-Min-Position": consistency.Encode(uuid.New(), 1), "Accept": "text/csv"}
 	for _, path := range []string{"/v1/products", "/v1/slots/my-slots", "/v1/purchases", "/v1/audit"} {
 		for _, h := range []header{nil, min} {
 			began := time.Now()

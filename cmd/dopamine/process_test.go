@@ -27,7 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v3"
 
-	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -338,7 +338,7 @@ func TestAReadModelThatIsBehindSaysSoAfterTwoSeconds(t *testing.T) {
 	for _, path := range []string{"/v1/products", "/v1/products/" + product.String()} {
 		req, err := http.NewRequest(http.MethodGet, "http://"+addr+path, nil)
 		require.NoError(t, err)
-		req.Header.Set("X-Min-Position", position.Encode(product, at))
+		req.Header.Set("X-Min-Position", consistency.Encode(product, at))
 		began := time.Now()
 		resp, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)

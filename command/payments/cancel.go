@@ -12,8 +12,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // ownerSQL reads whose payment it is, without reading its slot's history.
@@ -49,7 +49,7 @@ func (s *Service) Cancel(ctx context.Context, payment uuid.UUID, caller domain.C
 	if err != nil {
 		return Changed{Place: place}, err
 	}
-	return Changed{view.PaymentOf(t.after, product, owner), place}, nil
+	return Changed{apimodel.PaymentOf(t.after, product, owner), place}, nil
 }
 
 const (
@@ -185,12 +185,12 @@ select count(*), count(*) filter (where settled = 'refunded'), count(*) filter (
 from payments where product_id = $1 and status = 'SUCCESS' and amount > 0`
 
 // Cancellation returns the counts of a cancelled sale.
-func (s *Service) Cancellation(ctx context.Context, product uuid.UUID) (view.Cancellation, error) {
+func (s *Service) Cancellation(ctx context.Context, product uuid.UUID) (apimodel.Cancellation, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	var c view.Cancellation
+	var c apimodel.Cancellation
 	if err := s.Pool.QueryRow(ctx, cancellationSQL, product).Scan(&c.Purchases, &c.Refunded, &c.Failed); err != nil {
-		return view.Cancellation{}, fmt.Errorf("count the purchases of product %s: %w", product, err)
+		return apimodel.Cancellation{}, fmt.Errorf("count the purchases of product %s: %w", product, err)
 	}
 	c.Open = c.Purchases - c.Refunded - c.Failed
 	return c, nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
 const (
@@ -247,13 +247,13 @@ func (ledger) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 }
 
 // answer is the payment as it is in the first response.
-func (i began) answer(at time.Time) view.Payment {
+func (i began) answer(at time.Time) apimodel.Payment {
 	p := i.Payment
 	p.CreatedAt, p.UpdatedAt = at, at
 	if p.Status == domain.SuccessfulPayment {
 		p.ConfirmedAt, p.Taken = at, p.Price
 	}
-	return view.PaymentOf(p, i.product, i.user)
+	return apimodel.PaymentOf(p, i.product, i.user)
 }
 
 func (i began) write(b *pgx.Batch, at time.Time, position int64) {
@@ -273,7 +273,7 @@ func (i began) write(b *pgx.Batch, at time.Time, position int64) {
 func (c ledgerChange) remember(b *pgx.Batch, at time.Time, position int64) {
 	r, _ := c.after.Refund(c.key.refund)
 	r.CreatedAt, r.UpdatedAt = at, at
-	answer, err := json.Marshal(view.RefundOf(r, c.after.ID))
+	answer, err := json.Marshal(apimodel.RefundOf(r, c.after.ID))
 	if err != nil { // likewise
 		panic(err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // RequestRefund is an admin's request to refund a payment.
@@ -41,7 +41,7 @@ func (c RequestRefund) bodyHash() []byte {
 
 // Refunded is the response to RequestRefund.
 type Refunded struct {
-	Refund view.Refund
+	Refund apimodel.Refund
 	Place
 }
 
@@ -95,7 +95,7 @@ func (s *Service) requestRefund(ctx context.Context, c RequestRefund, by *origin
 		return Refunded{}, err
 	}
 	refund, _ := t.after.Refund(id)
-	return Refunded{view.RefundOf(refund, c.Payment), place}, nil
+	return Refunded{apimodel.RefundOf(refund, c.Payment), place}, nil
 }
 
 const rememberedRefundSQL = `

@@ -9,7 +9,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
 // ActorOperator is the actor of what is decided from the command line.
@@ -24,7 +24,7 @@ type Resolve struct {
 
 // Changed is a payment after a command.
 type Changed struct {
-	Payment view.Payment
+	Payment apimodel.Payment
 	Place
 }
 
@@ -97,7 +97,7 @@ func (s *Service) Resolve(ctx context.Context, c Resolve, by *origin.Origin) (Ch
 	if err != nil {
 		return Changed{Place: place}, err
 	}
-	return Changed{view.PaymentOf(t.after, product, owner), place}, nil
+	return Changed{apimodel.PaymentOf(t.after, product, owner), place}, nil
 }
 
 // unpostedOf are the refunds that a reversal ends because they were never posted.

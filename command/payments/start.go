@@ -16,8 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/gateway"
-	"github.com/dopaminestore/dopamine/internal/view"
 )
 
 // Start is a buyer's wish to pay.
@@ -44,7 +44,7 @@ func (c Start) bodyHash() []byte {
 
 // Started is the response to Start.
 type Started struct {
-	Payment    view.Payment
+	Payment    apimodel.Payment
 	NextAction json.RawMessage // what the buyer has to do next; nil for nothing, or not known yet
 	Place
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/dopaminestore/dopamine/internal/position"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
@@ -24,23 +24,23 @@ const (
 
 // SetPosition puts the place of an event of the product into X-Position.
 func SetPosition(c echo.Context, product uuid.UUID, place int64) {
-	c.Response().Header().Set(PositionHeader, position.Encode(product, place))
+	c.Response().Header().Set(PositionHeader, consistency.Encode(product, place))
 }
 
 // MinPositions returns the positions of X-Min-Position, none if it is absent. Those of
 // an earlier incarnation of the store are left out: the events that they name are gone,
 // or have other positions.
-func MinPositions(c echo.Context) ([]position.Position, error) {
+func MinPositions(c echo.Context) ([]consistency.ProductPosition, error) {
 	values := c.Request().Header[MinPositionHeader]
 	if len(values) == 0 {
 		return nil, nil
 	}
-	list, err := position.ParseList(strings.Join(values, ","))
+	list, err := consistency.ParseList(strings.Join(values, ","))
 	if err != nil {
 		return nil, problem.Invalid(problem.Field(MinPositionHeader,
 			"must hold 1 to 100 values of X-Position, comma-separated")).Wrap(err)
 	}
-	return slices.DeleteFunc(list, func(p position.Position) bool { return p.Incarnation < position.Incarnation() }), nil
+	return slices.DeleteFunc(list, func(p consistency.ProductPosition) bool { return p.Incarnation < consistency.Incarnation() }), nil
 }
 
 // IdempotencyKey returns the Idempotency-Key, empty where there is none.

@@ -12,8 +12,8 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-	"github.com/dopaminestore/dopamine/internal/position"
 )
 
 func TestParseTime(t *testing.T) {
@@ -109,7 +109,7 @@ func TestQuery(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	var key string
-	var positions []position.Position
+	var positions []consistency.ProductPosition
 	product := uuid.New()
 	a := start(t, nil, httpapi.Route{Method: http.MethodGet, Path: "/h", Access: httpapi.Public, Handler: func(c echo.Context) (err error) {
 		if key, err = httpapi.IdempotencyKey(c); err != nil {
@@ -129,7 +129,7 @@ func TestHeaders(t *testing.T) {
 
 	require.Equal(t, 204, a.send("GET", "/h", nil, "Idempotency-Key", "a key é", "X-Min-Position", token+","+token, "X-Min-Position", token).StatusCode)
 	require.Equal(t, "a key é", key)
-	require.Equal(t, position.Position{Product: product, Place: 7, Incarnation: 1}, positions[2])
+	require.Equal(t, consistency.ProductPosition{Product: product, Position: 7, Incarnation: 1}, positions[2])
 
 	for _, bad := range [][]string{
 		{"Idempotency-Key", ""}, {"Idempotency-Key", strings.Repeat("k", 256)}, {"Idempotency-Key", "a", "Idempotency-Key", "a"},
@@ -143,15 +143,15 @@ func TestHeaders(t *testing.T) {
 
 // TestMinPositions_EarlierIncarnation has tokens from before a restore.
 func TestMinPositions_EarlierIncarnation(t *testing.T) {
-	var got []position.Position
+	var got []consistency.ProductPosition
 	a := start(t, nil, httpapi.Route{Method: http.MethodGet, Path: "/q", Access: httpapi.Public, Handler: func(c echo.Context) (err error) {
 		got, err = httpapi.MinPositions(c)
 		return errors.Join(err, c.NoContent(http.StatusNoContent))
 	}})
-	before := position.Encode(uuid.New(), 900)
-	position.SetIncarnation(2)
-	defer position.SetIncarnation(1)
+	before := consistency.Encode(uuid.New(), 900)
+	consistency.SetIncarnation(2)
+	defer consistency.SetIncarnation(1)
 	product := uuid.New()
-	a.send("GET", "/q", nil, "X-Min-Position", before+","+position.Encode(product, 7))
-	require.Equal(t, []position.Position{{Product: product, Place: 7, Incarnation: 2}}, got, "the earlier one is not waited for")
+	a.send("GET", "/q", nil, "X-Min-Position", before+","+consistency.Encode(product, 7))
+	require.Equal(t, []consistency.ProductPosition{{Product: product, Position: 7, Incarnation: 2}}, got, "the earlier one is not waited for")
 }

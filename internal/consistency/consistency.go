@@ -1,4 +1,4 @@
-// Package position is the opaque token that commands return in X-Position
+// Package consistency is the opaque token that commands return in X-Position
 // and queries take in X-Min-Position: a product and the position of one of its events
 // in the store's order.
 //
@@ -7,7 +7,7 @@
 // incarnation on, the version is 2 and the incarnation follows it, as 4 bytes. The
 // checksum is no protection, a token gives no right; it distinguishes a token from a
 // string that happens to have its length.
-package position
+package consistency
 
 import (
 	"context"
@@ -43,12 +43,12 @@ var (
 	encoding = base64.RawURLEncoding.Strict()
 )
 
-// Position is a position in the store's order that the product's read models are to
+// ProductPosition is a position in the store's order that the product's read models are to
 // have reached.
-type Position struct {
+type ProductPosition struct {
 	Product uuid.UUID
-	// Place is the global position of an event, 1 or more.
-	Place int64
+	// Position is the global position of an event, 1 or more.
+	Position int64
 	// Incarnation is that of the store which gave the position to the event.
 	Incarnation int64
 }
@@ -86,12 +86,12 @@ func Follow(ctx context.Context, read func(context.Context) (int64, error)) {
 }
 
 // Encode returns the token for an event of the product, in the current incarnation.
-func Encode(product uuid.UUID, place int64) string {
-	return Position{product, place, Incarnation()}.Token()
+func Encode(product uuid.UUID, position int64) string {
+	return ProductPosition{product, position, Incarnation()}.Token()
 }
 
 // Token returns the token of the position.
-func (p Position) Token() string {
+func (p ProductPosition) Token() string {
 	var raw [rawLength + incarnationLength]byte
 	b := append(raw[:0], version)
 	if p.Incarnation > 1 {
@@ -99,24 +99,24 @@ func (p Position) Token() string {
 		b = binary.BigEndian.AppendUint32(b, uint32(p.Incarnation))
 	}
 	b = append(b, p.Product[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(p.Place))
+	b = binary.BigEndian.AppendUint64(b, uint64(p.Position))
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, table))
 	return encoding.EncodeToString(b)
 }
 
 // Parse reads a token that Encode made; anything else is ErrToken.
-func Parse(token string) (Position, error) {
+func Parse(token string) (ProductPosition, error) {
 	if len(token) > encoding.EncodedLen(rawLength+incarnationLength) {
-		return Position{}, ErrToken
+		return ProductPosition{}, ErrToken
 	}
 	raw, err := encoding.DecodeString(token)
 	if err != nil || len(raw) < rawLength {
-		return Position{}, ErrToken
+		return ProductPosition{}, ErrToken
 	}
-	p := Position{Incarnation: 1}
+	p := ProductPosition{Incarnation: 1}
 	body, sum := raw[:len(raw)-4], raw[len(raw)-4:]
 	if crc32.Checksum(body, table) != binary.BigEndian.Uint32(sum) {
-		return Position{}, ErrToken
+		return ProductPosition{}, ErrToken
 	}
 	rest := body[1:]
 	switch {
@@ -125,23 +125,23 @@ func Parse(token string) (Position, error) {
 		p.Incarnation = int64(binary.BigEndian.Uint32(rest))
 		rest = rest[incarnationLength:]
 	default:
-		return Position{}, ErrToken
+		return ProductPosition{}, ErrToken
 	}
-	p.Product, p.Place = uuid.UUID(rest[:16]), int64(binary.BigEndian.Uint64(rest[16:]))
-	if p.Place < 1 || p.Incarnation < 1 {
-		return Position{}, ErrToken
+	p.Product, p.Position = uuid.UUID(rest[:16]), int64(binary.BigEndian.Uint64(rest[16:]))
+	if p.Position < 1 || p.Incarnation < 1 {
+		return ProductPosition{}, ErrToken
 	}
 	return p, nil
 }
 
 // ParseList reads up to MaxList tokens separated by commas, blanks around them
 // allowed. An empty list is no token.
-func ParseList(list string) ([]Position, error) {
+func ParseList(list string) ([]ProductPosition, error) {
 	tokens := strings.Split(list, ",")
 	if len(tokens) > MaxList {
 		return nil, ErrTooMany
 	}
-	positions := make([]Position, 0, len(tokens))
+	positions := make([]ProductPosition, 0, len(tokens))
 	for _, token := range tokens {
 		p, err := Parse(strings.Trim(token, " \t"))
 		if err != nil {

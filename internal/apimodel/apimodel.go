@@ -1,7 +1,7 @@
-// Package view holds the JSON shapes that clients read: product, slot, payment
+// Package apimodel holds the JSON shapes that clients read: product, slot, payment
 // and audit entry, as both APIs answer them. The field order is the contract's,
 // which is also the order of the columns in CSV.
-package view
+package apimodel
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package view_test
+package apimodel_test
 
 import (
 	"encoding/json"
@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/view"
+	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
 // TestShapes holds the exact bytes that clients parse.
@@ -20,7 +20,7 @@ func TestShapes(t *testing.T) {
 	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
 	require.NoError(t, err)
 
-	p := view.ProductOf(domain.Product{
+	p := apimodel.ProductOf(domain.Product{
 		ID: id, Name: "n", Description: "d", Price: price, InitialStock: 2, TotalStock: 3,
 		SaleDate: at, CreatedAt: at, UpdatedAt: at,
 	}, 1, at)
@@ -30,17 +30,17 @@ func TestShapes(t *testing.T) {
 		`"stock":2,"initialStock":2,"totalStock":3,"saleDate":"2030-01-02T03:00:00.005Z","saleEndDate":null,"paused":false,`+
 		`"status":"ON_SALE","createdAt":"2030-01-02T03:00:00.005Z","updatedAt":"2030-01-02T03:00:00.005Z","cancellation":null}`, string(got))
 
-	s, err := json.Marshal(view.SlotOf(domain.Slot{ID: id, Status: domain.ExpiredSlot, EndedAt: at, ReclaimStatus: domain.AutoExpired}, "n", at))
+	s, err := json.Marshal(apimodel.SlotOf(domain.Slot{ID: id, Status: domain.ExpiredSlot, EndedAt: at, ReclaimStatus: domain.AutoExpired}, "n", at))
 	require.NoError(t, err)
 	require.Contains(t, string(s), `"regrantOf":null,"endedAt":"2030-01-02T03:00:00.005Z","reclaimStatus":"AUTO_EXPIRED"}`)
-	s, err = json.Marshal(view.SlotOf(domain.Slot{Status: domain.ActiveSlot}, "n", at))
+	s, err = json.Marshal(apimodel.SlotOf(domain.Slot{Status: domain.ActiveSlot}, "n", at))
 	require.NoError(t, err)
 	require.Contains(t, string(s), `"endedAt":null,"reclaimStatus":null}`)
 }
 
 func TestRemaining(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	require.Equal(t, int64(59), view.Remaining(domain.ActiveSlot, now.Add(59*time.Second+999*time.Millisecond), now))
-	require.Equal(t, int64(0), view.Remaining(domain.ActiveSlot, now.Add(-time.Hour), now))
-	require.Equal(t, int64(0), view.Remaining(domain.CompletedSlot, now.Add(time.Hour), now))
+	require.Equal(t, int64(59), apimodel.Remaining(domain.ActiveSlot, now.Add(59*time.Second+999*time.Millisecond), now))
+	require.Equal(t, int64(0), apimodel.Remaining(domain.ActiveSlot, now.Add(-time.Hour), now))
+	require.Equal(t, int64(0), apimodel.Remaining(domain.CompletedSlot, now.Add(time.Hour), now))
 }
