@@ -30,9 +30,11 @@ type catalogue struct {
 	entries map[uuid.UUID]*catalogued
 }
 
-// catalogued is one product; all of it is guarded by the catalogue's mutex.
+// catalogued is one product; all of it is guarded by the catalogue's mutex, but for
+// last, which belongs to the read that is under way.
 type catalogued struct {
 	product domain.Product
+	last    uuid.UUID // the event of product.Version
 	running *look
 	next    *look // starts when running has ended
 }
@@ -99,10 +101,11 @@ func (c *catalogue) join(id uuid.UUID) *look {
 // run reads for whoever asked before it began, and then for those who asked since.
 func (c *catalogue) run(id uuid.UUID, e *catalogued, l *look) {
 	for l != nil {
-		l.product, l.err = c.refresh(id, e.product)
+		var last uuid.UUID
+		l.product, last, l.err = c.refresh(id, e.product, e.last)
 		c.mu.Lock()
 		if l.err == nil {
-			e.product = l.product
+			e.product, e.last = l.product, last
 		}
 		if !l.product.Exists() && e.next == nil {
 			delete(c.entries, id)
@@ -115,18 +118,32 @@ func (c *catalogue) run(id uuid.UUID, e *catalogued, l *look) {
 	}
 }
 
-// refresh has a time of its own: it reads for many, of whom one may have gone.
-func (c *catalogue) refresh(id uuid.UUID, known domain.Product) (domain.Product, error) {
+// refresh applies the events behind the known ones. The last known event is read, too:
+// a store that was restored to an earlier moment may not have it, and what was folded is
+// then of a history that nobody else has. It has a timeout of its own: it reads for many,
+// of whom one may have gone.
+func (c *catalogue) refresh(id uuid.UUID, known domain.Product, last uuid.UUID) (domain.Product, uuid.UUID, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), catalogueRead)
 	defer cancel()
-	events, err := c.read(ctx, id, known.Version)
+	events, err := c.read(ctx, id, max(0, known.Version-1))
 	if err != nil {
-		return known, err
+		return known, last, err
+	}
+	folded := known
+	switch {
+	case known.Version == 0:
+	case len(events) > 0 && events[0].EventID == last:
+		events = events[1:]
+	default: // the store lost it
+		folded = domain.Product{}
+		if events, err = c.read(ctx, id, 0); err != nil {
+			return known, last, err
+		}
 	}
 	for _, e := range events {
-		known = domain.EvolveProduct(known, e)
+		folded, last = domain.EvolveProduct(folded, e), e.EventID
 	}
-	return known, nil
+	return folded, last, nil
 }
 
 // makeRoom forgets a product that nobody is reading. The caller holds the mutex.

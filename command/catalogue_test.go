@@ -28,14 +28,22 @@ func (p *tape) write(id uuid.UUID, events ...domain.Event) {
 	defer p.mu.Unlock()
 	for _, e := range events {
 		v := len(p.events) + 1
-		p.events = append(p.events, domain.Envelope{StreamID: id, StreamVersion: v, Position: int64(v), Event: e})
+		p.events = append(p.events, domain.Envelope{EventID: uuid.New(), StreamID: id, StreamVersion: v, Position: int64(v), Event: e})
 	}
+}
+
+// restore forgets the events behind a version, as a store does that is restored to an
+// earlier moment.
+func (p *tape) restore(version int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = p.events[:version]
 }
 
 func (p *tape) read(_ context.Context, _ uuid.UUID, after int) ([]domain.Envelope, error) {
 	p.reads.Add(1)
 	p.mu.Lock()
-	events, err := append([]domain.Envelope{}, p.events[after:]...), p.err
+	events, err := append([]domain.Envelope{}, p.events[min(after, len(p.events)):]...), p.err
 	p.mu.Unlock()
 	if p.pass != nil {
 		<-p.pass
@@ -86,6 +94,36 @@ func TestCatalogueKeepsNothingOfWhatIsNotThere(t *testing.T) {
 
 	p.err = nil
 	p.write(id, domain.ProductDeleted{})
+	_, err = c.product(t.Context(), id)
+	require.ErrorIs(t, err, domain.ErrNoProduct)
+	require.Empty(t, c.entries)
+}
+
+func TestCatalogue_ForgetsWhatARestoredStoreLost(t *testing.T) {
+	id, p := uuid.New(), &tape{}
+	c := newCatalogue(p.read)
+	p.write(id, domain.ProductCreated{Name: "n"}, domain.ProductSalePaused{}, domain.ProductSaleResumed{})
+	got, err := c.product(t.Context(), id)
+	require.NoError(t, err)
+	require.False(t, got.Paused)
+
+	p.restore(2)
+	got, err = c.product(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Version, "a version that the store does not have conflicts with every append")
+	require.True(t, got.Paused)
+
+	p.write(id, domain.ProductSaleResumed{})
+	_, err = c.product(t.Context(), id)
+	require.NoError(t, err)
+	p.restore(1)
+	p.write(id, domain.ProductDetailsChanged{Name: "m"}, domain.ProductSalePaused{}, domain.ProductDetailsChanged{Name: "o"})
+	got, err = c.product(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, "o", got.Name)
+	require.True(t, got.Paused, "the new history is longer than the lost one and is not applied on top of it")
+
+	p.restore(0)
 	_, err = c.product(t.Context(), id)
 	require.ErrorIs(t, err, domain.ErrNoProduct)
 	require.Empty(t, c.entries)

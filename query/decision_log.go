@@ -108,6 +108,7 @@ type keptFold struct {
 	turn   chan struct{} // held while the log is read; guards the fields below
 	fold   *fairness.Fold
 	folded []lastLine // the last folded line of each epoch
+	newest storedLine // the last folded line of all
 	report fairnessReport
 	at     time.Time // time of the report
 }
@@ -175,7 +176,16 @@ func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end l
 // catchUp folds the new lines. If the log's last line is a run of refusals it may still grow; it is
 // reported but not folded.
 func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFold, log logState) (fairness.Report, error) {
-	if k.fold == nil || !log.continues(k.folded) {
+	kept := k.fold != nil && log.continues(k.folded)
+	if kept && len(k.folded) > 0 { // a store that was restored to an earlier moment may have lost it
+		at := k.folded[len(k.folded)-1]
+		there, err := d.lines(ctx, product, linePlace{at.epoch, at.number - 1}, at.linePlace, 1)
+		if err != nil {
+			return fairness.Report{}, err
+		}
+		kept = len(there) == 1 && there[0] == k.newest
+	}
+	if !kept {
 		k.fold, k.folded = fairness.NewFold(), nil
 	}
 	var after linePlace
@@ -195,7 +205,7 @@ func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFo
 			}
 			_ = k.fold.Add(l.Line) // a break shows as an inversion, and to clients that fold the log
 			k.note(lastLine{l.linePlace, l.To})
-			after = l.linePlace
+			after, k.newest = l.linePlace, l
 		}
 		if len(page) < linePage || open != nil {
 			break

@@ -109,6 +109,25 @@ func TestFairness_FoldsTheGrowingLog(t *testing.T) {
 	require.Equal(t, "invalid-request", w.get("/v1/products/x/fairness", "").slug(t))
 }
 
+func TestFairness_FoldsAgainWhenTheStoreLostLines(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.registerGate(0)
+	for i, l := range []string{opened, granted, grown, returned} {
+		w.line(p, int64(i+1), l)
+	}
+	w.awaitDecided(p, 9)
+
+	// The database is restored to a moment before the last lines, and the gate goes on.
+	w.exec(`DELETE FROM gate_decisions WHERE product_id = $1 AND line > 2`, p)
+	w.line(p, 3, returned)
+	w.line(p, 4, `{"epoch":0,"type":"granted","sequence":2,"unit":1}`)
+	w.line(p, 5, `{"epoch":0,"type":"refused","from":3,"to":4,"soldOut":2,"duplicate":0,"notStarted":0,"closed":0}`)
+	v := w.awaitDecided(p, 4)
+	require.EqualValues(t, 2, v["granted"])
+	require.EqualValues(t, 0, v["inversions"])
+}
+
 func TestFairness_IncompleteAfterLostDecisions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
