@@ -1,3 +1,3 @@
-// Package layout keeps the rules of the house that a compiler does not: which
+// Package archtest tests the project's rules that the compiler does not check, such as which
 // package may import which. It has tests only.
 package archtest

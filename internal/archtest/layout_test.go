@@ -19,8 +19,8 @@ import (
 
 const module = "github.com/dopaminestore/dopamine"
 
-// mayImport says for each top folder which of our own folders its code may
-// import; sub-packages belong to their folder. Tests are free.
+// mayImport lists for each top-level folder which of the project's folders its code may import.
+// Subpackages belong to their folder. Tests are not restricted.
 var mayImport = map[string][]string{
 	"domain":      {},
 	"eventstore":  {"internal"},
@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"tools":       {"*"},
 }
 
-// domainMay is all that the domain imports: nothing that does I/O.
+// domainMay lists all packages that the domain may import: none of them does I/O.
 var domainMay = []string{
 	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "io", "bufio", "iter", "maps", "math", "math/big", "regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
 	"github.com/bojanz/currency", "github.com/google/uuid", "github.com/shopspring/decimal",
@@ -87,11 +87,11 @@ func sources(t *testing.T) []file {
 	return files
 }
 
-// TestPoolsAndTransactionsAreBounded: every pool of a process is opened by
-// internal/postgres, which bounds its sessions, and on the write side transactions
-// of several round trips stand where their timeouts do. Whoever dies in another
-// one keeps its row locks, for which the holder of the append lock might wait.
-func TestPoolsAndTransactionsAreBounded(t *testing.T) {
+// TestPostgres_PoolsAndTransactionsAreBounded checks that every pool of a process is opened by
+// internal/postgres, which bounds its sessions, and that transactions of several round trips on the
+// write side are in the files that set their timeouts. If a process dies inside any other
+// transaction, its row locks remain, and the holder of the append lock might wait for them.
+func TestPostgres_PoolsAndTransactionsAreBounded(t *testing.T) {
 	mayOpen := []string{"internal/postgres", "tools"}
 	writeSide := []string{"command", "worker", "redis", "eventstore", "relay", "query", "cmd"}
 	mayBegin := []string{"command/claims/epochs.go", "command/claims/gate_lease.go"}
@@ -108,7 +108,7 @@ func TestPoolsAndTransactionsAreBounded(t *testing.T) {
 	}
 }
 
-// texts are the program's sources by their path below the module.
+// texts returns the program's sources by their path below the module.
 func texts(t *testing.T) map[string]string {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
@@ -130,10 +130,11 @@ func texts(t *testing.T) map[string]string {
 
 func top(pkg string) string { return strings.Split(pkg, "/")[0] }
 
-// testOnly are packages that only tests import: they may know what they test.
+// testOnly reports whether a package is imported by tests only. Such a package may import what it
+// tests.
 func testOnly(pkg string) bool { return strings.HasSuffix(pkg, "test") || pkg == "tools/testkit" }
 
-func TestImportsPointOneWay(t *testing.T) {
+func TestImports_PointOneWay(t *testing.T) {
 	for _, f := range sources(t) {
 		allowed, known := mayImport[top(f.pkg)]
 		if !known {
@@ -166,7 +167,7 @@ func TestTools_AreImportedByCommandsAndTestsOnly(t *testing.T) {
 	}
 }
 
-func TestDomainDoesNoIO(t *testing.T) {
+func TestDomain_DoesNoIO(t *testing.T) {
 	for _, f := range sources(t) {
 		if top(f.pkg) != "domain" {
 			continue
@@ -179,7 +180,7 @@ func TestDomainDoesNoIO(t *testing.T) {
 	}
 }
 
-func TestTestsOfTheHouseStayOutOfTheProgram(t *testing.T) {
+func TestTestOnlyPackages_AreNotInTheProgram(t *testing.T) {
 	for _, f := range sources(t) {
 		for _, name := range f.imports {
 			if ours, ok := strings.CutPrefix(name, module+"/"); ok && testOnly(ours) && !testOnly(f.pkg) {
@@ -189,9 +190,9 @@ func TestTestsOfTheHouseStayOutOfTheProgram(t *testing.T) {
 	}
 }
 
-// A panic in a goroutine ends the process: each goroutine without an error result, of
-// packages that production runs, logs first what it was doing. (An error group hands
-// a panic to its Wait.)
+// A panic in a goroutine ends the process. Therefore each goroutine without an error result, in
+// packages that production runs, first logs what it was doing. (An error group passes a panic to
+// its Wait.)
 func TestGoroutines_LogTheirPanics(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
@@ -223,8 +224,8 @@ func TestGoroutines_LogTheirPanics(t *testing.T) {
 	require.Greater(t, guarded, 20)
 }
 
-// goroutines returns the function literals that a folder starts as goroutines and that
-// return nothing, by where they are.
+// goroutines returns the function literals without results that a folder starts as goroutines, by
+// their location.
 func goroutines(t *testing.T, dir string) map[string]*ast.FuncLit {
 	found := map[string]*ast.FuncLit{}
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))

@@ -1,6 +1,6 @@
-// Package attention lists the money that waits for an operator (contract 4.5). It
-// reads the ledger of payments in the write side's database, for the query API and
-// the command line as well as for the worker's gauge.
+// Package attention lists the payments that need an operator's decision (contract 4.5). It reads
+// the ledger of payments in the write side's database, for the query API, the command line and the
+// worker's gauge.
 package attention
 
 import (
@@ -15,30 +15,30 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// Item is one item of a payment that waits for an operator.
+// Item is one reason why a payment needs an operator.
 type Item struct {
 	PaymentID uuid.UUID
-	RefundID  *uuid.UUID // ours; nil unless it is about a refund
+	RefundID  *uuid.UUID // the system's own id; nil unless it is about a refund
 	Cause     domain.AttentionCause
 	Code      string    // of the failure or the contradiction; "" for none
 	Since     time.Time // UTC
-	N         int       // tells items of one payment and moment apart
+	N         int       // distinguishes items of one payment and time
 }
 
-// Key is an item's place in the list, the oldest first.
+// Key is an item's key in the list, oldest first.
 type Key struct {
 	Since   time.Time
 	Payment uuid.UUID
 	N       int
 }
 
-// Key returns the item's place in the list.
+// Key returns the item's key in the list.
 func (a Item) Key() Key { return Key{a.Since, a.PaymentID, a.N} }
 
-// itemsSQL: what the events of payments say, and what only time makes.
-// The first comes from a table of what waits alone. Refunds are stuck after a
-// day, which few are; those of disputed payments wait for the dispute. A payment
-// whose outcome is unknown is queried no more.
+// itemsSQL selects causes recorded by events of payments, and causes that arise with time. The
+// former come from a table that has open items only. A refund is stuck after a day, which is rare;
+// refunds of disputed payments wait for the dispute. A payment with an unknown outcome is no longer
+// queried.
 const itemsSQL = `
 select payment_id, refund_id, cause, code, since, n from (
     select payment_id, refund_id, cause, code, since, n from payment_attention
@@ -50,8 +50,8 @@ select payment_id, refund_id, cause, code, since, n from (
     select payment_id, null, 'OUTCOME_UNKNOWN', 'FAILED', initiated_at, 2000
     from payments where unsettled and ask_at is null) as items`
 
-// List lists what waits for an operator behind a key (nil: from the
-// start), the oldest first. It reads the write side's database alone.
+// List returns the items after a key (nil: from the start), oldest first. It reads only the write
+// side's database.
 func List(ctx context.Context, pool *pgxpool.Pool, after *Key, limit int) ([]Item, error) {
 	if after == nil {
 		after = &Key{Since: time.Time{}.Add(24 * time.Hour), N: -1}
@@ -72,8 +72,7 @@ where (since, payment_id, n) > ($1, $2, $3) order by since, payment_id, n limit 
 	return items, nil
 }
 
-// Count returns how many items wait, by cause; causes without any are
-// missing.
+// Count returns the number of items by cause. Causes without items are omitted.
 func Count(ctx context.Context, pool *pgxpool.Pool) (map[domain.AttentionCause]int, error) {
 	rows, err := pool.Query(ctx, `select cause, count(*)::int from (`+itemsSQL+`) as waiting group by cause`)
 	if err != nil {

@@ -24,7 +24,7 @@ func write(t testing.TB, content string) string {
 	return file
 }
 
-// BenchmarkVerify compares with golang-jwt's parser on the same token.
+// BenchmarkVerify compares Verify with golang-jwt's parser on the same token.
 func BenchmarkVerify(b *testing.B) {
 	file := write(b, secret)
 	signer, err := auth.NewSigner(auth.SignerConfig{KeyFile: file})

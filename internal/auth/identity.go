@@ -10,7 +10,8 @@ import (
 // Roles is a set of roles.
 type Roles uint8
 
-// The roles that a token can carry; a token with neither may do what anybody may.
+// The roles that a token can have. A token with neither has the same access as a request without a
+// token.
 const (
 	Buyer Roles = 1 << iota
 	Admin
@@ -25,7 +26,7 @@ var roleNames = []struct {
 // Has reports whether at least one of the roles is in the set.
 func (r Roles) Has(any Roles) bool { return r&any != 0 }
 
-// Names returns the set as the claim "roles" has it.
+// Names returns the set in the form of the claim "roles".
 func (r Roles) Names() []string {
 	names := []string{}
 	for _, n := range roleNames {
@@ -39,7 +40,7 @@ func (r Roles) Names() []string {
 // String returns the names, comma-separated.
 func (r Roles) String() string { return strings.Join(r.Names(), ",") }
 
-// RoleNamed returns the role of that name, 0 for a name that means nothing here.
+// RoleNamed returns the role with that name, 0 if the name is not a known role.
 func RoleNamed(name string) Roles {
 	for _, n := range roleNames {
 		if n.name == name {
@@ -49,14 +50,14 @@ func RoleNamed(name string) Roles {
 	return 0
 }
 
-// Identity is who a verified token speaks for. The zero value is nobody.
+// Identity is the user of a verified token. The zero value is an anonymous caller.
 type Identity struct {
-	// Sub is the pseudonym by which a user is known everywhere: the token's sub if
-	// that is a UUID, otherwise one made of iss and sub.
+	// Sub is the id of the user in the whole system: the token's sub if that is a UUID, otherwise
+	// one derived from iss and sub.
 	Sub   uuid.UUID
 	Roles Roles
-	// Expires is from when on the token is refused: what goes on for longer than a
-	// request, a stream, ends then.
+	// Expires is the time from which the token is refused. Streams, which last longer than a
+	// request, end then.
 	Expires time.Time
 }
 

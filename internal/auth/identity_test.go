@@ -20,12 +20,12 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
-// namespace is the one that the contract names, written a second time on purpose.
+// namespace is the one that the contract fixes, repeated here on purpose.
 var namespace = uuid.MustParse("6f1e0d5e-8b1e-5f6b-9d0a-2f3f7f0c2a11")
 
 func derived(iss, sub string) uuid.UUID { return uuid.NewSHA1(namespace, []byte(iss+"\n"+sub)) }
 
-func TestUserID(t *testing.T) {
+func TestUserID_Derivation(t *testing.T) {
 	plain := strings.ReplaceAll(sub.String(), "-", "")
 	five := derived("", "somebody").String()
 	for text, want := range map[string]uuid.UUID{
@@ -55,8 +55,8 @@ func TestUserID(t *testing.T) {
 	require.Equal(t, "244359eb-6b69-54c9-96fa-a680c0f1076f", derived("https://issuer.example.com/", "auth0|1").String())
 }
 
-// TestIssuers has the claims of tokens as identity providers issue them.
-func TestIssuers(t *testing.T) {
+// TestVerify_Issuers has the claims of tokens as identity providers issue them.
+func TestVerify_Issuers(t *testing.T) {
 	exp := time.Now().Add(time.Hour).Unix()
 	for name, c := range map[string]struct {
 		claims string
@@ -102,7 +102,7 @@ func TestIssuers(t *testing.T) {
 		"default roles do not add to given ones": {
 			claims: `{"sub":"a","roles":[]}`, config: auth.Config{DefaultRoles: auth.Buyer | auth.Admin}, user: derived("", "a"),
 		},
-		"null is no claim": {
+		"null is not a claim": {
 			claims: `{"sub":"a","roles":null}`, config: auth.Config{DefaultRoles: auth.Buyer}, user: derived("", "a"), roles: auth.Buyer,
 		},
 		"a nested claim that is not there": {
@@ -133,8 +133,8 @@ func inUTF16(order binary.AppendByteOrder, text string) string {
 	return string(out)
 }
 
-// TestKeyFile_OtherForms has public keys that are not in PEM: as a secret each would
-// be one that everybody knows.
+// TestKeyFile_OtherForms has public keys that are not in PEM: used as a secret each would be
+// publicly known.
 func TestKeyFile_OtherForms(t *testing.T) {
 	der := func(public any) string {
 		raw, err := x509.MarshalPKIXPublicKey(public)
@@ -173,7 +173,7 @@ func TestKeyFile_OtherForms(t *testing.T) {
 	}
 }
 
-// TestKeyFile_Secrets has secrets that only look a little like something else.
+// TestKeyFile_Secrets has secrets that resemble other formats.
 func TestKeyFile_Secrets(t *testing.T) {
 	random := make([]byte, 48)
 	_, err := rand.Read(random)
@@ -184,7 +184,7 @@ func TestKeyFile_Secrets(t *testing.T) {
 		"base64":         base64.StdEncoding.EncodeToString(random),
 		"hex":            strings.Repeat("0123456789abcdef", 4),
 		"a brace":        "{" + strings.Repeat("k", 40),
-		"a word of SSH":  "ssh-" + strings.Repeat("k", 40),
+		"an SSH prefix":  "ssh-" + strings.Repeat("k", 40),
 		"zeros at times": "\x00" + strings.Repeat("ab\x00", 16),
 	} {
 		_, err := auth.New(t.Context(), auth.Config{KeyFile: write(t, content)})

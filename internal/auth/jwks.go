@@ -20,29 +20,29 @@ import (
 )
 
 const (
-	// jwksRefresh is how old the set may become.
+	// jwksRefresh is the maximum age of the set.
 	jwksRefresh = 15 * time.Minute
-	// jwksUnknown is how often an unknown key id may fetch the set out of turn, so
-	// that made-up ids do not turn into requests to the issuer.
+	// jwksUnknown is the minimum time between two fetches caused by unknown key ids, so that
+	// invented ids do not cause requests to the issuer.
 	jwksUnknown = 10 * time.Second
-	// jwksTimeout ends one fetch.
+	// jwksTimeout bounds one fetch.
 	jwksTimeout = 5 * time.Second
-	// jwksWait is how long a request with an unknown key id may wait for the set.
-	// It is shorter than jwksUnknown: who comes out of turn is refused at once.
+	// jwksWait is how long a request with an unknown key id may wait for the set. Within
+	// jwksUnknown of the last fetch it is refused immediately.
 	jwksWait = jwksTimeout
 )
 
 type keySet struct{ set keyfunc.Keyfunc }
 
-// CheckJWKSURL refuses the URL of a key set that anybody on the way could change:
-// plain http is only for the machine itself.
+// CheckJWKSURL refuses a key set's URL whose content could be changed in transit: plain http is
+// accepted only for the local machine.
 func CheckJWKSURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return errors.New("is not a URL of http or https")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		return errors.New("uses plain http to another machine: whoever is on the way can put keys of their own into the set; use https")
+		return errors.New("uses plain http to another machine, where keys can be replaced in transit; use https")
 	}
 	return nil
 }
@@ -79,15 +79,15 @@ func newKeySet(ctx context.Context, address string) (*keySet, error) {
 	return &keySet{set}, nil
 }
 
-// key finds the key that the header names. A token without a key id is taken where
-// one key of the set alone has its algorithm.
+// key returns the key that the header names. A token without a key id is accepted if exactly one
+// key of the set has its algorithm.
 func (s *keySet) key(ctx context.Context, h header) (key, error) {
-	// The refreshing of the set outlives a client that goes away.
+	// The set is fetched even if the client disconnects.
 	ctx = context.WithoutCancel(ctx)
 	if h.KID == "" {
 		return s.only(ctx, h.Alg)
 	}
-	// This fetches the set again if it does not have the key.
+	// KeyfuncCtx fetches the set again if it does not have the key.
 	found, err := s.set.KeyfuncCtx(ctx)(&jwt.Token{Header: map[string]any{"alg": h.Alg, "kid": h.KID}})
 	if err != nil {
 		return key{}, fmt.Errorf("find the key: %w", err)
@@ -104,8 +104,8 @@ func (s *keySet) key(ctx context.Context, h header) (key, error) {
 
 var errPurpose = errors.New("the key is not meant for signatures")
 
-// forSignatures reports whether use and key_ops, as far as they are given, let the key
-// verify signatures (RFC 7517, 4.2 and 4.3).
+// forSignatures reports whether use and key_ops, if present, allow the key to verify signatures
+// (RFC 7517, 4.2 and 4.3).
 func forSignatures(k jwkset.JWK) bool {
 	m := k.Marshal()
 	if m.USE != "" && m.USE != jwkset.UseSig {

@@ -20,7 +20,7 @@ import (
 
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// jwks is an issuer's key set that can change.
+// jwks is an issuer's key set that can be changed.
 type jwks struct {
 	mu      sync.Mutex
 	keys    []map[string]any
@@ -59,7 +59,7 @@ func signKID(t *testing.T, method jwt.SigningMethod, key any, kid string) string
 	return signed
 }
 
-func TestJWKS(t *testing.T) {
+func TestJWKS_Verify(t *testing.T) {
 	set := &jwks{}
 	set.add(rsaJWK("r"))
 	set.add(edJWK("e"))
@@ -79,20 +79,20 @@ func TestJWKS(t *testing.T) {
 	require.NoError(t, verify(signKID(t, jwt.SigningMethodEdDSA, edKey, "e")))
 	require.NoError(t, verify(signKID(t, jwt.SigningMethodRS256, rsaKey, "")), "the only RSA key of the set")
 	for name, token := range map[string]string{
-		"a key of the wrong kind":   signKID(t, jwt.SigningMethodRS256, rsaKey, "e"),
-		"another algorithm":         signKID(t, jwt.SigningMethodRS512, rsaKey, "r"),
-		"a secret in a public set":  signKID(t, jwt.SigningMethodHS256, []byte(secret), "o"),
-		"a secret without key id":   signKID(t, jwt.SigningMethodHS256, []byte(secret), ""),
-		"the modulus as a secret":   signKID(t, jwt.SigningMethodHS256, rsaKey.N.Bytes(), "r"),
-		"no key of this kind":       signKID(t, jwt.SigningMethodES256, ecKey, ""),
-		"the signature of another":  signKID(t, jwt.SigningMethodEdDSA, otherEd, "e"),
-		"nobody's key id (fetches)": signKID(t, jwt.SigningMethodEdDSA, edKey, "x"),
+		"a key of the wrong kind":  signKID(t, jwt.SigningMethodRS256, rsaKey, "e"),
+		"another algorithm":        signKID(t, jwt.SigningMethodRS512, rsaKey, "r"),
+		"a secret in a public set": signKID(t, jwt.SigningMethodHS256, []byte(secret), "o"),
+		"a secret without key id":  signKID(t, jwt.SigningMethodHS256, []byte(secret), ""),
+		"the modulus as a secret":  signKID(t, jwt.SigningMethodHS256, rsaKey.N.Bytes(), "r"),
+		"no key of this kind":      signKID(t, jwt.SigningMethodES256, ecKey, ""),
+		"the signature of another": signKID(t, jwt.SigningMethodEdDSA, otherEd, "e"),
+		"unknown key id (fetches)": signKID(t, jwt.SigningMethodEdDSA, edKey, "x"),
 	} {
 		require.ErrorIs(t, verify(token), auth.ErrToken, name)
 	}
 }
 
-func TestJWKSTurnsToANewKeyAndDoesNotFetchForEveryInventedOne(t *testing.T) {
+func TestJWKS_FetchesNewKeysAtALimitedRate(t *testing.T) {
 	set := &jwks{}
 	set.add(rsaJWK("r"))
 	server := httptest.NewServer(set)
@@ -115,7 +115,7 @@ func TestJWKSTurnsToANewKeyAndDoesNotFetchForEveryInventedOne(t *testing.T) {
 	require.Equal(t, before+1, set.fetched.Load(), "invented key ids became requests to the issuer")
 }
 
-func TestJWKSThatCannotBeHad(t *testing.T) {
+func TestJWKS_Unavailable(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -132,7 +132,7 @@ func TestJWKS_Purpose(t *testing.T) {
 		value  any
 		ok     bool
 	}{
-		"nothing said":           {"other", "x", true},
+		"unspecified":            {"other", "x", true},
 		"for signatures":         {"use", "sig", true},
 		"for encryption":         {"use", "enc", false},
 		"verifies":               {"key_ops", []string{"verify"}, true},

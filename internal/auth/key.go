@@ -23,11 +23,11 @@ import (
 const (
 	// minSecret is the shortest HS256 secret in bytes: the length of its hash (RFC 7518, 3.2).
 	minSecret = 32
-	// minRSABits is what RFC 7518, 3.3 asks of RS256.
+	// minRSABits is the minimum key size for RS256 (RFC 7518, 3.3).
 	minRSABits = 2048
 )
 
-// key is a verification key with the one algorithm that its kind allows.
+// key is a verification key with the only algorithm that its type allows.
 type key struct {
 	alg    string
 	verify func(signed string, signature []byte) error
@@ -35,8 +35,8 @@ type key struct {
 
 var errSignature = errors.New("the signature does not fit")
 
-// hmacState is a hash with the secret already mixed in, and room to work in:
-// starting an HMAC anew would hash two blocks and allocate, with every request.
+// hmacState is a hash that has processed the secret already, with a buffer. Starting a new HMAC for
+// every request would hash two more blocks and allocate.
 type hmacState struct {
 	mac    hash.Hash
 	signed []byte
@@ -59,7 +59,7 @@ func secretKey(secret []byte) key {
 	}}
 }
 
-// publicKey takes the kinds that SigningMethods exist for and no others.
+// publicKey accepts the key types for which there are signing methods.
 func publicKey(k any) (key, error) {
 	method, err := methodOf(k)
 	if err != nil {
@@ -94,10 +94,10 @@ func methodOf(k any) (jwt.SigningMethod, error) {
 	}
 }
 
-// whatIsRight ends the message about a key file that cannot be used.
+// whatIsRight is the end of the message about a key file that cannot be used.
 const whatIsRight = "give a public key in PEM (RSA, P-256 or Ed25519), or an HS256 secret of 32 or more raw bytes"
 
-// readKey reads a file that holds a public key in PEM or else an HS256 secret.
+// readKey reads a file with a public key in PEM or an HS256 secret.
 func readKey(file string) (key, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -163,8 +163,7 @@ func parsePrivateKey(raw []byte) (crypto.Signer, error) {
 	return nil, errors.New("holds no private key")
 }
 
-// looksLikePEM decides before parsing, so that a damaged public key is never
-// taken for a secret that everybody knows.
+// looksLikePEM is checked before parsing, so that a damaged public key is never used as a secret.
 func looksLikePEM(raw []byte) bool {
 	return strings.Contains(string(raw), "-----BEGIN ")
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// defaultRolesClaim is the claim that holds the roles unless another is configured.
+// defaultRolesClaim is the claim with the roles unless another is configured.
 const defaultRolesClaim = "roles"
 
 var errRoles = errors.New("the claim of the roles is not an array of texts")
 
-// rolesIn reads an array of role names; names of other roles are ignored. given is
-// false if there is no value, or null.
+// rolesIn parses an array of role names; names of other roles are ignored. given is false if there
+// is no value, or null.
 func rolesIn(value jsontext.Value) (roles Roles, given bool, err error) {
 	if len(value) == 0 || value.Kind() == 'n' {
 		return 0, false, nil
@@ -29,9 +29,9 @@ func rolesIn(value jsontext.Value) (roles Roles, given bool, err error) {
 	return roles, true, nil
 }
 
-// claimAt returns the claim that the path names, nil for none. A dot separates a
-// claim from the one inside it, or is part of a name: issuers name claims by URLs,
-// as in https://shop.example.com/roles. A longer name goes before nesting.
+// claimAt returns the claim at the path, nil if there is none. A dot separates a claim from a
+// nested one, or is part of a name: issuers name claims by URLs, such as
+// https://shop.example.com/roles. A longer name takes precedence over nesting.
 func claimAt(object jsontext.Value, path string) (jsontext.Value, error) {
 	if object.Kind() != '{' {
 		return nil, nil

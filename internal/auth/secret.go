@@ -12,9 +12,9 @@ import (
 	"unicode/utf16"
 )
 
-// secretOf returns the HS256 secret that a key file holds, without its final newline.
-// It refuses what is too short, and what is a key in a form that is not read here: a
-// public key taken for a secret is one that everybody knows.
+// secretOf returns the HS256 secret in a key file, without its final newline. It refuses a secret
+// that is too short, and a key in an unsupported form: a public key used as a secret would be
+// publicly known.
 func secretOf(raw []byte) ([]byte, error) {
 	secret, cut := bytes.CutSuffix(raw, []byte("\n"))
 	if cut {
@@ -29,7 +29,7 @@ func secretOf(raw []byte) ([]byte, error) {
 	return secret, nil
 }
 
-// keyForm names the form of a key, or of a pointer to one, that is not PEM; empty for
+// keyForm returns the form of a key, or of a reference to one, that is not PEM. It returns "" for
 // anything else.
 func keyForm(raw []byte) string {
 	if isUTF16(raw) {
@@ -57,13 +57,13 @@ func keyForm(raw []byte) string {
 	return ""
 }
 
-// isUTF16 reports whether the bytes begin with UTF-16's byte order mark, or are plain
-// text with every other byte zero.
+// isUTF16 reports whether the bytes begin with UTF-16's byte order mark, or are plain text with
+// every other byte zero.
 func isUTF16(raw []byte) bool {
 	if bytes.HasPrefix(raw, []byte{0xFF, 0xFE}) || bytes.HasPrefix(raw, []byte{0xFE, 0xFF}) {
 		return true
 	}
-	const least = 16 // bytes; random ones do not have this many zeros in place
+	const least = 16 // in bytes; random data does not have this many zeros at these places
 	if len(raw) < least || len(raw)%2 != 0 {
 		return false
 	}
@@ -89,7 +89,7 @@ func isDER(raw []byte) bool {
 	if len(raw) == 0 || raw[0] != sequence {
 		return false
 	}
-	// A file may have a newline behind what openssl wrote.
+	// The file may have a newline after what openssl wrote.
 	for _, der := range [][]byte{raw, bytes.TrimRight(raw, "\r\n")} {
 		for _, parse := range []func([]byte) error{
 			func(b []byte) error { _, err := x509.ParsePKIXPublicKey(b); return err },
@@ -108,14 +108,14 @@ func isDER(raw []byte) bool {
 	return false
 }
 
-// isJWK reports whether the text is a JSON object or array, which is what keys and key
-// sets are, and no random secret.
+// isJWK reports whether the text is a JSON object or array, which keys and key sets are, and random
+// secrets are not.
 func isJWK(text []byte) bool {
 	return len(text) > 0 && (text[0] == '{' || text[0] == '[') && json.Valid(text)
 }
 
-// isOpenSSH reports whether the text is a public key as in id_ed25519.pub or
-// authorized_keys: a type, and base64 that begins with the type's name.
+// isOpenSSH reports whether the text is a public key as in id_ed25519.pub or authorized_keys: a
+// type, and base64 that begins with the type's name.
 func isOpenSSH(text string) bool {
 	fields := strings.Fields(text)
 	for i := 0; i+1 < len(fields); i++ {
@@ -140,4 +140,4 @@ func isURL(text string) bool {
 	return false
 }
 
-var errNotPEM = errors.New("begins like PEM and is none")
+var errNotPEM = errors.New("begins like PEM but is not PEM")

@@ -10,17 +10,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrPrivateKeyNeeded says that tokens are verified with a public key, and that
-// its private half is needed to sign one.
+// ErrPrivateKeyNeeded means that tokens are verified with a public key, so the private key is
+// needed to sign one.
 var ErrPrivateKeyNeeded = errors.New("tokens are verified with a public key: give the private one in PEM with --token-key")
 
-// SignerConfig says with what, and as whom, tokens are signed.
+// SignerConfig configures with which key, and for which issuer and audience, tokens are signed.
 type SignerConfig struct {
-	// KeyFile is the file that the APIs verify with; it is used where it holds a secret.
+	// KeyFile is the file that the APIs verify with. It is used if it has a secret.
 	KeyFile string
-	// PrivateKeyFile is a private key in PEM; it goes before KeyFile.
+	// PrivateKeyFile is a private key in PEM. It takes precedence over KeyFile.
 	PrivateKeyFile string
-	// Issuer and Audience become iss and aud where they are not empty.
+	// Issuer and Audience become iss and aud if they are not empty.
 	Issuer, Audience string
 }
 
@@ -31,8 +31,7 @@ type Signer struct {
 	cfg    SignerConfig
 }
 
-// NewSigner reads the key. ErrPrivateKeyNeeded is in the error's chain where only
-// a public key was given.
+// NewSigner reads the key. The error wraps ErrPrivateKeyNeeded if only a public key was given.
 func NewSigner(cfg SignerConfig) (*Signer, error) {
 	if cfg.PrivateKeyFile != "" {
 		raw, err := os.ReadFile(cfg.PrivateKeyFile)
@@ -57,7 +56,7 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 		return nil, fmt.Errorf("read the token key: %w; %s", err, whatIsRight)
 	}
 	if looksLikePEM(raw) {
-		return nil, fmt.Errorf("%s is no secret: %w", cfg.KeyFile, ErrPrivateKeyNeeded)
+		return nil, fmt.Errorf("%s is not a secret: %w", cfg.KeyFile, ErrPrivateKeyNeeded)
 	}
 	secret, err := secretOf(raw)
 	if err != nil {
@@ -66,7 +65,7 @@ func NewSigner(cfg SignerConfig) (*Signer, error) {
 	return &Signer{method: jwt.SigningMethodHS256, key: secret, cfg: cfg}, nil
 }
 
-// Sign returns a token for the user with these roles that ends ttl from now.
+// Sign returns a token for the user with these roles that expires after ttl.
 func (s *Signer) Sign(sub uuid.UUID, roles Roles, ttl time.Duration) (string, error) {
 	now := time.Now()
 	c := jwt.MapClaims{

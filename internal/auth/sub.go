@@ -17,15 +17,15 @@ const (
 	urnPrefix  = "urn:uuid:"
 )
 
-// userNamespace is the namespace of the user ids that are made of a sub that is no
-// UUID. It never changes: the ids are in events.
+// userNamespace is the namespace of the user ids derived from a sub that is not a UUID. It never
+// changes, because the ids are in events.
 var userNamespace = uuid.MustParse("6f1e0d5e-8b1e-5f6b-9d0a-2f3f7f0c2a11")
 
 var errSub = errors.New("sub must have 1 to 255 characters")
 
-// userID returns the pseudonym of a user: sub itself if it is a UUID, otherwise the
-// UUIDv5 of issuer and sub. The nil UUID and those of version 5 are treated like any
-// other text, so that no sub can name the id of another one.
+// userID returns the id of a user: sub itself if it is a UUID, otherwise the UUIDv5 of issuer and
+// sub. The nil UUID and those of version 5 are treated like any other text, so that no sub can
+// produce the id of another one.
 func userID(issuer, sub string) (uuid.UUID, error) {
 	if n := utf8.RuneCountInString(sub); n < 1 || n > maxSub {
 		return uuid.Nil, errSub
@@ -36,8 +36,8 @@ func userID(issuer, sub string) (uuid.UUID, error) {
 	return uuid.NewSHA1(userNamespace, []byte(issuer+"\n"+sub)), nil
 }
 
-// parseUUID reads a UUID in either case, with or without hyphens, in braces or as a
-// URN. uuid.Parse alone takes any characters in place of the braces.
+// parseUUID parses a UUID in either case, with or without hyphens, in braces or as a URN.
+// uuid.Parse accepts any characters in place of the braces.
 func parseUUID(s string) (uuid.UUID, bool) {
 	switch {
 	case len(s) == uuidText, len(s) == uuidDigits:

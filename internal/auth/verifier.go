@@ -15,28 +15,27 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// nbfLeeway is by how much an issuer's clock may be ahead of ours.
+// nbfLeeway is by how much the issuer's clock may be ahead.
 const nbfLeeway = 2 * time.Second
 
-// maxToken is longer than any token that makes sense here, in bytes.
+// maxToken is the maximum length of a token in bytes, longer than any useful one.
 const maxToken = 16 << 10
 
-// ErrToken is behind every refusal of a token. The text that goes with it is for
-// logs; a client learns only that the token is not valid.
+// ErrToken is wrapped by every refusal of a token. The error's text is for logs; a client learns
+// only that the token is not valid.
 var ErrToken = errors.New("token refused")
 
-// Config says which tokens are accepted.
+// Config configures which tokens are accepted.
 type Config struct {
 	// KeyFile is a file with a public key in PEM or an HS256 secret.
 	KeyFile string
-	// JWKSURL takes the place of KeyFile: the address of a JSON Web Key Set.
+	// JWKSURL is the address of a JSON Web Key Set, as an alternative to KeyFile.
 	JWKSURL string
-	// Issuer is what the claim iss must be; empty: anything.
+	// Issuer is the required value of iss; empty: any.
 	Issuer string
-	// Audience must be among the claim aud; empty: anything.
+	// Audience must be in aud; empty: any.
 	Audience string
-	// RolesClaim is the claim that holds the roles, with dots for nesting; default
-	// "roles".
+	// RolesClaim is the claim with the roles, with dots for nesting; default "roles".
 	RolesClaim string
 	// DefaultRoles are the roles of a token without that claim.
 	DefaultRoles Roles
@@ -48,14 +47,14 @@ type Config struct {
 type Verifier struct {
 	cfg    Config
 	lookup func(ctx context.Context, h header) (key, error)
-	// plain is the last encoded header that named only the algorithm of a fixed
-	// key. Nearly all tokens share it, so it is not decoded each time.
+	// plain is the last encoded header that had only the algorithm of a fixed key. Nearly all
+	// tokens share it, so it is not decoded each time.
 	plain atomic.Pointer[string]
 	fixed bool
 }
 
-// New makes a verifier from the configured key. With a key set it fetches the set
-// at once and fails where that fails; ctx ends the refreshing of the set.
+// New returns a verifier with the configured key. With a key set it fetches the set immediately and
+// fails if that fails; the end of ctx stops the refreshing of the set.
 func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -66,7 +65,7 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	v := &Verifier{cfg: cfg}
 	switch {
 	case cfg.KeyFile != "" && cfg.JWKSURL != "":
-		return nil, errors.New("both a key file and a key set are given: give one of them")
+		return nil, errors.New("a key file and a key set are configured; configure only one")
 	case cfg.JWKSURL != "":
 		set, err := newKeySet(ctx, cfg.JWKSURL)
 		if err != nil {
@@ -113,10 +112,10 @@ type claims struct {
 	Aud   audience       `json:"aud"`
 }
 
-// encoding is strict: a signature has one spelling.
+// encoding is strict, so that a signature has only one encoding.
 var encoding = base64.RawURLEncoding.Strict()
 
-// Verify returns who the token speaks for, or an error that wraps ErrToken.
+// Verify returns the identity of the token, or an error that wraps ErrToken.
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	id, err := v.verify(ctx, token)
 	if err != nil {
@@ -138,7 +137,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	// One buffer for the signature and then the claims.
+	// One buffer for the signature and then for the claims.
 	buf := make([]byte, 0, encoding.DecodedLen(max(len(body), len(sig))))
 	signature, err := encoding.AppendDecode(buf, []byte(sig))
 	if err != nil {
@@ -177,7 +176,7 @@ func (v *Verifier) keyFor(ctx context.Context, head string) (key, error) {
 	if err := json.Unmarshal(raw, &h); err != nil {
 		return key{}, fmt.Errorf("read the header: %w", err)
 	}
-	if h.Crit != nil { // RFC 7515, 4.1.11: what must be understood and is not
+	if h.Crit != nil { // RFC 7515, 4.1.11: extensions that must be understood and are not
 		return key{}, errors.New("the header has critical extensions")
 	}
 	k, err := v.lookup(ctx, h)
@@ -224,9 +223,9 @@ func (v *Verifier) identity(c *claims) (Identity, error) {
 	return Identity{Sub: user, Roles: roles, Expires: moment(*c.Exp)}, nil
 }
 
-// moment is a claim's time, the first millisecond at which Verify sees it passed.
-// A claim may hold any number; the far future is as good as never.
+// moment converts a claim's time to the first millisecond at which Verify treats it as passed. A
+// claim may be any number; times far in the future are clamped.
 func moment(seconds float64) time.Time {
-	const farOff = 1 << 40 // seconds: some 35,000 years
+	const farOff = 1 << 40 // in seconds, about 35,000 years
 	return time.UnixMilli(int64(math.Ceil(min(seconds, farOff) * 1000)))
 }

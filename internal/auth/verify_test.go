@@ -82,7 +82,7 @@ func hs(t testing.TB, c jwt.MapClaims) string {
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), c)
 }
 
-func TestEveryKindOfKey(t *testing.T) {
+func TestVerify_KeyTypes(t *testing.T) {
 	for name, c := range map[string]struct {
 		public  string
 		private any
@@ -99,7 +99,7 @@ func TestEveryKindOfKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := verifier(t, c.public)
 			token := sign(t, c.method, c.private, claims())
-			for range 2 { // the second time the header is known
+			for range 2 { // the second time the header is cached
 				id, err := v.Verify(context.Background(), token)
 				require.NoError(t, err)
 				require.Equal(t, sub, id.Sub)
@@ -108,10 +108,10 @@ func TestEveryKindOfKey(t *testing.T) {
 			parts := strings.Split(token, ".")
 			none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 			for attack, bad := range map[string]string{
-				"none":               none + "." + parts[1] + ".",
-				"none with the rest": none + "." + parts[1] + "." + parts[2],
-				"no signature":       parts[0] + "." + parts[1] + ".",
-				"claims of another":  parts[0] + "." + strings.Split(sign(t, c.method, c.private, with(func(c jwt.MapClaims) { c["roles"] = []string{"admin"} })), ".")[1] + "." + parts[2],
+				"none":                      none + "." + parts[1] + ".",
+				"none with the other parts": none + "." + parts[1] + "." + parts[2],
+				"no signature":              parts[0] + "." + parts[1] + ".",
+				"claims of another":         parts[0] + "." + strings.Split(sign(t, c.method, c.private, with(func(c jwt.MapClaims) { c["roles"] = []string{"admin"} })), ".")[1] + "." + parts[2],
 				"public key as secret": sign(t, jwt.SigningMethodHS256, []byte(c.public+" "),
 					claims()),
 				"another key": sign(t, jwt.SigningMethodEdDSA, otherEd, claims()),
@@ -125,8 +125,8 @@ func TestEveryKindOfKey(t *testing.T) {
 	}
 }
 
-// TestAlgorithmConfusion signs with every method that could be confused with the key's.
-func TestAlgorithmConfusion(t *testing.T) {
+// TestVerify_AlgorithmConfusion signs with every method that could be confused with the key's.
+func TestVerify_AlgorithmConfusion(t *testing.T) {
 	rsaPublic, ecPublic, edPublic := publicPEM(t, &rsaKey.PublicKey), publicPEM(t, &ecKey.PublicKey), publicPEM(t, edKey.Public())
 	ec384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestAlgorithmConfusion(t *testing.T) {
 		_, err := verifier(t, c.key).Verify(context.Background(), c.token)
 		require.ErrorIs(t, err, auth.ErrToken, name)
 	}
-	// The right signature under a header that lies about it.
+	// The right signature under a header with another algorithm.
 	signed := hs(t, claims())
 	for _, head := range []string{`{"alg":"none"}`, `{"alg":"HS512"}`, `{"alg":"hs256"}`, `{}`, `{"alg":["HS256"]}`, `{"alg":"HS256","crit":["b64"],"b64":false}`, `[]`, ``} {
 		h := base64.RawURLEncoding.EncodeToString([]byte(head))
@@ -158,7 +158,7 @@ func TestAlgorithmConfusion(t *testing.T) {
 	}
 }
 
-func TestClaims(t *testing.T) {
+func TestVerify_Claims(t *testing.T) {
 	now := time.Now()
 	scoped := func(c *auth.Config) { c.Issuer, c.Audience = "https://login", "store" }
 	for _, c := range []struct {
@@ -215,8 +215,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestExpires holds when an identity expires against when its token is refused.
-func TestExpires(t *testing.T) {
+// TestVerify_Expires compares an identity's expiry with the time when its token is refused.
+func TestVerify_Expires(t *testing.T) {
 	begin := time.Now().Truncate(time.Second)
 	for _, exp := range []float64{100, 100.5, 100.25, 1e9, 1e17, 1e300} {
 		now := begin
@@ -226,7 +226,7 @@ func TestExpires(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, id.Expires.After(begin), "%v: %v", exp, id.Expires)
 		if exp > 1e9 {
-			continue // as good as never
+			continue // the far future, which is clamped
 		}
 		now = id.Expires.Add(-time.Millisecond)
 		_, err = v.Verify(context.Background(), token)
@@ -237,9 +237,9 @@ func TestExpires(t *testing.T) {
 	}
 }
 
-// TestAgreesWithGolangJWT changes tokens in every way and holds our verdict against
-// golang-jwt's: nothing that it refuses is taken.
-func TestAgreesWithGolangJWT(t *testing.T) {
+// TestVerify_AgreesWithGolangJWT mutates tokens and compares the result with golang-jwt's: a token
+// that golang-jwt refuses is never accepted.
+func TestVerify_AgreesWithGolangJWT(t *testing.T) {
 	v := verifier(t, secret)
 	token := hs(t, claims())
 	rapid.Check(t, func(t *rapid.T) {
@@ -267,7 +267,7 @@ func TestAgreesWithGolangJWT(t *testing.T) {
 	})
 }
 
-func TestKeyFilesThatAreRefused(t *testing.T) {
+func TestKeyFile_Refused(t *testing.T) {
 	ec384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
 	for name, content := range map[string]string{
@@ -291,7 +291,7 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestSigner(t *testing.T) {
+func TestSigner_Sign(t *testing.T) {
 	pkcs1 := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)}))
 	sec1der, err := x509.MarshalECPrivateKey(ecKey)
 	require.NoError(t, err)
@@ -328,7 +328,7 @@ func TestSigner(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestRoleNames(t *testing.T) {
+func TestRoles_Names(t *testing.T) {
 	require.Equal(t, "buyer,admin", (auth.Buyer | auth.Admin).String())
 	require.Equal(t, auth.Admin, auth.RoleNamed("admin"))
 	require.Zero(t, auth.RoleNamed("root"))

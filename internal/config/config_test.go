@@ -23,7 +23,7 @@ var all = []*config.Setting{
 	config.KafkaRetention, config.RedisPool, config.RedisPoolMax, config.DatabasePool, config.DatabasePoolMax, config.AppendQueue,
 }
 
-// run calls the program with the arguments and hands the command's reader to look.
+// run runs the program with the arguments and calls look with the command's reader.
 func run(t *testing.T, look func(*config.Reader) error, args ...string) error {
 	t.Helper()
 	root := &cli.Command{
@@ -43,7 +43,7 @@ func run(t *testing.T, look func(*config.Reader) error, args ...string) error {
 	return root.Run(context.Background(), append([]string{"dopamine", "go"}, args...))
 }
 
-// clean makes the test's folder and environment free of settings.
+// clean removes settings from the test's folder and environment.
 func clean(t *testing.T) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -52,7 +52,7 @@ func clean(t *testing.T) {
 	}
 }
 
-func TestFlagBeforeVariableBeforeDefault(t *testing.T) {
+func TestReader_FlagBeforeVariableBeforeDefault(t *testing.T) {
 	clean(t)
 	read := func(want string) func(*config.Reader) error {
 		return func(r *config.Reader) error {
@@ -65,7 +65,7 @@ func TestFlagBeforeVariableBeforeDefault(t *testing.T) {
 	require.NoError(t, run(t, read("127.0.0.1:1")))
 	require.NoError(t, run(t, read("127.0.0.1:2"), "--command-addr", "127.0.0.1:2"))
 	t.Setenv("DOPAMINE_COMMAND_ADDR", "")
-	require.NoError(t, run(t, read("127.0.0.1:8080")), "an empty variable counts as none")
+	require.NoError(t, run(t, read("127.0.0.1:8080")), "an empty variable counts as absent")
 	require.NoError(t, run(t, read("127.0.0.1:8080"), "--command-addr", ""))
 }
 
@@ -88,7 +88,7 @@ func TestDefaults(t *testing.T) {
 	}))
 }
 
-func TestEverythingWrongIsNamedAtOnce(t *testing.T) {
+func TestReader_ReportsAllErrors(t *testing.T) {
 	clean(t)
 	err := run(t, func(r *config.Reader) error {
 		r.Require(config.DatabaseURL, config.RedisURL)
@@ -113,7 +113,7 @@ func TestEverythingWrongIsNamedAtOnce(t *testing.T) {
 	require.Len(t, usage.Problems, 12)
 	for _, part := range []string{
 		"--redis-url (DOPAMINE_REDIS_URL) is missing; give a URL such as redis://localhost:6379/0",
-		"--database-url (DOPAMINE_DATABASE_URL) is no such URL", "--kafka-brokers", "--slot-ttl", "--buyer-rate", "--command-addr",
+		"--database-url (DOPAMINE_DATABASE_URL) is not such a URL", "--kafka-brokers", "--slot-ttl", "--buyer-rate", "--command-addr",
 		"--cors-origins", "--log-format", "--log-level", "--redis-pool (DOPAMINE_REDIS_POOL) is more than --redis-pool-max",
 		"--jwt-key (DOPAMINE_JWT_KEY) is missing, and so is --jwks-url", "--otlp-endpoint",
 	} {
@@ -122,7 +122,7 @@ func TestEverythingWrongIsNamedAtOnce(t *testing.T) {
 	require.NotContains(t, usage.Error(), "hunter2", "a message repeated a password")
 }
 
-func TestUnknownFlagIsAUsageError(t *testing.T) {
+func TestReader_UnknownFlagIsAUsageError(t *testing.T) {
 	clean(t)
 	var usage *config.UsageError
 	require.ErrorAs(t, run(t, func(*config.Reader) error { return nil }, "--no-such-flag"), &usage)
@@ -139,7 +139,7 @@ func TestLists(t *testing.T) {
 	}, "--kafka-brokers", "a:1, b:2,", "--redis-url", "redis://a:1?master_name=x,redis://b:2,c:3", "--cors-origins", "https://a,http://b:3000,*"))
 }
 
-func TestLoweringOnlyThePoolsLimitLowersBoth(t *testing.T) {
+func TestReader_LoweringThePoolsMaximumLowersBoth(t *testing.T) {
 	clean(t)
 	require.NoError(t, run(t, func(r *config.Reader) error {
 		require.Equal(t, config.Pool{Kept: 4, Max: 4}, r.DatabasePool())
@@ -162,7 +162,7 @@ DOPAMINE_LATER=x
 PATH=/nowhere
 `
 
-func TestDataFolder(t *testing.T) {
+func TestDataFolder_Named(t *testing.T) {
 	clean(t)
 	writeData(t, "there", dataFile)
 	look := func(db, redis, key string) func(*config.Reader) error {
@@ -185,7 +185,7 @@ func TestDataFolder(t *testing.T) {
 	require.Contains(t, usage.Error(), "missing")
 }
 
-func TestDataFolderFound(t *testing.T) {
+func TestDataFolder_Default(t *testing.T) {
 	clean(t)
 	writeData(t, ".dopamine", dataFile)
 	got := func(want string) func(*config.Reader) error {
@@ -201,7 +201,7 @@ func TestDataFolderFound(t *testing.T) {
 	require.NoError(t, run(t, got("")), "two systems were mixed")
 }
 
-func TestEnvFileRoundTrip(t *testing.T) {
+func TestEnvFile_RoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, config.WriteEnvFile(dir, map[*config.Setting]string{
 		config.DatabaseURL: "postgres://u:p%20=@h/db?x=y", config.JWTKey: "/abs/jwt.key", config.RedisURL: "",
@@ -218,7 +218,7 @@ func TestEnvFileRoundTrip(t *testing.T) {
 	require.ErrorContains(t, err, "line 1")
 }
 
-func TestJWKSTakesTheKeysPlace(t *testing.T) {
+func TestReader_JWKSReplacesTheKey(t *testing.T) {
 	clean(t)
 	require.NoError(t, run(t, func(r *config.Reader) error {
 		c := r.Auth()

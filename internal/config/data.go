@@ -16,17 +16,17 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// namesFile is the settings whose value is a file, by flag name.
+// namesFile has the settings whose value is a file, by flag name.
 var namesFile = map[string]bool{KafkaCA.Name: true, KafkaCert.Name: true, KafkaKey.Name: true, SchemaRegistryCA.Name: true, JWTKey.Name: true, TokenKey.Name: true}
 
-// EnvFile is the file in the data folder in which dev says where everything is.
+// EnvFile is the file in the data folder in which dev records the addresses of its services.
 const EnvFile = "dopamine.env"
 
-// FromData is the Before of a command that can be pointed at a dev's data folder. It
-// gives the command's flags, where neither flag nor variable did, what dopamine.env
-// holds. A folder named by --data or its variable must have the file. The folder that
-// is looked at without being named counts only where no other setting of the command
-// that the file holds was given: half of one system and half of another is nobody's wish.
+// FromData is the Before of a command that can use a dev's data folder. Settings for which neither
+// flag nor variable is given get the value in dopamine.env. If the folder is named by --data or its
+// variable, it must have the file. If the default folder is used, it counts only if none of the
+// command's settings in the file was given otherwise, because mixing the settings of two systems is
+// never intended.
 func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	named := cmd.IsSet(Data.Name) && cmd.String(Data.Name) != ""
 	dir := cmd.String(Data.Name)
@@ -62,10 +62,9 @@ func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	return ctx, nil
 }
 
-// ReadEnvFile reads dopamine.env in the folder: lines of VARIABLE=value, the value
-// as it stands or in double quotes; empty lines, lines that begin with # and variables
-// of others are passed over. The result is by flag name. Files named relative to the
-// folder come back with the folder in front.
+// ReadEnvFile reads dopamine.env in the folder: lines of VARIABLE=value, with the value plain or in
+// double quotes. Empty lines, comments (#) and unknown variables are skipped. The result is keyed
+// by flag name. File names relative to the folder are returned with the folder prepended.
 func ReadEnvFile(dir string) (map[string]string, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, EnvFile))
 	if err != nil {
@@ -104,9 +103,9 @@ func ReadEnvFile(dir string) (map[string]string, error) {
 	return values, lines.Err()
 }
 
-// WriteEnvFile writes dopamine.env for others to read with ReadEnvFile: each setting
-// with its value, empty ones left out. The file may hold passwords, so only its owner
-// reads it; it is replaced in one step.
+// WriteEnvFile writes dopamine.env, to be read with ReadEnvFile: each setting with its value,
+// without empty ones. The file may contain passwords, so only its owner can read it. It is replaced
+// atomically.
 func WriteEnvFile(dir string, values map[*Setting]string) error {
 	var lines []string
 	for s, v := range values {

@@ -23,8 +23,8 @@ func (r *Reader) KafkaBrokers() []string {
 	return brokers
 }
 
-// Kafka returns the cluster with its TLS and SASL settings; it has no brokers if
-// --kafka-brokers is not given.
+// Kafka returns the cluster with its TLS and SASL settings. It has no brokers if --kafka-brokers is
+// not given.
 func (r *Reader) Kafka() kafka.Cluster {
 	return kafka.Cluster{Brokers: r.KafkaBrokers(), TLS: r.kafkaTLS(), SASL: r.kafkaSASL()}
 }
@@ -74,8 +74,8 @@ func (r *Reader) kafkaTLS() *tls.Config {
 	return c
 }
 
-// TLS returns the client side of TLS that verifies servers with the certificates in
-// the file that the setting names, or with the system's if it names none.
+// TLS returns a client configuration that verifies servers with the certificates in the file that
+// the setting names, or with the system's if the setting is empty.
 func (r *Reader) TLS(ca *Setting) *tls.Config {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	name := r.String(ca)

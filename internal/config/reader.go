@@ -17,21 +17,21 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// Reader reads the settings of a command and collects what is wrong. Each method
-// returns a harmless value for what is wrong; ask Err before using any.
+// Reader reads the settings of a command and collects the errors. For a wrong value each method
+// returns a harmless one; check Err before using any.
 type Reader struct {
 	cmd      *cli.Command
 	problems []string
 	seen     map[string]bool
 }
 
-// From reads the settings that the command was given flags for.
+// From returns a Reader of the command's settings.
 func From(cmd *cli.Command) *Reader { return &Reader{cmd: cmd, seen: map[string]bool{}} }
 
-// Command is the command whose settings are read, for its own flags.
+// Command returns the command whose settings are read, for its own flags.
 func (r *Reader) Command() *cli.Command { return r.cmd }
 
-// Err is a *UsageError with everything that is wrong or missing, nil for nothing.
+// Err returns a *UsageError with all wrong and missing settings, nil if there are none.
 func (r *Reader) Err() error {
 	if len(r.problems) == 0 {
 		return nil
@@ -39,9 +39,9 @@ func (r *Reader) Err() error {
 	return &UsageError{r.problems}
 }
 
-// Refuse notes a problem that the caller has found with the setting.
+// Refuse records a problem that the caller has found with the setting.
 func (r *Reader) Refuse(s *Setting, what string) {
-	what = strings.Join(strings.Fields(what), " ") // one line, also where an error has several
+	what = strings.Join(strings.Fields(what), " ") // one line, even if an error has several
 	text := "--" + s.Name + " (" + s.Variable() + ") " + what
 	if s.Right != "" {
 		text += "; give " + s.Right
@@ -52,18 +52,17 @@ func (r *Reader) Refuse(s *Setting, what string) {
 	}
 }
 
-// RefuseFlag notes a problem with a flag of the command's own, which has no
-// variable.
+// RefuseFlag records a problem with one of the command's own flags, which has no variable.
 func (r *Reader) RefuseFlag(name, what string) {
 	r.problems = append(r.problems, "--"+name+" "+what)
 }
 
-// Has says whether the command uses the setting.
+// Has reports whether the command uses the setting.
 func (r *Reader) Has(s *Setting) bool {
 	return slices.ContainsFunc(r.cmd.VisibleFlags(), func(f cli.Flag) bool { return slices.Contains(f.Names(), s.Name) })
 }
 
-// Require notes each of the settings that is not given.
+// Require records each of the settings that is missing.
 func (r *Reader) Require(settings ...*Setting) {
 	for _, s := range settings {
 		if r.String(s) == "" {
@@ -72,9 +71,8 @@ func (r *Reader) Require(settings ...*Setting) {
 	}
 }
 
-// String returns the setting's text, or the default if none is given. The text of a
-// secret setting may come from its file instead; naming both is refused, because it is
-// not clear which one is meant.
+// String returns the setting's text, or its default. The text of a secret setting may come from its
+// file instead. Giving both is refused, because it is not clear which one is meant.
 func (r *Reader) String(s *Setting) string {
 	value := strings.TrimSpace(r.cmd.String(s.Name))
 	if s.Secret {
@@ -92,11 +90,11 @@ func (r *Reader) String(s *Setting) string {
 	return s.Default
 }
 
-// maxSecretFile bounds how much of a secret's file is read, in bytes.
+// maxSecretFile is the maximum size of a secret's file in bytes.
 const maxSecretFile = 64 << 10
 
-// fromFile reads the value of a secret setting from the named file, without the white
-// space around it. The value is never part of a message.
+// fromFile reads the value of a secret setting from a file, without surrounding white space. The
+// value never appears in a message.
 func (r *Reader) fromFile(s *Setting, name string) string {
 	f, err := os.Open(name)
 	if err != nil {
@@ -122,7 +120,7 @@ func (r *Reader) fromFile(s *Setting, name string) string {
 // Bool reports whether a switch is on.
 func (r *Reader) Bool(s *Setting) bool { return r.cmd.Bool(s.Name) }
 
-// List is the parts of a comma-separated setting, none for an empty one.
+// List returns the parts of a comma-separated setting.
 func (r *Reader) List(s *Setting) []string {
 	var parts []string
 	for part := range strings.SplitSeq(r.String(s), ",") {
@@ -133,7 +131,7 @@ func (r *Reader) List(s *Setting) []string {
 	return parts
 }
 
-// Int is a whole number from low to high.
+// Int returns a whole number from low to high.
 func (r *Reader) Int(s *Setting, low, high int) int {
 	text := r.String(s)
 	n, err := strconv.Atoi(text)
@@ -144,7 +142,7 @@ func (r *Reader) Int(s *Setting, low, high int) int {
 	return n
 }
 
-// Share is a number from 0 to 1.
+// Share returns a number from 0 to 1.
 func (r *Reader) Share(s *Setting) float64 {
 	text := r.String(s)
 	share, err := strconv.ParseFloat(text, 64)
@@ -155,7 +153,7 @@ func (r *Reader) Share(s *Setting) float64 {
 	return share
 }
 
-// Duration is a duration of at least low.
+// Duration returns a duration of at least low.
 func (r *Reader) Duration(s *Setting, low time.Duration) time.Duration {
 	text := r.String(s)
 	d, err := time.ParseDuration(text)
@@ -166,7 +164,7 @@ func (r *Reader) Duration(s *Setting, low time.Duration) time.Duration {
 	return d
 }
 
-// Addr is a host:port to listen on.
+// Addr returns a host:port to listen on.
 func (r *Reader) Addr(s *Setting) string {
 	text := r.String(s)
 	if !hostPort(text, 0) {
@@ -175,7 +173,7 @@ func (r *Reader) Addr(s *Setting) string {
 	return text
 }
 
-// OptionalAddr is a host:port to listen on; empty where none is given.
+// OptionalAddr returns a host:port to listen on, "" if none is given.
 func (r *Reader) OptionalAddr(s *Setting) string {
 	if r.String(s) == "" {
 		return ""
@@ -183,7 +181,7 @@ func (r *Reader) OptionalAddr(s *Setting) string {
 	return r.Addr(s)
 }
 
-// hostPort reports whether the text is host:port with a port from lowest on.
+// hostPort reports whether the text is host:port with a port of at least lowest.
 func hostPort(text string, lowest int) bool {
 	_, port, err := net.SplitHostPort(text)
 	if err != nil {
@@ -193,22 +191,22 @@ func hostPort(text string, lowest int) bool {
 	return err == nil && n >= lowest && n <= 65535
 }
 
-// URL is a URL of one of the schemes with a host; empty where none is given.
+// URL returns a URL with a host and one of the schemes, "" if none is given.
 func (r *Reader) URL(s *Setting, schemes ...string) string {
 	text := r.String(s)
 	if text != "" && !validURL(text, schemes) {
-		r.Refuse(s, "is no such URL")
+		r.Refuse(s, "is not such a URL")
 	}
 	return text
 }
 
-// URLs is a comma-separated list of what URL takes.
+// URLs returns a comma-separated list of URLs that URL accepts.
 func (r *Reader) URLs(s *Setting, schemes ...string) []string {
 	list := r.List(s)
 	for _, text := range list {
 		if !validURL(text, schemes) {
-			// The text may hold a password, so it is not repeated.
-			r.Refuse(s, "holds something that is no such URL")
+			// The text may contain a password, so it is not repeated.
+			r.Refuse(s, "contains an entry that is not such a URL")
 		}
 	}
 	return list
@@ -228,7 +226,7 @@ func validURL(text string, schemes []string) bool {
 	return false
 }
 
-// Logging is the format, empty for the one that fits the output, and the level.
+// Logging returns the format, "" for the default of the output, and the level.
 func (r *Reader) Logging() (telemetry.LogFormat, slog.Level) {
 	format := telemetry.LogFormat(r.String(LogFormat))
 	if format != "" && format != telemetry.JSON && format != telemetry.Text {

@@ -10,24 +10,24 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// Setting is one flag with its variable.
+// Setting is one flag with its environment variable.
 type Setting struct {
-	// Name is the flag's, without dashes in front.
+	// Name is the flag's name, without leading dashes.
 	Name string
-	// Default is what holds where nothing is given; empty: nothing.
+	// Default is the value if none is given; empty: no value.
 	Default string
 	// Usage is the line in --help.
 	Usage string
-	// Right says what a right value looks like; it ends the message about a wrong one.
+	// Right describes a right value; it ends the message about a wrong one.
 	Right string
-	// Secret marks a value that is or may contain a secret. Such a setting can also be
-	// read from a file: flag and variable of the same name with the suffix -file (_FILE).
+	// Secret marks a value that is or may contain a secret. Such a setting can also be read from a
+	// file, with the flag and variable that have the suffix -file (_FILE).
 	Secret bool
 	// Bool marks a switch: --name or --name=false.
 	Bool bool
 }
 
-// fileSuffix turns the flag of a secret setting into the flag that names its file.
+// fileSuffix is the suffix of the flag that names the file with a secret setting.
 const fileSuffix = "-file"
 
 // file returns the setting that names the file with the value of a secret setting.
@@ -54,7 +54,7 @@ var (
 		Usage: "file with the certificates, in PEM, that verify a rediss:// server (default: the system's)",
 		Right: "the name of a file with certificates in PEM"}
 	RedisKeyPrefix = &Setting{Name: "redis-key-prefix",
-		Usage: "text in front of every key, so that installations can share a Redis (default: none)",
+		Usage: "prefix of every key, so that installations can share a Redis (default: none)",
 		Right: "text such as shop1: without spaces and braces"}
 	KafkaBrokers = &Setting{Name: "kafka-brokers",
 		Usage: "Kafka's brokers, comma-separated",
@@ -120,7 +120,7 @@ var (
 	JWTAudience = &Setting{Name: "jwt-audience",
 		Usage: "what a token's aud must hold (default: anything)"}
 	TokenKey = &Setting{Name: "token-key",
-		Usage: "file with the private key in PEM that signs tokens, where --jwt-key holds a public one",
+		Usage: "file with the private key in PEM that signs tokens, if --jwt-key is a public key",
 		Right: "the name of a file with a private key in PEM (RSA, P-256 or Ed25519)"}
 	SlotTTL = &Setting{Name: "slot-ttl", Default: "30m",
 		Usage: "how long a slot may be paid for",
@@ -147,7 +147,7 @@ var (
 		Usage: "origins that a payment's returnUrl may have, comma-separated (default: loopback addresses)",
 		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated"}
 	CallbackURL = &Setting{Name: "callback-url",
-		Usage: "where the payment gateway calls us (default: http://<command-addr>/v1/webhooks/payment)",
+		Usage: "URL for the payment gateway's callbacks (default: http://<command-addr>/v1/webhooks/payment)",
 		Right: "a URL such as https://shop.example.com/v1/webhooks/payment"}
 	PaymentTimeout = &Setting{Name: "payment-timeout", Default: "5m",
 		Usage: "how long past its deadline a slot waits for a pending payment",
@@ -156,10 +156,10 @@ var (
 		Usage: "how long before its end a slot's owner is warned",
 		Right: "a duration of at least 1ms, as in 5m"}
 	BuyerRate = &Setting{Name: "buyer-rate", Default: "50",
-		Usage: "requests a second that one buyer may send to one node, in bursts of twice as many (0: any number)",
+		Usage: "requests per second that one buyer may send to one node, in bursts of twice as many (0: no limit)",
 		Right: "a whole number from 0 to 1000000"}
 	AnonymousRate = &Setting{Name: "anonymous-rate", Default: "0",
-		Usage: "requests a second without a token that one client address may send to one node, in bursts of twice as many (0: no limit; needs --trusted-proxies behind a proxy)",
+		Usage: "requests per second without a token that one client address may send to one node, in bursts of twice as many (0: no limit; needs --trusted-proxies behind a proxy)",
 		Right: "a whole number from 0 to 1000000"}
 	TrustedProxies = &Setting{Name: "trusted-proxies",
 		Usage: "addresses of proxies whose X-Forwarded-For names the client, comma-separated",
@@ -195,7 +195,7 @@ var (
 		Usage: "debug, info, warn or error",
 		Right: "debug, info, warn or error"}
 	OTLPEndpoint = &Setting{Name: "otlp-endpoint",
-		Usage: "OpenTelemetry collector that takes OTLP over HTTP (default: none)",
+		Usage: "OpenTelemetry collector for OTLP over HTTP (default: none)",
 		Right: "a URL such as http://localhost:4318"}
 	KafkaPartitions = &Setting{Name: "kafka-partitions", Default: "12",
 		Usage: "partitions of the topic; the relay creates it with them and refuses a topic with another number",
@@ -216,9 +216,9 @@ var (
 		Usage: "connections to each Postgres at most",
 		Right: "a whole number from 1 to 10000"}
 	MetricsAddr = &Setting{Name: "metrics-addr",
-		Usage: "address that serves /health/live, /health/ready and /metrics; an API then serves no /metrics at its own (default: none)",
+		Usage: "address that serves /health/live, /health/ready and /metrics; an API then serves no /metrics at its main address (default: none)",
 		Right: "host:port, as in 127.0.0.1:9100"}
-	// Those of the payment gateway's simulator: unless told otherwise it has a bad day.
+	// Settings of the payment gateway's simulator. By default it simulates failures.
 	SimulatorAddr = &Setting{Name: "addr", Default: "127.0.0.1:8090",
 		Usage: "address that the simulator listens on",
 		Right: "host:port, as in 127.0.0.1:8090"}
@@ -235,7 +235,7 @@ var (
 		Usage: "share of callbacks that are never sent, 0 to 1",
 		Right: rightShare}
 	RepeatedRate = &Setting{Name: "repeated", Default: "0.2",
-		Usage: "share of callbacks that are sent again, 0 to 1",
+		Usage: "share of callbacks that are sent more than once, 0 to 1",
 		Right: rightShare}
 	ReorderedRate = &Setting{Name: "reordered", Default: "0.2",
 		Usage: "share of callbacks that others overtake, 0 to 1",
@@ -283,13 +283,13 @@ var (
 		Usage: "seed of chance (0: another one each time)",
 		Right: "a whole number from 0 on"}
 	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
-		Usage: "appends that may wait for the event store before requests are turned away",
+		Usage: "appends that may wait for the event store before requests are rejected",
 		Right: "a whole number from 1 to 1000000"}
 )
 
 const rightShare = "a number from 0 to 1, as in 0.2"
 
-// ofProcesses is the settings of all long-lived processes.
+// processSettings are the settings of all long-lived processes.
 var ofProcesses = []*Setting{
 	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisCA, RedisKeyPrefix, RedisPool, RedisPoolMax,
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,
@@ -299,8 +299,8 @@ var ofProcesses = []*Setting{
 	WebhookSecrets, Gateway, GatewayURL, GatewayKey, StripeKey, StripePublishableKey, ReturnOrigins, CallbackURL, PaymentTimeout, SlotTTL, SlotWarning, LogFormat, LogLevel, OTLPEndpoint,
 }
 
-// HiddenSharedFlags returns, hidden, the flags of the long-running processes that are
-// not among own: one list of flags can be given to every command, as one environment can.
+// HiddenSharedFlags returns, hidden, the flags of the long-lived processes that are not in own, so
+// that one list of flags can be given to every command, as one environment can.
 func HiddenSharedFlags(own []cli.Flag) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range withFiles(ofProcesses) {
@@ -315,7 +315,7 @@ func HiddenSharedFlags(own []cli.Flag) []cli.Flag {
 	return flags
 }
 
-// withFiles adds, behind each secret setting, the setting that names its file.
+// withFiles adds, after each secret setting, the setting that names its file.
 func withFiles(settings []*Setting) []*Setting {
 	var all []*Setting
 	for _, s := range settings {
@@ -327,15 +327,15 @@ func withFiles(settings []*Setting) []*Setting {
 	return all
 }
 
-// variablePrefix is in front of every variable.
+// variablePrefix is the prefix of every variable.
 const variablePrefix = "DOPAMINE_"
 
-// Variable is the environment variable of the setting.
+// Variable returns the environment variable of the setting.
 func (s *Setting) Variable() string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
 }
 
-// Flags makes the flags of a command that uses these settings.
+// Flags returns the flags of a command that uses these settings.
 func Flags(settings ...*Setting) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range withFiles(settings) {
@@ -353,7 +353,7 @@ func Flags(settings ...*Setting) []cli.Flag {
 	return flags
 }
 
-// variable is an environment variable that counts as absent where it is empty.
+// variable is an environment variable that counts as absent if it is empty.
 type variable string
 
 func (v variable) Lookup() (string, bool) {
@@ -364,8 +364,8 @@ func (v variable) Lookup() (string, bool) {
 func (v variable) String() string   { return "environment variable " + string(v) }
 func (v variable) GoString() string { return string(v) }
 
-// IsFromEnv and Key make --help name the variable.
+// IsFromEnv and Key make --help show the variable.
 func (v variable) IsFromEnv() bool { return true }
 
-// Key is the variable's name.
+// Key returns the variable's name.
 func (v variable) Key() string { return string(v) }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Simulation is how the payment gateway's simulator behaves, by the settings of
-// the same names.
+// Simulation configures the behaviour of the payment gateway's simulator, by the settings of the
+// same names.
 type Simulation struct {
 	SuccessRate, Refused, ActionRate                                  float64
 	Latency                                                           time.Duration
@@ -39,7 +39,7 @@ func (r *Reader) Simulation() Simulation {
 	}
 	var err error
 	if s.Seed, err = strconv.ParseUint(r.String(Seed), 10, 64); err != nil {
-		r.Refuse(Seed, "is no such number")
+		r.Refuse(Seed, "is not such a number")
 	}
 	return s
 }

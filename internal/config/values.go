@@ -15,15 +15,15 @@ const (
 	maxPool  = 10_000
 	maxQueue = 1_000_000
 	maxRate  = 1_000_000
-	// maxConnections is more than a process can have.
+	// maxConnections is more than a process can open.
 	maxConnections = 10_000_000
 	maxDrainDelay  = 10 * time.Minute
-	// maxPartitions is more than any cluster likes.
+	// maxPartitions is more than any cluster supports well.
 	maxPartitions = 10_000
 )
 
-// DatabaseURL returns the write side's Postgres, empty if none is given. It checks the
-// direct address along with it, so that one start names all that is wrong.
+// DatabaseURL returns the URL of the write side's Postgres, "" if none is given. It also checks the
+// direct address, so that one start reports all errors.
 func (r *Reader) DatabaseURL() string {
 	if r.Has(DatabaseDirectURL) {
 		r.postgres(DatabaseDirectURL)
@@ -31,8 +31,8 @@ func (r *Reader) DatabaseURL() string {
 	return r.postgres(DatabaseURL)
 }
 
-// DatabaseDirectURL returns the write side's Postgres for what needs a server connection
-// of its own: --database-url unless --database-direct-url is given.
+// DatabaseDirectURL returns the URL of the write side's Postgres for uses that need their own
+// server connections: --database-url unless --database-direct-url is given.
 func (r *Reader) DatabaseDirectURL() string {
 	if u := r.postgres(DatabaseDirectURL); u != "" {
 		return u
@@ -40,7 +40,7 @@ func (r *Reader) DatabaseDirectURL() string {
 	return r.postgres(DatabaseURL)
 }
 
-// ReadDatabaseURL is the read side's Postgres, the write side's where none is given.
+// ReadDatabaseURL returns the URL of the read side's Postgres, the write side's if none is given.
 func (r *Reader) ReadDatabaseURL() string {
 	if u := r.postgres(ReadDatabaseURL); u != "" {
 		return u
@@ -50,9 +50,9 @@ func (r *Reader) ReadDatabaseURL() string {
 
 func (r *Reader) postgres(s *Setting) string { return r.URL(s, "postgres", "postgresql") }
 
-// RedisURLs is the nodes of Redis: one, or several of a cluster or of Sentinels. The
-// second and later ones may be host:port alone, and then have the first one's scheme.
-// Whether they can be those of one Redis, redis.CheckURLs knows.
+// RedisURLs returns the nodes of Redis: one, or several of a cluster or of Sentinels. All but the
+// first may be host:port alone, and then have the first one's scheme. redis.CheckURLs checks
+// whether they can be combined.
 func (r *Reader) RedisURLs() []string {
 	list := r.List(RedisURL)
 	for i := range list {
@@ -60,17 +60,18 @@ func (r *Reader) RedisURLs() []string {
 			list[i] = scheme + "://" + list[i]
 		}
 		if !validURL(list[i], []string{"redis", "rediss", "unix"}) {
-			r.Refuse(RedisURL, "holds something that is no such URL")
+			r.Refuse(RedisURL, "contains an entry that is not such a URL")
 			return nil
 		}
 	}
 	return list
 }
 
-// SchemaRegistryURL is the schema registry; empty: values in single-object encoding.
+// SchemaRegistryURL returns the URL of the schema registry; if it is "", values use single-object
+// encoding.
 func (r *Reader) SchemaRegistryURL() string { return r.URL(SchemaRegistryURL, "http", "https") }
 
-// CommandURLs is where the command APIs are called.
+// CommandURLs returns the URLs of the command APIs.
 func (r *Reader) CommandURLs() []string {
 	if urls := r.URLs(CommandURL, "http", "https"); len(urls) > 0 {
 		return urls
@@ -78,7 +79,7 @@ func (r *Reader) CommandURLs() []string {
 	return []string{"http://" + r.Addr(CommandAddr)}
 }
 
-// QueryURL is where the query API is called.
+// QueryURL returns the URL of the query API.
 func (r *Reader) QueryURL() string {
 	if u := r.URL(QueryURL, "http", "https"); u != "" {
 		return u
@@ -86,9 +87,9 @@ func (r *Reader) QueryURL() string {
 	return "http://" + r.Addr(QueryAddr)
 }
 
-// Auth is how tokens are verified; one of --jwt-key and --jwks-url is needed. A key
-// set may belong to an identity provider of many, so that issuer and audience are
-// needed with it, except in dev.
+// Auth returns how tokens are verified. One of --jwt-key and --jwks-url is needed. An identity
+// provider's key set may be shared with other applications, so issuer and audience are needed with
+// it, except in dev.
 func (r *Reader) Auth() auth.Config {
 	c := auth.Config{
 		KeyFile:      r.String(JWTKey),
@@ -119,7 +120,7 @@ func (r *Reader) Auth() auth.Config {
 	return c
 }
 
-// DefaultRoles are the roles of a token without the claim of the roles.
+// DefaultRoles returns the roles of a token without the roles claim.
 func (r *Reader) DefaultRoles() auth.Roles {
 	var roles auth.Roles
 	for _, name := range r.List(JWTDefaultRoles) {
@@ -132,7 +133,7 @@ func (r *Reader) DefaultRoles() auth.Roles {
 	return roles
 }
 
-// Signing is how tokens are signed, by token and rush.
+// Signing returns how the commands token and rush sign tokens.
 func (r *Reader) Signing() auth.SignerConfig {
 	c := auth.SignerConfig{
 		KeyFile:        r.String(JWTKey),
@@ -146,17 +147,16 @@ func (r *Reader) Signing() auth.SignerConfig {
 	return c
 }
 
-// SlotTTL is how long a slot may be paid for.
+// SlotTTL returns how long a slot can be paid for.
 func (r *Reader) SlotTTL() time.Duration { return r.Duration(SlotTTL, time.Millisecond) }
 
-// SlotWarning is how long before its end a slot's owner is warned.
+// SlotWarning returns how long before its deadline a slot's owner is warned.
 func (r *Reader) SlotWarning() time.Duration { return r.Duration(SlotWarning, time.Millisecond) }
 
-// BuyerRate is how many requests a second one buyer may send, 0 for any number.
+// BuyerRate returns how many requests per second one buyer may send, 0 for no limit.
 func (r *Reader) BuyerRate() int { return r.Int(BuyerRate, 0, maxRate) }
 
-// Limits are the bounds of an API's server. In dev the drain delay is 0 unless one is
-// given.
+// Limits returns the limits of an API's server. In dev the drain delay is 0 by default.
 func (r *Reader) Limits() httpapi.Limits {
 	l := httpapi.Limits{
 		BuyerRate:                r.BuyerRate(),
@@ -177,7 +177,7 @@ func (r *Reader) Limits() httpapi.Limits {
 	return l
 }
 
-// CORSOrigins is the origins whose pages may call.
+// CORSOrigins returns the origins whose pages may call the APIs.
 func (r *Reader) CORSOrigins() []string {
 	origins := r.List(CORSOrigins)
 	for _, o := range origins {
@@ -189,22 +189,22 @@ func (r *Reader) CORSOrigins() []string {
 	return origins
 }
 
-// OTLPEndpoint is where spans are sent; empty: nowhere.
+// OTLPEndpoint returns the URL that spans are sent to, "" for none.
 func (r *Reader) OTLPEndpoint() string { return r.URL(OTLPEndpoint, "http", "https") }
 
-// Pool is how many connections are kept open and how many there are at most.
+// Pool is the number of idle connections to keep and the maximum number of connections.
 type Pool struct{ Kept, Max int }
 
-// RedisPool is the pool towards Redis.
+// RedisPool returns the pool size for Redis.
 func (r *Reader) RedisPool() Pool { return r.pool(RedisPool, RedisPoolMax) }
 
-// DatabasePool is the pool towards each Postgres.
+// DatabasePool returns the pool size for each Postgres.
 func (r *Reader) DatabasePool() Pool { return r.pool(DatabasePool, DatabasePoolMax) }
 
 func (r *Reader) pool(kept, most *Setting) Pool {
 	p := Pool{Kept: r.Int(kept, 1, maxPool), Max: r.Int(most, 1, maxPool)}
 	if p.Kept > p.Max {
-		// Who lowers only the limit means that limit.
+		// If only the maximum is lowered, the number of idle connections follows.
 		if r.cmd.IsSet(kept.Name) {
 			r.Refuse(kept, "is more than --"+most.Name)
 		}
@@ -213,10 +213,10 @@ func (r *Reader) pool(kept, most *Setting) Pool {
 	return p
 }
 
-// AppendQueue is how many appends may wait.
+// AppendQueue returns how many appends may wait.
 func (r *Reader) AppendQueue() int { return r.Int(AppendQueue, 1, maxQueue) }
 
-// PaymentTimeout is how long past its deadline a slot waits for a payment.
+// PaymentTimeout returns how long after its deadline a slot waits for a payment.
 func (r *Reader) PaymentTimeout() time.Duration { return r.Duration(PaymentTimeout, time.Millisecond) }
 
 // The kinds of payment gateway.
@@ -225,7 +225,7 @@ const (
 	StripeGateway = "stripe"
 )
 
-// Gateway is the kind of payment gateway.
+// Gateway returns the kind of payment gateway.
 func (r *Reader) Gateway() string {
 	kind := r.String(Gateway)
 	if kind != HTTPGateway && kind != StripeGateway {
@@ -234,27 +234,27 @@ func (r *Reader) Gateway() string {
 	return kind
 }
 
-// GatewayURL is the payment gateway; empty if none is given. User information is
-// refused: a URL appears in process lists.
+// GatewayURL returns the URL of the payment gateway, "" if none is given. User information is
+// refused, because a URL is visible in process lists.
 func (r *Reader) GatewayURL() string {
 	text := r.URL(GatewayURL, "http", "https")
 	if u, err := url.Parse(text); err == nil && u.User != nil {
-		r.Refuse(GatewayURL, "contains user information; give the key by --gateway-key-file, and here")
+		r.Refuse(GatewayURL, "contains user information; give the key by --gateway-key-file instead, and here")
 		return ""
 	}
 	return text
 }
 
-// GatewayKey is the key for the gateway of the HTTP contract; empty if none is given.
+// GatewayKey returns the key for the gateway of the HTTP contract, "" if none is given.
 func (r *Reader) GatewayKey() string { return r.bearer(GatewayKey) }
 
-// StripeKey is Stripe's secret key; empty if none is given.
+// StripeKey returns Stripe's secret key, "" if none is given.
 func (r *Reader) StripeKey() string { return r.bearer(StripeKey) }
 
-// StripePublishableKey is Stripe's key for the buyer's page; empty if none is given.
+// StripePublishableKey returns Stripe's key for the buyer's page, "" if none is given.
 func (r *Reader) StripePublishableKey() string { return r.bearer(StripePublishableKey) }
 
-// bearer is a secret that is sent in a header. A problem does not repeat it.
+// bearer returns a secret that is sent in a header. A problem does not repeat it.
 func (r *Reader) bearer(s *Setting) string {
 	key := r.String(s)
 	if strings.ContainsFunc(key, func(c rune) bool { return c < '!' || c > '~' }) {
@@ -264,21 +264,21 @@ func (r *Reader) bearer(s *Setting) string {
 	return key
 }
 
-// ReturnOrigins are the origins that a payment's returnUrl may have; none: loopback
-// addresses.
+// ReturnOrigins returns the origins that a payment's returnUrl may have. If there are none,
+// loopback addresses are accepted.
 func (r *Reader) ReturnOrigins() []string {
 	origins := r.List(ReturnOrigins)
 	for _, o := range origins {
 		u, err := url.Parse(o)
 		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || o != u.Scheme+"://"+u.Host {
-			r.Refuse(ReturnOrigins, "holds something that is no origin")
+			r.Refuse(ReturnOrigins, "contains an entry that is not an origin")
 		}
 	}
 	return origins
 }
 
-// CallbackURL is where the gateway calls us: as given, else the webhook's path
-// at the command API's address.
+// CallbackURL returns the URL for the gateway's callbacks: the configured one, else the webhook's
+// path at the command API's address.
 func (r *Reader) CallbackURL() string {
 	if u := r.URL(CallbackURL, "http", "https"); u != "" {
 		return u
@@ -293,18 +293,18 @@ func (r *Reader) CallbackURL() string {
 // WebhookPath is the command API's path for the gateway's callbacks.
 const WebhookPath = "/v1/webhooks/payment"
 
-// WebhookSecrets are the secrets of the gateway's callbacks, as given.
+// WebhookSecrets returns the secrets of the gateway's callbacks.
 func (r *Reader) WebhookSecrets() []string {
 	const shortest, longest = 24, 64 // bytes, by the Standard Webhooks convention
 	secrets := r.List(WebhookSecrets)
-	if r.String(Gateway) == StripeGateway { // Stripe's are used as they are
+	if r.String(Gateway) == StripeGateway { // Stripe's secrets are used as they are
 		return secrets
 	}
 	for _, s := range secrets {
 		encoded, ok := strings.CutPrefix(s, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if !ok || err != nil || len(key) < shortest || len(key) > longest {
-			r.Refuse(WebhookSecrets, "holds something that is no secret of a webhook") // not repeated: it is one
+			r.Refuse(WebhookSecrets, "contains an entry that is not a webhook secret") // not repeated: it is one
 		}
 	}
 	return secrets

@@ -44,8 +44,8 @@ func init() {
 	}
 }
 
-// arm replaces what is armed. A specification that does not parse ends the
-// process: a fault that is not injected must not pass for one that was survived.
+// arm replaces what is armed. If a specification does not parse, the process ends: a fault that was
+// not injected must not count as one that was survived.
 func arm(spec string) {
 	armed, err := parse(spec)
 	if err != nil {
@@ -63,8 +63,8 @@ func read(name string) {
 	}
 }
 
-// follow arms anew whenever the control file has changed. The file is replaced by
-// renaming, so a read never sees half of it.
+// follow arms the point specification whenever the control file has changed. The file is replaced
+// by renaming, so a read never sees a part of it.
 func follow(name string) {
 	var last os.FileInfo
 	last, _ = os.Stat(name)
@@ -81,8 +81,7 @@ func follow(name string) {
 // Hit marks that the code has reached the point.
 func Hit(p Point) { _ = Error(p) }
 
-// Error is Hit at a place that can fail: it returns [ErrInjected] if the armed
-// action is an error.
+// Error is Hit for a place that can fail: it returns [ErrInjected] if the armed action is an error.
 func Error(p Point) error {
 	state.Lock()
 	if !state.seen[p] {
@@ -110,7 +109,7 @@ func Error(p Point) error {
 	switch a.kind {
 	case "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // the signal is on its way
+		select {} // the signal is about to arrive
 	case "stop":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	case "delay":

@@ -5,11 +5,11 @@ import "slices"
 // Point names a place in the code.
 type Point string
 
-// The points, by protocol. Everything that can be armed is declared here.
+// The points, by protocol. Every point that can be armed is declared here.
 const (
-	// Appending events: `before` has the append lock and nothing written, `after`
-	// has a commit that nobody knows of yet. An error after it is an answer that
-	// was lost: the outcome of the commit is unknown.
+	// Appending events: `before` has the append lock and has written nothing, `after` follows a
+	// commit before any caller knows of it. An error after it simulates a lost response: the
+	// outcome of the commit is unknown.
 	AppendBeforeCommit Point = "eventstore/before-commit"
 	AppendAfterCommit  Point = "eventstore/after-commit"
 
@@ -22,7 +22,7 @@ const (
 	ShipBefore  Point = "claims/before-ship"
 	ShipAfter   Point = "claims/after-ship"
 
-	// Calls to the gate in Redis. An error after a call is an answer that was lost.
+	// Calls to the gate in Redis. An error after a call simulates a lost response.
 	DecideBefore    Point = "gate/before-decide"
 	DecideAfter     Point = "gate/after-decide"
 	SyncBefore      Point = "gate/before-sync"
@@ -41,15 +41,15 @@ const (
 	RebuildOpen     Point = "rebuild/before-open"
 	RebuildOpened   Point = "rebuild/after-open"
 
-	// Relay: `leads` has the lock and has begun nothing.
+	// Relay: `leads` holds the lock and has started nothing.
 	RelayLeads            Point = "relay/leads"
 	PublishBefore         Point = "relay/before-publish"
 	PublishAfter          Point = "relay/after-publish"
 	RelayCheckpointBefore Point = "relay/before-checkpoint"
 	RelayCheckpointAfter  Point = "relay/after-checkpoint"
 
-	// Projector: `take-over` is inside of the transaction that begins a session, `moved`
-	// has the checkpoint's row locked and advanced.
+	// Projector: `take-over` is inside the transaction that begins a session; at `moved` the
+	// checkpoint's row is locked and advanced.
 	ProjectTakeOver     Point = "projector/take-over"
 	ProjectMoved        Point = "projector/checkpoint-moved"
 	ProjectBeforeCommit Point = "projector/before-commit"
@@ -61,7 +61,7 @@ const (
 	SwapBeforeCommit Point = "replay/before-commit"
 	SwapAfter        Point = "replay/after-swap"
 
-	// Requests to the payment gateway. An error after one is an answer that was lost.
+	// Requests to the payment gateway. An error after one simulates a lost response.
 	GatewayBefore Point = "gateway/before-request"
 	GatewayAfter  Point = "gateway/after-request"
 )

@@ -86,11 +86,10 @@ func NewCalls(timeout time.Duration, registerer prometheus.Registerer, logger *s
 	return c
 }
 
-// errCallerGone marks a call that its caller gave up, which says nothing about
-// the gateway.
+// errCallerGone marks a call that its caller cancelled, which is no evidence about the gateway.
 var errCallerGone = errors.New("gateway: caller gone")
 
-// answered reports whether the gateway did its work, whatever it decided.
+// answered reports whether the gateway worked, regardless of its decision.
 func answered(err error) bool {
 	var rejected *Rejected
 	return err == nil || errors.As(err, &rejected) || errors.Is(err, ErrUnknownReference)

@@ -282,9 +282,8 @@ func TestReport_KeepsWhatIsNotMoneyAsText(t *testing.T) {
 	require.Len(t, Report(decimal.RequireFromString("1e900"), strings.Repeat("x", 500)).Unreadable, maxUnreadable)
 }
 
-// net/http repeats a request that has an Idempotency-Key and a GetBody when a
-// kept connection breaks; the 409 of the repetition would fail a payment that
-// was taken.
+// net/http repeats a request that has an Idempotency-Key and a GetBody if a kept connection breaks.
+// If the repetition is answered 409, a payment that was taken would fail.
 func TestClient_DoesNotRepeatAPostOnABrokenConnection(t *testing.T) {
 	var posts atomic.Int64
 	c := clientOf(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -332,7 +331,7 @@ func TestClient_BreakerOfOneKindOfCallLeavesTheOthers(t *testing.T) {
 		_, err := c.FindPayment(ctx, PaymentQuery{Reference: uuid.New()})
 		return err
 	}
-	// Unknown references, and callers that gave up, are no failures of the gateway.
+	// Unknown references, and callers that cancelled, are not failures of the gateway.
 	status.Store(404)
 	for range 3 * breakerFailures {
 		require.ErrorIs(t, find(t.Context()), ErrUnknownReference)
@@ -362,7 +361,7 @@ func TestClient_BreakerOfOneKindOfCallLeavesTheOthers(t *testing.T) {
 	require.Equal(t, 0.0, testutil.ToFloat64(open))
 }
 
-// Look-ups that hang use up their own concurrency, not that of payments and refunds.
+// Look-ups that hang use up only their own concurrency, not that of payments and refunds.
 func TestClient_HangingLookUpsDelayNothingElse(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{}, 2*concurrency[CallFindPayment])
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

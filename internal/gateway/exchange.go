@@ -89,8 +89,8 @@ func (c *Client) send(ctx context.Context, e exchange) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	// With GetBody, net/http repeats a request that has an Idempotency-Key when a
-	// kept connection breaks, and the caller would judge the second response alone.
+	// With GetBody, net/http repeats a request that has an Idempotency-Key if a kept connection
+	// breaks, and the caller would see only the second response.
 	req.GetBody = nil
 	req.Header.Set("Accept", "application/json")
 	if e.body != nil {
@@ -163,8 +163,8 @@ func okay(status int) bool { return status == http.StatusOK || status == http.St
 
 func created(status int) bool { return okay(status) || status == http.StatusCreated }
 
-// rejection is the rule for payments and refunds: a 4xx that gives a reason, or
-// 402. 408, 425 and 429 speak of the moment, not of the request.
+// rejection is the rule for payments and refunds: a 4xx with a reason, or 402. 408, 425 and 429 are
+// about the moment, not about the request.
 func rejection(status int, reason string) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -175,8 +175,8 @@ func rejection(status int, reason string) bool {
 	return status >= 400 && status < 500 && reason != ""
 }
 
-// refusal is the rule for cancellations, which need no reason to be refused: the
-// payment is queried further in any case, so a wrong guess costs nothing.
+// refusal is the rule for cancellations, which need no reason to be refused: the payment is queried
+// further in any case, so a wrong result does no harm.
 func refusal(status int, reason string) bool {
 	return rejection(status, reason) || status == http.StatusConflict || status == http.StatusUnprocessableEntity ||
 		status == http.StatusBadRequest || status == http.StatusMethodNotAllowed
@@ -249,7 +249,7 @@ func (r response) refund() (Refund, error) {
 		}
 	}
 	if !f.Status.known() {
-		// Without id and status it is anybody's 200.
+		// Without id and status it could be any server's 200.
 		return Refund{}, fmt.Errorf("unintelligible response: refund status %.32q", string(r.body.Status))
 	}
 	if f.Status == RefundFailed {

@@ -25,9 +25,9 @@ type Gateway interface {
 	Pay(ctx context.Context, reference uuid.UUID, request []byte) (Payment, error)
 	// FindPayment returns the payment's present state, or ErrUnknownReference.
 	FindPayment(ctx context.Context, q PaymentQuery) (Payment, error)
-	// CancelPayment asks the gateway to cancel a payment and returns the state that
-	// results: canceled, or succeeded if it was too late. *Rejected means that the
-	// gateway answered and did not cancel it.
+	// CancelPayment requests the cancellation of a payment and returns the resulting state:
+	// canceled, or succeeded if it was too late. *Rejected means that the gateway answered and did
+	// not cancel it.
 	CancelPayment(ctx context.Context, q PaymentQuery) (Payment, error)
 	// Refund returns money. Repeated with the same RefundID it does so once, for as
 	// long as the gateway remembers the key: query FindRefund before repeating it.
@@ -36,7 +36,7 @@ type Gateway interface {
 	FindRefund(ctx context.Context, r RefundRequest) (Refund, error)
 }
 
-// PaymentRequest is what a payment asks of the gateway.
+// PaymentRequest is the content of a payment request to the gateway.
 type PaymentRequest struct {
 	Reference   uuid.UUID // our payment id, and the idempotency key
 	Amount      domain.Money
@@ -158,7 +158,7 @@ type Refund struct {
 	FailureReason string // a code; not empty if Status is RefundFailed
 }
 
-// Reasons that adapters themselves give.
+// Reasons set by the adapters themselves.
 const (
 	// ReasonAlreadyRefunded: the money has been returned already.
 	ReasonAlreadyRefunded = "ALREADY_REFUNDED"

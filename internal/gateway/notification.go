@@ -12,9 +12,9 @@ import (
 
 // WebhookParser verifies a callback and normalises it.
 //
-// The error is ErrSignature if the gateway did not send it, or not now;
-// *MalformedError if it did and it cannot be read; and any other error if the
-// parser has to query the gateway and cannot: the gateway should send it again.
+// The error is ErrSignature if the callback is not from the gateway or not recent. It is
+// *MalformedError if it is from the gateway and cannot be parsed. It is any other error if the
+// parser has to query the gateway and cannot; the gateway should then send the callback again.
 type WebhookParser interface {
 	Parse(ctx context.Context, header http.Header, body []byte, now time.Time) (Notification, error)
 }
