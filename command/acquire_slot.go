@@ -207,7 +207,7 @@ func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decisio
 // fedAgain tells the gate what it has missed.
 func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[apimodel.Slot], error) {
 	s.metrics.again.WithLabelValues(reason).Inc()
-	if err := s.gate.Feed(ctx, product); err != nil {
+	if err := s.gate.Sync(ctx, product); err != nil {
 		return done[apimodel.Slot]{}, err
 	}
 	return done[apimodel.Slot]{}, errAgain
@@ -226,7 +226,7 @@ func (s *services) rebuild(ctx context.Context, d redis.Decision) {
 // giveBack frees the unit of a grant that never left this node, unless another
 // was told of it too.
 func (s *services) giveBack(ctx context.Context, d redis.Decision) {
-	if d.HandedOut != 1 {
+	if d.Deliveries != 1 {
 		return
 	}
 	ctx, cancel := detached(ctx, giveBackWithin)

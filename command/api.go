@@ -150,7 +150,7 @@ func New(c Config) (*API, error) {
 		OpenAPI: openAPI, Registry: c.Registry, Tracer: c.Tracer, Logger: c.Logger, Now: c.Now,
 		Checks: append([]httpapi.Check{
 			{Name: "database", Required: true, Probe: httpapi.PingCheck(c.Pool.Ping)},
-			{Name: "redis", Required: true, Probe: httpapi.PartsCheck(c.Gate.Reach)},
+			{Name: "redis", Required: true, Probe: httpapi.PartsCheck(c.Gate.Health)},
 		}, c.Checks...),
 	})
 	admin, buyer := httpapi.Role(auth.Admin), httpapi.Role(auth.Buyer)

@@ -250,7 +250,7 @@ func TestReady(t *testing.T) {
 
 type away struct{ Gate }
 
-func (away) Reach(context.Context) (int, int, error) { return 0, 1, errors.New("away") }
+func (away) Health(context.Context) (int, int, error) { return 0, 1, errors.New("away") }
 func (away) Decide(context.Context, redis.Request) (redis.Decision, error) {
 	return redis.Decision{}, redis.ErrUnavailable
 }

@@ -68,7 +68,7 @@ func TestPostgresAway(t *testing.T) {
 	}
 	s.requireDurable(t, open, c)
 	s.requireLawful(t, open)
-	require.NoError(t, n.gate.Feed(t.Context(), open))
+	require.NoError(t, n.gate.Sync(t.Context(), open))
 	state, err := n.gate.State(t.Context(), open)
 	require.NoError(t, err)
 	// The one whose commit was under way when Postgres died is the worker's to settle.

@@ -346,7 +346,7 @@ func TestLateSuccessAgainstTheSameBuyer(t *testing.T) {
 	require.Eventually(t, func() bool { // R2: no unit stays with a grant that nobody used
 		state, err := a.nodes[0].gate.State(t.Context(), a.product)
 		if err == nil {
-			err = a.nodes[0].gate.Feed(t.Context(), a.product)
+			err = a.nodes[0].gate.Sync(t.Context(), a.product)
 		}
 		return err == nil && state.Pending == 0
 	}, 5*time.Second, 10*time.Millisecond)

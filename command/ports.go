@@ -19,12 +19,12 @@ import (
 type Gate interface {
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
 	GiveBack(ctx context.Context, d redis.Decision) error
-	Feed(ctx context.Context, product uuid.UUID) error
+	Sync(ctx context.Context, product uuid.UUID) error
 	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
 	Obstructed(product uuid.UUID) bool
 	Master(product uuid.UUID) string
-	Reach(ctx context.Context) (serving, all int, err error)
+	Health(ctx context.Context) (serving, all int, err error)
 }
 
 // claimed reads claims; *claims.Store does.
@@ -73,7 +73,7 @@ func (s *services) feed(ctx context.Context, product uuid.UUID) {
 	defer since(s.metrics.feed, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
 	defer cancel()
-	if err := s.gate.Feed(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
+	if err := s.gate.Sync(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
 		s.log.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
 	}
 }

@@ -173,7 +173,7 @@ func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, winner.id, s.requireLawful(t, product)[uuid.MustParse(won.text("id"))].UserID)
-	require.NoError(t, n.gate.Feed(t.Context(), product))
+	require.NoError(t, n.gate.Sync(t.Context(), product))
 	state, err := n.gate.State(t.Context(), product)
 	require.NoError(t, err)
 	require.Zero(t, state.Pending)
@@ -237,7 +237,7 @@ func TestProcessStoppedInARush(t *testing.T) {
 	require.Equal(t, len(early)+len(users)-1+len(later), answers)
 	require.Equal(t, answers, c.counts["201"]+c.counts["sold-out"]+c.counts["unavailable"], "%v", c.counts)
 	s.requireDurable(t, product, c)
-	require.NoError(t, n.gate.Feed(t.Context(), product))
+	require.NoError(t, n.gate.Sync(t.Context(), product))
 	state, err := n.gate.State(t.Context(), product)
 	require.NoError(t, err)
 	require.Len(t, s.requireLawful(t, product), state.Held)

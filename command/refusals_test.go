@@ -32,7 +32,7 @@ func TestKeyOfASlotThatIsPaidFor(t *testing.T) {
 		require.NoError(t, err)
 		return state.Decided
 	}
-	require.NoError(t, n.gate.Feed(t.Context(), product))
+	require.NoError(t, n.gate.Sync(t.Context(), product))
 	before := decided()
 	a := s.acquire(t, n, buyer, product, "Idempotency-Key", "k")
 	require.Equal(t, "duplicate-slot", a.slug())

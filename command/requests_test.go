@@ -25,12 +25,12 @@ func (noGate) Decide(context.Context, redis.Request) (redis.Decision, error) {
 	panic("the gate was asked")
 }
 func (noGate) GiveBack(context.Context, redis.Decision) error        { panic("the gate was given something") }
-func (noGate) Feed(context.Context, uuid.UUID) error                 { panic("the gate was fed") }
+func (noGate) Sync(context.Context, uuid.UUID) error                 { panic("gate synced") }
 func (noGate) Rebuild(context.Context, uuid.UUID, int64) error       { panic("the gate was rebuilt") }
 func (noGate) State(context.Context, uuid.UUID) (redis.State, error) { panic("the gate was looked at") }
 func (noGate) Obstructed(uuid.UUID) bool                             { return false }
 func (noGate) Master(uuid.UUID) string                               { return "" }
-func (noGate) Reach(context.Context) (int, int, error)               { return 1, 1, nil }
+func (noGate) Health(context.Context) (int, int, error)               { return 1, 1, nil }
 
 // refusing is an API without any service behind it: what it answers, it answers
 // before it looks at anything.

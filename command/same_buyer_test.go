@@ -37,7 +37,7 @@ func (s *system) lateBuyer(t testing.TB, n node, product uuid.UUID) (buyer user,
 // requireUnits holds the gate against the claims, when it has been told all.
 func (s *system) requireUnits(t testing.TB, n node, product uuid.UUID, free int) {
 	t.Helper()
-	require.NoError(t, n.gate.Feed(t.Context(), product))
+	require.NoError(t, n.gate.Sync(t.Context(), product))
 	state, err := n.gate.State(t.Context(), product)
 	require.NoError(t, err)
 	require.Equal(t, free, state.Free)

@@ -12,29 +12,29 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// ErrAddress matches what is wrong with the URLs themselves: asking again does
-// not help. Its text holds no password.
+// ErrAddress matches errors of the URLs themselves: retrying does
+// not help. Its text contains no password.
 var ErrAddress = errors.New("redis")
 
-// address is where Redis is: one server, nodes of a cluster, or the Sentinels of
+// address locates a Redis: one server, nodes of a cluster, or the Sentinels of
 // a master.
 type address struct {
-	seeds  []string // host:port; of the Sentinels where there is a master's name
-	master string   // the name under which the Sentinels know the master, "" for none
-	// options are how each server is spoken to; its Addr is the first seed's.
+	seeds  []string // host:port; of the Sentinels if master is set
+	master string   // the name by which the Sentinels know the master, "" for none
+	// options apply to each server; their Addr is the first seed's.
 	options *goredis.Options
-	// sentinel are user name and password at the Sentinels.
+	// sentinelUser and sentinelPassword are the credentials for the Sentinels.
 	sentinelUser, sentinelPassword string
 }
 
-// CheckURLs says what is wrong with the URLs of Redis, before anything is asked.
+// CheckURLs reports what is wrong with the URLs of Redis, without connecting.
 func CheckURLs(urls []string) error {
 	_, err := parseURLs(urls)
 	return err
 }
 
-// parseURLs reads one URL, or several of the same Redis: what is not the same for
-// all of them may be given with any, since a list is often written with its
+// parseURLs parses one URL, or several of the same Redis. Options that may not differ
+// between them may be given with any of them, since a list is often written with its
 // options at its end.
 func parseURLs(urls []string) (*address, error) {
 	wrong := func(format string, args ...any) (*address, error) {
@@ -48,7 +48,7 @@ func parseURLs(urls []string) (*address, error) {
 	for i, text := range urls {
 		u, err := url.Parse(text)
 		if err != nil { // the error would repeat the text, password included
-			return wrong("URL %d of %d cannot be read", i+1, len(urls))
+			return wrong("URL %d of %d is invalid", i+1, len(urls))
 		}
 		if u.Scheme == "unix" {
 			if len(urls) > 1 {
@@ -61,10 +61,10 @@ func parseURLs(urls []string) (*address, error) {
 			return a, nil
 		}
 		if i > 0 && u.Scheme != scheme {
-			return wrong("some URLs are %s:// and others %s://: the nodes must all be the one or the other", scheme, u.Scheme)
+			return wrong("some URLs are %s:// and others %s://: all nodes must use the same", scheme, u.Scheme)
 		}
 		scheme = u.Scheme
-		own := "" // what is said of credentials, with it
+		own := "" // userinfo given so far
 		if u.User != nil {
 			own = u.User.String()
 		}
@@ -121,7 +121,7 @@ func parseURLs(urls []string) (*address, error) {
 		return wrong("sentinel_username and sentinel_password need master_name")
 	}
 	whole := url.URL{Scheme: scheme, Host: a.seeds[0], Path: path, RawQuery: query}
-	options, err := goredis.ParseURL(whole.String()) // no password in it, so its error may be told
+	options, err := goredis.ParseURL(whole.String()) // contains no password, so its error may be shown
 	if err != nil {
 		return wrong("a URL must look like redis://host:6379/0: %v", err)
 	}
@@ -135,17 +135,17 @@ func parseURLs(urls []string) (*address, error) {
 	}
 	a.options = options
 	if len(a.seeds) > 1 && a.master == "" && options.DB != 0 {
-		return wrong("a Redis Cluster has the database 0 alone, the URL names %d", options.DB)
+		return wrong("a Redis Cluster has only database 0, the URL names %d", options.DB)
 	}
 	return a, nil
 }
 
-// credentialsError makes an ErrAddress of a server's refusal of the URL's user: what is
-// wrong is then not what was asked of the server.
+// credentialsError turns a server's rejection of the URL's user into an ErrAddress. Other
+// errors are returned unchanged.
 func credentialsError(err error) error {
 	for _, code := range []string{"WRONGPASS", "NOAUTH", "NOPERM"} {
 		if strings.Contains(err.Error(), code) {
-			return fmt.Errorf("%w: the server refuses user name or password of the URL, or the user's rights: %w", ErrAddress, err)
+			return fmt.Errorf("%w: the server rejected the URL's user name, password or permissions: %w", ErrAddress, err)
 		}
 	}
 	return err
@@ -156,15 +156,15 @@ func (a *address) trust(ca *x509.CertPool) error {
 	switch {
 	case ca == nil:
 	case a.options.TLSConfig == nil:
-		return fmt.Errorf("%w: an authority for certificates is given, but the URL does not use TLS; give rediss://", ErrAddress)
+		return fmt.Errorf("%w: a certificate authority is given, but the URL does not use TLS; use rediss://", ErrAddress)
 	default:
 		a.options.TLSConfig.RootCAs = ca
 	}
 	return nil
 }
 
-// of gives the options for a server. A certificate is checked for the name under
-// which a node is announced; where it is announced by its number, for the name in
+// of returns the options for a server. A certificate is verified against the name under
+// which a node is announced; if it is announced by its IP address, against the name in
 // the URL.
 func (a *address) of(addr string) *goredis.Options {
 	opt := *a.options
@@ -179,7 +179,7 @@ func (a *address) of(addr string) *goredis.Options {
 	return &opt
 }
 
-// ofSentinel gives the options for a Sentinel.
+// ofSentinel returns the options for a Sentinel.
 func (a *address) ofSentinel(addr string) *goredis.Options {
 	opt := a.of(addr)
 	opt.Username, opt.Password = a.sentinelUser, a.sentinelPassword

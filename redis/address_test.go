@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestURLsOfRedis(t *testing.T) {
+func TestParseURLs(t *testing.T) {
 	for name, c := range map[string]struct {
 		urls       []string
 		seeds      []string
@@ -22,15 +22,15 @@ func TestURLsOfRedis(t *testing.T) {
 		db         int
 		tls        bool
 	}{
-		"one":                  {urls: []string{"redis://h:1/2"}, seeds: []string{"h:1"}, db: 2},
-		"the usual port":       {urls: []string{"redis://h"}, seeds: []string{"h:6379"}},
-		"a socket":             {urls: []string{"unix:///run/redis.sock"}, seeds: []string{"/run/redis.sock"}},
-		"a cluster":            {urls: []string{"redis://u:p%40%2C@a:1", "redis://b:2", "redis://a:1", "redis://[::1]:3"}, seeds: []string{"a:1", "b:2", "[::1]:3"}, user: "u", pass: "p@,"},
-		"a password alone":     {urls: []string{"redis://:p@a:1", "redis://:p@b:2/0"}, seeds: []string{"a:1", "b:2"}, pass: "p"},
-		"credentials at last":  {urls: []string{"redis://a:1", "redis://u:p@b:2"}, seeds: []string{"a:1", "b:2"}, user: "u", pass: "p"},
-		"Sentinels":            {urls: []string{"redis://u:p@a:1/3?master_name=m&sentinel_password=s", "redis://b:2"}, seeds: []string{"a:1", "b:2"}, master: "m", db: 3, user: "u", pass: "p", sentinel: "s"},
-		"Sentinels, name last": {urls: []string{"redis://a:1", "redis://b:2/3?master_name=m"}, seeds: []string{"a:1", "b:2"}, master: "m", db: 3},
-		"TLS":                  {urls: []string{"rediss://a:1", "rediss://b:2"}, seeds: []string{"a:1", "b:2"}, tls: true},
+		"one":                         {urls: []string{"redis://h:1/2"}, seeds: []string{"h:1"}, db: 2},
+		"the usual port":              {urls: []string{"redis://h"}, seeds: []string{"h:6379"}},
+		"a socket":                    {urls: []string{"unix:///run/redis.sock"}, seeds: []string{"/run/redis.sock"}},
+		"a cluster":                   {urls: []string{"redis://u:p%40%2C@a:1", "redis://b:2", "redis://a:1", "redis://[::1]:3"}, seeds: []string{"a:1", "b:2", "[::1]:3"}, user: "u", pass: "p@,"},
+		"a password alone":            {urls: []string{"redis://:p@a:1", "redis://:p@b:2/0"}, seeds: []string{"a:1", "b:2"}, pass: "p"},
+		"credentials in the last one": {urls: []string{"redis://a:1", "redis://u:p@b:2"}, seeds: []string{"a:1", "b:2"}, user: "u", pass: "p"},
+		"Sentinels":                   {urls: []string{"redis://u:p@a:1/3?master_name=m&sentinel_password=s", "redis://b:2"}, seeds: []string{"a:1", "b:2"}, master: "m", db: 3, user: "u", pass: "p", sentinel: "s"},
+		"Sentinels, name last":        {urls: []string{"redis://a:1", "redis://b:2/3?master_name=m"}, seeds: []string{"a:1", "b:2"}, master: "m", db: 3},
+		"TLS":                         {urls: []string{"rediss://a:1", "rediss://b:2"}, seeds: []string{"a:1", "b:2"}, tls: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, CheckURLs(c.urls))
@@ -52,7 +52,7 @@ func TestURLsOfRedis(t *testing.T) {
 	}
 }
 
-func TestURLsThatCannotBeOfOneRedis(t *testing.T) {
+func TestParseURLs_Rejections(t *testing.T) {
 	for says, urls := range map[string][]string{
 		"database 0 alone":                      {"redis://a:1/1", "redis://b:2/1"},
 		"different databases":                   {"redis://a:1/1?master_name=m", "redis://b:2/2"},
@@ -61,10 +61,10 @@ func TestURLsThatCannotBeOfOneRedis(t *testing.T) {
 		"different user names or passwords":     {"redis://u:secret@a:1", "redis://u:secrets@b:2"},
 		"different values of sentinel_password": {"redis://a:1?master_name=m&sentinel_password=secret", "redis://b:2?sentinel_password=secrets"},
 		"need master_name":                      {"redis://a:1?sentinel_password=secret"},
-		"all be the one or the other":           {"redis://a:1", "rediss://b:2"},
+		"must use the same":                     {"redis://a:1", "rediss://b:2"},
 		"a socket":                              {"redis://a:1", "unix:///run/redis.sock"},
 		"different options":                     {"redis://a:1?protocol=2", "redis://b:2?protocol=3"},
-		"URL 2 of 2 cannot be read":             {"redis://a:1", "redis://:secret@b:x"},
+		"URL 2 of 2 is invalid":                 {"redis://a:1", "redis://:secret@b:x"},
 		"must look like":                        {"redis://:secret@a:1/x"},
 		"unexpected option":                     {"redis://:secret@a:1?what=1"},
 		"no URL":                                nil,
@@ -76,8 +76,8 @@ func TestURLsThatCannotBeOfOneRedis(t *testing.T) {
 	}
 }
 
-func TestSlotOfAKey(t *testing.T) {
-	require.Equal(t, 0x31c3, slotOf("123456789"), "the specification's own example")
+func TestSlotOf(t *testing.T) {
+	require.Equal(t, 0x31c3, slotOf("123456789"), "the example of the specification")
 	c := goredis.NewClient(&goredis.Options{Addr: strings.TrimSuffix(strings.TrimPrefix(testkit.RedisCluster(t, 1, 0).Nodes[0].URL(), "redis://"), "/0")})
 	defer func() { _ = c.Close() }()
 	for _, key := range []string{"", "a", "{}", "{}a", "a{b}c{d}", "{{a}}", "a{", "a}b{c}", gateKeys("", uuid.New())[0], gateKeys("", uuid.New())[4]} {
@@ -87,7 +87,7 @@ func TestSlotOfAKey(t *testing.T) {
 	}
 }
 
-// Of two who say that a slot is theirs the one of the later configuration is right.
+// If two nodes claim a slot, the one with the later configuration epoch owns it.
 func TestSlotMap(t *testing.T) {
 	old := `a 10.0.0.1:1@2,name myself,master - 0 0 1 connected 0-99 200 [100->-c]
 b :2@3 master,fail - 0 0 2 connected 100-199

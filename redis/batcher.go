@@ -7,12 +7,12 @@ import (
 )
 
 // batcher joins calls that arrive while one is in flight, or less than interval
-// after the last one began, into the next one. A call that finds the batcher idle
+// after the last one began, into the next one. A call to an idle batcher
 // is made at once.
 type batcher[A, R any] struct {
 	do       func(ctx context.Context, args []A) ([]R, error) // one result for each argument, in order
 	start    func(func()) bool                                // runs a goroutine; false once its owner is closed
-	ctx      context.Context                                  // of the calls
+	ctx      context.Context                                  // for the calls
 	timeout  time.Duration                                    // of one call
 	interval time.Duration                                    // least time between the beginnings of two calls
 	maxSize  int                                              // arguments of one call
@@ -30,7 +30,7 @@ type batched[A, R any] struct {
 	done   chan struct{}
 }
 
-// call returns the result for arg. If ctx ends first, the call is made all the same.
+// call returns the result for arg. If ctx ends first, the batched call is still made.
 func (b *batcher[A, R]) call(ctx context.Context, arg A) (R, error) {
 	c := &batched[A, R]{arg: arg, done: make(chan struct{})}
 	b.mu.Lock()
@@ -57,7 +57,7 @@ func (b *batcher[A, R]) run() {
 		rest := b.interval - time.Since(b.last)
 		b.mu.Unlock()
 		if rest > 0 {
-			_ = pause(b.ctx, rest) // once closed, the calls fail by themselves
+			_ = pause(b.ctx, rest) // once closed, the calls fail on their own context
 		}
 		b.mu.Lock()
 		n := min(len(b.waiting), b.maxSize)
@@ -79,7 +79,7 @@ func (b *batcher[A, R]) run() {
 		results, err := b.do(ctx, args)
 		cancel()
 		if err == nil && len(results) != n {
-			err = errAnswer
+			err = errReply
 		}
 		for i, c := range calls {
 			if c.err = err; err == nil {

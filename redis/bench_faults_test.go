@@ -43,7 +43,7 @@ func (s *countingStore) Rows(ctx context.Context, p []uuid.UUID) ([]*redis.GateR
 	return s.Store.Rows(ctx, p)
 }
 
-// node opens a gate as a process of its own has one: with pools of its own.
+// node opens a gate with its own pools, as a separate process does.
 func (w *world) node(t testing.TB) (*redis.Gate, *countingStore) {
 	pool := func(most int32) *pgxpool.Pool {
 		cfg := w.pool.Config()
@@ -57,7 +57,7 @@ func (w *world) node(t testing.TB) (*redis.Gate, *countingStore) {
 	return w.gateOn(w.url, store), store
 }
 
-// size is a number that the environment may change.
+// size returns a number from the environment, or otherwise.
 func size(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
@@ -65,9 +65,8 @@ func size(name string, otherwise int) int {
 	return otherwise
 }
 
-// BenchmarkRecovery flushes Redis while 4 nodes serve 1,000 products: how long it takes
-// until every product decides again, how many requests failed meanwhile, and how many
-// epochs that cost.
+// BenchmarkRecovery flushes Redis while 4 nodes serve 1,000 products. It measures the time
+// until every product decides again, the failed requests, and the epochs used.
 func BenchmarkRecovery(b *testing.B) {
 	n := size("DOPAMINE_BENCH_PRODUCTS", 1000)
 	w := newWorld(b, testkit.OwnRedis(b))
@@ -160,8 +159,8 @@ func BenchmarkRecovery(b *testing.B) {
 	b.ReportMetric(float64(asked.Load()), "requests")
 }
 
-// BenchmarkLeases has 20 nodes use many products at the same time, and counts the
-// statements that the leases of all of them cost Postgres.
+// BenchmarkLeases lets 20 nodes use many products at the same time, and counts the
+// lease statements of all of them.
 func BenchmarkLeases(b *testing.B) {
 	n, nodes := size("DOPAMINE_BENCH_PRODUCTS", 500), 20
 	w := newWorld(b, testkit.OwnRedis(b))
@@ -198,7 +197,7 @@ func BenchmarkLeases(b *testing.B) {
 	stop()
 	wg.Wait()
 	b.ReportMetric(perSecond, "statements/s")
-	b.ReportMetric(float64(n*nodes), "product-nodes") // what one statement each a second would be
+	b.ReportMetric(float64(n*nodes), "product-nodes") // for comparison: one statement each per second
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -210,8 +209,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// BenchmarkIsolation is the latency of products of healthy masters while one master of
-// the cluster hangs, beside that of the same requests before.
+// BenchmarkIsolation measures the latency of products of healthy masters while one master
+// of the cluster hangs, and compares it with the latency before.
 func BenchmarkIsolation(b *testing.B) {
 	group := testkit.RedisCluster(b, 3, 0)
 	w := newClusterWorld(b, group)
@@ -233,7 +232,7 @@ func BenchmarkIsolation(b *testing.B) {
 		var mu sync.Mutex
 		var took []time.Duration
 		var wg sync.WaitGroup
-		for _, product := range of[hung] { // a crowd for the products of the master that hangs
+		for _, product := range of[hung] { // many requests for the products of the hung master
 			for range 50 {
 				wg.Go(func() {
 					for ctx.Err() == nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// BenchmarkSoldOut compares what the gate refuses in a second with what raw
-// pipelined script calls do that refuse one request each, in the same run.
+// BenchmarkSoldOut compares the refusals of the gate per second with those of raw
+// pipelined script calls that refuse one request each, in the same run.
 //
 //	go test -run '^$' -bench SoldOut -benchtime 3s ./redis
 func BenchmarkSoldOut(b *testing.B) {
@@ -26,7 +26,7 @@ func BenchmarkSoldOut(b *testing.B) {
 		b.Run(fmt.Sprintf("%d-callers", callers), func(b *testing.B) {
 			var left atomic.Int64
 			left.Store(int64(b.N))
-			ask(b, callers, func() bool {
+			callUntilFalse(b, callers, func() bool {
 				if left.Add(-1) < 0 {
 					return false
 				}
@@ -38,7 +38,7 @@ func BenchmarkSoldOut(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "refusals/s")
 		})
 	}
-	// The raw limit: the least script that refuses, pipelined by 256 on two
+	// The raw limit: a minimal script that refuses, pipelined by 256 on two
 	// connections.
 	b.Run("raw-pipelined", func(b *testing.B) {
 		script := goredis.NewScript(`
@@ -48,7 +48,7 @@ func BenchmarkSoldOut(b *testing.B) {
 		require.NoError(b, script.Load(w.ctx, w.raw).Err())
 		var left atomic.Int64
 		left.Store(int64(b.N))
-		ask(b, 2, func() bool {
+		callUntilFalse(b, 2, func() bool {
 			n := min(256, left.Add(-256)+256)
 			if n <= 0 {
 				return false
@@ -66,8 +66,8 @@ func BenchmarkSoldOut(b *testing.B) {
 	})
 }
 
-// ask calls next from many goroutines until it says no.
-func ask(b *testing.B, callers int, next func() bool) {
+// callUntilFalse calls next from many goroutines until it returns false.
+func callUntilFalse(b *testing.B, callers int, next func() bool) {
 	done := make(chan struct{})
 	for range callers {
 		go func() {
@@ -81,7 +81,7 @@ func ask(b *testing.B, callers int, next func() bool) {
 	}
 }
 
-// BenchmarkRebuild is how long a gate with 100,000 holders is away.
+// BenchmarkRebuild measures for how long a gate with 100,000 holders is unavailable.
 func BenchmarkRebuild(b *testing.B) {
 	const holders = 100_000
 	w := newWorld(b, testkit.OwnRedis(b))

@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A Redis that hangs holds up only the requests that found it out; all others fail at
-// once, and it is used again as soon as it answers.
+// A Redis that hangs delays only the requests that detect it; all others fail at
+// once, and it is used again as soon as it responds.
 func TestBulkhead_HungMasterFailsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
@@ -44,13 +44,13 @@ func TestBulkhead_HungMasterFailsAtOnce(t *testing.T) {
 			require.Error(t, err)
 			slowest = max(slowest, time.Since(began))
 		}
-		// One of them may be the one that tries it.
+		// One of them may be the one that probes it.
 		began := time.Now()
 		for range 20 {
 			_, _ = g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 		}
 		if time.Since(began) > 4*time.Second {
-			return errors.New("they still wait")
+			return errors.New("requests still wait")
 		}
 		return nil
 	})
@@ -61,7 +61,7 @@ func TestBulkhead_HungMasterFailsAtOnce(t *testing.T) {
 	})
 }
 
-// stuckStore does not finish to read claims until it is released.
+// stuckStore blocks reads of claims until it is released.
 type stuckStore struct {
 	redis.Store
 	stuck chan struct{}
@@ -77,7 +77,7 @@ func (s *stuckStore) Snapshot(ctx context.Context, product uuid.UUID, holders fu
 }
 
 // While a product is being rebuilt some requests wait for it, and the others are refused
-// at once, so that they hold nothing that other products need.
+// at once, so that they hold no resources that other products need.
 func TestBulkhead_ManyRequestsDoNotWaitForARebuild(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		store := &stuckStore{Store: w.claims, stuck: make(chan struct{})}
@@ -113,14 +113,14 @@ func TestBulkhead_ManyRequestsDoNotWaitForARebuild(t *testing.T) {
 	})
 }
 
-// The gate of a sale that has ended takes no memory once nobody asks for it, and is there
-// again when somebody does.
+// The gate of a sale that has ended is unloaded if it receives no requests, and rebuilt
+// by the next request.
 func TestUnload_OfEndedSale(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		held := w.granted(g, product)
 		require.NoError(t, w.claim(held))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		unloaded, err := g.Unload(w.ctx, product)
 		require.NoError(t, err)
 		require.False(t, unloaded, "the sale goes on")
@@ -128,11 +128,11 @@ func TestUnload_OfEndedSale(t *testing.T) {
 		ended := ms(-time.Minute)
 		_, err = w.pool.Exec(w.ctx, `update product_gates set epoch = epoch + 1, sale_end = $2 where product_id = $1`, product, ended)
 		require.NoError(t, err)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		require.Equal(t, redis.Ended, w.decide(g, product, uuid.New(), "").Outcome)
 		unloaded, err = g.Unload(w.ctx, product)
 		require.NoError(t, err)
-		require.False(t, unloaded, "it was asked just now")
+		require.False(t, unloaded, "it received a request just now")
 		list, err := w.claims.Ended(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Empty(t, list)
@@ -156,7 +156,7 @@ func TestUnload_OfEndedSale(t *testing.T) {
 		require.EqualValues(t, 1, w.folds(lines).Granted, "its log is kept")
 
 		require.NoError(t, w.append(product, held.SlotID, expiry(held), claims.Release{Product: product, SlotID: held.SlotID}.Guarded()))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		require.Empty(t, w.keysLike("*"), "an event alone does not bring it back")
 		d := w.decide(w.gate(), product, uuid.New(), "")
 		require.Equal(t, redis.Ended, d.Outcome)

@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// acquire does what a command does: ask, claim, and where the claim is refused put
-// the gate right and ask again.
+// acquire does what the command does: decide, claim, and if the claim is refused, sync or
+// rebuild the gate and retry.
 func (w *world) acquire(g *redis.Gate, product, buyer uuid.UUID) (redis.Decision, error) {
 	for {
 		d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: buyer})
@@ -29,7 +29,7 @@ func (w *world) acquire(g *redis.Gate, product, buyer uuid.UUID) (redis.Decision
 		case err == nil:
 			return d, nil
 		case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn):
-			if err := g.Feed(w.ctx, product); err != nil {
+			if err := g.Sync(w.ctx, product); err != nil {
 				return d, err
 			}
 		case errors.As(err, &taken):
@@ -42,10 +42,10 @@ func (w *world) acquire(g *redis.Gate, product, buyer uuid.UUID) (redis.Decision
 	}
 }
 
-// A rush on three nodes while Redis forgets everything again and again, keys go,
-// the sale is changed, slots end, grants are withdrawn at any age: no unit is sold
-// twice, none is lost, no number comes twice, the log folds.
-func TestRushWhileRedisForgets(t *testing.T) {
+// Requests on three nodes while Redis repeatedly loses everything, keys disappear,
+// the sale changes, slots end and grants are withdrawn at any age: no unit is sold
+// twice, none is lost, no number repeats, and the log folds.
+func TestGate_StaysConsistentWhileRedisLosesData(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 200, 1500
 		gates, product := []*redis.Gate{w.gate(), w.gate(), w.gate()}, w.product(units)
@@ -58,7 +58,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 			defer tick.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				for before := granted.Load(); ctx.Err() == nil && granted.Load() < before+10; {
-					<-tick.C // until there was traffic
+					<-tick.C // wait until there was traffic
 				}
 				prefix := "product:{" + product.String() + "}:"
 				switch i % 4 {
@@ -79,7 +79,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 					_ = w.withdraw(product, p.Number, p.Unit)
 				}
 				_ = gates[2].Ship(ctx, product)
-				_ = gates[2].Feed(ctx, product)
+				_ = gates[2].Sync(ctx, product)
 			}
 		})
 		atOnce := make(chan struct{}, 15)
@@ -111,7 +111,7 @@ func TestRushWhileRedisForgets(t *testing.T) {
 		require.LessOrEqual(t, granted.Load(), int64(units))
 
 		g := gates[0]
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
 		for _, p := range pending {
@@ -119,8 +119,8 @@ func TestRushWhileRedisForgets(t *testing.T) {
 		}
 		state := w.agrees(g, product)
 		require.Zero(t, state.Pending)
-		require.EqualValues(t, granted.Load(), state.Held, "each slot that exists was answered")
-		for range units - state.Held { // R2: what is free goes to the next buyers
+		require.EqualValues(t, granted.Load(), state.Held, "every existing slot was returned to its buyer")
+		for range units - state.Held { // R2: free units go to the next buyers
 			d, err := w.acquire(g, product, uuid.New())
 			require.NoError(t, err)
 			require.Equal(t, redis.Granted, d.Outcome)

@@ -11,11 +11,11 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// slotsAll is how many hash slots a Redis Cluster has.
+// slotsAll is the number of hash slots of a Redis Cluster.
 const slotsAll = 16384
 
-// slotOf is the hash slot of a key: CRC-16 (XMODEM) of its hash tag, modulo
-// slotsAll, after the Redis Cluster specification.
+// slotOf returns the hash slot of a key: CRC-16 (XMODEM) of its hash tag, modulo
+// slotsAll, as in the Redis Cluster specification.
 func slotOf(key string) int {
 	if _, rest, ok := strings.Cut(key, "{"); ok {
 		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
@@ -44,16 +44,16 @@ var crcTable = func() (table [256]uint16) {
 	return table
 }()
 
-// slotMap says who has the slots, as far as those who were asked know. Where two
-// say differently, the higher configuration epoch is the later truth: an old
-// master that was cut off, or slept, still names itself.
+// slotMap collects the owners of the slots from the views of several nodes. If two views
+// disagree, the higher configuration epoch is the later one: an old
+// master that was cut off or paused still names itself.
 type slotMap struct {
-	owner [slotsAll]string // host:port, "" for nobody
+	owner [slotsAll]string // host:port, "" if unknown
 	epoch [slotsAll]int64
-	nodes []string // all, replicas too: whom to ask the next time
+	nodes []string // all nodes, including replicas: the servers to query next time
 }
 
-// add takes a node's own view, the answer to CLUSTER NODES.
+// add merges one node's view, its reply to CLUSTER NODES.
 func (m *slotMap) add(view, askedAt string) error {
 	asked, _, _ := net.SplitHostPort(askedAt)
 	found := false
@@ -69,7 +69,7 @@ func (m *slotMap) add(view, askedAt string) error {
 		addr, ok := nodeAddr(fields[1], asked)
 		epoch, err := strconv.ParseInt(fields[6], 10, 64)
 		if !ok || err != nil {
-			return fmt.Errorf("a line of CLUSTER NODES cannot be read: %q", line)
+			return fmt.Errorf("invalid line of CLUSTER NODES: %q", line)
 		}
 		found = true
 		m.nodes = append(m.nodes, addr)
@@ -77,7 +77,7 @@ func (m *slotMap) add(view, askedAt string) error {
 			continue
 		}
 		for _, slots := range fields[8:] {
-			if strings.HasPrefix(slots, "[") { // on its way, not yet another's
+			if strings.HasPrefix(slots, "[") { // migrating, not yet the target's
 				continue
 			}
 			first, last, isRange := strings.Cut(slots, "-")
@@ -87,7 +87,7 @@ func (m *slotMap) add(view, askedAt string) error {
 			from, err1 := strconv.Atoi(first)
 			to, err2 := strconv.Atoi(last)
 			if err1 != nil || err2 != nil || from < 0 || to >= slotsAll {
-				return fmt.Errorf("a line of CLUSTER NODES cannot be read: %q", line)
+				return fmt.Errorf("invalid line of CLUSTER NODES: %q", line)
 			}
 			for slot := from; slot <= to; slot++ {
 				if m.owner[slot] == "" || epoch > m.epoch[slot] {
@@ -102,8 +102,8 @@ func (m *slotMap) add(view, askedAt string) error {
 	return nil
 }
 
-// nodeAddr reads ip:port@busport[,hostname[,…]]. A node that does not know its own
-// ip is under its name, or where it was asked.
+// nodeAddr parses ip:port@busport[,hostname[,…]]. A node that does not know its own
+// ip is addressed by its name, or by the address that was queried.
 func nodeAddr(text, asked string) (string, bool) {
 	where, names, _ := strings.Cut(text, ",")
 	where, _, _ = strings.Cut(where, "@")
@@ -121,12 +121,12 @@ func nodeAddr(text, asked string) (string, bool) {
 	return net.JoinHostPort(host, port), host != "" && port != ""
 }
 
-// isCluster asks a server whether it is a node of a Redis Cluster.
+// isCluster reports whether a server is a node of a Redis Cluster.
 func isCluster(ctx context.Context, c *goredis.Client) (bool, error) {
 	info, err := c.Info(ctx, "cluster").Result()
 	var refused goredis.Error
 	if errors.As(err, &refused) && !goredis.IsLoadingError(err) && !goredis.IsAuthError(err) {
-		return false, nil // it knows of no such thing
+		return false, nil // the server does not know cluster mode
 	}
 	return infoField(info, "cluster_enabled") == "1", err
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// productsOn makes so many products for each master.
+// productsOn creates so many products on each master.
 func (w *world) productsOn(g *devservices.RedisGroup, masters, each, units int) map[*devservices.Redis][]uuid.UUID {
 	made := make(map[*devservices.Redis][]uuid.UUID)
 	for left := masters * each; left > 0; {
@@ -32,7 +32,7 @@ func (w *world) productsOn(g *devservices.RedisGroup, masters, each, units int) 
 	return made
 }
 
-// masterOf is the node that says that it has the product's keys.
+// masterOf returns the node that owns the product's slot.
 func (w *world) masterOf(g *devservices.RedisGroup, product uuid.UUID) *devservices.Redis {
 	for _, r := range g.Nodes {
 		c := goredis.NewClient(&goredis.Options{Addr: addrOf(r)})
@@ -43,7 +43,7 @@ func (w *world) masterOf(g *devservices.RedisGroup, product uuid.UUID) *devservi
 			return r
 		}
 	}
-	w.t.Fatalf("nobody has the keys of %s", product)
+	w.t.Fatalf("no node owns the keys of %s", product)
 	return nil
 }
 
@@ -54,9 +54,9 @@ func all(of map[*devservices.Redis][]uuid.UUID) (products []uuid.UUID) {
 	return products
 }
 
-// A rush for many products all over the slots, by nodes that were told all nodes of
-// the cluster, or one.
-func TestClusterRush(t *testing.T) {
+// Gates whose nodes know all servers of the cluster, or only one, decide requests for
+// products in all slots.
+func TestCluster_Rush(t *testing.T) {
 	t.Parallel()
 	w := clusterWorld(t)
 	of := w.productsOn(theCluster.group, 3, 8, 20)
@@ -74,9 +74,9 @@ func TestClusterRush(t *testing.T) {
 	}
 }
 
-// While a slot goes from one master to another nobody decides what is in it; behind
-// it the gate is a lost one, for it is on another process.
-func TestClusterSlotMovesInTheRush(t *testing.T) {
+// While a slot migrates to another master, no request for its products is decided.
+// Afterwards the gate is lost, because it is on another process.
+func TestCluster_MovedSlotIsLostGate(t *testing.T) {
 	t.Parallel()
 	g := testkit.RedisCluster(t, 3, 0)
 	w := newClusterWorld(t, g)
@@ -87,7 +87,7 @@ func TestClusterSlotMovesInTheRush(t *testing.T) {
 	product := of[g.Nodes[0]][0]
 	w.moveSlot(product, g.Nodes[0], g.Nodes[1], func() {
 		away := r.away.Load()
-		testkit.Eventually(t, 10*time.Second, "buyers to come while the slot is on its way", func() error {
+		testkit.Eventually(t, 10*time.Second, "requests while the slot migrates", func() error {
 			if r.away.Load() == away {
 				return errors.New("none yet")
 			}
@@ -97,14 +97,14 @@ func TestClusterSlotMovesInTheRush(t *testing.T) {
 	after := r.serves()
 	epochsGrew(t, before, after, []uuid.UUID{product})
 	for _, other := range of[g.Nodes[2]] {
-		require.Equal(t, before[other], after[other], "nobody else's gate was lost")
+		require.Equal(t, before[other], after[other], "no other gate was lost")
 	}
 	r.await(60, "the rush to go on")
 	r.end()
 }
 
 // moveSlot does what redis-cli --cluster reshard does for the product's slot, and
-// meanwhile before it is the target's.
+// calls meanwhile before the target owns it.
 func (w *world) moveSlot(product uuid.UUID, from, to *devservices.Redis, meanwhile func()) {
 	source, target := client(w.t, from.URL()), client(w.t, to.URL())
 	key := "product:{" + product.String() + "}:stock"
@@ -127,14 +127,14 @@ func (w *world) moveSlot(product uuid.UUID, from, to *devservices.Redis, meanwhi
 		require.NoError(w.t, source.Do(w.ctx, "migrate", host, port, keys[0], 0, 5000, "replace").Err())
 	}
 	meanwhile()
-	for _, c := range []*goredis.Client{target, source} { // the target first, lest the slot be nobody's
+	for _, c := range []*goredis.Client{target, source} { // the target first, so that the slot always has an owner
 		require.NoError(w.t, c.Do(w.ctx, "cluster", "setslot", slot, "node", targetID).Err())
 	}
 }
 
-// A master dies in the rush, and a replica that never heard of the last grants takes
-// its place.
-func TestClusterFailsOverToAReplicaThatLags(t *testing.T) {
+// A master dies in a rush, and a replica that did not receive the last grants is
+// promoted.
+func TestCluster_FailsOverToLaggingReplica(t *testing.T) {
 	t.Parallel()
 	g := testkit.RedisCluster(t, 3, 1)
 	w := newClusterWorld(t, g)
@@ -144,23 +144,23 @@ func TestClusterFailsOverToAReplicaThatLags(t *testing.T) {
 	before := r.serves()
 	r.await(60, "a rush")
 	w.lag(g.Nodes[0], g.Nodes[3])
-	r.await(60, "grants that the replica does not hear of")
+	r.await(60, "grants that the replica does not receive")
 	g.Nodes[0].Kill9()
 	require.NoError(t, g.Nodes[3].Resume())
-	serving, n, err := gate.Reach(w.ctx)
+	serving, n, err := gate.Health(w.ctx)
 	require.Error(t, err)
-	require.Less(t, serving, n, "the cluster is not whole")
+	require.Less(t, serving, n, "the cluster is incomplete")
 	require.Positive(t, serving)
 	after := r.serves()
 	epochsGrew(t, before, after, of[g.Nodes[0]])
 	for _, other := range of[g.Nodes[2]] {
-		require.Equal(t, before[other], after[other], "nobody else's gate was lost")
+		require.Equal(t, before[other], after[other], "no other gate was lost")
 	}
-	require.NoError(t, g.Nodes[0].Restart(w.ctx)) // as the new one's replica
+	require.NoError(t, g.Nodes[0].Restart(w.ctx)) // as the new master's replica
 	r.await(60, "the rush to go on")
 	r.end()
 	testkit.Eventually(t, 20*time.Second, "all masters to serve", func() error {
-		serving, n, err := gate.Reach(w.ctx)
+		serving, n, err := gate.Health(w.ctx)
 		if serving != n {
 			return fmt.Errorf("%d of %d: %w", serving, n, err)
 		}
@@ -168,15 +168,15 @@ func TestClusterFailsOverToAReplicaThatLags(t *testing.T) {
 	})
 }
 
-// lag stops a replica and cuts it off, so that it misses what its master does next.
+// lag pauses a replica and disconnects it, so that it misses its master's next writes.
 func (w *world) lag(master, replica *devservices.Redis) {
 	require.NoError(w.t, replica.Pause())
 	require.NoError(w.t, client(w.t, master.URL()).Do(w.ctx, "client", "kill", "type", "replica").Err())
 }
 
-// Sentinels promote a replica that lags while the master sleeps; when it wakes up it
-// takes itself for the master for a while.
-func TestSentinelsFailOverAndTheOldMasterWakesUp(t *testing.T) {
+// Sentinels promote a lagging replica while the master is paused. When the old master
+// resumes, it still considers itself the master for a while.
+func TestSentinelsFailOver_IgnoresResumedMaster(t *testing.T) {
 	t.Parallel()
 	g := testkit.Sentinels(t)
 	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
@@ -187,7 +187,7 @@ func TestSentinelsFailOverAndTheOldMasterWakesUp(t *testing.T) {
 	before := r.serves()
 	r.await(60, "a rush")
 	w.lag(g.Nodes[0], g.Nodes[1])
-	r.await(20, "grants that the replica does not hear of")
+	r.await(20, "grants that the replica does not receive")
 	require.NoError(t, g.Nodes[0].Pause())
 	t.Cleanup(func() { _ = g.Nodes[0].Resume() })
 	require.NoError(t, g.Nodes[1].Resume())
@@ -196,13 +196,13 @@ func TestSentinelsFailOverAndTheOldMasterWakesUp(t *testing.T) {
 	require.NoError(t, g.Nodes[0].Resume())
 	r.await(100, "the rush to go on")
 	for product, epoch := range r.serves() {
-		require.Equal(t, after[product], epoch, "the old master is not asked")
+		require.Equal(t, after[product], epoch, "the old master is not used")
 	}
 	r.end()
 }
 
-// A master that is killed, and comes back as a replica.
-func TestSentinelsFailOverWhenTheMasterDies(t *testing.T) {
+// A master is killed and comes back as a replica.
+func TestSentinelsFailOver_AfterMasterCrash(t *testing.T) {
 	t.Parallel()
 	g := testkit.Sentinels(t)
 	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
@@ -211,18 +211,18 @@ func TestSentinelsFailOverWhenTheMasterDies(t *testing.T) {
 	r := w.rush(60, products, gate)
 	before := r.serves()
 	g.Nodes[0].Kill9()
-	serving, n, err := gate.Reach(w.ctx)
+	serving, n, err := gate.Health(w.ctx)
 	require.Error(t, err)
 	require.Equal(t, []int{0, 1}, []int{serving, n})
 	epochsGrew(t, before, r.serves(), products)
-	require.NoError(t, g.Sentinels[0].Pause()) // one of three is enough to ask
+	require.NoError(t, g.Sentinels[0].Pause()) // one of three is enough
 	require.NoError(t, g.Nodes[0].Restart(w.ctx))
 	r.await(60, "the rush to go on")
 	r.end()
 	require.NoError(t, g.Sentinels[0].Resume())
 }
 
-func TestURLsOfAnotherKindOfRedis(t *testing.T) {
+func TestOpen_RejectsWrongKindOfRedis(t *testing.T) {
 	t.Parallel()
 	w := clusterWorld(t)
 	one := theCluster.group.Nodes[0].URL()
@@ -234,7 +234,7 @@ func TestURLsOfAnotherKindOfRedis(t *testing.T) {
 		says string
 	}{
 		"a database of a cluster's node": {[]string{strings.TrimSuffix(one, "/0") + "/3"}, "database 0 alone"},
-		"several servers of no cluster":  {[]string{alone, one}, "none of a Redis Cluster"},
+		"several servers of no cluster":  {[]string{alone, one}, "is not a node of a Redis Cluster"},
 	} {
 		_, err := redis.Open(ctx, c.urls, w.claims, redis.Options{})
 		require.ErrorIs(t, err, redis.ErrAddress, name)
@@ -243,10 +243,10 @@ func TestURLsOfAnotherKindOfRedis(t *testing.T) {
 	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.claims, redis.Options{})
 	require.ErrorContains(t, err, "no Sentinel names the master")
 	require.NotErrorIs(t, err, redis.ErrAddress)
-	serving, n, err := redis.Ask(ctx, []string{one}, redis.Options{})
+	serving, n, err := redis.CheckHealth(ctx, []string{one}, redis.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{3, 3}, []int{serving, n})
-	serving, n, err = redis.Ask(ctx, []string{alone}, redis.Options{})
+	serving, n, err = redis.CheckHealth(ctx, []string{alone}, redis.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 1}, []int{serving, n})
 }

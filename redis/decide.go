@@ -15,30 +15,30 @@ import (
 )
 
 const (
-	// maxBatch is how many requests one call decides: it keeps other products
-	// of the same Redis waiting for less than a millisecond.
+	// maxBatch is how many requests one call decides: few enough that other products
+	// of the same Redis wait for less than a millisecond.
 	maxBatch = 256
 	// maxRunners is how many calls for one product a node has in flight. Redis
-	// decides them one after the other; two keep it busy while the node reads
-	// an answer.
+	// executes them one after the other; two keep it busy while the node reads
+	// a reply.
 	maxRunners = 2
 	// decideTimeout bounds a request that meets a rebuild: it leaves room for the
 	// longest lease.
 	decideTimeout = 5 * time.Second
-	// patience is how long the requests of a node may all wait for a gate that cannot
-	// decide; after that maxWaiting of them do, and further ones are refused at once.
-	patience   = 500 * time.Millisecond
-	maxWaiting = 256
+	// rushTimeout is how long all requests of a node may wait for a gate that cannot
+	// decide; after that only maxWaiting of them do, and further ones are refused at once.
+	rushTimeout = 500 * time.Millisecond
+	maxWaiting  = 256
 )
 
-// Where a waiter stands. Only one that was not sent can leave.
+// States of a waiter. Only one that was not sent can leave.
 const (
 	isWaiting = iota
 	isSent
 	hasLeft
 )
 
-// waiter is a request until it is answered.
+// waiter is a request that has not been answered.
 type waiter struct {
 	buyer   uuid.UUID
 	keyHash []byte
@@ -54,10 +54,10 @@ type decided struct {
 func (w *waiter) send() bool  { return w.state.CompareAndSwap(isWaiting, isSent) }
 func (w *waiter) leave() bool { return w.state.CompareAndSwap(isWaiting, hasLeft) }
 
-// Decide asks the gate. Requests of a product that arrive while its calls are in
-// flight form the next call. Where the context ends before the request was sent,
-// Decide returns; a request that was sent is waited for, since a grant must be
-// appended. ErrUnknownProduct, ErrUnavailable, ErrClosed.
+// Decide returns the gate's decision. Requests of a product that arrive while its calls
+// are in flight form the next call. If the context ends before the request was sent,
+// Decide returns; if it was sent, Decide waits for the answer, because a grant must be
+// appended. Errors: ErrUnknownProduct, ErrUnavailable, ErrClosed.
 func (g *Gate) Decide(ctx context.Context, r Request) (Decision, error) {
 	if g.unknown.has(r.Product) {
 		return Decision{}, ErrUnknownProduct
@@ -118,7 +118,7 @@ func (g *Gate) run(p *product) {
 	}
 }
 
-// take moves the next requests into batch. An empty one ends the runner.
+// take moves the next requests into batch. The runner ends if batch stays empty.
 func (p *product) take(batch []*waiter) []*waiter {
 	clear(batch)
 	p.mu.Lock()
@@ -139,10 +139,10 @@ func (p *product) take(batch []*waiter) []*waiter {
 func (g *Gate) serve(p *product, batch []*waiter) {
 	ctx, cancel := context.WithTimeout(g.ctx, decideTimeout)
 	defer cancel()
-	asked := false // once more after a lost answer, no more often
+	asked := false // one retry after a lost answer
 	for {
-		// Without a lease of its own this node would believe no refusal, and the
-		// gate would have to decide everybody twice.
+		// Without its own lease this node would trust no refusal, and the
+		// gate would decide every request twice.
 		if p.leaseAge() >= LeaseTime {
 			if err := g.renew(ctx, p); err != nil {
 				p.refuse(batch, unavailable("reconcile the gate", err))
@@ -153,7 +153,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		if batch = sent(batch); len(batch) == 0 {
 			return
 		}
-		verdict, err := g.ask(ctx, p, batch)
+		verdict, err := g.runBatch(ctx, p, batch)
 		if err == nil && verdict.status == "ok" {
 			p.decides(true)
 		}
@@ -189,7 +189,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 	}
 }
 
-// sent marks the requests as sent and leaves out those whose callers have left.
+// sent marks the requests as sent and removes those whose callers have left.
 func sent(batch []*waiter) []*waiter {
 	n := 0
 	for _, w := range batch {
@@ -207,8 +207,8 @@ func unsend(batch []*waiter) {
 	}
 }
 
-// refuse answers the batch with an error, and with it all who have come meanwhile:
-// if each batch waited for a Redis or a Postgres that is away, the last one would
+// refuse answers the batch, and all requests that have arrived meanwhile, with an error.
+// If each batch waited for an unavailable Redis or Postgres, the last one would
 // wait for all before it.
 func (p *product) refuse(batch []*waiter, err error) {
 	p.mu.Lock()
@@ -220,19 +220,19 @@ func (p *product) refuse(batch []*waiter, err error) {
 	}
 }
 
-// verdict is what one call decided.
+// verdict is the result of one call.
 type verdict struct {
 	status   string // "ok", "lost", "lease"
 	instance string
 	epoch    int64
 	before   int64  // the counter before
 	begin    int64  // of the sale, ms
-	kinds    string // a letter for each request
-	*answer
+	kinds    string // one letter for each request
+	*reply
 }
 
 // ask makes one call for the batch.
-func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict, err error) {
+func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v verdict, err error) {
 	const width = len(uuid.UUID{}) + keyHashLen
 	blob := make([]byte, width*len(batch))
 	for i, w := range batch {
@@ -241,15 +241,15 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 	}
 	failpoint.Hit(failpoint.DecideBefore)
 	err = g.nodes.run(ctx, p.keys[0], func(ln *lane) error {
-		reply, err := ln.ask(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
+		reply, err := ln.runScript(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
 		if err != nil {
 			return err
 		}
-		r, err := answerOf(reply, 2)
+		r, err := parseReply(reply, 2)
 		if err != nil {
 			return err
 		}
-		v = verdict{status: r.text(0), instance: ln.instance, answer: r}
+		v = verdict{status: r.text(0), instance: ln.instance, reply: r}
 		if v.status == "ok" {
 			v.epoch, v.before, v.begin, v.kinds = r.number(1), r.number(2), r.number(3), r.text(4)
 			if len(v.kinds) != len(batch) {
@@ -264,15 +264,15 @@ func (g *Gate) ask(ctx context.Context, p *product, batch []*waiter) (v verdict,
 	return v, err
 }
 
-// detailsFrom is where the answer's details begin.
+// detailsFrom is the index at which the details of the reply begin.
 const detailsFrom = 5
 
-// deliver answers the requests and returns those whose refusal is not to be
-// believed: this node's own lease is too old, so Redis' clock may have stood
-// still. A grant is appended, and a repeated answer looked up, whatever the
-// clock says.
+// deliver answers the requests and returns those whose refusal cannot be
+// trusted: this node's own lease is too old, so Redis' clock may have stood
+// still. Grants and repeated answers are delivered whatever the clock shows,
+// because the append or the claim verifies them.
 func (g *Gate) deliver(p *product, batch []*waiter, v verdict) []*waiter {
-	believed := g.believes(p, v.epoch, v.instance)
+	believed := g.trustsRefusal(p, v.epoch, v.instance)
 	number, detail, n := v.before, detailsFrom, 0
 	for i, w := range batch {
 		d := Decision{Product: p.id, Buyer: w.buyer, Epoch: v.epoch, KeyHash: w.keyHash}
@@ -296,12 +296,12 @@ func (g *Gate) deliver(p *product, batch []*waiter, v verdict) []*waiter {
 		case 'S':
 			d.Outcome = SoldOut
 		default:
-			err = unavailable("decide", errAnswer)
+			err = unavailable("decide", errReply)
 		}
 		if d.Outcome == Granted || d.Outcome == Held {
 			f := v.fields(detail, 3)
 			detail++
-			d.Number, d.Unit, d.HandedOut = f[0], int(f[1]), int(f[2])
+			d.Number, d.Unit, d.Deliveries = f[0], int(f[1]), int(f[2])
 			d.SlotID = domain.SlotID(p.id, d.Number)
 			err = unavailable("decide", v.err)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-func TestGateGrantsInOrderAndNumbersEveryDecision(t *testing.T) {
+func TestDecide_GrantsInOrderAndNumbersDecisions(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		a, b := w.granted(g, product), w.granted(g, product)
@@ -37,7 +37,7 @@ func TestGateGrantsInOrderAndNumbersEveryDecision(t *testing.T) {
 	})
 }
 
-func TestSaleIsCheckedByTheGatesClockBeforeAnythingElse(t *testing.T) {
+func TestDecide_ChecksSaleByGateClockFirst(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g := w.gate()
 		from := ms(400 * time.Millisecond)
@@ -51,15 +51,15 @@ func TestSaleIsCheckedByTheGatesClockBeforeAnythingElse(t *testing.T) {
 		}
 		require.Equal(t, redis.Granted, d.Outcome)
 		require.NoError(t, w.claim(d))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 
 		w.pause(product, true)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		require.Equal(t, redis.Paused, w.decide(g, product, buyer, "").Outcome, "before duplicate-slot")
 		end := ms(-time.Minute)
 		require.NoError(t, w.append(product, product, domain.ProductSaleRescheduled{SaleDate: end.Add(-time.Hour), SaleEndDate: &end},
 			claims.Sale{Product: product, SaleDate: end.Add(-time.Hour), SaleEnd: &end, Paused: true}.Guarded()))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		require.Equal(t, redis.Ended, w.decide(g, product, buyer, "").Outcome, "before sale-paused")
 		report := w.folds(w.log(g, product))
 		require.EqualValues(t, 2, report.Refused.Closed)
@@ -68,28 +68,28 @@ func TestSaleIsCheckedByTheGatesClockBeforeAnythingElse(t *testing.T) {
 	})
 }
 
-func TestSecondRequestOfABuyer(t *testing.T) {
+func TestDecide_SecondRequestOfBuyer(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product, buyer := w.gate(), w.product(5), uuid.New()
 		first := w.decide(g, product, buyer, "k")
-		require.Equal(t, 1, first.HandedOut)
+		require.Equal(t, 1, first.Deliveries)
 		again := w.decide(g, product, buyer, "other")
-		require.Equal(t, redis.Granted, again.Outcome, "on its way, it is the same grant again")
-		require.Equal(t, 2, again.HandedOut)
+		require.Equal(t, redis.Granted, again.Outcome, "a pending grant is returned again")
+		require.Equal(t, 2, again.Deliveries)
 		require.Equal(t, first.Number, again.Number)
 		require.Equal(t, first.Unit, again.Unit)
 
 		require.NoError(t, w.claim(first))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		duplicate := w.decide(g, product, buyer, "other")
 		require.Equal(t, redis.Held, duplicate.Outcome)
 		require.False(t, duplicate.Repeated)
 		require.Equal(t, first.SlotID, duplicate.SlotID)
 		require.Equal(t, redis.Held, w.decide(g, product, buyer, "").Outcome)
 		w.pause(product, true)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		repeated := w.decide(g, product, buyer, "k")
-		require.Equal(t, redis.Held, repeated.Outcome, "an equal key comes before every check of state")
+		require.Equal(t, redis.Held, repeated.Outcome, "an equal key is checked before the state")
 		require.True(t, repeated.Repeated)
 
 		// A rebuilt gate knows the key too.
@@ -98,12 +98,12 @@ func TestSecondRequestOfABuyer(t *testing.T) {
 		require.True(t, w.decide(g, product, buyer, "k").Repeated)
 
 		report := w.folds(w.log(g, product))
-		require.EqualValues(t, 3, report.Decided, "neither the grant handed out again nor the repeats are decisions")
+		require.EqualValues(t, 3, report.Decided, "repeated answers are not decisions")
 		require.EqualValues(t, 2, report.Refused.Duplicate)
 	})
 }
 
-func TestExactlyAsManyGrantsAsUnits(t *testing.T) {
+func TestDecide_GrantsExactlyStock(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 300, 4000
 		product := w.product(units)
@@ -119,7 +119,7 @@ func TestExactlyAsManyGrantsAsUnits(t *testing.T) {
 	})
 }
 
-func TestUnknownProductIsRememberedAndForgotten(t *testing.T) {
+func TestUnknownProduct_IsCachedBriefly(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, id := w.gate(), uuid.New()
 		for range 2 {
@@ -129,7 +129,7 @@ func TestUnknownProductIsRememberedAndForgotten(t *testing.T) {
 		product := w.product(1)
 		w.granted(g, product)
 		require.NoError(t, w.append(product, product, domain.ProductDeleted{}, claims.Delete{Product: product}.Guarded()))
-		require.ErrorIs(t, g.Feed(w.ctx, product), redis.ErrUnknownProduct)
+		require.ErrorIs(t, g.Sync(w.ctx, product), redis.ErrUnknownProduct)
 		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 		require.ErrorIs(t, err, redis.ErrUnknownProduct)
 		keys := w.keysLike("product:{" + product.String() + "}*")

@@ -1,12 +1,12 @@
-// Package redis is the gate: the structure in Redis that decides, in one atomic
-// step, who gets a unit of a product. It can be lost and rebuilt at any time;
-// what is true is in Postgres, which the gate reaches through the port [Store].
+// Package redis implements the gate: the structure in Redis that decides, in one atomic
+// step, who gets a unit of a product. It can be lost and rebuilt at any time.
+// Postgres, which the gate reaches through the port [Store], is the source of truth.
 // The protocol is model-checked (docs/model, Gate.tla and Log.tla): each of its rules
 // has a counterexample without it.
 //
-// # What lies in Redis
+// # Keys in Redis
 //
-// Five keys of a product, under one hash tag (keys.go), used by scripts alone
+// A product has five keys under one hash tag (keys.go). Only scripts use them
 // (lua/; each begins with gate.lua):
 //
 //	product:{id}:stock    hash: epoch, instance id, position and its event, lease, sale, counters, the open run
@@ -19,33 +19,33 @@
 //
 // [Gate.Decide] puts a request into its product's queue. Requests that arrive
 // while calls are in flight form the next call, of up to 256, decided in order by
-// decide.lua. Nothing waits for a timer. An equal key and a pending grant are
-// answered before the state is checked and take no number; everything else
-// takes the next one: epoch × 10^10 + counter.
+// decide.lua. Nothing waits for a timer. A request with the key of the slot held, and one
+// that meets its buyer's pending grant, are answered before the state is checked and take
+// no number; every other request takes the next one: epoch × 10^10 + counter.
 //
 // A grant is not final until it is claimed in Postgres. Until then it is pending,
-// and every request of the same buyer gets the same grant again. It ends as a slot
+// and every request of the same buyer returns the same grant. It ends as a slot
 // (SlotAcquired is applied), withdrawn (GrantWithdrawn is applied), given back by the
-// node that never sent it, if nobody else was handed it, or void with its epoch.
+// node that never appended it, if no other request received it, or void with its epoch.
 //
 // # Which Redis
 //
 // One server, the master that Sentinels name, or the masters of a Redis Cluster
-// (nodes.go): each master has connections (lanes) of its own, and a product's keys are
-// where the slot of {id} is. The masters are looked up each second, and when a call
-// gives reason to; of servers that disagree the one with the higher configuration epoch
-// counts. All this may be old, and does no harm then: what makes a gate believed, below,
-// knows processes, not addresses. So a failover, or a slot that moved to another master,
-// is a lost gate like any other.
+// (nodes.go). Each master has its own connections (lanes), and a product's keys are on the
+// master of the hash slot of {id}. The topology is refreshed each second, and when the
+// error of a call suggests that it has changed. If servers disagree, the one with the
+// higher configuration epoch counts. A stale topology is harmless: the checks that make a
+// gate trusted, below, identify processes, not addresses. So a failover, or a slot that
+// moved to another master, is a lost gate like any other.
 //
-// On MOVED the command was not executed; it is sent once to the node named. With ASK and
-// TRYAGAIN the slot is moving, and nobody decides until it has arrived.
+// On MOVED the command was not executed; it is sent once to the node named. After ASK or
+// TRYAGAIN the slot is moving, and no request is decided until it has arrived.
 //
 // A master that has not answered four calls in a row counts as silent: one call a second
-// tries it, and all others fail at once. So a master that hangs holds up no product of
+// tries it, and all others fail at once. So a master that hangs delays no product of
 // another one.
 //
-// # When a gate may be believed
+// # When a gate may be trusted
 //
 // Epoch. Postgres holds the product's epoch and refuses claims of any other. It is
 // raised under the append lock only: by a change of the sale, or by a rebuild,
@@ -57,42 +57,42 @@
 // a closed one, and one whose stored counts differ from its keys' lengths is lost.
 //
 // Lease. A gate decides only while its lease runs on its own clock (lease.go): a
-// node reads the gate's time t, renews the lease in Postgres if the epoch is still this
-// gate's, and only then sets the gate's lease to t + 3 s. A node whose gate has more
-// than two seconds of lease left, so that another node has just renewed it, only asks
+// gate's, and only then sets the gate's lease to t + 3 s. If the gate has more than two
+// seconds of lease left, another node has just renewed it, and the node only asks
 // Postgres whether the epoch still holds and the lease is this gate's. All products of a
-// node that need a lease share one statement, at most one in 25 ms. Since a Redis' clock
-// may stand still, a node believes a refusal only while its own last lease or question,
+// node that need a lease share one statement, at most one in 25 ms. Since the clock of a
+// Redis may stand still, a node trusts a refusal only if its own last lease or question,
+// timed on its monotonic clock from before the statement was sent, is less than three
 // timed on its monotonic clock from before the statement was sent, is less than three
 // seconds old.
 //
 // After a raise no lease of an older epoch is granted. So three seconds after the answer
 // to its raise, on its own clock, a rebuild may open a gate elsewhere. No wall clock of
-// Postgres or Redis is in this. What remains: if a node and its Redis are frozen
+// Postgres or Redis is involved. What remains: if a node and its Redis are frozen
 // together (a snapshot of one virtual machine) while another node rebuilds elsewhere, all
-// their clocks stand, and after the thaw the node believes refusals of the old gate until
+// their clocks stand, and after the thaw the node trusts refusals of the old gate until
 // its first renewal, which it begins at once if its last one is older than a second, and
 // which is refused. Its grants are refused by the claims.
 //
 // # Synchronising and reconciling
 //
 // The gate keeps the position up to which it has applied the product's events, and the id
-// of the event there. [Gate.Feed] (reconcile.go) reads the row in Postgres, then looks at
-// the gate, and does what is necessary until nothing is left; all who wait share it:
+// of the event there. [Gate.Sync] (reconcile.go) reads the row in Postgres, then the
+// gate's state, and acts until nothing is left to do; all callers that wait share it:
 //
-//	there, of the row's epoch         apply the events beyond its position; the script
+//	present, of the row's epoch       apply the events beyond its position; the script
 //	                                  applies them only if that is still its position
-//	there, older, but not older than  apply the events, then open the row's epoch in
-//	the last rebuild                  place: the sale was changed. The gate of the last
+//	present, older, but not older     apply the events, then open the row's epoch in
+//	than the last rebuild             place: the sale was changed. The gate of the last
 //	                                  rebuild or a later one is on one process only, so
 //	                                  the new epoch cannot be opened twice. One that is
 //	                                  older may not: the rebuild's may be elsewhere.
 //	                                  Pending grants are freed 500 at a time, so that no
 //	                                  call takes long; meanwhile the gate decides nothing
-//	an unfinished rebuild             wait until it has given no sign of life for 5 s
+//	an unfinished rebuild             wait until it has sent no heartbeat for 5 s
 //	a lease on another instance       see below
 //	the store lacks its last event    rebuild: the store lost its tail
-//	none, and the sale has ended      nothing, until somebody asks ([Gate.Unload])
+//	none, and the sale has ended      nothing, until a request arrives ([Gate.Unload])
 //	product deleted                   close it, store its log, remove it
 //	else                              rebuild (rebuild.go)
 //
@@ -104,39 +104,39 @@
 // built at a time by a node, and an epoch is raised only when it is a gate's turn, unless
 // there is a lease to wait for. Raises of many products are one transaction.
 //
-// A rebuild that fails takes up its own epoch again, on the same instance, with a growing
+// A rebuild that fails continues in its own epoch, on the same instance, with a growing
 // backoff. Each attempt has a token in Redis, which the next one removes and no flush
-// survives: without it a call that was delayed does not put its gate in place. After three
-// failures it gives no more signs of life, so that a node that sees a better Redis takes
+// survives: without it a delayed call does not put its gate in place. After three
+// failures it sends no more heartbeats, so that a node that sees a better Redis takes
 // over, and requests are refused at once with [ErrRebuilding].
 //
-// Events free and hold by number, never by unit. An event that is impossible (a
-// slot that was never pending) closes the gate. A gate that contradicts a claim is
-// replaced by [Gate.Rebuild], not patched; opening in place is not enough.
+// Events free and hold by number, never by unit. An impossible event (a slot that was
+// never pending) closes the gate. A gate that contradicts a claim is replaced by
+// [Gate.Rebuild], not patched; opening in place is not enough.
 //
 // # Nodes that see different masters
 //
 // If the last lease was taken for another instance, a node rebuilds at once only if its
 // view of Sentinels or cluster has a higher configuration epoch than the one that took the
 // lease, or if it has seen that instance replaced at the same address. Otherwise it watches
-// the counter of renewals: a gate that is in use elsewhere is left alone, requests get
+// the counter of renewals: a gate that is in use elsewhere is left alone, requests fail with
 // [ErrOtherRedis] at once, and [Gate.Reasons] and the log name it. After 1.5 s without a
 // renewal, measured on the node's own clock, it takes over; each time that the gate is then
-// taken away again, it waits for longer. So of two masters one is used. Nothing of this is
-// needed for safety.
+// taken away again, it waits for longer. So only one of two masters is used. Safety does
+// not depend on any of this.
 //
 // # Failure
 //
-// A call is never repeated by the client library; a lost answer is asked for once more.
+// The client library retries nothing; a lost answer is asked for once more.
 // No answer, LOADING, ASK, TRYAGAIN, CLUSTERDOWN, READONLY, a Postgres that grants no
 // lease: [ErrUnavailable], and nothing is lost. Requests that meet a rebuild wait for it,
 // five seconds at most, and at most 256 of a node once it has taken half a second.
 //
 // # Decision log
 //
-// A refusal moves counters of the open run; a grant, a return, an opening closes
+// A refusal increments counters of the open run; a grant, a return or an opening closes
 // the run into the list. [Gate.Ship] stores closed lines under their number in
 // the epoch, the open run under the next one (a stored run only grows), and trims
-// up to the place that it read. Any number of processes may be delayed or die at
+// up to the list index that it read. Any number of processes may be delayed or die at
 // every step.
 package redis

@@ -7,25 +7,25 @@ import (
 
 var (
 	// ErrUnknownProduct: there is no such product, or it was deleted. A node
-	// remembers it for unknownFor.
+	// caches this for unknownFor.
 	ErrUnknownProduct = errors.New("redis: no such product")
 	// ErrUnavailable matches every *UnavailableError.
 	ErrUnavailable = errors.New("redis: the gate cannot decide now")
 	// ErrRebuilding matches the cause of an UnavailableError for a product whose gate
 	// cannot decide for a while: it is being rebuilt and many requests wait already, or
-	// a rebuild has failed and is tried again after a pause. The response should be sent
+	// a rebuild has failed and is retried after a backoff. The response should be sent
 	// at once, with Retry-After.
 	ErrRebuilding = errors.New("the gate is being rebuilt")
-	// ErrClosed is the answer of a Gate that was closed.
+	// ErrClosed is returned by a Gate that was closed.
 	ErrClosed = errors.New("redis: the gate is closed")
 )
 
-// UnavailableError says that the gate gave no answer that can be believed:
-// Redis or Postgres is away, or a rebuild took too long. A request may have been
-// decided all the same: a grant is then handed out again to its buyer, or
+// UnavailableError reports that the gate returned no answer that can be trusted:
+// Redis or Postgres is unavailable, or a rebuild took too long. The request may have been
+// decided nevertheless: a grant is then returned to the buyer's next request, or
 // withdrawn.
 type UnavailableError struct {
-	Doing string // what was tried
+	Doing string // what was attempted
 	Err   error
 }
 
@@ -33,10 +33,10 @@ func (e *UnavailableError) Error() string {
 	return fmt.Sprintf("redis: gate unavailable: %s: %v", e.Doing, e.Err)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// Is makes errors.Is(err, ErrUnavailable) true.
+// Is reports whether target is ErrUnavailable.
 func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
 
 func unavailable(doing string, err error) error {

@@ -17,24 +17,24 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// Options configure a Gate.
+// Options configure a Gate. The zero value is valid.
 type Options struct {
 	Lanes    int      // connections kept open to each master; default 10
-	LanesMax int      // connections to each master at most; default 20, or Lanes where that is more
-	Observer Observer // who is told what the gate does; nil: nobody
+	LanesMax int      // connections to each master at most; default 20, or Lanes if that is more
+	Observer Observer // receives what the gate does; nil: no observer
 	Tracing  bool     // record a span for each call to Redis
-	// Node is this process' number in a list of processes that others watch, 0 while
-	// it is in none; nil: it is in none. Grants on their way bear it, so that those of
+	// Node returns this process's number in a list of processes that others watch, 0 while
+	// it is in none; nil: it is in none. Pending grants carry it, so that those of
 	// a process that died are withdrawn at once.
 	Node func() int64
 	// CA verifies the certificates of rediss:// servers; nil: the system's authorities.
 	CA *x509.CertPool
-	// KeyPrefix is put in front of every key, so that installations can share a Redis;
+	// KeyPrefix is put before every key, so that installations can share a Redis;
 	// see CheckKeyPrefix.
 	KeyPrefix string
 }
 
-// prepare makes a client that records spans, where that is asked for.
+// prepare makes a client record spans if Tracing is set.
 func (o Options) prepare(c *goredis.Client) error {
 	if !o.Tracing {
 		return nil
@@ -54,12 +54,12 @@ func (o Options) withDefaults() Options {
 	}
 	o.LanesMax = max(o.Lanes, o.LanesMax)
 	if o.Observer == nil {
-		o.Observer = nobody{}
+		o.Observer = noopObserver{}
 	}
 	return o
 }
 
-// Observer is told what a Gate does, for metrics. Its methods are called from
+// Observer records what a Gate does, for metrics. Its methods are called from
 // many goroutines and must not block.
 type Observer interface {
 	Called(script string, requests int, took time.Duration, err error) // one call to Redis; requests: how many it decided
@@ -68,12 +68,12 @@ type Observer interface {
 	Raised(epoch int64)                                                // an epoch was raised to this one, of at most MaxEpoch
 }
 
-type nobody struct{}
+type noopObserver struct{}
 
-func (nobody) Called(string, int, time.Duration, error) {}
-func (nobody) Renewed(time.Duration, error)             {}
-func (nobody) Rebuilt(time.Duration, bool, error)       {}
-func (nobody) Raised(int64)                             {}
+func (noopObserver) Called(string, int, time.Duration, error) {}
+func (noopObserver) Renewed(time.Duration, error)             {}
+func (noopObserver) Rebuilt(time.Duration, bool, error)       {}
+func (noopObserver) Raised(int64)                             {}
 
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {
@@ -83,28 +83,28 @@ type Gate struct {
 	keyPrefix string
 	node      func() int64
 
-	ctx  context.Context // ends with Close: everything that runs for nobody in particular
+	ctx  context.Context // for work that no single request owns; canceled by Close
 	stop context.CancelFunc
 	runs sync.WaitGroup
 
-	id         uuid.UUID // of this node, among those that rebuild
+	id         uuid.UUID // identifies this node among those that rebuild
 	rows       *batcher[uuid.UUID, *GateRow]
 	leases     *batcher[LeaseRequest, LeaseResult]
 	raises     *batcher[RaiseRequest, RaiseResult]
 	alive      *batcher[AliveRequest, bool]
 	otherRedis recent // products that are in use on another Redis
 
-	closing  sync.RWMutex // held for writing by Close, so that nothing starts behind it
+	closing  sync.RWMutex // held for writing by Close, so that nothing starts after it
 	closed   bool
 	products sync.Map // uuid.UUID -> *product
 	unknown  unknown
 }
 
 // Open connects to the Redis at the URLs: redis://host:port/db, or rediss:// with
-// TLS. One is a server, or a node of a Redis Cluster, which is recognised; several
+// TLS. One URL is a server, or a node of a Redis Cluster, which is detected; several
 // are nodes of a cluster; with ?master_name= they are the Sentinels of that master.
-// It refuses a Redis that may evict keys. The context bounds the opening only. An
-// error of the URLs themselves is an ErrAddress.
+// Open rejects a Redis that may evict keys. The context bounds the opening only. If the
+// URLs themselves are invalid the error is an ErrAddress.
 func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate, error) {
 	opts = opts.withDefaults()
 	where, err := parseURLs(urls)
@@ -133,9 +133,9 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 	return g, nil
 }
 
-// Ask opens a Redis, says how many of its masters serve, as Gate.Reach does, and
-// closes it again: for who has no gate.
-func Ask(ctx context.Context, urls []string, opts Options) (serving, all int, err error) {
+// CheckHealth connects to a Redis, checks its masters as Gate.Health does, and
+// disconnects. It is for processes that have no gate.
+func CheckHealth(ctx context.Context, urls []string, opts Options) (serving, all int, err error) {
 	where, err := parseURLs(urls)
 	if err == nil {
 		err = where.trust(opts.CA)
@@ -148,11 +148,11 @@ func Ask(ctx context.Context, urls []string, opts Options) (serving, all int, er
 	if err != nil {
 		return 0, 1, errors.Join(err, nodes.close())
 	}
-	serving, all, err = nodes.reach(ctx)
+	serving, all, err = nodes.health(ctx)
 	return serving, all, errors.Join(err, nodes.close())
 }
 
-// Close ends what runs and closes the connections. Closing twice is fine.
+// Close stops all background work and closes the connections. Close is idempotent.
 func (g *Gate) Close() error {
 	g.closing.Lock()
 	already := g.closed
@@ -166,7 +166,7 @@ func (g *Gate) Close() error {
 	return g.nodes.close()
 }
 
-// start runs f in a goroutine of the gate's; false once the gate is closed.
+// start runs f in a goroutine owned by the gate; it returns false once the gate is closed.
 func (g *Gate) start(f func()) bool {
 	g.closing.RLock()
 	defer g.closing.RUnlock()
@@ -177,43 +177,43 @@ func (g *Gate) start(f func()) bool {
 	return true
 }
 
-// Reach reports how many of Redis' masters take writes, and how many there should be,
-// 1 at the least. The error says what is wrong with those that do not.
-func (g *Gate) Reach(ctx context.Context) (serving, all int, err error) {
-	serving, all, err = g.nodes.reach(ctx)
+// Health reports how many of Redis' masters take writes, and how many there should be,
+// at least 1. The error names what is wrong with those that do not.
+func (g *Gate) Health(ctx context.Context) (serving, all int, err error) {
+	serving, all, err = g.nodes.health(ctx)
 	return serving, all, unavailable("ask the masters", err)
 }
 
-// whereabouts is where a call was answered.
-type whereabouts struct {
+// callTarget identifies the process that answered a call.
+type callTarget struct {
 	instance string
 	view     int64  // the configuration epoch by which that instance was found, 0 for none
 	pool     *lanes // the connections to that address
 }
 
-// call runs a script once, on any lane to the master of the keys, and returns where.
-func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, on whereabouts, err error) {
+// call runs a script once, on any lane to the master of the keys, and returns its target.
+func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, on callTarget, err error) {
 	err = g.nodes.run(ctx, keys[0], func(ln *lane) (err error) {
 		reply, err = ln.call(ctx, s, keys, args...)
-		on = whereabouts{instance: ln.instance, view: ln.pool.view.Load(), pool: ln.pool}
+		on = callTarget{instance: ln.instance, view: ln.pool.view.Load(), pool: ln.pool}
 		return err
 	})
 	return reply, on, err
 }
 
-// State reports the state of the product's gate.
+// State returns the state of the product's gate.
 func (g *Gate) State(ctx context.Context, product uuid.UUID) (State, error) {
-	state, err := g.look(ctx, g.keys(product))
-	return state, unavailable("look at the gate", err)
+	state, err := g.readState(ctx, g.keys(product))
+	return state, unavailable("read the gate's state", err)
 }
 
-// look reads a gate's state.
-func (g *Gate) look(ctx context.Context, keys []string) (State, error) {
-	reply, on, err := g.call(ctx, lookScript, keys)
+// readState reads a gate's state.
+func (g *Gate) readState(ctx context.Context, keys []string) (State, error) {
+	reply, on, err := g.call(ctx, stateScript, keys)
 	if err != nil {
 		return State{}, err
 	}
-	r, err := answerOf(reply, 2)
+	r, err := parseReply(reply, 2)
 	if err != nil {
 		return State{}, err
 	}
@@ -229,27 +229,27 @@ func (g *Gate) look(ctx context.Context, keys []string) (State, error) {
 	state.at = LogPosition{Position: state.Position}
 	if id := r.text(10); id != "" {
 		if state.at.Event, err = uuid.FromBytes([]byte(id)); err != nil {
-			return State{}, fmt.Errorf("%w: an event's id: %w", errAnswer, err)
+			return State{}, fmt.Errorf("%w: an event's id: %w", errReply, err)
 		}
 	}
 	return state, r.err
 }
 
-// GiveBack frees the unit of a grant that was never sent to the event store, if
-// it was handed out only once; else the grant is settled by others.
+// GiveBack frees the unit of a grant that was never sent to the event store, if it was
+// delivered only once. A grant that was delivered more often is withdrawn by the worker.
 func (g *Gate) GiveBack(ctx context.Context, d Decision) error {
-	if d.Outcome != Granted || d.HandedOut != 1 {
+	if d.Outcome != Granted || d.Deliveries != 1 {
 		return nil
 	}
 	_, _, err := g.call(ctx, giveBackScript, g.keys(d.Product), string(d.Buyer[:]), d.Number)
 	return unavailable("give a grant back", err)
 }
 
-// Pending lists grants on their way by number: those above after, up to upTo, at
-// most limit. A lost gate has none: it must be rebuilt (Feed).
+// Pending lists pending grants by number: those above after, up to upTo, at
+// most limit. A lost gate has none: it must be rebuilt (Sync).
 func (g *Gate) Pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]PendingGrant, error) {
 	found, err := g.pending(ctx, product, after, upTo, limit)
-	return found, unavailable("list grants on their way", err)
+	return found, unavailable("list pending grants", err)
 }
 
 func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]PendingGrant, error) {
@@ -257,7 +257,7 @@ func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64
 	if err != nil || reply == nil {
 		return nil, err
 	}
-	r, err := answerOf(reply, 0)
+	r, err := parseReply(reply, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -270,13 +270,13 @@ func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64
 		}
 		_, nodes, _ := cutLast(r.text(i+1), " ")
 		found = append(found, PendingGrant{
-			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]), HandedOut: int(detail[2]), Nodes: parseNodes(nodes),
+			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]), Deliveries: int(detail[2]), Nodes: parseNodes(nodes),
 		})
 	}
 	return found, nil
 }
 
-// cutLast is strings.Cut at the last separator.
+// cutLast is like strings.Cut, but at the last separator.
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
@@ -284,7 +284,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// parseNodes reads the nodes of a grant on its way; nil if one of them is not known.
+// parseNodes returns the nodes of a pending grant; nil if one of them is not known.
 func parseNodes(text string) []int64 {
 	if text == "" || strings.Contains(text, "*") {
 		return nil
@@ -300,7 +300,7 @@ func parseNodes(text string) []int64 {
 	return nodes
 }
 
-// nodeName is this process' number as grants bear it.
+// nodeName returns this process's number as it is stored in grants.
 func (g *Gate) nodeName() string {
 	if g.node == nil {
 		return "*"
@@ -311,8 +311,8 @@ func (g *Gate) nodeName() string {
 	return "*"
 }
 
-// Master names the Redis master that has the product's gate, as far as is known; ""
-// if none is.
+// Master returns the address of the Redis master that has the product's gate, as far as
+// it is known, or "".
 func (g *Gate) Master(product uuid.UUID) string {
 	if l := g.nodes.of(g.keys(product)[0]); l != nil {
 		return l.addr

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// product is what a node keeps of a product: requests that wait, its own lease, and
-// who reconciles the gate.
+// product is a node's state of one product: waiting requests, its own lease, and
+// the reconciliation of the gate.
 type product struct {
 	id   uuid.UUID
 	keys []string
@@ -18,7 +18,7 @@ type product struct {
 	mu        sync.Mutex
 	waiting   []*waiter
 	runners   int
-	inside    int       // requests that were not answered yet, those of calls in flight included
+	inside    int       // requests that were not answered yet, including those of calls in flight
 	undecided time.Time // since when the gate cannot decide, zero if it can
 
 	leaseMu  sync.Mutex
@@ -26,24 +26,24 @@ type product struct {
 	renewing *flight
 
 	reconcileMu sync.Mutex
-	next        *flight // the next reconciling, for those who come now
-	needed      bool    // by one of them: a gate must be there afterwards
+	next        *flight // the next reconciliation, for callers that arrive now
+	needed      bool    // by one of them: a gate must exist afterwards
 	reconciling bool
 
-	// wrong is the highest epoch whose gate was found wrong although it answers.
+	// wrong is the highest epoch whose gate was found wrong although it responds.
 	wrong atomic.Int64
-	// pause is until when reconciling is not tried again, and why.
-	pause atomic.Pointer[pausing]
+	// pause is until when reconciliation is not retried, and why.
+	pause atomic.Pointer[backoff]
 
 	// rebuilding is since when the gate is being rebuilt, or waited for, in ns since
-	// 1970; 0: it is not.
+	// 1970; 0 if it is not.
 	rebuilding atomic.Int64
 
-	// What follows belongs to the goroutine that reconciles.
+	// The following fields belong to the goroutine that reconciles.
 
 	attempt  attempt
 	contest  contest
-	failures int // in a row, of reconciling
+	failures int // failed reconciliations in a row
 }
 
 // leased is this node's last lease for an epoch on an instance. since was taken before
@@ -54,16 +54,16 @@ type leased struct {
 	since    time.Time
 }
 
-// attempt is this node's last rebuild that was not finished. Its epoch is taken up again
+// attempt is this node's last unfinished rebuild. It is continued in its epoch,
 // on the same instance.
 type attempt struct {
 	epoch    int64 // NoEpoch for none
 	instance string
-	token    string    // the key without which that attempt cannot open its gate any more
+	token    string    // the key without which that attempt can no longer open its gate
 	opensAt  time.Time // by then the old lease has run out
 }
 
-// contest is what a node has seen of another's rebuild, or of leases on another instance.
+// contest is what a node has observed of another's rebuild, or of leases on another instance.
 type contest struct {
 	rebuild, lease standstill
 	lost           int   // how often in a row the gate was rebuilt elsewhere while this node used it
@@ -75,8 +75,8 @@ type contest struct {
 // standstill measures, on this node's own clock, for how long a value has not changed.
 type standstill struct {
 	value   string
-	since   time.Time // when the value was first seen
-	changes int       // how often it was seen to change
+	since   time.Time // when the value was first observed
+	changes int       // how often it was observed to change
 }
 
 func (s *standstill) observe(value string, now time.Time) time.Duration {
@@ -89,14 +89,14 @@ func (s *standstill) observe(value string, now time.Time) time.Duration {
 	return now.Sub(s.since)
 }
 
-// pausing is a failure that is answered without another try until a time.
-type pausing struct {
+// backoff is an error that is returned without another attempt until a time.
+type backoff struct {
 	until time.Time
 	err   error
 }
 
 // refuses returns an error if the gate cannot decide for a while and the next request
-// should not wait for it. It is called with mu held.
+// should not wait for it. The caller holds mu.
 func (p *product) refuses() error {
 	if p.undecided.IsZero() {
 		return nil
@@ -104,13 +104,13 @@ func (p *product) refuses() error {
 	if err := p.paused(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRebuilding, err)
 	}
-	if p.inside >= maxWaiting && time.Since(p.undecided) > patience {
+	if p.inside >= maxWaiting && time.Since(p.undecided) > rushTimeout {
 		return fmt.Errorf("%w: %d requests wait for it", ErrRebuilding, p.inside)
 	}
 	return nil
 }
 
-// decides notes whether the gate can decide.
+// decides records whether the gate can decide.
 func (p *product) decides(yes bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *product) decides(yes bool) {
 	}
 }
 
-// paused returns the error of the last failure while it is too early for another try.
+// paused returns the error of the last failure if it is too early for another attempt.
 func (p *product) paused() error {
 	if pause := p.pause.Load(); pause != nil && time.Now().Before(pause.until) {
 		return pause.err
@@ -130,7 +130,7 @@ func (p *product) paused() error {
 	return nil
 }
 
-// flight is something that runs once for all who wait for it.
+// flight is an operation that runs once for all callers that wait for it.
 type flight struct {
 	done chan struct{}
 	err  error
@@ -143,7 +143,7 @@ func (f *flight) land(err error) {
 	close(f.done)
 }
 
-// product returns what the node keeps of a product, from now on at the latest.
+// product returns the node's state of a product, and creates it if necessary.
 func (g *Gate) product(id uuid.UUID) *product {
 	if p, ok := g.products.Load(id); ok {
 		return p.(*product)
@@ -154,9 +154,9 @@ func (g *Gate) product(id uuid.UUID) *product {
 	return kept.(*product)
 }
 
-// forget drops what the node keeps of a product if that is nothing: it never took a
+// forget drops the node's state of a product if it is empty: the node never took a
 // lease and builds nothing for it. There may be no such product, as with random ids
-// while Postgres, which would know, is away. Whoever holds it still may go on with it.
+// while Postgres is unavailable. Callers that still hold the state may continue to use it.
 func (g *Gate) forget(p *product) {
 	p.leaseMu.Lock()
 	leased := !p.leased.since.IsZero()
@@ -169,13 +169,13 @@ func (g *Gate) forget(p *product) {
 }
 
 const (
-	// unknownFor is how long a node remembers that there is no such product.
+	// unknownFor is how long a node caches that there is no such product.
 	unknownFor = time.Second
-	// maxUnknown bounds what a stream of random ids can make a node remember.
+	// maxUnknown bounds the memory that a stream of random ids can take.
 	maxUnknown = 1 << 16
 )
 
-// unknown remembers products that do not exist.
+// unknown caches the ids of products that do not exist.
 type unknown struct {
 	mu    sync.RWMutex
 	until map[uuid.UUID]time.Time

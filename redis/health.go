@@ -13,11 +13,11 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// maxNamed is how many products a reason names.
+// maxNamed is how many products a reason lists.
 const maxNamed = 5
 
-// Reasons returns why products are not sold by this node although Redis serves, one
-// sentence each; none if there is nothing.
+// Reasons returns why this node does not sell some products although Redis is healthy,
+// one sentence each, or none.
 func (g *Gate) Reasons(context.Context) []string {
 	products := g.otherRedis.list()
 	if len(products) == 0 {
@@ -34,7 +34,7 @@ func (g *Gate) Reasons(context.Context) []string {
 	return []string{"another Redis is in use for these products: " + strings.Join(names, ", ") + more}
 }
 
-// recentFor is for how long something that was noticed is reported.
+// recentFor is for how long an observation is reported.
 const recentFor = 5 * time.Second
 
 // recent remembers products for recentFor.
@@ -68,13 +68,13 @@ func (r *recent) list() []uuid.UUID {
 	return found
 }
 
-// obstructedAfter is for how long a gate may be under rebuild before requests for it
-// are kept from those for others.
+// obstructedAfter is for how long a gate may be under rebuild before its requests are
+// kept apart from those for other products.
 const obstructedAfter = 200 * time.Millisecond
 
 // Obstructed reports whether the product's gate cannot decide now: it has been under
-// rebuild for obstructedAfter, the last try to correct it failed a moment ago, or its
-// Redis master did not answer the last call. It takes no lock and asks nobody.
+// rebuild for obstructedAfter, its last reconciliation failed a moment ago, or its
+// Redis master did not answer the last call. It takes no lock and makes no call.
 func (g *Gate) Obstructed(id uuid.UUID) bool {
 	if l := g.nodes.of(productPrefix(g.keyPrefix, id) + "stock"); l == nil || l.silent.Load() {
 		return true
@@ -88,15 +88,15 @@ func (g *Gate) Obstructed(id uuid.UUID) bool {
 	return since != 0 && time.Since(time.Unix(0, since)) > obstructedAfter || p.paused() != nil
 }
 
-// heard takes note of whether the server answered a call.
-func (l *lanes) heard(err error) {
+// recordResult records whether the server answered a call.
+func (l *lanes) recordResult(err error) {
 	var refused goredis.Error
 	switch {
 	case err == nil, errors.As(err, &refused):
 		if l.silent.Load() {
 			l.silent.Store(false)
 		}
-	case errors.Is(err, errMoved), errors.Is(err, errRetired), errors.Is(err, context.Canceled): // says nothing of it
+	case errors.Is(err, errMoved), errors.Is(err, errRetired), errors.Is(err, context.Canceled): // not evidence about the server
 	default:
 		l.silent.Store(true)
 	}

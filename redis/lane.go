@@ -10,53 +10,53 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// lookEvery is how old a look at who a connection's process is may be.
-const lookEvery = time.Second
+// identityInterval is how old the identity of a connection's process may be.
+const identityInterval = time.Second
 
-// lane is one connection of our own. A pool would never say which connection ran
-// a script, and the stamp belongs to the connection. Used by one goroutine at a
-// time.
+// lane is one connection. A pool would not reveal which connection ran
+// a script, and the instance id belongs to the connection. It is used by one goroutine at
+// a time.
 type lane struct {
-	conn     *goredis.Conn
-	pool     *lanes
-	instance string    // the process and its life as a master
-	looked   time.Time // when, taken before it was asked
-	broken   bool      // not to be used again
-	seen     func(script string, requests int, took time.Duration, err error)
+	conn         *goredis.Conn
+	pool         *lanes
+	instance     string    // the process and its life as a master
+	identifiedAt time.Time // when it was identified, taken before the query
+	broken       bool      // not to be used again
+	seen         func(script string, requests int, took time.Duration, err error)
 }
 
-// errMoved says that the process was another, or had another life, by the time
-// its answer came: the answer is not believed.
-var errMoved = errors.New("redis: the process changed its life during the call")
+// errMoved: the process was another one, or had another life, by the time
+// its answer arrived, so the answer is not trusted.
+var errMoved = errors.New("redis: Redis restarted or failed over during the call")
 
-// lostError says that a call was sent, as far as is known, and not answered.
+// lostError reports that a call was sent, as far as is known, and not answered.
 type lostError struct{ err error }
 
 func (e *lostError) Error() string { return "no answer: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
-// look reads the stamp: run_id is the process, master_replid changes with every
-// promotion.
-func (l *lane) look(ctx context.Context) error {
+// identify reads the instance id: run_id identifies the process, master_replid changes
+// with every promotion.
+func (l *lane) identify(ctx context.Context) error {
 	before := time.Now()
 	pipe := l.conn.Pipeline()
 	server := pipe.Info(ctx, "server")
 	replication := pipe.Info(ctx, "replication")
 	if _, err := pipe.Exec(ctx); err != nil {
 		l.broken = true
-		return fmt.Errorf("ask who the Redis is: %w", err)
+		return fmt.Errorf("identify the Redis: %w", err)
 	}
 	run, life := infoField(server.Val(), "run_id"), infoField(replication.Val(), "master_replid")
 	if run == "" || life == "" {
 		l.broken = true
-		return errors.New("ask who the Redis is: INFO names no run_id and master_replid")
+		return errors.New("identify the Redis: INFO contains no run_id or master_replid")
 	}
 	if role := infoField(replication.Val(), "role"); role != "master" {
 		l.broken = true
-		return fmt.Errorf("the Redis is a %s, not a master", role)
+		return fmt.Errorf("Redis is a %s, not a master", role)
 	}
-	l.instance, l.looked = run+":"+life, before
-	l.pool.saw(l.instance)
+	l.instance, l.identifiedAt = run+":"+life, before
+	l.pool.recordInstance(l.instance)
 	return nil
 }
 
@@ -69,16 +69,16 @@ func (l *lane) checked(err error) error {
 	return err
 }
 
-// call runs a script once. Where the answer comes so late that the look at the
-// process is old, it is believed only after another look. An error of the
-// connection is a *lostError.
+// call runs a script once. If the answer arrives so late that the identity of the
+// process is stale, it is trusted only after another check. Errors of the
+// connection are *lostError.
 func (l *lane) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, err error) {
-	return l.ask(ctx, s, 0, keys, args...)
+	return l.runScript(ctx, s, 0, keys, args...)
 }
 
-func (l *lane) ask(ctx context.Context, s *script, requests int, keys []string, args ...any) (reply any, err error) {
-	if time.Since(l.looked) > lookEvery {
-		if err := l.look(ctx); err != nil {
+func (l *lane) runScript(ctx context.Context, s *script, requests int, keys []string, args ...any) (reply any, err error) {
+	if time.Since(l.identifiedAt) > identityInterval {
+		if err := l.identify(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -98,9 +98,9 @@ func (l *lane) ask(ctx context.Context, s *script, requests int, keys []string, 
 	if err != nil {
 		return nil, l.failed(s, err)
 	}
-	if s.instanced && time.Since(l.looked) > lookEvery {
+	if s.instanced && time.Since(l.identifiedAt) > identityInterval {
 		instance := l.instance
-		if err := l.look(ctx); err != nil {
+		if err := l.identify(ctx); err != nil {
 			return nil, &lostError{err}
 		}
 		if l.instance != instance {
@@ -114,7 +114,7 @@ func (l *lane) failed(s *script, err error) error {
 	var refused goredis.Error
 	if errors.As(err, &refused) {
 		// LOADING, TRYAGAIN, CLUSTERDOWN, OOM, …: no answer now, not a lost gate.
-		// A READONLY one is a replica now.
+		// A READONLY one has become a replica.
 		l.broken = strings.HasPrefix(refused.Error(), "READONLY")
 		return fmt.Errorf("script %s: %w", s.name, err)
 	}
@@ -122,7 +122,7 @@ func (l *lane) failed(s *script, err error) error {
 	return &lostError{fmt.Errorf("script %s: %w", s.name, err)}
 }
 
-// infoField is the value of a field of INFO, "" where it is not there.
+// infoField returns the value of a field of INFO, or "" if it is missing.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {

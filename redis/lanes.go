@@ -13,11 +13,11 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// answerWithin bounds each call: a lost answer is asked for once more, so a
-// caller waits about twice as long at the most.
-const answerWithin = 900 * time.Millisecond
+// callTimeout bounds each call. A lost answer is asked for once more, so a
+// caller waits at most about twice as long.
+const callTimeout = 900 * time.Millisecond
 
-// lanes are the connections to one server: a few that stay open, more while they
+// lanes are the connections to one server: a few stay open, more are opened while they
 // are needed.
 type lanes struct {
 	addr    string // host:port
@@ -30,7 +30,7 @@ type lanes struct {
 
 	silent     atomic.Bool  // the last call was not answered
 	unanswered atomic.Int64 // calls in a row
-	trying     atomic.Bool  // a silent server
+	trying     atomic.Bool  // a call is probing a silent server
 	nextTry    atomic.Int64 // when it may be tried again, ns since 1970
 
 	mu      sync.Mutex
@@ -38,21 +38,21 @@ type lanes struct {
 	former  map[string]bool // instances seen before; false: one that came back, so they are not successors
 	idle    []*lane
 	used    int
-	retired bool // the server is no master any more
+	retired bool // the server is no longer a master
 }
 
 func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.Duration, error)) *lanes {
-	plain(opt, most)
+	disableRetries(opt, most)
 	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), builds: make(chan struct{}, maxBuilds), seen: seen}
 }
 
-// plain makes a client that does what it is told, and nothing behind our back.
-func plain(opt *goredis.Options, most int) {
-	opt.MaxRetries = -1 // a call that was answered, or not, is never repeated
+// disableRetries configures a client that neither retries nor reconnects on its own.
+func disableRetries(opt *goredis.Options, most int) {
+	opt.MaxRetries = -1 // a call is never repeated, whether it was answered or not
 	opt.DialerRetries = 1
-	opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = answerWithin, answerWithin, answerWithin
+	opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = callTimeout, callTimeout, callTimeout
 	opt.ContextTimeoutEnabled = true
-	opt.PoolSize, opt.MinIdleConns, opt.PoolTimeout = most, 0, answerWithin
+	opt.PoolSize, opt.MinIdleConns, opt.PoolTimeout = most, 0, callTimeout
 	opt.ConnMaxIdleTime, opt.ConnMaxLifetime = -1, -1
 	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	opt.DisableIdentity = true
@@ -61,15 +61,15 @@ func plain(opt *goredis.Options, most int) {
 const (
 	// maxUnanswered is after how many calls in a row without an answer a server counts as
 	// silent: then one call in silentInterval tries it, and all others fail at once. So a
-	// server that hangs holds up hardly any request but those that found it out.
+	// server that hangs delays hardly any requests except those that detected it.
 	maxUnanswered  = 4
 	silentInterval = time.Second
 )
 
-// errSilent: nothing was sent, because the server has not answered lately.
+// errSilent: nothing was sent, because the server has not answered recently.
 var errSilent = errors.New("redis: the server does not answer")
 
-// with lends a lane whose process is known.
+// with calls do with a lane whose process is known.
 func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	select {
 	case l.permits <- struct{}{}:
@@ -90,20 +90,20 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	switch {
 	case !timedOut(err):
 		l.unanswered.Store(0)
-	case !expired(ctx): // else it may have been the caller that had no time
+	case !expired(ctx): // otherwise the caller may have had too little time
 		l.unanswered.Add(1)
 	}
 	return err
 }
 
 // expired reports whether the context has ended. A connection's own timer may be the first
-// to notice a deadline, so the clock is asked too.
+// to notice a deadline, so the clock is compared too.
 func expired(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline.Add(-deadlineTolerance))
 }
 
-// deadlineTolerance is more than two timers of one deadline are apart.
+// deadlineTolerance is more than the difference between two timers of one deadline.
 const deadlineTolerance = 20 * time.Millisecond
 
 func (l *lanes) lend(ctx context.Context, do func(*lane) error) error {
@@ -121,8 +121,8 @@ func timedOut(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// saw notes an instance that answered at this address.
-func (l *lanes) saw(instance string) {
+// recordInstance records an instance that answered at this address.
+func (l *lanes) recordInstance(instance string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if instance == l.current {
@@ -140,19 +140,19 @@ func (l *lanes) saw(instance string) {
 	l.current = instance
 }
 
-// superseded reports whether the instance was seen at this address, and then another
-// one in its place for good.
+// superseded reports whether the instance was seen at this address and then replaced by
+// another one for good.
 func (l *lanes) superseded(instance string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.former[instance]
 }
 
-// errRetired says that the server ceased to be the master just now; nothing was sent.
+// errRetired: the server has just ceased to be the master; nothing was sent.
 var errRetired = errors.New("redis: another server is the master now")
 
-// take gives an idle lane or a new one. An idle one may have been cut off in the
-// meantime: then a new one takes its place, nothing was sent yet.
+// take returns an idle lane or a new one. An idle lane may have been disconnected in the
+// meantime: then a new one replaces it, because nothing was sent yet.
 func (l *lanes) take(ctx context.Context) (*lane, error) {
 	l.mu.Lock()
 	if l.retired {
@@ -166,13 +166,13 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 	}
 	l.mu.Unlock()
 	if ln != nil {
-		if time.Since(ln.looked) <= lookEvery || ln.look(ctx) == nil {
+		if time.Since(ln.identifiedAt) <= identityInterval || ln.identify(ctx) == nil {
 			return ln, nil
 		}
 		_ = ln.conn.Close()
 	}
 	ln = &lane{conn: l.client.Conn(), pool: l, seen: l.seen}
-	if err := ln.look(ctx); err != nil {
+	if err := ln.identify(ctx); err != nil {
 		ln.broken = true
 		l.put(ln)
 		return nil, err
@@ -182,9 +182,9 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 
 func (l *lanes) put(ln *lane) {
 	l.mu.Lock()
-	if ln.broken { // the others may be cut off too: look before they are used
+	if ln.broken { // the others may be disconnected too: check before use
 		for _, other := range l.idle {
-			other.looked = time.Time{}
+			other.identifiedAt = time.Time{}
 		}
 	}
 	keep := !ln.broken && !l.retired && len(l.idle) < l.keep
@@ -202,7 +202,7 @@ func (l *lanes) put(ln *lane) {
 	}
 }
 
-// retire closes the connections, each once its call is answered.
+// retire closes the connections, each after its call was answered.
 func (l *lanes) retire() {
 	l.mu.Lock()
 	idle, last := l.idle, l.used == 0
@@ -228,11 +228,11 @@ func (l *lanes) close() error {
 	return errors.Join(append(errs, l.client.Close())...)
 }
 
-// errEvicts says that a server may throw keys of a gate away.
-var errEvicts = errors.New("it must be noeviction, or a full Redis throws gates away")
+// errEvicts: a server may evict keys of a gate.
+var errEvicts = errors.New("must be noeviction, because a full Redis would evict gates")
 
-// checkNoEviction refuses a Redis that may throw keys of a gate away. One that
-// does not let us ask is taken at its word: the counts would show it.
+// checkNoEviction returns an error if a Redis may evict keys of a gate. If the server does
+// not allow the query, it is accepted: the counts would reveal an eviction.
 func (l *lanes) checkNoEviction(ctx context.Context) error {
 	got, err := l.client.ConfigGet(ctx, "maxmemory-policy").Result()
 	var refused goredis.Error

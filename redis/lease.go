@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// renewInterval is how old a node's own lease may be before it is renewed while in use.
+	// renewInterval is the age of a node's own lease at which it is renewed while in use.
 	renewInterval = time.Second
 	// renewBelow is how much of the gate's lease must be left, by the gate's clock, for a
-	// node to ask Postgres only whether the epoch still holds: another node has renewed
-	// it within about a second.
+	// node to check only whether the epoch still holds: another node has renewed
+	// the lease within about a second.
 	renewBelow = LeaseTime - renewInterval
 	// leaseTimeout bounds a lease's statement: a lease that took longer would
-	// hardly let anybody decide.
+	// leave hardly any time to decide.
 	leaseTimeout = 2 * time.Second
-	// leaseInterval is the least time between two statements of a node for leases. Each
-	// takes those of all products that wait.
+	// leaseInterval is the least time between two lease statements of a node. Each
+	// takes those of all waiting products.
 	leaseInterval = 25 * time.Millisecond
 	maxLeases     = 1000
 )
 
-// errLeaseRefused: the gate's epoch is not the product's any more, or the gate was lost
-// on the way to a lease.
-var errLeaseRefused = errors.New("redis: the gate may not take a lease")
+// errLeaseRefused: the gate's epoch is no longer the product's, or the gate was lost
+// before the lease was taken.
+var errLeaseRefused = errors.New("redis: lease refused")
 
-// believes reports whether this node may believe a refusal of that epoch on that
-// instance, and has the lease renewed in good time.
-func (g *Gate) believes(p *product, epoch int64, instance string) bool {
+// trustsRefusal reports whether this node may trust a refusal of that epoch on that
+// instance, and starts the renewal of an old lease.
+func (g *Gate) trustsRefusal(p *product, epoch int64, instance string) bool {
 	p.leaseMu.Lock()
 	l := p.leased
 	age := time.Since(l.since)
@@ -43,14 +43,14 @@ func (g *Gate) believes(p *product, epoch int64, instance string) bool {
 	return l.epoch == epoch && l.instance == instance && age < LeaseTime
 }
 
-// leaseAge is how long ago this node last took a lease.
+// leaseAge returns how long ago this node last took a lease.
 func (p *product) leaseAge() time.Duration {
 	p.leaseMu.Lock()
 	defer p.leaseMu.Unlock()
 	return time.Since(p.leased.since)
 }
 
-// renew takes a lease, and reconciles the gate if it may not take one.
+// renew takes a lease, and reconciles the gate if the lease is refused.
 func (g *Gate) renew(ctx context.Context, p *product) error {
 	f := g.renewal(p)
 	if f == nil {
@@ -68,7 +68,7 @@ func (g *Gate) renew(ctx context.Context, p *product) error {
 	return f.err
 }
 
-// renewal is the renewal in progress, or a new one; nil once the gate is closed.
+// renewal returns the renewal in progress, or a new one; nil once the gate is closed.
 func (g *Gate) renewal(p *product) *flight {
 	p.leaseMu.Lock()
 	defer p.leaseMu.Unlock()
@@ -85,7 +85,7 @@ func (g *Gate) renewal(p *product) *flight {
 		p.leaseMu.Lock()
 		p.renewing = nil
 		if errors.Is(err, errLeaseRefused) && !p.leased.since.IsZero() {
-			p.leased.since = time.Now().Add(-LeaseTime) // believe nothing more
+			p.leased.since = time.Now().Add(-LeaseTime) // trust nothing more
 		}
 		p.leaseMu.Unlock()
 		f.land(err)
@@ -103,19 +103,19 @@ func (g *Gate) renewal(p *product) *flight {
 // no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
 // elsewhere before LeaseTime has passed since its raise, by its own clock.
 //
-// If another node has just renewed the gate's lease, it is enough that the epoch is
-// still the product's and the lease this gate's: for this node's own timer, asking is as
-// good as renewing.
+// If another node has just renewed the gate's lease, it suffices that the epoch is
+// still the product's and the lease this gate's: for this node's own timer, a check is as
+// good as a renewal.
 func (g *Gate) lease(ctx context.Context, p *product) error {
 	for held := true; ; {
-		state, err := g.look(ctx, p.keys)
+		state, err := g.readState(ctx, p.keys)
 		if err != nil {
 			return err
 		}
 		if !state.Alive {
 			return errLeaseRefused
 		}
-		// A lease that is longer than any can be: the gate's clock was set back.
+		// A lease longer than LeaseTime means that the gate's clock was set back.
 		renew := !held || state.LeaseLeft < renewBelow || state.LeaseLeft > LeaseTime
 		since := time.Now()
 		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
@@ -128,7 +128,7 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 			return fmt.Errorf("lease epoch %d: %w", state.Epoch, err)
 		case result == LeaseBusy:
 			if err := pause(ctx, minPoll); err != nil {
-				return fmt.Errorf("wait for the row of epoch %d: %w", state.Epoch, err)
+				return fmt.Errorf("wait for the locked row of epoch %d: %w", state.Epoch, err)
 			}
 			continue
 		case result == LeaseNotHeld:

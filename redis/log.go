@@ -8,11 +8,11 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// clientLog takes what go-redis says by itself, and would write as plain text to
-// standard error. At debug level: what matters of it is the error of a call too.
+// clientLog writes go-redis' own messages, which it would print to standard error as
+// plain text, to slog. The level is debug, because calls return the same errors.
 type clientLog struct{}
 
-// Printf is go-redis' way to log.
+// Printf implements go-redis' logger.
 func (clientLog) Printf(ctx context.Context, format string, args ...any) {
 	slog.DebugContext(ctx, fmt.Sprintf(format, args...), "component", "go-redis")
 }

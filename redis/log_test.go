@@ -15,12 +15,12 @@ import (
 	_ "github.com/dopaminestore/dopamine/redis"
 )
 
-// A Redis that cannot be reached is no text between the lines of a JSON log.
-func TestTheClientLogsLikeEverythingElse(t *testing.T) {
+// The message about an unreachable Redis is part of the JSON log.
+func TestClientLog_UsesSlog(t *testing.T) {
 	var written bytes.Buffer
 	before, output, flags := slog.Default(), log.Writer(), log.Flags()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(&written, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	defer func() { // slog takes package log over as well
+	defer func() { // slog also redirects package log
 		slog.SetDefault(before)
 		log.SetOutput(output)
 		log.SetFlags(flags)

@@ -19,8 +19,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A gate that lost anything is rebuilt before it decides anything more.
-func TestLostKeysAreNoticed(t *testing.T) {
+// A gate that lost any key is rebuilt before it decides again.
+func TestGate_DetectsLostKeys(t *testing.T) {
 	for _, key := range []string{"stock", "queue", "holders", "pending", "log", "everything"} {
 		t.Run(key, func(t *testing.T) {
 			onEach(t, func(t *testing.T, w *world) {
@@ -29,12 +29,12 @@ func TestLostKeysAreNoticed(t *testing.T) {
 				require.NoError(t, w.claim(held))
 				require.NoError(t, w.claim(freed))
 				require.NoError(t, w.expire(freed))
-				require.NoError(t, g.Feed(w.ctx, product))
+				require.NoError(t, g.Sync(w.ctx, product))
 				onItsWay := w.granted(g, product) // of the returned unit
 				back := w.granted(g, product)
 				require.NoError(t, w.claim(back))
 				require.NoError(t, w.expire(back))
-				require.NoError(t, g.Feed(w.ctx, product)) // so that the queue has a unit
+				require.NoError(t, g.Sync(w.ctx, product)) // so that the queue has a unit
 
 				if key == "everything" {
 					w.flush()
@@ -47,7 +47,7 @@ func TestLostKeysAreNoticed(t *testing.T) {
 				require.Greater(t, next.Epoch, held.Epoch)
 				require.Greater(t, next.Number, onItsWay.Number)
 				require.NotEqual(t, held.Unit, next.Unit)
-				require.ErrorIs(t, w.claim(onItsWay), claims.ErrEpoch, "what the lost gate granted is refused")
+				require.ErrorIs(t, w.claim(onItsWay), claims.ErrEpoch, "grants of the lost gate are refused")
 				require.NoError(t, w.claim(next))
 				require.Equal(t, 2, w.agrees(g, product).Held)
 				w.folds(slices.DeleteFunc(w.log(g, product), func(l fairness.Line) bool { return l.Epoch == held.Epoch }))
@@ -56,7 +56,7 @@ func TestLostKeysAreNoticed(t *testing.T) {
 	}
 }
 
-func TestEpochsNeverComeTwice(t *testing.T) {
+func TestRebuild_NeverRepeatsEpoch(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(3)
 		last := int64(-1)
@@ -71,9 +71,9 @@ func TestEpochsNeverComeTwice(t *testing.T) {
 	})
 }
 
-// Whatever is on disk, a Redis that restarted is another one, and the old one's
-// lease is waited out.
-func TestRestartedRedisIsALostGate(t *testing.T) {
+// After a restart Redis is another instance, whatever was on disk, and a rebuild waits
+// for the old instance's lease.
+func TestGate_IsLostAfterRedisRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	g, product := w.gate(), w.product(2)
@@ -91,14 +91,14 @@ func TestRestartedRedisIsALostGate(t *testing.T) {
 	})
 	require.Equal(t, redis.Granted, second.Outcome)
 	require.Greater(t, second.Epoch, first.Epoch)
-	require.Greater(t, time.Since(took), redis.LeaseTime-time.Second, "the lease of the old process is waited out")
+	require.Greater(t, time.Since(took), redis.LeaseTime-time.Second, "the rebuild waits for the old process's lease")
 	require.NoError(t, w.claim(second))
 	require.Equal(t, 2, w.agrees(g, product).Held)
 }
 
-// While the old process is paused, a new gate opens on another; when the old one
-// goes on, nothing that it says is believed, and at no time do both decide.
-func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
+// While the old process is paused, a new gate opens on another. When the old one
+// resumes, its answers are not trusted, and the two never decide at the same time.
+func TestLease_TwoProcessesNeverDecideTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
@@ -106,11 +106,11 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 	a, b, product := w.gateOn(w.url, store), w.gateOn(other.URL(), w.claims), w.product(1)
 	require.NoError(t, w.claim(w.granted(a, product)))
 
-	var lastA, firstB atomic.Int64 // of answers that were believed
+	var lastA, firstB atomic.Int64 // times of trusted answers
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
 	done := make(chan struct{})
-	go func() { // goes on asking the old process
+	go func() { // keeps sending requests to the old process
 		defer close(done)
 		for ctx.Err() == nil {
 			if _, err := a.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()}); err == nil && firstB.Load() == 0 {
@@ -124,11 +124,11 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 		}
 		return nil
 	})
-	// A is cut off from Postgres, and goes on while its lease runs. B finds no gate on its
+	// A loses Postgres, and continues while its lease runs. B finds no gate on its
 	// process, raises, and waits until that lease has run out.
 	store.away.Store(true)
 	cutOff := time.Now()
-	testkit.Eventually(t, 15*time.Second, "the new gate to open", func() error { return b.Feed(w.ctx, product) })
+	testkit.Eventually(t, 15*time.Second, "the new gate to open", func() error { return b.Sync(w.ctx, product) })
 	firstB.Store(time.Now().UnixNano())
 	d := w.decide(b, product, uuid.New(), "")
 	require.Equal(t, redis.SoldOut, d.Outcome)
@@ -137,20 +137,20 @@ func TestTwoProcessesNeverDecideAtTheSameTime(t *testing.T) {
 	cancel()
 	<-done
 	require.Less(t, lastA.Load(), firstB.Load())
-	// A's gate is of an older epoch: it has no lease and can get none.
+	// A's gate is of an older epoch: it has no lease and cannot get one.
 	state, err := a.State(w.ctx, product)
 	require.NoError(t, err)
 	require.Less(t, state.Epoch, d.Epoch)
 	require.Zero(t, state.LeaseLeft)
 }
 
-func TestGateFoundWrongIsRebuilt(t *testing.T) {
+func TestRebuild_ReplacesWrongGate(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(3)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
-		require.NoError(t, g.Feed(w.ctx, product))
-		// Somebody makes the gate forget the slot in a way that the counts do not show.
+		require.NoError(t, g.Sync(w.ctx, product))
+		// The gate loses a slot in a way that the counts do not reveal.
 		prefix := "product:{" + product.String() + "}:"
 		require.NoError(t, w.raw.HDel(w.ctx, prefix+"holders", string(d.Buyer[:])).Err())
 		require.NoError(t, w.raw.HSet(w.ctx, prefix+"stock", "held", 0, "next", 1).Err())
@@ -168,11 +168,11 @@ func TestGateFoundWrongIsRebuilt(t *testing.T) {
 	})
 }
 
-// awayStore is a Postgres that can go away.
+// awayStore is a Postgres that can become unavailable.
 type awayStore struct {
 	redis.Store
-	away   atomic.Bool // and says so
-	silent atomic.Bool // and says nothing
+	away   atomic.Bool // calls fail at once
+	silent atomic.Bool // calls block
 }
 
 func (s *awayStore) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]redis.LeaseResult, error) {
@@ -181,19 +181,19 @@ func (s *awayStore) Leases(ctx context.Context, requests []redis.LeaseRequest) (
 		return nil, ctx.Err()
 	}
 	if s.away.Load() {
-		return nil, errors.New("Postgres is away")
+		return nil, errors.New("Postgres is unavailable")
 	}
 	return s.Store.Leases(ctx, requests)
 }
 
-func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
+func TestLease_NothingIsDecidedAfterPostgresOutage(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
 		g, product := w.gateOn(w.url, store), w.product(1)
 		w.granted(g, product)
 		store.away.Store(true)
 		left := time.Now()
-		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome, "the lease runs on")
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome, "the lease still runs")
 		testkit.Eventually(t, 10*time.Second, "the lease to end", func() error {
 			d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 			if err == nil {
@@ -211,9 +211,9 @@ func TestWithoutPostgresForThreeSecondsNothingIsDecided(t *testing.T) {
 	})
 }
 
-// A Postgres that says nothing keeps nobody waiting for the others: all who wait
-// are answered together.
-func TestManyWhoWaitAreAnsweredTogether(t *testing.T) {
+// A Postgres that does not answer does not delay requests one after the other: all
+// that wait fail together.
+func TestDecide_FailsAllWaitingRequestsTogether(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
 		store.silent.Store(true)
@@ -228,9 +228,9 @@ func TestManyWhoWaitAreAnsweredTogether(t *testing.T) {
 	})
 }
 
-// Redis' clock may stand still, so that a gate's lease never ends: a node that
-// could not renew believes no refusal all the same.
-func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
+// Redis' clock may stand still, so that a gate's lease never ends. A node that
+// could not renew trusts no refusal then.
+func TestLease_OnStoppedClockIsNotTrusted(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		store := &awayStore{Store: w.claims}
 		g, product := w.gateOn(w.url, store), w.product(1)
@@ -241,7 +241,7 @@ func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
 		testkit.Eventually(t, 10*time.Second, "the node to stop believing", func() error {
 			d, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 			if err == nil {
-				return fmt.Errorf("believed: %s", d.Outcome)
+				return fmt.Errorf("trusted: %s", d.Outcome)
 			}
 			require.ErrorIs(t, err, redis.ErrUnavailable)
 			return nil
@@ -249,16 +249,16 @@ func TestLeaseOnAStoppedClockIsNotBelieved(t *testing.T) {
 	})
 }
 
-// raise raises the product's epoch for a rebuild that is not made.
+// raise raises the product's epoch for a rebuild that is never made.
 func (w *world) raise(product uuid.UUID, found int64) redis.RaiseResult {
 	raised, err := w.claims.Raise(w.ctx, []redis.RaiseRequest{{Product: product, Found: found, Above: redis.NoEpoch, Owner: uuid.New()}})
 	require.NoError(w.t, err)
 	return raised[0]
 }
 
-// A rebuild is left alone while it gives signs of life, and for five seconds by the clock
-// of the node that waits: what Postgres' clock says of it does not matter.
-func TestRebuild_LeavesUnfinishedOneAloneForAWhile(t *testing.T) {
+// A rebuild is left alone while it sends heartbeats, and for five seconds by the clock
+// of the node that waits. Postgres' clock does not matter.
+func TestRebuild_WaitsForUnfinishedOne(t *testing.T) {
 	for name, skew := range map[string]string{"right clock": "0 s", "clock set back": "1 h", "clock set forward": "-1 h"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -271,14 +271,14 @@ func TestRebuild_LeavesUnfinishedOneAloneForAWhile(t *testing.T) {
 			g, began := w.gate(), time.Now()
 			for time.Since(began) < 2*time.Second {
 				ctx, cancel := context.WithTimeout(w.ctx, 500*time.Millisecond)
-				require.ErrorIs(t, g.Feed(ctx, product), redis.ErrUnavailable)
+				require.ErrorIs(t, g.Sync(ctx, product), redis.ErrUnavailable)
 				cancel()
 			}
 			alive, err := w.claims.Alive(w.ctx, []redis.AliveRequest{{Product: product, Epoch: 0}, {Product: product, Epoch: 7}})
 			require.NoError(t, err)
 			require.Equal(t, []bool{true, false}, alive)
 			signed := time.Now()
-			require.NoError(t, g.Feed(w.ctx, product))
+			require.NoError(t, g.Sync(w.ctx, product))
 			require.Greater(t, time.Since(signed), redis.RebuildTimeout-500*time.Millisecond)
 			require.Less(t, time.Since(signed), 2*redis.RebuildTimeout)
 			require.EqualValues(t, 1, w.granted(g, product).Epoch)
@@ -286,7 +286,7 @@ func TestRebuild_LeavesUnfinishedOneAloneForAWhile(t *testing.T) {
 	}
 }
 
-func TestRebuildOfManyHoldersWithGaps(t *testing.T) {
+func TestRebuild_ManyHoldersWithGaps(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const units = 2500
 		g, product := w.gate(), w.product(units)
@@ -312,6 +312,6 @@ func TestRebuildOfManyHoldersWithGaps(t *testing.T) {
 		require.Empty(t, keys)
 		ttl, err := w.raw.TTL(w.ctx, "product:{"+product.String()+"}:holders").Result()
 		require.NoError(t, err)
-		require.Negative(t, ttl, "a rebuilt gate does not run out")
+		require.Negative(t, ttl, "the keys of a rebuilt gate do not expire")
 	})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// theCluster is one for all tests that break none of its servers.
+// theCluster is shared by all tests that break none of its servers.
 var theCluster struct {
 	once  sync.Once
 	group *devservices.RedisGroup
@@ -29,7 +29,7 @@ func clusterWorld(t testing.TB) *world {
 		theCluster.group, theCluster.err = devservices.StartRedisCluster(context.Background(), 3, 0, devservices.RedisOptions{})
 	})
 	if errors.Is(theCluster.err, devservices.ErrNotHere) {
-		testkit.RedisCluster(t, 3, 0) // says that it is not here, and skips
+		testkit.RedisCluster(t, 3, 0) // skips the test if no cluster can be started
 	}
 	require.NoError(t, theCluster.err)
 	return newClusterWorld(t, theCluster.group)
@@ -45,12 +45,12 @@ func newClusterWorld(t testing.TB, g *devservices.RedisGroup) *world {
 	return newWorldAt(t, g.URL(), raw)
 }
 
-// addrOf is the server's host:port.
+// addrOf returns the server's host:port.
 func addrOf(r *devservices.Redis) string {
 	return strings.TrimSuffix(strings.TrimPrefix(r.URL(), "redis://"), "/0")
 }
 
-// withCluster ends the cluster before goroutines are looked for.
+// withCluster stops the cluster before the check for leaked goroutines.
 type withCluster struct{ *testing.M }
 
 func (m withCluster) Run() int {

@@ -15,21 +15,21 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// askSome asks up to askMost servers at a time, in an order of chance, and further
-// ones only where none of these answered.
-func (n *nodes) askSome(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) error) error {
+// queryServers queries up to maxQueried servers at a time, in random order, and further
+// ones only if none of these answered.
+func (n *nodes) queryServers(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) error) error {
 	addrs = slices.Clone(addrs)
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	var errs []error
-	for some := range slices.Chunk(addrs, askMost) {
-		round, cancel := context.WithTimeout(ctx, roundWithin)
+	for some := range slices.Chunk(addrs, maxQueried) {
+		round, cancel := context.WithTimeout(ctx, refreshTimeout)
 		failed := make([]error, len(some))
 		var wg sync.WaitGroup
 		for i, addr := range some {
 			wg.Go(func() {
-				defer guard.Log("look for masters")
+				defer guard.Log("query masters")
 				if failed[i] = ask(round, addr); failed[i] != nil {
-					failed[i] = fmt.Errorf("ask %s: %w", addr, failed[i])
+					failed[i] = fmt.Errorf("query %s: %w", addr, failed[i])
 				}
 			})
 		}
@@ -43,13 +43,13 @@ func (n *nodes) askSome(ctx context.Context, addrs []string, ask func(ctx contex
 	return errors.Join(errs...)
 }
 
-// known are the servers that can be asked: those of the URL and those that
+// known returns the servers that can be queried: those of the URLs and those that
 // they named.
 func (n *nodes) known() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	addrs := slices.Clone(n.address.seeds)
-	for addr := range n.askers {
+	for addr := range n.queryClients {
 		if !slices.Contains(addrs, addr) {
 			addrs = append(addrs, addr)
 		}
@@ -57,27 +57,27 @@ func (n *nodes) known() []string {
 	return addrs
 }
 
-// keepAskers drops the clients of servers that nobody names any more.
-func (n *nodes) keepAskers(named []string) {
+// dropQueryClients closes the clients of servers that are no longer named.
+func (n *nodes) dropQueryClients(named []string) {
 	if len(named) == 0 {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for addr, c := range n.askers {
+	for addr, c := range n.queryClients {
 		if !slices.Contains(named, addr) && !slices.Contains(n.address.seeds, addr) {
-			delete(n.askers, addr)
+			delete(n.queryClients, addr)
 			_ = c.Close()
 		}
 	}
 }
 
-// askNodes asks nodes of the cluster who has the slots.
-func (n *nodes) askNodes(ctx context.Context) error {
+// queryNodes asks nodes of the cluster for the owners of the slots.
+func (n *nodes) queryNodes(ctx context.Context) error {
 	var mu sync.Mutex
 	m := &slotMap{}
-	err := n.askSome(ctx, n.known(), func(ctx context.Context, addr string) error {
-		view, err := n.asker(addr).ClusterNodes(ctx).Result()
+	err := n.queryServers(ctx, n.known(), func(ctx context.Context, addr string) error {
+		view, err := n.queryClient(addr).ClusterNodes(ctx).Result()
 		if err != nil {
 			return err
 		}
@@ -86,34 +86,34 @@ func (n *nodes) askNodes(ctx context.Context) error {
 		return m.add(view, addr)
 	})
 	if err != nil {
-		return fmt.Errorf("redis: no node of the cluster says who has the slots: %w", err)
+		return fmt.Errorf("redis: no node of the cluster returned its slots: %w", err)
 	}
-	n.keepAskers(m.nodes)
+	n.dropQueryClients(m.nodes)
 	for _, addr := range m.nodes {
-		n.asker(addr)
+		n.queryClient(addr)
 	}
-	return n.settle(m.owner[:], m.epoch[:])
+	return n.setOwners(m.owner[:], m.epoch[:])
 }
 
-// askSentinels asks the Sentinels who the master is. Where they say differently,
+// querySentinels asks the Sentinels for the master. If they disagree,
 // the higher configuration epoch is the later failover.
-func (n *nodes) askSentinels(ctx context.Context) error {
+func (n *nodes) querySentinels(ctx context.Context) error {
 	var mu sync.Mutex
 	var master string
 	var last int64 = -1
 	named := map[string]bool{}
-	err := n.askSome(ctx, n.known(), func(ctx context.Context, addr string) error {
-		c := n.asker(addr)
+	err := n.queryServers(ctx, n.known(), func(ctx context.Context, addr string) error {
+		c := n.queryClient(addr)
 		says, err := masterOf(ctx, c, n.address.master)
 		if err != nil {
 			return err
 		}
 		epoch, err := strconv.ParseInt(says["config-epoch"], 10, 64)
 		if err != nil || says["ip"] == "" || says["port"] == "" {
-			return errors.New("the Sentinel's answer names no master")
+			return errors.New("the Sentinel's reply names no master")
 		}
 		others := goredis.NewSliceCmd(ctx, "sentinel", "sentinels", n.address.master)
-		_ = c.Process(ctx, others) // who is not named is not asked the next time
+		_ = c.Process(ctx, others) // a Sentinel that is not named here is not queried next time
 		mu.Lock()
 		defer mu.Unlock()
 		named[addr] = true
@@ -131,10 +131,10 @@ func (n *nodes) askSentinels(ctx context.Context) error {
 	addrs := make([]string, 0, len(named))
 	for addr := range named {
 		addrs = append(addrs, addr)
-		n.asker(addr)
+		n.queryClient(addr)
 	}
-	n.keepAskers(addrs)
-	return n.settle([]string{master}, []int64{last})
+	n.dropQueryClients(addrs)
+	return n.setOwners([]string{master}, []int64{last})
 }
 
 func masterOf(ctx context.Context, c *goredis.Client, name string) (map[string]string, error) {
@@ -143,7 +143,7 @@ func masterOf(ctx context.Context, c *goredis.Client, name string) (map[string]s
 	return cmd.Result()
 }
 
-// sentinelsIn reads the answer to SENTINEL SENTINELS, in RESP2 or RESP3.
+// sentinelsIn parses the reply to SENTINEL SENTINELS, in RESP2 or RESP3.
 func sentinelsIn(reply []any) []string {
 	var addrs []string
 	for _, item := range reply {

@@ -16,8 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// model is what must be true of one product, whatever gates say. It knows only
-// what was answered and what Postgres accepted.
+// model is the expected state of one product. It is computed only from
+// answers and from what Postgres accepted, not from gates.
 type model struct {
 	*rapid.T
 	w       *world
@@ -64,7 +64,7 @@ func (m *model) Ask(t *rapid.T) {
 	d, err := g.Decide(m.w.ctx, redis.Request{Product: m.product, Buyer: buyer, Key: rapid.SampledFrom([]string{"", "k"}).Draw(t, "key")})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, d.Epoch, int64(0))
-	isNew := d.Outcome == redis.Granted && d.HandedOut == 1
+	isNew := d.Outcome == redis.Granted && d.Deliveries == 1
 	if isNew || (d.Outcome != redis.Granted && d.Outcome != redis.Held) {
 		require.Greater(t, d.Number, m.last, "a request sent after another's answer has the higher number")
 		require.Equal(t, d.Epoch, redis.EpochOf(d.Number))
@@ -79,16 +79,16 @@ func (m *model) Ask(t *rapid.T) {
 		}
 		for n, other := range m.grants {
 			require.False(t, !m.withdrawn[n] && redis.EpochOf(n) == d.Epoch && (other.Unit == d.Unit || other.Buyer == buyer),
-				"%+v is on its way, %+v was granted", other, d)
+				"%+v is pending, %+v was granted", other, d)
 		}
 		require.LessOrEqual(t, d.Unit, m.units)
 		m.grants[d.Number], m.answered[d.Number] = d, d
-	case d.Outcome == redis.Granted: // again: the same, whatever became of it
+	case d.Outcome == redis.Granted: // repeated: the same grant, whatever became of it
 		first, known := m.answered[d.Number]
-		require.True(t, known, "handed out again, but never before: %+v", d)
+		require.True(t, known, "repeated, but never delivered before: %+v", d)
 		require.Equal(t, first.Unit, d.Unit)
 		require.Equal(t, first.Buyer, buyer)
-	case d.Outcome == redis.Held && !holds: // the gate has not heard of the end
+	case d.Outcome == redis.Held && !holds: // the gate has not applied the end
 		require.Contains(t, m.ended, d.Number)
 	case d.Outcome == redis.Held:
 		if slot.Number != d.Number {
@@ -101,12 +101,12 @@ func (m *model) Claim(t *rapid.T) {
 	m.T = t
 	number, d, ok := pick(t, m.grants, "grant")
 	if !ok {
-		t.Skip("no grant on its way")
+		t.Skip("no pending grant")
 	}
 	m.judge(t, number, d, m.w.claim(d))
 }
 
-// judge holds the claims' answer against what must be.
+// judge compares the result of a claim with the expected one.
 func (m *model) judge(t *rapid.T, number int64, d redis.Decision, err error) {
 	epoch := m.w.row(m.product).Epoch
 	switch {
@@ -171,15 +171,15 @@ func (m *model) GiveBack(t *rapid.T) {
 	m.T = t
 	number, d, ok := pick(t, m.grants, "grant")
 	if !ok {
-		t.Skip("no grant on its way")
+		t.Skip("no pending grant")
 	}
 	require.NoError(t, m.gate().GiveBack(m.w.ctx, d))
-	delete(m.grants, number) // its node will not append it, ever
+	delete(m.grants, number) // its node will never append it
 }
 
-func (m *model) Feed(t *rapid.T) {
+func (m *model) Sync(t *rapid.T) {
 	m.T = t
-	require.NoError(t, m.gate().Feed(m.w.ctx, m.product))
+	require.NoError(t, m.gate().Sync(m.w.ctx, m.product))
 }
 
 func (m *model) Ship(t *rapid.T) {
@@ -215,7 +215,7 @@ func (m *model) FalseAlarm(t *rapid.T) {
 	require.NoError(t, m.gate().Rebuild(m.w.ctx, m.product, state.Epoch))
 }
 
-// Check holds what Postgres says against the model, after each step.
+// Check compares Postgres with the model, after each step.
 func (m *model) Check(t *rapid.T) {
 	counts, _, err := m.w.claims.Counts(m.w.ctx, m.product)
 	require.NoError(t, err)
@@ -223,7 +223,7 @@ func (m *model) Check(t *rapid.T) {
 	require.LessOrEqual(t, counts.Held, counts.Units)
 }
 
-// settle ends what is on its way and requires R2: every unit is held or free.
+// settle ends all pending grants and requires R2: every unit is held or free.
 func (m *model) settle(t *rapid.T) {
 	m.T = t
 	g := m.gates[0]
@@ -233,7 +233,7 @@ func (m *model) settle(t *rapid.T) {
 	for number, d := range m.grants {
 		m.judge(t, number, d, m.w.claim(d))
 	}
-	require.NoError(t, g.Feed(m.w.ctx, m.product))
+	require.NoError(t, g.Sync(m.w.ctx, m.product))
 	pending, err := g.Pending(m.w.ctx, m.product, 0, redis.MaxNumber, 1000)
 	require.NoError(t, err)
 	for _, p := range pending {
@@ -252,9 +252,9 @@ func (m *model) settle(t *rapid.T) {
 	require.Zero(t, fold.Report().Inversions)
 }
 
-// Whatever happens in whatever order, the gate's answers, the claims and the
-// decision log stay true.
-func TestGateAgainstAModel(t *testing.T) {
+// After any sequence of steps, the gate's answers, the claims and the decision log are
+// consistent.
+func TestGate_MatchesModel(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		gates := []*redis.Gate{w.gate(), w.gate()}
 		rapid.Check(t, func(t *rapid.T) {
@@ -268,7 +268,7 @@ func TestGateAgainstAModel(t *testing.T) {
 			t.Repeat(map[string]func(*rapid.T){
 				"ask": m.Ask, "ask too": m.Ask, "ask three": m.Ask, "claim": m.Claim, "claim too": m.Claim,
 				"claim again": m.ClaimAgain, "expire": m.Expire, "withdraw": m.Withdraw, "give back": m.GiveBack,
-				"feed": m.Feed, "feed too": m.Feed, "ship": m.Ship, "stock": m.StockUp, "pause": m.Pause,
+				"sync": m.Sync, "sync too": m.Sync, "ship": m.Ship, "stock": m.StockUp, "pause": m.Pause,
 				"lose key": m.LoseKey, "false alarm": m.FalseAlarm, "": m.Check,
 			})
 			m.settle(t)

@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// watchEvery is how often Sentinels, or nodes of a cluster, are asked who the
-	// masters are, beside each time that a call gives reason to.
-	watchEvery = time.Second
-	// watchRest is the least time between two such rounds.
-	watchRest = 50 * time.Millisecond
-	// roundWithin bounds one round: a server that sleeps holds nobody up for longer.
-	roundWithin = 500 * time.Millisecond
-	// askMost is how many servers one round asks at the same time.
-	askMost = 5
+	// refreshInterval is how often Sentinels, or nodes of a cluster, are asked for the
+	// masters, in addition to each refresh that the error of a call triggers.
+	refreshInterval = time.Second
+	// minRefreshInterval is the least time between two refreshes.
+	minRefreshInterval = 50 * time.Millisecond
+	// refreshTimeout bounds one refresh, so that a server that hangs does not delay it further.
+	refreshTimeout = 500 * time.Millisecond
+	// maxQueried is how many servers one refresh queries at the same time.
+	maxQueried = 5
 )
 
 // nodes are the masters of one Redis: the one server, the one that the Sentinels
-// name, or all of a cluster. It says which of them has a product's keys.
+// name, or all of a cluster. It knows which of them has a product's keys.
 //
-// Nothing here decides whether a gate may be believed. Where the masters are is a
-// guess that may be old: a call that went to the wrong one finds a process with
-// another stamp, or none that would write.
+// No decision about trusting a gate is made here. The addresses of the masters may be
+// stale: a call that goes to the wrong one meets a process with another instance id,
+// or one that does not accept writes.
 type nodes struct {
 	address    *address
 	cluster    bool
@@ -43,85 +43,85 @@ type nodes struct {
 	prepare    func(*goredis.Client) error
 	seen       func(script string, requests int, took time.Duration, err error)
 
-	places atomic.Pointer[places] // what calls read
+	slotTable atomic.Pointer[slotTable] // what calls read
 
-	mu     sync.Mutex
-	lanes  map[string]*lanes          // of the masters, by host:port
-	askers map[string]*goredis.Client // of the Sentinels, or of all nodes
-	kicked chan struct{}
+	mu               sync.Mutex
+	lanes            map[string]*lanes          // of the masters, by host:port
+	queryClients     map[string]*goredis.Client // of the Sentinels, or of all nodes
+	refreshRequested chan struct{}
 }
 
-// places is who has which slot: one entry for all slots, or one for each. nil where
-// nobody is known.
-type places struct{ slots []*lanes }
+// slotTable maps slots to masters: one entry for all slots, or one for each. An entry is
+// nil if no master is known.
+type slotTable struct{ slots []*lanes }
 
-// errNoMaster says that nobody is known to have the keys.
+// errNoMaster: no master of the keys is known.
 var errNoMaster = errors.New("no master is known")
 
-// openNodes asks who the masters are. One server is not asked: it is the master,
-// or its lanes find out that it is not. Close it, whatever comes back.
+// openNodes discovers the masters. A single server is not asked: it is the master,
+// or its lanes detect that it is not. The caller must close the result even after an error.
 func openNodes(ctx context.Context, a *address, opts Options) (*nodes, error) {
 	n := &nodes{keyPrefix: opts.KeyPrefix,
 		address: a, keep: opts.Lanes, most: opts.LanesMax, seen: opts.Observer.Called, prepare: opts.prepare,
-		lanes: map[string]*lanes{}, askers: map[string]*goredis.Client{}, kicked: make(chan struct{}, 1),
+		lanes: map[string]*lanes{}, queryClients: map[string]*goredis.Client{}, refreshRequested: make(chan struct{}, 1),
 	}
-	n.places.Store(&places{slots: []*lanes{nil}})
+	n.slotTable.Store(&slotTable{slots: []*lanes{nil}})
 	switch {
 	case a.master != "":
 		for _, seed := range a.seeds {
-			n.asker(seed)
+			n.queryClient(seed)
 		}
 		return n, n.refresh(ctx)
 	case a.options.Network != "unix":
 		var err error
-		if n.cluster, err = n.recognise(ctx); err != nil {
+		if n.cluster, err = n.detectCluster(ctx); err != nil {
 			return n, err
 		}
 	}
 	if !n.cluster {
-		return n, n.settle([]string{a.seeds[0]}, nil)
+		return n, n.setOwners([]string{a.seeds[0]}, nil)
 	}
 	if a.options.DB != 0 {
-		return n, fmt.Errorf("%w: the server is a node of a Redis Cluster, which has the database 0 alone; the URL names %d", ErrAddress, a.options.DB)
+		return n, fmt.Errorf("%w: the server is a node of a Redis Cluster, which has only database 0; the URL names %d", ErrAddress, a.options.DB)
 	}
 	return n, n.refresh(ctx)
 }
 
-// recognise asks the servers named whether they are nodes of a cluster.
-func (n *nodes) recognise(ctx context.Context) (bool, error) {
+// detectCluster asks the seeds whether they are nodes of a cluster.
+func (n *nodes) detectCluster(ctx context.Context) (bool, error) {
 	several := len(n.address.seeds) > 1
 	var errs []error
 	for _, seed := range n.address.seeds {
-		is, err := isCluster(ctx, n.asker(seed))
+		is, err := isCluster(ctx, n.queryClient(seed))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ask %s whether it is a node of a cluster: %w", seed, err))
 			continue
 		}
 		if !is && several {
-			return false, fmt.Errorf("%w: several nodes are named, but %s is none of a Redis Cluster; for Sentinels add ?master_name=", ErrAddress, seed)
+			return false, fmt.Errorf("%w: several URLs are given, but %s is not a node of a Redis Cluster; for Sentinels add ?master_name=", ErrAddress, seed)
 		}
 		return is, nil
 	}
-	return false, fmt.Errorf("redis: no node answers: %w", errors.Join(errs...))
+	return false, fmt.Errorf("redis: no node responded: %w", errors.Join(errs...))
 }
 
-// run gives do a lane to the master of the key. Where that master says MOVED, it
-// did nothing, and the one that it names is asked: once. All else that goes wrong
-// is the caller's to judge.
+// run calls do with a lane to the master of the key. If that master answers MOVED, it
+// did not execute the command, and run calls do once more with the one that it names. All
+// other errors are returned to the caller.
 //
-// ASK and TRYAGAIN are no answer: the slot is on its way, the scripts name keys
-// that need not exist, and neither side runs such a one before the slot has
+// ASK and TRYAGAIN are returned as errors: the slot is migrating, the scripts name keys
+// that need not exist, and neither side runs such a script before the slot has
 // arrived.
 func (n *nodes) run(ctx context.Context, key string, do func(*lane) error) error {
 	var at *lanes
 	err := errRetired
 	for try := 0; try < 2 && errors.Is(err, errRetired); try++ {
 		if at = n.of(key); at == nil {
-			n.kick()
+			n.scheduleRefresh()
 			return fmt.Errorf("redis: %w", errNoMaster)
 		}
 		err = at.with(ctx, do)
-		at.heard(err)
+		at.recordResult(err)
 	}
 	if err == nil {
 		return nil
@@ -132,22 +132,22 @@ func (n *nodes) run(ctx context.Context, key string, do func(*lane) error) error
 		}
 	}
 	if topological(err) {
-		n.kick()
+		n.scheduleRefresh()
 	}
 	return err
 }
 
-// of is the master of the key, nil where nobody is known.
+// of returns the master of the key, or nil if none is known.
 func (n *nodes) of(key string) *lanes {
-	slots := n.places.Load().slots
+	slots := n.slotTable.Load().slots
 	if len(slots) == 1 {
 		return slots[0]
 	}
 	return slots[slotOf(key)]
 }
 
-// moved takes note of a MOVED: until the next round the node that was named has
-// the slot.
+// moved handles a MOVED: until the next refresh the slot belongs to the node that was
+// named.
 func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
 	addr, ok := goredis.IsMovedError(err)
 	if !ok || !n.cluster {
@@ -161,7 +161,7 @@ func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
 		host, _, _ = net.SplitHostPort(from.addr)
 	}
 	addr = net.JoinHostPort(host, port)
-	n.kick()
+	n.scheduleRefresh()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lanes == nil {
@@ -171,15 +171,15 @@ func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if old := n.places.Load().slots; len(old) == slotsAll {
+	if old := n.slotTable.Load().slots; len(old) == slotsAll {
 		slots := slices.Clone(old)
 		slots[slotOf(key)] = to
-		n.places.Store(&places{slots: slots})
+		n.slotTable.Store(&slotTable{slots: slots})
 	}
 	return to, true
 }
 
-// topological says whether an error is a reason to ask who the masters are.
+// topological reports whether an error is a reason to refresh the topology.
 func topological(err error) bool {
 	var refused goredis.Error
 	if !errors.As(err, &refused) {
@@ -193,48 +193,48 @@ func topological(err error) bool {
 	return false
 }
 
-// kick asks for a round soon.
-func (n *nodes) kick() {
+// scheduleRefresh requests a refresh without waiting for it.
+func (n *nodes) scheduleRefresh() {
 	select {
-	case n.kicked <- struct{}{}:
+	case n.refreshRequested <- struct{}{}:
 	default:
 	}
 }
 
-// watch keeps the places up to date until the context ends.
+// watch keeps the topology up to date until the context ends.
 func (n *nodes) watch(ctx context.Context) {
 	if n.address.master == "" && !n.cluster {
 		return
 	}
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(refreshInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-n.kicked:
+		case <-n.refreshRequested:
 		}
 		if err := n.refresh(ctx); err != nil && ctx.Err() == nil {
-			slog.WarnContext(ctx, "nobody says where the masters are", "component", "redis", "error", err)
+			slog.WarnContext(ctx, "topology refresh failed", "component", "redis", "error", err)
 		}
-		if pause(ctx, watchRest) != nil {
+		if pause(ctx, minRefreshInterval) != nil {
 			return
 		}
 	}
 }
 
-// refresh is one round.
+// refresh queries the topology once.
 func (n *nodes) refresh(ctx context.Context) error {
 	if n.address.master != "" {
-		return n.askSentinels(ctx)
+		return n.querySentinels(ctx)
 	}
-	return n.askNodes(ctx)
+	return n.queryNodes(ctx)
 }
 
-// settle makes these the places: one for all slots, or one for each, "" for nobody.
-// views are the configuration epochs by which they are, nil if there are none.
-func (n *nodes) settle(owners []string, views []int64) error {
+// setOwners replaces the slot table: one owner for all slots, or one for each, "" for none.
+// views are the configuration epochs of the owners, nil if there are none.
+func (n *nodes) setOwners(owners []string, views []int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lanes == nil {
@@ -246,7 +246,7 @@ func (n *nodes) settle(owners []string, views []int64) error {
 			continue
 		}
 		if i > 0 && slots[i-1] != nil && slots[i-1].addr == addr {
-			slots[i] = slots[i-1] // a master has one configuration epoch for all its slots
+			slots[i] = slots[i-1] // a master has the same configuration epoch for all its slots
 			continue
 		}
 		l, err := n.lanesTo(addr)
@@ -255,13 +255,13 @@ func (n *nodes) settle(owners []string, views []int64) error {
 		}
 		slots[i], used[addr] = l, true
 		if views != nil {
-			l.view.Store(views[i] + 1) // a first one may be 0
+			l.view.Store(views[i] + 1) // the first one may be 0
 		}
 	}
-	if slices.Equal(slots, n.places.Load().slots) {
+	if slices.Equal(slots, n.slotTable.Load().slots) {
 		return nil
 	}
-	n.places.Store(&places{slots: slots})
+	n.slotTable.Store(&slotTable{slots: slots})
 	for addr, l := range n.lanes {
 		if !used[addr] {
 			delete(n.lanes, addr)
@@ -271,7 +271,7 @@ func (n *nodes) settle(owners []string, views []int64) error {
 	return nil
 }
 
-// lanesTo is called with the lock held.
+// lanesTo returns the lanes to an address. The caller holds mu.
 func (n *nodes) lanesTo(addr string) (*lanes, error) {
 	if l, ok := n.lanes[addr]; ok {
 		return l, nil
@@ -287,33 +287,33 @@ func (n *nodes) lanesTo(addr string) (*lanes, error) {
 	return l, nil
 }
 
-// asker is a client for questions to a server that need no lane.
-func (n *nodes) asker(addr string) *goredis.Client {
+// queryClient returns a client for queries to a server that need no lane.
+func (n *nodes) queryClient(addr string) *goredis.Client {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c, ok := n.askers[addr]
+	c, ok := n.queryClients[addr]
 	if !ok {
 		opt := n.address.of(addr)
 		if n.address.master != "" {
 			opt = n.address.ofSentinel(addr)
 		}
-		opt.DB = 0 // a node of a cluster has no other, and must be recognised to say so
-		plain(opt, 2)
-		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = roundWithin, roundWithin, roundWithin
+		opt.DB = 0 // a node of a cluster has no other database, and must be reachable to be detected
+		disableRetries(opt, 2)
+		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = refreshTimeout, refreshTimeout, refreshTimeout
 		c = goredis.NewClient(opt)
-		if n.askers == nil { // closed meanwhile: whoever asks is refused
+		if n.queryClients == nil { // closed meanwhile: the caller's query fails
 			_ = c.Close()
 			return c
 		}
-		n.askers[addr] = c
+		n.queryClients[addr] = c
 	}
 	return c
 }
 
-// masters are those who have slots.
+// masters returns the servers that have slots.
 func (n *nodes) masters() []*lanes {
 	var found []*lanes
-	for _, l := range n.places.Load().slots {
+	for _, l := range n.slotTable.Load().slots {
 		if l != nil && !slices.Contains(found, l) {
 			found = append(found, l)
 		}
@@ -321,8 +321,8 @@ func (n *nodes) masters() []*lanes {
 	return found
 }
 
-// checkNoEviction refuses a Redis of which a master may throw keys of a gate away.
-// A master that does not answer is passed over where another does.
+// checkNoEviction returns an error if a master may evict keys of a gate. A master
+// that does not answer is skipped if another one does.
 func (n *nodes) checkNoEviction(ctx context.Context) error {
 	var errs []error
 	answered := false
@@ -340,8 +340,8 @@ func (n *nodes) checkNoEviction(ctx context.Context) error {
 	return errors.Join(append(errs, errNoMaster)...)
 }
 
-// reach asks each master whether it is one and takes a write.
-func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
+// health checks for each master that it is one and accepts a write.
+func (n *nodes) health(ctx context.Context) (serving, all int, err error) {
 	masters := n.masters()
 	errs := make([]error, len(masters))
 	var wg sync.WaitGroup
@@ -349,7 +349,7 @@ func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 		wg.Go(func() {
 			defer guard.Log("probe masters")
 			errs[i] = l.with(ctx, func(ln *lane) error {
-				if err := ln.look(ctx); err != nil {
+				if err := ln.identify(ctx); err != nil {
 					return err
 				}
 				if err := n.probeWrite(ctx, l, ln); err != nil || !n.cluster {
@@ -373,11 +373,11 @@ func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 			serving++
 		}
 	}
-	if slices.Contains(n.places.Load().slots, nil) && len(masters) > 0 {
+	if slices.Contains(n.slotTable.Load().slots, nil) && len(masters) > 0 {
 		all++ // slots without a master
 	}
 	if serving < all {
-		n.kick()
+		n.scheduleRefresh()
 	}
 	if len(masters) == 0 {
 		errs = append(errs, errNoMaster)
@@ -385,11 +385,11 @@ func (n *nodes) reach(ctx context.Context) (serving, all int, err error) {
 	return serving, all, errors.Join(errs...)
 }
 
-// close ends all connections. Closing twice is fine.
+// close closes all connections. close is idempotent.
 func (n *nodes) close() error {
 	n.mu.Lock()
-	all, askers := n.lanes, n.askers
-	n.lanes, n.askers = nil, nil
+	all, askers := n.lanes, n.queryClients
+	n.lanes, n.queryClients = nil, nil
 	n.mu.Unlock()
 	var errs []error
 	for _, l := range all {

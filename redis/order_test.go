@@ -16,9 +16,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// ask lets n goroutines ask the gate, and claim what it grants, until the context ends.
-// It returns how many grants became durable and how many requests failed.
-func (w *world) ask(ctx context.Context, n int, g *redis.Gate, product uuid.UUID) (granted, failed int64) {
+// requestUntilDone runs n goroutines that send requests to the gate and claim its grants
+// until the context ends. It returns the number of durable grants and of failed requests.
+func (w *world) requestUntilDone(ctx context.Context, n int, g *redis.Gate, product uuid.UUID) (granted, failed int64) {
 	var ok, bad atomic.Int64
 	var wg sync.WaitGroup
 	for range n {
@@ -27,7 +27,7 @@ func (w *world) ask(ctx context.Context, n int, g *redis.Gate, product uuid.UUID
 				d, err := g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
 				if err == nil && d.Outcome == redis.Granted {
 					if err = w.claim(d); err != nil {
-						_ = g.Feed(ctx, product)
+						_ = g.Sync(ctx, product)
 					}
 				}
 				switch {
@@ -45,7 +45,7 @@ func (w *world) ask(ctx context.Context, n int, g *redis.Gate, product uuid.UUID
 }
 
 // A Redis that has lost its gates and refuses writes: no epoch is raised for it, and it
-// goes on with the first one once it takes writes again.
+// continues in the first one once it accepts writes again.
 func TestRebuild_RaisesNoEpochForRedisThatRefusesWrites(t *testing.T) {
 	for name, config := range map[string][2]string{
 		"no replicas":   {"min-replicas-to-write", "1"},
@@ -61,7 +61,7 @@ func TestRebuild_RaisesNoEpochForRedisThatRefusesWrites(t *testing.T) {
 			before := w.row(product)
 			ctx, cancel := context.WithTimeout(w.ctx, 2*time.Second)
 			defer cancel()
-			ok, failed := w.ask(ctx, 8, g, product)
+			ok, failed := w.requestUntilDone(ctx, 8, g, product)
 			require.Zero(t, ok)
 			require.NotZero(t, failed)
 			require.Equal(t, before.Epoch, w.row(product).Epoch)
@@ -91,7 +91,7 @@ func (s *failingStore) Snapshot(ctx context.Context, product uuid.UUID, holders 
 	return s.Store.Snapshot(ctx, product, holders)
 }
 
-// A rebuild that fails takes up its own epoch again, with a growing backoff.
+// A rebuild that fails continues in its own epoch, with a growing backoff.
 func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		store := &failingStore{Store: w.claims}
@@ -101,7 +101,7 @@ func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 		w.flush()
 		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
 		defer cancel()
-		ok, _ := w.ask(ctx, 4, g, product)
+		ok, _ := w.requestUntilDone(ctx, 4, g, product)
 		require.Zero(t, ok)
 		require.EqualValues(t, 1, w.row(product).Epoch)
 		require.Greater(t, store.tried.Load(), int64(2))
@@ -117,8 +117,8 @@ func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 	})
 }
 
-// A rebuild that fails again and again leaves the product to other nodes.
-func TestRebuild_IsTakenOverFromOneThatKeepsFailing(t *testing.T) {
+// A rebuild that fails repeatedly leaves the product to other nodes.
+func TestRebuild_IsTakenOverFromFailingNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	store := &failingStore{Store: w.claims}
@@ -127,7 +127,7 @@ func TestRebuild_IsTakenOverFromOneThatKeepsFailing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { w.ask(ctx, 2, bad, product) })
+	wg.Go(func() { w.requestUntilDone(ctx, 2, bad, product) })
 	testkit.Eventually(t, 10*time.Second, "the first rebuild to fail", func() error {
 		if store.tried.Load() == 0 {
 			return errors.New("not yet")
@@ -143,11 +143,11 @@ func TestRebuild_IsTakenOverFromOneThatKeepsFailing(t *testing.T) {
 	require.LessOrEqual(t, w.row(product).Epoch, int64(2))
 }
 
-// Two nodes see two masters, both of which take writes: the one that is in use stays so,
-// and the other node says why it does not sell. When the first is used no more, the other
-// takes over.
-func TestViews_OneOfTwoMastersIsUsed(t *testing.T) {
-	// Not parallel: a node that is starved for 1.5 s does lose its product to the other one.
+// Two nodes see two masters, both of which accept writes: the one in use stays in use,
+// and the other node reports why it does not sell. When the first is no longer used, the
+// other takes over.
+func TestViews_OnlyOneOfTwoMastersIsUsed(t *testing.T) {
+	// Not parallel: a node that is starved for 1.5 s loses its product to the other one.
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
 	a, b, product := w.gate(), w.gateOn(other.URL(), w.claims), w.product(1_000_000)
@@ -157,7 +157,7 @@ func TestViews_OneOfTwoMastersIsUsed(t *testing.T) {
 	var wg sync.WaitGroup
 	var granted [2]int64
 	for i, g := range []*redis.Gate{a, b} {
-		wg.Go(func() { granted[i], _ = w.ask(ctx, 2, g, product) })
+		wg.Go(func() { granted[i], _ = w.requestUntilDone(ctx, 2, g, product) })
 	}
 	wg.Wait()
 	require.NotZero(t, granted[0])
@@ -176,7 +176,7 @@ func TestViews_OneOfTwoMastersIsUsed(t *testing.T) {
 	w.agrees(b, product)
 }
 
-// Whatever Postgres' clock did, a rebuild on another instance opens three seconds after
+// Whatever Postgres' clock shows, a rebuild on another instance opens three seconds after
 // its raise, by the clock of the node that rebuilds.
 func TestRebuild_WaitsForOldLeaseByItsOwnClock(t *testing.T) {
 	for name, skew := range map[string]string{"clock set back": "1 h", "clock set forward": "-10 s"} {
@@ -190,25 +190,25 @@ func TestRebuild_WaitsForOldLeaseByItsOwnClock(t *testing.T) {
 			other := w.gateOn(testkit.OwnRedis(t).URL(), w.claims)
 			began := time.Now()
 			testkit.Eventually(t, 15*time.Second, "the gate to be rebuilt", func() error {
-				return other.Feed(w.ctx, product)
+				return other.Sync(w.ctx, product)
 			})
 			took := time.Since(began)
 			require.GreaterOrEqual(t, took, redis.LeaseTime)
 			require.Less(t, took, 10*time.Second)
-			// The lease of a clock that was set back is renewed all the same.
+			// A lease that lies in the future after the clock was set back is still renewed.
 			_, err = w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at + $2::interval where product_id = $1`, product, skew)
 			require.NoError(t, err)
 			require.NoError(t, w.claim(w.granted(other, product)))
 			ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 			defer cancel()
-			_, failed := w.ask(ctx, 1, other, product)
+			_, failed := w.requestUntilDone(ctx, 1, other, product)
 			require.Zero(t, failed)
 		})
 	}
 }
 
-// Redis' clock is set back while a gate is in use: it goes on, and its lease is renewed.
-func TestLease_OfClockThatWasSetBackIsRenewed(t *testing.T) {
+// Redis' clock is set back while a gate is in use: the gate continues, and its lease is renewed.
+func TestLease_IsRenewedAfterClockWasSetBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
 		w.granted(g, product)
@@ -228,8 +228,8 @@ func TestLease_OfClockThatWasSetBackIsRenewed(t *testing.T) {
 	})
 }
 
-// loseTail removes the events beyond the position with what they did to the claims, as a
-// failover to a standby does that had not received them.
+// loseTail removes the events after the position and their effects on the claims, like a
+// failover to a standby that had not received them.
 func (w *world) loseTail(beyond int64) {
 	for _, sql := range []string{
 		`alter table events disable trigger all`, `alter table slot_numbers disable trigger all`,
@@ -247,9 +247,9 @@ func (w *world) loseTail(beyond int64) {
 	}
 }
 
-// The store comes back without its last events: the gate that has applied them is rebuilt
-// by itself, whether others were appended in their place or not.
-func TestSync_RebuildsGateThatKnowsEventsWhichTheStoreLost(t *testing.T) {
+// The store comes back without its last events: the gate that has applied them is
+// rebuilt without an operator, whether or not others were appended instead.
+func TestSync_RebuildsGateAfterStoreLostItsTail(t *testing.T) {
 	for _, appended := range []bool{false, true} {
 		t.Run(fmt.Sprintf("others in their place: %t", appended), func(t *testing.T) {
 			onBoth(t, func(t *testing.T, w *world) {
@@ -258,7 +258,7 @@ func TestSync_RebuildsGateThatKnowsEventsWhichTheStoreLost(t *testing.T) {
 				require.NoError(t, w.claim(kept))
 				lost := w.granted(g, product)
 				require.NoError(t, w.claim(lost))
-				require.NoError(t, g.Feed(w.ctx, product))
+				require.NoError(t, g.Sync(w.ctx, product))
 				require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
 				w.loseTail(2)
 				if appended {
@@ -288,7 +288,7 @@ func TestSync_OpensInPlaceWithManyPendingInPieces(t *testing.T) {
 		require.Len(t, c.granted, units)
 		w.pause(product, true)
 		w.pause(product, false)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		state := w.agrees(g, product)
 		require.Equal(t, units, state.Free)
 		require.EqualValues(t, 2, state.Epoch)

@@ -17,15 +17,15 @@ const NoEpoch = -1
 
 // MaxEpoch is the highest epoch: a number of a later one would not be exact in JSON.
 // Each needs a rebuild that took a lease, a change of the sale, or a rebuild that was
-// left alone for RebuildTimeout, so it takes years; there is a metric all the same.
+// left alone for RebuildTimeout, so it takes years; a metric counts them nevertheless.
 const MaxEpoch = 900_000
 
 // GateRow is a product's row in Postgres.
 type GateRow struct {
 	Epoch int64 // the only epoch whose grants can be appended
 	// Rebuilt is the epoch that the last rebuild raised to. Later ones were
-	// raised by changes of the sale: a living gate of Rebuilt or later may open
-	// Epoch in place. An older one may not, for the gate of Rebuilt may be on
+	// raised by changes of the sale: a live gate of Rebuilt or later may open
+	// Epoch in place. An older one may not, because the gate of Rebuilt may be on
 	// another process.
 	Rebuilt  int64
 	Deleted  bool
@@ -33,7 +33,7 @@ type GateRow struct {
 	SaleDate time.Time
 	SaleEnd  *time.Time
 	Paused   bool
-	// Ended reports that the sale had ended by Postgres' clock. It is a hint: the
+	// Ended reports whether the sale had ended by Postgres' clock. It is a hint: the
 	// gate's own clock decides.
 	Ended bool
 
@@ -41,35 +41,35 @@ type GateRow struct {
 	Rebuild RebuildRecord
 }
 
-// LeaseRecord is the last lease of a product's gate, of whatever epoch.
+// LeaseRecord is the last lease of a product's gate, of any epoch.
 type LeaseRecord struct {
 	Epoch    int64
 	Instance string // the process for which it was taken, "" for none
 	View     int64  // see LeaseRequest
 	Beat     string // changes with each renewal; two are only compared for equality
-	// Idle reports that it is some time old by Postgres' clock. It is a hint.
+	// Idle reports whether it is some time old by Postgres' clock. It is a hint.
 	Idle bool
 }
 
-// RebuildRecord is the last rebuild of a product's gate. It is unfinished while no
-// lease of its epoch or a later one was taken.
+// RebuildRecord is the last rebuild of a product's gate. It is unfinished until a
+// lease of its epoch or a later one is taken.
 type RebuildRecord struct {
-	Owner uuid.UUID // the node that began it, zero if that is not known
-	Beat  string    // changes with each sign of life; two are only compared for equality
+	Owner uuid.UUID // the node that began it, zero if not known
+	Beat  string    // changes with each heartbeat; two are only compared for equality
 }
 
-// unfinished reports that the last rebuild has not led to a lease.
+// unfinished reports whether the last rebuild has not led to a lease.
 func (r GateRow) unfinished() bool { return r.Rebuilt > NoEpoch && r.Lease.Epoch < r.Rebuilt }
 
-// LeaseRequest asks for the right of a gate to decide.
+// LeaseRequest requests the right of a gate to decide.
 type LeaseRequest struct {
 	Product  uuid.UUID
 	Epoch    int64
 	Instance string // the process on which the gate is
 	// View is the configuration epoch of the Sentinels' or the cluster's view by which
-	// the node found that process, 0 if there is none. Of two the higher is the later.
+	// the node found that process, 0 if there is none. The higher of two is the later.
 	View int64
-	// Renew asks for a lease that runs from now on. Without it the request only asks
+	// Renew requests a lease that begins now. Without it the request only checks
 	// whether the epoch is still the product's, and the last lease is this gate's.
 	Renew bool
 	// At is the last event that the gate has applied. A store that does not have it
@@ -77,15 +77,15 @@ type LeaseRequest struct {
 	At LogPosition
 }
 
-// LeaseResult is the answer to a LeaseRequest.
+// LeaseResult is the result of a LeaseRequest.
 type LeaseResult int
 
 // The results.
 const (
-	LeaseRefused  LeaseResult = iota // the epoch is not the product's any more
+	LeaseRefused  LeaseResult = iota // the epoch is no longer the product's
 	LeaseGranted                     //
-	LeaseBusy                        // the row was locked; ask again
-	LeaseNotHeld                     // the last lease is another gate's; ask for one
+	LeaseBusy                        // the row was locked; retry
+	LeaseNotHeld                     // the last lease is another gate's; request a new one
 	LeaseTailLost                    // the store does not have the event that the gate has applied last
 )
 
@@ -95,15 +95,15 @@ type LogPosition struct {
 	Event    uuid.UUID // zero if it is not known
 }
 
-// RaiseRequest asks for a new epoch for a rebuild.
+// RaiseRequest requests a new epoch for a rebuild.
 type RaiseRequest struct {
 	Product uuid.UUID
 	Found   int64 // the epoch must still be this one (compare and swap)
-	Above   int64 // the new one is higher than this one, too
+	Above   int64 // the new one must also be higher than this one
 	Owner   uuid.UUID
 }
 
-// RaiseResult is the answer to a RaiseRequest. Raised is false if another was
+// RaiseResult is the result of a RaiseRequest. Raised is false if another was
 // quicker, the row was locked or the product is gone.
 type RaiseResult struct {
 	Raised bool
@@ -112,7 +112,7 @@ type RaiseResult struct {
 	Instance string
 }
 
-// AliveRequest is a sign of life of the rebuild of an epoch.
+// AliveRequest is a heartbeat of the rebuild of an epoch.
 type AliveRequest struct {
 	Product uuid.UUID
 	Epoch   int64
@@ -126,14 +126,14 @@ type Holder struct {
 	KeyHash []byte
 }
 
-// Snapshot is the product at one moment.
+// Snapshot is the state of a product at one moment.
 type Snapshot struct {
 	Row GateRow
-	At  LogPosition // the log's head then
+	At  LogPosition // the log's head at that moment
 }
 
-// GateEvent is an event of a product's log. Event is set for those that concern the
-// gate: SlotAcquired, SlotExpired, GrantWithdrawn and ProductStockIncreased. Others
+// GateEvent is an event of a product's log. Event is set if it concerns the
+// gate: SlotAcquired, SlotExpired, GrantWithdrawn or ProductStockIncreased. Others
 // only move the position.
 type GateEvent struct {
 	At    LogPosition
@@ -146,74 +146,74 @@ type NumberedLine struct {
 	fairness.Line
 }
 
-// LeaseID names one lease of a product's gates. Later ones have a higher Beat.
+// LeaseID identifies one lease of a product's gates. Later ones have a higher Beat.
 type LeaseID struct {
 	Beat int64
-	At   time.Time // leased_at, for leases that a program took that does not know beats
+	At   time.Time // leased_at, for leases taken by a version that does not know beats
 }
 
-// Equal reports whether both name the same lease.
+// Equal reports whether both identify the same lease.
 func (l LeaseID) Equal(other LeaseID) bool { return l.Beat == other.Beat && l.At.Equal(other.At) }
 
-// IsZero reports whether it names no lease.
+// IsZero reports whether it identifies no lease.
 func (l LeaseID) IsZero() bool { return l.At.IsZero() }
 
-// Shipment is what is stored of one product's decision log at a time.
+// Shipment is the part of a product's decision log that is stored at once.
 type Shipment struct {
-	Product     uuid.UUID
-	Lines       []NumberedLine // the last may be a run that still grows
-	Born, Epoch int64          // the gate's first epoch and its present one
-	// Living: everything that the gate of Epoch decided before At is among Lines or
-	// was stored before, and so is all of the epochs from Born up to Epoch.
-	Living bool
-	At     time.Time // by Now, from before the log was read; zero for a closed gate
+	Product           uuid.UUID
+	Lines             []NumberedLine // the last may be a run that still grows
+	FirstEpoch, Epoch int64          // the gate's first epoch and its present one
+	// Live: everything that the gate of Epoch decided before At is among Lines or
+	// was stored before, and so are all decisions of the epochs from FirstEpoch up to Epoch.
+	Live bool
+	At   time.Time // by Now, from before the log was read; zero for a closed gate
 	// Covered is a lease: everything that the leases up to it allowed is among Lines
-	// or was stored before, for they have run out. Zero: nothing is known.
+	// or was stored before, because they have run out. Zero: nothing is known.
 	Covered LeaseID
-	// Unsettled: grants were on their way.
+	// Unsettled: there were pending grants.
 	Unsettled bool
-	// Closed: so is all of Epoch, too: it decides no more.
+	// Closed: the gate decides no more, so all decisions of Epoch are stored.
 	Closed bool
 }
 
 // Timing of leases and rebuilds.
 const (
-	// LeaseTime is how long a gate may decide on one lease, by its own clock.
+	// LeaseTime is how long a gate may decide with one lease, by its own clock.
 	LeaseTime = 3 * time.Second
-	// RebuildTimeout is for how long an unfinished rebuild is left alone without a sign
-	// of life, by the clock of the node that waits.
+	// RebuildTimeout is for how long an unfinished rebuild is left alone without a
+	// heartbeat, by the clock of the node that waits.
 	RebuildTimeout = 5 * time.Second
 )
 
-// ErrTailLost matches the error of Store.Events for a store that does not have the
+// ErrTailLost matches the error of Store.Events if the store does not have the
 // event that the gate has applied last.
 var ErrTailLost = errors.New("redis: the store lost events that the gate has applied")
 
 // Store is the Postgres side of the gate, which package command/claims implements.
-// An error means that Postgres gave no answer. Slices of results are in the order of
+// An error means that Postgres did not answer. Results are in the order of
 // the requests.
 type Store interface {
-	// Rows reads the rows of products; nil for one that does not exist.
+	// Rows reads the rows of products; nil for a product that does not exist.
 	Rows(ctx context.Context, products []uuid.UUID) ([]*GateRow, error)
-	// Leases grants leases where the product exists and the epoch is still its.
+	// Leases grants a lease if the product exists and the epoch is still its own.
 	Leases(ctx context.Context, requests []LeaseRequest) ([]LeaseResult, error)
 	// Raise raises epochs for rebuilds, in one transaction under the append lock.
 	Raise(ctx context.Context, requests []RaiseRequest) ([]RaiseResult, error)
-	// Alive gives signs of life of rebuilds; false if the epoch is not that of the
-	// product's last rebuild any more.
+	// Alive records heartbeats of rebuilds; false if the epoch is no longer that of the
+	// product's last rebuild.
 	Alive(ctx context.Context, requests []AliveRequest) ([]bool, error)
-	// Unleased records that the gate of the epoch on the instance was removed, if the
+	// RecordUnload records that the gate of the epoch on the instance was removed, if the
 	// last lease was for it and the epoch is still the product's.
-	Unleased(ctx context.Context, product uuid.UUID, epoch int64, instance string) error
-	// Snapshot reads row, head position and claims as of one moment. holders is
-	// called for each piece, by rising unit; the slice is reused.
+	RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, instance string) error
+	// Snapshot reads row, head position and claims as of one moment. It calls holders
+	// for each piece, by rising unit, and reuses the slice.
 	Snapshot(ctx context.Context, product uuid.UUID, holders func([]Holder) error) (Snapshot, error)
-	// Events reads the product's events beyond the position, in order. ErrTailLost if
-	// the store does not have the event at it.
+	// Events reads the product's events after the position, in order. It returns
+	// ErrTailLost if the store does not have the event at that position.
 	Events(ctx context.Context, product uuid.UUID, after LogPosition, limit int) ([]GateEvent, error)
-	// Now is Postgres' clock.
+	// Now returns the time of Postgres' clock.
 	Now(ctx context.Context) (time.Time, error)
-	// Ship stores lines under their numbers; a stored run only ever grows. There is
+	// Ship stores lines under their numbers; a stored run only grows. There must be
 	// at most one shipment of a product.
 	Ship(ctx context.Context, shipments []Shipment) error
 }

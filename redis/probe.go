@@ -8,30 +8,30 @@ import (
 )
 
 const (
-	// probeKey is written by health checks. It is in none of the gate's structures.
+	// probeKey is written by health checks. It is not part of a gate.
 	probeKey = "dopamine:health"
 	// probeKeyTTL removes the key of a system that no longer runs.
 	probeKeyTTL = time.Minute
 )
 
-// probeWrite writes a key of the master's own, as a decision would: a master without
-// enough replicas, out of memory, read-only or unable to save responds to reads.
+// probeWrite writes a key in the master's own slots, as a decision would: a master
+// without enough replicas, out of memory, read-only or unable to save still answers reads.
 func (n *nodes) probeWrite(ctx context.Context, l *lanes, ln *lane) error {
 	key, ok := n.probeKeyOf(l)
 	if !ok {
-		return nil // it has no slot any more
+		return nil // it no longer has a slot
 	}
 	if err := ln.conn.Set(ctx, key, 1, probeKeyTTL).Err(); err != nil {
 		ln.broken = true
-		return fmt.Errorf("takes no writes: %w", err)
+		return fmt.Errorf("accepts no writes: %w", err)
 	}
 	return nil
 }
 
-// probeKeyOf returns a key in one of the master's slots: of a cluster, the first
-// of dopamine:health:{0}, {1}, … that is.
+// probeKeyOf returns a key in one of the master's slots: in a cluster, the first
+// of dopamine:health:{0}, {1}, … that is in one.
 func (n *nodes) probeKeyOf(l *lanes) (string, bool) {
-	slots := n.places.Load().slots
+	slots := n.slotTable.Load().slots
 	if len(slots) == 1 {
 		return n.keyPrefix + probeKey, true
 	}

@@ -12,31 +12,31 @@ import (
 )
 
 const (
-	// maxPiece is how many holders or units one command carries.
+	// maxPiece is how many holders or units one command writes.
 	maxPiece = 1000
-	// buildTTL removes what a rebuild left behind when it died.
+	// buildTTL removes what a rebuild leaves behind if its process dies.
 	buildTTL = time.Minute
 	// maxBuilds is how many rebuilds of gates on one master a node has in progress: after
 	// a restart of Redis every gate is lost, and an epoch is raised only for one that is
 	// then built at once.
 	maxBuilds = 8
-	// aliveInterval is how often a rebuild gives a sign of life.
+	// aliveInterval is the interval of a rebuild's heartbeats.
 	aliveInterval = time.Second
-	// maxAliveAttempts is for how many failed attempts in a row a rebuild gives signs of
-	// life. After that others, who may see a better Redis, take over.
+	// maxAliveAttempts is for how many failed attempts in a row a rebuild sends
+	// heartbeats. After that others, who may see a better Redis, take over.
 	maxAliveAttempts = 3
 	// raiseInterval is the least time between two raises of a node. Each takes those of
-	// all products that wait, under one append lock.
+	// all waiting products, under one append lock.
 	raiseInterval = 10 * time.Millisecond
 	maxRaises     = 100
 )
 
-// rebuild opens a gate on the instance on which the old one was found dead:
+// rebuild opens a gate on the instance on which the old one was found lost:
 //
 //  1. write a key there: an epoch is raised only for a Redis that takes writes;
 //  2. raise the epoch (compare and swap), so that the old gate's grants are refused, or
-//     take up this node's own one, of a rebuild that failed;
-//  3. close the old gate if it is here; if the lease was last taken for another instance,
+//     continue in the epoch of this node's own failed rebuild;
+//  3. close the old gate if it is here; if the last lease was taken for another instance,
 //     wait until 3 s after the answer to the raise, on this node's own clock: no lease of
 //     the old epoch can have been taken later;
 //  4. store the old decision log;
@@ -44,8 +44,8 @@ const (
 //     and write them under keys of this attempt;
 //  6. rename them into place, unless a gate of this epoch or a later one is there.
 //
-// The lease that follows shows others that it is done. errOvertaken if another was
-// quicker.
+// The lease that follows shows others that it is finished. It returns errOvertaken if
+// another node was quicker.
 func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State) (err error) {
 	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
 	defer func() {
@@ -54,7 +54,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		}
 	}()
 	waits := b.lessee != "" && b.lessee != b.instance
-	if !waits { // else many wait for the same lease: they are raised first, and take turns afterwards
+	if !waits { // otherwise many wait for the same lease: they are raised first, and take turns afterwards
 		if err := b.takeTurn(ctx, state.on.pool.builds); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 	}
 	began := time.Now()
 	if b.mayContinue(row) {
-		// Now that no earlier attempt can open its gate any more, make sure that none has
+		// Now that no earlier attempt can open its gate any more, check that none has
 		// done so, and decided something, since the row was read.
 		if row, err = g.rows.call(ctx, p.id); err != nil {
 			return err
@@ -128,7 +128,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return fmt.Errorf("read the claims: %w", err)
 	}
 	if snapshot.Row.Deleted {
-		return errOvertaken // the next look removes what there is
+		return errOvertaken // the next pass removes the gate that exists
 	}
 	failpoint.Hit(failpoint.RebuildOpen)
 	if err := b.open(ctx, snapshot); err != nil {
@@ -146,12 +146,12 @@ type build struct {
 	gate           *Gate
 	product        *product
 	epoch          int64
-	instance       string // on which it is built
+	instance       string // on which the gate is built
 	lessee         string // the instance for which the last lease was taken, "" if not known
 	keys           buildKeys
 	held, returned int
-	next           int           // the unit behind the last holder's
-	alive          time.Time     // the last sign of life
+	next           int           // the unit after the last holder's
+	alive          time.Time     // the last heartbeat
 	opensAt        time.Time     // by then the old lease has run out
 	turn           chan struct{} // the master's builds, once this is one of them
 }
@@ -169,16 +169,16 @@ func (b *build) takeTurn(ctx context.Context, builds chan struct{}) error {
 			if b.epoch == NoEpoch {
 				continue
 			}
-			if err := b.sign(ctx); err != nil {
+			if err := b.heartbeat(ctx); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// mayContinue reports whether the unfinished rebuild is this node's own and may be taken
-// up again here. Not on another instance than the last attempt: its call that puts the
-// gate in place may still arrive there.
+// mayContinue reports whether the unfinished rebuild is this node's own and may be
+// continued here. It must not continue on another instance than the last attempt: that
+// attempt's call that puts the gate in place may still arrive there.
 func (b *build) mayContinue(row *GateRow) bool {
 	p := b.product
 	return row.unfinished() && row.Rebuild.Owner == b.gate.id && row.Rebuilt > p.wrong.Load() &&
@@ -186,7 +186,7 @@ func (b *build) mayContinue(row *GateRow) bool {
 }
 
 // probe writes the attempt's token. It outlives neither the attempt nor a flush, and
-// without it the attempt cannot put its gate in place: a call that was delayed does
+// without it the attempt cannot put its gate in place: a delayed call does
 // nothing once a later attempt has begun, or the Redis was flushed.
 func (b *build) probe(ctx context.Context) error {
 	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
@@ -202,13 +202,13 @@ func (b *build) probe(ctx context.Context) error {
 		return ln.checked(err)
 	})
 	if err != nil && !errors.Is(err, errMoved) {
-		return fmt.Errorf("the Redis takes no writes: %w", err)
+		return fmt.Errorf("Redis accepts no writes: %w", err)
 	}
 	return err
 }
 
-// begin closes the old gate, and reports whether there is one. errOvertaken if there is
-// one of this epoch already.
+// begin closes the old gate, and reports whether there is one. It returns errOvertaken if
+// there is already one of this epoch.
 func (b *build) begin(ctx context.Context) (there bool, err error) {
 	var reply any
 	err = b.on(ctx, func(ln *lane) (err error) {
@@ -219,12 +219,12 @@ func (b *build) begin(ctx context.Context) (there bool, err error) {
 		return false, fmt.Errorf("close the old gate: %w", err)
 	}
 	if reply == int64(2) {
-		return true, errOvertaken // by an earlier attempt whose answer was lost: look again
+		return true, errOvertaken // by an earlier attempt whose answer was lost: reconcile again
 	}
 	return reply == int64(1), nil
 }
 
-// on does something on the instance on which the gate is built, and makes sure that it
+// on runs do on the instance on which the gate is built, and verifies that it
 // was still that instance afterwards.
 func (b *build) on(ctx context.Context, do func(*lane) error) error {
 	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
@@ -234,7 +234,7 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 		if err := do(ln); err != nil {
 			return err
 		}
-		if err := ln.look(ctx); err != nil {
+		if err := ln.identify(ctx); err != nil {
 			return err
 		}
 		if ln.instance != b.instance {
@@ -242,7 +242,7 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 		}
 		return nil
 	})
-	if _, moved := goredis.IsMovedError(err); moved { // once more than run follows
+	if _, moved := goredis.IsMovedError(err); moved { // one more redirect than run follows
 		return errMoved
 	}
 	return err
@@ -254,15 +254,15 @@ func (b *build) wait(ctx context.Context) error {
 		if err := pause(ctx, min(left, aliveInterval)); err != nil {
 			return fmt.Errorf("wait for the old lease: %w", err)
 		}
-		if err := b.sign(ctx); err != nil {
+		if err := b.heartbeat(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sign gives a sign of life now and then.
-func (b *build) sign(ctx context.Context) error {
+// heartbeat reports that the rebuild is alive, at most once in aliveInterval.
+func (b *build) heartbeat(ctx context.Context) error {
 	if time.Since(b.alive) < aliveInterval || b.product.failures >= maxAliveAttempts {
 		return nil
 	}
@@ -279,7 +279,7 @@ func (b *build) sign(ctx context.Context) error {
 
 // piece writes some holders, by rising unit, and the free units between them.
 func (b *build) piece(ctx context.Context, holders []Holder) error {
-	if err := b.sign(ctx); err != nil {
+	if err := b.heartbeat(ctx); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildPiece)
@@ -342,7 +342,7 @@ func (b *build) open(ctx context.Context, s Snapshot) error {
 	case reply == "older":
 		return errOvertaken
 	case reply != "ok":
-		return fmt.Errorf("open epoch %d: what was written is not all there", b.epoch)
+		return fmt.Errorf("open epoch %d: some of the written keys are missing", b.epoch)
 	}
 	return nil
 }

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// reconcileTimeout bounds one reconciling. Each of its steps is bounded by itself;
+	// reconcileTimeout bounds one reconciliation. Each of its steps has its own bound;
 	// a rebuild of ten million holders, with others before it, fits in.
 	reconcileTimeout = 10 * time.Minute
-	// minPoll and maxPoll bound the growing interval at which a node looks whether
+	// minPoll and maxPoll bound the growing interval at which a node checks whether
 	// another's rebuild is finished.
 	minPoll, maxPoll = 20 * time.Millisecond, 200 * time.Millisecond
 	// maxEvents is how many events one script applies.
@@ -30,37 +30,37 @@ const (
 	maxRows                   = 500
 	// minPause and maxPause bound the growing backoff after a rebuild that failed.
 	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
-	// patientFailures is after how many failures in a row requests do not wait any more.
-	patientFailures = 3
+	// maxWaitingFailures is after how many failures in a row requests no longer wait.
+	maxWaitingFailures = 3
 	// minContest is for how long a lease on another instance must not have been
-	// renewed before a gate is rebuilt on this one, maxContest how long that grows if
-	// the gate was then lost to the other one again and again, contestMemory after how
-	// long without such a loss it is minContest again.
+	// renewed before a gate is rebuilt on this one. maxContest is how long that grows if
+	// the gate is then repeatedly lost to the other one. contestMemory is the time
+	// without such a loss after which it is minContest again.
 	minContest, maxContest = 1500 * time.Millisecond, 15 * time.Second
 	contestMemory          = 2 * time.Minute
 	// warnInterval is the least time between two warnings of the same kind for a product.
 	warnInterval = time.Minute
 )
 
-// errOvertaken: the epoch was raised by another meanwhile. Read the row again.
+// errOvertaken: another process raised the epoch meanwhile. Read the row again.
 var errOvertaken = errors.New("redis: the epoch was raised by another")
 
 // ErrOtherRedis matches the cause of an UnavailableError for a product whose gate is
 // in use on another Redis than the one that this node is connected to.
 var ErrOtherRedis = errors.New("another Redis is in use for this product")
 
-// Feed synchronises the gate: it returns once the gate has applied everything that was
-// durable at the call. It builds, reopens or removes the gate if that is necessary. A
-// product whose sale has ended needs none until it is asked.
-// ErrUnknownProduct for a product that is gone, ErrUnavailable.
-func (g *Gate) Feed(ctx context.Context, product uuid.UUID) error {
+// Sync returns once the gate has applied everything that was durable at the call. It
+// builds, reopens or removes the gate if necessary. A product whose sale has ended needs
+// no gate until a request arrives. Errors: ErrUnknownProduct for a product that is gone,
+// ErrUnavailable.
+func (g *Gate) Sync(ctx context.Context, product uuid.UUID) error {
 	g.unknown.forget(product)
 	return unavailable("sync the gate", g.reconcile(ctx, g.product(product), false))
 }
 
 // Rebuild replaces the product's gate, which was found wrong in the epoch
-// (Decision.Epoch) although it answers: a claim contradicts it. A rebuild in a later
-// epoch, even if it is not finished, is enough.
+// (Decision.Epoch) although it responds: a claim contradicts it. A rebuild in a later
+// epoch, even if it is not finished, is sufficient.
 func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error {
 	p := g.product(product)
 	p.markWrong(epoch)
@@ -76,8 +76,8 @@ func (p *product) markWrong(epoch int64) {
 	}
 }
 
-// reconcile waits for a reconciling that began after this call. All who wait share it.
-// needed: a gate must be there afterwards.
+// reconcile waits for a reconciliation that began after this call. All callers that wait
+// share it. needed: a gate must exist afterwards.
 func (g *Gate) reconcile(ctx context.Context, p *product, needed bool) error {
 	if err := p.paused(); err != nil {
 		return err
@@ -131,13 +131,13 @@ func (g *Gate) reconcileLoop(p *product) {
 	}
 }
 
-// reconcileOnce makes the product's gate be there, of the product's epoch, with all
-// events applied. Postgres is read first: a gate that is found dead afterwards is dead
+// reconcileOnce ensures that the product's gate exists, in the product's epoch, with all
+// events applied. Postgres is read first: a gate that is found lost afterwards is lost
 // in that epoch or in an older one, and the raise compares and swaps on it. No
-// connection to Redis is held while Postgres is asked.
+// connection to Redis is held during a call to Postgres.
 func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error {
 	defer p.rebuilding.Store(0)
-	ahead := false // the gate was seen ahead of the row
+	ahead := false // the gate was ahead of the row
 	poll := minPoll
 	for {
 		row, err := g.rows.call(ctx, p.id)
@@ -153,7 +153,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 			}
 			return ErrUnknownProduct
 		}
-		state, err := g.look(ctx, p.keys)
+		state, err := g.readState(ctx, p.keys)
 		if err != nil {
 			return err
 		}
@@ -164,13 +164,13 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 		done := false
 		switch {
 		case answers && state.Epoch == row.Epoch:
-			done, err = g.sync(ctx, p, state, nil)
+			done, err = g.applyEvents(ctx, p, state, nil)
 		case answers && state.Epoch >= row.Rebuilt && state.Epoch < row.Epoch:
 			// The sale was changed. This gate is the only one of row.Rebuilt or
-			// later, so the new epoch opens here or nowhere. Then once more: events
-			// may have come meanwhile.
-			if done, err = g.sync(ctx, p, state, row); done {
-				// The old epoch's last lines now, so that nobody takes them for lost.
+			// later, so the new epoch opens here or nowhere. Then reconcile once
+			// more: events may have been appended meanwhile.
+			if done, err = g.applyEvents(ctx, p, state, row); done {
+				// Ship the old epoch's last lines now, so that they are not taken for lost.
 				_ = g.Ship(ctx, p.id)
 				done = false
 			}
@@ -190,7 +190,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 			default:
 				err = g.rebuild(ctx, p, row, state)
 				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
-					if p.failures < patientFailures && !errors.Is(err, errSilent) {
+					if p.failures < maxWaitingFailures && !errors.Is(err, errSilent) {
 						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
 						err = pause(ctx, p.backoff())
 						break
@@ -201,7 +201,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 		}
 		switch {
 		case errors.Is(err, ErrTailLost):
-			slog.WarnContext(ctx, "the store lost events that the gate has applied, rebuilding the gate", "component", "redis",
+			slog.WarnContext(ctx, "event store lost applied events, rebuilding the gate", "component", "redis",
 				"product", p.id, "epoch", state.Epoch, "position", state.at.Position)
 			p.markWrong(max(state.Epoch, row.Rebuilt))
 		case errors.Is(err, errOvertaken), errors.Is(err, errMoved):
@@ -217,10 +217,10 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 	}
 }
 
-// pauseFor has the error answered, without another try, for a time that grows with
-// each failure in a row. With jitter, so that the nodes do not try together.
+// pauseFor makes the error the answer, without another attempt, for a time that grows
+// with each failure in a row. It has jitter, so that the nodes do not retry together.
 func (p *product) pauseFor(err error) error {
-	p.pause.Store(&pausing{until: time.Now().Add(p.backoff()), err: err})
+	p.pause.Store(&backoff{until: time.Now().Add(p.backoff()), err: err})
 	return err
 }
 
@@ -230,9 +230,9 @@ func (p *product) backoff() time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// mayRebuild reports whether this node may rebuild the gate now, which it found dead:
-// wait if it is to look again soon, cause if it should not try for a while. Nothing
-// here is needed for safety: anybody may raise the epoch at any time.
+// mayRebuild reports whether this node may rebuild the gate, which it found lost, now:
+// wait if it should check again soon, cause if it should not retry for a while. Safety
+// does not depend on it: any node may raise the epoch at any time.
 func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cause error) {
 	now, c := time.Now(), &p.contest
 	still := c.rebuild.observe(strconv.FormatInt(row.Rebuilt, 10)+" "+row.Rebuild.Beat, now)
@@ -246,7 +246,7 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 	on, from := state.on, row.Lease
 	switch {
 	case from.Instance == "" || from.Instance == on.instance:
-		return false, nil // it was lost here
+		return false, nil // it was lost on this instance
 	case on.view > from.View && from.View > 0:
 		return false, nil // a later failover
 	case on.pool.superseded(from.Instance):
@@ -254,7 +254,7 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 	case from.Idle && c.lease.changes == 0:
 		return false, nil
 	}
-	// The last lease is another instance's, and nothing says which of the two is right.
+	// The last lease is another instance's, and nothing shows which of the two is right.
 	// While that one is in use this one is not.
 	p.leaseMu.Lock()
 	used := p.leased.instance == on.instance
@@ -269,22 +269,23 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 		return false, nil
 	}
 	if c.lease.changes == 0 && c.lost < 2 {
-		return true, nil // not yet seen to be renewed
+		return true, nil // no renewal observed yet
 	}
 	g.otherRedis.add(p.id)
 	if now.Sub(c.warned) > warnInterval {
 		c.warned = now
-		slog.Warn("another Redis is in use for this product", "component", "redis", "product", p.id,
+		slog.Warn("product's gate is in use on another Redis", "component", "redis", "product", p.id,
 			"instance", on.instance, "other_instance", from.Instance)
 	}
 	return true, fmt.Errorf("%w: instance %s has the lease, this node is connected to %s", ErrOtherRedis, from.Instance, on.instance)
 }
 
-// sync applies the events beyond the gate's position. The script applies them only if
-// the position is still the one read. With a row, the last piece opens the row's epoch
+// applyEvents applies the events beyond the gate's position. The script applies them only
+// if the position is still the one read. With a row, the last piece opens the row's epoch
 // in place: the row was read before the events, so no grant of the gate's own epoch can
-// be appended behind them. false: the gate was lost, or another applied events to it.
-func (g *Gate) sync(ctx context.Context, p *product, state State, reopen *GateRow) (bool, error) {
+// be appended after them. It returns false if the gate was lost, or if another process
+// applied events to it.
+func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen *GateRow) (bool, error) {
 	for at := state.at; ; {
 		events, err := g.store.Events(ctx, p.id, at, maxEvents)
 		if err != nil {
@@ -326,7 +327,7 @@ func (g *Gate) sync(ctx context.Context, p *product, state State, reopen *GateRo
 	}
 }
 
-// eventArg is an event's id for a script, "" if it is not known.
+// eventArg returns an event's id as a script argument, "" if it is not known.
 func eventArg(id uuid.UUID) string {
 	if id == uuid.Nil {
 		return ""
@@ -334,7 +335,7 @@ func eventArg(id uuid.UUID) string {
 	return string(id[:])
 }
 
-// appendEvent encodes an event for sync.lua. Others only move the position.
+// appendEvent encodes an event for sync.lua. Events that do not concern the gate only move the position.
 func appendEvent(args []any, event domain.Event) []any {
 	switch e := event.(type) {
 	case domain.SlotAcquired:
@@ -353,7 +354,7 @@ func appendEvent(args []any, event domain.Event) []any {
 	return args
 }
 
-// saleArgs are begin, end (ms since 1970, 0 for none) and pause of a sale.
+// saleArgs returns begin, end (ms since 1970, 0 for none) and pause of a sale.
 func saleArgs(row GateRow) []any {
 	end := "0"
 	if row.SaleEnd != nil {
@@ -366,7 +367,7 @@ func saleArgs(row GateRow) []any {
 	return []any{row.SaleDate.UnixMilli(), end, paused}
 }
 
-// remove ends the gate of a product that is gone; its log is kept.
+// remove deletes the gate of a product that is gone, after its log was stored.
 func (g *Gate) remove(ctx context.Context, p *product, row *GateRow) error {
 	_, on, err := g.call(ctx, closeScript, p.keys, row.Epoch+1)
 	if err != nil {

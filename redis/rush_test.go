@@ -16,9 +16,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// rush is buyers who ask for several products through several nodes, one request
-// after the other each, while a test breaks something; what is granted is claimed,
-// and now and then given up again.
+// rush runs buyers that request several products through several nodes, each one request
+// after the other, while a test breaks something. Grants are claimed, and some slots are
+// expired again.
 type rush struct {
 	w        *world
 	gates    []*redis.Gate
@@ -32,13 +32,13 @@ type rush struct {
 	ended                  atomic.Int64
 }
 
-// buyersMost is few, so that the machine has room for the servers.
-const buyersMost = 8
+// maxBuyers is small, so that the machine has capacity for the servers.
+const maxBuyers = 8
 
 func (w *world) rush(units int, products []uuid.UUID, gates ...*redis.Gate) *rush {
 	ctx, cancel := context.WithCancel(w.ctx)
 	r := &rush{w: w, gates: gates, products: products, units: units, stop: cancel}
-	for i := range buyersMost {
+	for i := range maxBuyers {
 		r.buyers.Go(func() { r.buy(ctx, i) })
 	}
 	w.t.Cleanup(func() { r.stop(); r.buyers.Wait() })
@@ -89,10 +89,10 @@ func (r *rush) giveUp(d redis.Decision) {
 		return
 	}
 	r.ended.Add(1)
-	_ = r.gates[0].Feed(r.w.ctx, d.Product) // away: whoever comes next is told
+	_ = r.gates[0].Sync(r.w.ctx, d.Product) // unavailable: a later sync applies it
 }
 
-// await waits until so many more grants or refusals were answered.
+// await waits for so many more grants or refusals.
 func (r *rush) await(more int64, what string) {
 	r.w.t.Helper()
 	from := r.granted.Load() + r.refused.Load()
@@ -104,7 +104,7 @@ func (r *rush) await(more int64, what string) {
 	})
 }
 
-// serves waits until every product is decided again, and gives their epochs.
+// serves waits until every product is decided again, and returns their epochs.
 func (r *rush) serves() map[uuid.UUID]int64 {
 	r.w.t.Helper()
 	epochs := make(map[uuid.UUID]int64)
@@ -124,8 +124,8 @@ func (r *rush) serves() map[uuid.UUID]int64 {
 	return epochs
 }
 
-// end stops the buyers and requires R1, R2 and R6: every grant that was answered is
-// a claim, every unit is held or goes to the next who asks, and the log folds.
+// end stops the buyers and requires R1, R2 and R6: every grant that was returned is
+// a claim, every unit is held or goes to the next buyer, and the log folds.
 func (r *rush) end() {
 	t, w := r.w.t, r.w
 	t.Helper()
@@ -135,7 +135,7 @@ func (r *rush) end() {
 	held := 0
 	g := r.gates[0]
 	for _, product := range r.products {
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
 		for _, p := range pending {
@@ -154,7 +154,7 @@ func (r *rush) end() {
 		require.Equal(t, r.units, w.agrees(g, product).Held)
 		w.folds(w.log(g, product))
 	}
-	require.EqualValues(t, r.granted.Load()-r.ended.Load(), held, "each slot that exists was answered")
+	require.EqualValues(t, r.granted.Load()-r.ended.Load(), held, "every existing slot was returned to its buyer")
 	t.Logf("%d granted, %d given up, %d refused, %d unavailable", r.granted.Load(), r.ended.Load(), r.refused.Load(), r.away.Load())
 }
 

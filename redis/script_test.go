@@ -17,7 +17,7 @@ import (
 
 // The last epoch's numbers come close to 2^53: Lua's own formatting would round
 // them.
-func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
+func TestScripts_KeepLargestNumbersExact(t *testing.T) {
 	for name, url := range map[string]string{"redis-server": testkit.Redis(t), "miniredis": testkit.MiniRedis(t).URL()} {
 		t.Run(name, func(t *testing.T) {
 			opt, err := goredis.ParseURL(url)
@@ -48,7 +48,7 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 				strconv.Itoa(last-1) + " 1 1", strconv.Itoa(last) + " 2 1",
 			}, reply)
 
-			// Found again by number, exactly.
+			// It is found by its exact number.
 			gone, err := syncScript.Eval(t.Context(), c, keys, "here", epoch, 0, 1, "", "", "", "", "", "W", last-1).Result()
 			require.NoError(t, err)
 			require.Equal(t, "ok", gone)
@@ -66,10 +66,10 @@ func TestNumbersUpToTheLastOneStayExact(t *testing.T) {
 	}
 }
 
-func TestLinesThatCannotBeReadAreAnError(t *testing.T) {
+func TestParseLine_RejectsInvalidLines(t *testing.T) {
 	for _, text := range []string{"", "1 2", "1 2 o", "1 2 o x", "1 2 g 3", "1 2 q 3", "1 2 x 1 2 3 4 5", "a 2 o 3"} {
 		_, err := parseLine(text)
-		require.ErrorIs(t, err, errAnswer, text)
+		require.ErrorIs(t, err, errReply, text)
 	}
 	line, err := parseLine("2 7 x 3 9 4 1 1 1")
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestLinesThatCannotBeReadAreAnError(t *testing.T) {
 	}}, line)
 }
 
-func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
+func TestUnknownProducts_AreBounded(t *testing.T) {
 	var u unknown
 	for range 2*maxUnknown + 10 {
 		u.add(uuid.New())
@@ -92,16 +92,16 @@ func TestUnknownProductsTakeBoundedMemory(t *testing.T) {
 	require.False(t, u.has(id))
 }
 
-// silentStore is a Postgres that is away.
+// silentStore is a Postgres that is unavailable.
 type silentStore struct{ Store }
 
 func (silentStore) Rows(context.Context, []uuid.UUID) ([]*GateRow, error) {
 	return nil, io.ErrUnexpectedEOF
 }
 
-// While Postgres is away nobody can say that there is no such product; random ids
-// must not be kept for that.
-func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
+// While Postgres is unavailable, unknown ids cannot be told from existing ones. Random ids
+// must not be kept then.
+func TestForget_DropsUnknownIDsWhilePostgresIsDown(t *testing.T) {
 	g, err := Open(t.Context(), []string{testkit.Redis(t)}, silentStore{}, Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
@@ -116,7 +116,7 @@ func TestRandomIDsAreNotKeptWhilePostgresIsAway(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 }
 
-// openGate opens a gate of the epoch with a lease, straight by the script.
+// openGate opens a gate of the epoch with a lease by running the script directly.
 func openGate(t *testing.T, c *goredis.Client, product uuid.UUID, epoch int64, units int) (reply any, keys []string) {
 	keys = gateKeys("", product)
 	build := newBuildKeys("", product)
@@ -136,7 +136,7 @@ func sharedClient(t *testing.T) *goredis.Client {
 	return c
 }
 
-func TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch(t *testing.T) {
+func TestOpenScript_NeverReplacesSameOrLaterEpoch(t *testing.T) {
 	c, product := sharedClient(t), uuid.New()
 	for _, try := range []struct {
 		epoch int64
@@ -144,7 +144,7 @@ func TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch(t *testing.T) {
 	}{{5, "ok"}, {5, "older"}, {4, "older"}, {6, "ok"}} {
 		reply, keys := openGate(t, c, product, try.epoch, 1)
 		require.Equal(t, try.want, reply, "epoch %d", try.epoch)
-		n, err := closeScript.Eval(t.Context(), c, keys, try.epoch).Int() // none older is there
+		n, err := closeScript.Eval(t.Context(), c, keys, try.epoch).Int() // an older epoch closes nothing
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
 		closed, err := c.HGet(t.Context(), keys[0], "closed").Result()
@@ -153,7 +153,7 @@ func TestGateIsNeverReplacedByOneOfTheSameOrAnOlderEpoch(t *testing.T) {
 	}
 }
 
-func TestLeaseIsTakenForTheGatesOwnEpochAndProcessOnly(t *testing.T) {
+func TestLeaseScript_RequiresOwnEpochAndProcess(t *testing.T) {
 	c, product := sharedClient(t), uuid.New()
 	_, keys := openGate(t, c, product, 3, 1)
 	far := time.Now().Add(time.Hour).UnixMilli()
@@ -170,15 +170,15 @@ func TestLeaseIsTakenForTheGatesOwnEpochAndProcessOnly(t *testing.T) {
 	require.NoError(t, err)
 	lease, err := c.HGet(t.Context(), keys[0], "lease").Int64()
 	require.NoError(t, err)
-	require.Equal(t, far, lease, "a lease that came late shortens none")
+	require.Equal(t, far, lease, "a delayed lease does not shorten a later one")
 	_, err = leaseScript.Eval(t.Context(), c, keys, "here", 3, far-1000, LeaseTime.Milliseconds()).Int()
 	require.NoError(t, err)
 	lease, err = c.HGet(t.Context(), keys[0], "lease").Int64()
 	require.NoError(t, err)
-	require.Equal(t, far-1000, lease, "but one that no clock can have set does not count")
+	require.Equal(t, far-1000, lease, "a lease beyond LeaseTime is replaced")
 }
 
-func TestFeedingFreesByNumberOnly(t *testing.T) {
+func TestSyncScript_FreesByNumberOnly(t *testing.T) {
 	c, product, buyer := sharedClient(t), uuid.New(), uuid.New()
 	_, keys := openGate(t, c, product, 0, 1)
 	_, err := decideScript.Eval(t.Context(), c, keys, "here", append(buyer[:], make([]byte, keyHashLen)...)).Result()
@@ -194,26 +194,26 @@ func TestFeedingFreesByNumberOnly(t *testing.T) {
 		require.NoError(t, err)
 		return free
 	}
-	require.Zero(t, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"), "an end frees what is held, not what is pending")
+	require.Zero(t, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"), "an expiry frees a slot held, not a pending grant")
 	require.Zero(t, feed("W", 2), "another number")
 	require.Zero(t, feed("A", 1, 1, string(buyer[:]), ""))
-	require.Zero(t, feed("W", 1), "a withdrawal frees what is pending, not what is held")
+	require.Zero(t, feed("W", 1), "a withdrawal frees a pending grant, not a slot held")
 	require.Zero(t, feed("E", 2, string(buyer[:]), "AUTO_EXPIRED"), "another number")
 	require.EqualValues(t, 1, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"))
 	require.EqualValues(t, 1, feed("E", 1, string(buyer[:]), "AUTO_EXPIRED"))
 
-	// What cannot be true closes the gate.
+	// An impossible event closes the gate.
 	reply, err := syncScript.Eval(t.Context(), c, keys, "here", 0, position, position+1, "", "", "", "", "",
 		"A", 9, 1, string(buyer[:]), "").Result()
 	require.NoError(t, err)
 	require.Equal(t, "lost", reply)
-	look, err := lookScript.Eval(t.Context(), c, keys, "here").Slice()
+	look, err := stateScript.Eval(t.Context(), c, keys, "here").Slice()
 	require.NoError(t, err)
 	require.Equal(t, "dead", look[0])
 }
 
-// A sync that was delayed behind another one applies nothing.
-func TestSync_IsRefusedAtAnotherPositionThanItWasReadAt(t *testing.T) {
+// A sync that was delayed after another one applies nothing.
+func TestSyncScript_RejectsOtherPosition(t *testing.T) {
 	c, product, buyer := sharedClient(t), uuid.New(), uuid.New()
 	_, keys := openGate(t, c, product, 0, 1)
 	_, err := decideScript.Eval(t.Context(), c, keys, "here", append(buyer[:], make([]byte, keyHashLen)...)).Result()
@@ -228,9 +228,9 @@ func TestSync_IsRefusedAtAnotherPositionThanItWasReadAt(t *testing.T) {
 	}
 }
 
-// Lines are trimmed up to their place: a process that is late removes nothing that was
-// added since.
-func TestTrim_RemovesUpToThePlaceOnly(t *testing.T) {
+// Lines are trimmed up to their index: a delayed process does not remove lines added
+// since.
+func TestTrimScript_RemovesUpToIndexOnly(t *testing.T) {
 	c, product := sharedClient(t), uuid.New()
 	_, keys := openGate(t, c, product, 0, 2)
 	for range 2 {

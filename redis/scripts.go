@@ -6,8 +6,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// script is one of the gate's. An instanced one gets the instance id of the connection
-// that it runs on as ARGV[1].
+// script is a script of the gate. An instanced one receives the instance id of the
+// connection on which it runs as ARGV[1].
 type script struct {
 	name      string
 	instanced bool
@@ -24,8 +24,8 @@ var gateSource string
 var (
 	//go:embed lua/decide.lua
 	decideSource string
-	//go:embed lua/look.lua
-	lookSource string
+	//go:embed lua/state.lua
+	stateSource string
 	//go:embed lua/lease.lua
 	leaseSource string
 	//go:embed lua/sync.lua
@@ -46,10 +46,10 @@ var (
 	dropSource string
 )
 
-// What needs no instance id reads or ends a gate, which does no harm to a dead one.
+// Scripts without an instance id read or end a gate, which is harmless for a dead one.
 var (
 	decideScript   = newScript("decide", decideSource, true)
-	lookScript     = newScript("look", lookSource, true)
+	stateScript    = newScript("state", stateSource, true)
 	leaseScript    = newScript("lease", leaseSource, true)
 	syncScript     = newScript("sync", syncSource, true)
 	giveBackScript = newScript("give-back", giveBackSource, true)

@@ -16,8 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// TestOpen_TLSUserAndKeyPrefix runs a gate on a Redis with TLS, as a user who may touch
-// no key but those of the prefix.
+// TestOpen_TLSUserAndKeyPrefix runs a gate on a Redis with TLS, as a user with access
+// only to keys with the prefix.
 func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
@@ -49,7 +49,7 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 		for _, key := range keys {
 			require.Contains(t, key, "shop1:product:{"+product.String()+"}:")
 		}
-		serving, all, err := redis.Ask(w.ctx, []string{u.String()}, opts)
+		serving, all, err := redis.CheckHealth(w.ctx, []string{u.String()}, opts)
 		require.NoError(t, err)
 		require.Equal(t, []int{1, 1}, []int{serving, all})
 	})

@@ -7,9 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Unload removes the gate of a product whose sale has ended and which nobody asks for,
-// after its decision log was stored, and reports whether it did. A gate that is asked
-// for again is rebuilt, in the next epoch. The memory of a gate grows with the slots that
+// Unload removes the gate of a product whose sale has ended and that receives no requests,
+// after its decision log was stored, and reports whether it did. The next request
+// rebuilds the gate, in the next epoch. The memory of a gate grows with the slots that
 // were ever completed.
 func (g *Gate) Unload(ctx context.Context, product uuid.UUID) (bool, error) {
 	unloaded, err := g.unload(ctx, product)
@@ -22,7 +22,7 @@ func (g *Gate) unload(ctx context.Context, product uuid.UUID) (bool, error) {
 		return false, err
 	}
 	p := g.product(product)
-	state, err := g.look(ctx, p.keys)
+	state, err := g.readState(ctx, p.keys)
 	if err != nil || state.Epoch > row.Epoch || state.Pending > 0 || state.LeaseLeft > 0 {
 		return false, err
 	}
@@ -31,10 +31,10 @@ func (g *Gate) unload(ctx context.Context, product uuid.UUID) (bool, error) {
 			return false, err
 		}
 	}
-	// The gate that the last lease was for decides no more: nobody need wait for it.
+	// The gate that the last lease was for decides no more: no rebuild has to wait for it.
 	if row.Lease.Instance == state.on.instance {
-		if err := g.store.Unleased(ctx, product, row.Epoch, state.on.instance); err != nil {
-			return false, fmt.Errorf("note that the gate is gone: %w", err)
+		if err := g.store.RecordUnload(ctx, product, row.Epoch, state.on.instance); err != nil {
+			return false, fmt.Errorf("record that the gate was unloaded: %w", err)
 		}
 	}
 	g.products.CompareAndDelete(product, p)

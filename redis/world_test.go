@@ -66,19 +66,19 @@ func client(t testing.TB, url string) *goredis.Client {
 	return c
 }
 
-// onEach runs a test over a real Redis, over miniredis and over a Redis Cluster.
+// onEach runs a test with a real Redis, miniredis and a Redis Cluster.
 func onEach(t *testing.T, test func(t *testing.T, w *world)) {
 	onBoth(t, test)
 	t.Run("cluster", func(t *testing.T) { t.Parallel(); test(t, clusterWorld(t)) })
 }
 
-// onBoth runs a test over a real Redis and over miniredis.
+// onBoth runs a test with a real Redis and with miniredis.
 func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("redis-server", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.OwnRedis(t))) })
 	t.Run("miniredis", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, testkit.MiniRedis(t))) })
 }
 
-// gate opens another node's gate.
+// gate opens the gate of another node.
 func (w *world) gate() *redis.Gate { return w.gateOn(w.url, w.claims) }
 
 func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
@@ -104,11 +104,10 @@ func (w *world) append(product, stream uuid.UUID, event domain.Event, guard even
 	return err
 }
 
-// ms is the time d from now, in whole milliseconds.
+// ms returns the time d from now, in whole milliseconds.
 func ms(d time.Duration) time.Time { return time.Now().Add(d).UTC().Truncate(time.Millisecond) }
 
-// flush makes Redis forget the gates; of a cluster that others use too, those of
-// this world's products.
+// flush deletes the gates; on a shared cluster, only those of this world's products.
 func (w *world) flush() {
 	if w.redis != nil {
 		require.NoError(w.t, w.raw.FlushAll(w.ctx).Err())
@@ -122,7 +121,7 @@ func (w *world) flush() {
 	}
 }
 
-// keysLike are the keys of this world that match the pattern, on all masters.
+// keysLike returns the keys of this world that match the pattern, on all masters.
 func (w *world) keysLike(pattern string) []string {
 	var mu sync.Mutex
 	var found []string
@@ -145,7 +144,7 @@ func (w *world) keysLike(pattern string) []string {
 	return found
 }
 
-// product creates one that has been on sale for an hour.
+// product creates a product that has been on sale for an hour.
 func (w *world) product(stock int) uuid.UUID { return w.productFrom(stock, ms(-time.Hour)) }
 
 func (w *world) productFrom(stock int, from time.Time) uuid.UUID {
@@ -217,7 +216,7 @@ func (w *world) row(product uuid.UUID) redis.GateRow {
 	return row
 }
 
-// log carries the decision log and reads what is stored.
+// log ships the decision log and returns the stored lines.
 func (w *world) log(g *redis.Gate, product uuid.UUID) []fairness.Line {
 	require.NoError(w.t, g.Ship(w.ctx, product))
 	return w.stored(product)
@@ -251,7 +250,7 @@ func (w *world) stored(product uuid.UUID) []fairness.Line {
 	return lines
 }
 
-// folds requires that the log breaks no rule, and gives what it says.
+// folds requires that the log breaks no rule, and returns the report.
 func (w *world) folds(lines []fairness.Line) fairness.Report {
 	fold := fairness.NewFold()
 	for _, l := range lines {
@@ -262,9 +261,9 @@ func (w *world) folds(lines []fairness.Line) fairness.Report {
 	return report
 }
 
-// agrees requires that gate and claims say the same, all being settled.
+// agrees requires that gate and claims are equal once nothing is pending.
 func (w *world) agrees(g *redis.Gate, product uuid.UUID) redis.State {
-	require.NoError(w.t, g.Feed(w.ctx, product))
+	require.NoError(w.t, g.Sync(w.ctx, product))
 	difference, err := w.claims.Compare(w.ctx, g, product)
 	require.NoError(w.t, err)
 	require.Empty(w.t, difference)
@@ -280,7 +279,7 @@ func (w *world) agrees(g *redis.Gate, product uuid.UUID) redis.State {
 	return state
 }
 
-// crowd lets n buyers ask through the gates and claims what is granted.
+// crowd lets n buyers send requests through the gates and claims the grants.
 type crowd struct {
 	mu      sync.Mutex
 	granted map[int64]redis.Decision

@@ -35,7 +35,7 @@ func TestCover_NeedsTheLeaseToHaveRunOut(t *testing.T) {
 		{name: "covered, too", lease: second, now: 17 * time.Second, want: second},
 		{name: "another gate", lease: second, now: 30 * time.Second, born: 1},
 	} {
-		log := &redis.LogPiece{Exists: true, Alive: true, Born: step.born, Now: step.now, Leased: step.leased, More: step.more}
+		log := &redis.LogPiece{Exists: true, Alive: true, FirstEpoch: step.born, Now: step.now, Leased: step.leased, More: step.more}
 		got := g.cover(claims.GateLease{ID: step.lease}, log)
 		require.True(t, step.want.Equal(got), "%s: %+v", step.name, got)
 	}

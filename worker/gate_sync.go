@@ -42,7 +42,7 @@ func (w *Worker) newSyncer(ctx context.Context) *syncer {
 		syncing, cancel := context.WithTimeout(ctx, syncTimeout)
 		defer cancel()
 		began := time.Now()
-		err := w.gate.Feed(syncing, product)
+		err := w.gate.Sync(syncing, product)
 		if err == nil || errors.Is(err, redis.ErrUnknownProduct) { // synced, or gone with its product
 			warned.Delete(product)
 			w.metrics.fed.Observe(time.Since(began).Seconds())

@@ -95,7 +95,7 @@ func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
 	product := w.product(2)
 	first := w.acquire(product, life{ttl: time.Hour})
 	w.acquire(product, life{ttl: time.Hour})
-	require.NoError(t, w.gate.Feed(t.Context(), product))
+	require.NoError(t, w.gate.Sync(t.Context(), product))
 	w.expire(first)
 	w.awaitGate(time.Second, product, 0, 2, 0)
 
@@ -122,7 +122,7 @@ func TestADeletedProductsGateIsRemovedByTheNextWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(1)
-	require.NoError(t, w.gate.Feed(t.Context(), product))
+	require.NoError(t, w.gate.Sync(t.Context(), product))
 	_, err := w.grant(product)
 	require.NoError(t, err)
 	require.NoError(t, w.append(product, product, claims.Delete{Product: product}.Guarded(), domain.ProductDeleted{}))
@@ -159,7 +159,7 @@ func TestAGateThatDiffersFromTheClaimsRaisesAnAlarm(t *testing.T) {
 	stop() // it is asked to compare by hand
 	product := w.product(2)
 	d := w.acquire(product, life{ttl: time.Hour})
-	require.NoError(t, w.gate.Feed(t.Context(), product))
+	require.NoError(t, w.gate.Sync(t.Context(), product))
 	audit := &auditor{Worker: worker, differing: map[uuid.UUID]bool{}}
 	require.NoError(t, audit.compare(t.Context(), product))
 	require.Zero(t, gauge(t, worker.metrics.differing))

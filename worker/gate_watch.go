@@ -261,7 +261,7 @@ func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLe
 		return log.Err
 	}
 	if !log.SameGate(g.last) {
-		g.whole = log.Born
+		g.whole = log.FirstEpoch
 	}
 	covered := g.cover(lease, log)
 	unchanged := log.Unchanged(g.last)
@@ -271,7 +271,7 @@ func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLe
 		return nil
 	}
 	s := log.Shipment()
-	s.At, s.Covered, s.Born = lease.Now, covered, max(s.Born, g.whole)
+	s.At, s.Covered, s.FirstEpoch = lease.Now, covered, max(s.FirstEpoch, g.whole)
 	if err := x.shipper.store(ctx, s); err != nil {
 		return err
 	}
@@ -280,13 +280,13 @@ func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLe
 	g.mu.Lock()
 	g.pending = pending
 	g.mu.Unlock()
-	if s.Living {
+	if s.Live {
 		g.whole = s.Epoch
 	}
 	switch {
 	case !covered.IsZero():
 		g.setCovered(covered)
-	case s.Living && lease.Epoch >= log.Born && lease.Epoch < log.Epoch: // the lease's epoch is stored whole
+	case s.Live && lease.Epoch >= log.FirstEpoch && lease.Epoch < log.Epoch: // the lease's epoch is stored whole
 		g.setCovered(lease.ID)
 	}
 	return x.gate.TrimLog(ctx, log)

@@ -49,7 +49,7 @@ func (s *shards) call(ctx context.Context, p uuid.UUID) error {
 	return nil
 }
 
-func (s *shards) Feed(ctx context.Context, p uuid.UUID) error { return s.call(ctx, p) }
+func (s *shards) Sync(ctx context.Context, p uuid.UUID) error { return s.call(ctx, p) }
 
 func (s *shards) ReadLog(ctx context.Context, p uuid.UUID) (*redis.LogPiece, error) {
 	return &redis.LogPiece{Product: p}, s.call(ctx, p)

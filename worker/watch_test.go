@@ -108,7 +108,7 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 	w := newWorldOn(t, dbtest.Write(t), own.URL())
 	product := w.product(10)
 	w.work()
-	require.NoError(t, w.gate.Feed(t.Context(), product))
+	require.NoError(t, w.gate.Sync(t.Context(), product))
 	acquired := 0
 	acquire := func() { w.acquire(product, life{ttl: time.Hour}); acquired++ }
 	awaitComplete := func(what string) {
@@ -127,14 +127,14 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 			event = domain.ProductSalePaused{}
 		}
 		require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Paused: paused}.Guarded(), event))
-		require.NoError(t, w.gate.Feed(t.Context(), product))
+		require.NoError(t, w.gate.Sync(t.Context(), product))
 	}
 	acquire()
 	awaitComplete("pause and resume")
 
 	require.NoError(t, w.append(product, product, claims.Stock{Product: product, Total: 12}.Guarded(),
 		domain.ProductStockIncreased{Increase: 2, TotalStock: 12}))
-	require.NoError(t, w.gate.Feed(t.Context(), product))
+	require.NoError(t, w.gate.Sync(t.Context(), product))
 	acquire()
 	awaitComplete("more stock")
 

@@ -22,7 +22,7 @@ import (
 
 // Gate is what a worker asks of the gates; *redis.Gate is one.
 type Gate interface {
-	Feed(ctx context.Context, product uuid.UUID) error
+	Sync(ctx context.Context, product uuid.UUID) error
 	ReadLog(ctx context.Context, product uuid.UUID) (*redis.LogPiece, error)
 	TrimLog(ctx context.Context, piece *redis.LogPiece) error
 	Pending(ctx context.Context, product uuid.UUID, after, upTo int64, limit int) ([]redis.PendingGrant, error)

@@ -175,7 +175,7 @@ func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 		_, err := w.store.Append(context.Background(), a)
 		require.NoError(w.t, err)
 	}
-	require.NoError(w.t, w.gate.Feed(context.Background(), product))
+	require.NoError(w.t, w.gate.Sync(context.Background(), product))
 	return product
 }
 

@@ -73,7 +73,7 @@ func storeSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty time
 }
 
 func gateCheck(gate *redis.Gate) httpapi.Check {
-	return required(httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(gate.Reach)})
+	return required(httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(gate.Health)})
 }
 
 // optionalChecks are of what an API was given an address for and serves without.

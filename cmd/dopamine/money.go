@@ -246,7 +246,7 @@ func (elsewhere) Decide(context.Context, redis.Request) (redis.Decision, error) 
 	return redis.Decision{}, errElsewhere
 }
 func (elsewhere) GiveBack(context.Context, redis.Decision) error       { return errElsewhere }
-func (elsewhere) Feed(context.Context, uuid.UUID) error                { return nil } // the worker syncs the gate
+func (elsewhere) Sync(context.Context, uuid.UUID) error                { return nil } // the worker syncs the gate
 func (elsewhere) Rebuild(context.Context, uuid.UUID, int64) error      { return errElsewhere }
 func (elsewhere) EncodePayment(gateway.PaymentRequest) ([]byte, error) { return nil, errElsewhere }
 func (elsewhere) Pay(context.Context, uuid.UUID, []byte) (gateway.Payment, error) {

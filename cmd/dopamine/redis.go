@@ -30,5 +30,5 @@ func redisOf(r *config.Reader) redisServer {
 // health reports how many masters serve, over connections opened for it: for processes
 // without a gate.
 func (s redisServer) health(ctx context.Context) (serving, all int, err error) {
-	return redis.Ask(ctx, s.urls, s.opts)
+	return redis.CheckHealth(ctx, s.urls, s.opts)
 }

@@ -51,7 +51,7 @@ func (t *transition) anotherUnit(ctx context.Context, slot domain.Slot) (domain.
 			if err != nil || holds {
 				return domain.GateAnswer{}, err
 			}
-			if err := t.Gate.Feed(ctx, slot.ProductID); err != nil {
+			if err := t.Gate.Sync(ctx, slot.ProductID); err != nil {
 				return domain.GateAnswer{}, err
 			}
 		default:
@@ -105,7 +105,7 @@ func (t *transition) refused(ctx context.Context, product uuid.UUID, regrant boo
 		t.noUnit = true
 		return errRetry
 	case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn), errors.Is(err, claims.ErrSlotEnded), errors.As(err, &conflict):
-		if failed := t.Gate.Feed(ctx, product); failed != nil {
+		if failed := t.Gate.Sync(ctx, product); failed != nil {
 			return errors.Join(ErrDelayed, failed, t.delay(ctx, t.payment))
 		}
 		return errRetry
@@ -128,7 +128,7 @@ func (t *transition) rebuild(ctx context.Context, d *redis.Decision) {
 // giveBack frees the unit of a grant that was not needed, unless somebody else
 // was given it too.
 func (t *transition) giveBack(ctx context.Context) {
-	if t.grant == nil || t.grant.HandedOut != 1 {
+	if t.grant == nil || t.grant.Deliveries != 1 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)

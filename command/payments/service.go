@@ -39,7 +39,7 @@ const (
 type Gate interface {
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
 	GiveBack(ctx context.Context, d redis.Decision) error
-	Feed(ctx context.Context, product uuid.UUID) error
+	Sync(ctx context.Context, product uuid.UUID) error
 	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
 }
 
@@ -210,7 +210,7 @@ func (s *Service) price(ctx context.Context, product uuid.UUID) (domain.Money, e
 func (s *Service) sync(ctx context.Context, product uuid.UUID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
-	if err := s.Gate.Feed(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
+	if err := s.Gate.Sync(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
 		s.Logger.WarnContext(ctx, "gate not synced in time, worker syncs it", "product", product, "error", err)
 	}
 }

@@ -1,9 +1,9 @@
 -- Decides requests in order. ARGV: instance id, then for each request its buyer (16
 -- bytes) and its key's hash (16 bytes, zeros for none), in one string, then the
--- node that asks ('*' for one that nobody watches). A grant on its way keeps the
--- nodes to which it was handed, where a slot held keeps the key's hash.
--- Answers 'ok', epoch, the counter before, the sale's begin, a letter for each
--- request, then "number unit handed" for each of the letters G, A, K, D.
+-- requesting node ('*' for one that is not in the list of processes). A pending grant
+-- stores the nodes that received it; a slot held stores the key's hash in the same field.
+-- Returns 'ok', epoch, the counter before, the sale's begin, a letter for each
+-- request, then "number unit deliveries" for each of the letters G, A, K, D.
 if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
 local now = clock()
 if now >= lease then return {'lease', s[1]} end
@@ -15,7 +15,7 @@ if counter + n >= 10000000000 then -- the epoch's numbers are used up
   return {'lost', s[1]}
 end
 
--- nodes with one more: '*' if there are too many, or one is not known.
+-- Adds a node to nodes: '*' if there are too many, or if one is not known.
 local function with_node(nodes, one)
   if one == '*' or #nodes > 60 or not string.match(nodes, '^%d[%d,]*$') then return '*' end
   if string.find(',' .. nodes .. ',', ',' .. one .. ',', 1, true) then return nodes end
@@ -42,13 +42,13 @@ for i = 1, n do
   if value then
     local key = string.sub(blob, 32 * i - 15, 32 * i)
     local kind, number, unit, handed, since, hash = holder(value)
-    if kind == 'P' then -- the buyer's own grant on its way: no decision
+    if kind == 'P' then -- the buyer's own pending grant: no decision
       letter = 'A'
       handed = F(tonumber(handed) + 1)
       value = 'P' .. number .. ' ' .. unit .. ' ' .. handed .. ' ' .. since .. ' ' .. with_node(hash, node)
       mine[buyer] = value
       call('HSET', H, buyer, value)
-    elseif hash == key and hash ~= '' then -- asked again: no decision
+    elseif hash == key and hash ~= '' then -- a repeated request: no decision
       letter = 'K'
     elseif not closed then
       letter = 'D'

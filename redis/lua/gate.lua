@@ -1,8 +1,8 @@
--- The beginning of every script of the gate: the gate's hash as it is, whether it
--- is alive, and the decision log. The field stamp is the instance id, event the id of
--- the event at position ('' or absent if not known), opening the epoch that is being
--- opened in place (absent if none is). KEYS: see keys.go. Numbers that may pass 10^14
--- are written with F: '..' would write 1e+15.
+-- Prefix of every script: loads the gate's hash, checks whether the gate is alive, and
+-- defines the decision log. The field stamp is the instance id, event the id of the event
+-- at position ('' or absent if not known), opening the epoch that is being opened in place
+-- (absent if none is). KEYS: see keys.go. Numbers that may exceed 10^14 are written with
+-- F: '..' would write 1e+15.
 local S, Q, H, P, L = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call = redis.call
 
@@ -22,13 +22,14 @@ local counter, line = N(12), N(13)                     -- numbers and closed lin
 local from, to = N(17), N(18)                          -- the open run; 0 for none
 local soldOut, duplicate, notStarted, shut = N(19), N(20), N(21), N(22)
 
--- The stored counts against the keys' own lengths.
+-- Compares the stored counts with the keys' own lengths.
 local function whole()
   return call('HLEN', H) == held + pending and call('ZCARD', P) == pending
     and call('LLEN', Q) == returned and call('LLEN', L) == last - first + 1
 end
 
--- Built on the process that the caller talks to, not closed, nothing lost.
+-- Reports whether the gate was built on the process of this connection, is not closed and
+-- lost nothing.
 local function alive(instance)
   return exists and s[2] == instance and s[3] == '0' and whole()
 end
@@ -38,8 +39,8 @@ local function clock() -- ms
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
--- A holder: 'P' pending or 'H' held, number, unit, how often handed out, since
--- when (ms), and the key's hash if held, the nodes that it was handed to if pending.
+-- A holder: 'P' pending or 'H' held, number, unit, deliveries, since when (ms), and the
+-- key's hash if held, the nodes that received it if pending.
 local function holder(value)
   return string.match(value, '^(%u)(%d+) (%d+) (%d+) (%d+) (.*)$')
 end
@@ -51,7 +52,7 @@ local function emit(text)
   lines[#lines + 1] = F(epoch) .. ' ' .. F(line) .. ' ' .. text
 end
 
--- Ends the open run: a unit is granted, returned or opened.
+-- Ends the open run, because a unit is granted, returned or opened.
 local function seal()
   if from > 0 then
     emit('x ' .. F(from) .. ' ' .. F(to) .. ' ' .. F(soldOut) .. ' ' .. F(duplicate) .. ' ' .. F(notStarted) .. ' ' .. F(shut))

@@ -1,5 +1,5 @@
--- Frees a grant that nobody sent and that was handed out once. ARGV: instance id,
--- buyer, number. 1 where it did.
+-- Frees a grant that was never appended and was delivered once. ARGV: instance id,
+-- buyer, number. Returns 1 if it did.
 if not alive(ARGV[1]) then return 0 end
 local value = call('HGET', H, ARGV[2])
 if not value then return 0 end

@@ -1,8 +1,8 @@
--- Reads the decision log, of a dead gate too: what it has is what was decided.
--- ARGV: limit. Answers false if there is none or its list was lost, else born,
+-- Reads the decision log, also of a dead gate: every line in it was decided.
+-- ARGV: limit. Returns false if there is no gate or its list was lost, otherwise born,
 -- stamp, first, last, epoch, the open run as a line ('' for none), the lines,
 -- whether nothing was lost nor closed, the clock, the lease's end, the number of
--- grants on their way, the epoch's counter.
+-- pending grants, the epoch's counter.
 if not exists or call('LLEN', L) ~= last - first + 1 then return false end
 local run = ''
 if from > 0 then

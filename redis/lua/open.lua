@@ -1,4 +1,4 @@
--- Puts a rebuilt gate in place of what there is, unless that is of the same
+-- Puts a rebuilt gate in place of an existing one, unless that is of the same
 -- epoch or a later one. KEYS[6], KEYS[7]: its holders and free units. KEYS[8]: the token
 -- of the attempt that wrote them. ARGV: instance id, epoch, position, units, next, held,
 -- returned, begin, end, paused, the id of the event at the position ('' for none).

@@ -7,12 +7,12 @@
 --   S units                    ProductStockIncreased
 --   D units                    ProductStockDecreased: before any grant; the epoch that
 --                              begins with it opens what remains
--- Answers 'ok', 'lost', 'moved' if epoch or position are others, or 'more' if opening in
+-- Returns 'ok', 'lost', 'moved' if epoch or position differ, or 'more' if opening in
 -- place has pending grants left to free: then call again, without events.
 if not alive(ARGV[1]) then return 'lost' end
 if s[1] ~= ARGV[2] or s[23] ~= ARGV[3] then return 'moved' end
 
-local function wrong() -- half applied, it must not go on
+local function wrong() -- partly applied, the gate must not continue
   call('HSET', S, 'closed', '1')
   return 'lost'
 end
@@ -59,7 +59,7 @@ while i <= #ARGV do
   elseif what == 'D' then
     units = tonumber(ARGV[i + 1])
     i = i + 2
-  else -- S: "is 150", never "plus 50"
+  else -- S: the total, never the difference
     local total = tonumber(ARGV[i + 1])
     i = i + 2
     if total > units then
@@ -72,8 +72,8 @@ end
 
 if ARGV[6] ~= '' then
   -- Pending grants are void with their epoch: Postgres refuses them. They are freed in
-  -- pieces, so that no other product of this Redis waits for long. Meanwhile nothing is
-  -- decided.
+   -- pieces, so that other products of this Redis do not wait for long. Meanwhile nothing is
+   -- decided.
   seal()
   call('HSET', S, 'lease', '0', 'opening', ARGV[6])
   local void = call('ZRANGE', P, 0, 499)

@@ -1,5 +1,5 @@
--- Drops the log's lines up to the one with this place in the list. ARGV: born
--- (another gate has other places), place.
+-- Drops the log's lines up to the one with this index in the list. ARGV: born
+-- (another gate has other indexes), index.
 if not exists or s[24] ~= ARGV[1] then return 0 end
 local gone = math.min(tonumber(ARGV[2]), last) - first + 1
 if gone <= 0 or call('LLEN', L) ~= last - first + 1 then return 0 end

@@ -13,18 +13,18 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// wire passes bytes to a Redis and can lose what it answers.
-type wire struct {
+// proxy forwards bytes to a Redis and can drop its replies.
+type proxy struct {
 	listener net.Listener
-	lose     atomic.Int32 // how many answers to scripts are still to be lost, with their connection
+	lose     atomic.Int32 // how many replies to scripts are still to be dropped, with their connection
 	lost     atomic.Int32
 	wg       sync.WaitGroup
 }
 
-func newWire(t *testing.T, url string) (*wire, string) {
+func newProxy(t *testing.T, url string) (*proxy, string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	w := &wire{listener: listener}
+	w := &proxy{listener: listener}
 	target := strings.TrimSuffix(strings.TrimPrefix(url, "redis://"), "/0")
 	var mu sync.Mutex
 	var open []net.Conn
@@ -57,9 +57,9 @@ func newWire(t *testing.T, url string) (*wire, string) {
 	return w, "redis://" + listener.Addr().String() + "/0"
 }
 
-// pass carries both ways until one ends. A connection's answers to EVALSHA are
-// what is lost: the script has run.
-func (w *wire) pass(in, out net.Conn) {
+// pass forwards both directions until one ends. It drops replies to EVALSHA, after
+// the script has run.
+func (w *proxy) pass(in, out net.Conn) {
 	var script atomic.Bool
 	w.wg.Go(func() {
 		defer func() { _ = out.Close() }()
@@ -97,21 +97,21 @@ func (w *wire) pass(in, out net.Conn) {
 	}
 }
 
-func TestLostAnswerIsAskedForOnceMore(t *testing.T) {
+func TestDecide_RetriesOnceAfterLostReply(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		broken, url := newWire(t, w.url)
+		broken, url := newProxy(t, w.url)
 		g, product := w.gateOn(url, w.claims), w.product(3)
 		w.granted(g, product)
 
 		broken.lose.Store(1)
 		d := w.granted(g, product)
 		require.EqualValues(t, 1, broken.lost.Load())
-		require.Equal(t, 2, d.HandedOut, "it had been granted: the same grant again")
+		require.Equal(t, 2, d.Deliveries, "the same grant, delivered twice")
 		require.EqualValues(t, 2, d.Number)
 		require.NoError(t, g.GiveBack(w.ctx, d))
 		state, err := g.State(w.ctx, product)
 		require.NoError(t, err)
-		require.Equal(t, 1, state.Free, "handed out twice, it is not given back by one node")
+		require.Equal(t, 1, state.Free, "a grant that was delivered twice is not given back")
 
 		broken.lose.Store(2)
 		buyer := uuid.New()
@@ -119,17 +119,17 @@ func TestLostAnswerIsAskedForOnceMore(t *testing.T) {
 		require.ErrorIs(t, err, redis.ErrUnavailable)
 		d = w.decide(g, product, buyer, "")
 		require.Equal(t, redis.Granted, d.Outcome)
-		require.Equal(t, 3, d.HandedOut)
+		require.Equal(t, 3, d.Deliveries)
 		require.NoError(t, w.claim(d))
 		require.EqualValues(t, 3, w.folds(w.log(g, product)).Decided)
 	})
 }
 
-// Nobody's request is answered twice or left without an answer, whatever is lost.
-func TestAnswersLostInACrowd(t *testing.T) {
+// Every request is answered exactly once, whatever is lost.
+func TestDecide_AnswersEveryRequestWhileRepliesAreLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const units = 100
-		broken, url := newWire(t, w.url)
+		broken, url := newProxy(t, w.url)
 		g, product := w.gateOn(url, w.claims), w.product(units)
 		w.granted(g, product)
 		broken.lose.Store(5)
@@ -148,7 +148,7 @@ func TestAnswersLostInACrowd(t *testing.T) {
 		}
 		pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 		require.NoError(t, err)
-		for _, p := range pending { // those of whom nobody heard, and what was fed late
+		for _, p := range pending { // grants whose answers were lost
 			if err := w.withdraw(product, p.Number, p.Unit); err == nil {
 				require.False(t, seen[p.Unit])
 			}

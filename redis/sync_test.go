@@ -16,21 +16,21 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-func TestFreedUnitGoesToTheNextBuyerAndStockOpensAtOnce(t *testing.T) {
+func TestSync_FreesUnitsAndOpensStock(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
 		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
 		require.NoError(t, w.expire(d))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		again := w.decide(g, product, d.Buyer, "")
 		require.Equal(t, redis.Granted, again.Outcome, "after an expiry the buyer may try again")
 		require.Equal(t, d.Unit, again.Unit)
-		for range 2 { // told twice, opened once
+		for range 2 { // applied twice, opened once
 			require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 2, TotalStock: 3},
 				claims.Stock{Product: product, Total: 3}.Guarded()))
-			require.NoError(t, g.Feed(w.ctx, product))
+			require.NoError(t, g.Sync(w.ctx, product))
 		}
 		w.granted(g, product)
 		w.granted(g, product)
@@ -41,8 +41,8 @@ func TestFreedUnitGoesToTheNextBuyerAndStockOpensAtOnce(t *testing.T) {
 	})
 }
 
-// Two nodes that tell the gate the same news at the same time apply it once.
-func TestFeedersCompareAndSwapThePosition(t *testing.T) {
+// Two nodes that sync the gate with the same events at the same time apply them once.
+func TestSync_ConcurrentNodesApplyEventsOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const units = 200
 		gates, product := []*redis.Gate{w.gate(), w.gate(), w.gate()}, w.product(units)
@@ -54,7 +54,7 @@ func TestFeedersCompareAndSwapThePosition(t *testing.T) {
 			for range 2 {
 				feeders.Go(func() {
 					for ctx.Err() == nil {
-						_ = g.Feed(ctx, product)
+						_ = g.Sync(ctx, product)
 					}
 				})
 			}
@@ -72,19 +72,19 @@ func TestFeedersCompareAndSwapThePosition(t *testing.T) {
 	})
 }
 
-func TestChangeOfTheSaleOpensItsEpochInPlace(t *testing.T) {
+func TestSync_OpensEpochOfChangedSaleInPlace(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, other, product := w.gate(), w.gate(), w.product(5)
 		held, onItsWay := w.granted(g, product), w.granted(g, product)
 		require.NoError(t, w.claim(held))
 		w.pause(product, true)
 		require.ErrorIs(t, w.claim(onItsWay), claims.ErrEpoch)
-		require.NoError(t, other.Feed(w.ctx, product))
+		require.NoError(t, other.Sync(w.ctx, product))
 		require.Equal(t, redis.Paused, w.decide(g, product, onItsWay.Buyer, "").Outcome)
 		w.pause(product, false)
 		w.pause(product, true)
 		w.pause(product, false)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		again := w.decide(other, product, onItsWay.Buyer, "")
 		require.Equal(t, redis.Granted, again.Outcome)
 		require.EqualValues(t, 4, again.Epoch)
@@ -93,12 +93,12 @@ func TestChangeOfTheSaleOpensItsEpochInPlace(t *testing.T) {
 		require.Equal(t, 2, w.agrees(g, product).Held)
 		lines := w.log(g, product)
 		w.folds(lines)
-		require.Equal(t, fairness.Line{Epoch: 1, Type: fairness.Opened, Units: 4}, lines[3], "the void grant's unit is open again")
+		require.Equal(t, fairness.Line{Epoch: 1, Type: fairness.Opened, Units: 4}, lines[3], "the void grant's unit is free again")
 		require.True(t, w.complete(product))
 	})
 }
 
-// complete says whether no epoch's log lacks anything.
+// complete reports whether the log of every epoch is complete.
 func (w *world) complete(product uuid.UUID) bool {
 	var complete bool
 	require.NoError(w.t, w.pool.QueryRow(w.ctx,
@@ -106,7 +106,7 @@ func (w *world) complete(product uuid.UUID) bool {
 	return complete
 }
 
-func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
+func TestSync_SaleChangedWhileGateWasLost(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(5)
 		w.granted(g, product)
@@ -114,20 +114,20 @@ func TestSaleChangedWhileTheGateWasLost(t *testing.T) {
 		w.pause(product, true)
 		require.Equal(t, redis.Paused, w.decide(g, product, uuid.New(), "").Outcome)
 		w.pause(product, false)
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		w.granted(g, product)
 		w.agrees(g, product)
 	})
 }
 
-// A change of the sale opens the next epoch in place, on whatever the gate has:
-// that is no rebuild.
-func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
+// A change of the sale opens the next epoch in place, on the gate as it is:
+// that is not a rebuild.
+func TestRebuild_ReplacesWrongGateAfterSaleChange(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, other, product := w.gate(), w.gate(), w.product(3)
 		d := w.granted(g, product)
 		require.NoError(t, w.claim(d))
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		prefix := "product:{" + product.String() + "}:"
 		require.NoError(t, w.raw.HDel(w.ctx, prefix+"holders", string(d.Buyer[:])).Err())
 		require.NoError(t, w.raw.HSet(w.ctx, prefix+"stock", "held", 0, "next", 1).Err())
@@ -136,7 +136,7 @@ func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
 		require.ErrorAs(t, w.claim(wrong), &taken)
 		w.pause(product, true)
 		w.pause(product, false)
-		require.NoError(t, other.Feed(w.ctx, product)) // knows nothing of it
+		require.NoError(t, other.Sync(w.ctx, product)) // does not know that the gate is wrong
 		require.NoError(t, g.Rebuild(w.ctx, product, wrong.Epoch))
 		require.Greater(t, w.row(product).Rebuilt, wrong.Epoch)
 		right := w.decide(g, product, wrong.Buyer, "")
@@ -145,23 +145,23 @@ func TestGateFoundWrongIsRebuiltAlthoughTheSaleWasChanged(t *testing.T) {
 	})
 }
 
-func TestGrantHandedOutOnceIsGivenBack(t *testing.T) {
+func TestGiveBack_FreesGrantDeliveredOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
 		d := w.granted(g, product)
 		require.NoError(t, g.GiveBack(w.ctx, d))
-		require.NoError(t, g.GiveBack(w.ctx, d), "twice is once")
+		require.NoError(t, g.GiveBack(w.ctx, d), "giving back is idempotent")
 		again := w.granted(g, product)
 		require.Equal(t, d.Unit, again.Unit)
 		require.NoError(t, g.GiveBack(w.ctx, d))
-		w.decide(g, product, again.Buyer, "") // somebody else has it now, too
+		w.decide(g, product, again.Buyer, "") // another request has received it too
 		require.NoError(t, g.GiveBack(w.ctx, again))
 		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
 		require.EqualValues(t, 1, w.folds(w.log(g, product)).Returned)
 	})
 }
 
-func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
+func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		late, claimed := w.granted(g, product), w.granted(g, product)
@@ -172,7 +172,7 @@ func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, pending, 2)
 		require.Equal(t, redis.PendingGrant{Product: product, Buyer: late.Buyer, Number: late.Number, Unit: late.Unit,
-			HandedOut: 1}, pending[0], "lowest number first")
+			Deliveries: 1}, pending[0], "lowest number first")
 		require.Equal(t, late.SlotID, pending[0].SlotID())
 
 		require.NoError(t, w.claim(claimed))
@@ -182,14 +182,14 @@ func TestWithdrawnGrantCanNeverBeClaimed(t *testing.T) {
 		}
 		require.NoError(t, settle(pending[0]))
 		require.NoError(t, settle(pending[0]), "by another worker, too")
-		require.NoError(t, settle(pending[1]), "claimed: nothing to settle")
+		require.NoError(t, settle(pending[1]), "claimed: nothing to withdraw")
 		require.ErrorIs(t, w.claim(late), claims.ErrWithdrawn)
 		require.ErrorIs(t, w.withdraw(product, claimed.Number, claimed.Unit), claims.ErrClaimed)
 		require.NoError(t, w.expire(claimed))
 		require.ErrorIs(t, w.claim(claimed), claims.ErrSlotEnded, "the number outlives the claim")
 		require.ErrorIs(t, w.withdraw(product, claimed.Number, claimed.Unit), claims.ErrClaimed)
 
-		require.NoError(t, g.Feed(w.ctx, product))
+		require.NoError(t, g.Sync(w.ctx, product))
 		state := w.agrees(g, product)
 		require.Equal(t, 2, state.Free)
 		lines := w.log(g, product)
@@ -209,9 +209,9 @@ func reasons(lines []fairness.Line) (found []fairness.Reason) {
 	return found
 }
 
-// Many carriers at once, some dying before they trim, store every line once and
-// whole.
-func TestLogIsCarriedByManyAtOnce(t *testing.T) {
+// Many processes ship the log at once, some die before they trim, and every line is stored
+// exactly once.
+func TestShip_ConcurrentProcessesStoreEachLineOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		const units, buyers = 150, 1500
 		gates, product := []*redis.Gate{w.gate(), w.gate()}, w.product(units)
@@ -233,7 +233,7 @@ func TestLogIsCarriedByManyAtOnce(t *testing.T) {
 				require.NoError(t, w.expire(d))
 			}
 		}
-		require.NoError(t, gates[0].Feed(w.ctx, product))
+		require.NoError(t, gates[0].Sync(w.ctx, product))
 		c = w.crowd(product, buyers, true, gates...)
 		require.NoError(t, c.err())
 		require.Len(t, c.granted, units/2)
@@ -244,11 +244,11 @@ func TestLogIsCarriedByManyAtOnce(t *testing.T) {
 		require.EqualValues(t, units+units/2, report.Granted)
 		n, err := w.raw.LLen(w.ctx, "product:{"+product.String()+"}:log").Result()
 		require.NoError(t, err)
-		require.Zero(t, n, "carried lines are trimmed")
+		require.Zero(t, n, "shipped lines are trimmed")
 	})
 }
 
-func TestLogOfALostGateIsSaidToLackSomething(t *testing.T) {
+func TestShip_LogOfLostGateIsIncomplete(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(2)
 		w.granted(g, product)
@@ -257,12 +257,12 @@ func TestLogOfALostGateIsSaidToLackSomething(t *testing.T) {
 		w.flush()
 		d := w.granted(g, product)
 		require.EqualValues(t, 1, d.Epoch)
-		require.False(t, w.complete(product), "it may have decided until its lease had run out")
+		require.False(t, w.complete(product), "it may have decided until its lease ran out")
 
 		other := w.product(2)
 		d = w.granted(g, other)
 		require.NoError(t, g.Rebuild(w.ctx, other, d.Epoch))
-		require.True(t, w.complete(other), "a gate that is closed hands its log over")
+		require.True(t, w.complete(other), "the log of a closed gate is complete")
 		require.Len(t, w.stored(other), 2)
 	})
 }

@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// errAnswer: a script's answer is not of the form that is read here, as where
+// errReply: a script's reply does not have the expected form, for example because
 // another version of this program wrote the gate.
-var errAnswer = errors.New("redis: a script's answer cannot be read")
+var errReply = errors.New("redis: unexpected reply of a script")
 
-// answer reads a script's answer and keeps the first thing that was wrong.
-type answer struct {
+// reply reads a script's reply and keeps the first error.
+type reply struct {
 	items []any
 	err   error
 }
 
-func answerOf(reply any, least int) (*answer, error) {
-	items, ok := reply.([]any)
+func parseReply(raw any, least int) (*reply, error) {
+	items, ok := raw.([]any)
 	if !ok || len(items) < least {
-		return nil, fmt.Errorf("%w: %v", errAnswer, reply)
+		return nil, fmt.Errorf("%w: %v", errReply, raw)
 	}
-	return &answer{items: items}, nil
+	return &reply{items: items}, nil
 }
 
-func (r *answer) text(i int) string {
+func (r *reply) text(i int) string {
 	if i >= len(r.items) {
 		r.wrong(i)
 		return ""
@@ -37,7 +37,7 @@ func (r *answer) text(i int) string {
 	return text
 }
 
-func (r *answer) number(i int) int64 {
+func (r *reply) number(i int) int64 {
 	n, err := parseInt(r.text(i))
 	if err != nil {
 		r.wrong(i)
@@ -45,8 +45,8 @@ func (r *answer) number(i int) int64 {
 	return n
 }
 
-// fields reads n whole numbers with blanks between them.
-func (r *answer) fields(i, n int) []int64 {
+// fields returns the n space-separated integers of an item.
+func (r *reply) fields(i, n int) []int64 {
 	numbers := make([]int64, n)
 	rest := r.text(i)
 	for at := range numbers {
@@ -61,9 +61,9 @@ func (r *answer) fields(i, n int) []int64 {
 	return numbers
 }
 
-func (r *answer) wrong(i int) {
+func (r *reply) wrong(i int) {
 	if r.err == nil {
-		r.err = fmt.Errorf("%w: item %d of %q", errAnswer, i, r.items)
+		r.err = fmt.Errorf("%w: item %d of %q", errReply, i, r.items)
 	}
 }
 
