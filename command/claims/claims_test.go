@@ -38,7 +38,7 @@ func newWorld(t testing.TB) *world {
 
 type guarded interface{ Guarded() eventstore.Guarded }
 
-// do appends guards alone.
+// do appends guards without events.
 func (w *world) do(items ...guarded) error {
 	a := eventstore.Append{Key: uuid.New()}
 	for _, i := range items {
@@ -50,7 +50,7 @@ func (w *world) do(items ...guarded) error {
 
 func (w *world) must(items ...guarded) { require.NoError(w.t, w.do(items...)) }
 
-// product has an epoch raised to 0.
+// product creates a product whose epoch was raised to 0.
 func (w *world) product(stock int) uuid.UUID {
 	id := uuid.New()
 	w.must(claims.Create{Product: id, Stock: stock, SaleDate: time.Now()})
@@ -71,7 +71,7 @@ func TestWhatSpeaksAgainstAClaim(t *testing.T) {
 	w.must(first)
 
 	var holds *claims.BuyerHoldsError
-	require.ErrorAs(t, w.do(first), &holds, "the same grant by somebody else")
+	require.ErrorAs(t, w.do(first), &holds, "the same grant, appended by another request")
 	require.Equal(t, first.SlotID, holds.Claim.SlotID)
 	require.Equal(t, first.KeyHash, holds.Claim.KeyHash)
 	require.Equal(t, claims.Active, holds.Claim.Status)
@@ -140,11 +140,11 @@ func TestProductsLife(t *testing.T) {
 	w.must(claims.Delete{Product: product})
 	require.ErrorIs(t, w.do(claims.Delete{Product: product}), claims.ErrGone)
 	require.ErrorIs(t, w.do(claimOf(product, 2*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
-	require.Equal(t, redis.LeaseRefused, w.lease(product, 2, "here"), "no lease for what is gone")
+	require.Equal(t, redis.LeaseRefused, w.lease(product, 2, "here"), "no lease for a deleted product")
 	require.False(t, w.raise(product, 2, redis.NoEpoch).Raised)
 }
 
-// Whoever writes past the guards is refused by Postgres itself.
+// Writes that bypass the guards are rejected by Postgres.
 func TestPostgresItselfRefusesWhatBreaksR1AndR3(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
@@ -180,7 +180,7 @@ func TestPostgresItselfRefusesWhatBreaksR1AndR3(t *testing.T) {
 	}
 }
 
-// acquire appends the grant: its event, with its claim.
+// acquire appends the grant's event with its claim.
 func (w *world) acquire(c claims.Claim) error { return w.append(c, c.Guarded()) }
 
 func (w *world) append(c claims.Claim, guards ...eventstore.Guarded) error {
@@ -198,8 +198,8 @@ func (w *world) append(c claims.Claim, guards ...eventstore.Guarded) error {
 	return err
 }
 
-// A deletion is decided on what was seen before it: what was acquired since, of
-// this product, stands in its way, ended or not.
+// A deletion is based on an earlier read: a slot of this product that was acquired since
+// makes the guard refuse it, whether that slot has ended or not.
 func TestDeletionAfterAnAcquisitionIsDecidedAnew(t *testing.T) {
 	w := newWorld(t)
 	product, other := w.product(2), w.product(1)
@@ -218,8 +218,8 @@ func TestDeletionAfterAnAcquisitionIsDecidedAnew(t *testing.T) {
 	w.must(claims.Delete{Product: product, NoneActiveAt: at})
 }
 
-// Deletion and claims of the same instant: whatever their order, no deleted
-// product has a live slot.
+// If deletion and claims happen at the same time, in any order, no deleted
+// product has an active slot.
 func TestDeletionAgainstClaims(t *testing.T) {
 	w := newWorld(t)
 	for range 30 {
@@ -267,7 +267,7 @@ func TestClaimThatWaitsWhileTheEpochRises(t *testing.T) {
 	require.ErrorIs(t, <-waiting, claims.ErrEpoch)
 }
 
-// BenchmarkClaims is 64 callers that make grants durable, beside the same events
+// BenchmarkClaims makes grants durable with 64 callers, compared with the same events
 // without a claim.
 func BenchmarkClaims(b *testing.B) {
 	b.Run("events-alone", func(b *testing.B) { benchmarkClaims(b, false) })

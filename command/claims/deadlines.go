@@ -12,17 +12,17 @@ import (
 )
 
 type (
-	// PaymentBegun lets a slot's end wait for its payment, at most until Timeout
-	// past the deadline. Refusals: ErrNotActive, ErrPastDeadline, ErrSaleCancelled.
+	// PaymentBegun delays a slot's end while its payment is pending, at most until Timeout
+	// after the deadline. Refusals: ErrNotActive, ErrPastDeadline, ErrSaleCancelled.
 	PaymentBegun struct {
 		Product, SlotID uuid.UUID
 		Timeout         time.Duration
-		Paid            bool // nothing was to pay: the slot is COMPLETED at once
+		Paid            bool // the price was zero: the slot is COMPLETED at once
 	}
 	// PaymentEnded lets a slot end at its deadline again, because its payment
 	// failed. Refusal: ErrNotActive.
 	PaymentEnded struct{ Product, SlotID uuid.UUID }
-	// Warned notes that the slot's owner was warned. Refusal: ErrNotActive.
+	// Warned records that the slot's owner was warned. Refusal: ErrNotActive.
 	Warned struct{ Product, SlotID uuid.UUID }
 )
 
@@ -30,17 +30,17 @@ func (i PaymentBegun) of() uuid.UUID { return i.Product }
 func (i PaymentEnded) of() uuid.UUID { return i.Product }
 func (i Warned) of() uuid.UUID       { return i.Product }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i PaymentBegun) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i PaymentEnded) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Warned) Guarded() eventstore.Guarded { return guarded(i) }
 
 // checkPaymentsSQL returns for each slot whether it is active, whether its
-// deadline has passed by the clock by which its expiry is judged, and whether its
+// deadline has passed by the clock that decides its expiry, and whether its
 // sale was cancelled.
 const checkPaymentsSQL = `
 select i.n, c.slot_id is not null, coalesce(c.deadline <= ` + eventstore.NowSQL + `, false), coalesce(g.cancelled, false)
@@ -98,16 +98,16 @@ func applyWarned(b *pgx.Batch, slots []uuid.UUID) {
 	}
 }
 
-// Due is an active slot for which something is to be done now.
+// DueSlot is an active slot for which an action is due.
 type Due struct {
 	Product, SlotID uuid.UUID
 	Deadline        time.Time // UTC
 	At              time.Time // UTC; since when it is due
 }
 
-// Ends lists active slots whose deadline has passed and that wait for no payment,
-// the longest first. Those that do are left out before the limit: however many
-// there are, and however long the gateway keeps them, they hold up no other's end.
+// DueForExpiry lists active slots whose deadline has passed and that have no pending
+// payment, those due longest first. Slots with a pending payment are excluded before the
+// limit, so that they delay no other slot's end, however many there are.
 func (s *Store) Ends(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
@@ -115,8 +115,8 @@ where due_at <= $1 and due_at = deadline
 order by due_at limit $2`, limit)
 }
 
-// TimedOut lists active slots that have waited for a pending payment for as long
-// as they may, the longest first.
+// DueForTimeout lists active slots whose pending payment has reached its timeout,
+// those due longest first.
 func (s *Store) TimedOut(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
@@ -124,8 +124,8 @@ where due_at <= $1 and due_at > deadline
 order by due_at limit $2`, limit)
 }
 
-// Warnings lists active slots whose owners are to be warned, those with the
-// nearest warning first. Past the deadline there is nothing to warn of.
+// DueForWarning lists active slots whose owners must be warned, those with the
+// nearest warning first. After the deadline no warning is due.
 func (s *Store) Warnings(ctx context.Context, limit int) ([]Due, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, warn_at from slot_claims
@@ -142,7 +142,7 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 	}
 	rows, err := s.pool.Query(ctx, sql, now, limit)
 	if err != nil {
-		return nil, fmt.Errorf("list what is due: %w", err)
+		return nil, fmt.Errorf("list due slots: %w", err)
 	}
 	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
 		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At)
@@ -150,7 +150,7 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 		return d, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list what is due: %w", err)
+		return nil, fmt.Errorf("list due slots: %w", err)
 	}
 	return due, nil
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // shipSQL stores lines under their numbers, and how far the epochs are stored. A
-// line that is there already is a run that has grown, or the same again: it never
+// line that exists already is a run that has grown, or the same line again: it never
 // shrinks.
 //
 // It is one statement without a transaction around it: a process that dies leaves
-// no lock behind. It touches no table that is written under the append lock, whose
-// holder therefore never waits for it. Rows are written in the order of their keys,
+// no lock behind. It touches no table that is written under the append lock, so the
+// holder of that lock never waits for it. Rows are written in the order of their keys,
 // so that two processes that ship the same products do not deadlock.
 const shipSQL = `
 with lines as (
@@ -77,15 +77,15 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 		for i := range s.Lines {
 			c.add(s.Product, &s.Lines[i])
 		}
-		if !s.Living && !s.Closed {
+		if !s.Live && !s.Closed {
 			continue
 		}
 		products, epochs, closed = append(products, s.Product), append(epochs, s.Epoch), append(closed, s.Closed)
 		unsettled = append(unsettled, s.Unsettled)
 		at, covered = append(at, timeOrNull(s.At)), append(covered, timeOrNull(s.Covered.At))
 		coveredBeat = append(coveredBeat, s.Covered.Beat)
-		if s.Born < s.Epoch {
-			earlier, born, before = append(earlier, s.Product), append(born, s.Born), append(before, s.Epoch)
+		if s.FirstEpoch < s.Epoch {
+			earlier, born, before = append(earlier, s.Product), append(born, s.FirstEpoch), append(before, s.Epoch)
 		}
 	}
 	if len(c.products) == 0 && len(products) == 0 {
@@ -101,7 +101,7 @@ func timeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-// decisionColumns are lines by column.
+// decisionColumns are lines as one slice per column.
 type decisionColumns struct {
 	products                               []uuid.UUID
 	epochs, numbers                        []int64

@@ -33,9 +33,9 @@ func TestShip_StoredRunOnlyGrows(t *testing.T) {
 	require.EqualValues(t, 7, to)
 }
 
-// A process dies with each of its statements executed and not committed. Raising
-// the epoch, which happens under the append lock, waits for none that ships, and
-// for a lease no longer than a moment: all appends queue behind.
+// A process dies with each of its statements executed and not committed. A raise of
+// the epoch, which happens under the append lock, does not wait for one that ships, and
+// only briefly for a lease: all appends queue behind it.
 func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.pool.Exec(t.Context(), `
@@ -49,16 +49,16 @@ func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
 	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		statement func(ctx context.Context, s *claims.Store, product uuid.UUID) error
-		raised    bool // all the same
+		raised    bool // nevertheless
 	}{
 		"ship": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
-			return s.Ship(ctx, []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(1)}, Living: true, At: time.Now()}})
+			return s.Ship(ctx, []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(1)}, Live: true, At: time.Now()}})
 		}, true},
 		"lease": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
 			_, err := s.Leases(ctx, []redis.LeaseRequest{{Product: product, Epoch: 0, Instance: "x", Renew: true}})
 			return err
 		}, false},
-		"sign of life": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
+		"heartbeat": {func(ctx context.Context, s *claims.Store, product uuid.UUID) error {
 			_, err := s.Alive(ctx, []redis.AliveRequest{{Product: product, Epoch: 0}})
 			return err
 		}, false},
@@ -79,14 +79,14 @@ func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
 				err := w.pool.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 					where application_name = 'dead' and wait_event = 'PgSleep' and datname = current_database())`).Scan(&hangs)
 				if err == nil && !hangs {
-					err = errors.New("it does not yet")
+					err = errors.New("not yet")
 				}
 				return err
 			})
 
 			began := time.Now()
 			raised, err := w.claims.Raise(t.Context(), []redis.RaiseRequest{{Product: product, Found: 0, Above: redis.NoEpoch}})
-			require.Less(t, time.Since(began), 2*time.Second, "the append lock is held for a moment only")
+			require.Less(t, time.Since(began), 2*time.Second, "the append lock is held briefly")
 			require.NoError(t, err)
 			require.Equal(t, c.raised, raised[0].Raised)
 		})

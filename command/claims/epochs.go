@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// snapshotPiece is how many holders are handed on at a time.
+	// snapshotPiece is how many holders are passed on at a time.
 	snapshotPiece = 1000
-	// snapshotPage is how many one statement reads. While some are handed on,
+	// snapshotPage is how many one statement reads. While some are passed on,
 	// Postgres sends more.
 	snapshotPage = 20 * snapshotPiece
-	// pageWithin bounds reading a page and handing it on.
+	// pageTimeout bounds reading a page and passing it on.
 	pageWithin = 30 * time.Second
 )
 
@@ -48,7 +48,7 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
 		defer cancel()
-		_ = tx.Rollback(ctx) // it has only read
+		_ = tx.Rollback(ctx) // read-only
 	}()
 	b := &pgx.Batch{}
 	b.Queue(snapshotSettingsSQL)
@@ -62,7 +62,7 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 	b.Queue(`select position, id from events order by position desc limit 1`).QueryRow(func(row pgx.Row) error {
 		err := row.Scan(&snap.At.Position, &snap.At.Event)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // nothing was ever appended
+			return nil // no event was ever appended
 		}
 		return err
 	})
@@ -72,8 +72,8 @@ func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]
 	return snap, eachHolder(ctx, tx, product, holders)
 }
 
-// snapshotSettingsSQL has the pages below read by the primary key, in its order.
-// Of a table that has just been filled Postgres knows little, and would sort all
+// snapshotSettingsSQL makes Postgres read the pages below by the primary key, in its order.
+// Without statistics, as for a table that has just been filled, it would sort all
 // claims of the product for each page.
 const snapshotSettingsSQL = `
 select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
@@ -95,8 +95,8 @@ func eachHolder(ctx context.Context, tx pgx.Tx, product uuid.UUID, do func([]red
 	return nil
 }
 
-// eachHolderAfter hands on a page, and says with which unit it ends and how many
-// it has.
+// eachHolderAfter passes on a page, and returns the unit with which it ends and its
+// length.
 func eachHolderAfter(ctx context.Context, tx pgx.Tx, product uuid.UUID, unit int, do func([]redis.Holder) error) (last, n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageWithin)
 	defer cancel()
@@ -125,7 +125,7 @@ func eachHolderAfter(ctx context.Context, tx pgx.Tx, product uuid.UUID, unit int
 	return unit, n, do(piece)
 }
 
-// Counts is what Postgres says of a product's units at one moment.
+// Counts are a product's units in Postgres at one moment.
 type Counts struct {
 	Epoch    int64
 	Units    int
@@ -134,7 +134,7 @@ type Counts struct {
 	Position int64     // of the product's last event
 }
 
-// Free is how many units no slot holds.
+// Free returns how many units no slot holds.
 func (c Counts) Free() int { return c.Units - c.Held }
 
 const countsSQL = `
@@ -143,18 +143,18 @@ select epoch, units, coalesce(leased_at, 'epoch'),
        ` + lastSQL + `
 from product_gates g where product_id = $1 and not deleted`
 
-// lastSQL is the position of the last event of product g, by the index that has
-// it and no other (see eventstore's reader).
+// lastSQL selects the position of the last event of product g, with the partition's
+// index and no other (see eventstore's reader).
 const lastSQL = `
        coalesce((select position from events
                  where (key, position) between (g.product_id, 0) and (g.product_id, 9223372036854775807)
                  order by key desc, position desc limit 1), 0)`
 
-// countWithin bounds counting a product's claims, of which there may be ten million.
+// countTimeout bounds counting a product's claims, of which there may be ten million.
 const countWithin = 30 * time.Second
 
-// Counts reads a product's; false where it is gone. It counts every claim: a tenth
-// of a second and more for each million.
+// Counts reads a product's counts; false if it does not exist. It counts every claim: a
+// tenth of a second and more per million.
 func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
@@ -173,7 +173,7 @@ func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, er
 }
 
 const (
-	// heldSinceMost is how many events HeldSince reads at most; more of them, and
+	// maxHeldSince is how many events HeldSince reads at most; with more of them,
 	// Postgres might prefer to read the whole log.
 	heldSinceMost = 1000
 
@@ -184,8 +184,8 @@ from (select type from events
       order by key, position limit $5) as since`
 )
 
-// HeldSince is by how many units slots hold more of the product now than at a
-// position of the log; false where too much came since to say so quickly.
+// HeldSince returns the change in held units of the product since a position of the log;
+// false if there were too many events since to count them quickly.
 func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -199,11 +199,11 @@ func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64
 	return more, events < heldSinceMost, nil
 }
 
-// Compare says in words where the product's gate differs from the claims, "" for
-// nowhere, or where it cannot be said now (the gate changed meanwhile, or is not
-// told everything yet). A difference is an alarm, never repaired by itself.
+// Compare describes how the product's gate differs from the claims. It returns "" if they
+// agree, or if they cannot be compared now because the gate changed meanwhile or has not
+// applied all events. A difference raises an alarm and is never repaired automatically.
 func (s *Store) Compare(ctx context.Context, gate *redis.Gate, product uuid.UUID) (string, error) {
-	if err := gate.Feed(ctx, product); err != nil {
+	if err := gate.Sync(ctx, product); err != nil {
 		return "", err
 	}
 	before, err := gate.State(ctx, product)
@@ -221,14 +221,14 @@ func (s *Store) Compare(ctx context.Context, gate *redis.Gate, product uuid.UUID
 	return Difference(before, counts, after), nil
 }
 
-// Difference says in words where a gate differs from the claims that were read
-// between two looks at it, "" for nowhere, or where it cannot be said.
+// Difference describes how a gate differs from the claims that were read between two
+// reads of its state. It returns "" if they agree or cannot be compared.
 func Difference(before redis.State, counts Counts, after redis.State) string {
 	settled := before.Alive && after.Alive && before.Position == after.Position && before.Epoch == after.Epoch &&
 		before.Epoch == counts.Epoch && counts.Position <= before.Position
 	if !settled || (after.Held == counts.Held && after.Units == counts.Units && after.Free+after.Pending == counts.Free()) {
 		return ""
 	}
-	return fmt.Sprintf("gate: %d units, %d held, %d on their way, %d free; claims: %d units, %d held",
+	return fmt.Sprintf("gate: %d units, %d held, %d pending, %d free; claims: %d units, %d held",
 		after.Units, after.Held, after.Pending, after.Free, counts.Units, counts.Held)
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// idleLease is how old a lease is, by Postgres' clock, that is probably not renewed
-// any more. It only saves waiting.
+// idleLease is the age, by Postgres' clock, at which a lease is probably no longer renewed.
+// It only saves waiting.
 const idleLease = 10 * time.Second
 
-// Whatever tells that a lease or a rebuild goes on is compared for equality only, so
-// the times beside the counters need no right clock. They are there for programs that
-// do not know the counters.
+// The counters that show that a lease or a rebuild continues are compared for equality
+// only, so the times stored with them need no correct clock. The times are for versions
+// that do not know the counters.
 //
-// To the gate a cancelled sale is one that ended before it could begin,
-// so that it is over whatever else its product's row has.
+// For the gate a cancelled sale is one that ended before it could begin, so that it is
+// over whatever else its product's row contains.
 const rowColumns = `product_id, epoch, rebuilt, deleted, units,
     case when cancelled then 'epoch'::timestamptz else sale_date end,
     case when cancelled then 'epoch'::timestamptz + interval '1 ms' else sale_end end,
@@ -79,15 +79,15 @@ func (s *Store) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRo
 	return ordered, nil
 }
 
-// leasesSQL grants leases to all gates of a node at once. What is to be renewed is
-// locked first, so that the look at the epoch and the update are one step: after a
+// leasesSQL grants leases to all gates of a node at once. Rows to renew are locked first,
+// so that the check of the epoch and the update are one step: after a
 // raise no lease of an older epoch follows. A locked row is skipped, never waited
 // for: it is being raised, or renewed by another node, and waiting for several rows
-// in turn could deadlock with whoever holds the append lock.
+// in turn could deadlock with the holder of the append lock.
 //
-// clock_timestamp(), since now() is the transaction's beginning and may lie before a
-// wait. What is not renewed is only read, in the statement's snapshot: a raise that
-// is not in it was answered later than the statement was sent.
+// It uses clock_timestamp(), since now() is the transaction's beginning and may lie before
+// a wait. Rows that are not renewed are only read, in the statement's snapshot: a raise that
+// is not in it was answered after the statement was sent.
 const leasesSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::boolean[], $6::bigint[], $7::uuid[])
@@ -159,9 +159,9 @@ func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]re
 	return results, nil
 }
 
-// aliveSQL skips locked rows, since it must wait for several of them in turn no more
-// than leasesSQL. A row that is locked is being raised, or leased: not being seen alive
-// once does no harm.
+// aliveSQL skips locked rows, since waiting for several of them in turn could deadlock,
+// as in leasesSQL. A locked row is being raised or leased: one missed heartbeat
+// does no harm.
 const aliveSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[]) with ordinality as a(product_id, epoch, n)
@@ -188,11 +188,11 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 	}
 	rows, err := s.leases.Query(ctx, aliveSQL, binary(products), epochs)
 	if err != nil {
-		return nil, fmt.Errorf("give signs of life of %d rebuilds: %w", n, err)
+		return nil, fmt.Errorf("record heartbeats of %d rebuilds: %w", n, err)
 	}
 	ours, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	if err != nil {
-		return nil, fmt.Errorf("give signs of life of %d rebuilds: %w", n, err)
+		return nil, fmt.Errorf("record heartbeats of %d rebuilds: %w", n, err)
 	}
 	results := make([]bool, n)
 	for _, at := range ours {
@@ -201,8 +201,8 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 	return results, nil
 }
 
-// Unleased implements redis.Store.
-func (s *Store) Unleased(ctx context.Context, product uuid.UUID, epoch int64, instance string) error {
+// RecordUnload implements redis.Store.
+func (s *Store) RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, instance string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	_, err := s.leases.Exec(ctx,
@@ -210,20 +210,20 @@ func (s *Store) Unleased(ctx context.Context, product uuid.UUID, epoch int64, in
 	return err
 }
 
-// raiseSettingsSQL bounds a raise: whoever stops inside would hold up every append.
-// Once it has the append lock it waits for no row: it skips those of products, and
-// gives up on those of epochs.
+// raiseSettingsSQL bounds a raise: a session that stops inside it would block every append.
+// Once it has the append lock it waits for no row: it skips locked rows of products, and
+// gives up on locked rows of epochs.
 const raiseSettingsSQL = `
 select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
 
-// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, and
-// every append of every product waits behind it. Nothing keeps such a row for
-// longer than a statement takes, unless its process has died.
+// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, because
+// every append of every product waits behind it. A statement keeps such a row only
+// briefly, unless its process has died.
 const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
 
-// rebuildSQL raises epochs for rebuilds, each where it is still the one found, and
-// records when the epoch before was last leased. A lease that is being renewed is
-// seen, or its row is skipped; none of the old epoch can follow.
+// rebuildSQL raises epochs for rebuilds, each if it is still the one found, and
+// records when the epoch before was last leased. It sees a lease that is being renewed,
+// or skips its row; no lease of the old epoch can follow.
 const rebuildSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) as a(product_id, found, above, owner)
@@ -245,8 +245,8 @@ set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, ol
 from old where g.product_id = old.product_id
 returning g.product_id, g.epoch, coalesce(old.lease_stamp, '')`
 
-// Raise implements redis.Store. The lock is taken by a statement of its own, in
-// READ COMMITTED: the next one then sees what the appends before it did.
+// Raise implements redis.Store. A separate statement takes the lock, in
+// READ COMMITTED: the next statement then sees the appends before it.
 func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]redis.RaiseResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
 	defer cancel()

@@ -43,9 +43,9 @@ func TestLeases_AreForTheProductsEpochOnly(t *testing.T) {
 	product := w.product(1)
 	require.Equal(t, redis.LeaseGranted, w.lease(product, 0, "a"))
 	raised := w.raise(product, 0, 5)
-	require.EqualValues(t, 6, raised.Epoch, "above what the gate says it has")
+	require.EqualValues(t, 6, raised.Epoch, "above the gate's own epoch")
 	require.Equal(t, "a", raised.Instance)
-	require.Equal(t, redis.LeaseRefused, w.lease(product, 0, "a"), "the old epoch takes no lease any more")
+	require.Equal(t, redis.LeaseRefused, w.lease(product, 0, "a"), "the old epoch is refused a lease")
 	require.Equal(t, redis.LeaseRefused, w.leases(redis.LeaseRequest{Product: product, Epoch: 0, Instance: "a"})[0])
 	require.Equal(t, redis.LeaseGranted, w.lease(product, 6, "b"))
 	require.Equal(t, "b", w.raise(product, 6, redis.NoEpoch).Instance)
@@ -54,7 +54,7 @@ func TestLeases_AreForTheProductsEpochOnly(t *testing.T) {
 	require.Equal(t, []bool{false, true}, alive)
 }
 
-// One statement serves all gates of a node, each by itself.
+// One statement serves all gates of a node, each independently.
 func TestLeases_AnswerManyInOrder(t *testing.T) {
 	w := newWorld(t)
 	a, b, gone := w.product(1), w.product(1), w.product(1)
@@ -75,7 +75,7 @@ func TestLeases_AnswerManyInOrder(t *testing.T) {
 			redis.LeaseRequest{Product: a, Epoch: 0, Instance: "z"},
 			redis.LeaseRequest{Product: uuid.New(), Epoch: 0, Instance: "x", Renew: true},
 		))
-	require.Equal(t, "", w.row(a).Lease.Instance, "what is only asked changes nothing")
+	require.Equal(t, "", w.row(a).Lease.Instance, "a check changes nothing")
 	require.Equal(t, "y", w.row(b).Lease.Instance)
 	require.EqualValues(t, 3, w.row(b).Lease.View)
 	require.Equal(t, []redis.LeaseResult{redis.LeaseGranted, redis.LeaseNotHeld},
@@ -110,7 +110,7 @@ func TestLeases_RefuseGateWithEventsThatTheStoreLacks(t *testing.T) {
 	}
 }
 
-// Many raise at once: each epoch once, and all of them under one append lock.
+// Many raises at once: each epoch is raised once, all under one append lock.
 func TestRaise_OfManyIsCompareAndSwapForEach(t *testing.T) {
 	w := newWorld(t)
 	const n = 50
@@ -150,7 +150,7 @@ func TestRaise_OfManyIsCompareAndSwapForEach(t *testing.T) {
 	require.Equal(t, requests[0].Owner, w.row(requests[0].Product).Rebuild.Owner)
 }
 
-// A row that somebody holds keeps no other product's raise, and no append, waiting.
+// A locked row delays no other product's raise, and no append.
 func TestRaise_SkipsLockedRow(t *testing.T) {
 	w := newWorld(t)
 	product, other := w.product(1), w.product(1)
@@ -167,7 +167,7 @@ func TestRaise_SkipsLockedRow(t *testing.T) {
 	require.Less(t, time.Since(began), 2*time.Second)
 }
 
-// A snapshot holds a connection for as long as its holders are read: signs of life and
+// A snapshot holds a connection while its holders are read: heartbeats and
 // leases must not need one of the same pool.
 func TestSnapshots_LeaveConnectionsToLeases(t *testing.T) {
 	w := newWorld(t)

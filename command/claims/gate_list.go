@@ -23,17 +23,17 @@ type GateLease struct {
 
 const leaseColumns = `g.product_id, g.deleted, g.lease_epoch, coalesce(g.lease_stamp, ''), g.lease_beat, g.leased_at, clock_timestamp()`
 
-// GateLeases lists the gates, those of deleted products included, that took a lease
-// within the last so long. A gate that took none for longer than redis.LeaseTime
+// GateLeases lists the gates, including those of deleted products, that took a lease
+// in the last period within. A gate that took none for longer than redis.LeaseTime
 // has decided nothing since.
 func (s *Store) GateLeases(ctx context.Context, within time.Duration) ([]GateLease, error) {
-	// No index: it would cost each lease more than reading through the small table
+	// No index: it would cost each lease more than a scan of the small table
 	// costs once a second.
 	return s.listLeases(ctx, `select `+leaseColumns+` from product_gates g where g.leased_at > clock_timestamp() - $1::interval`, within)
 }
 
-// notStoredSQL is whether the decision log of the epoch that was last leased may
-// have something that is not stored; see gate_epochs_complete.
+// notStoredSQL selects whether the decision log of the epoch that was last leased may
+// contain decisions that are not stored; see gate_epochs_complete.
 const notStoredSQL = `
        not coalesce(s.whole or e.whole or s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or e.carried_at >= g.leased_at + interval '3 s', false)`
 
@@ -41,8 +41,8 @@ const storedSQL = `
 left join gate_shipments s on s.product_id = g.product_id and s.epoch = g.lease_epoch
 left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epoch`
 
-// Tails lists the gates whose decision log may have something that is not stored,
-// or that had grants on their way, however long ago they decided.
+// UnshippedGates lists the gates whose decision log may contain decisions that are not
+// stored, or that had pending grants, however long ago they decided.
 func (s *Store) Tails(ctx context.Context) ([]GateLease, error) {
 	return s.listLeases(ctx, `
 select `+leaseColumns+`
@@ -55,7 +55,7 @@ func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]Gate
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("list the gates that were leased: %w", err)
+		return nil, fmt.Errorf("list leased gates: %w", err)
 	}
 	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l GateLease, err error) {
 		err = row.Scan(&l.Product, &l.Deleted, &l.Epoch, &l.Instance, &l.ID.Beat, &l.ID.At, &l.Now)
@@ -63,17 +63,17 @@ func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]Gate
 		return l, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the gates that were leased: %w", err)
+		return nil, fmt.Errorf("list leased gates: %w", err)
 	}
 	return leases, nil
 }
 
-// Led is a product whose gate has decided at some time.
+// GateHistory is a product whose gate has decided at some time.
 type Led struct {
 	Product uuid.UUID
 	Deleted bool
-	// Position is that of the product's last event: up to there its gate should
-	// have been synced.
+	// Position is that of the product's last event: its gate should
+	// have been synced up to there.
 	Position int64
 }
 
@@ -82,23 +82,23 @@ select g.product_id, g.deleted,` + lastSQL + `
 from product_gates g
 where g.leased_at is not null`
 
-// EverLed lists every product that ever had a gate that decided. It is for the
-// start of a worker, who cannot know what happened before it.
+// GateHistories lists every product whose gate ever decided. A worker reads it when it
+// starts, because it does not know what happened before.
 func (s *Store) EverLed(ctx context.Context) ([]Led, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, everLedSQL)
 	if err != nil {
-		return nil, fmt.Errorf("list the products that ever had a gate: %w", err)
+		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
 	led, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Led])
 	if err != nil {
-		return nil, fmt.Errorf("list the products that ever had a gate: %w", err)
+		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
 	return led, nil
 }
 
-// endedSQL reads through the small table, like leasedSQL. What was unloaded is not
+// endedSQL scans the small table, like GateLeases. An unloaded gate is not
 // listed again until it takes another lease.
 const endedSQL = `
 select product_id from product_gates
@@ -106,8 +106,8 @@ where sale_end < clock_timestamp() - $1::interval and leased_at < clock_timestam
   and lease_stamp is not null and not deleted
 order by leased_at limit $2`
 
-// Ended lists products whose sale ended at least idle ago, by Postgres' clock, and whose
-// gate took its last lease as long ago and may still be there, at most limit of them.
+// GatesOfEndedSales lists products whose sale ended at least idle ago, by Postgres' clock,
+// and whose gate took its last lease as long ago and may still exist, at most limit of them.
 func (s *Store) Ended(ctx context.Context, idle time.Duration, limit int) ([]uuid.UUID, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()

@@ -9,12 +9,12 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// guard checks and writes every item of this package: they may stand in each
-// other's way, so that they share one.
+// guard checks and writes all items of this package. They share one guard because they
+// can conflict with each other.
 type guard struct{}
 
 // Check implements eventstore.Guard. It runs under the append lock, so that what
-// it sees still holds when Apply writes.
+// it reads is still true when Apply writes.
 func (guard) Check(b *pgx.Batch, items []any, refused []error) {
 	order := newOrder()
 	var claims, ends, returns, payments, withdrawals picked
@@ -119,14 +119,14 @@ type picked []int
 
 func (p *picked) add(i int) { *p = append(*p, i) }
 
-// order finds items that cannot be decided beside an earlier one of the batch:
-// Check sees the tables as they were before all of it.
+// conflicts finds items that cannot be decided in the same batch as an earlier one:
+// Check reads the tables as they were before the whole batch.
 type order struct {
 	taken  map[thing]struct{}
 	raised map[uuid.UUID]bool // the products of which an item was admitted; true: one that raises the epoch
 }
 
-// thing is what no two items of a batch may want.
+// conflictKey identifies a resource that only one item of a batch may use.
 type thing struct {
 	kind    byte // 'n'umber, 'u'nit, 'b'uyer, 's'lot
 	product uuid.UUID
@@ -138,14 +138,14 @@ func newOrder() order {
 	return order{taken: make(map[thing]struct{}), raised: make(map[uuid.UUID]bool)}
 }
 
-// admit says that the item can be decided in this batch, and remembers it.
+// admit reports whether the item can be decided in this batch, and records it.
 func (o order) admit(it item) bool {
 	product := it.of()
 	before, others := o.raised[product]
 	var things []thing
 	raises := false
 	switch it := it.(type) {
-	case Create, Stock: // never in the way: the stream's version orders them
+	case Create, Stock: // never in conflict: the stream's version orders them
 		return true
 	case Sale, Delete:
 		raises = true
@@ -170,7 +170,7 @@ func (o order) admit(it item) bool {
 	case Warned:
 		things = []thing{{kind: 's', id: it.SlotID}}
 	}
-	// What raises the epoch or ends the product stands alone.
+	// An item that raises the epoch or ends the product must be the only one of its product.
 	if others && (raises || before) {
 		return false
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// The items below are what a command hands in beside its events, each by its
-// Guarded method. What they refuse is in errors.go.
+// A command passes these items with its events, each by its Guarded method. Their
+// refusals are in errors.go.
 type (
 	// Create makes a new product's row. Refusal: ErrExists.
 	Create struct {
@@ -18,13 +18,13 @@ type (
 		SaleDate time.Time
 		SaleEnd  *time.Time
 	}
-	// Stock sets how many units there are in all. Refusals: ErrGone, ErrFewerUnits.
+	// Stock sets the total number of units. Refusals: ErrGone, ErrFewerUnits.
 	Stock struct {
 		Product uuid.UUID
 		Total   int
 	}
-	// Sale sets the sale's begin, end and pause as they are from now on, and
-	// raises the epoch: grants on their way are decided anew. Refusals: ErrGone,
+	// Sale sets the begin, end and pause of a sale, and
+	// raises the epoch: pending grants are decided again. Refusals: ErrGone,
 	// ErrHadSlot with OnlyIfNeverHadSlot, ErrSaleBegun with OnlyBeforeSale.
 	Sale struct {
 		Product            uuid.UUID
@@ -32,20 +32,20 @@ type (
 		SaleEnd            *time.Time
 		Paused             bool
 		Cancelled          bool // the sale ends for good
-		Units              int  // units there are from now on; 0: as many as before
+		Units              int // units from now on; 0: unchanged
 		OnlyIfNeverHadSlot bool
-		OnlyBeforeSale     bool // by the store's clock, and the begin that is recorded
+		OnlyBeforeSale     bool // by the store's clock, compared with the recorded begin
 	}
 	// Delete ends the product and raises the epoch. NoneActiveAt is a position of the
-	// log at which no slot of it was ACTIVE (Store.HasActive), so that what is left to
-	// look at under the append lock is what came since, not every claim. Refusals:
+	// log at which none of its slots was ACTIVE (Store.HasActive), so that under the append
+	// lock only the claims since then must be read, not every one. Refusals:
 	// ErrGone, ErrAcquiredSince.
 	Delete struct {
 		Product      uuid.UUID
 		NoneActiveAt int64
 	}
-	// Claim makes a grant final, beside SlotAcquired. Refusals: *BuyerHoldsError
-	// (also for the grant's own slot, where somebody else appended it),
+	// Claim makes a grant final, together with SlotAcquired. Refusals: *BuyerHoldsError
+	// (also for the grant's own slot, if another request appended it),
 	// ErrWithdrawn, ErrSlotEnded, ErrGone, ErrEpoch, *UnitTakenError, ErrNoUnit.
 	Claim struct {
 		Product uuid.UUID
@@ -55,7 +55,7 @@ type (
 		Buyer   uuid.UUID
 		KeyHash []byte // nil for none
 		TTL     time.Duration
-		Warning time.Duration // ahead of the deadline; none where it is not below TTL
+		Warning time.Duration // before the deadline; none if it is not below TTL
 		Paid    bool          // the slot begins COMPLETED: a re-grant
 	}
 	// Release frees the unit of a slot that ends without a purchase. Refusal:
@@ -67,7 +67,7 @@ type (
 	// Complete keeps the unit of a slot that ends with a purchase. Refusal:
 	// ErrNotActive.
 	Complete struct{ Product, SlotID uuid.UUID }
-	// Withdraw settles a number that was never claimed. Refusals: ErrGone,
+	// Withdraw ends a number that was never claimed. Refusals: ErrGone,
 	// ErrWithdrawn (it was already), ErrClaimed.
 	Withdraw struct {
 		Product uuid.UUID
@@ -76,7 +76,7 @@ type (
 	}
 )
 
-// item is what all of them are to the guard.
+// item is the interface of all items.
 type item interface{ of() uuid.UUID }
 
 func (i Create) of() uuid.UUID   { return i.Product }
@@ -89,31 +89,31 @@ func (i Complete) of() uuid.UUID { return i.Product }
 func (i Return) of() uuid.UUID   { return i.Product }
 func (i Withdraw) of() uuid.UUID { return i.Product }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Create) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Stock) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Sale) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Delete) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Claim) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Release) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Return) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Complete) Guarded() eventstore.Guarded { return guarded(i) }
 
-// Guarded hands the item to an append.
+// Guarded returns the item for an append.
 func (i Withdraw) Guarded() eventstore.Guarded { return guarded(i) }
 
 func guarded(i item) eventstore.Guarded { return eventstore.Guarded{Guard: guard{}, Data: i} }

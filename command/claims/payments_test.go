@@ -25,7 +25,7 @@ func TestSlotsEndWaitsForItsPayment(t *testing.T) {
 	require.Zero(t, waits(c.SlotID))
 	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: uuid.New()}), claims.ErrNotActive)
 
-	// Nothing to pay, and a slot that begins paid: neither is ever due.
+	// A price of zero, and a slot that is paid from the beginning: neither ever becomes due.
 	w.must(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour, Paid: true})
 	paid := claimOf(product, 2, 2)
 	paid.Paid = true
@@ -44,14 +44,14 @@ func TestSlotsEndWaitsForItsPayment(t *testing.T) {
 	}
 }
 
-// The deadline is judged under the append lock, by the clock of the events.
+// The deadline is compared under the append lock, by the clock of the events.
 func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	c := claimOf(product, 1, 1)
 	c.TTL = time.Millisecond
 	w.must(c)
-	for { // the clock moves on by itself
+	for { // until the clock has passed the deadline
 		due, err := w.claims.Ends(t.Context(), 10)
 		require.NoError(t, err)
 		if len(due) == 1 {
@@ -64,7 +64,7 @@ func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
 	require.ErrorIs(t, w.do(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Hour}), claims.ErrNotActive)
 }
 
-// Slots that wait for the gateway's word hold up no other's end, however many they
+// Slots that wait for a payment outcome delay no other slot's end, however many they
 // are and however long they are due.
 func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
 	w := newWorld(t)
@@ -78,7 +78,7 @@ func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
 			w.must(claims.PaymentBegun{Product: product, SlotID: c.SlotID, Timeout: time.Millisecond})
 			continue
 		}
-		for deadline := time.Now().Add(10 * time.Second); ; { // the clock moves on by itself
+		for deadline := time.Now().Add(10 * time.Second); ; { // until the clock has passed the deadline
 			due, err := w.claims.Ends(t.Context(), 1)
 			require.NoError(t, err)
 			if len(due) == 1 {

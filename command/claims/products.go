@@ -19,9 +19,9 @@ const (
 
 	thereSQL = `select true from product_gates where product_id = $1 and not deleted`
 
-	// In the order of the index, so that Postgres reads that, whatever it thinks of
-	// the other products: a new one has no row, and to look for it through the table
-	// is to read all numbers that ever were. (An exists would drop the order.)
+	// Ordered by the index, so that Postgres uses it whatever its statistics of
+	// other products are: a new product has no row, and a search through the table
+	// would read all numbers that ever were. (An exists would drop the order.)
 	hadSlotSQL = `
 select coalesce((select true from slot_numbers n where n.product_id = g.product_id and n.state = 'claimed'
                  order by n.number limit 1), false)
@@ -37,12 +37,12 @@ from product_gates g where product_id = $1 and not deleted`
 
 	stockSQL = `update product_gates set units = $2 where product_id = $1`
 
-	// The trigger on product_gates lets units fall only if there was never a slot.
+	// The trigger on product_gates lets units decrease only if there was never a slot.
 	saleSQL = `
 update product_gates set sale_date = $2, sale_end = $3, paused = $4, units = coalesce(nullif($5, 0), units), cancelled = cancelled or $6
 where product_id = $1`
 
-	// cancelledSQL has the worker end the product's slots and refund its purchases.
+	// cancelledSQL makes the worker end the product's slots and refund its purchases.
 	cancelledSQL = `insert into sale_cancellations (product_id, cancelled_at) values ($1, $2) on conflict do nothing`
 
 	begunSQL = `select sale_date <= ` + eventstore.NowSQL + ` from product_gates where product_id = $1 and not deleted`
@@ -52,7 +52,7 @@ where product_id = $1`
 
 // raiseSQL raises the epoch for a change of the sale, and records when the epoch
 // before was last leased. The row is locked first: a lease that is being renewed is
-// waited for and seen, none of the old epoch can follow.
+// waited for and seen, and no lease of the old epoch can follow.
 const raiseSQL = `
 with old as (
     select * from product_gates where product_id = $1 and not deleted for update
@@ -104,7 +104,7 @@ func checkDelete(b *pgx.Batch, it Delete, refused *error) {
 	checkNot(b, ErrAcquiredSince, refused, acquiredSinceSQL, it.Product, it.NoneActiveAt, domain.SlotAcquired{}.EventType())
 }
 
-// checkNot refuses with why where sql says so of a product that is there.
+// refuseIf refuses with reason if the statement returns true for an existing product.
 func checkNot(b *pgx.Batch, why error, refused *error, sql string, args ...any) {
 	var speaksAgainst bool
 	b.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
@@ -116,7 +116,7 @@ func checkNot(b *pgx.Batch, why error, refused *error, sql string, args ...any) 
 	})
 }
 
-// here turns "no row" into ErrGone.
+// orGone turns "no row" into ErrGone.
 func here(err error, refused *error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		*refused = ErrGone
@@ -125,18 +125,18 @@ func here(err error, refused *error) error {
 	return err
 }
 
-// activeSQL: see hadSlotSQL. Every active slot is due at some time.
+// activeSQL: see hadSlotSQL. Every active slot has a due time.
 const activeSQL = `
 select coalesce((select true from slot_claims where product_id = $1 and due_at is not null order by due_at limit 1), false),
        coalesce((select position from events order by position desc limit 1), 0)`
 
-// HasActive says whether a slot of the product is ACTIVE, and of which position of
-// the log that is true. Without one, Delete decides from there.
+// HasActive reports whether a slot of the product is ACTIVE, and the position of
+// the log at which that was true. If there is none, Delete starts from that position.
 func (s *Store) HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	if err := s.pool.QueryRow(ctx, activeSQL, product).Scan(&active, &at); err != nil {
-		return false, 0, fmt.Errorf("look for an active slot of product %s: %w", product, err)
+		return false, 0, fmt.Errorf("find an active slot of product %s: %w", product, err)
 	}
 	return active, at, nil
 }

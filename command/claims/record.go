@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Status is a held slot's.
+// Status is the status of a slot that holds a unit.
 type Status string
 
 // The statuses of slots that hold a unit.
@@ -15,7 +15,7 @@ const (
 	Completed Status = "COMPLETED"
 )
 
-// Record is a claim as it stands in the table: who holds which unit.
+// Record is a row of slot_claims: it assigns a unit to a slot.
 type Record struct {
 	Product    uuid.UUID
 	SlotID     uuid.UUID

@@ -9,15 +9,15 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// Appender appends; *eventstore.Store does.
+// Appender appends events; *eventstore.Store implements it.
 type Appender interface {
 	Append(ctx context.Context, a eventstore.Append) (eventstore.Result, error)
 }
 
-// Settle withdraws a grant whose append has not come: from then on it cannot come
-// any more. withdrawn is the encoded domain.GrantWithdrawn. A grant that was
-// claimed or withdrawn meanwhile, or whose product is gone, is settled. Feed the
-// gate afterwards: it then knows in each case.
+// WithdrawGrant withdraws a grant whose event was not appended: afterwards it cannot be
+// appended any more. withdrawn is the encoded domain.GrantWithdrawn. If the grant was
+// claimed or withdrawn meanwhile, or if its product is gone, WithdrawGrant returns nil.
+// Sync the gate afterwards in each case.
 func (s *Store) Settle(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
 	_, err := store.Append(ctx, eventstore.Append{
 		Key: grant.Product,

@@ -15,9 +15,9 @@ type claimAt struct {
 	position int64
 }
 
-// checkClaimsSQL looks at everything that can speak against each claim. The
-// limits keep Postgres at one look into an index per claim, whatever it thinks
-// of the tables' sizes.
+// checkClaimsSQL reads everything that can be a reason to refuse each claim. The
+// limits keep Postgres at one index lookup per claim, whatever its statistics
+// of the tables are.
 const checkClaimsSQL = `
 select i.n, coalesce(n.state, ''), coalesce(g.epoch, -2), coalesce(g.units, 0), u.slot_id,
        b.slot_id, b.number, b.unit, b.key_hash, b.status, b.acquired_at, b.deadline, b.position
@@ -66,8 +66,8 @@ func checkClaims(b *pgx.Batch, items []any, which picked, refused []error) {
 	})
 }
 
-// judge says what speaks against a claim. What was decided about the number
-// itself comes first: its own claim is not refused for its epoch.
+// validate returns the reason to refuse a claim, or nil. The state of the number
+// comes first: a claim that exists already is not refused for its epoch.
 func judge(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, holds *Record) error {
 	switch {
 	case state == "withdrawn":
@@ -90,10 +90,10 @@ func judge(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, hol
 	return nil
 }
 
-// gone stands for the epoch of a product that is not there.
+// missing stands for the epoch of a product that does not exist.
 const gone = -2
 
-// heldColumns are a claim's columns where there may be none.
+// heldColumns are a claim's columns, null if there is none.
 type heldColumns struct {
 	number, position   *int64
 	unit               *int
@@ -205,7 +205,7 @@ select i.n, c.status is not null
 from unnest($1::uuid[]) with ordinality as i(slot, n)
 left join lateral (select status from slot_claims where slot_id = i.slot and status = 'COMPLETED' limit 1) c on true`
 
-// checkReturns refuses to return what is no purchase that holds its unit.
+// checkReturns refuses the return of a slot that is not a purchase that holds its unit.
 func checkReturns(b *pgx.Batch, items []any, which picked, refused []error) {
 	if len(which) == 0 {
 		return

@@ -10,15 +10,15 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// A page of a snapshot is read by the primary key, even where Postgres does not
-// know what the table has: sorted, each page would read all claims of the product.
+// A page of a snapshot is read by the primary key, even if Postgres has no
+// statistics of the table: if it sorted, each page would read all claims of the product.
 func TestAPageOfASnapshotIsNotSorted(t *testing.T) {
 	pool := dbtest.Write(t)
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(context.Background())) }()
 	product := uuid.New()
-	_, err = tx.Exec(t.Context(), `set local session_replication_role = replica`) // for the claims alone
+	_, err = tx.Exec(t.Context(), `set local session_replication_role = replica`) // only the claims
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `insert into slot_claims (product_id, unit, slot_id, number, buyer, acquired_at, deadline, due_at, position)
 		select $1, n, gen_random_uuid(), n, gen_random_uuid(), now(), now() + interval '1 h', now() + interval '1 h', n from generate_series(1, 30000) n`, product)

@@ -16,14 +16,14 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// answerWithin bounds each statement that reads no more than some rows: a Postgres
-// that says nothing is away.
+// statementTimeout bounds each statement that reads only some rows: a Postgres
+// that does not answer counts as unavailable.
 const answerWithin = 3 * time.Second
 
 // Store reads the claims and is the Postgres side of the gate (redis.Store).
 type Store struct {
 	pool      *pgxpool.Pool
-	leases    *pgxpool.Pool // of leases, rows and signs of life
+	leases    *pgxpool.Pool // of leases, rows and heartbeats
 	snapshots chan struct{} // one for each snapshot that may be open: each holds a connection
 	reader    *eventstore.Reader
 	decode    Decode
@@ -31,22 +31,22 @@ type Store struct {
 
 var _ redis.Store = (*Store)(nil)
 
-// Decode turns a recorded event into a domain event (avsc.Decode).
+// Decode converts a recorded event to a domain event (avsc.Decode).
 type Decode func(eventstore.Recorded) (domain.Envelope, error)
 
 // maxSnapshots is how many snapshots a Store has open at most.
 const maxSnapshots = 4
 
-// NewStore makes a Store over the write side's database. At most half of the pool's
+// NewStore creates a Store on the write side's database. At most half of the pool's
 // connections hold snapshots for rebuilds.
 func NewStore(pool *pgxpool.Pool, decode Decode) *Store {
 	snapshots := min(maxSnapshots, max(1, int(pool.Config().MaxConns)/2))
 	return &Store{pool: pool, leases: pool, snapshots: make(chan struct{}, snapshots), reader: eventstore.NewReader(pool), decode: decode}
 }
 
-// WithLeasePool returns a Store that takes leases, and gives signs of life, over
-// connections of their own: they must not wait behind appends, reads and snapshots,
-// for without them the gates stop.
+// WithLeasePool returns a Store that takes leases and records heartbeats over
+// a separate pool: they must not wait behind appends, reads and snapshots,
+// because gates stop without them.
 func (s *Store) WithLeasePool(pool *pgxpool.Pool) *Store {
 	with := *s
 	with.leases = pool
@@ -55,12 +55,12 @@ func (s *Store) WithLeasePool(pool *pgxpool.Pool) *Store {
 
 const recordColumns = `product_id, slot_id, number, unit, buyer, key_hash, status, acquired_at, deadline, position`
 
-// BySlot is the claim of a slot that holds a unit; false where it holds none.
+// BySlot reads the claim of a slot that holds a unit; false if it holds none.
 func (s *Store) BySlot(ctx context.Context, slot uuid.UUID) (Record, bool, error) {
 	return s.record(ctx, `select `+recordColumns+` from slot_claims where slot_id = $1`, slot)
 }
 
-// ByBuyer is the claim of the buyer's slot of the product; false for none.
+// ByBuyer reads the claim of the buyer's slot of the product; false for none.
 func (s *Store) ByBuyer(ctx context.Context, product, buyer uuid.UUID) (Record, bool, error) {
 	return s.record(ctx, `select `+recordColumns+` from slot_claims where product_id = $1 and buyer = $2`, product, buyer)
 }
@@ -81,7 +81,7 @@ func (s *Store) record(ctx context.Context, sql string, args ...any) (Record, bo
 	return r, true, nil
 }
 
-// Live lists the products that were not deleted.
+// Products lists the products that were not deleted.
 func (s *Store) Live(ctx context.Context) ([]uuid.UUID, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -107,18 +107,18 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// positionSQL reads through the primary key.
+// positionSQL uses the primary key.
 const positionSQL = `select id from events where position = $1`
 
 // Events implements redis.Store. The position is checked after the events were read:
 // if Postgres fails over in between, the events may be of the lost tail, which the
-// next call finds out, but never of another history than the position.
+// next call detects, but never of another history than the position.
 func (s *Store) Events(ctx context.Context, product uuid.UUID, after redis.LogPosition, limit int) ([]redis.GateEvent, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	recorded, err := s.reader.Key(ctx, product, after.Position, math.MaxInt64, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read the events of product %s beyond %d: %w", product, after.Position, err)
+		return nil, fmt.Errorf("read the events of product %s after %d: %w", product, after.Position, err)
 	}
 	if after.Event != uuid.Nil {
 		var there uuid.UUID

@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// storeClockSQL is the event store's clock outside of an append: what the next event
-// would bear. By it, and by no other, payments and expiry are judged: Postgres' own
-// may have been corrected backwards since an event was recorded.
+// storeClockSQL is the event store's clock outside of an append: the time that the next
+// event would have. Payments and expiry are judged by this clock only: Postgres' own
+// may have been set back since an event was recorded.
 const storeClockSQL = `greatest(clock_timestamp(), (select recorded_at from events order by position desc limit 1))`
 
 const (
@@ -19,7 +19,7 @@ const (
 select extract(epoch from due_at - ` + storeClockSQL + `)::float8
 from slot_claims where due_at = deadline order by due_at limit 1`
 
-	// Those whose deadline has passed are warned of no more.
+	// No warning is due after the deadline.
 	untilWarningSQL = `
 select extract(epoch from warn_at - at)::float8
 from slot_claims, (select ` + storeClockSQL + ` as at) as clock where warn_at is not null and deadline > at order by warn_at limit 1`
@@ -36,13 +36,13 @@ func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// UntilEnd says in how long the next active slot that waits for no payment is due
-// to end, 0 or less where one is; false where there is none.
+// UntilExpiry returns in how long the next active slot without a pending payment is due
+// to end, 0 or less if one is due already; false if there is none.
 func (s *Store) UntilEnd(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilEndSQL)
 }
 
-// UntilWarning says in how long the next owner is to be warned; see UntilEnd.
+// UntilWarning returns in how long the next owner must be warned; see UntilExpiry.
 func (s *Store) UntilWarning(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilWarningSQL)
 }
@@ -56,7 +56,7 @@ func (s *Store) until(ctx context.Context, sql string) (time.Duration, bool, err
 		return 0, false, nil
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("see what is due next: %w", err)
+		return 0, false, fmt.Errorf("find the next due slot: %w", err)
 	}
 	return time.Duration(seconds * float64(time.Second)), true, nil
 }
