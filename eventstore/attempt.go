@@ -12,14 +12,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// attempt is one transaction: what its first round trip found, and what was
-// decided from that for the second.
+// attempt is one transaction: the results of its first round trip, and the decisions
+// for the second.
 type attempt struct {
 	items    []*item
 	groups   []*group
 	streams  [][16]byte // that the items append to
 	ids      [][16]byte // of the items' events
-	putOff   []*item    // not in items: repeats of one of them, for the next batch
+	putOff   []*item // not in items: repeats of one of them, for the next batch
 	outcomes []outcome  // of items, by index
 	accepted []int      // indexes of items
 	events   int        // of the accepted
@@ -41,7 +41,7 @@ func (a *attempt) repeats() bool {
 	return slices.ContainsFunc(a.outcomes, func(o outcome) bool { return o.Repeated })
 }
 
-// found is an event that was there already.
+// found is an event that existed already.
 type found struct {
 	position      int64
 	stream        uuid.UUID
@@ -59,8 +59,8 @@ type group struct {
 	refused []error
 }
 
-// newAttempt gathers what the items ask for. An item with an event id of an
-// earlier one is put off: it is a repeat of something not yet in the log.
+// newAttempt collects the parameters of the items. An item with an event id of an
+// earlier one is deferred: it repeats an event that is not yet in the log.
 func newAttempt(batch []*item) *attempt {
 	a := &attempt{existing: map[uuid.UUID]found{}, versions: map[uuid.UUID]int{}}
 	ids := map[uuid.UUID]bool{}
@@ -108,7 +108,7 @@ func (it *item) overlaps(ids map[uuid.UUID]bool) bool {
 	return false
 }
 
-// look queues the first round trip: the lock, the time, what is there already,
+// queueReads queues the first round trip: the lock, the time, existing events,
 // and the guards' checks.
 func (a *attempt) look(b *pgx.Batch, withoutLock bool) {
 	if !withoutLock {
@@ -152,7 +152,7 @@ func (a *attempt) scanVersions(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// decide settles each item in order, as if each had come alone after the ones
+// decide decides each item in order, as if each had been appended separately after the ones
 // before it.
 func (a *attempt) decide() {
 	a.at = a.at.UTC()
@@ -168,7 +168,7 @@ func (a *attempt) decide() {
 		out := &a.outcomes[i]
 		if result, repeated, err := a.repeat(it); repeated || err != nil {
 			*out = outcome{Result: result, err: err}
-		} else if errors.Is(refusals[i], ErrDefer) && i > 0 { // the first goes, so all do in the end
+		} else if errors.Is(refusals[i], ErrDefer) && i > 0 { // the first item is decided, so every item is decided eventually
 			out.putOff = true
 		} else if refusals[i] != nil {
 			out.err = refusals[i]
@@ -180,7 +180,7 @@ func (a *attempt) decide() {
 	}
 }
 
-// repeat says whether the item's events are in the log already, and where.
+// repeat reports whether the item's events are in the log already, and returns their result.
 func (a *attempt) repeat(it *item) (Result, bool, error) {
 	if len(a.existing) == 0 || it.events == 0 {
 		return Result{}, false, nil
@@ -210,7 +210,7 @@ func (a *attempt) repeat(it *item) (Result, bool, error) {
 	return Result{}, false, fmt.Errorf("%w: %d of an append's %d events are in the log", ErrIDReused, len(positions), it.events)
 }
 
-// advance moves the streams' versions on, or leaves them all where one conflicts.
+// advance increments the streams' versions, or none of them if one conflicts.
 func (a *attempt) advance(it *item) error {
 	for i, stream := range it.Streams {
 		actual := a.versions[stream.Stream]
@@ -225,7 +225,7 @@ func (a *attempt) advance(it *item) error {
 	return nil
 }
 
-// accept gives the item the next positions.
+// accept assigns the next positions to the item.
 func (a *attempt) accept(i int) {
 	it := a.items[i]
 	result := Result{RecordedAt: a.at}
@@ -241,8 +241,8 @@ func (a *attempt) accept(i int) {
 	a.accepted = append(a.accepted, i)
 }
 
-// write queues the second round trip: the guards' writes, the events, the wake-up
-// and the commit, whose tag goes to tag.
+// queueWrites queues the second round trip: the guards' writes, the events, the notification
+// and the commit, whose command tag is stored in tag.
 func (a *attempt) write(b *pgx.Batch, tag *string) {
 	accepted := make([]bool, len(a.items))
 	for _, i := range a.accepted {

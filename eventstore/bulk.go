@@ -7,38 +7,38 @@ import (
 	"github.com/google/uuid"
 )
 
-// keysSQL gives the keys among a piece of the log, and its last position.
+// keysSQL selects the keys in a range of the log, and its last position.
 const keysSQL = `
 select key, max(position)
 from (select key, position from events where position > $1 order by position limit $2) as piece
 group by key`
 
-// Keys gives the partition keys of the events above a position, each once, out of
-// limit events at most, and the position up to which it looked: after where there
+// Keys returns the distinct partition keys of at most limit events after a position,
+// and the position of the last event read, or after if there
 // are none.
 func (r *Reader) Keys(ctx context.Context, after int64, limit int) (keys []uuid.UUID, upTo int64, err error) {
 	upTo = after
 	rows, err := r.pool.Query(ctx, keysSQL, after, limit)
 	if err != nil {
-		return nil, after, fmt.Errorf("read what the log is about after position %d: %w", after, err)
+		return nil, after, fmt.Errorf("read keys after position %d: %w", after, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var key uuid.UUID
 		var last int64
 		if err := rows.Scan(&key, &last); err != nil {
-			return nil, after, fmt.Errorf("read what the log is about after position %d: %w", after, err)
+			return nil, after, fmt.Errorf("read keys after position %d: %w", after, err)
 		}
 		keys, upTo = append(keys, key), max(upTo, last)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, after, fmt.Errorf("read what the log is about after position %d: %w", after, err)
+		return nil, after, fmt.Errorf("read keys after position %d: %w", after, err)
 	}
 	return keys, upTo, nil
 }
 
-// streamsSQL: one look into the index for each stream, whatever Postgres thinks
-// of the table's size; the limit keeps it from joining otherwise.
+// streamsSQL uses one index lookup for each stream, whatever Postgres' statistics
+// of the table are; the limit prevents other joins.
 const streamsSQL = `
 select e.position, e.id, e.stream, e.version, e.key, e.type, e.schema_version, e.payload,
        e.traceparent, e.correlation_id, e.causation_id, e.actor, e.recorded_at
@@ -46,7 +46,7 @@ from unnest($1::uuid[]) with ordinality as s(stream, n)
 cross join lateral (select * from events where stream = s.stream order by version limit 1000000) as e
 order by s.n, e.version`
 
-// Streams gives all events of several streams in one round trip: those of the
+// Streams returns all events of several streams in one round trip: those of the
 // first stream in order, then those of the second, and so on.
 func (r *Reader) Streams(ctx context.Context, streams []uuid.UUID) ([]Recorded, error) {
 	ids := make([][16]byte, len(streams))

@@ -17,9 +17,9 @@ import (
 //
 // The connection cannot send a cancel request. pgx sends one for each connection
 // that breaks or whose context ends during a query; if that query is a commit
-// that waits for a synchronous standby, Postgres then stops waiting and shows the
-// commit to everybody, although the standby does not have it. Left alone, the
-// backend waits on and keeps the append lock, so that nothing is acknowledged.
+// that waits for a synchronous standby, Postgres then stops waiting and makes the
+// commit visible, although the standby does not have it. Without cancellation, the
+// backend keeps waiting and keeps the append lock, so that nothing is acknowledged.
 func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx.Conn, error) {
 	var connected atomic.Bool
 	conn, err := connect(ctx, pool, func(config *pgx.ConnConfig) {
@@ -44,7 +44,7 @@ func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx
 	return conn, nil
 }
 
-// errNoCancel is what a cancel request of an appender's connection ends with.
+// errNoCancel is the error of every cancel request of an appender's connection.
 var errNoCancel = errors.New("a commit must not be cancelled")
 
 // begin queues the begin of an append's transaction.

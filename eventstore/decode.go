@@ -9,26 +9,26 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// decoder reads rows of selectEvents out of Postgres' binary format itself, since
-// a replay reads nothing else and scanning column by column costs it half of its
-// rate. It keeps one copy of each type's name, and what a row has in text in one
-// piece of memory that many rows share.
+// decoder decodes rows of selectEvents from Postgres' binary format. Replays read only
+// such rows, and scanning column by column halves their
+// rate. It keeps one copy of each type's name, and copies the variable-length columns
+// of a row into memory that many rows share.
 type decoder struct {
 	types   map[string]string
 	chunk   []byte // rows are copied to its end
 	checked bool
 }
 
-// chunkSize is how much memory rows share: large against a row, small against a
-// batch, since one row that is kept keeps all of it.
+// chunkSize is how much memory rows share: large compared with a row, small compared with a
+// batch, since one retained row retains all of it.
 const chunkSize = 64 << 10
 
-// columns are the formats of selectEvents' columns, by what they are read as.
+// columns are the types of selectEvents' columns.
 var columns = [...]uint32{pgtype.Int8OID, pgtype.UUIDOID, pgtype.UUIDOID, pgtype.Int4OID, pgtype.UUIDOID,
 	pgtype.TextOID, pgtype.Int4OID, pgtype.JSONOID,
 	pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.TimestamptzOID}
 
-// postgresEpoch is where Postgres counts microseconds from, in Unix time.
+// postgresEpoch is the zero of Postgres' timestamps, in microseconds of Unix time.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 func (d *decoder) decode(rows pgx.Rows, r *Recorded) error {
@@ -66,7 +66,7 @@ func (d *decoder) decode(rows pgx.Rows, r *Recorded) error {
 	return nil
 }
 
-// keep copies b to where it stays.
+// keep copies b to memory that outlives the row.
 func (d *decoder) keep(b []byte) []byte {
 	if cap(d.chunk)-len(d.chunk) < len(b) {
 		d.chunk = make([]byte, 0, max(chunkSize, len(b)))

@@ -8,20 +8,20 @@ import (
 )
 
 var (
-	// ErrOverloaded is the answer of a full queue.
+	// ErrOverloaded is returned if the queue is full.
 	ErrOverloaded = errors.New("eventstore: the append queue is full")
 	// ErrConflict matches every *ConflictError.
 	ErrConflict = errors.New("eventstore: the stream is not at the expected version")
-	// ErrIDReused is the answer to an append of whose event ids some are in the
+	// ErrIDReused is returned for an append if some of its event ids are in the
 	// log already, but not all of them with the same stream, type and payload.
 	ErrIDReused = errors.New("eventstore: an event id is in use for something else")
-	// ErrClosed is the answer of a store that was closed.
+	// ErrClosed is returned by a store that was closed.
 	ErrClosed = errors.New("eventstore: closed")
-	// ErrNoEvent says that there is no event at a position.
+	// ErrNoEvent: there is no event at a position.
 	ErrNoEvent = errors.New("eventstore: no event at this position")
 )
 
-// ConflictError says that a stream was not at the expected version.
+// ConflictError reports that a stream was not at the expected version.
 type ConflictError struct {
 	Stream   uuid.UUID
 	Expected Expected
@@ -32,14 +32,14 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("eventstore: stream %s is at version %d, expected %d", e.Stream, e.Actual, e.Expected)
 }
 
-// Is makes errors.Is(err, ErrConflict) true.
+// Is reports whether target is ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// UnavailableError says that Postgres gave no answer in time.
+// UnavailableError reports that Postgres did not answer in time.
 type UnavailableError struct {
 	// Sent false: no commit was sent, or it is known to have failed; nothing of
 	// the append is in the log, nor will it be. Sent true: the outcome could not
-	// be found out in time; the same append again finds it out.
+	// be determined in time; a retry of the same append determines it.
 	Sent bool
 	Err  error
 }

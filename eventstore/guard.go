@@ -7,48 +7,48 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// NowSQL is the SQL expression for the time of the append under way, which
+// NowSQL is the SQL expression for the time of the current append, which
 // becomes the recorded_at of its events: set under the append lock, whole
-// milliseconds, never falling, the same in all of a batch's Check and Apply.
-// Outside of an append it is an error.
+// milliseconds, never decreasing, the same in all of a batch's Check and Apply.
+// Outside of an append it raises an error.
 const NowSQL = "event_now()"
 
-// ErrDefer, set by a Guard's Check, says that the item cannot be decided beside
-// an earlier one of the same batch, whose writes might change the answer; its
-// append goes into the next batch. The first append of a batch that is put off
-// all the same is refused with it.
+// ErrDefer, set by a Guard's Check, means that the item cannot be decided together with
+// an earlier one of the same batch, whose writes might change the result; its
+// append goes into the next batch. If Check defers the first append of a batch,
+// that append is refused with ErrDefer.
 var ErrDefer = errors.New("eventstore: cannot be decided in this batch")
 
-// Guard is the SQL with which a command decides and writes beside its events. It
-// runs inside the batch's transaction and under the append lock (READ
-// COMMITTED, the lock taken by a statement before), so that what Check saw still
-// holds in Apply. A Guard is the key under which a batch gathers its items, so
+// Guard contains the SQL with which a command checks and writes in the transaction of its
+// events. It runs under the append lock (READ
+// COMMITTED, the lock taken by an earlier statement), so that what Check read is still
+// true in Apply. A batch groups its items by Guard, so
 // it must be comparable (a pointer or an empty struct), and commands whose items
-// may stand in each other's way must share one.
+// may conflict must share one.
 //
-// Both only queue statements: those of all guards travel in one round trip. A
+// Both methods only queue statements: those of all guards are sent in one round trip. A
 // statement that fails fails the whole transaction; the batch is then divided
-// until the append whose fault it is stands alone, so a constraint is a legal
-// last line of defence, but refusals that happen are to be found by Check.
+// until the append that caused it is alone, so a constraint is a valid
+// last resort, but Check should find the refusals that are expected.
 type Guard interface {
-	// Check queues reads for the items, in the order of their appends. A
-	// callback that finds a reason against items[i] sets refused[i], which
-	// becomes the error of its append, or ErrDefer. What is wrong between the
-	// items alone may be set at once. For an append that turns out to be a
-	// repeat, the answer is ignored.
+	// Check queues reads for the items, in the order of their appends. If a
+	// callback finds a reason to refuse items[i], it sets refused[i] to the
+	// error of its append, or to ErrDefer. Conflicts among the
+	// items may be set at once. For an append that turns out to be a
+	// repeat, the result is ignored.
 	Check(b *pgx.Batch, items []any, refused []error)
 	// Apply queues the writes for those items whose appends are accepted, in
 	// order. at is the value of NowSQL.
 	Apply(b *pgx.Batch, at time.Time, items []Applied)
 }
 
-// Guarded is one item of an append: a guard and what it is to check and write.
+// Guarded is one item of an append: a guard and its data.
 type Guarded struct {
 	Guard Guard
 	Data  any
 }
 
-// Applied is an item whose append is accepted.
+// Applied is an item whose append was accepted.
 type Applied struct {
 	Data      any
 	Positions []int64 // of the append's events

@@ -11,11 +11,11 @@ import (
 )
 
 // Identity names one history of the log. Positions of two identities are not
-// comparable: another store gave them to other events, and another incarnation
+// comparable: another store assigned them to other events, and another incarnation
 // of the same store did so above the position that both share.
 type Identity struct {
-	// Store is the store's own id. Another database, or one that was made anew,
-	// has another; a restored backup has the same.
+	// Store is the store's own id. Another database, or a recreated one,
+	// has another id; a restored backup has the same.
 	Store uuid.UUID
 	// Incarnation counts the histories of the store, from 1. A restore to an
 	// earlier moment begins the next one (`dopamine recover`).
@@ -27,7 +27,7 @@ func (i Identity) String() string {
 	return i.Store.String() + "/" + strconv.FormatInt(i.Incarnation, 10)
 }
 
-// ParseIdentity reads what String returns.
+// ParseIdentity parses the form that String returns.
 func ParseIdentity(text string) (Identity, error) {
 	store, incarnation, found := strings.Cut(text, "/")
 	if !found {
@@ -56,13 +56,13 @@ func (r *Reader) Identity(ctx context.Context) (Identity, error) {
 	return i, nil
 }
 
-// Origin is which history a record names, seen from a store.
+// Origin classifies the history that a record names, relative to a store.
 type Origin int
 
 const (
-	// Unnamed: by a relay before records named their history, or by somebody else.
+	// Unnamed: published before records named their history, or by another program.
 	Unnamed Origin = iota
-	// Foreign: another store's.
+	// Foreign: of another store.
 	Foreign
 	// Earlier: an incarnation before the store's current one.
 	Earlier
@@ -73,7 +73,7 @@ const (
 	Later
 )
 
-// OriginOf compares what a record names, in the form of String, with the store's
+// OriginOf compares the identity that a record names, in the form of String, with the store's
 // current identity. Text in another form is Unnamed.
 func (i Identity) OriginOf(text string) Origin {
 	named, err := ParseIdentity(text)
@@ -91,7 +91,7 @@ func (i Identity) OriginOf(text string) Origin {
 }
 
 // IDs returns the event ids at positions; positions without an event are missing.
-// It is how a record of the topic is compared with the store: one index lookup
+// It compares records of the topic with the store: one index lookup
 // for each position.
 func (r *Reader) IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
 	rows, err := r.pool.Query(ctx, "select position, id from events where position = any($1)", positions)
@@ -134,14 +134,14 @@ func (r *Reader) KeysDown(ctx context.Context, from int64, limit int) ([]KeyAt, 
 	return keys, nil
 }
 
-// Incarnation is one history of the store as it is recorded.
+// Incarnation is a recorded history of the store.
 type Incarnation struct {
 	Number int64
 	// SharedPosition is the last position that means the same event as in the
 	// incarnation before.
 	SharedPosition int64
 	Marked         bool // the topic has the record of its beginning in every partition
-	Recovered      bool // the read models are those of this incarnation
+	Recovered      bool // the read models contain this incarnation
 }
 
 // querier is a pool, a connection or a transaction.

@@ -4,7 +4,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// insertion is the statement that writes the accepted events: one array for each column.
+// insertion returns the statement that writes the accepted events: one array for each column.
 func (a *attempt) insertion() (sql string, args []any) {
 	n := a.events
 	var (
@@ -20,8 +20,8 @@ func (a *attempt) insertion() (sql string, args []any) {
 		causes   = make([]string, 0, n)
 		actors   = make([]string, 0, n)
 	)
-	// The versions stand at the end of the batch; they are counted back to where
-	// each stream was, and then on again.
+	// The versions are those at the end of the batch; count back to the beginning of
+	// each stream, and then forward again.
 	begin := make(map[uuid.UUID]int, len(a.versions))
 	for _, i := range a.accepted {
 		for _, stream := range a.items[i].Streams {

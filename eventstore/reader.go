@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Reader reads the log. Because positions are given out and committed under one
-// lock, whoever has read up to a position has read everything below it, for ever.
+// Reader reads the log. Because positions are assigned and committed under one
+// lock, a reader that has read up to a position has read everything below it.
 type Reader struct{ pool *pgxpool.Pool }
 
-// NewReader gives a reader on the pool's database.
+// NewReader returns a reader on the pool's database.
 func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool: pool} }
 
 const selectEvents = `
@@ -22,7 +22,7 @@ select position, id, stream, version, key, type, schema_version, payload,
        traceparent, correlation_id, causation_id, actor, recorded_at
 from events `
 
-// Stream gives a stream's events above a version, all of them, in order.
+// Stream returns all of a stream's events after a version, in order.
 func (r *Reader) Stream(ctx context.Context, stream uuid.UUID, afterVersion int) ([]Recorded, error) {
 	events, err := r.read(ctx, selectEvents+"where stream = $1 and version > $2 order by version",
 		0, [16]byte(stream), afterVersion)
@@ -45,14 +45,14 @@ func (r *Reader) First(ctx context.Context, stream uuid.UUID) (Recorded, error) 
 }
 
 // keySQL compares rows, and orders by the key too, so that only the index by key
-// and position gives that order. Asked for "key = $1 … order by position", Postgres
-// takes the primary key as well, where the log is of few keys or it does not know
-// which is asked for, and reads all others' events to find that there are none.
+// and position gives that order. For "key = $1 … order by position", Postgres may
+// use the primary key, if the log has few keys or the key is
+// not known to the planner, and read the events of all other keys to find that there are none.
 const keySQL = selectEvents + `
 where (key, position) > ($1, $2) and (key, position) <= ($1, $3) order by key, position limit $4`
 
-// Key gives the events of one partition key with after < position <= upTo, in
-// order, limit of them at most.
+// ReadPartition returns the events of one partition key with after < position <= upTo, in
+// order, at most limit of them.
 func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limit int) ([]Recorded, error) {
 	events, err := r.read(ctx, keySQL, limit, [16]byte(key), after, upTo, limit)
 	if err != nil {
@@ -61,7 +61,7 @@ func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limi
 	return events, nil
 }
 
-// All gives the events above a position, in order, limit of them at most. There
+// ReadAll returns the events after a position, in order, at most limit of them. There
 // are no gaps: fewer than limit means that there are no more.
 func (r *Reader) All(ctx context.Context, after int64, limit int) ([]Recorded, error) {
 	events, err := r.read(ctx, selectEvents+"where position > $1 order by position limit $2", limit, after, limit)
@@ -71,7 +71,7 @@ func (r *Reader) All(ctx context.Context, after int64, limit int) ([]Recorded, e
 	return events, nil
 }
 
-// At gives the event at a position, or ErrNoEvent.
+// At returns the event at a position, or ErrNoEvent.
 func (r *Reader) At(ctx context.Context, position int64) (Recorded, error) {
 	events, err := r.read(ctx, selectEvents+"where position = $1", 1, position)
 	if err != nil {
@@ -93,7 +93,7 @@ func (r *Reader) Events(ctx context.Context, positions []int64) ([]Recorded, err
 	return events, nil
 }
 
-// Head gives the last position, 0 of an empty log.
+// Head returns the last position, 0 for an empty log.
 func (r *Reader) Head(ctx context.Context) (int64, error) {
 	var head int64
 	err := r.pool.QueryRow(ctx, "select position from events order by position desc limit 1").Scan(&head)

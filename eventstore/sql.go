@@ -6,41 +6,41 @@ import (
 )
 
 // AppendLock is the key of the advisory lock that every append holds, from before
-// it looks at anything until its commit ("dopamine" in ASCII). Per database.
+// its first read until its commit ("dopamine" in ASCII). It is per database.
 const AppendLock int64 = 0x646f70616d696e65
 
-// Channel is the NOTIFY channel that tells of appends; the payload is the
+// Channel is the NOTIFY channel of appends; the payload is the
 // position of the last event.
 const Channel = "dopamine_events"
 
-// Bounds of a batch. An append waits for a few of them at the most.
+// Bounds of a batch. An append waits for at most a few of them.
 const (
 	connectWithin = 2 * time.Second
-	// lockWithin is longer than idleWithin, so that a process that stopped
+	// lockTimeout is longer than idleTimeout, so that a process that stopped
 	// inside its append loses the lock before the others give up waiting.
 	lockWithin = 2500 * time.Millisecond
 	idleWithin = 1500 * time.Millisecond
-	// tripWithin bounds each of a batch's two round trips.
+	// roundTripTimeout bounds each of a batch's two round trips.
 	tripWithin = 3 * time.Second
-	// resolveWithin bounds finding out about a commit that was not answered.
+	// resolveTimeout bounds resolving a commit that was not answered.
 	resolveWithin = 3 * time.Second
 )
 
-// READ COMMITTED by name, whatever the server's default: a snapshot taken before
-// the wait for the lock would see the log as it was then.
+// READ COMMITTED is explicit, whatever the server's default is: a snapshot taken before
+// the wait for the lock would show the log as it was then.
 const beginSQL = "begin isolation level read committed read write"
 
 // settingsSQL is for the appender's connection, once (with false), or for each of its
 // transactions (with true) behind a pooler that changes connections:
-//   - the two bounds of the wait for the lock and of a stop while holding it;
-//     where Postgres has one (17 and later), also one for the whole transaction,
-//     since a client that stops half way through sending is not "idle";
+//   - the timeouts of the wait for the lock and of a stop while holding it;
+//     if Postgres has one (17 and later), also one for the whole transaction,
+//     since a client that stops while it is sending is not "idle";
 //   - custom plans, since a generic plan made while the log was empty would read
 //     a full log from its beginning for each batch;
 //   - no commit that is answered before it is on the disk of this server and, if
-//     there are synchronous standbys, of theirs;
+//     there are synchronous standbys, on theirs;
 //   - TCP keepalives and a timeout for unacknowledged data, so that Postgres drops
-//     a backend, and with it the append lock, whose client was cut off while the
+//     a backend, and with it the append lock, if its client was disconnected while the
 //     backend was working. They do not end a commit that waits for a standby.
 func settingsSQL(transaction bool) string {
 	return fmt.Sprintf(`
@@ -56,13 +56,13 @@ select set_config('lock_timeout', '%[1]d', %[4]t),
 		lockWithin.Milliseconds(), idleWithin.Milliseconds(), transactionLimit.Milliseconds(), transaction)
 }
 
-// transactionLimit bounds an append's transaction, its wait for the lock included.
+// transactionTimeout bounds an append's transaction, including its wait for the lock.
 const transactionLimit = lockWithin + 2*tripWithin
 
-// freeLockSQL disconnects whoever holds the append lock for longer than an append
-// may last and is waiting for its client: one that stopped while it was sending,
-// which no other bound covers before Postgres 17. A backend that works, or waits
-// for a standby, is left alone.
+// freeLockSQL disconnects a backend that holds the append lock for longer than an append
+// may last and waits for its client: a client that stopped while it was sending,
+// which no other timeout covers before Postgres 17. A backend that works, or waits
+// for a standby, is not affected.
 var freeLockSQL = fmt.Sprintf(`
 select pg_terminate_backend(l.pid)
 from pg_locks l join pg_stat_activity a using (pid)
@@ -80,12 +80,12 @@ const awaitStandbysSQL = `
 select case when current_setting('synchronous_standby_names') <> ''
             then pg_logical_emit_message(true, 'dopamine', '') end`
 
-// lockSQL is a statement of its own: the next one's snapshot is taken after it.
+// lockSQL is a separate statement: the next one's snapshot is taken after it.
 var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)
 
-// headSQL gives the last position and the time of this append, and puts the time
-// where event_now() finds it. The subselect is evaluated once: Postgres does not
-// flatten one that is volatile.
+// headSQL returns the last position and the time of this append, and stores the time
+// for event_now(). The subselect is evaluated once: Postgres does not
+// flatten a volatile one.
 //
 // It also returns the store's incarnation, whether commits wait for standbys, and
 // by how many seconds the time is ahead of the clock: more than a moment if an
@@ -99,12 +99,12 @@ select coalesce((select position from events order by position desc limit 1), 0)
 from (select greatest(date_trunc('milliseconds', clock_timestamp()),
                       (select recorded_at from events order by position desc limit 1)) as at) as now`
 
-// existingSQL finds the events that a repeat would find.
+// existingSQL selects the events that have one of the ids.
 const existingSQL = `
 select id, position, stream, type, schema_version, payload::text, recorded_at
 from events where id = any($1)`
 
-// versionsSQL gives each stream's version by one look into the index.
+// versionsSQL selects each stream's version with one index lookup.
 const versionsSQL = `
 select s.stream, coalesce((select e.version from events e
                            where e.stream = s.stream order by e.version desc limit 1), 0)

@@ -12,57 +12,57 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Options of a Store; the zero value is good.
+// Options of a Store; the zero value is valid.
 type Options struct {
-	// Queue is how many appends may wait or be under way at once; 0: 4096.
+	// Queue is how many appends may wait or be in progress at once; 0: 4096.
 	Queue int
 	// MaxBatch is how many events share one transaction at most; 0: 1000. A
 	// single append may have more.
 	MaxBatch int
 	// Pooled is set if the pool's connections go through a pooler in transaction mode:
-	// the bounds of an append are then set in each transaction, because what is set on a
-	// connection stays with the server connection of the moment.
+	// the bounds of an append are then set in each transaction, because a session setting
+	// stays with the current server connection.
 	Pooled bool
-	// Observe, if not nil, is told of each transaction. It is called by the
-	// writer between two batches, so it must not take its time.
+	// Observe, if not nil, is called after each transaction. The
+	// writer calls it between two batches, so it must return quickly.
 	Observe func(Batch)
 
-	// withoutLock leaves the append lock away, for the test that shows what it is for.
+	// withoutLock omits the append lock, for the test that shows why it is needed.
 	withoutLock bool
 }
 
-// Batch is what one transaction did, for metrics.
+// Batch describes one transaction, for metrics.
 type Batch struct {
-	Appends int           // in the batch, the refused ones included
+	Appends int // in the batch, including refused ones
 	Events  int           // appended
 	Took    time.Duration // from its begin to its commit
-	Ahead   float64       // seconds by which the time of its events is ahead of Postgres' clock
-	Err     error         // why nothing of it was appended, or why that is not known
+	Ahead   float64 // seconds by which the time of its events is ahead of Postgres' clock
+	Err     error // why nothing was appended, or why the outcome is not known
 }
 
-// Store appends: one writer that puts what is waiting into one transaction, on a
-// connection of its own. Made by Open; safe for use by many goroutines.
+// Store appends events: one writer puts the waiting appends into one transaction, on its
+// own connection. It is created by Open and is safe for concurrent use.
 type Store struct {
 	pool *pgxpool.Pool
 	opts Options
 
 	mu      sync.Mutex
-	places  int     // given out and not back yet
+	places  int // not yet returned
 	waiting []*item // in the order of their batches
 	closing bool
 
-	wake   chan struct{} // of capacity 1: there is something to do
+	wake   chan struct{} // of capacity 1: there is work to do
 	done   chan struct{} // the writer has ended
 	ctx    context.Context
-	cancel context.CancelFunc // ends what is under way
+	cancel context.CancelFunc // ends the work in progress
 
-	conn *pgx.Conn // the writer's alone; nil: none yet
+	conn *pgx.Conn // used by the writer only; nil: none yet
 
 	incarnation atomic.Int64 // as of the newest batch
 	replicated  atomic.Bool  // commits wait for synchronous standbys, as of the newest batch
 }
 
-// item is an append on its way.
+// item is an append in progress.
 type item struct {
 	Append
 	events int
@@ -80,9 +80,9 @@ type outcome struct {
 	putOff bool // no outcome yet: for the next batch
 }
 
-// Open starts a store on the pool's database. It makes a first connection, with
-// the pool's configuration but not out of the pool, so that appends never wait
-// for a reader to give one back. The pool must outlive the store.
+// Open starts a store on the pool's database. It opens its own connection, with
+// the pool's configuration but outside the pool, so that appends never wait
+// for a reader to release one. The pool must outlive the store.
 func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error) {
 	if opts.Queue == 0 {
 		opts.Queue = 4096
@@ -120,9 +120,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, error)
 	return s, nil
 }
 
-// Close refuses new places, waits until every place that was given out is used
-// or released, and disconnects. Where ctx ends first, it fails what is left and
-// returns ctx's error. Twice is fine.
+// Close rejects new reservations, waits until every existing reservation is used
+// or released, and disconnects. If ctx ends first, it fails the remaining appends and
+// returns ctx's error. Close is idempotent.
 func (s *Store) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
@@ -138,8 +138,8 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 }
 
-// Queued is how many places are taken: appends that wait or are under way, and
-// reservations.
+// Queued returns how many entries of the queue are taken: appends that wait or are in
+// progress, and reservations.
 func (s *Store) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Store) Queued() int {
 func (s *Store) Incarnation() int64 { return s.incarnation.Load() }
 
 // Confirm returns once everything that could be read before the call is as
-// durable as an append is when it is acknowledged. A row that is visible need not
+// durable as an acknowledged append. A visible row need not
 // be on a synchronous standby yet: the wait for the standby may have been
 // cancelled, or the server restarted. Without such standbys there is nothing to
 // wait for. The error is an *UnavailableError, ErrOverloaded or ErrClosed.
@@ -167,7 +167,7 @@ func (s *Store) Confirm(ctx context.Context) error {
 	return err
 }
 
-// Append is Reserve and Place.Append.
+// Append is Reserve followed by Reservation.Append.
 func (s *Store) Append(ctx context.Context, a Append) (Result, error) {
 	place, err := s.Reserve()
 	if err != nil {
@@ -176,8 +176,8 @@ func (s *Store) Append(ctx context.Context, a Append) (Result, error) {
 	return place.Append(ctx, a)
 }
 
-// Reserve takes a place in the queue, or answers at once with ErrOverloaded, or
-// with ErrClosed.
+// Reserve reserves an entry of the queue. It returns ErrOverloaded or ErrClosed at
+// once if there is none.
 func (s *Store) Reserve() (*Place, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,26 +191,26 @@ func (s *Store) Reserve() (*Place, error) {
 	return &Place{store: s}, nil
 }
 
-// Place is a place in the queue, good for one append.
+// Reservation is a reserved entry of the queue, for one append.
 type Place struct {
 	store *Store
 	spent atomic.Bool
 }
 
-// Release gives the place back unused. After Append, or a second time, it does nothing.
+// Release returns the reservation unused. After Append, or when called again, it does nothing.
 func (p *Place) Release() {
 	if p.spent.CompareAndSwap(false, true) {
 		p.store.release()
 	}
 }
 
-// Append appends and gives the place back. The error is a *ConflictError,
-// ErrIDReused, what a guard refused with, an *UnavailableError, ErrClosed, or
-// what is wrong with the append itself (Postgres' error wrapped).
+// Append appends and releases the reservation. The error is a *ConflictError,
+// ErrIDReused, a guard's refusal, an *UnavailableError, ErrClosed, or
+// an error of the append itself (Postgres' error, wrapped).
 //
-// A ctx that ends before the append's batch begins takes it out of the queue
-// (UnavailableError, Sent false); afterwards the outcome is awaited, which is
-// bounded by the store's own limits, about 10 s at the very worst.
+// If ctx ends before the append's batch begins, the append leaves the queue
+// (UnavailableError, Sent false); afterwards Append waits for the outcome, which is
+// bounded by the store's own timeouts, about 10 s at most.
 func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
 	if err := a.validate(); err != nil {
 		p.Release()
@@ -221,7 +221,7 @@ func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
 
 func (p *Place) append(ctx context.Context, it *item) (Result, error) {
 	if !p.spent.CompareAndSwap(false, true) {
-		return Result{}, fmt.Errorf("eventstore: the place was used or released before: %w", ErrClosed)
+		return Result{}, fmt.Errorf("eventstore: the reservation was used or released before: %w", ErrClosed)
 	}
 	s := p.store
 	defer s.release()
@@ -257,7 +257,7 @@ func (s *Store) release() {
 	}
 }
 
-// enqueue answers false when the writer has ended.
+// enqueue returns false if the writer has ended.
 func (s *Store) enqueue(it *item) bool {
 	s.mu.Lock()
 	if s.ctx.Err() != nil {
@@ -270,7 +270,7 @@ func (s *Store) enqueue(it *item) bool {
 	return true
 }
 
-// leave takes it out of the queue; false: the writer has it already.
+// leave removes the item from the queue; false: the writer has it already.
 func (s *Store) leave(it *item) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -281,8 +281,8 @@ func (s *Store) leave(it *item) bool {
 	return true
 }
 
-// take gives the appends of the next batch; none, and false, when the store is
-// closed and nobody has a place any more.
+// take returns the appends of the next batch; none, and false, once the store is
+// closed and all reservations were returned.
 func (s *Store) take() ([]*item, bool) {
 	for {
 		s.mu.Lock()
@@ -313,7 +313,7 @@ func (s *Store) take() ([]*item, bool) {
 	}
 }
 
-// putBack puts appends in front of the queue again.
+// putBack puts appends at the front of the queue.
 func (s *Store) putBack(items []*item) {
 	if len(items) == 0 {
 		return
@@ -326,7 +326,7 @@ func (s *Store) putBack(items []*item) {
 	s.waiting = slices.Insert(s.waiting, 0, items...)
 }
 
-// failWaiting answers everything that waits.
+// failWaiting fails all waiting appends.
 func (s *Store) failWaiting(err error) {
 	s.mu.Lock()
 	waiting := s.waiting

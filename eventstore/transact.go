@@ -13,10 +13,10 @@ import (
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 )
 
-// How a transaction can end without a commit, beside "Postgres is unavailable,
-// nothing is in the log", which is any other error.
+// Ways in which a transaction ends without a commit. Any other error means that Postgres
+// is unavailable and nothing is in the log.
 type (
-	// failedError: rolled back, by the fault of some append.
+	// failedError: rolled back, because of some append.
 	failedError struct{ error }
 	// unknownError: the commit was sent and not answered.
 	unknownError struct{ error }
@@ -39,13 +39,13 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.look(b, s.opts.withoutLock) })
 	if looked != nil {
 		s.freeLock(looked)
-		return a, s.rolledBack(fmt.Errorf("look: %w", looked))
+		return a, s.rolledBack(fmt.Errorf("read: %w", looked))
 	}
 	s.incarnation.Store(a.incarnation)
 	s.replicated.Store(a.replicated)
 	a.decide()
 	if len(a.accepted) == 0 && !(a.replicated && a.repeats()) {
-		s.rollback() // whatever comes of it: nothing was written
+		s.rollback() // ignored, because nothing was written
 		return a, nil
 	}
 	failpoint.Hit(failpoint.AppendBeforeCommit)
@@ -61,14 +61,14 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	case wrote == nil:
 		return a, failedError{fmt.Errorf("commit answered %s", tag)}
 	case s.conn.IsClosed() || s.conn.PgConn().TxStatus() == 'I':
-		// No transaction is open any more, and no answer says how it ended.
+		// No transaction is open any more, and its outcome is not known.
 		s.disconnect()
 		return a, unknownError{fmt.Errorf("write: %w", wrote)}
 	}
 	return a, s.rolledBack(fmt.Errorf("write: %w", wrote))
 }
 
-// roundTrip sends what queue queues in one go and takes all answers.
+// roundTrip sends the queued statements at once and reads all results.
 func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
 	ctx, cancel := context.WithTimeout(ctx, tripWithin)
 	defer cancel()
@@ -77,9 +77,9 @@ func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
 	return s.conn.SendBatch(ctx, b).Close()
 }
 
-// freeLock frees the append lock if looking failed for want of it and its holder
-// is not alive. It takes a connection of its own: this one has a transaction that
-// failed.
+// freeLock frees the append lock if the reads timed out waiting for it and its holder
+// is not alive. It uses a separate connection: this one has a failed
+// transaction.
 func (s *Store) freeLock(looked error) {
 	var pgErr *pgconn.PgError
 	if !errors.As(looked, &pgErr) || pgErr.Code != "55P03" {
@@ -87,7 +87,7 @@ func (s *Store) freeLock(looked error) {
 	}
 	conn, err := connect(s.ctx, s.pool)
 	if err != nil {
-		return // the next append tries again
+		return // the next append retries
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, tripWithin)
 	defer cancel()
@@ -95,7 +95,7 @@ func (s *Store) freeLock(looked error) {
 	_, _ = conn.Exec(ctx, freeLockSQL)
 }
 
-// rolledBack ends the transaction after err, and says whose fault err was.
+// rolledBack ends the transaction after err, and classifies err.
 func (s *Store) rolledBack(err error) error {
 	if !s.rollback() || unavailable(err) {
 		return err
@@ -103,8 +103,8 @@ func (s *Store) rolledBack(err error) error {
 	return failedError{err}
 }
 
-// rollback ends the transaction; where that cannot be done it disconnects, which
-// ends it too, and answers false.
+// rollback ends the transaction. If that fails it disconnects, which
+// ends it too, and returns false.
 func (s *Store) rollback() bool {
 	ctx, cancel := context.WithTimeout(s.ctx, tripWithin)
 	defer cancel()
@@ -115,8 +115,8 @@ func (s *Store) rollback() bool {
 	return true
 }
 
-// unavailable says whether err is Postgres' way to say that it cannot serve,
-// whatever was asked.
+// unavailable reports whether err means that Postgres cannot serve,
+// whatever the statement was.
 func unavailable(err error) bool {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) || len(pgErr.Code) != 5 {
@@ -134,12 +134,12 @@ func unavailable(err error) bool {
 	return false
 }
 
-// resolve finds out whether the attempt's commit, which was not answered, came
-// to be. It looks under the append lock, which the old backend keeps until it
-// has ended its transaction one way or the other.
+// resolve determines whether the attempt's commit, which was not answered, took
+// effect. It reads under the append lock, which the old backend keeps until it
+// has ended its transaction in either way.
 func (s *Store) resolve(a *attempt) (committed bool, err error) {
 	if a.events == 0 {
-		return false, errors.New("the batch has no event that would tell")
+		return false, errors.New("the batch has no event to look up")
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, resolveWithin)
 	defer cancel()
@@ -157,8 +157,8 @@ func (s *Store) resolve(a *attempt) (committed bool, err error) {
 	}
 }
 
-// lookUp says whether all events of the attempt are where it put them. One that
-// is elsewhere, or some alone, were appended by somebody else's repeat.
+// lookUp reports whether all events of the attempt are where it put them. If one is
+// elsewhere, or only some exist, they were appended by another process's repeat.
 func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 	s.disconnect()
 	conn, err := connectAppender(ctx, s.pool, s.opts.Pooled)
@@ -171,7 +171,7 @@ func (s *Store) lookUp(ctx context.Context, a *attempt) (bool, error) {
 		s.begin(b)
 		b.Queue(lockSQL)
 		b.Queue(existingSQL, a.ids).Query(there.scanExisting)
-		b.Queue(awaitStandbysSQL) // the commit that is looked for may not have waited for them
+		b.Queue(awaitStandbysSQL) // the commit may not have waited for them
 		b.Queue("commit")
 	})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// count is how many events the append has.
+// count returns the number of events of the append.
 func (a Append) count() (n int) {
 	for _, stream := range a.Streams {
 		n += len(stream.Events)
@@ -15,10 +15,10 @@ func (a Append) count() (n int) {
 	return n
 }
 
-// validate finds what no state of the store could make right.
+// validate rejects appends that can never succeed.
 func (a Append) validate() error {
 	if len(a.Streams) == 0 && len(a.Guards) == 0 {
-		return errors.New("eventstore: an append of nothing")
+		return errors.New("eventstore: append has no events and no guards")
 	}
 	var seen []uuid.UUID // an append has few events
 	if n := a.count(); n > 0 {
@@ -26,7 +26,7 @@ func (a Append) validate() error {
 	}
 	for _, stream := range a.Streams {
 		if len(stream.Events) == 0 {
-			return fmt.Errorf("eventstore: append to stream %s without an event", stream.Stream)
+			return fmt.Errorf("eventstore: append to stream %s has no events", stream.Stream)
 		}
 		if stream.Expected < Any {
 			return fmt.Errorf("eventstore: append to stream %s: expected version %d", stream.Stream, stream.Expected)

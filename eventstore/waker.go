@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// pollEvery is the safety net under LISTEN.
+	// pollInterval is the fallback if notifications are missing.
 	pollEvery = time.Second
-	// quietFor is after how long without a word the listener asks whether the
-	// connection still lives.
+	// idleCheckInterval is after how long without a notification the listener checks whether the
+	// connection is still alive.
 	quietFor = 15 * time.Second
 )
 
-// Waker wakes whoever waits for appends: by LISTEN on a connection of its own,
-// and by polling while that is down. Made by Listen; safe for use by many.
+// Notifier wakes readers when events are appended: by LISTEN on its own connection,
+// and by polling while that is down. It is created by Listen and safe for concurrent use.
 type Waker struct {
 	pool   *pgxpool.Pool
 	cancel context.CancelFunc
 	done   chan struct{}
 
 	mu   sync.Mutex
-	last int64         // the highest position told of
-	told chan struct{} // closed, and made anew, at each word
+	last int64 // the highest position notified
+	told chan struct{} // closed and replaced at each notification
 }
 
-// Listen starts a waker on the pool's database; it connects, and connects again,
-// by itself. It ends with ctx or by Close.
+// Listen starts a Notifier on the pool's database. It connects, and reconnects,
+// in the background. It ends with ctx or by Close.
 func Listen(ctx context.Context, pool *pgxpool.Pool) *Waker {
 	w := &Waker{pool: pool, done: make(chan struct{}), told: make(chan struct{})}
 	ctx, w.cancel = context.WithCancel(ctx)
@@ -45,15 +45,15 @@ func Listen(ctx context.Context, pool *pgxpool.Pool) *Waker {
 	return w
 }
 
-// Close disconnects. Who waits goes on by polling. Twice is fine.
+// Close disconnects. Waiting callers continue to poll. Close is idempotent.
 func (w *Waker) Close() {
 	w.cancel()
 	<-w.done
 }
 
-// Wait returns when there may be events above position after: at once if that
-// was told before, when it is told, or at the latest after a second. It says no
-// more than "look again"; the error is ctx's.
+// Wait returns when there may be events after a position: at once if a notification
+// has already arrived, when it arrives, or at the latest after a second. The caller
+// must read again to find out; the error is ctx's.
 func (w *Waker) Wait(ctx context.Context, after int64) error {
 	w.mu.Lock()
 	told, last := w.told, w.last
@@ -79,8 +79,8 @@ func (w *Waker) tell(position int64) {
 	w.told = make(chan struct{})
 }
 
-// restart wakes everybody: nobody told of what was appended before this moment.
-// And what was told may be gone, if the connection broke for a restore.
+// restart wakes all waiting callers: appends before this moment were not notified.
+// Events that were notified may be gone, if the connection broke because of a restore.
 func (w *Waker) restart() {
 	w.mu.Lock()
 	w.last = 0
@@ -92,7 +92,7 @@ func (w *Waker) run(ctx context.Context) {
 	again := time.NewTicker(pollEvery / 4)
 	defer again.Stop()
 	for ctx.Err() == nil {
-		_ = w.listen(ctx) // polling goes on meanwhile
+		_ = w.listen(ctx) // polling continues meanwhile
 		select {
 		case <-again.C:
 		case <-ctx.Done():
@@ -100,7 +100,7 @@ func (w *Waker) run(ctx context.Context) {
 	}
 }
 
-// listen passes on what one connection hears, until it breaks.
+// listen forwards the notifications of one connection until it breaks.
 func (w *Waker) listen(ctx context.Context) error {
 	conn, err := connect(ctx, w.pool)
 	if err != nil {
@@ -121,7 +121,7 @@ func (w *Waker) listen(ctx context.Context) error {
 		cancel()
 		switch {
 		case err == nil:
-			position, _ := strconv.ParseInt(notification.Payload, 10, 64) // else: some word, no position
+			position, _ := strconv.ParseInt(notification.Payload, 10, 64) // otherwise a notification without a position
 			w.tell(position)
 		case quiet.Err() != nil && ctx.Err() == nil:
 			alive, cancel := context.WithTimeout(ctx, connectWithin)

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// write is the writer: batch after batch until the store is closed.
+// write is the writer's loop: it runs batch after batch until the store is closed.
 func (s *Store) write() {
 	defer close(s.done)
 	for {
@@ -22,7 +22,7 @@ func (s *Store) write() {
 	s.disconnect()
 }
 
-// settle answers every append of the batch, or puts it back into the queue.
+// runBatch answers every append of the batch, or puts it back into the queue.
 func (s *Store) settle(batch []*item) {
 	a, err := s.try(batch)
 	var failed failedError
@@ -33,7 +33,7 @@ func (s *Store) settle(batch []*item) {
 	case errors.As(err, &failed) && len(batch) == 1:
 		batch[0].result <- outcome{err: fmt.Errorf("eventstore: append: %w", failed.error)}
 	case errors.As(err, &failed):
-		// Halve, until what is at fault stands alone.
+		// Halve, until the append that caused the failure is alone.
 		s.settle(batch[:len(batch)/2])
 		s.settle(batch[len(batch)/2:])
 	case errors.As(err, &unknown):
@@ -44,12 +44,12 @@ func (s *Store) settle(batch []*item) {
 		for _, it := range batch {
 			it.result <- outcome{err: unavailable}
 		}
-		// Who waits would learn the same, only one time-out later.
+		// Waiting appends would fail in the same way, only one timeout later.
 		s.failWaiting(unavailable)
 	}
 }
 
-// deliver answers what was decided.
+// deliver returns the outcomes to the callers.
 func (s *Store) deliver(a *attempt) {
 	putOff := a.putOff
 	for i, out := range a.outcomes {
@@ -62,9 +62,9 @@ func (s *Store) deliver(a *attempt) {
 	s.putBack(putOff)
 }
 
-// deliverUnknown answers a batch of which is not known whether it committed. A
+// deliverUnknown answers a batch for which it is not known whether it committed. A
 // repeat was in the log before, but perhaps not on the standbys; a refusal may
-// rest on an append of this batch.
+// depend on an append of this batch.
 func (s *Store) deliverUnknown(a *attempt, err error) {
 	for _, i := range a.accepted {
 		a.outcomes[i] = outcome{err: &UnavailableError{Sent: true, Err: err}}
@@ -85,9 +85,9 @@ func (s *Store) deliverUnknown(a *attempt, err error) {
 	}
 }
 
-// try runs the batch as one transaction, and again where the first try is known
-// to have left nothing behind: on a connection that had died since the batch
-// before, or with a commit that turned out to have failed.
+// try runs the batch as one transaction, and once more if the first attempt is known
+// to have left nothing behind: the connection had broken since the batch
+// before, or the commit turned out to have failed.
 func (s *Store) try(batch []*item) (*attempt, error) {
 	reused := s.conn != nil
 	a, err := s.transact(batch)
@@ -99,18 +99,18 @@ func (s *Store) try(batch []*item) (*attempt, error) {
 	case errors.As(err, &unknown):
 		committed, lookErr := s.resolve(a)
 		if lookErr != nil {
-			return a, unknownError{fmt.Errorf("%w; looking for it: %w", unknown.error, lookErr)}
+			return a, unknownError{fmt.Errorf("%w; resolving it: %w", unknown.error, lookErr)}
 		}
 		if committed {
 			return a, nil
 		}
 	case !reused || s.conn != nil || pgconn.Timeout(err):
-		return a, err // not a connection that had died
+		return a, err // the connection was not stale
 	}
 	a, err = s.transact(batch)
 	if errors.As(err, &unknown) {
 		if committed, lookErr := s.resolve(a); lookErr != nil {
-			return a, unknownError{fmt.Errorf("%w; looking for it: %w", unknown.error, lookErr)}
+			return a, unknownError{fmt.Errorf("%w; resolving it: %w", unknown.error, lookErr)}
 		} else if !committed {
 			return a, fmt.Errorf("commit failed twice: %w", unknown.error)
 		}
