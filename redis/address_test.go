@@ -54,7 +54,7 @@ func TestParseURLs(t *testing.T) {
 
 func TestParseURLs_Rejections(t *testing.T) {
 	for says, urls := range map[string][]string{
-		"database 0 alone":                      {"redis://a:1/1", "redis://b:2/1"},
+		"only database 0":                       {"redis://a:1/1", "redis://b:2/1"},
 		"different databases":                   {"redis://a:1/1?master_name=m", "redis://b:2/2"},
 		"different masters":                     {"redis://a:1?master_name=m", "redis://b:2?master_name=n"},
 		"master_name is empty":                  {"redis://a:1?master_name="},

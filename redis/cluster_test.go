@@ -233,7 +233,7 @@ func TestOpen_RejectsWrongKindOfRedis(t *testing.T) {
 		urls []string
 		says string
 	}{
-		"a database of a cluster's node": {[]string{strings.TrimSuffix(one, "/0") + "/3"}, "database 0 alone"},
+		"a database of a cluster's node": {[]string{strings.TrimSuffix(one, "/0") + "/3"}, "only database 0"},
 		"several servers of no cluster":  {[]string{alone, one}, "is not a node of a Redis Cluster"},
 	} {
 		_, err := redis.Open(ctx, c.urls, w.claims, redis.Options{})
