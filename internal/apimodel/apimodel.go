@@ -1,6 +1,6 @@
-// Package apimodel holds the JSON shapes that clients read: product, slot, payment
-// and audit entry, as both APIs answer them. The field order is the contract's,
-// which is also the order of the columns in CSV.
+// Package apimodel defines the JSON objects that clients read: product, slot, payment and audit
+// entry, in the form in which both APIs return them. The field order is the contract's, which is
+// also the order of the columns in CSV.
 package apimodel
 
 import (
@@ -15,13 +15,13 @@ import (
 // timeLayout is RFC 3339 in UTC with milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
-// Time is a moment that is shown in UTC with milliseconds.
+// Time is a time that is shown in UTC with milliseconds.
 type Time time.Time
 
 // FormatTime writes a moment as JSON and CSV show it.
 func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
-// At is the time where there is one; nil stays nil, shown as null.
+// At converts an optional time; nil stays nil and is shown as null.
 func At(t *time.Time) *Time {
 	if t == nil {
 		return nil
@@ -30,7 +30,7 @@ func At(t *time.Time) *Time {
 	return &v
 }
 
-// String is the shown form.
+// String returns the shown form.
 func (t Time) String() string { return FormatTime(time.Time(t)) }
 
 // MarshalJSON implements json.Marshaler.
@@ -51,7 +51,7 @@ type Product struct {
 	Description  string               `json:"description"`
 	Price        string               `json:"price"` // with its currency's number of decimal places
 	Currency     string               `json:"currency"`
-	Stock        int                  `json:"stock"` // units that nobody holds
+	Stock        int                  `json:"stock"` // free units
 	InitialStock int                  `json:"initialStock"`
 	TotalStock   int                  `json:"totalStock"`
 	SaleDate     Time                 `json:"saleDate"`
@@ -63,9 +63,8 @@ type Product struct {
 	Cancellation *Cancellation        `json:"cancellation"` // null unless the sale was cancelled
 }
 
-// Cancellation counts the purchases of a cancelled sale: payments above 0 that
-// succeeded, and of these the wholly refunded or reversed, those whose refund
-// failed, and the others.
+// Cancellation counts the purchases of a cancelled sale: payments above 0 that succeeded, and of
+// these those that were fully refunded or reversed, those whose refund failed, and the others.
 type Cancellation struct {
 	Purchases int `json:"purchases"`
 	Refunded  int `json:"refunded"`
@@ -105,7 +104,8 @@ type Slot struct {
 	ReclaimStatus        *domain.ReclaimStatus `json:"reclaimStatus"`
 }
 
-// SlotOf shows a slot as of now; productName is the product's name now.
+// SlotOf returns a slot in the form in which it is shown at the time now; productName is the
+// product's current name.
 func SlotOf(s domain.Slot, productName string, now time.Time) Slot {
 	v := Slot{
 		ID: s.ID, ProductID: s.ProductID, ProductName: productName, UserID: s.UserID,
@@ -123,8 +123,8 @@ func SlotOf(s domain.Slot, productName string, now time.Time) Slot {
 	return v
 }
 
-// Remaining is a slot's remainingTimeSeconds: the whole seconds until its
-// deadline, 0 unless it is active.
+// Remaining returns a slot's remainingTimeSeconds: the whole seconds until its deadline, 0 unless
+// it is active.
 func Remaining(status domain.SlotStatus, deadline, now time.Time) int64 {
 	if status != domain.ActiveSlot {
 		return 0
@@ -153,7 +153,7 @@ type Payment struct {
 	Reversed              bool                 `json:"reversed"`
 }
 
-// PaymentWithAction is a payment as its owner sees it by itself.
+// PaymentWithAction is a payment in the response for a single payment, which its owner requests.
 type PaymentWithAction struct {
 	Payment
 	NextAction json.RawMessage `json:"nextAction"` // what the buyer's page has to do next; null for nothing
@@ -162,7 +162,7 @@ type PaymentWithAction struct {
 // Refund is a refund of a payment.
 type Refund struct {
 	ID            uuid.UUID           `json:"id"`
-	PaymentID     uuid.UUID           `json:"paymentId"` // ours
+	PaymentID     uuid.UUID           `json:"paymentId"` // the system's own id
 	Amount        string              `json:"amount"`
 	Currency      string              `json:"currency"`
 	Cause         domain.RefundCause  `json:"cause"`

@@ -1,12 +1,11 @@
-// Package consistency is the opaque token that commands return in X-Position
-// and queries take in X-Min-Position: a product and the position of one of its events
-// in the store's order.
+// Package consistency implements the opaque token that commands return in X-Position and queries
+// accept in X-Min-Position: a product and the position of one of its events in the store's order.
 //
-// A token is base64url of a version byte, the product's 16 bytes, the position as
-// 8 bytes big-endian, and 4 bytes of CRC-32C over all of it. From the store's second
-// incarnation on, the version is 2 and the incarnation follows it, as 4 bytes. The
-// checksum is no protection, a token gives no right; it distinguishes a token from a
-// string that happens to have its length.
+// A token is the base64url encoding of a version byte, the product's 16 bytes, the position as 8
+// bytes big-endian, and 4 bytes of CRC-32C over all of it. From the store's second incarnation on,
+// the version is 2 and the position is followed by the incarnation, as 4 bytes. The checksum is not
+// a protection, since a token grants no access; it distinguishes a token from another string of the
+// same length.
 package consistency
 
 import (
@@ -26,7 +25,7 @@ import (
 const (
 	version            = 1
 	versionIncarnation = 2
-	// MaxList is how many tokens one X-Min-Position may hold.
+	// MaxList is the maximum number of tokens in one X-Min-Position.
 	MaxList = 100
 
 	rawLength         = 1 + 16 + 8 + 4
@@ -34,26 +33,26 @@ const (
 )
 
 var (
-	// ErrToken says that a string is no token.
+	// ErrToken means that a string is not a token.
 	ErrToken = errors.New("not a position token")
-	// ErrTooMany says that a list holds more than MaxList tokens.
+	// ErrTooMany means that a list has more than MaxList tokens.
 	ErrTooMany = fmt.Errorf("more than %d position tokens", MaxList)
 
 	table    = crc32.MakeTable(crc32.Castagnoli)
 	encoding = base64.RawURLEncoding.Strict()
 )
 
-// ProductPosition is a position in the store's order that the product's read models are to
-// have reached.
+// ProductPosition is a position in the store's order that the product's read models must have
+// reached.
 type ProductPosition struct {
 	Product uuid.UUID
 	// Position is the global position of an event, 1 or more.
 	Position int64
-	// Incarnation is that of the store which gave the position to the event.
+	// Incarnation is the incarnation of the store that assigned the position.
 	Incarnation int64
 }
 
-// current is the store's incarnation as far as this process knows; 0 stands for 1.
+// current is the store's incarnation, as far as it is known; 0 means 1.
 var current atomic.Int64
 
 // Incarnation returns the store's incarnation as last set.
@@ -63,11 +62,11 @@ func Incarnation() int64 { return max(1, current.Load()) }
 // different incarnations are not comparable.
 func SetIncarnation(n int64) { current.Store(n) }
 
-// followInterval is how often Follow reads.
+// followInterval is the interval at which Follow reads.
 const followInterval = time.Second
 
-// Follow sets the incarnation to what read returns, once a second until ctx ends. An
-// error leaves it as it is.
+// Follow sets the incarnation to the result of read, once a second until ctx ends. If read fails,
+// the incarnation stays unchanged.
 func Follow(ctx context.Context, read func(context.Context) (int64, error)) {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
@@ -134,8 +133,8 @@ func Parse(token string) (ProductPosition, error) {
 	return p, nil
 }
 
-// ParseList reads up to MaxList tokens separated by commas, blanks around them
-// allowed. An empty list is no token.
+// ParseList parses up to MaxList tokens separated by commas with optional blanks. An empty list is
+// an error.
 func ParseList(list string) ([]ProductPosition, error) {
 	tokens := strings.Split(list, ",")
 	if len(tokens) > MaxList {

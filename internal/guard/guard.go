@@ -1,5 +1,4 @@
-// Package guard keeps a panic in a goroutine from ending a process without a log
-// line that says what the goroutine was doing.
+// Package guard ensures that a panic in a goroutine is logged with what the goroutine was doing.
 package guard
 
 import (
@@ -9,17 +8,17 @@ import (
 	"sync"
 )
 
-// PanicError is a panic that became an error.
+// PanicError is a panic returned as an error.
 type PanicError struct {
 	Doing string // what the goroutine was doing
-	Value any    // what it panicked with
+	Value any    // the panic's value
 	Stack string
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("%s: panic: %v", e.Doing, e.Value) }
 
-// Run calls f and returns its error. A panic is logged with what was being done
-// and its stack, and becomes a *PanicError.
+// Run calls f and returns its error. A panic is logged with doing and its stack, and returned as a
+// *PanicError.
 func Run(log *slog.Logger, doing string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -30,9 +29,9 @@ func Run(log *slog.Logger, doing string, f func() error) (err error) {
 	return f()
 }
 
-// Go calls f in a goroutine that wg waits for. A panic is logged with what was
-// being done and its stack, and then ends the process: without an owner for the
-// error, a process that carried on would do so without that goroutine.
+// Go calls f in a goroutine that wg waits for. A panic is logged with doing and its stack, and then
+// ends the process: no caller would receive an error, and the process would continue without that
+// goroutine.
 func Go(wg *sync.WaitGroup, log *slog.Logger, doing string, f func()) {
 	wg.Go(func() { Do(log, doing, f) })
 }
@@ -48,8 +47,7 @@ func Do(log *slog.Logger, doing string, f func()) {
 	f()
 }
 
-// Log is deferred first in a goroutine: a panic is logged with what the goroutine was
-// doing and its stack, and goes on.
+// Log is deferred first in a goroutine: a panic is logged with doing and its stack, and continues.
 //
 //	go func() {
 //		defer guard.Log("sync gates")

@@ -149,7 +149,7 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
-func TestInnerTextIsLoggedAndNotShown(t *testing.T) {
+func TestServer_LogsInternalErrorsWithoutShowingThem(t *testing.T) {
 	var logs bytes.Buffer
 	a := start(t, func(o *httpapi.Options) {
 		o.Logger = telemetry.NewLogger(&logs, telemetry.JSON, slog.LevelInfo)
@@ -166,7 +166,7 @@ func TestInnerTextIsLoggedAndNotShown(t *testing.T) {
 	}
 	logs.Reset()
 	a.send("GET", "/nowhere", nil)
-	require.Empty(t, logs.String(), "a client's mistake is no news")
+	require.Empty(t, logs.String(), "a client's mistake is not logged")
 }
 
 func TestCORS(t *testing.T) {
@@ -212,7 +212,7 @@ func TestMetricsAndOpenAPI(t *testing.T) {
 	require.Contains(t, a.Routes(), httpapi.RouteInfo{Method: "GET", Path: "/health/ready", Access: httpapi.Open})
 }
 
-func TestStreamOutlivesItsServerOnlyUntilToldToStop(t *testing.T) {
+func TestStream_EndsWhenTheServerStops(t *testing.T) {
 	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: keyFile(t)})
 	require.NoError(t, err)
 	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: prometheus.NewRegistry()})
@@ -276,7 +276,7 @@ func TestStreamOutlivesItsServerOnlyUntilToldToStop(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestHalfAnAnswerIsCutOff(t *testing.T) {
+func TestStream_IsCutOffOnFailure(t *testing.T) {
 	a := start(t, nil, httpapi.Route{Method: http.MethodGet, Path: "/export", Access: httpapi.Public, Handler: func(c echo.Context) error {
 		st, err := httpapi.NewStream(c, "text/csv")
 		if err != nil {
@@ -288,7 +288,7 @@ func TestHalfAnAnswerIsCutOff(t *testing.T) {
 		if err := st.Flush(); err != nil {
 			return err
 		}
-		return errors.New("the database went away")
+		return errors.New("the database is unavailable")
 	}})
 	res, err := a.client.Get(a.url + "/export")
 	require.NoError(t, err)
@@ -298,7 +298,7 @@ func TestHalfAnAnswerIsCutOff(t *testing.T) {
 	require.Error(t, err, "the client takes half an export for the whole")
 }
 
-func TestBusyPortIsAnError(t *testing.T) {
+func TestServer_BusyPortIsAnError(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()

@@ -26,7 +26,7 @@ const acquireBody = `{"productId":"0af76519-16cd-43dd-8448-eb211c80319c"}`
 
 var soldOut = problem.New(problem.SoldOut, "every unit is taken")
 
-// ours is the server with a handler that refuses at once, as the acquire path does.
+// ours returns the server with a handler that refuses at once, like the acquire path.
 func ours(b *testing.B) (http.Handler, string) {
 	file := keyFile(b)
 	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: file})
@@ -48,7 +48,7 @@ func ours(b *testing.B) (http.Handler, string) {
 	return s, token
 }
 
-// bare is what the figures compare with: Echo, golang-jwt, Echo's binding and JSON.
+// bare returns the baseline: Echo, golang-jwt, Echo's binding and JSON.
 func bare() http.Handler {
 	e := echo.New()
 	e.POST("/v1/slots/acquire", func(c echo.Context) error {
@@ -136,7 +136,7 @@ func skipAnswer(r *bufio.Reader, want string) error {
 	return err
 }
 
-// BenchmarkHandler is the same without the network.
+// BenchmarkHandler measures the same without the network.
 func BenchmarkHandler(b *testing.B) {
 	handler, token := ours(b)
 	for _, c := range []struct {

@@ -12,10 +12,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// MaxBody is the longest body that is taken, in bytes.
+// MaxBody is the maximum length of a body in bytes.
 const MaxBody = 64 << 10
 
-// trustedLength is up to where a declared length is allocated before a byte has come.
+// trustedLength is the maximum size of a buffer allocated for a declared length before any byte has
+// arrived.
 const trustedLength = 4 << 10
 
 var (
@@ -48,7 +49,7 @@ func readBody(r *http.Request) ([]byte, error) {
 	if room < 0 || room > trustedLength {
 		room = trustedLength
 	}
-	// One byte more than said lets the end be seen without growing.
+	// One byte more than declared, so that the end is found without growing.
 	body := make([]byte, 0, room+1)
 	for {
 		n, err := r.Body.Read(body[len(body):cap(body)])
@@ -67,8 +68,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	}
 }
 
-// jsonBody reports whether the headers say JSON in UTF-8. A request without a body
-// need not say what it is.
+// jsonBody reports whether the headers declare JSON in UTF-8. A request without a body need not
+// declare a type.
 func jsonBody(h http.Header, empty bool) bool {
 	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return false
@@ -90,5 +91,5 @@ func jsonBody(h http.Header, empty bool) bool {
 	return !given || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8")
 }
 
-// ReadBody returns the bytes that came, on a route with RawBody or JSONBody.
+// ReadBody returns the request's body, on a route with RawBody or JSONBody.
 func ReadBody(c echo.Context) []byte { return requestOf(c).body }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// trustedProxies are the addresses whose X-Forwarded-For is believed.
+// trustedProxies are the addresses whose X-Forwarded-For is trusted.
 type trustedProxies []netip.Prefix
 
 // ParseTrustedProxies reads addresses and CIDR blocks.
@@ -37,8 +37,8 @@ func (t trustedProxies) contains(addr netip.Addr) bool {
 	return false
 }
 
-// addressOf reads host:port; the zero Addr if that is not an IP address, as of a
-// Unix socket.
+// addressOf parses host:port. It returns the zero Addr if that is not an IP address, as for a Unix
+// socket.
 func addressOf(hostPort string) netip.Addr {
 	p, err := netip.ParseAddrPort(hostPort)
 	if err != nil {
@@ -47,10 +47,9 @@ func addressOf(hostPort string) netip.Addr {
 	return p.Addr().Unmap().WithZone("")
 }
 
-// clientAddress returns who sent the request: the peer, or, if that is a trusted
-// proxy, the last address of X-Forwarded-For that is not one. Addresses further left
-// are the client's own text. An entry that is no address ends the search: the proxy
-// behind it counts.
+// clientAddress returns the client's address: the peer's, or, if the peer is a trusted proxy, the
+// last address in X-Forwarded-For that is not a trusted proxy's. Entries further left are set by
+// the client. If an entry is not an address, the proxy that added it counts as the client.
 func (t trustedProxies) clientAddress(r *http.Request) netip.Addr {
 	addr := addressOf(r.RemoteAddr)
 	if len(t) == 0 || !t.contains(addr) {
@@ -81,8 +80,8 @@ func forwardedAddress(text string) (netip.Addr, error) {
 	return addr.Unmap().WithZone(""), err
 }
 
-// clientKey is what limits by address count by: the address, or the /64 of IPv6,
-// which is what one client usually has.
+// clientKey returns the key for limits by address: the address, or its /64 for IPv6, which one
+// client usually has.
 func clientKey(addr netip.Addr) netip.Addr {
 	const clientBits = 64
 	if !addr.Is6() {

@@ -17,7 +17,7 @@ import (
 // hyphen. The hash changes with every change of the representation, the version only
 // with what a client may change.
 
-// Tagged is a response body with its entity tag. It can be kept and sent again.
+// Tagged is a response body with its entity tag. It can be cached and reused.
 type Tagged struct {
 	body []byte
 	etag string
@@ -129,9 +129,9 @@ func (m IfMatch) Matches(version string) bool {
 	return !m.given || m.any || slices.Contains(m.versions, version)
 }
 
-// Cacheable marks a response as one that caches may keep for a second. A request with
-// X-Min-Position gets one that they may not use without asking: it must not be answered
-// from before the client's own write.
+// Cacheable sets headers that allow caches to keep the response for a second. If the request has
+// X-Min-Position, caches must revalidate: a response from before the client's own write must not be
+// reused.
 func Cacheable(c echo.Context) {
 	h := c.Response().Header()
 	h.Add("Vary", MinPositionHeader)

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// preconnectTimeout is how long a new connection may stay silent: buyers' browsers
-	// open theirs ahead of the sale, and one that is closed before the first click
-	// makes that click fail.
+	// preconnectTimeout is how long a new connection may stay silent: buyers' browsers open
+	// connections ahead of the sale, and if one is closed just before the first click, the click
+	// fails.
 	preconnectTimeout = 30 * time.Second
-	// rejectTimeout bounds what is done for a connection beyond the limits.
+	// rejectTimeout bounds the work for a connection beyond the limits.
 	rejectTimeout = 100 * time.Millisecond
-	// maxRejecting is how many such connections get a response at the same time;
+	// maxRejecting is the maximum number of such connections that get a response concurrently;
 	// others are only closed.
 	maxRejecting = 64
 )
@@ -33,8 +33,8 @@ const rejection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application
 const rejectionBody = `{"type":"https://dopaminestore.dev/problems/overloaded","title":"Too many requests wait","status":503,` +
 	`"detail":"too many connections are open","instance":"","traceId":""}`
 
-// limitedListener accepts up to a number of connections at a time, in all and from
-// one client address, and refuses those beyond. Limits of 0 are none.
+// limitedListener limits the number of open connections, in total and per client address, and
+// refuses those beyond. A limit of 0 means no limit.
 //
 // Connections of trusted proxies do not count by address: they carry many clients.
 type limitedListener struct {
@@ -112,13 +112,13 @@ func (l *limitedListener) leave(addr netip.Addr) {
 	}
 }
 
-// reject responds and closes. What the client has sent is read first: closing with
-// unread bytes would reset the connection before the client has read the response.
+// reject responds and closes. It first reads what the client has sent: closing with unread bytes
+// would reset the connection before the client has read the response.
 func (l *limitedListener) reject(conn net.Conn) {
 	select {
 	case l.rejecting <- struct{}{}:
 	default:
-		_ = conn.Close() // nobody is waiting for the error
+		_ = conn.Close() // no caller can use the error
 		return
 	}
 	go func() {
@@ -140,9 +140,9 @@ func (l *limitedListener) reject(conn net.Conn) {
 	}()
 }
 
-// limitedConn is a connection that is counted until it is closed. Until its first
-// byte has come it may stay silent for preconnectTimeout; from then on the header has
-// readHeaderTimeout to arrive.
+// limitedConn is a connection that is counted until it is closed. Until its first byte arrives it
+// may stay silent for preconnectTimeout; after that the header must arrive within
+// readHeaderTimeout.
 type limitedConn struct {
 	net.Conn
 	accepted time.Time
@@ -163,8 +163,7 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline sets the deadline of reads, later than asked for if nothing has
-// been read so far.
+// SetReadDeadline sets the read deadline; it is later than t if nothing has been read so far.
 func (c *limitedConn) SetReadDeadline(t time.Time) error {
 	if !c.begun && !t.IsZero() && t.After(time.Now()) {
 		t = c.accepted.Add(preconnectTimeout)
@@ -178,7 +177,7 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite lets net/http end a response before it closes the connection.
+// CloseWrite allows net/http to end a response before it closes the connection.
 func (c *limitedConn) CloseWrite() error {
 	if half, ok := c.Conn.(*net.TCPConn); ok {
 		return half.CloseWrite()

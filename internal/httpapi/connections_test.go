@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// dial opens a connection of its own and sends a request for the path on it.
+// dial opens a separate connection and sends a request for the path on it.
 func (a *api) dial(path string) (net.Conn, *bufio.Reader) {
 	a.t.Helper()
 	conn, err := net.Dial("tcp", a.Addr().String())
@@ -134,7 +134,7 @@ func TestAnonymousRate(t *testing.T) {
 	require.Equal(t, 200, get("/public", from("203.0.113.8")...).StatusCode, "another address")
 	require.Equal(t, 200, get("/public", append(from("203.0.113.7"), "Authorization", a.token(auth.Buyer))...).StatusCode, "with a token")
 	require.Equal(t, 401, get("/public", append(from("203.0.113.7"), "Authorization", "Bearer bad")...).StatusCode)
-	require.Equal(t, 401, get("/any", from("203.0.113.7")...).StatusCode, "401 comes first")
+	require.Equal(t, 401, get("/any", from("203.0.113.7")...).StatusCode, "401 takes precedence")
 	for range 5 {
 		require.Equal(t, 200, get("/health/ready", from("203.0.113.7")...).StatusCode)
 		require.Equal(t, 200, get("/metrics", from("203.0.113.7")...).StatusCode)
@@ -153,7 +153,7 @@ func TestParseTrustedProxies_Refuses(t *testing.T) {
 	}
 }
 
-// TestAccess_ZeroValueRefuses has a route that names nobody.
+// TestAccess_ZeroValueRefuses has a route without an Access.
 func TestAccess_ZeroValueRefuses(t *testing.T) {
 	a := start(t, nil,
 		httpapi.Route{Method: http.MethodGet, Path: "/forgotten", Handler: ok},
@@ -174,8 +174,8 @@ func TestSecurityHeaders(t *testing.T) {
 	require.Empty(t, a.send("GET", "/public", nil).Header.Get("Cache-Control"))
 }
 
-// TestStaticPathBesideParameter has POST /slots/acquire beside DELETE /slots/:id.
-func TestStaticPathBesideParameter(t *testing.T) {
+// TestRoutes_StaticPathWithParameterSibling has POST /slots/acquire and DELETE /slots/:id.
+func TestRoutes_StaticPathWithParameterSibling(t *testing.T) {
 	a := start(t, nil,
 		httpapi.Route{Method: http.MethodPost, Path: "/slots/acquire", Access: httpapi.Open, Handler: ok},
 		httpapi.Route{Method: http.MethodDelete, Path: "/slots/:id", Access: httpapi.Open, Handler: ok})
@@ -186,9 +186,9 @@ func TestStaticPathBesideParameter(t *testing.T) {
 	require.Equal(t, 204, a.send("POST", "/slots/acquire", nil).StatusCode)
 }
 
-// TestDrain stops a server with a drain delay: it serves on, says that it is DOWN,
-// and closes connections; the server of its health and metrics outlives it.
-func TestDrain(t *testing.T) {
+// TestServer_Drain stops a server with a drain delay: it continues to serve, reports DOWN, and
+// closes connections. The server of its health and metrics outlives it.
+func TestServer_Drain(t *testing.T) {
 	slow := make(chan struct{})
 	s := httpapi.New(httpapi.Options{
 		Addr: "127.0.0.1:0", Registry: prometheus.NewRegistry(), HideMetrics: true, Logger: slog.New(slog.DiscardHandler),

@@ -8,19 +8,18 @@ const (
 	corsAllowed = "Authorization, Content-Type, Accept, Idempotency-Key, X-Min-Position, X-Trace-ID, traceparent, tracestate, baggage, sentry-trace, " +
 		"If-Match, If-None-Match, Last-Event-ID"
 	corsExposed = "X-Trace-ID, X-Position, Location, Retry-After, Content-Disposition, ETag, X-Complete-Position"
-	// corsMaxAge is how many seconds a browser may remember a preflight.
+	// corsMaxAge is how long a browser may cache a preflight, in seconds.
 	corsMaxAge = "600"
 )
 
-// cors answers the browser's question whether a page of another origin may call.
-// Tokens come in a header that the page sets, never as a cookie, so credentials in
-// the sense of CORS are not allowed.
+// cors answers preflight requests of pages from other origins. Tokens come in a header that the
+// page sets, never as a cookie, so CORS credentials are not allowed.
 type cors struct {
 	any     bool
 	origins map[string]bool
 }
 
-// newCORS returns nil where no origin is named.
+// newCORS returns nil if there are no origins.
 func newCORS(origins []string) *cors {
 	if len(origins) == 0 {
 		return nil
@@ -35,8 +34,8 @@ func newCORS(origins []string) *cors {
 	return c
 }
 
-// handle sets the headers and reports whether it has answered, which it does for a
-// preflight of an allowed origin.
+// handle sets the headers and reports whether it has responded, which it does for a preflight of an
+// allowed origin.
 func (c *cors) handle(w http.ResponseWriter, r *http.Request) bool {
 	h := w.Header()
 	h.Add("Vary", "Origin")

@@ -13,15 +13,14 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// strict is what every body is held to besides the package's own rules (names are
-// case-sensitive, none comes twice, the text is valid UTF-8, nothing follows).
+// strict applies to every body in addition to the package's own rules (names are case-sensitive and
+// unique, the text is valid UTF-8, nothing follows).
 var strict = json.RejectUnknownMembers(true)
 
-// DecodeJSON decodes the body of a JSONBody route into the struct that v points to.
-// It refuses, as invalid-request with the field at fault: bad JSON, a value that is no
-// object, an unknown or repeated name (names are case-sensitive), NUL in a text, a
-// value of the wrong kind. What is absent stays as it was; use pointers or Optional
-// to see it.
+// DecodeJSON decodes the body of a JSONBody route into the struct that v points to. It returns
+// invalid-request with the field at fault for: bad JSON, a value that is not an object, an unknown
+// or repeated name (names are case-sensitive), NUL in a text, a value of the wrong type. Absent
+// fields stay unchanged; use pointers or Optional to detect them.
 func DecodeJSON(c echo.Context, v any) error { return decode(requestOf(c).body, v) }
 
 func decode(body []byte, v any) error {
@@ -41,8 +40,8 @@ func decode(body []byte, v any) error {
 	return nil
 }
 
-// ValueError is what a type's own decoding returns to say what would be right, as in
-// "must be a UUID"; the text is shown.
+// ValueError is returned by a type's own decoding to describe a right value, as in "must be a
+// UUID". The text is shown to the client.
 type ValueError string
 
 // Error returns the text.

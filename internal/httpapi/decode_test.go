@@ -28,7 +28,7 @@ type sample struct {
 	} `json:"inner"`
 }
 
-// moment is a field's own type, as the APIs make theirs.
+// moment is a field type with its own decoding.
 type moment struct{ time.Time }
 
 func (m *moment) UnmarshalJSON(raw []byte) (err error) {
@@ -36,7 +36,7 @@ func (m *moment) UnmarshalJSON(raw []byte) (err error) {
 	return err
 }
 
-func TestDecodeRefuses(t *testing.T) {
+func TestDecode_Refusals(t *testing.T) {
 	for _, c := range []struct{ name, body, field, message string }{
 		{"empty", "", "", ""},
 		{"blank", " \n", "", ""},
@@ -99,7 +99,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func TestDecodeTakes(t *testing.T) {
+func TestDecode_Accepted(t *testing.T) {
 	var v sample
 	require.NoError(t, decode([]byte(` {"productId":"0AF76519-16CD-43DD-8448-EB211C80319C","name":"\\u0000 é","stock":7,
 		"paused":false,"saleDate":"2026-11-24T19:00:00.123456789+09:00","saleEndDate":null,"tags":[],"inner":null} `), &v))
@@ -122,9 +122,9 @@ func TestDecodeTakes(t *testing.T) {
 	require.False(t, v.End.Set)
 }
 
-// TestDecodeAgreesWithEncodingJSON: whatever is taken, encoding/json reads as the same
+// TestDecode_AgreesWithEncodingJSON: whatever is taken, encoding/json reads as the same
 // thing, and names nothing that the struct lacks.
-func TestDecodeAgreesWithEncodingJSON(t *testing.T) {
+func TestDecode_AgreesWithEncodingJSON(t *testing.T) {
 	fragments := []string{`{`, `}`, `"name"`, `"Name"`, `"stock"`, `:`, `,`, `"x"`, `1`, `null`, `"\u0000"`, `"\\u0000"`,
 		` `, `"\ud83d\ude00"`, `[`, `]`, `"tags"`, "\x00", "\xff", `"é"`, `"inner"`, `"deep"`, `1e2`, `-0`}
 	rapid.Check(t, func(t *rapid.T) {
@@ -156,7 +156,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) { checkDecode(t, body) })
 }
 
-func TestValueErrorIsShown(t *testing.T) {
+func TestDecode_ShowsValueErrors(t *testing.T) {
 	var v struct {
 		X refusing `json:"x"`
 	}

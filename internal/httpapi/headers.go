@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// The names of the headers that both sides speak of.
+// The names of the headers that both APIs use.
 const (
 	PositionHeader       = "X-Position"
 	MinPositionHeader    = "X-Min-Position"
@@ -43,7 +43,7 @@ func MinPositions(c echo.Context) ([]consistency.ProductPosition, error) {
 	return slices.DeleteFunc(list, func(p consistency.ProductPosition) bool { return p.Incarnation < consistency.Incarnation() }), nil
 }
 
-// IdempotencyKey returns the Idempotency-Key, empty where there is none.
+// IdempotencyKey returns the Idempotency-Key, "" if there is none.
 func IdempotencyKey(c echo.Context) (string, error) {
 	values := c.Request().Header[IdempotencyKeyHeader]
 	if len(values) == 0 {

@@ -43,8 +43,8 @@ const (
 	probeInterval = time.Second
 	// probeTimeout bounds one probe.
 	probeTimeout = 2 * time.Second
-	// probeExpiry is the age at which a result no longer counts: a probe that does not
-	// end with its context must not leave its last result for ever.
+	// probeExpiry is the age from which a result no longer counts: if a probe does not end with its
+	// context, its last result must not count forever.
 	probeExpiry = probeInterval + probeTimeout + 2*time.Second
 )
 
@@ -59,7 +59,7 @@ type ComponentHealth struct {
 // Check is one source of a component's health. Several checks may have the same
 // name: the component then has the worst of their states and the details of all.
 type Check struct {
-	// Name is the component: database, redis or kafka.
+	// Name is the component's name: database, redis or kafka.
 	Name string
 	// Required makes the process DOWN if this check is; otherwise the process is
 	// DEGRADED.
@@ -80,9 +80,8 @@ func PingCheck(ping func(context.Context) error) func(context.Context) Component
 	}
 }
 
-// PartsCheck returns a Probe of a component with several parts, of which count
-// returns how many serve: DEGRADED if some do, DOWN if none does. The error holds
-// the reasons.
+// PartsCheck returns a Probe of a component with several parts, of which count returns how many
+// serve: DEGRADED if only some do, DOWN if none does. The error has the reasons.
 func PartsCheck(count func(context.Context) (serving, all int, err error)) func(context.Context) ComponentHealth {
 	return func(ctx context.Context) ComponentHealth {
 		serving, all, err := count(ctx)
@@ -106,8 +105,8 @@ func ReasonsCheck(reasons func(context.Context) []string) func(context.Context) 
 	}
 }
 
-// errorDetails returns the lines of an error: joined errors are one line each. An
-// error of connecting to Postgres names its user and database, which are not public.
+// errorDetails returns the lines of an error: joined errors are one line each. Connection errors of
+// Postgres contain its user and database, which are not public.
 func errorDetails(err error) []string {
 	var connect *pgconn.ConnectError
 	switch {
@@ -119,14 +118,14 @@ func errorDetails(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// maxClockSkew is the difference between two clocks from which on it is reported.
+// maxClockSkew is the difference between two clocks from which it is reported.
 const maxClockSkew = time.Second
 
-// ClockCheck returns a Probe that compares this process's clock with that of a
-// component. skew returns how far that one is ahead, and the uncertainty of the
-// measurement. The Probe is DEGRADED if they differ by more than a second beyond the
-// uncertainty. The difference is also the gauge dopamine_clock_skew_seconds of the
-// component. A failing measurement is not reported: the component's own check is.
+// ClockCheck returns a Probe that compares this process's clock with that of a component. skew
+// returns how far the component's clock is ahead, and the uncertainty of the measurement. The Probe
+// is DEGRADED if they differ by more than a second beyond the uncertainty. The difference is also
+// the component's gauge dopamine_clock_skew_seconds. A failed measurement is not reported: the
+// component's own check reports it.
 func ClockCheck(r prometheus.Registerer, component string, skew func(context.Context) (ahead, uncertainty time.Duration, err error)) func(context.Context) ComponentHealth {
 	gauge := clockGauge(r).WithLabelValues(component)
 	return func(ctx context.Context) ComponentHealth {
@@ -196,8 +195,7 @@ func newProber(checks []Check, interval time.Duration, r prometheus.Registerer, 
 	return p
 }
 
-// run probes until ctx ends, each check in a loop of its own, so that one that hangs
-// holds up no other.
+// run probes until ctx ends, each check in a separate loop, so that one that hangs delays no other.
 func (p *prober) run(ctx context.Context) {
 	p.mu.Lock()
 	p.started = true
@@ -249,7 +247,7 @@ func (p *prober) probe(ctx context.Context, i int) {
 	close(p.first)
 }
 
-// call runs the probe; a panic in it is the component's failure, not the process's.
+// call runs the probe; a panic in it is a failure of the component, not of the process.
 func (c Check) call(ctx context.Context) (h ComponentHealth) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -259,8 +257,8 @@ func (c Check) call(ctx context.Context) (h ComponentHealth) {
 	return c.Probe(ctx)
 }
 
-// report returns the last results. Before the first ones it waits for them, for at
-// most probeTimeout. A server that is not running probes for each call.
+// report returns the last results. Before the first ones it waits for them, for at most
+// probeTimeout. A server that is not running probes at each call.
 func (p *prober) report(ctx context.Context) readiness {
 	p.mu.Lock()
 	started := p.started

@@ -10,22 +10,21 @@ import (
 
 const (
 	limitShards = 64
-	// burstOf is how many seconds' worth of requests may come at once.
+	// burstOf is the size of a burst, in seconds' worth of requests.
 	burstOf = 2
-	// limitPeriod is how long a bucket takes to fill, after which it says nothing more.
+	// limitPeriod is how long a bucket takes to fill; after that it holds no information.
 	limitPeriod = burstOf * time.Second
 )
 
-// limitKey is whose requests are counted: a buyer's id, or a client's address in its
-// 16-byte form.
+// limitKey identifies the client: a buyer's id, or a client's address in its 16-byte form.
 type limitKey = [16]byte
 
-// limiter is a token bucket for each key, kept as one number: the time at which
-// the bucket will be full again (the generic cell rate algorithm, ITU-T I.371).
+// limiter is a token bucket for each key, kept as one number: the time at which the bucket will be
+// full again (the generic cell rate algorithm, ITU-T I.371).
 //
-// Memory is bounded by traffic: a bucket untouched for limitPeriod is full, which is
-// what an unknown key has, so each shard keeps two generations of keys, each
-// limitPeriod long, and drops the older one.
+// Memory is bounded by traffic: a bucket that was not used for limitPeriod is full, like that of an
+// unknown key. Therefore each shard keeps two generations of keys, each limitPeriod long, and drops
+// the older one.
 type limiter struct {
 	interval time.Duration // between two requests at the allowed rate
 	now      func() time.Time
@@ -42,8 +41,8 @@ type limitShard struct {
 	_       [16]byte // keeps neighbours' locks off one cache line
 }
 
-// newLimiter makes a limiter of that many requests a second, in bursts of twice as
-// many; nil, which lets everything through, for 0.
+// newLimiter returns a limiter of perSecond requests per second, in bursts of twice as many. For 0
+// it returns nil, which allows every request.
 func newLimiter(perSecond int, now func() time.Time) *limiter {
 	if perSecond <= 0 {
 		return nil
@@ -57,7 +56,7 @@ func newLimiter(perSecond int, now func() time.Time) *limiter {
 }
 
 var (
-	errBuyerRate     = problem.New(problem.TooManyRequests, "too many requests of one buyer; retry more slowly")
+	errBuyerRate     = problem.New(problem.TooManyRequests, "too many requests from one buyer; retry more slowly")
 	errAnonymousRate = problem.New(problem.TooManyRequests, "too many requests without a token from one address; retry more slowly")
 )
 
@@ -83,7 +82,7 @@ func (l *limiter) take(key limitKey, refusal *problem.Error) error {
 	return nil
 }
 
-// turn begins a new generation where the current one is old enough.
+// turn starts a new generation if the current one is old enough.
 func (s *limitShard) turn(now time.Duration) {
 	switch age := now - s.turned; {
 	case age < limitPeriod:

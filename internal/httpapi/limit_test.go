@@ -15,7 +15,7 @@ type clock struct{ at time.Time }
 
 func (c *clock) now() time.Time { return c.at }
 
-func TestLimiterBurstAndRefill(t *testing.T) {
+func TestLimiter_BurstAndRefill(t *testing.T) {
 	c := &clock{time.Now()}
 	l := newLimiter(50, c.now)
 	buyer, other := uuid.New(), uuid.New()
@@ -44,15 +44,15 @@ func TestNoLimit(t *testing.T) {
 	}
 }
 
-// TestLimiterIsATokenBucket compares with a bucket that never forgets a buyer.
-func TestLimiterIsATokenBucket(t *testing.T) {
+// TestLimiter_IsATokenBucket compares with a bucket that never forgets a buyer.
+func TestLimiter_IsATokenBucket(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := rapid.IntRange(1, 20).Draw(t, "rate")
 		c := &clock{time.Unix(1_000_000, 0)}
 		l := newLimiter(rate, c.now)
 		interval := time.Second / time.Duration(rate)
 		type bucket struct {
-			missing time.Duration // of what it holds when full, as time to refill
+			missing time.Duration // tokens missing, as the time to refill them
 			at      time.Time
 		}
 		model := map[uuid.UUID]*bucket{}
@@ -75,7 +75,7 @@ func TestLimiterIsATokenBucket(t *testing.T) {
 	})
 }
 
-func TestLimiterForgets(t *testing.T) {
+func TestLimiter_DropsUnusedKeys(t *testing.T) {
 	c := &clock{time.Now()}
 	l := newLimiter(1, c.now)
 	const crowd = 20_000

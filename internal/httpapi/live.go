@@ -13,20 +13,20 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Piece is what a Live sends at once. It is made once and sent to any number of
-// clients, each by one write of the same bytes.
+// Piece is a unit of output of a Live. It is encoded once and sent to any number of clients, to
+// each by one write of the same bytes.
 type Piece struct {
 	framed []byte // as a chunk of HTTP/1.1
-	head   int    // where its content begins
+	head   int    // offset of its content
 }
 
 const (
 	crlf = "\r\n"
-	// lastChunk says that the answer is whole.
+	// lastChunk marks the end of a complete response.
 	lastChunk = "0" + crlf + crlf
 )
 
-// NewPiece copies b, which must not be empty: an empty chunk is the last.
+// NewPiece copies b, which must not be empty: an empty chunk would end the response.
 func NewPiece(b []byte) Piece {
 	size := strconv.FormatInt(int64(len(b)), 16)
 	framed := make([]byte, 0, len(size)+len(b)+2*len(crlf))
@@ -34,13 +34,13 @@ func NewPiece(b []byte) Piece {
 	return Piece{framed: append(append(framed, b...), crlf...), head: len(size) + len(crlf)}
 }
 
-// Bytes is what a client reads; it is not to be changed.
+// Bytes returns the content that clients read; it must not be modified.
 func (p Piece) Bytes() []byte { return p.framed[p.head : len(p.framed)-len(crlf)] }
 
-// Live is an answer that goes on until its client leaves, its time is over or the
-// server stops, a stream of events. Thousands of them are open at a time, so each
-// is a connection taken over from net/http, without its buffers, and two small
-// goroutines: one writes, the other waits for the client to leave.
+// Live is a response that continues until its client disconnects, its time is over or the server
+// stops: a stream of events. Thousands of them are open at a time, so each is a connection taken
+// over from net/http, without its buffers, and two small goroutines: one writes, the other waits
+// for the client to disconnect.
 type Live struct {
 	server *Server
 	conn   net.Conn
@@ -49,12 +49,11 @@ type Live struct {
 	cancel context.CancelFunc
 }
 
-// GoLive answers with 200 and the content type, beside the headers that are set,
-// and lets run write what follows, in a goroutine of its own that outlives the
-// handler: neither may touch the request after GoLive. The answer ends with run;
-// an error from it cuts the connection, so that the client sees that it is not
-// whole. until is when Done is closed at the latest; the zero time is never. On an
-// error run is not called.
+// GoLive responds with 200, the content type and the headers that are set, and calls run to write
+// the body, in a goroutine that outlives the handler: neither may use the request after GoLive. The
+// response ends with run. If run returns an error, the connection is cut, so that the client
+// notices that the response is incomplete. Done is closed at until at the latest; the zero time
+// means never. If GoLive returns an error, run is not called.
 func GoLive(c echo.Context, contentType string, until time.Time, run func(*Live) error) error {
 	rc, r, w := requestOf(c), c.Request(), c.Response()
 	s := rc.server
@@ -81,7 +80,7 @@ func GoLive(c echo.Context, contentType string, until time.Time, run func(*Live)
 	return nil
 }
 
-// head is the answer's status line and headers.
+// head returns the response's status line and headers.
 func (l *Live) head(h http.Header) ([]byte, error) {
 	var b bytes.Buffer
 	if l.plain {
@@ -118,7 +117,7 @@ func (l *Live) serve(head []byte, run func(*Live) error) {
 	}
 }
 
-// guard makes an error of a panic: it is one answer's, not the process's.
+// guard turns a panic into an error: it ends this response, not the process.
 func (l *Live) guard(run func(*Live) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -128,8 +127,8 @@ func (l *Live) guard(run func(*Live) error) (err error) {
 	return run(l)
 }
 
-// watch waits for the client to leave. One that sends something is there; from
-// then on only a write can tell.
+// watch waits for the client to disconnect. If the client sends data, only a write can detect the
+// disconnection from then on.
 func (l *Live) watch() {
 	var one [1]byte
 	if _, err := l.conn.Read(one[:]); err != nil {
@@ -147,8 +146,8 @@ func (l *Live) send(b []byte) error {
 	return nil
 }
 
-// Write sends a piece. It fails with os.ErrDeadlineExceeded where the client takes
-// nothing for as long as the server's write timeout.
+// Write sends a piece. It fails with os.ErrDeadlineExceeded if the client accepts no data for the
+// server's write timeout.
 func (l *Live) Write(p Piece) error {
 	if l.plain {
 		return l.send(p.Bytes())
@@ -162,7 +161,7 @@ func (l *Live) Done() <-chan struct{} { return l.ctx.Done() }
 // Stopping is closed when the server stops; run has to return then.
 func (l *Live) Stopping() <-chan struct{} { return l.server.stopping }
 
-// keep remembers an open answer, for cutOff.
+// keep registers an open response, for cutOff.
 func (s *Server) keep(l *Live) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,8 +174,7 @@ func (s *Server) forget(l *Live) {
 	delete(s.open, l)
 }
 
-// endLives waits until all open answers have ended, and cuts those off that have
-// not when ctx ends.
+// endLives waits until all open responses have ended. When ctx ends it cuts off the remaining ones.
 func (s *Server) endLives(ctx context.Context) {
 	cut := context.AfterFunc(ctx, func() {
 		s.mu.Lock()

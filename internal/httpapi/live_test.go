@@ -20,8 +20,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// lives is a server with one open answer, which sends a piece and goes on as run
-// does; until is its time.
+// lives returns a server with one open response, which sends a piece and then calls run; until is
+// its duration.
 func lives(t *testing.T, until time.Duration, run func(*httpapi.Live) error) *api {
 	t.Helper()
 	return start(t, func(o *httpapi.Options) { o.CORSOrigins = []string{"https://shop.example"} }, httpapi.Route{Method: http.MethodGet, Path: "/live", Access: httpapi.Public, Endless: true, Handler: func(c echo.Context) error {
@@ -47,7 +47,7 @@ func untilDone(l *httpapi.Live) error {
 	return nil
 }
 
-func TestLiveEndsInTime(t *testing.T) {
+func TestLive_EndsInTime(t *testing.T) {
 	a := lives(t, 300*time.Millisecond, untilDone)
 	req, err := http.NewRequest(http.MethodGet, a.url+"/live", nil)
 	require.NoError(t, err)
@@ -65,8 +65,8 @@ func TestLiveEndsInTime(t *testing.T) {
 	require.Equal(t, "piece", string(body))
 }
 
-// TestLiveIsCutOff by an error and by a panic, neither of which is the server's end.
-func TestLiveIsCutOff(t *testing.T) {
+// TestLive_IsCutOffOnFailure fails by an error and by a panic; neither ends the server.
+func TestLive_IsCutOffOnFailure(t *testing.T) {
 	fail := []func(*httpapi.Live) error{
 		func(*httpapi.Live) error { return errors.New("no") },
 		func(*httpapi.Live) error { panic("no") },
@@ -78,14 +78,14 @@ func TestLiveIsCutOff(t *testing.T) {
 		res, err := a.client.Get(a.url + "/live")
 		require.NoError(t, err)
 		body, err := io.ReadAll(res.Body)
-		require.Error(t, err, "the client takes half an answer for the whole")
+		require.Error(t, err, "the client must notice an incomplete response")
 		require.Equal(t, "piece", string(body))
 		require.NoError(t, res.Body.Close())
 	}
 }
 
-// TestLiveSeesItsClientLeave, and speaks HTTP/1.0 to who does.
-func TestLiveSeesItsClientLeave(t *testing.T) {
+// TestLive_NoticesDisconnection also uses HTTP/1.0.
+func TestLive_NoticesDisconnection(t *testing.T) {
 	left := make(chan struct{}, 2)
 	a := lives(t, 0, func(l *httpapi.Live) error {
 		defer func() { left <- struct{}{} }()
@@ -117,9 +117,9 @@ func TestLiveSeesItsClientLeave(t *testing.T) {
 	}
 }
 
-// TestLiveThatIsNotReadDoesNotHoldUpTheEnd stops a server of whose open answers
-// one waits for a client that takes nothing.
-func TestLiveThatIsNotReadDoesNotHoldUpTheEnd(t *testing.T) {
+// TestLive_UnreadResponseDoesNotDelayShutdown stops a server with an open response whose client
+// reads nothing.
+func TestLive_UnreadResponseDoesNotDelayShutdown(t *testing.T) {
 	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: keyFile(t)})
 	require.NoError(t, err)
 	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: prometheus.NewRegistry()})
@@ -146,7 +146,7 @@ func TestLiveThatIsNotReadDoesNotHoldUpTheEnd(t *testing.T) {
 	_, err = io.WriteString(conn, "GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 	before := int64(-1)
-	require.Eventually(t, func() bool { // until there is no more room on the way
+	require.Eventually(t, func() bool { // until the buffers are full
 		now := wrote.Load()
 		stuck := now > 0 && now == before
 		before = now

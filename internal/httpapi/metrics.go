@@ -17,7 +17,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Namespace: telemetry.Namespace,
 		Subsystem: "http",
 		Name:      "request_duration_seconds",
-		Help:      "Time from a request's header to the end of its answer.",
+		Help:      "Time from a request's header to the end of its response.",
 		Buckets:   telemetry.DurationBuckets,
 	}, []string{"method", "route", "status"})}
 	r.MustRegister(m.duration)
@@ -30,8 +30,7 @@ const (
 	statuses    = 500
 )
 
-// routeMetrics keeps a route's histograms by status, so that an answer costs no
-// look-up by labels.
+// routeMetrics keeps a route's histograms by status, so that a response needs no look-up by labels.
 type routeMetrics struct {
 	of       *metrics
 	method   string

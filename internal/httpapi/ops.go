@@ -31,8 +31,8 @@ func metricsRoute(r *prometheus.Registry) Route {
 	return Route{Method: http.MethodGet, Path: "/metrics", Access: Open, Handler: echo.WrapHandler(promhttp.HandlerFor(r, promhttp.HandlerOpts{}))}
 }
 
-// Ops returns a second server, at an address that is not public, with the health of
-// this one and its metrics.
+// Ops returns a second server, at an address that is not public, with the health and metrics of
+// this one.
 func (s *Server) Ops(addr string) *Server {
 	ops := New(Options{Addr: addr, Registry: prometheus.NewRegistry(), HideMetrics: true, Logger: s.log})
 	ops.prober, ops.primary = s.prober, s

@@ -15,9 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// Query reads the query parameters of a request and collects what is wrong with
-// them. One that is empty, comes twice, is not valid UTF-8 or holds NUL is refused;
-// unknown ones are ignored. Call Err after the last.
+// Query reads the query parameters of a request and collects the errors. A parameter that is empty,
+// repeated, not valid UTF-8 or contains NUL is refused; unknown ones are ignored. Call Err after
+// the last.
 type Query struct {
 	values url.Values
 	fields []problem.FieldError
@@ -38,7 +38,7 @@ func QueryOf(c echo.Context) *Query {
 	return q
 }
 
-// Err is the invalid-request that names every parameter at fault, nil for none.
+// Err returns an invalid-request problem with every wrong parameter, nil if there is none.
 func (q *Query) Err() error {
 	switch {
 	case q.bad != nil:
@@ -76,7 +76,7 @@ func (q *Query) String(name string) (value string, given bool) {
 // Flag returns whether the parameter is true; false if none is given.
 func (q *Query) Flag(name string) bool { return q.Enum(name, "true", "false") == "true" }
 
-// Int returns a whole number from low to high, fallback where none is given.
+// Int returns a whole number from low to high, fallback if none is given.
 func (q *Query) Int(name string, fallback, low, high int) int {
 	s, given := q.String(name)
 	if !given {
@@ -90,7 +90,7 @@ func (q *Query) Int(name string, fallback, low, high int) int {
 	return n
 }
 
-// Enum returns one of the allowed values, empty where none is given.
+// Enum returns one of the allowed values, "" if none is given.
 func (q *Query) Enum(name string, allowed ...string) string {
 	s, given := q.String(name)
 	if given && !slices.Contains(allowed, s) {
@@ -105,8 +105,8 @@ func (q *Query) UUID(name string) (id uuid.UUID, given bool) {
 	return queryValue(q, name, ParseUUID)
 }
 
-// Time returns the time that the parameter holds, in UTC. A plus sign in the offset
-// may come as it stands, although a query means a blank by it.
+// Time returns the parameter's time in UTC. An unescaped plus sign in the offset is accepted,
+// although in a query it means a blank.
 func (q *Query) Time(name string) (t time.Time, given bool) {
 	return queryValue(q, name, func(s string) (time.Time, error) {
 		return ParseTime(strings.ReplaceAll(s, " ", "+"))

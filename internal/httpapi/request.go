@@ -12,13 +12,13 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// request is what the server knows about one request. It is the request's context
-// too, so that it costs no map and no second value.
+// request is the server's state of one request. It is also the request's context, so that it needs
+// no map and no second value.
 type request struct {
 	context.Context
 	server      *Server
 	start       time.Time
-	span        trace.Span // nil where nothing is recorded
+	span        trace.Span // nil if nothing is recorded
 	trace       string
 	traceHeader [1]string
 	identity    auth.Identity
@@ -40,18 +40,18 @@ func requestOf(c echo.Context) *request {
 	return c.Request().Context().Value(requestKey{}).(*request)
 }
 
-// IdentityOf returns who sent the request; false where no token came, which only a
-// Public or Open route sees.
+// IdentityOf returns the caller's identity. It returns false if there was no token, which only
+// happens on a Public or Open route.
 func IdentityOf(c echo.Context) (auth.Identity, bool) {
 	rc := requestOf(c)
 	return rc.identity, rc.known
 }
 
-// TraceID returns the 32 hex digits that the answer's X-Trace-ID has.
+// TraceID returns the 32 hex digits of the response's X-Trace-ID.
 func TraceID(c echo.Context) string { return requestOf(c).trace }
 
-// startTrace continues a valid traceparent, else takes a valid X-Trace-ID, else
-// begins a trace. The span is nil where nothing is recorded.
+// startTrace continues a valid traceparent, else uses a valid X-Trace-ID, else starts a new trace.
+// The span is nil if nothing is recorded.
 func (s *Server) startTrace(r *http.Request) (context.Context, trace.Span) {
 	ctx := r.Context()
 	var wanted trace.TraceID

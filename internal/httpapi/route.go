@@ -19,8 +19,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// Access says who may call a route. The zero value refuses everybody, so that a route
-// that names nobody is closed.
+// Access defines who may call a route. The zero value refuses all callers, so a route without an
+// Access is closed.
 type Access struct {
 	kind  accessKind
 	roles auth.Roles
@@ -36,10 +36,10 @@ const (
 )
 
 var (
-	// Open does not look at the Authorization header at all: health checks, and
-	// callers who prove themselves by other means.
+	// Open ignores the Authorization header: for health checks, and for callers that are
+	// authenticated by other means.
 	Open = Access{kind: accessOpen}
-	// Public needs no token, but refuses one that is not valid.
+	// Public needs no token, but refuses an invalid one.
 	Public = Access{kind: accessPublic}
 )
 
@@ -68,7 +68,7 @@ func (a Access) String() string {
 // suffices.
 func (a Access) Roles() auth.Roles { return a.roles }
 
-// Body says what a route takes as its body.
+// Body defines what a route accepts as its body.
 type Body int
 
 const (
@@ -80,14 +80,14 @@ const (
 	RawBody
 )
 
-// Route is a path with a method and what is done there.
+// Route is a path with a method and its handler.
 type Route struct {
 	Method string
 	// Path is in Echo's form, with :name for a parameter.
 	Path   string
 	Access Access
 	Body   Body
-	// Endless marks an answer that goes on until its client leaves: it has no HEAD.
+	// Endless marks a response that continues until its client disconnects: it has no HEAD.
 	Endless bool
 	Handler echo.HandlerFunc
 }
@@ -98,7 +98,7 @@ type RouteInfo struct {
 	Access       Access
 }
 
-// Handle adds routes, before Run. A GET is given its HEAD.
+// Handle adds routes, before Run. A GET route also gets a HEAD route.
 func (s *Server) Handle(routes ...Route) {
 	for _, r := range routes {
 		rt := &route{Route: r, server: s, observe: s.metrics.route(r.Method, r.Path)}
@@ -175,7 +175,7 @@ var (
 	errForbidden = problem.New(problem.Forbidden, "the token's roles do not allow this")
 )
 
-// serve is the handler that the router knows.
+// serve is the handler that is registered with the router.
 func (rt *route) serve(c echo.Context) error {
 	rc := requestOf(c)
 	s := rt.server
@@ -198,13 +198,13 @@ func (rt *route) serve(c echo.Context) error {
 		s.log.DebugContext(rc, "answered", "method", c.Request().Method, "route", rt.Path, "status", status, "took", took)
 	}
 	if !whole {
-		panic(http.ErrAbortHandler) // so that half an answer does not look whole
+		panic(http.ErrAbortHandler) // so that an incomplete response is not taken for a complete one
 	}
 	return nil
 }
 
-// run goes through what every request is held against, in the order of the
-// package's comment, and calls the handler. A panic becomes an error.
+// run performs all checks of a request, in the order of the package's comment, and calls the
+// handler. A panic is returned as an error.
 func (rt *route) run(c echo.Context, rc *request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -235,7 +235,7 @@ func (rt *route) run(c echo.Context, rc *request) (err error) {
 	return rt.Handler(c)
 }
 
-// admit goes through token, role and rate.
+// admit checks token, role and rate.
 func (rt *route) admit(c echo.Context, r *http.Request, rc *request) error {
 	s := rt.server
 	switch rt.Access.kind {
@@ -255,7 +255,7 @@ func (rt *route) admit(c echo.Context, r *http.Request, rc *request) error {
 		if !rc.identity.Has(rt.Access.roles) {
 			return errForbidden
 		}
-		// What is answered belongs to one user; a handler may set another value.
+		// The response belongs to one user; a handler may set another value.
 		c.Response().Header()["Cache-Control"] = noStore
 	}
 	switch {

@@ -36,33 +36,33 @@ const (
 	// in which it stops. The drain delay, up to maxSharedDrain of it, is part of it.
 	shutdownTimeout = 8 * time.Second
 	maxSharedDrain  = 5 * time.Second
-	// unavailableLogs is how many 503 a second are logged: when something is away
-	// every request says so.
+	// unavailableLogs is how many 503 responses per second are logged: while a dependency is
+	// unavailable every request fails.
 	unavailableLogs = 10
 )
 
 // Limits bound what clients may take of a server, and how it stops.
 type Limits struct {
-	// BuyerRate is how many requests a second one buyer may send to this server, in
-	// bursts of twice as many. 0: no limit.
+	// BuyerRate is the maximum number of requests per second of one buyer to this server, in bursts
+	// of twice as many. 0: no limit.
 	BuyerRate int
 	// AnonymousRate is the same for requests without a token from one client address.
 	AnonymousRate int
-	// TrustedProxies are the proxies whose X-Forwarded-For names the client.
+	// TrustedProxies are the proxies whose X-Forwarded-For is trusted.
 	TrustedProxies trustedProxies
 	// MaxConnections and MaxConnectionsPerAddress bound the open connections; 0: no
 	// limit. Connections of trusted proxies do not count by address.
 	MaxConnections, MaxConnectionsPerAddress int
-	// DrainDelay is how long after the end of Run's context requests are still
-	// accepted, while /health/ready is DOWN, so that load balancers notice first.
+	// DrainDelay is how long after the end of Run's context requests are still accepted, while
+	// /health/ready is DOWN, so that load balancers notice first.
 	DrainDelay time.Duration
 }
 
 // Options configure a Server.
 type Options struct {
-	// Addr is the host:port to listen on; port 0 takes a free one.
+	// Addr is the host:port to listen on; port 0 chooses a free one.
 	Addr string
-	// Verifier verifies bearer tokens. Required where a route is not Open.
+	// Verifier verifies bearer tokens. Required unless all routes are Open.
 	Verifier *auth.Verifier
 	Limits
 	// CORSOrigins may call from a browser, as scheme://host[:port]; "*" is any. None: no other origin.
@@ -71,7 +71,7 @@ type Options struct {
 	Checks []Check
 	// ProbeInterval is the time between two probes of a check; default one second.
 	ProbeInterval time.Duration
-	// OpenAPI is served at /openapi.yaml; nil: there is none.
+	// OpenAPI is served at /openapi.yaml, unless it is nil.
 	OpenAPI []byte
 	// Registry takes the server's metrics and is served at /metrics, unless
 	// HideMetrics is set. Required.
@@ -85,7 +85,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Server is an HTTP server. Make it with New, give it routes with Handle, then Run it.
+// Server is an HTTP server. Create it with New, add routes with Handle, then call Run.
 type Server struct {
 	opts              Options
 	log               *slog.Logger
@@ -99,9 +99,9 @@ type Server struct {
 	unrouted          *routeMetrics
 	busyLogs          *rate.Limiter
 	prober            *prober
-	primary           *Server // of an Ops server: the one whose health it reports
+	primary           *Server // of an Ops server: the server whose health it reports
 
-	lives sync.WaitGroup // the goroutines of open answers
+	lives sync.WaitGroup // the goroutines of open responses
 
 	mu       sync.Mutex
 	listener net.Listener
@@ -146,8 +146,8 @@ func New(opts Options) *Server {
 	return s
 }
 
-// Listen binds the address. Run does it where it was not done before; a caller that
-// wants to know the port first calls it itself.
+// Listen binds the address. Run does so if necessary; a caller that needs the port before calls it
+// first.
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +162,7 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// Addr is the address that is listened on; nil before Listen or Ready.
+// Addr returns the address of the listener, nil before Listen or Ready.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,10 +175,10 @@ func (s *Server) Addr() net.Addr {
 // Ready is closed when requests are taken.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends. Then /health/ready is DOWN for the drain delay while
-// requests are served; then it accepts no more, ends streams, waits for what it has
-// accepted, for eight seconds less the drain delay, and returns. It returns an error
-// if it could not listen or serve. A server runs once.
+// Run serves until ctx ends. Then /health/ready is DOWN for the drain delay while requests are
+// served. After that it accepts no more, ends streams, waits for accepted requests for eight
+// seconds less the drain delay, and returns. It returns an error if it could not listen or serve. A
+// server runs once.
 func (s *Server) Run(ctx context.Context) error {
 	defer close(s.done)
 	if err := s.Listen(); err != nil {
@@ -222,15 +222,15 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	if err := hs.Shutdown(grace); err != nil {
 		s.log.Warn("requests were cut off at shutdown", "error", err)
-		_ = hs.Close() // only closes what is left; there is nobody to tell
+		_ = hs.Close() // only closes what is left; no caller can use the error
 	}
 	s.endLives(grace)
 	<-served
 	return nil
 }
 
-// drain serves on for the drain delay. Responses close their connections, so that
-// none is idle, about to carry a request, when the listener closes.
+// drain continues to serve for the drain delay. Responses close their connections, so that none is
+// idle, about to carry a request, when the listener closes.
 func (s *Server) drain(served <-chan error) error {
 	s.draining.Store(true)
 	if s.primary != nil {
@@ -250,7 +250,7 @@ func (s *Server) drain(served <-chan error) error {
 	}
 }
 
-// ServeHTTP gives the request its trace and hands it to the router.
+// ServeHTTP starts the request's trace and passes it to the router.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rc := &request{server: s, start: time.Now()}
 	ctx, span := s.startTrace(r)
@@ -273,18 +273,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.echo.ServeHTTP(w, r.WithContext(rc))
 }
 
-// fail answers with the problem in err and logs what a person should see. It
-// reports false where the answer had already begun.
+// fail responds with the problem in err and logs what an operator should see. It returns false if
+// the response had already begun.
 func (s *Server) fail(c echo.Context, rc *request, err error) bool {
 	p := toProblem(err)
 	r := c.Request()
 	gone := r.Context().Err() != nil && errors.Is(err, context.Canceled)
 	switch {
 	case gone:
-		s.log.DebugContext(rc, "the client went away", "method", r.Method, "route", c.Path(), "error", err)
+		s.log.DebugContext(rc, "client disconnected", "method", r.Method, "route", c.Path(), "error", err)
 	case p.Status() == http.StatusServiceUnavailable:
 		if s.busyLogs.Allow() {
-			s.log.WarnContext(rc, "a request was turned away", "method", r.Method, "route", c.Path(), "error", err)
+			s.log.WarnContext(rc, "request rejected as unavailable", "method", r.Method, "route", c.Path(), "error", err)
 		}
 	case p.Status() >= http.StatusInternalServerError:
 		s.log.ErrorContext(rc, "a request failed", "method", r.Method, "route", c.Path(), "error", err)
@@ -293,12 +293,12 @@ func (s *Server) fail(c echo.Context, rc *request, err error) bool {
 		return false
 	}
 	if werr := problem.Write(c.Response(), p, r.URL.Path, rc.trace); werr != nil {
-		s.log.DebugContext(rc, "the answer could not be written", "error", werr)
+		s.log.DebugContext(rc, "response could not be written", "error", werr)
 	}
 	return true
 }
 
-// toProblem knows Echo's own errors besides problems.
+// toProblem converts errors of Echo and other errors to problems.
 func toProblem(err error) *problem.Error {
 	if p, ok := err.(*problem.Error); ok { // the refusals of a rush
 		return p
@@ -307,7 +307,7 @@ func toProblem(err error) *problem.Error {
 	if errors.As(err, &he) {
 		switch he.Code {
 		case http.StatusNotFound:
-			return problem.New(problem.NotFound, "there is nothing at this path")
+			return problem.New(problem.NotFound, "no such path")
 		case http.StatusMethodNotAllowed:
 			return problem.New(problem.MethodNotAllowed, "the header Allow names the methods of this path")
 		}

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var secret = strings.Repeat("k", 32)
 
-// api is a running server with routes of every kind.
+// api is a running server with all kinds of routes.
 type api struct {
 	*httpapi.Server
 	t      testing.TB
@@ -94,7 +94,7 @@ func (a answer) slug() string {
 	return strings.TrimPrefix(t, problem.TypeBase)
 }
 
-// send makes a request; headers come as pairs.
+// send sends a request; headers are pairs.
 func (a *api) send(method, path string, body io.Reader, headers ...string) answer {
 	a.t.Helper()
 	req, err := http.NewRequest(method, a.url+path, body)
@@ -120,7 +120,7 @@ func (a *api) send(method, path string, body io.Reader, headers ...string) answe
 
 func ok(c echo.Context) error { return c.NoContent(http.StatusNoContent) }
 
-// things answers like a real handler: body, path, then what is named.
+// things responds like a real handler: it checks the body, the path, then the named objects.
 func things(c echo.Context) error {
 	var in struct {
 		Name *string `json:"name"`

@@ -8,16 +8,15 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Stream is an answer written piece by piece for as long as it takes: the server's
-// write timeout holds for each piece instead of for the whole. An error from it, or
-// returned by the handler, cuts the connection, so that the client sees that the
-// answer is not whole.
+// Stream is a response written piece by piece for as long as necessary: the server's write timeout
+// applies to each piece instead of to the whole. If it or the handler returns an error, the
+// connection is cut, so that the client notices that the response is incomplete.
 type Stream struct {
 	w       *echo.Response
 	control *http.ResponseController
 }
 
-// NewStream begins the answer with 200 and the content type.
+// NewStream starts the response with 200 and the content type.
 func NewStream(c echo.Context, contentType string) (*Stream, error) {
 	s := &Stream{w: c.Response(), control: http.NewResponseController(c.Response().Writer)}
 	// A read deadline that passes would cancel the request's context.
@@ -39,7 +38,7 @@ func (s *Stream) extend() error {
 	return nil
 }
 
-// Write adds a piece; it is sent when enough has come together, or by Flush.
+// Write adds data; it is sent when enough is buffered, or by Flush.
 func (s *Stream) Write(p []byte) (int, error) {
 	if err := s.extend(); err != nil {
 		return 0, err
@@ -51,7 +50,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Flush sends what was written.
+// Flush sends the buffered data.
 func (s *Stream) Flush() error {
 	if err := s.extend(); err != nil {
 		return err

@@ -68,7 +68,7 @@ func testTraceIDs(t *testing.T, change func(*httpapi.Options)) {
 			}
 			require.Equal(t, got, seen[0])
 			require.Contains(t, seen[1], "-"+got+"-", "traceparent for events")
-			// Also where no handler is reached.
+			// Also if no handler is called.
 			for _, path := range []string{"/nowhere", "/any", "/panic"} {
 				res := a.send("GET", path, nil, c.headers...)
 				if c.want != "" {
@@ -81,16 +81,16 @@ func testTraceIDs(t *testing.T, change func(*httpapi.Options)) {
 	require.NotEqual(t, a.send("GET", "/trace/1", nil).Header.Get("X-Trace-ID"), a.send("GET", "/trace/1", nil).Header.Get("X-Trace-ID"))
 }
 
-func TestTraceIDsWithoutExporter(t *testing.T) { testTraceIDs(t, nil) }
+func TestTraceIDs_WithoutExporter(t *testing.T) { testTraceIDs(t, nil) }
 
-func TestTraceIDsWithExporter(t *testing.T) {
+func TestTraceIDs_WithExporter(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := telemetry.NewProvider(sdktrace.WithSpanProcessor(recorder))
 	defer func() { require.NoError(t, provider.Shutdown(context.Background())) }()
 	testTraceIDs(t, func(o *httpapi.Options) { o.Tracer = provider.Tracer("test") })
 }
 
-func TestSpanIsNamedByRoute(t *testing.T) {
+func TestSpan_IsNamedByRoute(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := telemetry.NewProvider(sdktrace.WithSpanProcessor(recorder))
 	defer func() { require.NoError(t, provider.Shutdown(context.Background())) }()

@@ -10,15 +10,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// Optional tells an absent field from one that is null. The zero value is absent.
+// Optional distinguishes an absent field from null. The zero value is absent.
 type Optional[T any] struct {
-	// Set is true where the field was there, Null where it was null; Value is what it
-	// held otherwise.
+	// Set is true if the field was present, Null if it was null; otherwise Value is its value.
 	Set, Null bool
 	Value     T
 }
 
-// UnmarshalJSONFrom is called where the field is there.
+// UnmarshalJSONFrom is called if the field is present.
 func (o *Optional[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	*o = Optional[T]{Set: true}
 	if dec.PeekKind() == 'n' {
@@ -46,7 +45,7 @@ func ParseUUID(s string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// UUID is a field of a body that holds a UUID.
+// UUID is a field of a body that is a UUID.
 type UUID struct{ uuid.UUID }
 
 // UnmarshalText takes what ParseUUID takes.
@@ -56,8 +55,8 @@ func (u *UUID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// rfc3339 is the shape that time.Parse does not insist on: it takes a comma, a one-digit
-// hour and an offset of more than a day.
+// rfc3339 is stricter than time.Parse, which accepts a comma, a one-digit hour and an offset of
+// more than a day.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 // ParseTime reads RFC 3339 with any offset and precision and returns it in UTC. Letters

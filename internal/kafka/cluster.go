@@ -11,14 +11,14 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// Cluster is how to reach and authenticate with a Kafka cluster. The zero
-// values of TLS and SASL mean plaintext and no authentication.
+// Cluster has the addresses of a Kafka cluster and how to authenticate. If TLS and SASL are nil,
+// connections are plaintext and unauthenticated.
 type Cluster struct {
 	// Brokers are the addresses to bootstrap from, host:port.
 	Brokers []string
-	// TLS is the client side of TLS, nil for plaintext connections.
+	// TLS configures TLS, nil for plaintext connections.
 	TLS *tls.Config
-	// SASL authenticates each connection, nil if the brokers ask for nothing.
+	// SASL authenticates each connection, nil if the brokers require no authentication.
 	SASL *SASL
 }
 

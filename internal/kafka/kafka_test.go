@@ -20,11 +20,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// sarama's metrics have one ticker for the whole process.
+	// sarama's metrics have one ticker per process.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
-func TestPartitionIsThatOfKafkasDefaultPartitioner(t *testing.T) {
+func TestPartition_MatchesKafkasDefaultPartitioner(t *testing.T) {
 	theirs := kgo.StickyKeyPartitioner(nil).ForTopic("t")
 	for range 1000 {
 		key := uuid.New()
@@ -45,7 +45,7 @@ func event(key uuid.UUID, position, previous int64) *message.Message {
 	}, fmt.Appendf(nil, "value %d", position))
 }
 
-func TestTopicIsMadeOnceAndKeptForEver(t *testing.T) {
+func TestEnsureTopic_CreatesOnceWithoutRetention(t *testing.T) {
 	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
 		_, err := DescribeTopic(t.Context(), cluster, topic)
@@ -58,7 +58,7 @@ func TestTopicIsMadeOnceAndKeptForEver(t *testing.T) {
 		require.NotEmpty(t, made.ClusterID)
 		again, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 3, Retention: time.Hour})
 		require.NoError(t, err)
-		require.Equal(t, made, again, "a topic that exists is left as it is")
+		require.Equal(t, made, again, "an existing topic is not changed")
 		other, err := EnsureTopic(t.Context(), cluster, testkit.Topic(t), TopicSettings{Partitions: 3, Retention: time.Hour})
 		require.NoError(t, err)
 		require.NotEqual(t, made.TopicID, other.TopicID)
@@ -90,12 +90,12 @@ func next(t *testing.T, out <-chan *message.Message) *message.Message {
 		require.NotNil(t, m, "the subscription ended")
 		return m
 	case <-time.After(30 * time.Second):
-		require.FailNow(t, "no message came")
+		require.FailNow(t, "no message received")
 		return nil
 	}
 }
 
-func TestWhatIsPublishedArrivesInOrderWithItsHeaders(t *testing.T) {
+func TestPublisher_DeliversInOrderWithHeaders(t *testing.T) {
 	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
 		_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{})
@@ -136,7 +136,7 @@ func zeros(partitions []int32) map[int32]int64 {
 	return out
 }
 
-func TestARefusedMessageBeginsANewSessionAtItsPlace(t *testing.T) {
+func TestSubscriber_NackRestartsAtTheMessage(t *testing.T) {
 	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
 		_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
@@ -170,7 +170,7 @@ func TestARefusedMessageBeginsANewSessionAtItsPlace(t *testing.T) {
 	})
 }
 
-func TestAPartitionIsHeldBackWhileTooMuchIsUnacknowledged(t *testing.T) {
+func TestSubscriber_PausesAPartitionWithTooManyUnacknowledged(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
 	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
@@ -242,7 +242,7 @@ func TestSubscriber_EndsIfBeginFails(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
 	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
 	require.NoError(t, err)
-	away := errors.New("the database is away")
+	away := errors.New("the database is unavailable")
 	sub, err := NewSubscriber(SubscriberConfig{Cluster: cluster, Group: topic,
 		Begin: func(context.Context, *Session, string, []Assigned) (map[int32]int64, error) { return nil, away }})
 	require.NoError(t, err)
@@ -276,7 +276,7 @@ func (f *failing) SendMessages(batch []*sarama.ProducerMessage) error {
 	return sarama.ProducerErrors{{Msg: batch[0], Err: sarama.ErrNotLeaderForPartition}}
 }
 
-func TestAPartlyFailedBatchIsAnError(t *testing.T) {
+func TestPublisher_PartialFailureIsAnError(t *testing.T) {
 	pub := newPublisher(&failing{}, 12)
 	err := pub.Publish("t", event(uuid.New(), 1, 0), event(uuid.New(), 2, 1))
 	require.ErrorIs(t, err, sarama.ErrNotLeaderForPartition)

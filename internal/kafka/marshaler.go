@@ -8,13 +8,12 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// metadataKey is the record's key as a message carries it inside the process;
-// it never becomes a header.
+// metadataKey is the metadata entry for the record's key inside the process. It never becomes a
+// header.
 const metadataKey = "kafka-key"
 
-// marshaler is watermill-kafka's, but for two things: the message's UUID is
-// the event-id header, so it needs no header of its own, and the key is kept
-// on the way back.
+// marshaler is watermill-kafka's with two differences: the message's UUID is the event-id header,
+// so it needs no further header, and the key is kept when a record is unmarshaled.
 type marshaler struct{ wmkafka.MarshalerUnmarshaler }
 
 func newMarshaler() marshaler {

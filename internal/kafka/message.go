@@ -16,14 +16,13 @@ const (
 	// HeaderStore names the history that the event belongs to:
 	// <store id>/<incarnation>. Records of a relay before this header have none.
 	HeaderStore = "store"
-	// TypeIncarnation is the event-type of the record that marks, in every
-	// partition, where an incarnation of the store begins. It is no event.
+	// TypeIncarnation is the event-type of the record that marks, in every partition, the beginning
+	// of an incarnation of the store. It is not an event.
 	TypeIncarnation = "IncarnationBegan"
 )
 
-// NewMessage makes the Watermill message of one event. key decides its
-// partition; headers, HeaderEventID among them, become the record's headers
-// and belong to the message from then on.
+// NewMessage returns the Watermill message of one event. key decides its partition. headers, which
+// include HeaderEventID, become the record's headers; the message owns them.
 func NewMessage(key uuid.UUID, headers map[string]string, value []byte) *message.Message {
 	m := message.NewMessage(headers[HeaderEventID], value)
 	m.Metadata = headers
@@ -31,7 +30,7 @@ func NewMessage(key uuid.UUID, headers map[string]string, value []byte) *message
 	return m
 }
 
-// Key is the record's key as text.
+// Key returns the record's key as text.
 func Key(m *message.Message) string { return m.Metadata[metadataKey] }
 
 // Headers are the record's headers as text, without the key.
@@ -45,14 +44,14 @@ func Headers(m *message.Message) map[string]string {
 	return out
 }
 
-// Delivery says where a message came from.
+// Delivery is the partition and offset of a message.
 type Delivery struct {
 	Session   *Session
 	Partition int32
 	Offset    int64
 }
 
-// DeliveryOf says where a message of a Subscriber came from.
+// DeliveryOf returns the delivery of a message of a Subscriber.
 func DeliveryOf(m *message.Message) Delivery {
 	d, _ := m.Context().Value(deliveryKey{}).(*deliveryContext)
 	if d == nil {
@@ -63,7 +62,7 @@ func DeliveryOf(m *message.Message) Delivery {
 
 type deliveryKey struct{}
 
-// deliveryContext is the session's context and the delivery in one allocation.
+// deliveryContext has the session's context and the delivery in one allocation.
 type deliveryContext struct {
 	context.Context
 	delivery Delivery

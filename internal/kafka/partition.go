@@ -6,8 +6,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Partition is the partition of a key in a topic of so many partitions: that
-// of Kafka's default partitioner for the key's text (murmur2, positive, modulo).
+// Partition returns the partition of a key, like Kafka's default partitioner for the key's text
+// (murmur2, positive, modulo).
 func Partition(key uuid.UUID, partitions int32) int32 {
 	var text [36]byte
 	encodeUUID(&text, key)

@@ -33,8 +33,8 @@ func NewPinger(cluster Cluster) *Pinger {
 	return &Pinger{cluster: cluster, cfg: cfg}
 }
 
-// Ping returns nil if one of the brokers answered a request for metadata, which
-// it does only after the connection was authenticated.
+// Ping returns nil if one of the brokers answered a request for metadata, which requires an
+// authenticated connection.
 func (p *Pinger) Ping(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {

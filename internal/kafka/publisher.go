@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Publisher sends batches. It is a Watermill message.Publisher, safe for
-// concurrent use; who wants order publishes from one goroutine.
+// Publisher sends batches. It is a Watermill message.Publisher, safe for concurrent use. If order
+// matters, publish from one goroutine.
 type Publisher struct {
 	producer   sarama.SyncProducer
 	marshaler  marshaler
@@ -19,8 +19,8 @@ type Publisher struct {
 
 var _ message.Publisher = (*Publisher)(nil)
 
-// NewPublisher connects to the brokers. partitions is how many the topic has:
-// the partition is chosen here, not by the client library.
+// NewPublisher connects to the brokers. partitions is the topic's partition count: the partition is
+// chosen here, not by the client library.
 func NewPublisher(cluster Cluster, partitions int32) (*Publisher, error) {
 	producer, err := sarama.NewSyncProducer(cluster.Brokers, producerConfig(cluster))
 	if err != nil {
@@ -58,5 +58,5 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-// Close lets go of the connections.
+// Close closes the connections.
 func (p *Publisher) Close() error { return p.producer.Close() }

@@ -12,11 +12,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// readPatience is for how long a partition may have nobody who answers for it: a
-// broker restarts, or another one becomes the leader.
-const readPatience = 30 * time.Second
+// readTimeout is how long a partition may have no leader: a broker restarts, or another one becomes
+// the leader.
+const readTimeout = 30 * time.Second
 
-// Record is a record of the topic as it lies there.
+// Record is a record of the topic.
 type Record struct {
 	Partition int32
 	Offset    int64
@@ -25,7 +25,7 @@ type Record struct {
 	headers   []*sarama.RecordHeader
 }
 
-// Header is the text of a header, "" where there is none.
+// Header returns the text of a header, "" if there is none.
 func (r Record) Header(name string) string {
 	for _, h := range r.headers {
 		if string(h.Key) == name {
@@ -35,10 +35,9 @@ func (r Record) Header(name string) string {
 	return ""
 }
 
-// ReadTopic reads each partition from its first record to the one that was its
-// last at the call, each in a goroutine of its own, in no group and without
-// leaving a trace. What each returns ends the reading, and so does an error of
-// Kafka that lasts.
+// ReadTopic reads each partition from its first record to the one that was its last at the time of
+// the call. Each partition is read in a separate goroutine, without a group. An error of each ends
+// the reading, and so does a persistent error of Kafka.
 func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
 	return readPartitions(ctx, cluster, topic, func(_ int32, oldest, _ int64) int64 { return oldest }, each)
 }
@@ -73,8 +72,8 @@ func ReadTails(ctx context.Context, cluster Cluster, topic string, n int64) (map
 	return tails, err
 }
 
-// readPartitions is ReadTopic from where begin says, given a partition's first
-// offset and the one after its last.
+// readPartitions is like ReadTopic, starting at the offset that begin returns, given a partition's
+// first offset and the one after its last.
 func readPartitions(ctx context.Context, cluster Cluster, topic string, begin func(p int32, oldest, newest int64) int64,
 	each func(ctx context.Context, partition int32, records func(func(Record) bool)) error) error {
 	c := baseConfig(cluster)
@@ -127,7 +126,7 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 		return fmt.Errorf("read partition %d: %w", p, err)
 	}
 	defer pc.Close()
-	var broken, last error // last is why nothing comes, as sarama tells while it tries again
+	var broken, last error // last is the reason why nothing arrives, reported by sarama while it retries
 	err = each(ctx, p, func(yield func(Record) bool) {
 		var lasts <-chan time.Time
 		for {
@@ -146,7 +145,7 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 					continue
 				}
 				if last = e; lasts == nil {
-					lasts = time.After(readPatience)
+					lasts = time.After(readTimeout)
 				}
 			case <-lasts:
 				broken = fmt.Errorf("read partition %d: %w", p, last)
@@ -164,5 +163,5 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 }
 
 func offsetOf(ctx context.Context, client sarama.Client, topic string, p int32, which int64) (int64, error) {
-	return backoff.Retry(ctx, func() (int64, error) { return client.GetOffset(topic, p, which) }, backoff.WithMaxElapsedTime(readPatience))
+	return backoff.Retry(ctx, func() (int64, error) { return client.GetOffset(topic, p, which) }, backoff.WithMaxElapsedTime(readTimeout))
 }

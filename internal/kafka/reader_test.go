@@ -15,7 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
+func TestReadTopic_SurvivesABrokerRestart(t *testing.T) {
 	t.Parallel()
 	broker, err := devservices.StartFakeKafka(t.Context(), devservices.KafkaOptions{Dir: t.TempDir()})
 	require.NoError(t, err)
@@ -25,7 +25,7 @@ func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
 	require.NoError(t, err)
 	pub, err := NewPublisher(Cluster{Brokers: broker.Brokers()}, 1)
 	require.NoError(t, err)
-	const all, size = 12_000, 1 << 10 // far more than is fetched at a time
+	const all, size = 12_000, 1 << 10 // far more than one fetch returns
 	key := uuid.New()
 	var batch []*message.Message
 	for i := range all {
@@ -41,7 +41,7 @@ func TestATopicIsReadToItsEndThoughTheBrokerRestarts(t *testing.T) {
 
 	var read atomic.Int64
 	restarted := make(chan error, 1)
-	restart := func() { // once nothing comes any more
+	restart := func() { // when no more records arrive
 		tick := time.NewTicker(300 * time.Millisecond)
 		defer tick.Stop()
 		for before := int64(0); ; before = read.Load() {

@@ -27,7 +27,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// authority is a certificate authority of the test's own.
+// authority is the test's own certificate authority.
 type authority struct {
 	t    *testing.T
 	dir  string
@@ -42,8 +42,8 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a certificate for 127.0.0.1, signed by the authority, or by itself for
-// the authority's own. The file has the private key and the certificate.
+// issue creates a certificate for 127.0.0.1, signed by the authority; the authority's own is
+// self-signed. The file has the private key and the certificate.
 func (a *authority) issue(name string, parent *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(a.t, err)
@@ -133,7 +133,7 @@ func TestCluster_AuthenticatesWithRealListeners(t *testing.T) {
 		"ssl.keystore.type=PEM", "ssl.keystore.location=" + server,
 		"ssl.truststore.type=PEM", "ssl.truststore.location=" + ca.file,
 		"listener.name.ssl.ssl.client.auth=required",
-		"auto.create.topics.enable=true", // which no client of ours makes use of
+		"auto.create.topics.enable=true", // which none of the clients uses
 	}
 	for _, l := range []string{"sasl_plaintext", "sasl_ssl"} {
 		properties = append(properties, "listener.name."+l+`.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="b" password="b" user_`+user+`="`+password+`";`)

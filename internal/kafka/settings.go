@@ -15,25 +15,25 @@ const (
 	DefaultPartitions = 12
 )
 
-// clientID is how brokers name us in their logs and quotas.
+// clientID is the name in the brokers' logs and quotas.
 const clientID = "dopamine"
 
-// baseConfig is what every client of ours shares.
+// baseConfig returns the configuration that all clients share.
 func baseConfig(cluster Cluster) *sarama.Config {
 	c := sarama.NewConfig()
 	c.ClientID = clientID
 	c.Version = sarama.V4_0_0_0 // sarama's default is 2.8: no topic ids
 	c.Net.DialTimeout = 5 * time.Second
-	// A metadata request for a missing topic would otherwise let the broker create
-	// it, with its own partition count and retention.
+	// Otherwise a metadata request for a missing topic would cause the broker to create it, with
+	// its own partition count and retention.
 	c.Metadata.AllowAutoTopicCreation = false
 	cluster.configure(c)
 	return c
 }
 
-// producerConfig survives an outage of some 30 s without changing the order:
-// with sarama's defaults the look-up of the leader gives up before the
-// producer does, a breaker then rejects at once, and later messages overtake.
+// producerConfig survives an outage of about 30 s without changing the order. With sarama's
+// defaults the look-up of the leader gives up before the producer does, a breaker then rejects
+// immediately, and later messages overtake.
 func producerConfig(cluster Cluster) *sarama.Config {
 	c := baseConfig(cluster)
 	c.Producer.RequiredAcks = sarama.WaitForAll

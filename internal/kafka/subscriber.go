@@ -15,9 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// Session is one assignment of partitions to this member of the group, from
-// the moment they were given to it to the moment at which it lost or gave up
-// the first of them.
+// Session is one assignment of partitions to this member of the group, from the assignment until
+// the member loses or releases the first of them.
 type Session struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -26,18 +25,17 @@ type Session struct {
 // Context ends with the session.
 func (s *Session) Context() context.Context { return s.ctx }
 
-// End gives all partitions up; the member joins the group again at once.
+// End releases all partitions; the member rejoins the group immediately.
 func (s *Session) End() { s.cancel() }
 
-// Assigned is a partition that was assigned to this member, with the offsets that
-// it has.
+// Assigned is an assigned partition with its oldest and newest offsets.
 type Assigned struct {
 	Partition int32
 	Oldest    int64 // of the first record
 	Newest    int64 // of the next record
 }
 
-// SubscriberConfig is who consumes, and from where.
+// SubscriberConfig configures who consumes, and from where.
 type SubscriberConfig struct {
 	Cluster Cluster
 	Group   string
@@ -45,17 +43,17 @@ type SubscriberConfig struct {
 	// partition; it must be one that the partition has. An error ends the
 	// subscription.
 	Begin func(ctx context.Context, s *Session, topic string, partitions []Assigned) (map[int32]int64, error)
-	// Unacked is the maximum of messages of a partition that are delivered and not
-	// acknowledged. Default: 4096.
+	// Unacked is the maximum number of delivered and unacknowledged messages per partition.
+	// Default: 4096.
 	Unacked int
-	// SessionTimeout is how long a member may be silent before its partitions are
-	// given to others. Default: 6 s, the minimum of brokers by default.
+	// SessionTimeout is how long a member may be silent before its partitions are reassigned.
+	// Default: 6 s, the brokers' default minimum.
 	SessionTimeout time.Duration
 	Logger         *slog.Logger // default: slog.Default()
 }
 
-// Subscriber delivers the records of its partitions in order, many at a time.
-// It is a Watermill message.Subscriber for one topic: Subscribe once.
+// Subscriber delivers the records of its partitions in order, many at a time. It is a Watermill
+// message.Subscriber for one topic: call Subscribe once.
 type Subscriber struct {
 	cfg       SubscriberConfig
 	group     sarama.ConsumerGroup
@@ -119,7 +117,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	s.running.Go(func() {
 		defer guard.Log("consume")
 		defer close(out)
-		defer s.group.Close() //nolint:errcheck // leaving the group may fail, the broker then notices by itself
+		defer s.group.Close() //nolint:errcheck // leaving the group may fail; the broker then notices after the session timeout
 		defer cancel()
 		s.consume(ctx, topic, out)
 	})
@@ -148,7 +146,7 @@ func (s *Subscriber) consume(ctx context.Context, topic string, out chan<- *mess
 			s.mu.Unlock()
 			return
 		}
-		s.cfg.Logger.Warn("consume failed, joining the group again", "group", s.cfg.Group, "error", err)
+		s.cfg.Logger.Warn("consume failed, rejoining the group", "group", s.cfg.Group, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait.NextBackOff()):
@@ -174,7 +172,7 @@ func (s *Subscriber) Close() error {
 	return s.client.Close()
 }
 
-// groupHandler is one session at most.
+// groupHandler handles at most one session.
 type groupHandler struct {
 	s     *Subscriber
 	topic string
@@ -185,8 +183,8 @@ type groupHandler struct {
 	failed  error // of Begin
 }
 
-// Setup implements sarama.ConsumerGroupHandler: the claims start where Begin
-// says. MarkOffset only raises and ResetOffset only lowers, so both are needed.
+// Setup implements sarama.ConsumerGroupHandler: the claims start at the offsets that Begin returns.
+// MarkOffset only raises and ResetOffset only lowers an offset, so both are needed.
 func (h *groupHandler) Setup(sess sarama.ConsumerGroupSession) error {
 	ctx, cancel := context.WithCancel(sess.Context())
 	h.session = &Session{ctx: ctx, cancel: cancel}
@@ -283,7 +281,7 @@ func (h *groupHandler) ConsumeClaim(_ sarama.ConsumerGroupSession, claim sarama.
 	}
 }
 
-// awaitAcks waits for the answers of one partition in the order of offsets.
+// awaitAcks waits for the acknowledgements of one partition in the order of offsets.
 func (h *groupHandler) awaitAcks(pending <-chan *message.Message) {
 	for m := range pending {
 		select {

@@ -12,21 +12,21 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// ErrNoTopic says that the topic does not exist (yet).
+// ErrNoTopic means that the topic does not exist (yet).
 var ErrNoTopic = errors.New("the topic does not exist")
 
-// TopicSettings are what a missing topic is created with.
+// TopicSettings are the settings for creating a missing topic.
 type TopicSettings struct {
 	Partitions int32         // default DefaultPartitions
-	Retention  time.Duration // default 0: for ever
+	Retention  time.Duration // default 0: forever
 }
 
-// TopicInfo is what is there.
+// TopicInfo describes an existing topic.
 type TopicInfo struct {
 	ClusterID  string
 	TopicID    string // another one is another topic, whatever its name
 	Partitions int32
-	Retention  time.Duration // 0: for ever
+	Retention  time.Duration // 0: forever
 }
 
 // Mismatch returns why a topic must not be used with these settings, and what to
@@ -41,8 +41,8 @@ func (s TopicSettings) Mismatch(topic string, info TopicInfo) string {
 		topic, info.Partitions, want, info.Partitions, want)
 }
 
-// ShortRetention returns a warning if a topic deletes records earlier than these
-// settings ask for, "" otherwise.
+// ShortRetention returns a warning if the topic's retention is shorter than these settings require,
+// "" otherwise.
 func (s TopicSettings) ShortRetention(topic string, info TopicInfo) string {
 	if info.Retention == 0 || s.Retention != 0 && info.Retention >= s.Retention {
 		return ""
@@ -54,8 +54,8 @@ func (s TopicSettings) ShortRetention(topic string, info TopicInfo) string {
 	return fmt.Sprintf("topic %s keeps records for %s, --kafka-retention is %s: set retention.ms of the topic, or --kafka-retention", topic, info.Retention, want)
 }
 
-// EnsureTopic creates the topic where it is missing and says what is there. A
-// topic that exists is left as it is.
+// EnsureTopic creates the topic if it is missing and returns its description. An existing topic is
+// not changed.
 func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSettings) (TopicInfo, error) {
 	if s.Partitions == 0 {
 		s.Partitions = DefaultPartitions
@@ -77,7 +77,7 @@ func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSett
 		if err != nil && !errors.Is(err, sarama.ErrTopicAlreadyExists) {
 			return TopicInfo{}, fmt.Errorf("create topic %s with %d partitions: %w", topic, s.Partitions, err)
 		}
-		// A topic that has just been made is not known to every broker at once.
+		// A new topic is not known to every broker immediately.
 		for {
 			info, err = describe(client, admin, topic)
 			if err == nil || !errors.Is(err, ErrNoTopic) || ctx.Err() != nil {
@@ -91,15 +91,15 @@ func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSett
 	})
 }
 
-// DescribeTopic says what is there; ErrNoTopic where there is none.
+// DescribeTopic returns the topic's description, ErrNoTopic if there is none.
 func DescribeTopic(ctx context.Context, cluster Cluster, topic string) (TopicInfo, error) {
 	return withAdmin(ctx, cluster, func(client sarama.Client, admin sarama.ClusterAdmin) (TopicInfo, error) {
 		return describe(client, admin, topic)
 	})
 }
 
-// withAdmin runs f beside ctx, since sarama knows no contexts: what f does
-// after ctx has ended is dropped.
+// withAdmin runs f and returns when ctx ends, since sarama does not support contexts: a later
+// result of f is dropped.
 func withAdmin(ctx context.Context, cluster Cluster, f func(sarama.Client, sarama.ClusterAdmin) (TopicInfo, error)) (TopicInfo, error) {
 	type answer struct {
 		info TopicInfo
@@ -126,7 +126,7 @@ func withAdmin(ctx context.Context, cluster Cluster, f func(sarama.Client, saram
 	}()
 	select {
 	case <-ctx.Done():
-		return TopicInfo{}, fmt.Errorf("ask Kafka at %v: %w", cluster.Brokers, ctx.Err())
+		return TopicInfo{}, fmt.Errorf("query Kafka at %v: %w", cluster.Brokers, ctx.Err())
 	case a := <-got:
 		return a.info, a.err
 	}

@@ -9,10 +9,9 @@ import (
 // pingTimeout bounds the check of a pooled connection that was idle.
 const pingTimeout = 2 * time.Second
 
-// dial connects like pgx does, but notices a peer that is gone without a word: an idle
-// connection by keepalive probes, one with unacknowledged data by a limit on how long
-// the kernel retransmits (Linux' TCP_USER_TIMEOUT, tcp(7); the kernel's own limit is a
-// quarter of an hour).
+// dial connects like pgx, but notices a peer that has disappeared: on an idle connection by
+// keepalive probes, on one with unacknowledged data by a limit on how long the kernel retransmits
+// (Linux' TCP_USER_TIMEOUT, tcp(7); the kernel's own limit is a quarter of an hour).
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3},

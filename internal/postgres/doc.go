@@ -1,10 +1,9 @@
-// Package postgres opens the pools of connections to Postgres that the processes work
-// with, each with the bounds that every session needs, and recognises connection poolers
-// in front of the server.
+// Package postgres opens the processes' connection pools to Postgres, each with the limits that
+// every session needs, and detects connection poolers in front of the server.
 //
-// Advisory locks of a session, LISTEN and settings made with SET belong to a server
-// connection. A pooler in transaction mode (pgbouncer's pool_mode=transaction) gives a
-// client another server connection for each transaction, so they silently stop working:
-// two relays would lead at once. Prepared statements have the same fault with older
-// poolers. Programs therefore ask Detect once at startup.
+// Session-level advisory locks, LISTEN and settings made with SET belong to a server connection. A
+// pooler in transaction mode (pgbouncer's pool_mode=transaction) uses another server connection for
+// each transaction, so they silently stop working: two relays would lead at once. With older
+// poolers prepared statements have the same problem. Programs therefore call Detect once at
+// startup.
 package postgres

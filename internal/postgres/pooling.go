@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Pooling is what stands between a client and the server.
+// Pooling is the kind of pooler between a client and the server.
 type Pooling int
 
 // The kinds of pooling.
@@ -21,18 +21,17 @@ const (
 	Transaction
 )
 
-// detectConnections is how many further connections Detect opens at most to make a
-// pooler in transaction mode show itself.
+// detectConnections is the maximum number of additional connections that Detect opens to reveal a
+// pooler in transaction mode.
 const detectConnections = 4
 
-// Detect reports what stands between config and its server. It opens one connection, and
-// up to four more if there is a pooler.
+// Detect reports what is between config and its server. It opens one connection, and up to four
+// more if there is a pooler.
 //
-// A server reports its process id twice: when the connection starts, for cancel
-// requests, and by pg_backend_pid(). A pooler makes up the first. Whether it changes
-// server connections shows when others are busy: while a second connection holds a
-// transaction open on the server connection that the first one used last, the first gets
-// another one.
+// A server reports its process id twice: when the connection starts, for cancel requests, and by
+// pg_backend_pid(). A pooler invents the first. Whether it switches server connections shows when
+// others are busy: while a second connection holds a transaction open on the server connection that
+// the first one used last, the first gets another one.
 func Detect(ctx context.Context, config *pgx.ConnConfig) (Pooling, error) {
 	first, err := connect(ctx, config)
 	if err != nil {
@@ -49,8 +48,8 @@ func Detect(ctx context.Context, config *pgx.ConnConfig) (Pooling, error) {
 	for range detectConnections {
 		other, err := connect(ctx, config)
 		if err != nil {
-			// A pooler with few connections refuses the next one. Without proof the
-			// unsafe kind is assumed.
+			// A pooler with few connections refuses the next one. Without proof the unsafe kind is
+			// assumed.
 			return Transaction, nil
 		}
 		defer close(ctx, other)
@@ -68,8 +67,8 @@ func Detect(ctx context.Context, config *pgx.ConnConfig) (Pooling, error) {
 	return Session, nil
 }
 
-// connect opens a connection that sends plain text: prepared statements are what some
-// poolers do not support, and settings other than these are what they refuse.
+// connect opens a connection that sends plain text, because some poolers do not support prepared
+// statements, and refuse settings other than these.
 func connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 	config = PoolerConfig(config)
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol

@@ -10,20 +10,18 @@ import (
 )
 
 const (
-	// IdleInTransactionTimeout ends a session whose client stopped inside a
-	// transaction, and with it the transaction and its locks. Longer than any
-	// client of ours pauses between two statements of one.
+	// IdleInTransactionTimeout ends a session whose client stopped inside a transaction, and with
+	// it the transaction and its locks. It is longer than any client of this project pauses between
+	// two statements of one.
 	IdleInTransactionTimeout = 10 * time.Second
-	// deadPeerTimeout is about how long Postgres keeps a session, and what it
-	// locked, after the client's machine has gone without a word. TCP alone takes
-	// two hours.
+	// deadPeerTimeout is about how long Postgres keeps a session and its locks after the client's
+	// machine has disappeared. TCP takes two hours by default.
 	deadPeerTimeout = 10 * time.Second
 )
 
-// sessionSQL bounds a session. It is a statement, not a startup parameter: poolers
-// refuse those that they do not know. Behind one that lends sessions by
-// transaction the settings stay with whichever session they reached; all
-// clients of those sessions are ours.
+// sessionSQL bounds a session. It is a statement, not a startup parameter, because poolers refuse
+// parameters that they do not know. Behind a pooler in transaction mode the settings stay with the
+// server session that they reached; all clients of those sessions belong to this project.
 var sessionSQL = fmt.Sprintf(`
 select set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('tcp_keepalives_idle', '5', false),
@@ -32,7 +30,7 @@ select set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('tcp_user_timeout', '%d', false)`,
 	IdleInTransactionTimeout.Milliseconds(), deadPeerTimeout.Milliseconds())
 
-// Open opens a pool as cfg has it, each of whose sessions is bounded.
+// Open opens a pool with cfg, with limits on each session.
 func Open(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	Bound(cfg)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -42,10 +40,10 @@ func Open(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// Bound has each session that is opened with cfg bounded, by whoever opens it.
+// Bound adds the limits to each session that is opened with cfg.
 func Bound(cfg *pgxpool.Config) {
-	// A connection whose server is gone without a word would otherwise be handed out
-	// again, and each statement on it would wait until its context ends.
+	// Otherwise a connection whose server has disappeared would be reused, and each statement on it
+	// would wait until its context ends.
 	cfg.PingTimeout = pingTimeout
 	cfg.ConnConfig.DialFunc = dial
 	before := cfg.AfterConnect

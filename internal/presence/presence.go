@@ -1,13 +1,12 @@
-// Package presence keeps the list of live processes in Postgres. With it workers
-// share the products among themselves, and a grant whose API node has died is
-// withdrawn without waiting for an append that cannot come.
+// Package presence keeps the list of live processes in Postgres. With it workers divide the
+// products among themselves, and a grant whose API node has died is withdrawn without waiting for
+// an append that cannot happen.
 //
-// Each process has a row that it counts up every half second. Whoever watches
-// times with its own monotonic clock how long a row has stood still, and counts
-// only reads that succeeded: no two clocks are compared, and a Postgres that was
-// away makes nobody look dead. A process that was paused for longer than
-// DeadAfter counts as dead until it beats again. So nothing may depend on this
-// list but speed and who does what first.
+// Each process has a row with a counter that it increments every half second. Observers measure
+// with their own monotonic clock for how long a counter has not changed, and count only reads that
+// succeeded: no two clocks are compared, and an outage of Postgres makes no process appear dead. A
+// process that was paused for longer than DeadAfter counts as dead until its next beat. So this
+// list may only influence speed and the division of work, never correctness.
 package presence
 
 import (
@@ -24,15 +23,15 @@ import (
 )
 
 const (
-	// beatInterval is how often a process shows that it lives.
+	// beatInterval is the interval at which a process increments its counter.
 	beatInterval = 500 * time.Millisecond
-	// DeadAfter is how long a process may stand still.
+	// DeadAfter is how long a live process's counter may stay unchanged.
 	DeadAfter = 2 * time.Second
-	// minReads is how many reads must have found a process standing still.
+	// minReads is how many reads must have found the counter unchanged.
 	minReads = 3
-	// forgetAfter is after how long the row of a dead process is removed.
+	// forgetAfter is the time after which the row of a dead process is removed.
 	forgetAfter = 10 * time.Minute
-	// maxGone bounds how many processes without a row are remembered.
+	// maxGone is the maximum number of remembered processes without a row.
 	maxGone = 10_000
 
 	beatTimeout = 2 * time.Second
@@ -45,8 +44,8 @@ type Process struct {
 	Unreachable []string // the Redis masters that it cannot reach
 }
 
-// Presence is this process in the list, and what it knows of the others. Made by
-// Join; safe for concurrent use.
+// Presence is this process's entry in the list, and its knowledge of the others. Created by Join;
+// safe for concurrent use.
 type Presence struct {
 	pool   *pgxpool.Pool
 	works  bool
@@ -60,13 +59,13 @@ type Presence struct {
 	unreachable []string
 	reads       int // successful ones
 	seen        map[int64]*sight
-	gone        map[int64]absence // processes that were asked for and have no row
+	gone        map[int64]absence // processes that were queried and have no row
 	lastDeath   time.Time
-	changed     chan struct{} // closed, and made anew, when the live workers change
+	changed     chan struct{} // closed and replaced when the live workers change
 	workers     []Process     // live, by id
 }
 
-// sight is what was last seen of a process.
+// sight is the last observation of a process.
 type sight struct {
 	Process
 	beats int64
@@ -116,7 +115,7 @@ func (p *Presence) Close(ctx context.Context) error {
 	return nil
 }
 
-// ID is this process' number in the list, never used again; 0 while it is not there.
+// ID returns this process's id in the list, which is never reused; 0 if it has none.
 func (p *Presence) ID() int64 {
 	if p == nil {
 		return 0
@@ -141,15 +140,15 @@ func (p *Presence) Workers() ([]Process, <-chan struct{}) {
 	return p.workers, p.changed
 }
 
-// LastDeath is when a process was last found dead or gone; zero: never.
+// LastDeath returns when a process was last found dead or gone; the zero time if never.
 func (p *Presence) LastDeath() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lastDeath
 }
 
-// Dead reports whether a process is known to live no more. One that was never in
-// the list, or left it, is dead once the list has been read anew a few times.
+// Dead reports whether a process is known to be dead. One that was never in the list, or left it,
+// counts as dead after the list has been read a few times.
 func (p *Presence) Dead(id int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,7 +198,7 @@ const (
 	listSQL = `select id, beats, works, unreachable from processes`
 )
 
-// beat counts this process' row up, makes it if there is none, and reads the others'.
+// beat increments this process's counter, inserts its row if necessary, and reads the others'.
 func (p *Presence) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
@@ -299,10 +298,9 @@ func (p *Presence) setWorkers() {
 	}
 }
 
-// Owner is the worker that is to look after a product whose gate is on a master:
-// the one with the highest hash among those that reach it (rendezvous hashing, so
-// that a worker that comes or goes moves no product between the others). false: no
-// worker reaches it.
+// Owner returns the worker that is responsible for a product whose gate is on a master: the one
+// with the highest hash among those that reach it (rendezvous hashing, so that a worker that joins
+// or leaves moves no product between the others). It returns false if no worker reaches it.
 func Owner(workers []Process, product uuid.UUID, master string) (int64, bool) {
 	var owner int64
 	var highest uint64

@@ -22,7 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// The test binary is a process of the list if this names the database.
+// The test binary runs as a process of the list if this names the database.
 const processDatabase = "DOPAMINE_TEST_PRESENCE_DATABASE"
 
 func TestMain(m *testing.M) {
@@ -59,8 +59,8 @@ func process(t *testing.T, pool *pgxpool.Pool) (*exec.Cmd, int64) {
 	return cmd, id
 }
 
-// Killed or stopped, a process is dead within seconds; one that goes on is alive
-// again; one that was never there, or left, is dead as well.
+// A process that is killed or stopped is dead within seconds. One that continues is alive again.
+// One that was never in the list, or left it, is dead as well.
 func TestPresence_FindsTheDead(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
@@ -102,7 +102,7 @@ func TestPresence_FindsTheDead(t *testing.T) {
 	require.True(t, p.Dead(killedID))
 }
 
-// An hour's step of Postgres' clock, or an outage, makes nobody look dead.
+// If Postgres' clock steps by an hour, or Postgres is unavailable, no process appears dead.
 func TestPresence_CountsOnlyReadsThatSucceeded(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
@@ -115,7 +115,7 @@ func TestPresence_CountsOnlyReadsThatSucceeded(t *testing.T) {
 	require.NoError(t, err)
 	_, err = locked.Exec(t.Context(), `lock table processes in access exclusive mode`)
 	require.NoError(t, err)
-	<-time.After(presence.DeadAfter + time.Second) // nobody can beat, nobody can read
+	<-time.After(presence.DeadAfter + time.Second) // no process can beat or read
 	require.NoError(t, locked.Rollback(t.Context()))
 	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		require.False(t, one.Dead(two.ID()))
@@ -123,8 +123,8 @@ func TestPresence_CountsOnlyReadsThatSucceeded(t *testing.T) {
 	}
 }
 
-// A worker that comes or goes moves only its own products; one that cannot reach a
-// master has none there.
+// A worker that joins or leaves moves only its own products. A worker that cannot reach a master
+// owns no products there.
 func TestOwner_MovesNoProductBetweenOthers(t *testing.T) {
 	t.Parallel()
 	three := []presence.Process{{ID: 1}, {ID: 2}, {ID: 3}}

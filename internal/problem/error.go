@@ -23,14 +23,14 @@ type member struct {
 	value any
 }
 
-// FieldError names one field at fault and says what would be right.
+// FieldError names one wrong field and describes a right value.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 }
 
-// New makes a problem of the slug. The detail is shown to the client: it says
-// what was wrong with this request and holds no inner text.
+// New returns a problem with the slug. The detail is shown to the client: it describes what was
+// wrong with this request and contains no internal text.
 func New(slug Slug, detail string) *Error {
 	return &Error{slug: slug, detail: detail}
 }
@@ -50,16 +50,16 @@ func Field(name, message string) FieldError {
 	return FieldError{Field: name, Message: message}
 }
 
-// With returns a copy with an extra member at the top level of the body. The
-// value is anything that encoding/json takes; name is not one of the standard members.
+// With returns a copy with an extra member at the top level of the body. The value is anything that
+// encoding/json can encode; name must not be one of the standard members.
 func (e *Error) With(name string, value any) *Error {
 	c := *e
 	c.extras = append(slices.Clip(e.extras), member{name, value})
 	return &c
 }
 
-// WithRetryAfter returns a copy that asks the client to wait for d, rounded up
-// to whole seconds and at least one.
+// WithRetryAfter returns a copy whose Retry-After is d, rounded up to whole seconds and at least
+// one.
 func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	c := *e
 	c.retryAfter = max(1, int(math.Ceil(d.Seconds())))
@@ -74,7 +74,7 @@ func (e *Error) Wrap(cause error) *Error {
 	return &c
 }
 
-// Error is the text for logs; it holds the cause.
+// Error returns the text for logs, including the cause.
 func (e *Error) Error() string {
 	text := string(e.slug)
 	if e.detail != "" {
@@ -89,7 +89,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Is says that problems of the same slug are the same, whatever their details.
+// Is reports whether target is a problem with the same slug, whatever their details.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.slug == e.slug
@@ -98,7 +98,7 @@ func (e *Error) Is(target error) bool {
 // Slug returns the problem's slug.
 func (e *Error) Slug() Slug { return e.slug }
 
-// Detail returns what is shown as the detail.
+// Detail returns the detail that is shown.
 func (e *Error) Detail() string { return e.detail }
 
 // Fields returns the fields at fault.
@@ -116,8 +116,8 @@ func (e *Error) RetryAfter() int {
 	return k.retryAfter
 }
 
-// From finds the problem in err's chain. What holds none becomes internal, with
-// err as its cause; nil stays nil.
+// From returns the problem in err's chain. If there is none, it returns internal with err as its
+// cause; for nil it returns nil.
 func From(err error) *Error {
 	if err == nil {
 		return nil
@@ -126,5 +126,5 @@ func From(err error) *Error {
 	if errors.As(err, &p) {
 		return p
 	}
-	return New(Internal, "the request could not be carried out").Wrap(err)
+	return New(Internal, "the request could not be processed").Wrap(err)
 }

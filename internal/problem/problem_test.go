@@ -61,7 +61,7 @@ func TestRendering(t *testing.T) {
 	}, body)
 }
 
-func TestInvalidAlwaysListsErrors(t *testing.T) {
+func TestInvalid_AlwaysListsErrors(t *testing.T) {
 	_, body := write(t, problem.New(problem.InvalidRequest, "the body is not JSON"))
 	require.Equal(t, []any{}, body["errors"])
 	_, body = write(t, problem.Invalid(problem.Field("stock", "must be 1 or more")))
@@ -81,9 +81,9 @@ func TestHeaders(t *testing.T) {
 	require.Equal(t, "3", rec.Header().Get("Retry-After"))
 }
 
-func TestCauseIsKeptAndNotShown(t *testing.T) {
+func TestError_KeepsTheCauseWithoutShowingIt(t *testing.T) {
 	cause := errors.New("password=hunter2")
-	shared := problem.New(problem.Unavailable, "try again")
+	shared := problem.New(problem.Unavailable, "retry")
 	e := shared.Wrap(cause)
 	require.ErrorIs(t, e, cause)
 	require.NotErrorIs(t, shared, cause, "Wrap changed the shared value")
@@ -99,7 +99,7 @@ func TestCauseIsKeptAndNotShown(t *testing.T) {
 	require.Nil(t, problem.From(nil))
 }
 
-func TestSharedValueIsNotChangedByWith(t *testing.T) {
+func TestError_WithDoesNotChangeSharedValues(t *testing.T) {
 	shared := problem.New(problem.SoldOut, "").With("a", 1)
 	one, two := shared.With("b", 1), shared.With("b", 2)
 	_, b1 := write(t, one)

@@ -2,11 +2,11 @@ package problem
 
 import "net/http"
 
-// Slug is the last segment of a problem's type URI, the name that clients
-// compare. Every slug has its entry in the table of this file.
+// Slug is the last segment of a problem's type URI, the name that clients compare. Every slug has
+// an entry in the table of this file.
 type Slug string
 
-// TypeBase is what precedes the slug in a problem's type.
+// TypeBase is the prefix of a problem's type.
 const TypeBase = "https://dopaminestore.dev/problems/"
 
 // The slugs of the two APIs.
@@ -51,9 +51,9 @@ const (
 type kind struct {
 	status int
 	title  string
-	// retryAfter is the Retry-After in seconds where the error itself names none.
+	// retryAfter is the Retry-After in seconds if the error does not set one.
 	retryAfter int
-	// head is the rendered beginning of the body, the same for every answer.
+	// head is the rendered beginning of the body, the same for all responses.
 	head string
 }
 
@@ -101,7 +101,7 @@ func init() {
 	}
 }
 
-// lookup falls back to internal, so that a misspelt slug is never shown.
+// lookup returns internal for an unknown slug, so that a misspelt one is never shown.
 func lookup(slug Slug) (Slug, *kind) {
 	if k, ok := table[slug]; ok {
 		return slug, k
@@ -118,7 +118,7 @@ func Slugs() []Slug {
 	return slugs
 }
 
-// Status returns the HTTP status that the slug is answered with.
+// Status returns the HTTP status of the slug.
 func (s Slug) Status() int {
 	_, k := lookup(s)
 	return k.status

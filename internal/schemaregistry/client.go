@@ -1,5 +1,5 @@
-// Package schemaregistry registers schemas in, and reads them from, a schema
-// registry that speaks Confluent's HTTP protocol.
+// Package schemaregistry registers and reads schemas in a schema registry with Confluent's HTTP
+// protocol.
 package schemaregistry
 
 import (
@@ -26,11 +26,10 @@ const latest = -1
 // before it wrote.
 var enough = []sr.CompatibilityLevel{sr.CompatBackward, sr.CompatBackwardTransitive, sr.CompatFull, sr.CompatFullTransitive}
 
-// IncompatibleError says that a schema could not read what was written with the
-// subject's newest.
+// IncompatibleError means that a schema cannot read what was written with the subject's latest one.
 type IncompatibleError struct {
 	Subject string
-	Reasons []string // as the registry says, if it does
+	Reasons []string // as reported by the registry
 }
 
 func (e *IncompatibleError) Error() string {
@@ -41,12 +40,12 @@ func (e *IncompatibleError) Error() string {
 	return text
 }
 
-// Client is a registry over HTTP. Made by New; safe for concurrent use.
+// Client is a client of a registry. Created by New; safe for concurrent use.
 type Client struct{ client *sr.Client }
 
-// Options is where the registry is and how it authenticates us.
+// Options are the registry's address and credentials.
 type Options struct {
-	// URL is the registry's. It may contain a user and a password. Required.
+	// URL is the registry's URL. It may contain a user and a password. Required.
 	URL string
 	// User and Password take precedence over those in the URL.
 	User, Password string
@@ -58,7 +57,7 @@ type Options struct {
 func New(o Options) (*Client, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, errors.New("schema registry: the URL cannot be read; give one such as http://localhost:8081") // not repeated: it may hold a password
+		return nil, errors.New("schema registry: the URL cannot be read; give one such as http://localhost:8081") // not repeated, because it may contain a password
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = o.TLS
@@ -80,10 +79,9 @@ func New(o Options) (*Client, error) {
 	return &Client{client}, nil
 }
 
-// Register gives the Avro schema its id under the subject, the same one each time.
-// Before that it sees to it that the subject asks for BACKWARD compatibility, at
-// least, and that the schema has it; where it has not the error is an
-// *IncompatibleError and nothing was registered.
+// Register registers the Avro schema under the subject and returns its id, the same one each time.
+// Before that it ensures that the subject requires at least BACKWARD compatibility. If the schema
+// is not compatible, the error is an *IncompatibleError and nothing was registered.
 func (c *Client) Register(ctx context.Context, subject, schema string) (id int, err error) {
 	avro := sr.Schema{Schema: schema, Type: sr.TypeAvro}
 	err = c.demandBackward(ctx, subject)
@@ -107,7 +105,7 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (id int, 
 		return 0, fmt.Errorf("register the schema of %s: %w", subject, err)
 	}
 	if late {
-		// One that knows no level of a subject at all goes by its own.
+		// A registry that knows no level for a missing subject uses its default.
 		if err := c.demandBackward(ctx, subject); err != nil && !isStatus(err, http.StatusNotFound) {
 			return 0, err
 		}
@@ -126,13 +124,13 @@ func (c *Client) demandBackward(ctx context.Context, subject string) error {
 	return nil
 }
 
-// SchemaText is the schema with the id.
+// SchemaText returns the schema with the id.
 func (c *Client) SchemaText(ctx context.Context, id uint32) (string, error) {
 	s, err := c.client.SchemaByID(ctx, int(id))
 	return s.Schema, err
 }
 
-// isStatus says whether the registry answered with the status.
+// isStatus reports whether the registry answered with the status.
 func isStatus(err error, status int) bool {
 	var answer *sr.ResponseError
 	return errors.As(err, &answer) && answer.StatusCode == status

@@ -26,12 +26,12 @@ func fake(t *testing.T, opts ...srfake.Option) (*srfake.Registry, *Client) {
 	return r, c
 }
 
-// level is what the registry demands of the subject.
+// level returns the compatibility level of the subject.
 func level(c *Client) string {
 	return c.client.Compatibility(context.Background(), subject)[0].Level.String()
 }
 
-func TestASchemaGetsTheSameIDEachTimeAndIsReadBackByIt(t *testing.T) {
+func TestRegister_IsIdempotent(t *testing.T) {
 	_, c := fake(t)
 	id, err := c.Register(t.Context(), subject, schema)
 	require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestASchemaGetsTheSameIDEachTimeAndIsReadBackByIt(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestBackwardCompatibilityIsDemandedUnlessMoreIs(t *testing.T) {
+func TestRegister_RequiresBackwardCompatibilityUnlessStricter(t *testing.T) {
 	_, c := fake(t, srfake.WithGlobalCompat(sr.CompatNone))
 	_, err := c.Register(t.Context(), subject, schema)
 	require.NoError(t, err)
@@ -57,10 +57,10 @@ func TestBackwardCompatibilityIsDemandedUnlessMoreIs(t *testing.T) {
 	require.NoError(t, strict.SetCompat(subject, sr.CompatFullTransitive))
 	_, err = c.Register(t.Context(), subject, schema)
 	require.NoError(t, err)
-	require.Equal(t, "FULL_TRANSITIVE", level(c), "what somebody demands beyond that stays")
+	require.Equal(t, "FULL_TRANSITIVE", level(c), "a stricter level is kept")
 }
 
-func TestALevelIsDemandedAfterwardsWhereTheSubjectMustBeThereFirst(t *testing.T) {
+func TestRegister_SetsTheLevelAfterwardsIfNecessary(t *testing.T) {
 	r, c := fake(t, srfake.WithGlobalCompat(sr.CompatNone))
 	r.Intercept(func(w http.ResponseWriter, q *http.Request) bool {
 		if !strings.HasPrefix(q.URL.Path, "/config/") || r.SubjectExists(subject) {
@@ -75,7 +75,7 @@ func TestALevelIsDemandedAfterwardsWhereTheSubjectMustBeThereFirst(t *testing.T)
 	require.Equal(t, "BACKWARD", level(c))
 }
 
-func TestWhatBreaksReadersIsNotRegistered(t *testing.T) {
+func TestRegister_RefusesIncompatibleSchemas(t *testing.T) {
 	for name, refuse := range map[string]srfake.Interceptor{
 		"by the check": func(w http.ResponseWriter, q *http.Request) bool {
 			if !strings.HasPrefix(q.URL.Path, "/compatibility/") {
@@ -104,7 +104,7 @@ func TestWhatBreaksReadersIsNotRegistered(t *testing.T) {
 	}
 }
 
-func TestARegistryThatAsksForAPasswordGetsIt(t *testing.T) {
+func TestRegister_WithPassword(t *testing.T) {
 	r := srfake.New(srfake.WithAuth("Basic dXNlcjpwYXNz"))
 	defer r.Close()
 	c, err := New(Options{URL: strings.Replace(r.URL(), "http://", "http://user:pass@", 1)})
@@ -117,7 +117,7 @@ func TestARegistryThatAsksForAPasswordGetsIt(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestARegistryThatIsAwayIsNoIncompatibility(t *testing.T) {
+func TestRegister_UnavailableIsNotIncompatible(t *testing.T) {
 	c, err := New(Options{URL: "http://127.0.0.1:1"})
 	require.NoError(t, err)
 	_, err = c.Register(t.Context(), subject, schema)

@@ -8,8 +8,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// Part is one thing that is looked at: Read fills its share of the report,
-// which no other part touches.
+// Part is one part of the report. Read fills in its fields, which no other part uses.
 type Part struct {
 	Name string
 	Read func(context.Context, *Report) error

@@ -7,14 +7,14 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// Number is a cell that stands at the right.
+// Number is a right-aligned cell.
 type Number string
 
-// lastLeast is how narrow the last column may become.
-const lastLeast = 24
+// minLast is the minimum width of the last column.
+const minLast = 24
 
-// Grid is a table that is at most width columns wide where its last column can
-// be wrapped to that; the last column takes what the others leave.
+// Grid formats a table that is at most width columns wide, if the last column can be wrapped to
+// that; it gets the width that the others leave.
 func Grid(width int, header []string, rows [][]any) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
@@ -22,7 +22,7 @@ func Grid(width int, header []string, rows [][]any) string {
 	t.Style().Format.Header = text.FormatDefault
 	t.Style().Size.WidthMax = width
 	head, last := table.Row{}, len(header)-1
-	others := 3 * last // what stands between the cells
+	others := 3 * last // the separators between the cells
 	columns := make([]table.ColumnConfig, len(header))
 	for i, name := range header {
 		head = append(head, name)
@@ -38,7 +38,7 @@ func Grid(width int, header []string, rows [][]any) string {
 			others += widest
 		}
 	}
-	columns[last].WidthMax = max(lastLeast, width-others-2)
+	columns[last].WidthMax = max(minLast, width-others-2)
 	columns[last].WidthMaxEnforcer = text.WrapSoft
 	t.AppendHeader(head)
 	for _, row := range rows {

@@ -1,7 +1,7 @@
-// Package status is what an operator sees of the whole system: one report,
-// gathered from parts of which any may be away, as a table or as JSON.
+// Package status is the report about the whole system for operators: gathered from parts, any of
+// which may be unavailable, and shown as a table or as JSON.
 //
-// It knows none of the parts: who gathers hands in a function for each.
+// It does not depend on the parts: the caller passes a function for each.
 package status
 
 import (
@@ -10,13 +10,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// Report is the state of the system at one moment. What could not be reached
-// is missing from it, and named in Unreachable.
+// Report is the state of the system at one moment. Parts that could not be reached are missing and
+// named in Unreachable.
 type Report struct {
 	At    time.Time `json:"at"`
 	Store *Store    `json:"store"`
 	Relay *Relay    `json:"relay"`
-	// ProjectorsBlocked is why projectors apply nothing; null if they do.
+	// ProjectorsBlocked is the reason why projectors apply nothing; null if they do.
 	ProjectorsBlocked *Blocked `json:"projectorsBlocked"`
 
 	Projections []Projection  `json:"projections"`
@@ -33,7 +33,7 @@ type Store struct {
 	Identity string `json:"identity"` // <store id>/<incarnation>
 }
 
-// Relay is how far Kafka has been told.
+// Relay is how far events are published to Kafka.
 type Relay struct {
 	Position int64      `json:"position"`
 	Lag      int64      `json:"lag"`     // events of the store beyond it
@@ -41,7 +41,7 @@ type Relay struct {
 	Blocked  *Blocked   `json:"blocked"` // why it publishes nothing; null if it does
 }
 
-// Blocked is why a process does nothing until somebody acts.
+// Blocked is the reason why a process does nothing until an operator acts.
 type Blocked struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
@@ -50,8 +50,8 @@ type Blocked struct {
 // Projection is one read model.
 type Projection struct {
 	Name        string       `json:"name"`
-	Position    *int64       `json:"position"` // everything up to it is applied, parked or skipped; null where the store is away
-	Lag         *int64       `json:"lag"`      // events of the store beyond it; null where the store is away
+	Position    *int64       `json:"position"` // everything up to it is applied, parked or skipped; null if the store is unavailable
+	Lag         *int64       `json:"lag"`      // number of later events in the store; null if the store is unavailable
 	Generation  int          `json:"generation"`
 	Generations []Generation `json:"generations"`
 	Parked      int64        `json:"parked"`     // events set aside
@@ -65,8 +65,7 @@ type Generation struct {
 	State  string `json:"state"` // live, building or old
 }
 
-// Replay is a replay that runs, or the last one of its projection where that
-// failed.
+// Replay is a running replay, or the last one of its projection if that failed.
 type Replay struct {
 	Projection      string    `json:"projection"`
 	Generation      int       `json:"generation"`
@@ -77,12 +76,12 @@ type Replay struct {
 	Position        int64     `json:"position"`
 	Target          int64     `json:"target"`
 	EventsPerSecond float64   `json:"eventsPerSecond"`
-	ETASeconds      *float64  `json:"etaSeconds"` // null where it cannot be said
+	ETASeconds      *float64  `json:"etaSeconds"` // null if unknown
 	StartedAt       time.Time `json:"startedAt"`
 	Error           string    `json:"error,omitempty"`
 }
 
-// Parked is the event that stops a row, with how many wait behind it.
+// Parked is the event that blocks a row, with the number of events behind it.
 type Parked struct {
 	Projection string    `json:"projection"`
 	Key        uuid.UUID `json:"key"`
@@ -97,16 +96,16 @@ type Parked struct {
 type Gate struct {
 	Product    uuid.UUID `json:"product"`
 	State      string    `json:"state"` // open, none or lost
-	Epoch      int64     `json:"epoch"` // that may decide, as Postgres says; -1: never had a gate
+	Epoch      int64     `json:"epoch"` // the epoch that may decide, according to Postgres; -1: never had a gate
 	Units      int       `json:"units"`
 	Free       int       `json:"free"`
 	Held       int       `json:"held"`
 	Pending    int       `json:"pending"` // grants on their way
-	Claims     int       `json:"claims"`  // units that slots hold, as Postgres says
+	Claims     int       `json:"claims"`  // units held by slots, according to Postgres
 	Difference string    `json:"difference,omitempty"`
 }
 
-// Money is an item of a payment that waits for an operator.
+// Money is an item of a payment that needs an operator.
 type Money struct {
 	Payment uuid.UUID  `json:"payment"`
 	Refund  *uuid.UUID `json:"refund,omitempty"`
@@ -115,7 +114,7 @@ type Money struct {
 	Since   time.Time  `json:"since"`
 }
 
-// Unreachable is a part that did not answer.
+// Unreachable is a part that did not respond.
 type Unreachable struct {
 	Part  string `json:"part"`
 	Error string `json:"error"`

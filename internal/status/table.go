@@ -12,10 +12,10 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// rowsMost is how many rows a table of many things shows; --json has all.
-const rowsMost = 15
+// maxRows is the maximum number of rows of a table; --json has all.
+const maxRows = 15
 
-// Table writes the report for a person whose terminal is width columns wide.
+// Table writes the report for a terminal that is width columns wide.
 func Table(w io.Writer, r Report, width int) error {
 	p := page{width: width}
 	head, relay := "unknown", "unknown"
@@ -61,15 +61,15 @@ func (p *page) line(format string, args ...any) {
 	p.WriteByte('\n')
 }
 
-// table writes rows, up to rowsMost of them.
+// table writes rows, up to maxRows of them.
 func (p *page) table(header []string, rows [][]any, what string) {
 	if len(rows) == 0 {
 		return
 	}
 	p.WriteByte('\n')
-	p.WriteString(Grid(p.width, header, rows[:min(len(rows), rowsMost)]))
+	p.WriteString(Grid(p.width, header, rows[:min(len(rows), maxRows)]))
 	p.WriteByte('\n')
-	if more := len(rows) - rowsMost; more > 0 {
+	if more := len(rows) - maxRows; more > 0 {
 		p.line("and %d more %s (--json has all)", more, what)
 	}
 }
@@ -149,7 +149,7 @@ func (p *page) gates(r Report) {
 	p.table([]string{"gate of product", "epoch", "free", "pending", "held", "claims", "state"}, rows, "gates")
 }
 
-// interest is which gates a person wants to see first.
+// interest ranks gates by how important they are to see first.
 func interest(g Gate) int {
 	switch {
 	case g.Difference != "":

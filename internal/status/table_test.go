@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestATableFitsTheTerminalAndShowsWhatIsWrongFirst(t *testing.T) {
+func TestTable_FitsTheTerminalAndShowsProblemsFirst(t *testing.T) {
 	now := time.Now()
 	position, lag, eta := int64(1234567), int64(89), 61.0
 	long := strings.Repeat("the fold refused it because it has no row; ", 5)
@@ -38,7 +38,7 @@ func TestATableFitsTheTerminalAndShowsWhatIsWrongFirst(t *testing.T) {
 	require.Equal(t, 10, strings.Count(strings.Join(strings.Fields(out.String()), " "), "fold"), "errors are whole")
 }
 
-func TestGatherNamesWhatFails(t *testing.T) {
+func TestGather_NamesFailingParts(t *testing.T) {
 	r := Gather(context.Background(), time.Second, []Part{
 		{"event store", func(_ context.Context, r *Report) error { r.Store = &Store{Head: 3}; return nil }},
 		{"gates", func(context.Context, *Report) error { return errors.New("refused") }},

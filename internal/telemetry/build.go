@@ -47,7 +47,7 @@ var ReadBuild = sync.OnceValue(func() Build {
 	return b
 })
 
-// String is the form of `dopamine version`.
+// String returns the output of `dopamine version`.
 func (b Build) String() string {
 	return "dopamine " + b.Version + " (revision " + b.Revision + ", " + b.Go + ")"
 }

@@ -14,7 +14,7 @@ func WithWantedTrace(ctx context.Context, id trace.TraceID) context.Context {
 	return context.WithValue(ctx, wantedTrace{}, id)
 }
 
-// ids is the SDK's source of ids; it honours WithWantedTrace.
+// ids is the SDK's source of ids; it implements WithWantedTrace.
 type ids struct{}
 
 func (ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {

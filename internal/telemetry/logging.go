@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// LogFormat is how log lines look; empty: text at a terminal, JSON elsewhere.
+// LogFormat is the format of log lines; empty: text at a terminal, JSON otherwise.
 type LogFormat string
 
 // The formats.
@@ -48,7 +48,7 @@ func ParseLevel(s string) (slog.Level, error) {
 	case "error":
 		return slog.LevelError, nil
 	}
-	return 0, fmt.Errorf("no log level %q: give debug, info, warn or error", s)
+	return 0, fmt.Errorf("unknown log level %q: use debug, info, warn or error", s)
 }
 
 // traced adds the trace id of the record's context.

@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Namespace is the first part of each of our metrics' names.
+// Namespace is the first part of the names of all metrics of this project.
 const Namespace = "dopamine"
 
 // DurationBuckets, in seconds, go from a refusal by the gate to a request that hits

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-func TestTraceparentRoundTrip(t *testing.T) {
+func TestTraceparent_RoundTrip(t *testing.T) {
 	ctx := telemetry.ContextWithTraceparent(context.Background(), parent)
 	require.Equal(t, parent, telemetry.Traceparent(ctx))
 	require.Equal(t, "0af7651916cd43dd8448eb211c80319c", telemetry.TraceID(ctx))
@@ -39,7 +39,7 @@ func TestTraceparentRoundTrip(t *testing.T) {
 	}
 }
 
-func TestParseTraceparentNeverPanicsAndTakesOnlyWhatItWrites(t *testing.T) {
+func TestParseTraceparent_AcceptsOnlyValidInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.StringMatching(`(00|01|ff)-[0-9a-fA-F]{30,33}-[0-9a-f]{16}-[0-9a-g]{2}(-x)?`).Draw(t, "traceparent")
 		if sc, ok := telemetry.ParseTraceparent(s); ok {
@@ -49,7 +49,7 @@ func TestParseTraceparentNeverPanicsAndTakesOnlyWhatItWrites(t *testing.T) {
 	})
 }
 
-func TestSpansWithoutExporterLeaveTheTraceAsItIs(t *testing.T) {
+func TestSpans_WithoutExporterKeepTheTrace(t *testing.T) {
 	tracing, err := telemetry.StartTracing(context.Background(), "test", "")
 	require.NoError(t, err)
 	require.False(t, tracing.Enabled())
@@ -62,7 +62,7 @@ func TestSpansWithoutExporterLeaveTheTraceAsItIs(t *testing.T) {
 	require.NoError(t, (*telemetry.Tracing)(nil).Stop(context.Background()))
 }
 
-func TestSpansReachTheCollector(t *testing.T) {
+func TestSpans_ReachTheCollector(t *testing.T) {
 	var got atomic.Int64
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/traces" {
@@ -76,13 +76,13 @@ func TestSpansReachTheCollector(t *testing.T) {
 	require.True(t, tracing.Enabled())
 	ctx, span := telemetry.Start(telemetry.ContextWithTraceparent(context.Background(), parent), "work")
 	require.Equal(t, "0af7651916cd43dd8448eb211c80319c", telemetry.TraceID(ctx))
-	require.NotEqual(t, parent, telemetry.Traceparent(ctx), "the span has an id of its own")
+	require.NotEqual(t, parent, telemetry.Traceparent(ctx), "the span has a new id")
 	telemetry.End(span, nil)
 	require.NoError(t, tracing.Stop(context.Background()))
 	require.EqualValues(t, 1, got.Load())
 }
 
-func TestWantedTraceAndFailedSpan(t *testing.T) {
+func TestSpans_WantedTraceAndFailure(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := telemetry.NewProvider(sdktrace.WithSpanProcessor(recorder))
 	id, ok := telemetry.ParseTraceID("4BF92F3577b34da6a3ce929d0e0e4736")
@@ -96,7 +96,7 @@ func TestWantedTraceAndFailedSpan(t *testing.T) {
 	require.NoError(t, provider.Shutdown(context.Background()))
 }
 
-func TestLogsBearTheTraceID(t *testing.T) {
+func TestLogs_HaveTheTraceID(t *testing.T) {
 	var out bytes.Buffer
 	log := telemetry.NewLogger(&out, "", slog.LevelInfo).With("component", "x")
 	log.InfoContext(telemetry.ContextWithTraceparent(context.Background(), parent), "hello")
@@ -115,7 +115,7 @@ func TestLogsBearTheTraceID(t *testing.T) {
 	require.ErrorContains(t, err, "debug, info, warn or error")
 }
 
-func TestRegistryHasTheProcess(t *testing.T) {
+func TestRegistry_HasTheProcess(t *testing.T) {
 	families, err := telemetry.NewRegistry().Gather()
 	require.NoError(t, err)
 	var names []string
@@ -137,7 +137,7 @@ func TestWithinTrace_RecordsOnlyBelowASpan(t *testing.T) {
 
 	_, background := client.Start(context.Background(), "evalsha")
 	background.End()
-	require.Empty(t, recorder.Ended(), "a background call became a trace of its own")
+	require.Empty(t, recorder.Ended(), "a background call started a new trace")
 
 	ctx, request := provider.Tracer("x").Start(context.Background(), "request")
 	_, call := client.Start(ctx, "evalsha")

@@ -9,10 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceparentLength is that of version 00 (https://www.w3.org/TR/trace-context/).
+// traceparentLength is the length of version 00 (https://www.w3.org/TR/trace-context/).
 const traceparentLength = 55
 
-// TraceID returns the 32 hex digits of the context's trace, empty where it has none.
+// TraceID returns the 32 hex digits of the context's trace, "" if it has none.
 func TraceID(ctx context.Context) string {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.HasTraceID() {
@@ -21,8 +21,7 @@ func TraceID(ctx context.Context) string {
 	return sc.TraceID().String()
 }
 
-// Traceparent returns the context's current span as a W3C traceparent, empty where
-// there is no trace.
+// Traceparent returns the context's current span as a W3C traceparent, "" if there is no trace.
 func Traceparent(ctx context.Context) string {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
@@ -39,8 +38,8 @@ func Traceparent(ctx context.Context) string {
 	return string(b)
 }
 
-// ContextWithTraceparent returns a context whose next span continues the trace of
-// the traceparent; one that is not valid changes nothing.
+// ContextWithTraceparent returns a context whose next span continues the trace of the traceparent.
+// If that is not valid, it returns ctx.
 func ContextWithTraceparent(ctx context.Context, traceparent string) context.Context {
 	sc, ok := ParseTraceparent(traceparent)
 	if !ok {
@@ -49,8 +48,8 @@ func ContextWithTraceparent(ctx context.Context, traceparent string) context.Con
 	return trace.ContextWithRemoteSpanContext(ctx, sc)
 }
 
-// ParseTraceparent reads a W3C traceparent. As the recommendation has it, a later
-// version may be longer, and only its first four fields are looked at.
+// ParseTraceparent parses a W3C traceparent. According to the recommendation a later version may be
+// longer, and only its first four fields are used.
 func ParseTraceparent(s string) (trace.SpanContext, bool) {
 	if len(s) < traceparentLength || s[2] != '-' || s[35] != '-' || s[52] != '-' {
 		return trace.SpanContext{}, false
@@ -73,7 +72,7 @@ func ParseTraceparent(s string) (trace.SpanContext, bool) {
 	return sc, sc.IsValid()
 }
 
-// ParseTraceID reads 32 hex digits, in either case, that are not all zero.
+// ParseTraceID parses 32 hex digits, in either case, that are not all zero.
 func ParseTraceID(s string) (trace.TraceID, bool) {
 	var id trace.TraceID
 	if len(s) != 2*len(id) {

@@ -35,7 +35,7 @@ func StartTracing(ctx context.Context, service, endpoint string) (*Tracing, erro
 	if endpoint == "" {
 		return &Tracing{}, nil
 	}
-	// As OTEL_EXPORTER_OTLP_ENDPOINT has it: the signal's path comes behind the endpoint.
+	// Like OTEL_EXPORTER_OTLP_ENDPOINT: the signal's path is appended to the endpoint.
 	traces, err := url.JoinPath(endpoint, "v1", "traces")
 	if err != nil {
 		return nil, fmt.Errorf("the trace collector's address %s: %w", endpoint, err)
@@ -55,7 +55,7 @@ func StartTracing(ctx context.Context, service, endpoint string) (*Tracing, erro
 	return &Tracing{provider}, nil
 }
 
-// NewProvider makes a provider whose root spans honour WithWantedTrace.
+// NewProvider returns a provider whose root spans use the trace id of WithWantedTrace.
 func NewProvider(opts ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider {
 	return sdktrace.NewTracerProvider(append(opts, sdktrace.WithIDGenerator(ids{}))...)
 }
@@ -63,7 +63,7 @@ func NewProvider(opts ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider
 // Enabled reports whether spans are recorded.
 func (t *Tracing) Enabled() bool { return t != nil && t.provider != nil }
 
-// Tracer returns the tracer for request spans, nil where nothing is recorded.
+// Tracer returns the tracer for request spans, nil if nothing is recorded.
 func (t *Tracing) Tracer() trace.Tracer {
 	if !t.Enabled() {
 		return nil
@@ -71,7 +71,7 @@ func (t *Tracing) Tracer() trace.Tracer {
 	return t.provider.Tracer(scope)
 }
 
-// Stop sends what is still to be sent.
+// Stop flushes the remaining spans.
 func (t *Tracing) Stop(ctx context.Context) error {
 	if !t.Enabled() {
 		return nil
@@ -82,13 +82,13 @@ func (t *Tracing) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Start begins a span below the context's. Without an exporter it costs next to
-// nothing and the trace goes on unchanged.
+// Start starts a span below the context's. Without an exporter it costs almost nothing and the
+// trace stays unchanged.
 func Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
 	return tracer.Start(ctx, name, opts...)
 }
 
-// End ends the span and marks it failed where err is not nil.
+// End ends the span and marks it failed if err is not nil.
 func End(span trace.Span, err error) {
 	if err != nil {
 		span.RecordError(err)

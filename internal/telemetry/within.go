@@ -9,9 +9,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// WithinTrace returns a tracer provider for client libraries (Postgres, Redis) that
-// records a call only below another span. Background work such as lease renewals makes
-// thousands of calls a minute; without this each of them is a trace of one span.
+// WithinTrace returns a tracer provider for client libraries (Postgres, Redis) that records a call
+// only below another span. Background work such as lease renewals makes thousands of calls a
+// minute; otherwise each of them would be a trace of one span.
 func WithinTrace() trace.TracerProvider { return withinProvider{} }
 
 type withinProvider struct{ embedded.TracerProvider }
