@@ -57,12 +57,12 @@
 // a closed one, and one whose stored counts differ from its keys' lengths is lost.
 //
 // Lease. A gate decides only while its lease runs on its own clock (lease.go): a
+// node reads the gate's time t, renews the lease in Postgres if the epoch is still this
 // gate's, and only then sets the gate's lease to t + 3 s. If the gate has more than two
 // seconds of lease left, another node has just renewed it, and the node only asks
 // Postgres whether the epoch still holds and the lease is this gate's. All products of a
 // node that need a lease share one statement, at most one in 25 ms. Since the clock of a
 // Redis may stand still, a node trusts a refusal only if its own last lease or question,
-// timed on its monotonic clock from before the statement was sent, is less than three
 // timed on its monotonic clock from before the statement was sent, is less than three
 // seconds old.
 //
