@@ -1,5 +1,5 @@
-// Package authmatrix tests who may call the routes of an API: every route with every
-// kind of token. It is used by the tests of both APIs.
+// Package authmatrix tests the access to the routes of an API: every route with every kind of
+// token. The tests of both APIs use it.
 package authmatrix
 
 import (
@@ -21,11 +21,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// Rows say who may call each route, by "METHOD /path" as OpenAPI names it: open,
-// public, or roles, comma-separated.
+// Rows have the access of each route, keyed by "METHOD /path" as in OpenAPI: open, public, or
+// roles, comma-separated.
 type Rows map[string]string
 
-// API is what is tested.
+// API is the API under test.
 type API struct {
 	Handler http.Handler
 	Routes  []httpapi.RouteInfo
@@ -93,9 +93,9 @@ func sign(secret []byte, alg string, claims map[string]any) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// Run fails for a route without a row, a row without a route, a route whose access is
-// another than its row's, a response to any kind of token that does not follow from
-// it, and for an OpenAPI description whose security differs.
+// Run fails for a route without a row, a row without a route, a route whose access differs from its
+// row, a response to any kind of token that does not follow from it, and an OpenAPI description
+// whose security differs.
 func Run(t *testing.T, api API, rows Rows) {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI)
@@ -106,7 +106,7 @@ func Run(t *testing.T, api API, rows Rows) {
 		seen[name] = true
 		want, ok := rows[name]
 		if !ok {
-			t.Errorf("%s has no row: say who may call it", name)
+			t.Errorf("%s has no row: add its access", name)
 			continue
 		}
 		require.Equal(t, want, route.Access.String(), name)
@@ -131,12 +131,12 @@ func Run(t *testing.T, api API, rows Rows) {
 		})
 	}
 	for name := range rows {
-		require.True(t, seen[name], "%s is no route any more", name)
+		require.True(t, seen[name], "%s is no longer a route", name)
 	}
 }
 
-// call sends what every handler refuses once the caller is admitted: ids, parameters
-// and a body that are not valid.
+// call sends a request that every handler refuses if the caller is admitted: invalid ids,
+// parameters and body.
 func call(api API, route httpapi.RouteInfo, token string) (status int, slug string) {
 	path := strings.NewReplacer("{id}", "x", "{file}", "board.js", "{name}", "board.js").Replace(route.Path)
 	r := httptest.NewRequest(route.Method, path+"?page=x&limit=x&at=x&cursor=x", strings.NewReader("{"))
@@ -150,11 +150,11 @@ func call(api API, route httpapi.RouteInfo, token string) (status int, slug stri
 	var problem struct {
 		Type string `json:"type"`
 	}
-	_ = json.Unmarshal(w.Body.Bytes(), &problem) // what is no problem has no slug
+	_ = json.Unmarshal(w.Body.Bytes(), &problem) // without a problem there is no slug
 	return w.Code, problem.Type[strings.LastIndexByte(problem.Type, '/')+1:]
 }
 
-// securityOf is how OpenAPI writes an access.
+// securityOf returns an access in OpenAPI's form.
 func securityOf(access string) string {
 	switch access {
 	case "open":

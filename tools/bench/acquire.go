@@ -10,9 +10,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// How the sold-out answer is measured.
+// Parameters of the sold-out measurement.
 const (
-	askers       = 50_000 // buyers with a token of their own, as in a rush
+	askers       = 50_000 // buyers with separate tokens, as in a rush
 	askLines     = 1000
 	askRounds    = 7
 	askRound     = 1500 * time.Millisecond
@@ -29,7 +29,7 @@ type side struct {
 	answers int64
 }
 
-// ask is one round.
+// ask measures one round.
 func (s *side) ask(d time.Duration) error {
 	before, err := s.process.cpu()
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *side) ask(d time.Duration) error {
 	}
 	n, rate, err := s.client.round(d)
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", s.process.name, err)
+		return fmt.Errorf("request %s: %w", s.process.name, err)
 	}
 	after, err := s.process.cpu()
 	s.rates, s.answers, s.cpu = append(s.rates, rate), s.answers+n, s.cpu+after-before
@@ -46,8 +46,8 @@ func (s *side) ask(d time.Duration) error {
 
 func (s *side) cpuMicros() float64 { return s.cpu.Seconds() * microsPerSec / float64(s.answers) }
 
-// acquireSection lets the same client ask a command API whose product is sold
-// out, gate and all, and a bare handler by turns.
+// acquireSection alternates between a command API whose product is sold out, including the gate,
+// and a bare handler, with the same client.
 func acquireSection(ctx context.Context, out *report) error {
 	s, err := startSystem(ctx)
 	if err != nil {
@@ -81,7 +81,7 @@ func acquireSection(ctx context.Context, out *report) error {
 		}
 		defer x.client.close()
 		if _, _, err := x.client.round(askRound); err != nil { // warm up
-			return fmt.Errorf("ask %s: %w", x.process.name, err)
+			return fmt.Errorf("request %s: %w", x.process.name, err)
 		}
 	}
 	for range askRounds {
@@ -98,7 +98,7 @@ func acquireSection(ctx context.Context, out *report) error {
 	return nil
 }
 
-// soldOut gives a product whose one unit is held.
+// soldOut returns a product whose only unit is held.
 func (s *system) soldOut(ctx context.Context) (uuid.UUID, error) {
 	product, err := s.product(ctx, 1)
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *system) soldOut(ctx context.Context) (uuid.UUID, error) {
 	return product, nil
 }
 
-// sameAnswer makes sure that both answer the same problem document.
+// sameAnswer checks that both respond with the same problem document.
 func (s *system) sameAnswer(ctx context.Context, product uuid.UUID, bare string) error {
 	var documents [2]map[string]any
 	for i, base := range []string{s.command, bare} {
@@ -136,7 +136,7 @@ func (s *system) sameAnswer(ctx context.Context, product uuid.UUID, bare string)
 		delete(documents[i], "traceId")
 	}
 	if !maps.Equal(documents[0], documents[1]) {
-		return fmt.Errorf("the two answer differently: %v", documents)
+		return fmt.Errorf("the two responses differ: %v", documents)
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// serveBare is the limit of the sold-out answer: Echo, golang-jwt, encoding/json,
-// the same token, body and problem document, and nothing else.
+// serveBare is the limit of the sold-out response: Echo, golang-jwt, encoding/json, the same token,
+// body and problem document, and nothing else.
 func serveBare(ctx context.Context, addr, keyFile string) error {
 	secret, err := os.ReadFile(keyFile)
 	if err != nil {

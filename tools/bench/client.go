@@ -21,7 +21,7 @@ import (
 
 const acquirePath = "/v1/slots/acquire"
 
-// call asks for JSON and takes the answer apart. body and into may be nil.
+// call sends a JSON request and decodes the response. body and into may be nil.
 func call(ctx context.Context, method, url, token string, header http.Header, body, into any) (*http.Response, error) {
 	var payload io.Reader
 	if body != nil {
@@ -54,7 +54,7 @@ func call(ctx context.Context, method, url, token string, header http.Header, bo
 	return resp, json.NewDecoder(resp.Body).Decode(into)
 }
 
-// product makes one whose sale begins at once, and waits until it has.
+// product creates a product whose sale begins immediately, and waits until it has begun.
 func (s *system) product(ctx context.Context, stock int) (uuid.UUID, error) {
 	admin, err := s.token(uuid.New(), "admin")
 	if err != nil {
@@ -79,8 +79,8 @@ func (s *system) product(ctx context.Context, stock int) (uuid.UUID, error) {
 	}
 }
 
-// client is a crowd that costs little, so that servers can be told apart: each
-// connection sends requests made beforehand and looks at an answer's status only.
+// client is a crowd that needs little CPU, so that servers can be compared: each connection sends
+// prepared requests and reads only the status of the response.
 type client struct {
 	conns    []net.Conn
 	requests [][]byte // shared out among the connections
@@ -117,7 +117,7 @@ func (c *client) close() {
 	}
 }
 
-// round lets all connections ask for a while and gives the answers per second.
+// round sends on all connections for a while and returns the responses per second.
 func (c *client) round(d time.Duration) (answers int64, perSecond float64, err error) {
 	var count atomic.Int64
 	var all sync.WaitGroup
@@ -147,7 +147,7 @@ var (
 	length   = []byte("Content-Length: ")
 )
 
-// skipRefusal reads one answer, which must be 409 with a length.
+// skipRefusal reads one response, which must be 409 with a length.
 func skipRefusal(r *bufio.Reader) error {
 	size := -1
 	for first := true; ; first = false {

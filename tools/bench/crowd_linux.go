@@ -13,8 +13,8 @@ import (
 // crowdPatience bounds the wait for an event, or the end, of all streams.
 const crowdPatience = time.Minute
 
-// crowd is many clients of one stream, read by one thread with an epoll, so that
-// they cost little beside the server.
+// crowd is many clients of one stream, read by one thread with an epoll, so that they need little
+// CPU compared with the server.
 type crowd struct {
 	epoll   int
 	clients []int
@@ -74,7 +74,7 @@ func (c *crowd) close() {
 	c.clients = nil
 }
 
-// each reads what there is until done says so.
+// each reads what is available until done returns true.
 func (c *crowd) each(done func() bool, read func(fd int, b []byte) error) error {
 	ready := make([]syscall.EpollEvent, 256)
 	for deadline := time.Now().Add(crowdPatience); !done(); {
@@ -98,7 +98,7 @@ func (c *crowd) each(done func() bool, read func(fd int, b []byte) error) error 
 	return nil
 }
 
-// receive waits until each has had one event, and says when.
+// receive waits until each has received one event, and returns the times.
 func (c *crowd) receive() ([]time.Time, error) {
 	at := make([]time.Time, 0, len(c.clients))
 	err := c.each(func() bool { return len(at) >= len(c.clients) }, func(_ int, b []byte) error {
@@ -114,7 +114,7 @@ func (c *crowd) receive() ([]time.Time, error) {
 	return at, err
 }
 
-// ends waits until each stream is over, and says how many were not ended properly.
+// ends waits until each stream has ended, and returns how many did not end properly.
 func (c *crowd) ends() (cut int, err error) {
 	over, proper := 0, map[int]bool{}
 	err = c.each(func() bool { return over >= len(c.clients) }, func(fd int, b []byte) error {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// section is a part of the run that can be asked for by name.
+// section is a part of the run that can be selected by name.
 type section struct {
 	name  string
 	about string
@@ -21,9 +21,9 @@ type section struct {
 
 func sections() []section {
 	all := []section{
-		{"acquire", "sold-out answers beside a bare Echo handler", acquireSection},
+		{"acquire", "sold-out responses compared with a bare Echo handler", acquireSection},
 		{"rush", "latency, visibility and memory in a rush", rushSection},
-		{"streams", "10,000 open product streams beside a bare loop of writes", streamsSection},
+		{"streams", "10,000 open product streams compared with a bare loop of writes", streamsSection},
 		{"traffic", "live traffic with and without a replay", trafficSection},
 	}
 	for _, s := range suites {
@@ -66,7 +66,7 @@ func main() {
 	exitOn(errors.Join(failed...))
 }
 
-// choose gives the sections that were asked for, all without any.
+// choose returns the selected sections, all if none is named.
 func choose(names []string) ([]section, error) {
 	all := sections()
 	if len(names) == 0 {
@@ -77,7 +77,7 @@ func choose(names []string) ([]section, error) {
 		i := slices.IndexFunc(all, func(s section) bool { return s.name == name })
 		if i < 0 {
 			var b strings.Builder
-			fmt.Fprintf(&b, "%q is no section; there are:\n", name)
+			fmt.Fprintf(&b, "unknown section %q; available:\n", name)
 			for _, s := range all {
 				fmt.Fprintf(&b, "  %-12s %s\n", s.name, s.about)
 			}

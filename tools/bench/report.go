@@ -10,12 +10,11 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// aim is what a figure, or its ratio to the limit, must reach. The zero aim is
-// none.
+// aim is the target of a figure or of its ratio to the limit. The zero value is no target.
 type aim struct {
 	value float64
-	most  bool // at most value; else at least
-	ratio bool // speaks of the ratio, not of the figure
+	most  bool // at most value; otherwise at least
+	ratio bool // applies to the ratio, not to the figure
 	unit  string
 }
 
@@ -50,7 +49,7 @@ func (a aim) verdict(r row) string {
 	return "reached"
 }
 
-// row is one figure. A limit of 0 is none.
+// row is one figure. A limit of 0 means none.
 type row struct {
 	what    string
 	figure  float64
@@ -82,7 +81,7 @@ func (r *report) print(w io.Writer) {
 	t.Render()
 }
 
-// number writes three significant digits, or whole numbers where there are more.
+// number formats three significant digits, or whole numbers if there are more.
 func number(v float64) string {
 	if math.Abs(v) >= 100 {
 		return fmt.Sprintf("%.0f", v)

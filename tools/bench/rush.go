@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// How a rush is measured, and what it must reach.
+// Parameters and targets of the rush measurement.
 const (
 	rushStock    = 100
 	rushBuyers   = 100_000
@@ -22,15 +22,15 @@ const (
 	p99Aim       = 100 // ms
 	errorAim     = 0.1 // % of the requests
 	sampleEvery  = 100 * time.Millisecond
-	visibleShare = 0.5 // of what the connections carry, while visibility is measured
+	visibleShare = 0.5 // share of the connections' capacity while visibility is measured
 )
 
-// shares of the rate that connections carry as fast as they can, from which the
-// rush at a fixed rate takes the first whose p99 is short enough. A closed loop
-// says what ten thousand who wait in line wait; an open one, what a click waits.
+// shares of the maximum rate of the connections. The rush at a fixed rate uses the first whose p99
+// is short enough. A closed loop measures the wait of ten thousand queued buyers, an open one the
+// wait of a single click.
 var shares = []float64{0.8, 0.6, 0.45, 0.3}
 
-// outcome is what of `rush --json` is looked at.
+// outcome is the part of `rush --json` that is used.
 type outcome struct {
 	Granted           int             `json:"granted"`
 	Errors            int             `json:"errors"`
@@ -43,8 +43,7 @@ type outcome struct {
 
 func (o outcome) errorShare() float64 { return 100 * float64(o.Errors) / float64(o.Buyers) }
 
-// rush plays one, in a process of its own. rate 0 is as fast as the connections
-// carry it.
+// rush runs a rush in a separate process. If rate is 0, it is as fast as the connections allow.
 func (s *system) rush(ctx context.Context, buyers, connections int, rate float64) (outcome, error) {
 	var o outcome
 	cmd := exec.CommandContext(ctx, s.binary, "rush", "--json", "--command-url", s.command, "--query-url", s.query,
@@ -112,8 +111,8 @@ func (r *report) addRush(what string, o outcome, p99 aim) {
 	)
 }
 
-// watchMemory samples the roles' memory until it is stopped, and then gives the
-// most of each, in MiB.
+// watchMemory samples the roles' memory until stop is called, which returns the maximum of each, in
+// MiB.
 func (s *system) watchMemory() (stop func() []float64) {
 	most := make([]float64, len(s.roles))
 	end := make(chan struct{})

@@ -20,7 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// How streams are measured, and what they must reach.
+// Parameters and targets of the stream measurement.
 const (
 	listeners     = 10_000
 	streamChanges = 20
@@ -30,10 +30,9 @@ const (
 	bareEvent     = "event.bytes"   // the file of what the bare loop writes
 )
 
-// streamsSection holds open product streams on one query API, a process of its
-// own, changes the product as a projector does, and takes the time from that
-// commit to each listener; beside it, with the same crowd and the same bytes, a
-// bare loop that writes to connections.
+// streamsSection holds open product streams on one query API process, changes the product as a
+// projector does, and measures the time from that commit to each listener. For comparison, a bare
+// loop writes the same bytes to connections of the same crowd.
 func streamsSection(ctx context.Context, out *report) error {
 	s, db, err := startReader(ctx)
 	if err != nil {
@@ -95,7 +94,7 @@ func streamsSection(ctx context.Context, out *report) error {
 	return nil
 }
 
-// streamed is what came of measuring streams.
+// streamed is the result of the measurement.
 type streamed struct {
 	took []float64 // ms, from a change to a listener
 	cpu  float64   // ms of the server's processor time, of one change
@@ -187,7 +186,7 @@ SELECT 'products', 1, $1, p, $2, 'bench', 0, 0 FROM generate_series(0, $2 - 1) p
 
 const streamPartitions = 12
 
-// change is what a projector commits for an event.
+// change commits what a projector commits for an event.
 func change(ctx context.Context, db *pgx.Conn, product uuid.UUID, place int64) error {
 	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE products_g1 SET stock = stock - 1, last_position = $2 WHERE id = $1`, product, place); err != nil {
@@ -239,10 +238,9 @@ func (s *system) bareStreams(ctx context.Context) (streamed, float64, error) {
 	return m, (with - before) * 1024 / listeners, err
 }
 
-// share is what the process uses of one core in a while in which nothing is asked
-// of it.
+// share returns what the process uses of one core while it gets no requests.
 func (p *process) share(ctx context.Context, d time.Duration) (float64, error) {
-	if err := wait(ctx, d/4); err != nil { // what went before has to settle
+	if err := wait(ctx, d/4); err != nil { // let earlier work settle
 		return 0, err
 	}
 	before, err := p.cpu()
@@ -256,7 +254,7 @@ func (p *process) share(ctx context.Context, d time.Duration) (float64, error) {
 	return (after - before).Seconds() / d.Seconds(), err
 }
 
-// stopWithin tells the server to stop and says when every stream had its end.
+// stopWithin stops the server and returns how long it took until every stream had ended.
 func (p *process) stopWithin(c *crowd) (time.Duration, error) {
 	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -278,9 +276,9 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-var errNoEvent = errors.New("a stream ended, or says something else")
+var errNoEvent = errors.New("a stream ended, or sent another event")
 
-// lastChunk is the end of a chunked answer that is whole.
+// lastChunk is the end of a complete chunked response.
 var lastChunk = []byte("0\r\n\r\n")
 
 func events(b []byte) int { return bytes.Count(b, []byte("event: product")) }

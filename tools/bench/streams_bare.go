@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// serveBareStreams is the limit of product streams: it accepts connections, and
-// upon a signal writes the bytes in the file to each, from one loop a processor.
+// serveBareStreams is the limit of product streams: it accepts connections, and on a signal writes
+// the bytes in the file to each, from one loop per processor.
 func serveBareStreams(ctx context.Context, addr, file string) error {
 	event, err := os.ReadFile(file)
 	if err != nil {
@@ -36,7 +36,7 @@ func serveBareStreams(ctx context.Context, addr, file string) error {
 			for part := range n {
 				loops.Go(func() {
 					for i := part; i < len(conns); i += n {
-						_, _ = conns[i].Write(event) // who has gone is missed by the crowd
+						_, _ = conns[i].Write(event) // the crowd notices missing clients
 					}
 				})
 			}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// suite is a Go benchmark that measures itself beside its limit.
+// suite is a Go benchmark that measures its own limit.
 type suite struct {
 	name     string
 	about    string
@@ -23,7 +23,7 @@ type suite struct {
 type measure struct {
 	what    string
 	of      string // benchmark without its processor suffix: "BenchmarkX" or "BenchmarkX/sub"
-	unit    string // metric that is the figure
+	unit    string // metric of the figure
 	limitOf string // benchmark that has the limit; "": the same
 	limit   string // metric that is the limit; "": none
 	limitIs string
@@ -35,7 +35,7 @@ type measure struct {
 // fsyncVariable is testkit's FsyncVariable; testkit itself is for tests.
 const fsyncVariable = "DOPAMINE_TEST_FSYNC"
 
-// metrics are what benchmarks reported: by benchmark and unit.
+// metrics are the reported metrics, by benchmark and unit.
 type metrics map[string]map[string]float64
 
 func (s suite) run(ctx context.Context, out *report) error {
@@ -44,7 +44,7 @@ func (s suite) run(ctx context.Context, out *report) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)                      // the next boot removes what is left
+	defer os.RemoveAll(dir)                      // the next boot removes it otherwise
 	if err := os.Chmod(dir, 0o755); err != nil { // Postgres runs as another user
 		return err
 	}

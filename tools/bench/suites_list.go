@@ -3,11 +3,11 @@ package main
 // milli is from a metric in µs to a row in ms.
 const milli = 0.001
 
-// suites are the benchmarks that become rows. Rounds are such that each takes
-// well below a minute, the expiries apart, whose minute is their subject.
+// suites are the benchmarks that become rows. The rounds are chosen so that each takes well below a
+// minute, except for the expiries, which need a minute.
 var suites = []suite{
 	{
-		name: "gate", about: "refusals of the gate beside raw script calls", pkg: "./redis", bench: "^BenchmarkSoldOut$", rounds: "2s",
+		name: "gate", about: "refusals of the gate compared with raw script calls", pkg: "./redis", bench: "^BenchmarkSoldOut$", rounds: "2s",
 		measures: []measure{
 			{what: "gate, sold out, 1,000 callers", of: "BenchmarkSoldOut/1000-callers", unit: "refusals/s", limitOf: "BenchmarkSoldOut/raw-pipelined", limit: "refusals/s", limitIs: "one script call each, pipelined"},
 		},
@@ -29,29 +29,29 @@ var suites = []suite{
 			{what: "decisions while another master hangs, p99", of: "BenchmarkIsolation", unit: "p99-µs", limit: "healthy-p99-µs", limitIs: "the same while it serves", shown: "ms", scale: milli},
 		},
 	}, {
-		name: "append", about: "appends of 64 callers beside bare inserts", pkg: "./eventstore", bench: "^BenchmarkAppend$", rounds: "30x",
+		name: "append", about: "appends of 64 callers compared with bare inserts", pkg: "./eventstore", bench: "^BenchmarkAppend$", rounds: "30x",
 		measures: []measure{
 			{what: "append, 64 callers", of: "BenchmarkAppend", unit: "events/s", limit: "bare-events/s", limitIs: "bare unnest inserts of 64"},
 			{what: "append p50", of: "BenchmarkAppend", unit: "p50-µs", shown: "ms", scale: milli},
 			{what: "append p99", of: "BenchmarkAppend", unit: "p99-µs", shown: "ms", scale: milli},
 		},
 	}, {
-		name: "claims", about: "appends with claims beside the same events alone", pkg: "./command/claims", bench: "^BenchmarkClaims$", rounds: "20000x",
+		name: "claims", about: "appends with claims compared with the same events alone", pkg: "./command/claims", bench: "^BenchmarkClaims$", rounds: "20000x",
 		measures: []measure{
 			{what: "grants made durable, 64 callers", of: "BenchmarkClaims/with-claims", unit: "claims/s", limitOf: "BenchmarkClaims/events-alone", limit: "claims/s", limitIs: "the same events alone"},
 		},
 	}, {
-		name: "read", about: "reading the log beside bare rows", pkg: "./eventstore", bench: "^BenchmarkRead$", rounds: "10x",
+		name: "read", about: "reading the log compared with bare rows", pkg: "./eventstore", bench: "^BenchmarkRead$", rounds: "10x",
 		measures: []measure{
 			{what: "read the log", of: "BenchmarkRead", unit: "events/s", limit: "bare-events/s", limitIs: "fetching the rows"},
 		},
 	}, {
-		name: "relay", about: "the relay beside raw sarama batches", pkg: "./relay", bench: "^BenchmarkRelay$", rounds: "7x",
+		name: "relay", about: "the relay compared with raw sarama batches", pkg: "./relay", bench: "^BenchmarkRelay$", rounds: "7x",
 		measures: []measure{
 			{what: "relay", of: "BenchmarkRelay", unit: "events/s", limit: "raw-events/s", limitIs: "sarama, encoded records from memory"},
 		},
 	}, {
-		name: "projector", about: "projections beside fold and unnest from memory", pkg: "./projections", bench: "^BenchmarkProjector$", rounds: "7x",
+		name: "projector", about: "projections compared with fold and unnest from memory", pkg: "./projections", bench: "^BenchmarkProjector$", rounds: "7x",
 		measures: []measure{
 			{what: "projector, one product", of: "BenchmarkProjector/products=1", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},
 			{what: "projector, 100 products", of: "BenchmarkProjector/products=100", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},
@@ -67,10 +67,10 @@ var suites = []suite{
 		measures: []measure{
 			{what: "mass expiry, one worker, until on sale again", of: "BenchmarkMassExpiry/workers=1", unit: "s-on-sale", shown: "s"},
 			{what: "mass expiry, two workers, until on sale again", of: "BenchmarkMassExpiry/workers=2", unit: "s-on-sale", shown: "s", aim: atMost(10, "s")},
-			{what: "mass expiry, one worker", of: "BenchmarkMassExpiry/workers=1", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, as many at a time", shown: "slots/s"},
+			{what: "mass expiry, one worker", of: "BenchmarkMassExpiry/workers=1", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, same concurrency", shown: "slots/s"},
 		},
 	}, {
-		name: "payments", about: "payment starts and callbacks of 64 callers beside bare appends", pkg: "./command", bench: "^BenchmarkPayments$", rounds: "1x",
+		name: "payments", about: "payment starts and callbacks of 64 callers compared with bare appends", pkg: "./command", bench: "^BenchmarkPayments$", rounds: "1x",
 		measures: []measure{
 			{what: "payment start, 64 callers, p50", of: "BenchmarkPayments", unit: "start-p50-ms", limit: "append-p50-ms", limitIs: "bare append", shown: "ms"},
 			{what: "payment start, 64 callers, p99", of: "BenchmarkPayments", unit: "start-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
@@ -78,7 +78,7 @@ var suites = []suite{
 			{what: "payment callback, 64 at a time, p99", of: "BenchmarkPayments", unit: "callback-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
 		},
 	}, {
-		name: "replay", about: "replay of all projections beside reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "2x",
+		name: "replay", about: "replay of all projections compared with reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "2x",
 		measures: []measure{
 			{what: "replay of all projections", of: "BenchmarkReplay/all", unit: "events/s", limit: "raw-events/s", limitIs: "reading, and COPY of the same rows", aim: atLeast(100_000, "events/s")},
 			{what: "replay, most heap", of: "BenchmarkReplay/all", unit: "heap-MB", shown: "MiB"},

@@ -20,10 +20,10 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// readyWithin bounds the start of a process of ours.
-const readyWithin = 30 * time.Second
+// readyTimeout bounds the start of a process.
+const readyTimeout = 30 * time.Second
 
-// system is the whole system, each role a process of its own.
+// system is the whole system, with each role in a separate process.
 type system struct {
 	dir     string
 	binary  string
@@ -43,8 +43,8 @@ type process struct {
 	cmd  *exec.Cmd
 }
 
-// startSystem starts services and roles, and before those what is to be done
-// with the migrated database. close stops them.
+// startSystem starts services and roles. prepare is called before the roles start, with the
+// migrated database. close stops them.
 func startSystem(ctx context.Context, prepare ...func(context.Context, *system) error) (_ *system, err error) {
 	s := &system{}
 	defer func() {
@@ -68,7 +68,7 @@ func (s *system) build(ctx context.Context) error {
 		return err
 	}
 	s.dir, s.binary, s.keyFile = dir, filepath.Join(dir, "dopamine"), filepath.Join(dir, "jwt.key")
-	s.closers = append(s.closers, func() { _ = os.RemoveAll(dir) }) // the next boot removes what is left
+	s.closers = append(s.closers, func() { _ = os.RemoveAll(dir) }) // the next boot removes it otherwise
 	if err := os.Chmod(dir, 0o755); err != nil {                    // Postgres runs as another user
 		return err
 	}
@@ -93,7 +93,7 @@ func (s *system) key() error {
 	return err
 }
 
-// services starts Postgres, Redis and Kafka, and puts where they are into env.
+// services starts Postgres, Redis and Kafka, and sets their addresses in env.
 func (s *system) services(ctx context.Context) error {
 	pg, err := devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: filepath.Join(s.dir, "postgres"), Disposable: true})
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *system) services(ctx context.Context) error {
 	s.onClose(redis.Stop)
 	kafka, err := devservices.StartKafka(ctx, devservices.KafkaOptions{Dir: filepath.Join(s.dir, "kafka")})
 	if errors.Is(err, devservices.ErrNotHere) {
-		fmt.Fprintln(os.Stderr, "without Apache Kafka, its stand-in runs in this process:", err)
+		fmt.Fprintln(os.Stderr, "Apache Kafka is not available, using kfake in this process:", err)
 		kafka, err = devservices.StartFakeKafka(ctx, devservices.KafkaOptions{})
 	}
 	if err != nil {
@@ -128,8 +128,8 @@ func (s *system) services(ctx context.Context) error {
 	return nil
 }
 
-// environment is what processes get: this one's, without what is set for the
-// program by chance.
+// environment returns the processes' environment: this one's, without variables that configure the
+// program.
 func (s *system) environment(settings ...string) {
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "DOPAMINE_") {
@@ -166,7 +166,7 @@ func (s *system) start(ctx context.Context, prepare []func(context.Context, *sys
 	return nil
 }
 
-// bare starts the limit of the sold-out answer and gives its base URL.
+// bare starts the limit of the sold-out response and returns its base URL.
 func (s *system) bare(ctx context.Context) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *system) spawn(name, path string, args ...string) (*process, error) {
 	}
 	s.closers = append(s.closers, func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		late := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
+		late := time.AfterFunc(readyTimeout, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		late.Stop()
 	})
@@ -200,7 +200,7 @@ func (s *system) spawn(name, path string, args ...string) (*process, error) {
 
 func (s *system) onClose(stop func(context.Context) error) {
 	s.closers = append(s.closers, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 		defer cancel()
 		if err := stop(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -224,10 +224,10 @@ func freeAddr() (string, error) {
 	return fmt.Sprintf("127.0.0.1:%d", port), err
 }
 
-// awaitStatus asks until the answer has the status.
+// awaitStatus polls until the response has the status.
 func awaitStatus(ctx context.Context, url string, status int) error {
 	const pause = 20 * time.Millisecond
-	for deadline := time.Now().Add(readyWithin); ; {
+	for deadline := time.Now().Add(readyTimeout); ; {
 		resp, err := http.Get(url) //nolint:gosec // an address of our own
 		if err == nil {
 			resp.Body.Close()
@@ -237,7 +237,7 @@ func awaitStatus(ctx context.Context, url string, status int) error {
 			err = fmt.Errorf("status %d", resp.StatusCode)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s did not become ready within %s: %w", url, readyWithin, err)
+			return fmt.Errorf("%s did not become ready within %s: %w", url, readyTimeout, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// How live traffic is measured beside a replay.
+// Parameters of the measurement of live traffic during a replay.
 const (
 	trafficEvents = 300_000 // in the log that is replayed
 	trafficRate   = 200     // acquires a second, and as many reads
@@ -28,19 +28,19 @@ const (
 	trafficLines  = 64 // connections
 )
 
-// replayRates are the limits that the replay is given; 0 is none.
+// replayRates are the replay's rate limits; 0 is none.
 var replayRates = []int{0, 20_000, 5_000}
 
-// traffic is what was measured beside one kind of replay.
+// traffic is the result for one kind of replay.
 type traffic struct {
 	name           string
-	rate           int // of the replay; below 0: there is none
+	rate           int // of the replay; below 0: no replay
 	acquire, reads []float64
 	events         int64 // that the replay has read
 }
 
-// trafficSection lets buyers acquire and read at a fixed rate, by turns without
-// a replay and beside ones of several rates.
+// trafficSection sends acquires and reads at a fixed rate, alternately without a replay and during
+// replays of several rates.
 func trafficSection(ctx context.Context, out *report) error {
 	s, err := startSystem(ctx, func(ctx context.Context, s *system) error { return s.history(ctx, trafficEvents) })
 	if err != nil {
@@ -68,13 +68,13 @@ func trafficSection(ctx context.Context, out *report) error {
 	for range trafficRounds {
 		for _, t := range turns {
 			if err := s.turn(ctx, product, t); err != nil {
-				return fmt.Errorf("beside %s: %w", t.name, err)
+				return fmt.Errorf("during %s: %w", t.name, err)
 			}
 		}
 	}
 	calm := turns[0]
 	for _, t := range turns[1:] {
-		out.add(row{what: t.name + ", beside live traffic", figure: float64(t.events) / (trafficRounds * trafficWindow).Seconds(), unit: "events/s"})
+		out.add(row{what: t.name + ", during live traffic", figure: float64(t.events) / (trafficRounds * trafficWindow).Seconds(), unit: "events/s"})
 		for _, p := range []float64{0.5, 0.99} {
 			out.add(
 				row{what: fmt.Sprintf("  acquire p%.0f", 100*p), figure: percentile(t.acquire, p), limit: percentile(calm.acquire, p), unit: "ms", limitIs: "without a replay"},
@@ -117,7 +117,7 @@ func (s *system) history(ctx context.Context, n int) error {
 	return err
 }
 
-// projected waits until every projection has come to a position.
+// projected waits until every projection has reached a position.
 func (s *system) projected(ctx context.Context, position int64) error {
 	const within, pause, projections = 2 * time.Minute, 200 * time.Millisecond, 4
 	conn, err := pgx.Connect(ctx, s.db)
@@ -153,8 +153,8 @@ func (s *system) turn(ctx context.Context, product uuid.UUID, t *traffic) error 
 	return errors.Join(err, stop(), eventsErr)
 }
 
-// visit lets buyers acquire and read for a while, each when it is due, whether
-// or not those before have been answered.
+// visit sends acquires and reads for a while, each when it is due, whether or not earlier ones have
+// been answered.
 func (s *system) visit(ctx context.Context, product uuid.UUID, t *traffic) error {
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: trafficLines, MaxConnsPerHost: trafficLines}}
 	defer client.CloseIdleConnections()
@@ -213,8 +213,7 @@ func ask(ctx context.Context, client *http.Client, method, url, token, body stri
 	return err
 }
 
-// replaying replays everything, again and again, until it is stopped; events
-// says how many were read meanwhile.
+// replaying replays everything repeatedly until stop is called; events returns how many were read.
 func (s *system) replaying(rate int) (stop func() error, events func() (int64, error)) {
 	began := time.Now()
 	var stopped atomic.Bool
@@ -251,7 +250,7 @@ func (s *system) replaying(rate int) (stop func() error, events func() (int64, e
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(readyWithin):
+		case <-time.After(readyTimeout):
 			_ = running.Process.Signal(syscall.SIGKILL)
 			return errors.New("the replay did not stop")
 		}

@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// tick is the unit of processor time in /proc: USER_HZ, 100 on every Linux that
-// Go runs on.
+// tick is the unit of processor time in /proc: USER_HZ, 100 on every Linux that Go supports.
 const tick = 10 * time.Millisecond
 
-// cpu is the processor time that the process has used.
+// cpu returns the processor time that the process has used.
 func (p *process) cpu() (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
@@ -34,7 +33,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, err
 }
 
-// resident is the process's resident set in MiB.
+// resident returns the process's resident set in MiB.
 func (p *process) resident() (float64, error) {
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
 	if err != nil {

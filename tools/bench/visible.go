@@ -13,16 +13,16 @@ import (
 	"github.com/dopaminestore/dopamine/tools/rush"
 )
 
-// How visibility is measured, and what it must reach.
+// Parameters and targets of the visibility measurement.
 const (
 	visibleAim   = 250 // ms, p99
 	visibleEvery = 20 * time.Millisecond
 	visibleStock = 100_000
 )
 
-// visible measures, while a rush runs at the given rate, how long after its 201
-// a grant of another product is answered by the query API. The query carries the
-// grant's position, so that it is answered when the grant is there.
+// visible measures, during a rush at the given rate, how long after its 201 a grant of another
+// product is visible at the query API. The query has the grant's position, so it is answered when
+// the grant is visible.
 func (s *system) visible(ctx context.Context, rate float64, out *report) error {
 	product, err := s.product(ctx, visibleStock)
 	if err != nil {
@@ -108,12 +108,12 @@ func (s *system) seen(ctx context.Context, product uuid.UUID) (time.Duration, er
 	}
 }
 
-// window tells when a rush's first round begins and ends.
+// window signals when a rush's first round begins and ends.
 type window struct{ begun, ended chan struct{} }
 
 func (w *window) Begin(string, int64) {
 	select {
-	case <-w.begun: // units were left and the refused ask once more: not the rush
+	case <-w.begun: // units were left and the refused click again: not part of the rush
 	default:
 		close(w.begun)
 	}

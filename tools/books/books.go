@@ -1,8 +1,8 @@
-// Package books reconciles payments: the money that our events record against the
-// money in a gateway's books, payment by payment and to the unit.
+// Package books reconciles payments: it compares the money that the system's events record with the
+// gateway's books, payment by payment and to the smallest unit.
 //
-// The load test and the fault harness share it. It shares no code with what it
-// checks: it knows the events' names and what each means for a sum.
+// The load test and the fault harness share it. It shares no code with what it checks: it knows the
+// events' names and the effect of each on a sum.
 package books
 
 import (
@@ -14,12 +14,12 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Event is an event of a payment, as far as its money depends on it.
+// Event is an event of a payment, with the parts that concern its money.
 type Event struct {
 	Kind    string // as in PaymentCompleted
 	Payment uuid.UUID
 	Slot    uuid.UUID
-	Refund  uuid.UUID // ours
+	Refund  uuid.UUID // the system's id
 	Amount  decimal.Decimal
 	Cause   string // of a refund
 	Dispute string // the gateway's id
@@ -58,8 +58,8 @@ var paymentEvents = map[string]bool{
 // Concerns reports whether events of a kind are about money.
 func Concerns(kind string) bool { return paymentEvents[kind] || refundStates[kind] != "" }
 
-// Apply applies an event; it ignores those that are not about money. The errors are
-// breaches of R7 or of the order of the log; the event was applied all the same.
+// Apply applies an event; it ignores events that are not about money. The errors are violations of
+// R7 or of the order of the log; the event is applied in any case.
 func (all Payments) Apply(e Event) (breaches []error) {
 	if !Concerns(e.Kind) {
 		return nil
@@ -112,7 +112,7 @@ func (all Payments) Apply(e Event) (breaches []error) {
 	return breaches
 }
 
-// Sums are what a payment came to: amounts in its currency.
+// Sums are the totals of a payment, in its currency.
 type Sums struct{ Taken, Refunded, Reversed decimal.Decimal }
 
 // Kept returns what the shop keeps.
@@ -167,7 +167,7 @@ func (p *Payment) Disputed() bool {
 	return slices.Contains(slices.Collect(maps.Values(p.Disputes)), true)
 }
 
-// Unsettled returns why a payment is not at its end yet, "" if it is.
+// Unsettled returns why a payment is not final yet, "" if it is.
 func (p *Payment) Unsettled() string {
 	if p.Completed == uuid.Nil && !p.Failed {
 		return "is pending"
@@ -183,9 +183,8 @@ func (p *Payment) Unsettled() string {
 	return ""
 }
 
-// Differences compares the events with the gateway's books, payment by payment, and
-// names payments that are not settled. Payments that only the gateway has are
-// another sale's.
+// Differences compares the events with the gateway's books, payment by payment, and names payments
+// that are not settled. Payments that only the gateway has belong to another sale.
 func (all Payments) Differences(gateway Gateway) (differences []string) {
 	for _, id := range slices.SortedFunc(maps.Keys(all), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) }) {
 		p := all[id]

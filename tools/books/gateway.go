@@ -10,16 +10,16 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Gateway is a gateway's books by our payment id.
+// Gateway is a gateway's books by the system's payment id.
 type Gateway map[uuid.UUID]*Entry
 
-// Entry is what the gateway has of a payment, over all its charges.
+// Entry is the gateway's record of a payment, over all its charges.
 type Entry struct {
 	Sums
 	Disputes int
 }
 
-// page is what the simulator's GET /balance returns.
+// page is the response of the simulator's GET /balance.
 type page struct {
 	Payments []struct {
 		Reference uuid.UUID       `json:"reference"`

@@ -1,4 +1,4 @@
-// Package dbtest gives a test a migrated database of its own.
+// Package dbtest provides each test with a separate migrated database.
 package dbtest
 
 import (
@@ -17,7 +17,7 @@ type DB struct {
 	URL  string
 }
 
-// Write gives a pool on a fresh database with the write side's tables.
+// Write returns a pool on a new database with the write side's tables.
 func Write(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	return WriteDB(tb).Pool
@@ -29,7 +29,7 @@ func WriteDB(tb testing.TB) DB {
 	return open(tb, "write", db.MigrateWrite)
 }
 
-// Read gives a pool on a fresh database with the read side's tables.
+// Read returns a pool on a new database with the read side's tables.
 func Read(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	return ReadDB(tb).Pool
@@ -41,7 +41,7 @@ func ReadDB(tb testing.TB) DB {
 	return open(tb, "read", db.MigrateRead)
 }
 
-// Both gives a fresh database with the tables of both sides.
+// Both returns a new database with the tables of both sides.
 func Both(tb testing.TB) DB {
 	tb.Helper()
 	return open(tb, "both", func(ctx context.Context, url string) error {
@@ -62,13 +62,13 @@ func open(tb testing.TB, set string, migrate func(context.Context, string) error
 	}
 	tb.Cleanup(pool.Close)
 	if err := renewIdentity(pool); err != nil {
-		tb.Fatalf("give the test's database an identity of its own: %v", err)
+		tb.Fatalf("renew the identity of the test's database: %v", err)
 	}
 	return DB{Pool: pool, URL: url}
 }
 
-// renewIdentity makes the copy a store of its own: two tests must not look like
-// one store. The table is append only, so its trigger has to step aside.
+// renewIdentity gives the copy a new store id, because two tests must not appear to use the same
+// store. The table is append-only, so its trigger is disabled for this.
 func renewIdentity(pool *pgxpool.Pool) error {
 	_, err := pool.Exec(context.Background(), `
 		do $$

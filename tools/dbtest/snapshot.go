@@ -13,10 +13,9 @@ import (
 
 var snapshots atomic.Int64
 
-// Snapshot copies the database as it is now, and returns what takes it back to
-// this moment: a restore, or a failover to a standby that lagged. Both disconnect
-// whoever is connected; processes under test may go on and connect again.
-// restore works once.
+// Snapshot copies the database, and returns a function that restores that state, like a restore or
+// a failover to a standby that lagged. Both disconnect all clients; processes under test may
+// reconnect. restore can be called once.
 func Snapshot(tb testing.TB, databaseURL string) (restore func()) {
 	tb.Helper()
 	u, err := url.Parse(databaseURL)

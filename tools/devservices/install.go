@@ -11,17 +11,16 @@ import (
 	"time"
 )
 
-// ErrNotHere says that a server, or what is needed to run it, is not on this
-// machine and could not be brought along. The error around it says what would help.
+// ErrNotHere means that a server, or what is needed to run it, is not on this machine and could not
+// be installed. The wrapping error describes what would help.
 var ErrNotHere = errors.New("not on this machine")
 
 // installWithin bounds one installation, downloads included.
 const installWithin = 10 * time.Minute
 
-// aptInstall installs Debian packages as root, without asking anything, unless
-// present says that what is wanted has come meanwhile. One process of the
-// machine does it at a time; the others then find it done. Package lists are
-// fetched only when the packages are not found in the present ones.
+// aptInstall installs Debian packages as root, non-interactively, unless present reports that they
+// have been installed meanwhile. One process of the machine does it at a time. Package lists are
+// updated only if the packages are not found in the current ones.
 func aptInstall(ctx context.Context, log *slog.Logger, present func() bool, packages ...string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("apt-get needs root: %w", ErrNotHere)
@@ -64,7 +63,7 @@ func aptInstall(ctx context.Context, log *slog.Logger, present func() bool, pack
 	return nil
 }
 
-// onPath gives the program's full path, or "" where PATH has none.
+// onPath returns the program's full path, "" if it is not in PATH.
 func onPath(program string) string {
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -73,7 +72,7 @@ func onPath(program string) string {
 	return path
 }
 
-// quiet is where log lines go when the caller gave no logger.
+// quiet returns log, or a logger that discards everything if log is nil.
 func quiet(log *slog.Logger) *slog.Logger {
 	if log == nil {
 		return slog.New(slog.DiscardHandler)
@@ -81,9 +80,8 @@ func quiet(log *slog.Logger) *slog.Logger {
 	return log
 }
 
-// cacheFolder is where downloaded servers are kept between runs: the user's
-// cache folder, but for root one that other users may enter, because Postgres
-// runs as another user then.
+// cacheFolder is the folder for downloaded servers: the user's cache folder, but for root one that
+// other users may enter, because Postgres then runs as another user.
 func cacheFolder() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/cache/dopamine", nil
@@ -95,8 +93,8 @@ func cacheFolder() (string, error) {
 	return filepath.Join(cache, "dopamine"), nil
 }
 
-// fetchOnce makes the folder name under the cache folder by fetch, once for all
-// processes: fetch fills a folder beside it, which is renamed when it is whole.
+// fetchOnce creates the folder name under the cache folder, once for all processes: fetch fills a
+// temporary folder, which is renamed when it is complete.
 func fetchOnce(ctx context.Context, name string, fetch func(ctx context.Context, into string) error) (string, error) {
 	cache, err := cacheFolder()
 	if err != nil {
@@ -144,7 +142,7 @@ func Chromium(ctx context.Context, log *slog.Logger) (string, error) {
 func Program(ctx context.Context, log *slog.Logger, debianPackage string, names ...string) (string, error) {
 	find := func() string {
 		for _, name := range names {
-			for _, candidate := range []string{name, "/usr/sbin/" + name} { // sbin is not on every PATH
+			for _, candidate := range []string{name, "/usr/sbin/" + name} { // sbin is not in every PATH
 				if path := onPath(candidate); path != "" {
 					return path
 				}

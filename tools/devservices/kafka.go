@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// KafkaOptions says how a Kafka is started.
+// KafkaOptions configures a Kafka.
 type KafkaOptions struct {
 	// Dir keeps topics, records and group offsets across starts. Required for the
 	// real one. Default "" for the fake: in memory.
@@ -25,12 +25,11 @@ type KafkaOptions struct {
 	Properties []string
 	// NoInstall keeps apt-get and Maven out of it. Default: used when needed.
 	NoInstall bool
-	// Log says what is installed and started. Default: nowhere.
+	// Log receives what is installed and started. Default: discarded.
 	Log *slog.Logger
 }
 
-// Kafka is a running Kafka of one broker: Apache's as a child process, or kfake
-// in this process.
+// Kafka is a running single-broker Kafka: Apache's as a child process, or kfake in this process.
 type Kafka struct {
 	broker broker
 	lock   *fileLock
@@ -40,8 +39,8 @@ type Kafka struct {
 	port int
 }
 
-// broker is what the two kinds differ in. start is called with the port to use
-// and may be called again after stop or kill.
+// broker is implemented by the two kinds. start is called with the port to use and may be called
+// again after stop or kill.
 type broker interface {
 	start(ctx context.Context, port int) (taken bool, err error)
 	stop(ctx context.Context) error
@@ -75,10 +74,10 @@ func (k *Kafka) Brokers() []string {
 	return []string{loopback(k.port)}
 }
 
-// URL is the one broker's address, host:port.
+// URL returns the address of the broker, host:port.
 func (k *Kafka) URL() string { return k.Brokers()[0] }
 
-// Kind says what it is, for people.
+// Kind returns a description.
 func (k *Kafka) Kind() string { return k.kind }
 
 // Done is closed when the broker has ended, wanted or not. It is nil, and so
@@ -117,8 +116,8 @@ func (k *Kafka) Restart(ctx context.Context) error {
 // readyTopic exists while a starting broker is tried.
 const readyTopic = "dopamine-ready"
 
-// tryKafka succeeds when the broker of that cluster takes a record with acks
-// from all: it answers metadata long before it can.
+// tryKafka succeeds if the broker of that cluster accepts a record with acks=all. It answers
+// metadata requests long before that.
 func tryKafka(ctx context.Context, addr, clusterID string, node int) error {
 	topic := fmt.Sprintf("%s-%d", readyTopic, node)
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0), kgo.RecordRetries(0),
@@ -133,7 +132,7 @@ func tryKafka(ctx context.Context, addr, clusterID string, node int) error {
 		return err
 	}
 	if meta.Cluster != clusterID {
-		return fmt.Errorf("%s answers, but as cluster %q", addr, meta.Cluster)
+		return fmt.Errorf("%s belongs to another cluster, %q", addr, meta.Cluster)
 	}
 	if _, err := admin.CreateTopic(ctx, 1, -1, nil, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return err

@@ -11,9 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// StartFakeKafka runs kfake in this process: it speaks Kafka's protocol, consumer
-// groups included, and keeps its data in Dir. It fails with [ErrInUse] where
-// another process owns that.
+// StartFakeKafka runs kfake in this process: it implements Kafka's protocol, including consumer
+// groups, and keeps its data in Dir. It returns [ErrInUse] if another process owns Dir.
 func StartFakeKafka(ctx context.Context, opts KafkaOptions) (*Kafka, error) {
 	b := &fakeBroker{}
 	var lock *fileLock
@@ -35,8 +34,8 @@ type fakeBroker struct {
 }
 
 func (b *fakeBroker) start(_ context.Context, port int) (bool, error) {
-	// A cluster id of its own, so that the relay sees when the data folder is
-	// another one; kfake keeps the id that its data folder was made with.
+	// The cluster id is unique, so that the relay notices another data folder; kfake keeps the id
+	// with which its data folder was created.
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port), kfake.ClusterID(randomHex(11)),
 		kfake.GroupMinSessionTimeout(500 * time.Millisecond)}
 	if b.data != "" {

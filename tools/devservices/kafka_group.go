@@ -10,21 +10,21 @@ import (
 	"sync"
 )
 
-// KafkaGroup is an Apache Kafka of several brokers, each broker and controller. New
+// KafkaGroup is an Apache Kafka of several brokers, each of which is a broker and a controller. New
 // topics have a copy on every broker and need a majority in sync.
 type KafkaGroup struct {
 	Nodes []*Kafka
 }
 
-// groupMember is what a broker of a group needs to know.
+// groupMember is the configuration of a broker in a group.
 type groupMember struct {
 	node, size int
 	voters     string
 	cluster    string
 }
 
-// StartKafkaGroup starts so many brokers with data under opts.Dir and returns when
-// each takes records. Every broker takes some 350 MB. Errors are those of [StartKafka].
+// StartKafkaGroup starts that many brokers with data under opts.Dir and returns when each accepts
+// records. Every broker uses about 350 MB. Errors are those of [StartKafka].
 func StartKafkaGroup(ctx context.Context, brokers int, opts KafkaOptions) (*KafkaGroup, error) {
 	java, lib, err := findKafka(ctx, opts.NoInstall, quiet(opts.Log))
 	if err != nil {

@@ -19,7 +19,7 @@ const kafkaPom = `<project>
 </project>
 `
 
-// findKafka gives the java program and the folder of Kafka's jars.
+// findKafka returns the java program and the folder of Kafka's jars.
 func findKafka(ctx context.Context, noInstall bool, log *slog.Logger) (java, lib string, err error) {
 	cache, err := cacheFolder()
 	if err != nil {

@@ -23,10 +23,9 @@ const (
 	kafkaTry = 5 * time.Second
 )
 
-// StartKafka runs Apache Kafka of one broker from its Maven packages, which are
-// downloaded once. It returns when a record was taken. Java and Maven are
-// installed by apt-get when they are missing and we are root; otherwise it fails
-// with [ErrNotHere]. It fails with [ErrInUse] where another process owns Dir.
+// StartKafka runs a single-broker Apache Kafka from its Maven packages, which are downloaded once.
+// It returns when a record was accepted. As root it installs missing Java and Maven with apt-get;
+// otherwise it returns [ErrNotHere]. It returns [ErrInUse] if another process owns Dir.
 func StartKafka(ctx context.Context, opts KafkaOptions) (*Kafka, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("kafka: no folder given for its data")
@@ -127,7 +126,7 @@ func (b *apacheBroker) properties(port, controller int) string {
 	}, ports.Replace(strings.Join(b.more, "\n"))), "\n") + "\n"
 }
 
-// node is the broker's id.
+// node returns the broker's id.
 func (b *apacheBroker) node() int {
 	if b.member != nil {
 		return b.member.node
@@ -157,7 +156,7 @@ func (b *apacheBroker) format(ctx context.Context, config string) (string, error
 			return id, nil
 		}
 	}
-	return "", fmt.Errorf("%s names no cluster.id: move %s away to begin empty", file, b.data())
+	return "", fmt.Errorf("%s has no cluster.id: move %s away to start empty", file, b.data())
 }
 
 func (b *apacheBroker) clusterID() string {
@@ -167,8 +166,8 @@ func (b *apacheBroker) clusterID() string {
 	return newClusterID()
 }
 
-// newClusterID is a random uuid as Kafka writes it. It does not begin with a
-// dash, which StorageTool would take for a flag.
+// newClusterID returns a random uuid in Kafka's form. It does not begin with a dash, which
+// StorageTool would interpret as a flag.
 func newClusterID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails

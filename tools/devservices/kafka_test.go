@@ -29,7 +29,7 @@ func records(t *testing.T, k *Kafka) (count int64, cluster string, topic kadm.To
 	return count, meta.Cluster, meta.Topics["t"].ID
 }
 
-func TestKafkaKeepsItsDataWhateverEndsIt(t *testing.T) {
+func TestKafka_KeepsItsDataAcrossEveryEnd(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(dir string) (*Kafka, error){
 		"apache": func(dir string) (*Kafka, error) { return StartKafka(t.Context(), KafkaOptions{Dir: dir}) },
@@ -73,7 +73,7 @@ func TestKafkaKeepsItsDataWhateverEndsIt(t *testing.T) {
 	}
 }
 
-func TestEachFakeKafkaIsAClusterOfItsOwn(t *testing.T) {
+func TestFakeKafka_HasItsOwnClusterID(t *testing.T) {
 	t.Parallel()
 	var clusters []string
 	for range 2 {

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// lockPoll is how often a lock that another process holds is tried again.
+// lockPoll is the interval between attempts to take a lock that another process holds.
 const lockPoll = 50 * time.Millisecond
 
-// ErrInUse says that another process, or another service of this one, owns the folder.
+// ErrInUse means that another process, or another service of this one, owns the folder.
 var ErrInUse = errors.New("in use by another process")
 
-// fileLock is a flock: it ends with the process that holds it, whatever ends that.
+// fileLock is a flock: it ends with the process that holds it, however that ends.
 type fileLock struct{ f *os.File }
 
 // tryLock takes the lock or fails at once with [ErrInUse].
@@ -61,8 +61,8 @@ func (l *fileLock) unlock() {
 	}
 }
 
-// ownFolder makes dir where it is missing and
-// takes it for this process. The returned path is absolute.
+// ownFolder creates dir if it is missing and locks it for this process. The returned path is
+// absolute.
 func ownFolder(dir string) (string, *fileLock, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -78,9 +78,9 @@ func ownFolder(dir string) (string, *fileLock, error) {
 	return abs, l, nil
 }
 
-// OwnFolder makes dir where it is missing and keeps every other process out of
-// it until release is called or this one ends, however it ends. It fails with
-// [ErrInUse]. The path that comes back is absolute.
+// OwnFolder creates dir if it is missing and keeps every other process out of it until release is
+// called or this process ends. It returns [ErrInUse] if another process owns it. The returned path
+// is absolute.
 func OwnFolder(dir string) (abs string, release func(), err error) {
 	abs, lock, err := ownFolder(dir)
 	if err != nil {

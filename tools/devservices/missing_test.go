@@ -9,14 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// withoutPrograms hides what the machine has, and what was downloaded before.
+// withoutPrograms hides the programs of the machine and earlier downloads.
 func withoutPrograms(t *testing.T) {
 	t.Helper()
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("JAVA_HOME", "")
 }
 
-func TestWithoutRedisServerMiniredisStepsIn(t *testing.T) {
+func TestStartRedis_FallsBackToMiniredis(t *testing.T) {
 	withoutPrograms(t)
 	r, err := StartRedis(t.Context(), RedisOptions{Dir: t.TempDir(), NoInstall: true})
 	require.NoError(t, err)
@@ -29,26 +29,26 @@ func TestWithoutRedisServerMiniredisStepsIn(t *testing.T) {
 	require.ErrorContains(t, err, "apt-get install redis-server")
 }
 
-func TestWithoutJavaKafkaSaysWhatWouldHelp(t *testing.T) {
+func TestStartKafka_WithoutJavaReportsARemedy(t *testing.T) {
 	withoutPrograms(t)
 	_, err := StartKafka(t.Context(), KafkaOptions{Dir: t.TempDir(), NoInstall: true})
 	require.ErrorIs(t, err, ErrNotHere)
 	require.ErrorContains(t, err, "default-jre-headless maven")
 }
 
-func TestWithoutPostgresTheErrorSaysWhatWouldHelp(t *testing.T) {
+func TestStartPostgres_WithoutServerReportsARemedy(t *testing.T) {
 	withoutPrograms(t)
 	u, err := postgresUser()
 	require.NoError(t, err)
 	if len(postgresHere(t.Context(), u)) > 0 {
-		t.Skip("there is a server outside of PATH, which cannot be hidden")
+		t.Skip("a server outside of PATH cannot be hidden")
 	}
 	_, err = findPostgres(t.Context(), u, "", true, quiet(nil))
 	require.ErrorIs(t, err, ErrNotHere)
 	require.ErrorContains(t, err, "apt-get install postgresql")
 }
 
-func TestAnInterruptedDownloadIsBegunAgain(t *testing.T) {
+func TestFetchOnce_RestartsAnInterruptedDownload(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root's downloads are the machine's: not to be played with")
 	}

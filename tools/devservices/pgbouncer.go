@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncer is a connection pooler in front of a Postgres, for tests of what does not
-// work through one.
+// PgBouncer is a connection pooler in front of a Postgres, for tests of what does not work through
+// one.
 type PgBouncer struct {
 	child *child
 	url   string
@@ -26,9 +26,9 @@ func (b *PgBouncer) URL() string { return b.url }
 // Stop ends the pooler; its clients are disconnected.
 func (b *PgBouncer) Stop(ctx context.Context) error { return b.child.stop(ctx, syscall.SIGINT) }
 
-// StartPgBouncer starts a pgbouncer in front of the Postgres at server, in the pool mode
-// session, transaction or statement, with at most size connections to the server. dir is
-// a folder of its own. Without the program the error matches ErrNotHere.
+// StartPgBouncer starts a pgbouncer in front of the Postgres at server, in the pool mode session,
+// transaction or statement, with at most size connections to the server. dir must be used for
+// nothing else. If the program is missing the error wraps ErrNotHere.
 func StartPgBouncer(ctx context.Context, dir, server, mode string, size int) (*PgBouncer, error) {
 	path, err := Program(ctx, nil, "pgbouncer", "pgbouncer")
 	if err != nil {

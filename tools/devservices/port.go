@@ -13,20 +13,20 @@ const (
 	// lowestPort and highestPort bound the ports that servers get: above the well
 	// known ones, below Linux's range for outgoing connections.
 	lowestPort, highestPort = 10000, 32767
-	// portTries is how often a server is started anew when its port was taken
-	// between our look and its bind.
-	portTries = 10
+	// portAttempts is how many times a server is started if its port was taken between the check
+	// and its bind.
+	portAttempts = 10
 )
 
-// handedOut keeps two services of one process from being given the same port
-// before either has bound it.
+// handedOut prevents two services of one process from getting the same port before either has bound
+// it.
 var handedOut struct {
 	sync.Mutex
 	ports map[int]bool
 }
 
-// FreePort gives a port on 127.0.0.1 that nobody listens on just now, below
-// 32768, and never the same one twice in a process.
+// FreePort returns a port on 127.0.0.1, below 32768, on which no process listens at the moment. It
+// never returns the same port twice in a process.
 func FreePort() (int, error) {
 	handedOut.Lock()
 	defer handedOut.Unlock()
@@ -53,15 +53,15 @@ func FreePort() (int, error) {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// onFreePort runs start with one free port after the other while start says
-// that the port was taken. A port that is asked for is tried alone.
+// onFreePort runs start with different free ports until start no longer reports that the port was
+// taken. If asked is set, only that port is tried.
 func onFreePort(asked int, start func(port int) (taken bool, err error)) error {
 	if asked != 0 {
 		_, err := start(asked)
 		return err
 	}
 	var last error
-	for range portTries {
+	for range portAttempts {
 		port, err := FreePort()
 		if err != nil {
 			return err
@@ -72,5 +72,5 @@ func onFreePort(asked int, start func(port int) (taken bool, err error)) error {
 		}
 		last = err
 	}
-	return fmt.Errorf("%d ports were taken one after the other: %w", portTries, last)
+	return fmt.Errorf("%d ports were taken one after the other: %w", portAttempts, last)
 }

@@ -22,18 +22,18 @@ import (
 const (
 	// postgresReadyWithin bounds a start; recovery after a crash may take its time.
 	postgresReadyWithin = 2 * time.Minute
-	// orphanGrace is what the rests of a server that lost its parent get to end.
+	// orphanGrace is how long the remains of a server that lost its parent may take to end.
 	orphanGrace = 20 * time.Second
 )
 
-// PostgresOptions says how a Postgres is started.
+// PostgresOptions configures a Postgres.
 type PostgresOptions struct {
 	// Dir keeps the data across starts. Required.
 	Dir string
 	// Port to listen on at 127.0.0.1. Default 0: a free one.
 	Port int
-	// NoFsync trades durability for speed: for tests, whose data nobody will miss.
-	// Default: commits are on the disk.
+	// NoFsync trades durability for speed, for tests, whose data is disposable. Default: commits
+	// are written to disk.
 	NoFsync bool
 	// Disposable begins with an empty Dir, whatever lay in it, and Stop removes the
 	// data: for tests. Default: kept.
@@ -43,11 +43,11 @@ type PostgresOptions struct {
 	Settings map[string]string
 	// NoInstall keeps apt-get and downloads out of it. Default: used when needed.
 	NoInstall bool
-	// Log says what is installed and started. Default: nowhere.
+	// Log receives what is installed and started. Default: discarded.
 	Log *slog.Logger
 }
 
-// Postgres is a running Postgres server of our own.
+// Postgres is a running Postgres server started by this package.
 type Postgres struct {
 	opts     PostgresOptions
 	bin      postgresBin
@@ -63,12 +63,11 @@ type Postgres struct {
 	child *child
 }
 
-// StartPostgres finds a server's binaries or brings them along, makes the data
-// folder when there is none, and returns when a query is answered. As root
-// the server runs as user postgres, else nobody; where that user cannot enter
-// Dir, its data goes to a folder of its own under /var/tmp, and a file in Dir
-// says so. It fails with [ErrInUse] where another process owns Dir, and with
-// [ErrNotHere] where no server can be had.
+// StartPostgres finds or installs the server's binaries, creates the data folder if there is none,
+// and returns when a query is answered. As root the server runs as user postgres, or else as user
+// nobody. If that user cannot enter Dir, the data is in a folder under /var/tmp, which a file in
+// Dir names. It returns [ErrInUse] if another process owns Dir, and [ErrNotHere] if no server can
+// be found or installed.
 func StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
 	return startPostgres(ctx, opts, nil)
 }
@@ -97,7 +96,7 @@ func startPostgres(ctx context.Context, opts PostgresOptions, primary *Postgres)
 	return p, nil
 }
 
-// prepare settles where the data lies and which binaries serve it.
+// prepare determines the data folder and the binaries.
 func (p *Postgres) prepare(ctx context.Context, dir string) (err error) {
 	if p.opts.Disposable {
 		if err := removeHomes(dir); err != nil {
@@ -136,8 +135,8 @@ func (p *Postgres) prepare(ctx context.Context, dir string) (err error) {
 
 func (p *Postgres) data() string { return filepath.Join(p.home, "data") }
 
-// initdb makes the data folder under another name and renames it when it is
-// whole, so that an interrupted first start leaves nothing half done.
+// initdb creates the data folder under another name and renames it when it is complete, so that an
+// interrupted first start leaves no partial folder.
 func (p *Postgres) initdb(ctx context.Context) error {
 	part := p.data() + ".part"
 	if err := os.RemoveAll(part); err != nil {
@@ -157,13 +156,13 @@ func (p *Postgres) initdb(ctx context.Context) error {
 	return nil
 }
 
-// settings of the server: enough connections for every process of ours, no more
-// memory than a laptop has to spare.
+// settings returns the server's settings: enough connections for all processes, and no more memory
+// than a laptop has to spare.
 func (p *Postgres) settings(port int) map[string]string {
 	s := map[string]string{
 		"listen_addresses": "127.0.0.1",
 		"port":             strconv.Itoa(port),
-		// No socket: its path would have to be short, and nobody connects to it.
+		// No socket: its path would have to be short, and no client uses it.
 		"unix_socket_directories":      "",
 		"max_connections":              "200",
 		"shared_buffers":               "128MB",
@@ -180,8 +179,8 @@ func (p *Postgres) settings(port int) map[string]string {
 	return s
 }
 
-// start runs the server on p.port, or on a free one the first time. What is left
-// of one that lost its parent, or was killed, is given time to end first.
+// start runs the server on p.port, or on a free port the first time. It first waits for the remains
+// of a server that lost its parent or was killed.
 func (p *Postgres) start(ctx context.Context) error {
 	if err := p.settleOrphan(ctx); err != nil {
 		return err
@@ -228,13 +227,13 @@ func (p *Postgres) startServer(ctx context.Context, port int) (*child, error) {
 			return err
 		}
 		defer func() { _ = conn.Close(ctx) }()
-		// Another server may listen on the port that ours could not get.
+		// Another server may listen on the port that this one could not bind.
 		var data string
 		if err := conn.QueryRow(ctx, "select current_setting('data_directory')").Scan(&data); err != nil {
 			return err
 		}
 		if data != p.data() {
-			return fmt.Errorf("port %d answers, but with data in %s", port, data)
+			return fmt.Errorf("port %d belongs to another server, with data in %s", port, data)
 		}
 		return nil
 	})
@@ -245,9 +244,9 @@ func (p *Postgres) startServer(ctx context.Context, port int) (*child, error) {
 	return c, nil
 }
 
-// settleOrphan ends a server that still runs on our data although nobody owns
-// the folder (we hold its lock), and makes a lock file harmless whose process id
-// belongs to somebody else by now.
+// settleOrphan stops a server that still uses this data although no process owns the folder (this
+// one holds its lock). It also makes a lock file harmless whose process id now belongs to another
+// process.
 func (p *Postgres) settleOrphan(ctx context.Context) error {
 	file := filepath.Join(p.data(), "postmaster.pid")
 	deadline := time.Now().Add(orphanGrace)
@@ -260,13 +259,13 @@ func (p *Postgres) settleOrphan(ctx context.Context) error {
 			return nil // Postgres sees to that itself
 		}
 		if !isPostgres(pid) {
-			// Postgres takes the id of its own parent for stale, and still checks the
-			// shared memory that the rest of the file names, which removing it would skip.
+			// Postgres treats its own parent's id as stale, but still checks the shared memory that
+			// the rest of the file names; removing the file would skip that.
 			return os.WriteFile(file, []byte(strconv.Itoa(os.Getpid())+"\n"+rest), 0o600)
 		}
 		_ = syscall.Kill(pid, syscall.SIGINT)
 		if time.Now().After(deadline) {
-			return fmt.Errorf("another Postgres (process %d) works on %s and does not end: stop it, then start again", pid, p.data())
+			return fmt.Errorf("another Postgres (process %d) uses %s and does not end: stop it, then restart", pid, p.data())
 		}
 		select {
 		case <-ctx.Done():
@@ -282,14 +281,14 @@ func (p *Postgres) url(port int) string {
 	return u.String()
 }
 
-// URL is that of the superuser and the database postgres, password included.
+// URL returns the superuser's URL of the database postgres, with the password.
 func (p *Postgres) URL() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.url(p.port)
 }
 
-// Kind says what it is, for people: version and where the binaries lie.
+// Kind returns a description: version and location of the binaries.
 func (p *Postgres) Kind() string {
 	return fmt.Sprintf("PostgreSQL %s (%s)", p.bin.version, p.bin.dir)
 }

@@ -21,14 +21,14 @@ type postgresBin struct {
 
 func (b postgresBin) path(program string) string { return filepath.Join(b.dir, program) }
 
-// major is what data folders are compatible within.
+// major returns the major version; data folders are compatible only within it.
 func (b postgresBin) major() string {
 	major, _, _ := strings.Cut(b.version, ".")
 	return major
 }
 
-// findPostgres gives binaries that the server's user can run and that fit the
-// data of major version wanted ("": any), from the machine, else brought along.
+// findPostgres returns binaries that the server's user can run and that match the data's major
+// version ("": any), installed on the machine or fetched.
 func findPostgres(ctx context.Context, u *serverUser, wanted string, noInstall bool, log *slog.Logger) (postgresBin, error) {
 	found := postgresHere(ctx, u)
 	if bin, ok := fitting(found, wanted); ok {
@@ -46,7 +46,7 @@ func findPostgres(ctx context.Context, u *serverUser, wanted string, noInstall b
 		for _, b := range found {
 			has = append(has, b.version+" in "+b.dir)
 		}
-		return postgresBin{}, errors.Join(fmt.Errorf("it was made by PostgreSQL %s, and here is only %s: install PostgreSQL %s (Debian: apt-get install postgresql-%s), or move the folder away to begin empty",
+		return postgresBin{}, errors.Join(fmt.Errorf("it was created by PostgreSQL %s, but only %s is installed: install PostgreSQL %s (Debian: apt-get install postgresql-%s), or move the folder away to begin empty",
 			wanted, strings.Join(has, ", "), wanted, wanted), tried)
 	}
 	return postgresBin{}, fmt.Errorf("a Postgres server is %w: install one (Debian: apt-get install postgresql), or Maven or npm so that it can be downloaded, or point to a running one with --database-url (tried: %w)",
@@ -62,8 +62,8 @@ func fitting(found []postgresBin, wanted string) (postgresBin, bool) {
 	return postgresBin{}, false
 }
 
-// postgresHere lists the servers of the machine, in the order in which they are
-// preferred: pg_config's, Debian's from the newest, PATH's, what was brought along.
+// postgresHere lists the servers of the machine in order of preference: pg_config's, Debian's from
+// the newest, PATH's, fetched ones.
 func postgresHere(ctx context.Context, u *serverUser) []postgresBin {
 	var dirs []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
@@ -101,7 +101,7 @@ func debianMajor(bin string) int {
 	return n
 }
 
-// postgresIn looks for the two programs that a server needs.
+// postgresIn checks a folder for the two programs that a server needs.
 func postgresIn(ctx context.Context, u *serverUser, dir string) (postgresBin, bool) {
 	b := postgresBin{dir: dir}
 	for _, program := range []string{"initdb", "postgres"} {

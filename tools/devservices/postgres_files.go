@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// dataVersion is the major version of the server that made the data folder, ""
-// where there is none.
+// dataVersion returns the major version of the server that created the data folder, "" if there is
+// no data folder.
 func dataVersion(data string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -28,8 +28,8 @@ func dataVersion(data string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// postmaster reads the lock file of a running (or once running) server: its
-// process id, 0 where there is no such file, and the lines after it.
+// postmaster reads the lock file of a server: its process id, 0 if there is no such file, and the
+// lines after it.
 func postmaster(file string) (pid int, rest string, err error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,7 +41,7 @@ func postmaster(file string) (pid int, rest string, err error) {
 	first, rest, _ := strings.Cut(string(b), "\n")
 	pid, err = strconv.Atoi(strings.TrimSpace(first))
 	if err != nil {
-		return 0, "", nil // empty or torn: Postgres says what to do about it
+		return 0, "", nil // empty or torn: Postgres reports what to do about it
 	}
 	return pid, rest, nil
 }
@@ -51,7 +51,7 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// isPostgres asks ps, which every Unix has, whether the process is a postgres.
+// isPostgres checks with ps, which every Unix has, whether the process is a postgres.
 func isPostgres(pid int) bool {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil {
 		return strings.TrimSpace(string(b)) == "postgres"

@@ -10,17 +10,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// promoteTimeout bounds Promote: a standby replays what it has received first.
+// promoteTimeout bounds Promote: a standby first replays what it has received.
 const promoteTimeout = time.Minute
 
-// StartStandby makes a streaming standby of a running primary from a base backup
-// and returns when it answers queries. Its settings, URL and password are used
-// like the primary's. To the primary, and in synchronous_standby_names, its name
-// is the setting cluster_name, "standby" by default. A standby without
-// pg_basebackup is [ErrNotHere].
+// StartStandby creates a streaming standby of a running primary from a base backup and returns when
+// it answers queries. Its settings, URL and password are used like the primary's. To the primary,
+// and in synchronous_standby_names, its name is the setting cluster_name, "standby" by default.
+// Without pg_basebackup it returns [ErrNotHere].
 //
-// A Dir that holds a standby's data already is started as it is, so that
-// Restart, and a second StartStandby, continue the same standby.
+// If Dir already has a standby's data, that standby is started, so that Restart, and a second
+// StartStandby, continue the same standby.
 func StartStandby(ctx context.Context, primary *Postgres, opts PostgresOptions) (*Postgres, error) {
 	settings := map[string]string{"cluster_name": "standby"}
 	for name, value := range opts.Settings {
@@ -33,8 +32,8 @@ func StartStandby(ctx context.Context, primary *Postgres, opts PostgresOptions) 
 	return startPostgres(ctx, opts, primary)
 }
 
-// baseBackup copies the primary's data folder, as initdb makes a new one: under
-// another name until it is whole.
+// baseBackup copies the primary's data folder, under another name until it is complete, as initdb
+// does.
 func (p *Postgres) baseBackup(ctx context.Context) error {
 	part := p.data() + ".part"
 	if err := os.RemoveAll(part); err != nil {
@@ -53,7 +52,7 @@ func (p *Postgres) baseBackup(ctx context.Context) error {
 	return nil
 }
 
-// Promote makes a standby a primary and returns when it takes writes.
+// Promote promotes a standby and returns when it accepts writes.
 func (p *Postgres) Promote(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, promoteTimeout)
 	defer cancel()

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// folder is one that the server's user may enter: t.TempDir's is not.
+// folder returns a folder that the server's user may enter, unlike t.TempDir's.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -47,7 +47,7 @@ func makeSale(t *testing.T, url string) {
 	require.NoError(t, conn.Close(t.Context()))
 }
 
-func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
+func TestPostgres_KeepsItsDataAcrossEveryEnd(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
 	p := startPostgresIn(t, dir)
@@ -69,7 +69,7 @@ func TestPostgresKeepsItsDataWhateverEndsIt(t *testing.T) {
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
-func TestPostgresIsTakenUpAgainAfterItsParentWasKilled(t *testing.T) {
+func TestPostgres_RestartsAfterItsParentWasKilled(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
 	p := startPostgresIn(t, dir)
@@ -80,7 +80,7 @@ func TestPostgresIsTakenUpAgainAfterItsParentWasKilled(t *testing.T) {
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
-func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
+func TestPostgres_IgnoresAReusedProcessID(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
 	p := startPostgresIn(t, dir)
@@ -88,7 +88,7 @@ func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 	file := filepath.Join(p.data(), "postmaster.pid")
 	p.Kill9()
 	require.NoError(t, p.Stop(t.Context()))
-	// Its process id now is somebody else's: this test's parent, which lives.
+	// Its process id now belongs to another live process: this test's parent.
 	_, rest, err := postmaster(file)
 	require.NoError(t, err)
 	require.NotEmpty(t, rest)
@@ -98,7 +98,7 @@ func TestPostgresDoesNotMistakeAnotherProcessForItself(t *testing.T) {
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
-func TestPostgresNamesDataOfAnotherVersion(t *testing.T) {
+func TestPostgres_RefusesDataOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
 	p := startPostgresIn(t, dir)
@@ -110,14 +110,14 @@ func TestPostgresNamesDataOfAnotherVersion(t *testing.T) {
 	require.ErrorContains(t, err, "move the folder away")
 }
 
-func TestADisposablePostgresLeavesNothing(t *testing.T) {
+func TestPostgres_DisposableLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := folder(t)
 	for range 2 {
 		p, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir, Disposable: true, NoFsync: true})
 		skipWhereMissing(t, err)
 		stopped(t, p)
-		makeSale(t, p.URL()) // fails where there is one already
+		makeSale(t, p.URL()) // fails if the table exists
 		require.Equal(t, "off", ask[string](t, p.URL(), "show fsync"))
 		require.NoError(t, p.Stop(t.Context()))
 		require.NoDirExists(t, p.home)
@@ -125,7 +125,7 @@ func TestADisposablePostgresLeavesNothing(t *testing.T) {
 }
 
 // A clone below /root: the server's user may not enter it.
-func TestPostgresFindsAPlaceWhereItsUserMayGo(t *testing.T) {
+func TestPostgres_UsesAFolderThatItsUserMayEnter(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs Postgres as another user")
@@ -146,8 +146,8 @@ func TestPostgresFindsAPlaceWhereItsUserMayGo(t *testing.T) {
 	require.Equal(t, 1000, ask[int](t, again.URL(), someRows))
 }
 
-// Root may have had nobody alone before a package brought the user postgres.
-func TestPostgresStaysWithTheUserWhoseDataItIs(t *testing.T) {
+// Root may have had only the user nobody before a package created the user postgres.
+func TestPostgres_RunsAsTheOwnerOfItsData(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs Postgres as another user")

@@ -15,16 +15,16 @@ import (
 	"syscall"
 )
 
-// movedNote is the file that says where the data lies when it cannot lie beside it.
+// movedNote is the file that names the data's location if it is not in the given folder.
 const movedNote = "MOVED.txt"
 
-// serverUser is who Postgres runs as: it refuses root.
+// serverUser is the user that Postgres runs as: it refuses root.
 type serverUser struct {
 	name string
-	cred *syscall.Credential // nil: ourselves
+	cred *syscall.Credential // nil: the current user
 }
 
-// postgresUser is ourselves, unless we are root: then postgres, else nobody.
+// postgresUser returns the current user, or, if that is root, postgres or else nobody.
 func postgresUser() (*serverUser, error) {
 	if os.Geteuid() != 0 {
 		return &serverUser{name: strconv.Itoa(os.Geteuid())}, nil
@@ -37,7 +37,7 @@ func postgresUser() (*serverUser, error) {
 	return nil, errors.New("postgres does not run as root, and there is neither a user postgres nor nobody: add one, or start as an ordinary user")
 }
 
-// lesserUsers are those that root runs Postgres as, the first that there is.
+// lesserUsers are the users that root runs Postgres as, in order of preference.
 var lesserUsers = []string{"postgres", "nobody"}
 
 func lesserUser(name string) (*serverUser, error) {
@@ -53,7 +53,8 @@ func lesserUser(name string) (*serverUser, error) {
 	return &serverUser{name: name, cred: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 }
 
-// env is ours, without what would send another user into our home, or libpq elsewhere.
+// env returns this process's environment without variables that point another user to this one's
+// home, or libpq to another server.
 func (u *serverUser) env() []string {
 	var env []string
 	for _, kv := range os.Environ() {
@@ -64,7 +65,7 @@ func (u *serverUser) env() []string {
 	return env
 }
 
-// mayEnter really tries: access lists and mounts have their say, too.
+// mayEnter tries it, because access lists and mounts matter too.
 func (u *serverUser) mayEnter(ctx context.Context, dir string) bool {
 	if u.cred == nil {
 		return true
@@ -72,7 +73,7 @@ func (u *serverUser) mayEnter(ctx context.Context, dir string) bool {
 	return run(ctx, u.cred, dir, u.env(), "/bin/sh", "-c", "true") == nil
 }
 
-// give hands a file or folder to the server's user.
+// give changes a file's or folder's owner to the server's user.
 func (u *serverUser) give(path string) error {
 	if u.cred == nil {
 		return nil
@@ -83,9 +84,9 @@ func (u *serverUser) give(path string) error {
 	return nil
 }
 
-// homeFor gives the folder for data and password: inside dir where the server's
-// user can reach it, else one under /var/tmp that belongs to dir by its name.
-// Data that lies in one of them already decides.
+// homeFor returns the folder for data and password: inside dir if the server's user can reach it,
+// otherwise a folder under /var/tmp whose name is derived from dir. Existing data in one of them
+// decides.
 func (u *serverUser) homeFor(ctx context.Context, dir string) (string, error) {
 	inside, outside := homes(dir)
 	if u.cred == nil {
@@ -111,12 +112,12 @@ func (u *serverUser) homeFor(ctx context.Context, dir string) (string, error) {
 	}
 	note := fmt.Sprintf("Postgres runs as user %s, who may not enter this folder (see the rights of the folders above it).\nIts data lies in\n%s\n", u.name, outside)
 	if err := os.WriteFile(filepath.Join(dir, movedNote), []byte(note), 0o644); err != nil {
-		return "", fmt.Errorf("note where Postgres' data lies: %w", err)
+		return "", fmt.Errorf("record the location of Postgres' data: %w", err)
 	}
 	return outside, nil
 }
 
-// homes are the two places where the data of dir may lie.
+// homes returns the two possible locations for the data of dir.
 func homes(dir string) (inside, outside string) {
 	return filepath.Join(dir, "server"), filepath.Join("/var/tmp", fmt.Sprintf("dopamine-%.12x", sha256.Sum256([]byte(dir))))
 }
@@ -134,10 +135,9 @@ func hasData(home string) bool {
 	return err == nil
 }
 
-// makeHome makes the folder for the server's user alone. One that lies there
-// already must belong to a user that Postgres may run as (/var/tmp is
-// everybody's), who then is the server's user: root had only nobody, perhaps,
-// before a package brought the user postgres.
+// makeHome creates the folder, accessible only to the server's user. If it exists, it must belong
+// to a user that Postgres may run as (/var/tmp is writable for all), and that user becomes the
+// server's user: root may have had only nobody before a package created the user postgres.
 func (u *serverUser) makeHome(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
@@ -161,7 +161,7 @@ func (u *serverUser) makeHome(dir string) error {
 		}
 		return nil
 	case owner == 0:
-		return u.give(dir) // made by us as root, cut off before it was given away
+		return u.give(dir) // created as root and interrupted before its owner was changed
 	}
 	for _, name := range lesserUsers {
 		if other, err := lesserUser(name); err == nil && other.cred.Uid == owner {
@@ -188,7 +188,7 @@ func (u *serverUser) passwordIn(home string) (string, error) {
 	return password, u.keepPassword(home, password)
 }
 
-// keepPassword writes the superuser's password to where passwordIn reads it.
+// keepPassword writes the superuser's password to the file that passwordIn reads.
 func (u *serverUser) keepPassword(home, password string) error {
 	file := passwordFile(home)
 	part := file + ".part"
@@ -204,8 +204,8 @@ func (u *serverUser) keepPassword(home, password string) error {
 	return nil
 }
 
-// runsFor reports what `program --version` says as the server's user, "" where
-// that user cannot run it.
+// runsFor returns the output of `program --version` as the server's user, "" if that user cannot
+// run it.
 func (u *serverUser) runsFor(ctx context.Context, program string) string {
 	cmd := exec.CommandContext(ctx, program, "--version")
 	cmd.Dir, cmd.Env = "/", u.env()

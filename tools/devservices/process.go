@@ -15,32 +15,31 @@ import (
 )
 
 const (
-	// readyPoll is how often a starting server is asked whether it answers.
+	// readyPoll is the interval at which a starting server is probed.
 	readyPoll = 20 * time.Millisecond
-	// stopGrace is what a server gets to end by itself before it is killed.
+	// stopGrace is how long a server may take to stop before it is killed.
 	stopGrace = 15 * time.Second
-	// tailBytes of a server's log go into an error: enough for its last words.
+	// tailBytes is how much of the end of a server's log is included in an error.
 	tailBytes = 2000
 )
 
-// errExited says that a server ended while somebody waited for it.
+// errExited means that a server ended while it was awaited.
 var errExited = errors.New("the server ended")
 
-// childSpec says how to start a server.
+// childSpec describes how to start a server.
 type childSpec struct {
 	name string // as a person would call it
 	path string
 	args []string
 	dir  string
-	env  []string            // nil: ours
+	env  []string            // nil: this process's environment
 	cred *syscall.Credential // nil: our own user
-	log  string              // file for stdout and stderr, begun anew
-	// orphaned is the signal the child gets from the kernel when we die.
+	log  string              // file for stdout and stderr, truncated
+	// orphaned is the signal that the child gets from the kernel when this process dies.
 	orphaned syscall.Signal
 }
 
-// child is a running server. It belongs to the goroutine that startChild began,
-// which waits for its end.
+// child is a running server. The goroutine that startChild started waits for its end.
 type child struct {
 	spec childSpec
 	cmd  *exec.Cmd
@@ -62,8 +61,8 @@ func startChild(spec childSpec) (*child, error) {
 	c := &child{spec: spec, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// The kernel sends the parent-death signal when this thread ends, so it
-		// must not end, nor be given to others that may end it, before the child.
+		// The kernel sends the parent-death signal when this thread ends. Therefore it must not
+		// end, or be reused by goroutines that may end it, before the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := cmd.Start(); err != nil {
@@ -71,7 +70,7 @@ func startChild(spec childSpec) (*child, error) {
 			return
 		}
 		started <- nil
-		_ = cmd.Wait() // how it ended is told by its log
+		_ = cmd.Wait() // its log shows how it ended
 		close(c.done)
 	}()
 	if err := <-started; err != nil {
@@ -80,8 +79,8 @@ func startChild(spec childSpec) (*child, error) {
 	return c, nil
 }
 
-// awaitReady asks probe until it succeeds. It gives up when the child has ended,
-// when within has passed, or when ctx ends.
+// awaitReady calls probe until it succeeds. It gives up if the child has ended, after within, or
+// when ctx ends.
 func (c *child) awaitReady(ctx context.Context, within time.Duration, probe func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -96,14 +95,14 @@ func (c *child) awaitReady(ctx context.Context, within time.Duration, probe func
 		case <-c.done:
 			return fmt.Errorf("%s: %w; the end of its log:\n%s", c.spec.name, errExited, c.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s did not answer (last: %w); the end of its log:\n%s", c.spec.name, err, c.tail())
+			return fmt.Errorf("%s did not become ready (last error: %w); the end of its log:\n%s", c.spec.name, err, c.tail())
 		case <-tick.C:
 		}
 	}
 }
 
-// stop asks by sig, and kills when ctx ends or stopGrace has passed. It returns
-// when the child has ended.
+// stop sends sig, and kills the child when ctx ends or stopGrace has passed. It returns when the
+// child has ended.
 func (c *child) stop(ctx context.Context, sig syscall.Signal) error {
 	if c.ended() {
 		return nil
@@ -138,7 +137,7 @@ func (c *child) ended() bool {
 	}
 }
 
-// tail is the end of the child's log.
+// tail returns the end of the child's log.
 func (c *child) tail() string {
 	f, err := os.Open(c.spec.log)
 	if err != nil {
@@ -152,12 +151,12 @@ func (c *child) tail() string {
 	return string(bytes.TrimSpace(b))
 }
 
-// portTaken reports whether the child's last words say that its port was not free.
+// portTaken reports whether the end of the child's log reports an address in use.
 func (c *child) portTaken() bool {
 	return strings.Contains(strings.ToLower(c.tail()), "address already in use")
 }
 
-// run executes a short-lived command and puts its last words into the error.
+// run executes a short-lived command. An error includes the end of its output.
 func run(ctx context.Context, cred *syscall.Credential, dir string, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, env

@@ -20,28 +20,27 @@ import (
 // redisReadyWithin bounds a start, loading an append-only file included.
 const redisReadyWithin = 60 * time.Second
 
-// RedisOptions says how a Redis is started. The zero value is one whose data
-// ends with it.
+// RedisOptions configures a Redis. The data of the zero value ends with the server.
 type RedisOptions struct {
 	// Dir keeps the data across starts (an append-only file, flushed to disk every
 	// second). Default "": a temporary folder, nothing is kept.
 	Dir string
 	// Port to listen on at 127.0.0.1. Default 0: a free one.
 	Port int
-	// Real refuses miniredis where no redis-server can be had. Default: falls back.
+	// Real refuses miniredis if no redis-server is available. Default: falls back.
 	Real bool
-	// Mini asks for miniredis. Default: only where there is no redis-server.
+	// Mini selects miniredis. Default: only if there is no redis-server.
 	Mini bool
 	// NoInstall keeps apt-get out of it. Default: used when running as root.
 	NoInstall bool
-	// Log says what is installed and started. Default: nowhere.
+	// Log receives what is installed and started. Default: discarded.
 	Log *slog.Logger
 
 	args     []string // further ones of a server in a group
 	sentinel string   // what a Sentinel watches over; "" for a server with data
 }
 
-// Redis is a running Redis: a redis-server of our own, or miniredis in process.
+// Redis is a running Redis: a redis-server started by this package, or miniredis in process.
 type Redis struct {
 	opts      RedisOptions
 	binary    string // "" for miniredis
@@ -56,10 +55,9 @@ type Redis struct {
 	mini  *mini
 }
 
-// StartRedis starts redis-server from PATH, else installs it where it may, else
-// runs miniredis in process. It returns when PING is answered. It fails with
-// [ErrInUse] where another process owns the folder, with [ErrNotHere] where
-// Real is asked for and cannot be had.
+// StartRedis starts redis-server from PATH, else installs it if possible, else runs miniredis in
+// process. It returns when PING is answered. It returns [ErrInUse] if another process owns the
+// folder, and [ErrNotHere] if Real is set and no redis-server is available.
 func StartRedis(ctx context.Context, opts RedisOptions) (*Redis, error) {
 	r := &Redis{opts: opts, port: opts.Port}
 	if !opts.Mini {
@@ -165,8 +163,8 @@ func (r *Redis) startServer(ctx context.Context, port int) (*child, error) {
 	c, err := startChild(childSpec{
 		name: "redis-server", path: r.binary, dir: r.dir, args: args,
 		log: filepath.Join(r.dir, "redis.log"),
-		// What Redis has answered is with the kernel already, so it may die at once
-		// with us; one that lingered would write into the next one's files.
+		// What Redis has answered is already with the kernel, so it may be killed immediately. If
+		// it lingered, it would write into the next server's files.
 		orphaned: syscall.SIGKILL,
 	})
 	if err != nil {
@@ -185,10 +183,10 @@ func (r *Redis) startServer(ctx context.Context, port int) (*child, error) {
 	return c, nil
 }
 
-// askRedis pings, and makes sure that it is our child who answers: another
-// server may listen on the port that ours could not get.
+// askRedis pings, and checks that the child is the one that answers: another server may listen on
+// the port that the child could not bind.
 func askRedis(ctx context.Context, port int, c *child) (version string, err error) {
-	// go-redis writes a line of its own about each connection that is refused.
+	// go-redis logs each refused connection.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", loopback(port))
 	if err != nil {
 		return "", err
@@ -209,7 +207,7 @@ func askRedis(ctx context.Context, port int, c *child) (version string, err erro
 		fields[name] = value
 	}
 	if fields["process_id"] != strconv.Itoa(c.cmd.Process.Pid) {
-		return "", fmt.Errorf("port %d answers, but as process %s", port, fields["process_id"])
+		return "", fmt.Errorf("port %d belongs to another process, %s", port, fields["process_id"])
 	}
 	return fields["redis_version"], nil
 }
@@ -221,7 +219,7 @@ func (r *Redis) URL() string {
 	return "redis://" + loopback(r.port) + "/0"
 }
 
-// Kind says what it is, for people.
+// Kind returns a description.
 func (r *Redis) Kind() string { return r.kind }
 
 // Done is closed when the server has ended, wanted or not. It is nil, and so
@@ -266,8 +264,8 @@ func (r *Redis) Kill9() {
 	}
 }
 
-// Restart starts it again on the same port and folder, after Kill9 or instead of
-// it. Miniredis comes back empty; both come back as another Redis process.
+// Restart starts the server on the same port and folder, after Kill9 or instead of it. Miniredis
+// restarts empty; both have another run id afterwards.
 func (r *Redis) Restart(ctx context.Context) error {
 	r.Kill9()
 	r.mu.Lock()

@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// groupReadyWithin bounds how long servers may take to find together.
-	groupReadyWithin = 30 * time.Second
-	// groupPatience is after how long of silence a master is given up.
-	groupPatience = time.Second
-	// clusterSlots is how many hash slots a Redis Cluster has.
+	// groupReadyTimeout bounds how long the servers may take to form a group.
+	groupReadyTimeout = 30 * time.Second
+	// masterDownAfter is how long a master may be silent before it is considered down.
+	masterDownAfter = time.Second
+	// clusterSlots is the number of hash slots of a Redis Cluster.
 	clusterSlots = 16384
 )
 
@@ -34,12 +34,11 @@ type RedisGroup struct {
 	Sentinels []*Redis
 }
 
-// SentinelMaster is the name under which the Sentinels know the master.
+// SentinelMaster is the master's name at the Sentinels.
 const SentinelMaster = "gates"
 
-// StartRedisCluster starts a Redis Cluster with so many replicas of each master. It
-// returns when every node says that the cluster is ok. ErrNotHere without
-// redis-server.
+// StartRedisCluster starts a Redis Cluster with that many replicas of each master. It returns when
+// every node reports that the cluster is ok. Without redis-server it returns ErrNotHere.
 func StartRedisCluster(ctx context.Context, masters, replicas int, opts RedisOptions) (*RedisGroup, error) {
 	g := &RedisGroup{}
 	var buses []int
@@ -50,7 +49,7 @@ func StartRedisCluster(ctx context.Context, masters, replicas int, opts RedisOpt
 		}
 		buses = append(buses, bus)
 		return []string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--repl-diskless-sync-delay", "0",
-			"--cluster-node-timeout", strconv.FormatInt(groupPatience.Milliseconds(), 10), "--cluster-require-full-coverage", "no",
+			"--cluster-node-timeout", strconv.FormatInt(masterDownAfter.Milliseconds(), 10), "--cluster-require-full-coverage", "no",
 			// a replica that lags is promoted all the same
 			"--cluster-replica-validity-factor", "0"}, nil
 	})
@@ -106,7 +105,7 @@ func (g *RedisGroup) startNodes(ctx context.Context, n int, opts RedisOptions, a
 func (g *RedisGroup) startSentinel(ctx context.Context, quorum int, opts RedisOptions) error {
 	opts.Dir, opts.Port, opts.Real = "", 0, true
 	opts.sentinel = fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d %[3]d\nsentinel down-after-milliseconds %[1]s %[4]d\nsentinel failover-timeout %[1]s %[5]d\n",
-		SentinelMaster, g.Nodes[0].port, quorum, groupPatience.Milliseconds(), (5 * groupPatience).Milliseconds())
+		SentinelMaster, g.Nodes[0].port, quorum, masterDownAfter.Milliseconds(), (5 * masterDownAfter).Milliseconds())
 	r, err := StartRedis(ctx, opts)
 	if err != nil {
 		return fmt.Errorf("start a Sentinel: %w", err)
@@ -115,8 +114,8 @@ func (g *RedisGroup) startSentinel(ctx context.Context, quorum int, opts RedisOp
 	return nil
 }
 
-// formCluster makes the nodes know the first one, at its bus, shares the slots out and gives each
-// master its replicas.
+// formCluster introduces the nodes to the first one, at its bus, distributes the slots and assigns
+// replicas to each master.
 func (g *RedisGroup) formCluster(ctx context.Context, masters, bus int) error {
 	first := g.Nodes[0]
 	ids := make([]string, len(g.Nodes))
@@ -152,7 +151,7 @@ func (g *RedisGroup) formCluster(ctx context.Context, masters, bus int) error {
 			return errors.Join(errors.New("no replica yet"), c.ClusterReplicate(ctx, ids[i%masters]).Err())
 		}
 		if info, err := c.ClusterInfo(ctx).Result(); err != nil || !strings.Contains(info, "cluster_state:ok") {
-			return fmt.Errorf("node %d says that the cluster is not ok (%w)", i, err)
+			return fmt.Errorf("node %d reports that the cluster is not ok (%w)", i, err)
 		}
 		if i >= masters {
 			if info, err := c.Info(ctx, "replication").Result(); err != nil || !strings.Contains(info, "master_link_status:up") {
@@ -179,7 +178,7 @@ func (g *RedisGroup) awaitSentinels(ctx context.Context, replicas, sentinels int
 }
 
 func (g *RedisGroup) await(ctx context.Context, all []*Redis, what string, check func(i int, c *redis.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, groupReadyWithin)
+	ctx, cancel := context.WithTimeout(ctx, groupReadyTimeout)
 	defer cancel()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
@@ -201,7 +200,7 @@ func (g *RedisGroup) await(ctx context.Context, all []*Redis, what string, check
 	}
 }
 
-// ask lets do speak to the server over a connection of its own.
+// ask calls do with a separate connection to the server.
 func (r *Redis) ask(ctx context.Context, do func(*redis.Client) error) error {
 	r.mu.Lock()
 	port := r.port
@@ -210,7 +209,7 @@ func (r *Redis) ask(ctx context.Context, do func(*redis.Client) error) error {
 	return errors.Join(do(c), c.Close())
 }
 
-// URL is a value of --redis-url: the nodes of the cluster, or the Sentinels.
+// URL returns a value for --redis-url: the nodes of the cluster, or the Sentinels.
 func (g *RedisGroup) URL() string {
 	servers, suffix := g.Nodes, ""
 	if len(g.Sentinels) > 0 {
@@ -223,7 +222,7 @@ func (g *RedisGroup) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Stop ends all servers at once: what they keep ends with them. Stopping twice is fine.
+// Stop stops all servers immediately; their data ends with them. It is idempotent.
 func (g *RedisGroup) Stop(ctx context.Context) error {
 	all := append(append([]*Redis(nil), g.Sentinels...), g.Nodes...)
 	errs := make([]error, len(all))
@@ -238,10 +237,10 @@ func (g *RedisGroup) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Pause stops the server where it stands (SIGSTOP), until Resume. Only for a real one.
+// Pause suspends the server (SIGSTOP) until Resume. Only for a real one.
 func (r *Redis) Pause() error { return r.signal(syscall.SIGSTOP) }
 
-// Resume lets a paused server go on.
+// Resume continues a paused server.
 func (r *Redis) Resume() error { return r.signal(syscall.SIGCONT) }
 
 func (r *Redis) signal(sig syscall.Signal) error {
@@ -253,7 +252,7 @@ func (r *Redis) signal(sig syscall.Signal) error {
 	return r.child.cmd.Process.Signal(sig)
 }
 
-// writeSentinel gives a Sentinel its file, which it rewrites as it learns.
+// writeSentinel writes a Sentinel's configuration, which it rewrites later.
 func writeSentinel(dir, text string) (string, error) {
 	path := filepath.Join(dir, "sentinel.conf")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

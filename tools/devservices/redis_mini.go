@@ -12,12 +12,11 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 )
 
-// miniTick is how late a key of miniredis may expire.
+// miniTick is the maximum delay of a key's expiry in miniredis.
 const miniTick = 50 * time.Millisecond
 
-// mini is miniredis with what the gate asks of a Redis and miniredis does not
-// know: who it is (INFO), that it never evicts (CONFIG GET maxmemory-policy),
-// and keys that expire by themselves.
+// mini is miniredis with what the gate needs of a Redis and miniredis lacks: its identity (INFO),
+// its eviction policy (CONFIG GET maxmemory-policy), and keys that expire with time.
 type mini struct {
 	redis *miniredis.Miniredis
 	stop  chan struct{}
@@ -34,7 +33,7 @@ func startMini(port int) (*mini, error) {
 	return m, nil
 }
 
-// expire lets time to live run down: miniredis does so only when told.
+// expire advances miniredis' clock, which does not advance otherwise.
 func (m *mini) expire() {
 	tick := time.NewTicker(miniTick)
 	defer tick.Stop()
@@ -56,7 +55,7 @@ func (m *mini) close() {
 	m.redis.Close()
 }
 
-// answersFor answers INFO of the sections server and replication, and CONFIG GET.
+// answersFor answers INFO for the sections server and replication, and CONFIG GET.
 func answersFor(runID, replID string) server.Hook {
 	sections := map[string]string{
 		"server": "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nrun_id:" + runID + "\r\n",
@@ -87,7 +86,7 @@ func answersFor(runID, replID string) server.Hook {
 	}
 }
 
-// infoText is "" where none of the sections asked for is ours.
+// infoText returns "" if none of the requested sections is known.
 func infoText(sections map[string]string, asked []string) string {
 	if len(asked) == 0 {
 		asked = []string{"all"}
@@ -106,7 +105,7 @@ func infoText(sections map[string]string, asked []string) string {
 	return strings.Join(parts, "\r\n")
 }
 
-// randomHex gives 2n hexadecimal digits.
+// randomHex returns 2n hexadecimal digits.
 func randomHex(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails

@@ -26,7 +26,7 @@ func connect(t *testing.T, r *Redis) *redis.Client {
 	return client
 }
 
-// identity is what tells one life of a Redis from the next.
+// identity returns what distinguishes one life of a Redis from the next.
 func identity(t *testing.T, client *redis.Client) (runID, replID string) {
 	t.Helper()
 	info := client.Info(t.Context(), "server").Val() + client.Info(t.Context(), "replication").Val()
@@ -45,8 +45,8 @@ func identity(t *testing.T, client *redis.Client) (runID, replID string) {
 	return runID, replID
 }
 
-// Both kinds must look the same to the gate.
-func TestEveryRedisSaysWhoItIs(t *testing.T) {
+// Both kinds must appear the same to the gate.
+func TestRedis_ReportsItsIdentity(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string]RedisOptions{"server": {Real: true}, "mini": {Mini: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestEveryRedisSaysWhoItIs(t *testing.T) {
 	}
 }
 
-func TestRedisKeepsItsDataWhateverEndsIt(t *testing.T) {
+func TestRedis_KeepsItsDataAcrossEveryEnd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	r := startRedis(t, RedisOptions{Dir: dir, Real: true})

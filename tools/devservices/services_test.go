@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// actVariable has this test binary play a program that starts a service in the
-// folder named, says so, and waits to be killed.
+// actVariable makes this test binary act as a program that starts a service in the named folder,
+// reports it, and waits to be killed.
 const actVariable = "DOPAMINE_STACK_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -52,7 +52,7 @@ func killProgram(t *testing.T, what string) {
 	require.NoError(t, err)
 	require.Equal(t, "started <nil>\n", line)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
-	_ = cmd.Wait() // killed, as it says
+	_ = cmd.Wait() // it was killed
 }
 
 // skipWhereMissing skips a test of a server that this machine has not.
@@ -69,7 +69,7 @@ func stopped(t *testing.T, s interface{ Stop(context.Context) error }) {
 	t.Cleanup(func() { require.NoError(t, s.Stop(context.Background())) })
 }
 
-func TestAChildThatEndsFailsTheStartAtOnceWithItsLastWords(t *testing.T) {
+func TestChild_ExitFailsTheStartWithTheLog(t *testing.T) {
 	c, err := startChild(childSpec{name: "liar", path: "/bin/sh", args: []string{"-c", "echo no bed for me; exit 3"},
 		log: t.TempDir() + "/log", orphaned: syscall.SIGKILL})
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestAChildThatEndsFailsTheStartAtOnceWithItsLastWords(t *testing.T) {
 	require.Less(t, time.Since(begun), 30*time.Second)
 }
 
-func TestATakenPortIsReplacedByAnother(t *testing.T) {
+func TestPort_TakenIsReplaced(t *testing.T) {
 	var tried []int
 	err := onFreePort(0, func(port int) (bool, error) {
 		tried = append(tried, port)

@@ -7,7 +7,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gateway"
 )
 
-// actionHTML is the page on which a buyer confirms a payment, as a bank shows it.
+// actionHTML is the page on which a buyer confirms a payment, like a bank's.
 var actionHTML = template.Must(template.New("action").Parse(`<!doctype html>
 <html lang="en">
 <head>

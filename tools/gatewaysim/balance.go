@@ -16,7 +16,7 @@ type Balance struct {
 	Refunded map[string]string `json:"refunded"`
 	Reversed map[string]string `json:"reversed"`
 	Kept     map[string]string `json:"kept"`
-	Payments []BalanceEntry    `json:"payments"` // in the order in which they came, one per charge
+	Payments []BalanceEntry    `json:"payments"` // in the order of arrival, one per charge
 	Refunds  []BalanceRefund   `json:"refunds"`  // likewise
 }
 

@@ -13,7 +13,7 @@ import (
 // payment is one reference: a request for money and what became of it.
 type payment struct {
 	Reference   uuid.UUID      `json:"reference"`
-	Key         string         `json:"key"`  // the idempotency key it came with,
+	Key         string         `json:"key"`  // the request's idempotency key,
 	Body        string         `json:"body"` // and the body
 	Status      gateway.Status `json:"status"`
 	Reason      string         `json:"reason,omitempty"` // of Failed
@@ -28,7 +28,7 @@ type payment struct {
 	Charges []charge `json:"charges"`
 }
 
-// fate is what was drawn for a payment when it arrived.
+// fate is the random outcome of a payment, drawn at its arrival.
 type fate struct {
 	Succeeds    bool `json:"succeeds"`
 	Duplicated  bool `json:"duplicated,omitempty"`
@@ -60,7 +60,7 @@ type refund struct {
 	Settled   bool                 `json:"settled,omitempty"` // nothing more will happen to it
 }
 
-// message is a callback that must arrive; Done when it has.
+// message is a callback that must arrive; Done is set when it has.
 type message struct {
 	ID   string `json:"id"`
 	URL  string `json:"url"`
@@ -75,7 +75,7 @@ type books struct {
 	refunds  map[uuid.UUID]*refund
 	messages map[string]*message
 	charges  map[string]uuid.UUID // references by the id of the first charge
-	order    []*payment           // in the order in which they came
+	order    []*payment           // in the order of arrival
 	returned []*refund            // likewise
 	journal  *journal             // nil: in memory only
 }
@@ -84,7 +84,7 @@ func newBooks() *books {
 	return &books{payments: map[uuid.UUID]*payment{}, refunds: map[uuid.UUID]*refund{}, messages: map[string]*message{}, charges: map[string]uuid.UUID{}}
 }
 
-// record is a line of the journal: the whole entry as it is after a change.
+// record is a line of the journal: the whole entry after a change.
 type record struct {
 	Payment *payment `json:"payment,omitempty"`
 	Refund  *refund  `json:"refund,omitempty"`
@@ -171,7 +171,7 @@ func (b *books) update(reference uuid.UUID, f func(*payment) bool) (payment, boo
 	return p, true, b.put(record{Payment: &changed})
 }
 
-// covered is the sum of a charge's refunds that have not failed. The caller holds mu.
+// covered returns the sum of a charge's refunds that have not failed. The caller holds mu.
 func (b *books) covered(charge string) decimal.Decimal {
 	var sum decimal.Decimal
 	for _, r := range b.returned {

@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// maxAttempts is how often a callback is sent until its response is 2xx, with
-	// pauses from firstPause on, each twice the last, up to lastPause: half a minute
-	// in all. Callbacks that must arrive have no limit.
+	// maxAttempts is how many times a callback is sent until its response is 2xx. The pauses start
+	// with firstPause and double up to lastPause: half a minute in total. Callbacks that must
+	// arrive have no limit.
 	maxAttempts = 10
 	firstPause  = 200 * time.Millisecond
 	lastPause   = 5 * time.Second
-	// maxReorder is how long a callback that others overtake is held back at most.
+	// maxReorder is the maximum delay of a callback that others overtake.
 	maxReorder = 3 * time.Second
 )
 
@@ -64,7 +64,7 @@ func newMessage(url, kind string, data callbackData) (message, error) {
 
 func newMessageID() string { return "msg_" + uuid.NewString() }
 
-// errUnchanged: there is nothing to change.
+// errUnchanged means that there is nothing to change.
 var errUnchanged = errors.New("unchanged")
 
 // change changes a payment together with a callback that must arrive, if f
@@ -93,8 +93,7 @@ func (s *Server) change(reference uuid.UUID, f func(*payment) (*message, error))
 	return p, true, s.books.put(records...)
 }
 
-// report sends the callback of a payment's present state, as reliably as the
-// options say.
+// report sends the callback of a payment's present state, with the configured reliability.
 func (s *Server) report(p payment) {
 	m, err := newMessage(p.CallbackURL, "payment."+string(p.Status), p.callbackData())
 	if err != nil {
@@ -104,7 +103,7 @@ func (s *Server) report(p payment) {
 	s.work.Go(func() { s.tell(m) })
 }
 
-// tell loses, repeats or holds back a callback, or sends it.
+// tell sends a callback, or loses, repeats or delays it.
 func (s *Server) tell(m message) {
 	if s.happens(s.opts.Lost) {
 		return

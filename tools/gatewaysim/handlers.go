@@ -17,7 +17,7 @@ import (
 // maxBody is more than any request has.
 const maxBody = 64 << 10
 
-// Reasons that the simulator gives.
+// The simulator's failure reasons.
 const (
 	reasonRefused     = "CARD_REFUSED"       // at once, by 402
 	reasonDeclined    = "INSUFFICIENT_FUNDS" // after the latency
@@ -105,7 +105,7 @@ type payBody struct {
 	ReturnURL   string    `json:"returnUrl"`
 }
 
-// paymentState is a payment as every response has it.
+// paymentState is the payment object of every response.
 type paymentState struct {
 	PaymentID     string              `json:"paymentId"`
 	Status        gateway.Status      `json:"status"`
@@ -180,7 +180,7 @@ func (s *Server) enter(r *http.Request, key, raw string, body payBody, amount do
 	return fresh, true, s.books.put(record{Payment: &fresh})
 }
 
-// rejections are responses to a repeated POST that say nothing about the payment.
+// rejections are responses to a repeated POST that are no evidence about the payment.
 var rejections = []struct {
 	status int
 	body   string

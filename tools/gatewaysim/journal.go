@@ -13,7 +13,7 @@ import (
 // maxLine is longer than any line of the journal.
 const maxLine = 1 << 20
 
-// journal is the books' file. Writes survive the process, not the machine: they
+// journal is the books' file. Writes survive a crash of the process, but not of the machine: they
 // are not synced.
 type journal struct {
 	file *os.File
@@ -31,7 +31,7 @@ func openBooks(path string) (*books, error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("books %s are in use by another simulator; give another folder", path)
+		return nil, fmt.Errorf("books %s are in use by another simulator; use another folder", path)
 	}
 	b := newBooks()
 	end, err := b.read(lock)
@@ -71,8 +71,8 @@ func (b *books) read(file *os.File) (int64, error) {
 	}
 }
 
-// write appends records by one write, so that a crash leaves whole lines or an
-// incomplete last one.
+// write appends records by one write, so that a crash leaves complete lines or an incomplete last
+// one.
 func (j *journal) write(records ...record) error {
 	var lines []byte
 	for _, r := range records {

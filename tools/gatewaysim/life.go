@@ -78,8 +78,8 @@ func (s *Server) carryOut(reference uuid.UUID) {
 	if second == nil {
 		s.report(p)
 	} else {
-		// Which of the two charges is the second one depends on which callback comes
-		// first, so that neither may be lost.
+		// The order of the callbacks decides which of the two charges is the second one, so neither
+		// may be lost.
 		if m, err := newMessage(p.CallbackURL, string(gateway.PaymentSucceeded), p.callbackData()); err == nil {
 			s.books.mu.Lock()
 			stored := m
@@ -99,8 +99,8 @@ func (s *Server) carryOut(reference uuid.UUID) {
 	}
 }
 
-// dispute opens a dispute of a payment that succeeded, and closes it. A charge of
-// which money has been returned is not disputed, or the shop wins.
+// dispute opens a dispute of a payment that succeeded, and closes it. If money of the charge has
+// been returned, it is not disputed, or the shop wins.
 func (s *Server) dispute(reference uuid.UUID) {
 	p, ok := s.books.find(reference)
 	if !ok || (p.Charges[0].Dispute != "" && !p.Charges[0].Open) {

@@ -9,7 +9,7 @@ import (
 
 // Options configure the simulator. Shares are probabilities from 0 to 1.
 type Options struct {
-	// Addr is the host:port to listen on; port 0 takes a free one.
+	// Addr is the host:port to listen on; port 0 chooses a free one.
 	Addr string
 	// WebhookSecrets sign callbacks, each as whsec_<base64>: all of them, so that
 	// one can be rotated. At least one.
@@ -27,7 +27,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Behavior is how well the simulator works. Each share is independent.
+// Behavior is the reliability of the simulator. Each share is independent.
 type Behavior struct {
 	SuccessRate float64       // of payments that are carried out, those that succeed
 	Latency     time.Duration // from a payment's start, or its confirmation, to its outcome

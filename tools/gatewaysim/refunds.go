@@ -75,8 +75,8 @@ func (s *Server) refund(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// enterRefund returns the refund of that reference, and whether it is new, or
-// why there is none.
+// enterRefund returns the refund with that reference, and whether it is new, or the reason why it
+// is refused.
 func (s *Server) enterRefund(key, raw string, body refundBody, amount domain.Money) (refund, bool, string, error) {
 	fresh := refund{
 		Reference: body.RefundReference, Payment: body.Reference, Key: key, Body: raw, ID: "ref_" + uuid.NewString(), Amount: amount,

@@ -158,7 +158,7 @@ func (s *Server) end() {
 	}
 }
 
-// happens draws an event of the given probability.
+// happens reports true with the given probability.
 func (s *Server) happens(share float64) bool {
 	s.chanceMu.Lock()
 	defer s.chanceMu.Unlock()
@@ -179,7 +179,7 @@ func (s *Server) oneOf(n int) int {
 	return s.chance.IntN(n)
 }
 
-// pause waits for d; the error is that the server has stopped.
+// pause waits for d. It returns an error if the server has stopped.
 func (s *Server) pause(d time.Duration) error {
 	if d <= 0 {
 		return context.Cause(s.ctx)

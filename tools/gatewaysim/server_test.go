@@ -34,7 +34,7 @@ const (
 	oldSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 )
 
-// shop accepts callbacks and keeps those whose signature is good.
+// shop accepts callbacks and keeps those with a valid signature.
 type shop struct {
 	url    string
 	parser *gateway.Webhooks
@@ -285,7 +285,7 @@ func TestAction_ConfirmedDeclinedAndCanceled(t *testing.T) {
 	require.Equal(t, r.ReturnURL, resp.Header.Get("Location"))
 	require.Equal(t, gateway.Succeeded, final(t, c, r).Status)
 	decide(p, "decline")
-	require.Equal(t, gateway.Succeeded, final(t, c, r).Status, "the first decision stands")
+	require.Equal(t, gateway.Succeeded, final(t, c, r).Status, "the first decision is final")
 
 	r = request(t, shop)
 	p, err = pay(t, c, r)
@@ -368,8 +368,8 @@ func TestCallbacks_LostRepeatedReordered(t *testing.T) {
 	require.NotEqual(t, order, came)
 }
 
-// What only a callback reports is not lost, even if every other one is.
-func TestDuplicateChargesAndDisputes(t *testing.T) {
+// An event that only a callback reports is not lost, even if every other callback is.
+func TestServer_DuplicateChargesAndDisputes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lost float64
 		kept string

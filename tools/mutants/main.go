@@ -1,12 +1,12 @@
-// Command mutants takes the system's protections away, one at a time, and checks
-// that a test or a scenario of the fault harness notices.
+// Command mutants removes the system's protections, one at a time, and checks that a test or a
+// scenario of the fault harness notices.
 //
 //	go run ./tools/mutants --list
 //	go run ./tools/mutants --run 'append-lock|epoch-check'
 //
-// A mutant is a small edit of one file. It is built through an overlay of the go
-// command, so the sources stay as they are. Exit status 1: a mutant survived, or its
-// edit does not fit the sources any more.
+// A mutant is a small edit of one file. It is built through an overlay of the go command, so the
+// sources are not changed. Exit status 1: a mutant survived, or its edit no longer matches the
+// sources.
 package main
 
 import (
@@ -31,15 +31,15 @@ type mutant struct {
 	name       string
 	protection string
 	file       string // from the module's root
-	old, new   string // the edit; old stands exactly once in the file
-	more       []edit // further edits: where one protection backs another, both go
+	old, new   string // the edit; old occurs exactly once in the file
+	more       []edit // further edits, if another protection covers the same fault
 	// What must fail: a test of a package, or a scenario of tools/faults.
 	pkg, test string
 	scenario  string
 	seeds     string // default 1-3
 }
 
-// edit is a replacement of a text that stands exactly once in a file.
+// edit is a replacement of a text that occurs exactly once in a file.
 type edit struct{ file, old, new string }
 
 // caughtBy names what notices.
@@ -62,7 +62,7 @@ func (m mutant) mutate(root string) (map[string][]byte, error) {
 			}
 		}
 		if n := bytes.Count(b, []byte(e.old)); n != 1 {
-			return nil, fmt.Errorf("%s: the text to replace stands %d times in %s: %q", m.name, n, e.file, e.old)
+			return nil, fmt.Errorf("%s: the text to replace occurs %d times in %s: %q", m.name, n, e.file, e.old)
 		}
 		changed[e.file] = bytes.Replace(b, []byte(e.old), []byte(e.new), 1)
 	}
@@ -133,7 +133,7 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration, bas
 		}
 		out, err = command("run", "./tools/faults", "--overlay", overlay, "--scenario", m.scenario, "--seeds", seeds, "--fake-kafka", "--thorough=0", "--dir", filepath.Join(dir, "faults"))
 		if err != nil && !bytes.Contains(out, []byte(" violations |")) && !bytes.Contains(out, []byte("| violations")) {
-			return broken, lastLines(out, 5), nil // it did not come as far as a result
+			return broken, lastLines(out, 5), nil // it did not get as far as a result
 		}
 	} else {
 		out, err = command("test", "-overlay", overlay, "-count=1", "-timeout", "4m", "-run", m.test, "./"+m.pkg)
@@ -157,7 +157,7 @@ func (m mutant) try(ctx context.Context, root string, timeout time.Duration, bas
 
 var failure = regexp.MustCompile(`(?m)^\s*(--- FAIL|Error:|panic:|Error Trace|[a-z_0-9]+_test\.go:\d+:|    R\d:|    [a-z]+:).*$`)
 
-// reason is the first line that says what failed.
+// reason returns the first line that describes the failure.
 func reason(out []byte) string {
 	if line := failure.Find(out); line != nil {
 		return strings.TrimSpace(string(line))
@@ -197,7 +197,7 @@ func command(ctx context.Context, args []string) int {
 		return 1
 	}
 	failed := 0
-	fmt.Println("| protection | taken away by | noticed by | outcome |")
+	fmt.Println("| protection | removed by | noticed by | outcome |")
 	fmt.Println("|---|---|---|---|")
 	for _, m := range mutants {
 		if !wanted.MatchString(m.name) || ctx.Err() != nil {

@@ -1,7 +1,7 @@
 package main
 
-// The protections, by protocol. Each edit is as small as it can be and stands for a
-// whole rule of docs/ARCHITECTURE.md, section 4.
+// The protections, by protocol. Each edit is as small as possible and removes a whole rule of
+// docs/architecture.md, section 4.
 var mutants = []mutant{
 	// Event store.
 	{name: "append-lock", protection: "appends take turns under one lock: positions are given in commit order",

@@ -28,7 +28,7 @@ func TestMutants_FitTheSources(t *testing.T) {
 	names := map[string]bool{}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			require.False(t, names[m.name], "the name is used twice")
+			require.False(t, names[m.name], "duplicate name")
 			names[m.name] = true
 			_, err := m.mutate(root)
 			require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 )
 
-// What of the APIs' answers is looked at.
+// The parts of the APIs' responses that are used.
 type (
 	product struct {
 		ID         uuid.UUID `json:"id"`
@@ -54,7 +54,7 @@ type (
 
 func (p problem) slug() string { return p.Type[strings.LastIndexByte(p.Type, '/')+1:] }
 
-// refusal is an answer that is a problem document.
+// refusal is a response with a problem document.
 type refusal struct {
 	what         string // method and path
 	status       int
@@ -65,12 +65,12 @@ func (e *refusal) Error() string {
 	return fmt.Sprintf("%s: status %d %s: %s", e.what, e.status, e.slug, e.detail)
 }
 
-// passing says that the same request may go through later.
+// passing reports whether the same request may succeed later.
 func (e *refusal) passing() bool {
 	return e.status >= http.StatusInternalServerError || e.status == http.StatusTooManyRequests
 }
 
-// api speaks to the APIs with one user's token.
+// api calls the APIs with one user's token.
 type api struct {
 	command, query, token string
 	http                  *http.Client
@@ -80,7 +80,7 @@ func newAPI(command, query, token string) *api {
 	return &api{command: command, query: query, token: token, http: &http.Client{Timeout: 30 * time.Second}}
 }
 
-// as speaks with another user's token.
+// as returns an api with another user's token.
 func (a *api) as(token string) *api {
 	other := *a
 	other.token = token
@@ -99,9 +99,9 @@ func (a *api) createProduct(ctx context.Context, name string, stock int, opensIn
 	return p, a.call(ctx, http.MethodPost, a.command+"/v1/products", body, nil, &p)
 }
 
-// after is the X-Min-Position that makes a query wait for the given writes;
-// the header takes a hundred, and one product's writes follow each other, so
-// the last hundred do.
+// after returns the X-Min-Position that makes a query wait for the given writes. The header takes a
+// hundred positions, and later writes of one product include earlier ones, so the last hundred
+// suffice.
 func after(positions []string) http.Header {
 	const most = 100
 	if len(positions) == 0 {
@@ -134,7 +134,7 @@ func (a *api) fold(ctx context.Context, id uuid.UUID, wrong func(error)) (fairne
 
 // payments reads all payments of a product.
 func (a *api) payments(ctx context.Context, id uuid.UUID) ([]payment, error) {
-	const page = "1000" // the most there is
+	const page = "1000" // the maximum
 	var all []payment
 	for cursor := ""; ; {
 		q := url.Values{"productId": {id.String()}, "limit": {page}}
@@ -156,8 +156,8 @@ func (a *api) payments(ctx context.Context, id uuid.UUID) ([]payment, error) {
 	}
 }
 
-// atGateway is what the gateway says of a payment: "pending", "succeeded",
-// "failed", or "" where it never heard of it.
+// atGateway returns the gateway's status of a payment: "pending", "succeeded", "failed", or "" if
+// it does not know the payment.
 func (a *api) atGateway(ctx context.Context, gateway string, id uuid.UUID) (string, error) {
 	var p struct {
 		Status string `json:"status"`
@@ -168,14 +168,14 @@ func (a *api) atGateway(ctx context.Context, gateway string, id uuid.UUID) (stri
 	}
 	resp, err := a.http.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("ask the gateway: %w", err)
+		return "", fmt.Errorf("query the gateway: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
 		return "", nil
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("ask the gateway: status %d", resp.StatusCode)
+		return "", fmt.Errorf("query the gateway: status %d", resp.StatusCode)
 	}
 	err = json.NewDecoder(resp.Body).Decode(&p)
 	return p.Status, err
@@ -218,8 +218,7 @@ func (a *api) call(ctx context.Context, method, target string, body []byte, h ht
 	return nil
 }
 
-// open asks once, or for as long as the read side says that it is still
-// behind.
+// open sends a request, and retries while the read side reports that it is behind.
 func (a *api) open(ctx context.Context, method, target string, body []byte, h http.Header) (*http.Response, error) {
 	const patience = 30 * time.Second
 	for deadline := time.Now().Add(patience); ; {

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/books"
 )
 
-// moneyEntry is what the metadata of a payment's event may hold.
+// moneyEntry has the fields that the metadata of a payment's event may have.
 type moneyEntry struct {
 	PaymentID uuid.UUID       `json:"paymentId"`
 	RefundID  uuid.UUID       `json:"refundId"`
@@ -38,7 +38,7 @@ func (l *ledger) foldMoney(e entry, rep *Report) {
 
 // agree reads events and books until they agree, or until they should.
 func agree(ctx context.Context, cfg Config, api *api, p product, rep *Report) (*ledger, []string, error) {
-	for deadline := time.Now().Add(moneySettles); ; {
+	for deadline := time.Now().Add(moneyTimeout); ; {
 		entries, err := api.audit(ctx, p.ID, nil)
 		if err != nil {
 			return nil, nil, err
@@ -64,7 +64,7 @@ func agree(ctx context.Context, cfg Config, api *api, p product, rep *Report) (*
 		if len(different) == 0 || time.Now().After(deadline) {
 			return foldAudit(entries, p.TotalStock, rep), different, nil
 		}
-		if err := waitUntil(ctx, time.Now().Add(4*askEvery)); err != nil {
+		if err := waitUntil(ctx, time.Now().Add(4*askInterval)); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -18,27 +18,26 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// answerWithin is how long a buyer waits for an answer before it counts as an
-// error.
-const answerWithin = 15 * time.Second
+// answerTimeout is how long a buyer waits for a response before it counts as an error.
+const answerTimeout = 15 * time.Second
 
-// earlyClicks bounds how often a buyer who came before the gate's own clock
-// opened the sale clicks again; earlyPause lies between two such clicks.
+// earlyClicks is the maximum number of further clicks of a buyer who came before the sale began on
+// the gate's clock; earlyPause is the pause between two of them.
 const (
 	earlyClicks = 200
 	earlyPause  = 10 * time.Millisecond
 )
 
-// attempt is one buyer's click and what came of it. Times are since the
-// crowd's start, on one monotonic clock.
+// attempt is one buyer's click and its result. Times are since the crowd's start, on one monotonic
+// clock.
 type attempt struct {
 	buyer    int
 	sent     time.Duration
 	answered time.Duration
 	latency  time.Duration // from the moment the buyer meant to click
-	status   int           // 0: no answer
+	status   int           // 0: no response
 	slug     string        // of a refusal
-	err      error         // no answer, or one that makes no sense
+	err      error         // no response, or one that cannot be understood
 	slot     slot          // of a grant
 	position string        // X-Position
 }
@@ -46,9 +45,8 @@ type attempt struct {
 func (a attempt) granted() bool { return a.status == http.StatusCreated && a.err == nil }
 func (a attempt) refused() bool { return a.status == http.StatusConflict && a.err == nil }
 
-// crowd is the buyers and their open connections. Each connection is held by
-// one worker and opened before the sale, as a browser on the product's page
-// holds one: what is measured is the click, not the handshake.
+// crowd is the buyers and their open connections. Each connection is used by one worker and opened
+// before the sale, as by a browser on the product's page: the click is measured, not the handshake.
 type crowd struct {
 	cfg     Config
 	buyers  []buyer
@@ -107,15 +105,15 @@ func (c *crowd) leave() {
 	}
 }
 
-// round is what came of letting many buyers click.
+// round is the result of the clicks of many buyers.
 type round struct {
 	attempts []attempt
 	took     time.Duration
 	requests int64
 }
 
-// click lets the given buyers click once each, as fast as the connections
-// carry them or at the configured rate, in the order given.
+// click makes the given buyers click once each, in the given order, as fast as the connections
+// allow or at the configured rate.
 func (c *crowd) click(ctx context.Context, what string, buyers []int) round {
 	attempts := make([]attempt, len(buyers))
 	c.cfg.Progress.Begin(what, int64(len(buyers)))
@@ -146,8 +144,7 @@ func (c *crowd) click(ctx context.Context, what string, buyers []int) round {
 	return round{attempts: attempts, took: time.Since(begin), requests: requests.Load()}
 }
 
-// one is one buyer's click; who comes before the sale's begin clicks again, as
-// anybody would.
+// one is one buyer's click. A buyer who clicks before the sale begins clicks again.
 func (c *crowd) one(ctx context.Context, l *line, buyer int, meant time.Time, requests *atomic.Int64) attempt {
 	var a attempt
 	for range earlyClicks {
@@ -163,8 +160,8 @@ func (c *crowd) one(ctx context.Context, l *line, buyer int, meant time.Time, re
 	return a
 }
 
-// line is one kept-alive connection to one command API. fasthttp writes and
-// reads the messages; the connection is ours, so that it can be opened ahead.
+// line is one kept-alive connection to one command API. fasthttp writes and reads the messages; the
+// connection is managed here, so that it can be opened ahead.
 type line struct {
 	host string
 	path string
@@ -180,14 +177,14 @@ type line struct {
 func newLine(base string, started time.Time) (*line, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("%q is no base URL, http://host:port is one", base)
+		return nil, fmt.Errorf("%q is not a base URL such as http://host:port", base)
 	}
 	l := &line{host: u.Host, path: strings.TrimSuffix(u.EscapedPath(), "/") + "/v1/slots/acquire", tls: u.Scheme == "https", started: started}
 	return l, nil
 }
 
 func (l *line) dial(ctx context.Context) error {
-	d := net.Dialer{Timeout: answerWithin}
+	d := net.Dialer{Timeout: answerTimeout}
 	var err error
 	if l.tls {
 		l.conn, err = (&tls.Dialer{NetDialer: &d}).DialContext(ctx, "tcp", withPort(l.host, "443"))
@@ -197,7 +194,7 @@ func (l *line) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const buffer = 2048 // a request and an answer fit; ten thousand lines must not cost 100 MB
+	const buffer = 2048 // enough for a request and a response; ten thousand lines must not need 100 MB
 	l.r, l.w = bufio.NewReaderSize(l.conn, buffer), bufio.NewWriterSize(l.conn, buffer)
 	return nil
 }
@@ -216,8 +213,8 @@ func (l *line) close() {
 	}
 }
 
-// acquire asks for a slot. A connection that failed is opened anew for the
-// next buyer; this one has no answer, and whether it was decided is not known.
+// acquire requests a slot. A failed connection is reopened for the next buyer; this one gets no
+// response, and whether it was decided is unknown.
 func (l *line) acquire(ctx context.Context, token string, body []byte) (a attempt) {
 	a.sent = time.Since(l.started)
 	defer func() {
@@ -240,7 +237,7 @@ func (l *line) acquire(ctx context.Context, token string, body []byte) (a attemp
 	req.Header.SetContentType("application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.SetBodyRaw(body)
-	if a.err = l.conn.SetDeadline(time.Now().Add(answerWithin)); a.err != nil {
+	if a.err = l.conn.SetDeadline(time.Now().Add(answerTimeout)); a.err != nil {
 		return a
 	}
 	if a.err = req.Write(l.w); a.err != nil {

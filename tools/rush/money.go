@@ -42,10 +42,10 @@ func readMoneyBack(ctx context.Context, cfg Config, api *api, p product, rep *Re
 	return err
 }
 
-// settledMoney reads the payments until they show what the events say, or for as
-// long as a read model may take.
+// settledMoney reads the payments until they agree with the events, for as long as a read model may
+// take.
 func settledMoney(ctx context.Context, api *api, id uuid.UUID, l *ledger) ([]payment, error) {
-	for deadline := time.Now().Add(logSettles); ; {
+	for deadline := time.Now().Add(logTimeout); ; {
 		payments, err := api.payments(ctx, id)
 		if err != nil {
 			return nil, err
@@ -55,7 +55,7 @@ func settledMoney(ctx context.Context, api *api, id uuid.UUID, l *ledger) ([]pay
 		if len(attempt.Broken) == 0 || time.Now().After(deadline) {
 			return payments, nil
 		}
-		if err := waitUntil(ctx, time.Now().Add(askEvery)); err != nil {
+		if err := waitUntil(ctx, time.Now().Add(askInterval)); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +102,7 @@ func checkPayments(payments []payment, l *ledger, rep *Report) {
 	}
 }
 
-// refundedOfCharge is the sum of completed refunds but those of second charges.
+// refundedOfCharge returns the sum of completed refunds except those of second charges.
 func refundedOfCharge(m *books.Payment) decimal.Decimal {
 	var sum decimal.Decimal
 	for _, f := range m.Refunds {
@@ -113,9 +113,9 @@ func refundedOfCharge(m *books.Payment) decimal.Decimal {
 	return sum
 }
 
-// checkSlots looks slots up one by one and holds them against the audit.
+// checkSlots reads slots one by one and compares them with the audit.
 func checkSlots(ctx context.Context, api *api, l *ledger, rep *Report) error {
-	const most = 1000 // a sample, where there are more
+	const most = 1000 // a sample, if there are more
 	seen := 0
 	for id, s := range l.slots {
 		if seen++; seen > most {
@@ -142,7 +142,7 @@ func (s *record) status() string {
 	return "ACTIVE"
 }
 
-// checkGateway asks the gateway about each payment: what it took must have been
+// checkGateway queries the gateway about each payment: every payment that it took must have been
 // taken here too.
 func checkGateway(ctx context.Context, cfg Config, api *api, l *ledger, rep *Report) error {
 	for id, m := range l.payments {

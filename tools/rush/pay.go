@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// askEvery is how often somebody who waits for an outcome looks.
-	askEvery = 250 * time.Millisecond
-	// mostTries is how often a buyer whose payment failed tries again.
-	mostTries = 10
-	// mostCalls is how many requests the payers have under way at once.
-	mostCalls = 64
-	// moneySettles is how long after the last slot's life the money may take to
-	// settle: the wait for a payment, what the gateway is asked then, a refund.
-	moneySettles = 12 * time.Minute
+	// askInterval is the interval at which an outcome is polled.
+	askInterval = 250 * time.Millisecond
+	// maxAttempts is how many times a buyer whose payment failed tries.
+	maxAttempts = 10
+	// maxCalls is the maximum number of concurrent requests of the payers.
+	maxCalls = 64
+	// moneyTimeout is how long after the last slot's life the payments may take to settle: the wait
+	// for a payment, the queries to the gateway after that, a refund.
+	moneyTimeout = 12 * time.Minute
 )
 
 type payment struct {
@@ -45,8 +45,8 @@ type payment struct {
 	} `json:"nextAction"`
 }
 
-// payers are the buyers who hold a slot: some pay, some let it expire, and for
-// what is freed those who were refused come back.
+// payers are the buyers who hold a slot: some pay, some let it expire. Refused buyers come back for
+// the units that become free.
 type payers struct {
 	cfg     Config
 	api     *api
@@ -60,16 +60,16 @@ type payers struct {
 	problems []string
 }
 
-// payAndAbandon plays on after the rush until every slot has ended and nobody
-// waits for a free unit any more. It returns the clicks of those who came back.
+// payAndAbandon continues after the rush until every slot has ended and no buyer waits for a free
+// unit. It returns the clicks of those who came back.
 func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, product product, attempts []attempt) ([]attempt, []string, error) {
-	p := &payers{cfg: cfg, api: api, crowd: crowd, product: product, calls: make(chan struct{}, mostCalls)}
+	p := &payers{cfg: cfg, api: api, crowd: crowd, product: product, calls: make(chan struct{}, maxCalls)}
 	latest := map[int]attempt{}
 	for _, a := range attempts {
 		latest[a.buyer] = a
 	}
 	var waiting []int
-	for i := range cfg.Buyers { // in order: the rush is to be repeatable but for the draw of who pays
+	for i := range cfg.Buyers { // in order, so that the rush is repeatable except for the random choice of who pays
 		if a := latest[i]; a.granted() {
 			p.begin(ctx, a)
 		} else {
@@ -78,7 +78,7 @@ func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, prod
 	}
 	var again []attempt
 	for {
-		if err := waitUntil(ctx, time.Now().Add(askEvery)); err != nil {
+		if err := waitUntil(ctx, time.Now().Add(askInterval)); err != nil {
 			return again, p.problems, err
 		}
 		now, err := api.product(ctx, product.ID, nil)
@@ -117,7 +117,7 @@ func (p *payers) complain(format string, args ...any) {
 	p.problems = append(p.problems, fmt.Sprintf(format, args...))
 }
 
-// begin lets the holder of a slot do what it will.
+// begin lets the holder of a slot act.
 func (p *payers) begin(ctx context.Context, a attempt) {
 	pays := rand.Float64() < p.cfg.Pay
 	p.mu.Lock()
@@ -129,7 +129,7 @@ func (p *payers) begin(ctx context.Context, a attempt) {
 			p.running--
 			p.mu.Unlock()
 		}()
-		ctx, cancel := context.WithTimeout(ctx, time.Until(a.slot.Expires)+moneySettles)
+		ctx, cancel := context.WithTimeout(ctx, time.Until(a.slot.Expires)+moneyTimeout)
 		defer cancel()
 		as := p.api.as(p.crowd.buyers[a.buyer].token)
 		if pays {
@@ -141,14 +141,14 @@ func (p *payers) begin(ctx context.Context, a attempt) {
 
 // pay pays, with a new key after each failure, while the slot lasts.
 func (p *payers) pay(ctx context.Context, as *api, a attempt) {
-	for range mostTries {
+	for range maxAttempts {
 		pay, position, err := p.start(ctx, as, a.slot.ID)
 		var refused *refusal
 		switch {
 		case errors.As(err, &refused) && (refused.slug == "slot-expired" || refused.slug == "slot-already-completed" || refused.slug == "too-many-payments"):
 			return
 		case errors.As(err, &refused) && refused.slug == "payment-in-progress":
-			// A start whose answer was lost; it ends by itself.
+			// The response of a start was lost; it ends without further action.
 		case err != nil:
 			if ctx.Err() == nil {
 				p.complain("slot %s: payment not started: %v", a.slot.ID, err)
@@ -160,13 +160,13 @@ func (p *payers) pay(ctx context.Context, as *api, a attempt) {
 				return
 			}
 		}
-		if waitUntil(ctx, time.Now().Add(askEvery)) != nil {
+		if waitUntil(ctx, time.Now().Add(askInterval)) != nil {
 			return
 		}
 	}
 }
 
-// start starts a payment; a lost answer is asked for again with the same key.
+// start starts a payment. If the response is lost, it retries with the same key.
 func (p *payers) start(ctx context.Context, as *api, slot uuid.UUID) (pay payment, position string, err error) {
 	body, err := json.Marshal(map[string]any{
 		"purchaseSlotId": slot, "idempotencyKey": uuid.New(), "amount": p.product.Price, "currency": p.product.Currency, "paymentMethod": "CARD",
@@ -195,7 +195,7 @@ func (p *payers) outcome(ctx context.Context, as *api, pay payment, position str
 			acted = true
 			p.act(ctx, as, pay)
 		}
-		if waitUntil(ctx, time.Now().Add(askEvery)) != nil {
+		if waitUntil(ctx, time.Now().Add(askInterval)) != nil {
 			return pay.Status
 		}
 		err := p.patiently(ctx, func() error {
@@ -211,11 +211,11 @@ func (p *payers) outcome(ctx context.Context, as *api, pay payment, position str
 	return pay.Status
 }
 
-// act does what the gateway wants the buyer to do next, as buyers do: most confirm,
-// some decline or cancel, a few close the page.
+// act does what the gateway requires of the buyer next, as buyers do: most confirm, some decline or
+// cancel, a few close the page.
 func (p *payers) act(ctx context.Context, as *api, pay payment) {
 	if pay.NextAction.Type != "redirect" {
-		return // the page of a client_secret is the shop's
+		return // the page for a client_secret belongs to the shop
 	}
 	decision := "confirm"
 	switch draw := rand.Float64(); {
@@ -267,7 +267,7 @@ func (p *payers) end(ctx context.Context, as *api, a attempt) {
 		})
 		switch {
 		case ctx.Err() != nil:
-			p.complain("slot %s has not ended %s after its deadline", s.ID, moneySettles)
+			p.complain("slot %s has not ended %s after its deadline", s.ID, moneyTimeout)
 			return
 		case err != nil:
 			p.complain("slot %s cannot be read: %v", s.ID, err)
@@ -276,18 +276,18 @@ func (p *payers) end(ctx context.Context, as *api, a attempt) {
 			return
 		}
 		// Before the deadline nothing ends it but its owner, and that was us.
-		next := time.Now().Add(4 * askEvery)
-		if until := s.Expires.Add(askEvery); until.After(next) {
+		next := time.Now().Add(4 * askInterval)
+		if until := s.Expires.Add(askInterval); until.After(next) {
 			next = until
 		}
 		if waitUntil(ctx, next) != nil {
-			continue // told above
+			continue // sent above
 		}
 	}
 }
 
-// patiently makes a call again while nobody answers, as somebody would whose
-// page does not load: a node may be down for a moment.
+// patiently retries a call while there is no response, like a buyer whose page does not load: a
+// node may be down for a moment.
 func (p *payers) patiently(ctx context.Context, call func() error) error {
 	const patience = time.Minute
 	for deadline := time.Now().Add(patience); ; {
@@ -298,7 +298,7 @@ func (p *payers) patiently(ctx context.Context, call func() error) error {
 		if err == nil || (errors.As(err, &refused) && !refused.passing()) || time.Now().After(deadline) {
 			return err
 		}
-		if waitErr := waitUntil(ctx, time.Now().Add(2*askEvery)); waitErr != nil {
+		if waitErr := waitUntil(ctx, time.Now().Add(2*askInterval)); waitErr != nil {
 			return errors.Join(err, waitErr)
 		}
 	}

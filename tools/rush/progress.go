@@ -11,7 +11,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// Progress is told how far a round is. Add is called from many goroutines.
+// Progress receives the progress of a round. Add is called from many goroutines.
 type Progress interface {
 	Begin(what string, total int64)
 	Add(n int64)
@@ -37,7 +37,7 @@ type bar struct {
 	ended sync.WaitGroup
 }
 
-// redraw is how often progress is shown: the crowd must not pay for it.
+// redraw is the interval at which progress is shown: it must not slow the crowd down.
 const redraw = 100 * time.Millisecond
 
 func (b *bar) Begin(what string, total int64) {
@@ -57,12 +57,12 @@ func (b *bar) End() {
 	close(b.stop)
 	b.ended.Wait()
 	if b.done.Load() < b.total {
-		b.one.Abort(false) // interrupted: the bar stays where it was
+		b.one.Abort(false) // interrupted: the bar keeps its state
 	}
 	b.all.Wait()
 }
 
-// Lines prints a plain line each second, for where there is no terminal.
+// Lines prints a plain line each second, for output that is not a terminal.
 func Lines(w io.Writer) Progress { return &lines{w: w} }
 
 type lines struct {

@@ -12,7 +12,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// Report is what a rush came to.
+// Report is the result of a rush.
 type Report struct {
 	Product           uuid.UUID       `json:"productId"`
 	Buyers            int             `json:"buyers"`
@@ -24,15 +24,15 @@ type Report struct {
 	ErrorKinds        map[string]int  `json:"errorKinds"`         // by text
 	Inversions        int64           `json:"inversions"`         // as the decision log's fold counts them
 	Rules             map[string]bool `json:"rules"`              // "R1" to "R6": held, as read back from the APIs
-	Broken            []string        `json:"broken"`             // what was seen of rules that did not hold
+	Broken            []string        `json:"broken"`             // observed violations of rules
 	Money             *Balance        `json:"money,omitempty"`    // with payments
 	Problems          []string        `json:"problems,omitempty"` // what buyers met that they should not
-	Latency           Latency         `json:"latencyMs"`          // of answers in the first round
+	Latency           Latency         `json:"latencyMs"`          // of responses in the first round
 	RequestsPerSecond float64         `json:"requestsPerSecond"`
-	Seconds           float64         `json:"seconds"` // how long the first round took
+	Seconds           float64         `json:"seconds"` // duration of the first round
 }
 
-// Balance is what a rush with payments came to.
+// Balance is the result of a rush with payments.
 type Balance struct {
 	Currency  string         `json:"currency"`
 	Purchases int            `json:"purchases"` // slots that were paid
@@ -45,7 +45,7 @@ type Balance struct {
 	Kept      string         `json:"kept"`     // taken less refunded and reversed
 	Disputes  int            `json:"disputes"`
 	Waiting   map[string]int `json:"waiting"` // items that wait for an operator, by cause
-	Asked     bool           `json:"asked"`   // the gateway was asked about each payment
+	Asked     bool           `json:"asked"`   // the gateway was queried about each payment
 }
 
 // Latency are percentiles in milliseconds.
@@ -56,7 +56,7 @@ type Latency struct {
 	Max  float64 `json:"max"`
 }
 
-// Held says whether every rule held.
+// Held reports whether every rule held.
 func (r *Report) Held() bool {
 	for _, held := range r.Rules {
 		if !held {
@@ -67,14 +67,14 @@ func (r *Report) Held() bool {
 }
 
 func (r *Report) broke(rule, format string, args ...any) {
-	const most = 20 // of what was seen; the first ones tell
+	const most = 20 // the first violations suffice
 	r.Rules[rule] = false
 	if len(r.Broken) < most {
 		r.Broken = append(r.Broken, rule+": "+fmt.Sprintf(format, args...))
 	}
 }
 
-// summarize counts what the buyers saw: of each buyer the last answer.
+// summarize counts the buyers' results: for each buyer the last response.
 func summarize(cfg Config, p product, first round, attempts []attempt) *Report {
 	r := &Report{
 		Product: p.ID, Buyers: cfg.Buyers, Stock: cfg.Stock,
@@ -113,11 +113,11 @@ func summarize(cfg Config, p product, first round, attempts []attempt) *Report {
 	return r
 }
 
-// kind names what went wrong, without addresses, so that it can be counted.
+// kind returns what went wrong, without addresses, so that it can be counted.
 func (a attempt) kind() string {
 	switch {
 	case a.err != nil && a.status == 0:
-		return "no answer"
+		return "no response"
 	case a.err != nil:
 		return fmt.Sprintf("status %d, no problem document", a.status)
 	default:

@@ -1,8 +1,8 @@
-// Package rush plays the ten o'clock rush against a running system, as a crowd
-// of buyers would, and reads back from the APIs whether the rules held.
+// Package rush plays a rush against a running system, like a crowd of buyers, and then checks
+// through the APIs whether the rules held.
 //
-// It knows the system by its HTTP APIs alone: what it reports is what anybody
-// outside could have seen.
+// It uses the system only through its HTTP APIs: everything that it reports can be observed from
+// outside.
 package rush
 
 import (
@@ -24,36 +24,36 @@ const (
 	DefaultConnections = 1000
 )
 
-// settleAfter is how long a grant that nobody appended may stay away before
-// its unit is free again, by contract; refused buyers ask once more then.
+// settleAfter is how long, by contract, it may take until the unit of a grant that was not appended
+// is free again; refused buyers click once more then.
 const settleAfter = 15 * time.Second
 
 // Tokens mints a bearer token for a user with one role.
 type Tokens func(sub uuid.UUID, role string) (string, error)
 
-// Config says what is played and against whom.
+// Config configures a rush.
 type Config struct {
-	Buyers      int      // how many buyers click; 1 or more
+	Buyers      int      // number of buyers who click; 1 or more
 	Stock       int      // units on sale; 1 or more
 	Connections int      // open connections, shared out among CommandURLs; 1 or more
-	Rate        float64  // clicks per second; 0: as fast as the connections carry them
+	Rate        float64  // clicks per second; 0: as fast as the connections allow
 	CommandURLs []string // base URLs of the command APIs; the buyers are shared out among them
 	QueryURL    string   // base URL of a query API
-	Pay         float64  // share of the granted who pay, 0 to 1; the others let their slots expire
+	Pay         float64  // share of the granted buyers who pay, 0 to 1; the others let their slots expire
 	Payments    bool     // play on with payments, until every slot has ended
 	GatewayURL  string   // where the payment gateway can be asked what it took; "": nowhere
 	Tokens      Tokens   // mints admin's and buyers' tokens
-	Progress    Progress // told how far it is; nil: nobody
+	Progress    Progress // receives the progress; may be nil
 	Log         *slog.Logger
 	SettleAfter time.Duration // 0: 15 s
 }
 
-// ConfigError says which flag has a value that cannot be, and what could.
+// ConfigError names a flag with an invalid value, and describes a valid one.
 type ConfigError struct{ Flag, Message string }
 
 func (e *ConfigError) Error() string { return "--" + e.Flag + " " + e.Message }
 
-// Check says what is wrong with the numbers, nil for nothing.
+// Check returns what is wrong with the values, nil if nothing is.
 func (c *Config) Check() *ConfigError {
 	const mostUnits = 10_000_000
 	switch {
@@ -141,7 +141,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 	rep := summarize(cfg, product, first, attempts)
 	if rep.Granted+rep.Refused == 0 {
-		return rep, fmt.Errorf("nobody was answered: %v", rep.ErrorKinds) // rules hold easily where nothing happens
+		return rep, fmt.Errorf("no request was answered: %v", rep.ErrorKinds) // without traffic the rules hold trivially
 	}
 	if cfg.Payments {
 		again, problems, err := payAndAbandon(ctx, cfg, api, crowd, product, attempts)
@@ -162,13 +162,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return rep, nil
 }
 
-// opensIn leaves the crowd time to stand ready before the sale begins.
+// opensIn returns the time until the sale begins: the crowd must be ready before.
 func opensIn(cfg Config) time.Duration {
 	return 2*time.Second + time.Duration(cfg.Connections)*50*time.Microsecond
 }
 
-// askAgain lets those who were refused ask once more, where units are free
-// that nobody holds after everything has settled.
+// askAgain makes refused buyers click once more if units are free that no buyer holds after
+// everything has settled.
 func askAgain(ctx context.Context, cfg Config, api *api, crowd *crowd, product product, attempts []attempt) ([]attempt, error) {
 	granted := 0
 	var without []int
@@ -182,7 +182,7 @@ func askAgain(ctx context.Context, cfg Config, api *api, crowd *crowd, product p
 	if granted >= min(cfg.Stock, cfg.Buyers) || len(without) == 0 {
 		return nil, nil
 	}
-	cfg.Log.Info("units were not granted; waiting for what is on its way to settle", "free", cfg.Stock-granted, "wait", cfg.SettleAfter)
+	cfg.Log.Info("units were not granted, waiting for pending grants to settle", "free", cfg.Stock-granted, "wait", cfg.SettleAfter)
 	if err := waitUntil(ctx, time.Now().Add(cfg.SettleAfter)); err != nil {
 		return nil, err
 	}

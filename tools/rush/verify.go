@@ -12,12 +12,11 @@ import (
 	"github.com/dopaminestore/dopamine/tools/books"
 )
 
-// logSettles is how long the decision log may take to show every decision: it
-// is at most two seconds behind the gate, and a gate that was rebuilt in
-// between takes some more.
-const logSettles = 20 * time.Second
+// logTimeout is how long the decision log may take to contain every decision: it is at most two
+// seconds behind the gate, and a rebuild of the gate in between adds some more.
+const logTimeout = 20 * time.Second
 
-// readBack asks the APIs what happened and holds it against the rules.
+// readBack reads from the APIs what happened and checks it against the rules.
 func readBack(ctx context.Context, api *api, p product, attempts []attempt, rep *Report) error {
 	var positions []string
 	for _, a := range attempts {
@@ -75,11 +74,11 @@ func live(entries []entry) int {
 	return n
 }
 
-// ledger is the product's slots as the audit tells them.
+// ledger is the product's slots according to the audit.
 type ledger struct {
 	slots    map[uuid.UUID]*record
 	units    map[int]uuid.UUID       // held now, by which slot
-	holders  map[uuid.UUID]uuid.UUID // buyers who hold one now
+	holders  map[uuid.UUID]uuid.UUID // current holders
 	acquired int
 	expired  int
 	payments books.Payments
@@ -93,8 +92,7 @@ type record struct {
 	paid     bool
 }
 
-// foldAudit goes through the audit in order and reports every moment at which
-// R1, R3 or R5 did not hold.
+// foldAudit folds the audit in order and reports every violation of R1, R3 or R5.
 func foldAudit(entries []entry, total int, rep *Report) *ledger {
 	l := &ledger{slots: map[uuid.UUID]*record{}, units: map[int]uuid.UUID{}, holders: map[uuid.UUID]uuid.UUID{}, payments: books.Payments{}}
 	numbers := map[int64]uuid.UUID{}
@@ -149,25 +147,25 @@ func foldAudit(entries []entry, total int, rep *Report) *ledger {
 	return l
 }
 
-// checkUnits is R2: what is not held is free, and nobody was refused for good
-// while something stayed free.
+// checkUnits checks R2: every unit that is not held is free, and no buyer was finally refused while
+// a unit stayed free.
 func checkUnits(l *ledger, p product, attempts []attempt, rep *Report) {
 	if p.Stock != p.TotalStock-len(l.units) {
 		rep.broke("R2", "%d units of %d are held, yet %d are shown as free", len(l.units), p.TotalStock, p.Stock)
 	}
 	soldOut := slices.ContainsFunc(attempts[max(0, len(attempts)-1):], func(a attempt) bool { return a.slug == "sold-out" })
 	if p.Stock > 0 && l.expired == 0 && soldOut {
-		rep.broke("R2", "%d units stayed free although buyers asked for them", p.Stock)
+		rep.broke("R2", "%d units stayed free although buyers requested them", p.Stock)
 	}
-	// A buyer asks for one slot: who is told in the end that he holds one already
-	// was granted it by an answer that was lost, with its node for instance.
+	// A buyer requests one slot. If the last response is duplicate-slot, the buyer was granted a
+	// slot by a response that was lost, for instance with its node.
 	granted := rep.Granted + rep.Refusals["duplicate-slot"]
 	if want := min(rep.Stock, rep.Buyers); l.expired == 0 && rep.Errors == 0 && granted != want {
 		rep.broke("R2", "%d units were granted, %d should have been", granted, want)
 	}
 }
 
-// checkDurable is R4: what was answered 201 is in the log, as it was answered.
+// checkDurable checks R4: every grant that was answered 201 is in the log with the same content.
 func checkDurable(l *ledger, attempts []attempt, rep *Report) {
 	for _, a := range attempts {
 		if !a.granted() {
@@ -184,10 +182,10 @@ func checkDurable(l *ledger, attempts []attempt, rep *Report) {
 	}
 }
 
-// checkArrival is R6 as the buyers see it: who asked after another's answer
-// had arrived has the higher number.
+// checkArrival checks R6 as the buyers observe it: a buyer who sent the request after another's
+// response had arrived has the higher number.
 func checkArrival(attempts []attempt, rep *Report) {
-	asked := map[int]time.Duration{} // a buyer's first click: an answer may be lost and asked for again
+	asked := map[int]time.Duration{} // a buyer's first click: a response may be lost and the request retried
 	for _, a := range attempts {
 		if t, ok := asked[a.buyer]; !ok || a.sent < t {
 			asked[a.buyer] = a.sent
@@ -213,16 +211,16 @@ func checkArrival(attempts []attempt, rep *Report) {
 			highest = max(highest, byAnswer[i].sequence)
 		}
 		if g.sequence < highest {
-			rep.broke("R6", "number %d was asked for after number %d had been answered", g.sequence, highest)
+			rep.broke("R6", "number %d was requested after the response with number %d", g.sequence, highest)
 		}
 	}
 }
 
-// checkLog is R6 as the gate tells it: its decision log folds, and holds at
-// least what the buyers heard.
+// checkLog checks R6 in the gate's decision log: it folds without inversions, and has at least the
+// decisions that the buyers received.
 func checkLog(ctx context.Context, api *api, id uuid.UUID, l *ledger, rep *Report) error {
 	heard := int64(rep.Granted + rep.Refused)
-	for deadline := time.Now().Add(logSettles); ; {
+	for deadline := time.Now().Add(logTimeout); ; {
 		f, err := api.fairness(ctx, id)
 		if err != nil {
 			return err
@@ -230,7 +228,7 @@ func checkLog(ctx context.Context, api *api, id uuid.UUID, l *ledger, rep *Repor
 		rep.Inversions = f.Inversions
 		if (f.Decided >= heard && f.Granted >= int64(l.acquired)) || !f.Complete || time.Now().After(deadline) {
 			if f.Complete && f.Decided < heard {
-				rep.broke("R6", "the decision log has %d decisions, the buyers heard %d", f.Decided, heard)
+				rep.broke("R6", "the decision log has %d decisions, the buyers received %d", f.Decided, heard)
 			}
 			break
 		}

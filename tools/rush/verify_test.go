@@ -33,7 +33,7 @@ func broken(r *Report) (rules []string) {
 	return rules
 }
 
-func TestFoldAuditSeesEachBrokenRule(t *testing.T) {
+func TestFoldAudit_DetectsEachBrokenRule(t *testing.T) {
 	a, b, c := uuid.New(), uuid.New(), uuid.New()
 	x, y := uuid.New(), uuid.New()
 	for name, tt := range map[string]struct {
@@ -57,7 +57,7 @@ func TestFoldAuditSeesEachBrokenRule(t *testing.T) {
 	}
 }
 
-func TestCheckDurableMissesNoLostGrant(t *testing.T) {
+func TestCheckDurable_DetectsLostGrants(t *testing.T) {
 	id, user := uuid.New(), uuid.New()
 	grant := attempt{status: 201, slot: slot{ID: id, Unit: 1, ArrivalSequence: 7}}
 	for name, tt := range map[string]struct {
@@ -77,7 +77,7 @@ func TestCheckDurableMissesNoLostGrant(t *testing.T) {
 	}
 }
 
-func TestCheckArrivalComparesOnlyRequestsThatFollowEachOther(t *testing.T) {
+func TestCheckArrival_ComparesOnlyConsecutiveRequests(t *testing.T) {
 	ms := time.Millisecond
 	grant := func(buyer int, sent, answered time.Duration, seq int64) attempt {
 		return attempt{buyer: buyer, status: 201, sent: sent, answered: answered, slot: slot{ArrivalSequence: seq}}
@@ -86,10 +86,10 @@ func TestCheckArrivalComparesOnlyRequestsThatFollowEachOther(t *testing.T) {
 		attempts []attempt
 		held     bool
 	}{
-		"in order":                    {[]attempt{grant(1, 0, ms, 1), grant(2, 2*ms, 3*ms, 2)}, true},
-		"side by side, any order":     {[]attempt{grant(1, 0, 3*ms, 2), grant(2, ms, 2*ms, 1)}, true},
-		"asked later, numbered lower": {[]attempt{grant(1, 0, ms, 2), grant(2, 2*ms, 3*ms, 1)}, false},
-		"asked again for a lost one":  {[]attempt{{buyer: 1, sent: 0}, grant(2, ms, 2*ms, 2), grant(1, 3*ms, 4*ms, 1)}, true},
+		"in order":                        {[]attempt{grant(1, 0, ms, 1), grant(2, 2*ms, 3*ms, 2)}, true},
+		"side by side, any order":         {[]attempt{grant(1, 0, 3*ms, 2), grant(2, ms, 2*ms, 1)}, true},
+		"requested later, numbered lower": {[]attempt{grant(1, 0, ms, 2), grant(2, 2*ms, 3*ms, 1)}, false},
+		"retried after a lost response":   {[]attempt{{buyer: 1, sent: 0}, grant(2, ms, 2*ms, 2), grant(1, 3*ms, 4*ms, 1)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rep := newReport(2, 2)
@@ -99,7 +99,7 @@ func TestCheckArrivalComparesOnlyRequestsThatFollowEachOther(t *testing.T) {
 	}
 }
 
-func TestUnitsLeftFreeAreReported(t *testing.T) {
+func TestCheckUnits_ReportsFreeUnits(t *testing.T) {
 	rep := newReport(2, 3)
 	rep.Granted = 2
 	checkUnits(&ledger{units: map[int]uuid.UUID{1: uuid.New()}, acquired: 1},
@@ -107,7 +107,7 @@ func TestUnitsLeftFreeAreReported(t *testing.T) {
 	require.Equal(t, []string{"R2"}, broken(rep))
 }
 
-func TestAGrantWhoseAnswerWasLostIsNoUnitLost(t *testing.T) {
+func TestCheckUnits_AcceptsLostResponses(t *testing.T) {
 	held := &ledger{units: map[int]uuid.UUID{1: uuid.New(), 2: uuid.New()}, acquired: 2}
 	for told, broke := range map[string][]string{"duplicate-slot": nil, "sold-out": {"R2"}} {
 		rep := newReport(2, 3)

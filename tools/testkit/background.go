@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// Background runs f until the test ends or the returned stop is called, which
-// gives what f returned; calling it again gives the same. A test whose f does not
-// end with its context fails.
+// Background runs f until the test ends or the returned stop is called, which returns f's result
+// and is idempotent. The test fails if f does not return after its context has ended.
 func Background(tb testing.TB, f func(ctx context.Context) error) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -8,9 +8,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// Kafka gives the brokers of the Apache Kafka that all tests share: use topics
-// and groups of your own ([Topic]). Without it, it is a kfake of the test's own,
-// and that is written down.
+// Kafka returns the brokers of the Apache Kafka that all tests share: use separate topics and
+// groups ([Topic]). If it is not available, it returns a kfake for this test, and reports that.
 func Kafka(tb testing.TB) []string {
 	tb.Helper()
 	p, err := shared("kafka")
@@ -21,8 +20,8 @@ func Kafka(tb testing.TB) []string {
 	return []string{p.URL}
 }
 
-// OwnKafka gives an Apache Kafka of one broker that the test may kill and
-// restart; it takes some seconds and 350 MB. Without Java the test is skipped.
+// OwnKafka returns a single-broker Apache Kafka that the test may kill and restart. It takes some
+// seconds and 350 MB. Without Java the test is skipped.
 func OwnKafka(tb testing.TB) *devservices.Kafka { return OwnKafkaWith(tb) }
 
 // OwnKafkaWith is OwnKafka with further lines of its server.properties, see
@@ -31,12 +30,12 @@ func OwnKafkaWith(tb testing.TB, properties ...string) *devservices.Kafka {
 	tb.Helper()
 	k, err := devservices.StartKafka(context.Background(), devservices.KafkaOptions{Dir: tb.TempDir(), Properties: properties})
 	if errors.Is(err, devservices.ErrNotHere) {
-		skipFor(tb, "a Kafka of its own", err)
+		skipFor(tb, "a separate Kafka", err)
 	}
 	return stopped(tb, k, err)
 }
 
-// FakeKafka gives a kfake in process, of the test's own, in memory.
+// FakeKafka returns an in-memory kfake in process, for this test only.
 func FakeKafka(tb testing.TB) []string {
 	tb.Helper()
 	k, err := devservices.StartFakeKafka(context.Background(), devservices.KafkaOptions{})
@@ -56,6 +55,6 @@ func stopped(tb testing.TB, k *devservices.Kafka, err error) *devservices.Kafka 
 	return k
 }
 
-// Topic gives a name, for a topic or a group, that nobody else uses. The topic
-// is the test's to create: the brokers create none by themselves.
+// Topic returns a unique name for a topic or a group. The test creates the topic: brokers create
+// none.
 func Topic(testing.TB) string { return "test-" + unique() }

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// keeperVariable tells a test binary that it is a keeper, and whose.
+	// keeperVariable makes a test binary a keeper, and names its service.
 	keeperVariable = "DOPAMINE_TESTKIT_KEEP"
-	// idleFor is how long nobody must use a server before it is stopped: long
-	// enough to compile the next package.
-	idleFor = 20 * time.Second
+	// idleTimeout is how long a server may be unused before it is stopped: long enough to compile
+	// the next package.
+	idleTimeout = 20 * time.Second
 )
 
 // init turns a test binary that was started as a keeper into one, before any test.
@@ -34,10 +34,10 @@ func init() {
 	os.Exit(0)
 }
 
-// keep starts the server and stays until nobody has used it for idleFor, the
-// server ends, or a signal says so.
+// keep starts the server and stays until it was unused for idleTimeout, the server ends, or a
+// signal arrives.
 func keep(name string) error {
-	// What this process starts, a test binary in its turn, must not become a keeper.
+	// A test binary that this process starts must not become a keeper.
 	if err := os.Unsetenv(keeperVariable); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func keep(name string) error {
 		return errors.Join(err, s.Stop(context.Background()))
 	}
 	users := untilUnused(ctx, name, s.Done())
-	// Newcomers wait for the users' lock: nobody is told of a server that goes.
+	// New users wait for the users' lock: none gets the address of a server that is about to stop.
 	err = os.Remove(file(name, "json"))
 	err = errors.Join(err, s.Stop(context.Background()), os.RemoveAll(dir))
 	if users != nil {
@@ -71,8 +71,8 @@ func keep(name string) error {
 	return err
 }
 
-// untilUnused returns with the users' lock when nobody has held it for idleFor,
-// or without when ctx or the server ends.
+// untilUnused returns with the users' lock when no process has held it for idleTimeout, or without
+// it when ctx or the server ends.
 func untilUnused(ctx context.Context, name string, ended <-chan struct{}) *os.File {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -88,7 +88,7 @@ func untilUnused(ctx context.Context, name string, ended <-chan struct{}) *os.Fi
 		switch {
 		case err != nil:
 			lastUsed = time.Now()
-		case time.Since(lastUsed) > idleFor:
+		case time.Since(lastUsed) > idleTimeout:
 			return users
 		default:
 			_ = users.Close()
@@ -96,14 +96,14 @@ func untilUnused(ctx context.Context, name string, ended <-chan struct{}) *os.Fi
 	}
 }
 
-// tell writes the place whole or not at all.
+// tell writes the address atomically.
 func tell(name string, p place) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
 	part := file(name, "json.part")
-	// It holds the password of a server for tests: still nobody else's business.
+	// It contains a server's password.
 	if err := os.WriteFile(part, b, 0o600); err != nil {
 		return err
 	}

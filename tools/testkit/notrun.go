@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// missing says what could not be run against the real thing. It fails the test
-// where DOPAMINE_REQUIRE_REAL=1 asks for that.
+// missing reports what could not be run against the real service. With DOPAMINE_REQUIRE_REAL=1 it
+// fails the test.
 func missing(tb testing.TB, what string, why error) {
 	tb.Helper()
 	line := fmt.Sprintf("NOT RUN: %s with %s (%v)", tb.Name(), what, why)

@@ -18,25 +18,24 @@ import (
 // databaseWithin bounds making or dropping a database, migrations included.
 const databaseWithin = 2 * time.Minute
 
-// Postgres gives the URL of an empty database of the test's own on the shared
-// server (superuser, fsync off), dropped at the end whoever is still connected.
-// Without a server the test is skipped.
+// Postgres returns the URL of an empty database for this test on the shared server (superuser,
+// fsync off). It is dropped at the end, even if clients are still connected. Without a server the
+// test is skipped.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	return newDatabase(tb, postgresServer(tb), "template0")
 }
 
-// OwnPostgres returns a Postgres server that the test may kill and restart, and
-// that a benchmark may measure: what it commits is on the disk. Without one the
-// test is skipped.
+// OwnPostgres returns a Postgres server that the test may kill and restart, and that a benchmark
+// may measure: its commits are written to disk. Without one the test is skipped.
 func OwnPostgres(tb testing.TB) *devservices.Postgres {
 	tb.Helper()
-	return ownPostgres(tb, "a Postgres of its own", devservices.StartPostgres)
+	return ownPostgres(tb, "a separate Postgres", devservices.StartPostgres)
 }
 
 // Standby returns a streaming standby of the primary, called "standby" in
-// synchronous_standby_names. The test may kill, restart and promote it. Without
-// the programs for one the test is skipped.
+// synchronous_standby_names. The test may kill, restart and promote it. If the programs are missing
+// the test is skipped.
 func Standby(tb testing.TB, primary *devservices.Postgres) *devservices.Postgres {
 	tb.Helper()
 	return ownPostgres(tb, "a Postgres standby", func(ctx context.Context, opts devservices.PostgresOptions) (*devservices.Postgres, error) {
@@ -70,10 +69,10 @@ func ownPostgres(tb testing.TB, what string, start func(context.Context, devserv
 	return p
 }
 
-// Database gives the URL of a database of the test's own, copied from a template
-// that migrate fills once for all test binaries of the run. templateName stands
-// for what migrate does, so it must change with it: let it hold a hash of the
-// migrations. migrate must have closed its connections when it returns.
+// Database returns the URL of a database for this test, copied from a template that migrate fills
+// once for all test binaries of the run. templateName identifies what migrate does, so it must
+// change with it, for instance by a hash of the migrations. migrate must have closed its
+// connections when it returns.
 func Database(tb testing.TB, templateName string, migrate func(ctx context.Context, url string) error) string {
 	tb.Helper()
 	server := postgresServer(tb)
@@ -95,8 +94,8 @@ func postgresServer(tb testing.TB) string {
 	return p.URL
 }
 
-// ensureTemplate makes the template unless it is there. It is marked as a
-// template last: one without the mark was cut off and is made anew.
+// ensureTemplate creates the template unless it exists. It is marked as a template last: one
+// without the mark is incomplete and is recreated.
 func ensureTemplate(ctx context.Context, server, name string, migrate func(ctx context.Context, url string) error) error {
 	return onServer(ctx, server, func(conn *pgx.Conn) error {
 		var ready bool
@@ -104,7 +103,7 @@ func ensureTemplate(ctx context.Context, server, name string, migrate func(ctx c
 		if err := conn.QueryRow(ctx, made, name).Scan(&ready); err != nil || ready {
 			return err
 		}
-		// One test at a time, of all binaries; the lock ends with the connection.
+		// One test at a time, over all binaries; the lock ends with the connection.
 		if _, err := conn.Exec(ctx, "select pg_advisory_lock(hashtext($1))", name); err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPostgresIsEmptyAndTheTestsOwn(t *testing.T) {
+func TestPostgres_IsEmptyAndSeparate(t *testing.T) {
 	t.Parallel()
 	one, two := Postgres(t), Postgres(t)
 	require.NotEqual(t, one, two)
@@ -18,7 +18,7 @@ func TestPostgresIsEmptyAndTheTestsOwn(t *testing.T) {
 	require.Equal(t, 0, tables(t, two))
 }
 
-func TestDatabaseMigratesItsTemplateOnce(t *testing.T) {
+func TestDatabase_MigratesItsTemplateOnce(t *testing.T) {
 	t.Parallel()
 	name, migrated := unique(), 0
 	migrate := func(ctx context.Context, url string) error {
@@ -32,7 +32,7 @@ func TestDatabaseMigratesItsTemplateOnce(t *testing.T) {
 	require.Equal(t, 1, migrated)
 }
 
-func TestDatabaseIsDroppedWhoeverIsConnected(t *testing.T) {
+func TestDatabase_IsDroppedDespiteConnections(t *testing.T) {
 	t.Parallel()
 	server := postgresServer(t)
 	var url string
@@ -46,7 +46,7 @@ func TestDatabaseIsDroppedWhoeverIsConnected(t *testing.T) {
 	require.NoError(t, probePostgres(context.Background(), server))
 }
 
-func TestOwnPostgresComesBackAfterKill9(t *testing.T) {
+func TestOwnPostgres_RestartsAfterKill9(t *testing.T) {
 	t.Parallel()
 	p := OwnPostgres(t)
 	query(t, p.URL(), "create table a (b int)")

@@ -8,9 +8,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// Redis gives the URL of the Redis that all tests share: use keys that bear an
-// id of your own, flush nothing, kill nothing. Without redis-server it is a
-// miniredis of the test's own, and that is written down.
+// Redis returns the URL of the Redis that all tests share: use unique keys, flush nothing, kill
+// nothing. Without redis-server it is a miniredis for this test, which is reported.
 func Redis(tb testing.TB) string {
 	tb.Helper()
 	p, err := shared("redis")
@@ -21,21 +20,21 @@ func Redis(tb testing.TB) string {
 	return p.URL
 }
 
-// OwnRedis gives a real redis-server that the test may flush, kill and restart;
-// it keeps its data across a restart. Without redis-server the test is skipped.
+// OwnRedis returns a real redis-server that the test may flush, kill and restart. It keeps its data
+// across a restart. Without redis-server the test is skipped.
 func OwnRedis(tb testing.TB) *devservices.Redis {
 	tb.Helper()
 	return startOwnRedis(tb, devservices.RedisOptions{Dir: tb.TempDir(), Real: true})
 }
 
-// MiniRedis gives a miniredis in process, of the test's own.
+// MiniRedis returns a miniredis in process, for this test only.
 func MiniRedis(tb testing.TB) *devservices.Redis {
 	tb.Helper()
 	return startOwnRedis(tb, devservices.RedisOptions{Mini: true})
 }
 
-// RedisCluster gives a Redis Cluster of the test's own with so many replicas of each
-// master. Without redis-server the test is skipped.
+// RedisCluster returns a Redis Cluster for this test with that many replicas of each master.
+// Without redis-server the test is skipped.
 func RedisCluster(tb testing.TB, masters, replicas int) *devservices.RedisGroup {
 	tb.Helper()
 	return startGroup(tb, "a Redis Cluster", func(ctx context.Context) (*devservices.RedisGroup, error) {
@@ -43,8 +42,8 @@ func RedisCluster(tb testing.TB, masters, replicas int) *devservices.RedisGroup 
 	})
 }
 
-// Sentinels gives a Redis of the test's own with a replica and three Sentinels.
-// Without redis-server the test is skipped.
+// Sentinels returns a Redis for this test with a replica and three Sentinels. Without redis-server
+// the test is skipped.
 func Sentinels(tb testing.TB) *devservices.RedisGroup {
 	tb.Helper()
 	return startGroup(tb, "Redis Sentinels", func(ctx context.Context) (*devservices.RedisGroup, error) {
@@ -73,7 +72,7 @@ func startOwnRedis(tb testing.TB, opts devservices.RedisOptions) *devservices.Re
 	tb.Helper()
 	r, err := devservices.StartRedis(context.Background(), opts)
 	if errors.Is(err, devservices.ErrNotHere) {
-		skipFor(tb, "a Redis of its own", err)
+		skipFor(tb, "a separate Redis", err)
 	}
 	if err != nil {
 		tb.Fatalf("start a Redis: %v", err)

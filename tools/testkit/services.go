@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// server is what a keeper keeps.
+// server is a server that a keeper runs.
 type server interface {
 	URL() string
 	Kind() string
@@ -21,7 +21,7 @@ type server interface {
 	Stop(context.Context) error
 }
 
-// service says how a shared server is started and how it is tried.
+// service defines how a shared server is started and probed.
 type service struct {
 	start func(ctx context.Context, dir string, log *slog.Logger) (server, error)
 	probe func(ctx context.Context, url string) error
@@ -33,9 +33,8 @@ var services = map[string]service{
 	"kafka":    {start: startKafka, probe: probeKafka},
 }
 
-// FsyncVariable, set to anything, makes the shared Postgres commit to the disk.
-// Who sets it for a benchmark gives it a TMPDIR of its own as well, lest it meet
-// a server that others have started.
+// FsyncVariable, if set, makes the shared Postgres write commits to disk. For a benchmark also set
+// a separate TMPDIR, so that it does not use a server started by other runs.
 const FsyncVariable = "DOPAMINE_TEST_FSYNC"
 
 func startPostgres(ctx context.Context, dir string, log *slog.Logger) (server, error) {
@@ -60,7 +59,7 @@ func probeRedis(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	// go-redis writes a line of its own about each connection that is refused.
+	// go-redis logs each refused connection.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", opts.Addr)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEachRedisAnswers(t *testing.T) {
+func TestRedis_Responds(t *testing.T) {
 	t.Parallel()
 	for name, url := range map[string]string{"shared": Redis(t), "own": OwnRedis(t).URL(), "mini": MiniRedis(t).URL()} {
 		opts, err := redis.ParseURL(url)
@@ -28,7 +28,7 @@ func TestEachRedisAnswers(t *testing.T) {
 	}
 }
 
-func TestEachKafkaTakesRecords(t *testing.T) {
+func TestKafka_AcceptsRecords(t *testing.T) {
 	t.Parallel()
 	for name, brokers := range map[string][]string{"shared": Kafka(t), "fake": FakeKafka(t)} {
 		topic := Topic(t)
@@ -41,7 +41,7 @@ func TestEachKafkaTakesRecords(t *testing.T) {
 	}
 }
 
-func TestEventuallyWaits(t *testing.T) {
+func TestEventually_Waits(t *testing.T) {
 	t.Parallel()
 	tries := 0
 	Eventually(t, time.Minute, "the third try", func() error {
@@ -53,7 +53,7 @@ func TestEventuallyWaits(t *testing.T) {
 	require.Equal(t, 3, tries)
 }
 
-// recorder stands in for the test that misses a service.
+// recorder stands in for a test whose service is missing.
 type recorder struct {
 	testing.TB
 	fatal, skipped bool
@@ -65,7 +65,7 @@ func (r *recorder) Log(...any)           {}
 func (r *recorder) Fatal(...any)         { r.fatal = true }
 func (r *recorder) Skipf(string, ...any) { r.skipped = true }
 
-func TestWhatIsMissingIsWrittenDown(t *testing.T) {
+func TestMissing_IsReported(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "not-run")
 	t.Setenv("DOPAMINE_NOT_RUN_FILE", file)
 	t.Setenv("DOPAMINE_REQUIRE_REAL", "")
@@ -79,15 +79,15 @@ func TestWhatIsMissingIsWrittenDown(t *testing.T) {
 	require.False(t, r.fatal)
 }
 
-func TestWhatIsMissingFailsWhereTheRealOneIsRequired(t *testing.T) {
-	t.Setenv("DOPAMINE_NOT_RUN_FILE", "") // this one is no news
+func TestMissing_FailsIfRealIsRequired(t *testing.T) {
+	t.Setenv("DOPAMINE_NOT_RUN_FILE", "") // this one need not be reported
 	t.Setenv("DOPAMINE_REQUIRE_REAL", "1")
 	r := &recorder{TB: t}
 	missing(r, "Postgres", errors.New("none"))
 	require.True(t, r.fatal)
 }
 
-func TestADeadServerIsReplaced(t *testing.T) {
+func TestShared_ReplacesADeadServer(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // a keeper of this test's own
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -98,7 +98,7 @@ func TestADeadServerIsReplaced(t *testing.T) {
 	}
 	require.NoError(t, users.Close())
 	gone := first
-	gone.URL = "redis://127.0.0.1:1/0" // nobody answers there
+	gone.URL = "redis://127.0.0.1:1/0" // no server listens there
 	require.NoError(t, tell("redis", gone))
 
 	second, users, err := acquire(ctx, "redis")
@@ -111,6 +111,6 @@ func TestADeadServerIsReplaced(t *testing.T) {
 	again, more, err := acquire(ctx, "redis")
 	require.NoError(t, err)
 	require.NoError(t, more.Close())
-	require.Equal(t, second.PID, again.PID, "one that answers is shared")
+	require.Equal(t, second.PID, again.PID, "a running server is shared")
 	require.NoError(t, endKeeper(ctx, "redis", second))
 }

@@ -18,13 +18,13 @@ import (
 const (
 	// acquireWithin bounds the wait for a shared server, its first download included.
 	acquireWithin = 10 * time.Minute
-	// refusedFor is how long the word of a keeper that found no server is believed.
-	refusedFor = time.Minute
-	// poll is how often locks and files are looked at.
+	// refusedTTL is how long a keeper's report that it found no server remains valid.
+	refusedTTL = time.Minute
+	// poll is the interval at which locks and files are checked.
 	poll = 50 * time.Millisecond
 )
 
-// place is what a keeper writes down about its server.
+// place is what a keeper records about its server.
 type place struct {
 	PID  int       `json:"pid"`
 	At   time.Time `json:"at"`
@@ -33,15 +33,15 @@ type place struct {
 	Err  string    `json:"error,omitempty"`
 }
 
-// held is what this test binary has acquired, once per service and until it
-// ends. The users' lock stays open for as long.
+// held is what this test binary has acquired, once per service and until it ends. The users' lock
+// stays open for as long.
 var held struct {
 	sync.Mutex
 	places map[string]place
 	locks  []*os.File
 }
 
-// shared gives the server of that name, started where nobody did so yet.
+// shared returns the server with that name, and starts it if necessary.
 func shared(name string) (place, error) {
 	held.Lock()
 	defer held.Unlock()
@@ -78,7 +78,7 @@ func acquire(ctx context.Context, name string) (p place, users *os.File, err err
 		return place{}, nil, err
 	}
 	defer func() { _ = start.Close() }()
-	// From here on no keeper goes; one that is going has gone.
+	// From here on no keeper stops; one that was stopping has stopped.
 	users, err = lock(ctx, file(name, "users"), syscall.LOCK_SH)
 	if err != nil {
 		return place{}, nil, err
@@ -93,7 +93,7 @@ func acquire(ctx context.Context, name string) (p place, users *os.File, err err
 	return p, users, nil
 }
 
-// look reads where the server is, and tries it.
+// look reads the server's address, and probes it.
 func look(ctx context.Context, name string) (place, bool) {
 	var p place
 	b, err := os.ReadFile(file(name, "json"))
@@ -101,15 +101,15 @@ func look(ctx context.Context, name string) (place, bool) {
 		return place{}, false
 	}
 	if p.Err != "" {
-		return p, time.Since(p.At) < refusedFor
+		return p, time.Since(p.At) < refusedTTL
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return p, services[name].probe(ctx, p.URL) == nil
 }
 
-// startKeeper replaces the keeper of a server that does not answer, if it still
-// lives, and waits for the word of the new one.
+// startKeeper replaces the keeper of a server that does not answer, if it still lives, and waits
+// for the record of the new one.
 func startKeeper(ctx context.Context, name string, old place) (place, error) {
 	if err := endKeeper(ctx, name, old); err != nil {
 		return place{}, err
@@ -121,7 +121,7 @@ func startKeeper(ctx context.Context, name string, old place) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	// Its output must not be ours: `go test` waits until nobody holds that.
+	// Its output must not be this process's: `go test` waits until all processes have closed that.
 	log, err := os.OpenFile(file(name, "log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return place{}, err
@@ -135,7 +135,7 @@ func startKeeper(ctx context.Context, name string, old place) (place, error) {
 		return place{}, fmt.Errorf("start its keeper: %w", err)
 	}
 	pid := cmd.Process.Pid
-	_ = cmd.Process.Release() // nobody waits: a goroutine that did would look like a leak
+	_ = cmd.Process.Release() // not waited for: a waiting goroutine would be reported as a leak
 	for {
 		if p, ok := look(ctx, name); ok {
 			return p, nil
@@ -149,7 +149,7 @@ func startKeeper(ctx context.Context, name string, old place) (place, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return place{}, fmt.Errorf("its keeper (process %d, see %s) has nothing to say: %w", pid, file(name, "log"), ctx.Err())
+			return place{}, fmt.Errorf("its keeper (process %d, see %s) did not report: %w", pid, file(name, "log"), ctx.Err())
 		case <-time.After(poll):
 		}
 	}
@@ -181,7 +181,7 @@ func endKeeper(ctx context.Context, name string, old place) error {
 	}
 }
 
-// stateDir makes the folder of locks and places; it must be ours alone to write.
+// stateDir creates the folder of locks and records; only this user may write to it.
 func stateDir() (string, error) {
 	dir := filepath.Join(os.TempDir(), "dopamine-testkit-"+strconv.Itoa(os.Geteuid()))
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -192,7 +192,7 @@ func stateDir() (string, error) {
 		return "", err
 	}
 	if !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
-		return "", fmt.Errorf("%s is somebody else's", dir)
+		return "", fmt.Errorf("%s belongs to another user", dir)
 	}
 	return dir, nil
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Eventually polls check until it returns nil, and fails the test with what was
-// awaited and check's last error when that took longer than within.
+// Eventually polls check until it returns nil. If that takes longer than within, it fails the test
+// with what was awaited and check's last error.
 func Eventually(tb testing.TB, within time.Duration, what string, check func() error) {
 	tb.Helper()
 	deadline := time.Now().Add(within)
@@ -26,7 +26,7 @@ func Eventually(tb testing.TB, within time.Duration, what string, check func() e
 	}
 }
 
-// unique gives 24 hexadecimal digits that nobody else has.
+// unique returns 24 random hexadecimal digits.
 func unique() string {
 	b := make([]byte, 12)
 	_, _ = rand.Read(b) // never fails
