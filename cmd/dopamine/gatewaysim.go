@@ -17,7 +17,7 @@ func gatewaySimCommand() *cli.Command {
 		Usage: "run a simulated payment gateway, which can lose, repeat and reorder callbacks, charge twice and more",
 		Flags: settings([]*config.Setting{config.SimulatorAddr, config.WebhookSecrets, config.GatewayKey, config.Data},
 			config.SimulationSettings, observed),
-		Before: config.FromData,
+		Before: config.FromDataIfThere,
 		Action: role(func(_ context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.WebhookSecrets)
 			opts := simulatorOptions(p, r, r.Addr(config.SimulatorAddr), filepath.Join(r.String(config.Data), "gateway-sim", "books.jsonl"))

@@ -118,7 +118,7 @@ func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 		for _, f := range c.Flags {
 			name := f.Names()[0]
 			variable := "DOPAMINE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-			if _, ours := f.(*cli.StringFlag); !ours || !visible(f) || anyText[name] || !takes(f, variable) || (c.Name == "dev" && name == "data") {
+			if _, ours := f.(*cli.StringFlag); !ours || !visible(f) || anyText[name] || !takes(f, variable) || ((c.Name == "dev" || c.Name == "gateway-sim") && name == "data") {
 				continue
 			}
 			w, known := wrong[name]
@@ -150,6 +150,23 @@ func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 		}
 	}
 	require.Greater(t, tried, 100)
+}
+
+func TestSettings_OneMissingKeyIsNamedOnce(t *testing.T) {
+	unset(t)
+	t.Chdir(t.TempDir())
+	exit, _, errs := bounded(t, "rush", "--buyers", "10", "--stock", "1")
+	require.Equal(t, 2, exit)
+	require.Equal(t, 1, strings.Count(errs, "--jwt-key (DOPAMINE_JWT_KEY)"), errs)
+}
+
+func TestSettings_DatabaseURLOfAModeWithoutArraysIsRefused(t *testing.T) {
+	unset(t)
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		exit, _, errs := bounded(t, "relay", "--kafka-brokers", nobodyListens, "--database-url", "postgres://h/d?default_query_exec_mode="+mode)
+		require.Equal(t, 2, exit, mode)
+		require.Contains(t, errs, "--database-url (DOPAMINE_DATABASE_URL) has default_query_exec_mode="+mode)
+	}
 }
 
 // takes says whether the flag has the variable.

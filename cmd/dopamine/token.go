@@ -59,7 +59,11 @@ func tokenCommand() *cli.Command {
 
 // signerOf makes the signer of tokens; what is wrong with its key is noted in r.
 func signerOf(r *config.Reader) *auth.Signer {
-	signer, err := auth.NewSigner(r.Signing())
+	signing := r.Signing()
+	if signing.KeyFile == "" && signing.PrivateKeyFile == "" {
+		return nil // refused already
+	}
+	signer, err := auth.NewSigner(signing)
 	if err != nil {
 		s := config.JWTKey
 		if r.String(config.TokenKey) != "" {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -33,6 +35,22 @@ func TestTokenVerifies(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, sub, who.Sub)
 	require.Equal(t, auth.Buyer|auth.Admin, who.Roles)
+}
+
+// TestGatewaySim_MakesItsDataFolder starts the simulator with a folder that no dev has used.
+func TestGatewaySim_MakesItsDataFolder(t *testing.T) {
+	unset(t)
+	data, addr := filepath.Join(t.TempDir(), "books"), freeAddr(t)
+	sim := start(t, "gateway-sim", "--data", data, "--addr", addr, "--webhook-secrets", "whsec_"+strings.Repeat("A", 32))
+	testkit.Eventually(t, 10*time.Second, "the simulator's health", func() error {
+		res, err := http.Get("http://" + addr + "/payments/none")
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return err
+	})
+	require.Equal(t, 0, sim.end(), sim.text())
+	require.DirExists(t, data)
 }
 
 func TestFairnessVerify(t *testing.T) {

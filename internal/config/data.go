@@ -28,6 +28,16 @@ const EnvFile = "dopamine.env"
 // command's settings in the file was given otherwise, because mixing the settings of two systems is
 // never intended.
 func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
+	return fromData(ctx, cmd, true)
+}
+
+// FromDataIfThere is FromData of a command that keeps data of its own in the folder: the
+// folder need not be that of a dev, nor exist.
+func FromDataIfThere(ctx context.Context, cmd *cli.Command) (context.Context, error) {
+	return fromData(ctx, cmd, false)
+}
+
+func fromData(ctx context.Context, cmd *cli.Command, required bool) (context.Context, error) {
 	named := cmd.IsSet(Data.Name) && cmd.String(Data.Name) != ""
 	dir := cmd.String(Data.Name)
 	if dir == "" {
@@ -35,7 +45,7 @@ func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	}
 	values, err := ReadEnvFile(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !named:
+	case errors.Is(err, fs.ErrNotExist) && !(named && required):
 		return ctx, nil
 	case err != nil:
 		return ctx, Usage(fmt.Sprintf("--%s (%s) is %q: %v; give %s", Data.Name, Data.Variable(), dir, err, Data.Right))

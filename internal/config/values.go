@@ -48,7 +48,19 @@ func (r *Reader) ReadDatabaseURL() string {
 	return r.postgres(DatabaseURL)
 }
 
-func (r *Reader) postgres(s *Setting) string { return r.URL(s, "postgres", "postgresql") }
+// textModes are pgx's modes of executing a query that send parameters as text without
+// asking the server for their types. Arrays of ids cannot be sent so: every write would fail.
+var textModes = map[string]bool{"exec": true, "simple_protocol": true}
+
+func (r *Reader) postgres(s *Setting) string {
+	text := r.URL(s, "postgres", "postgresql")
+	if u, err := url.Parse(text); err == nil {
+		if mode := u.Query().Get("default_query_exec_mode"); textModes[mode] {
+			r.Refuse(s, "has default_query_exec_mode="+mode+", in which arrays cannot be sent: leave it out, a connection pooler is recognised without it")
+		}
+	}
+	return text
+}
 
 // RedisURLs returns the nodes of Redis: one, or several of a cluster or of Sentinels. All but the
 // first may be host:port alone, and then have the first one's scheme. redis.CheckURLs checks
