@@ -99,7 +99,7 @@ type ForeignError struct {
 }
 
 func (e *ForeignError) Error() string {
-	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a topic of its own", e.Topic, e.Named, e.Store)
+	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a separate topic", e.Topic, e.Named, e.Store)
 }
 
 // New makes a relay; Run starts it.

@@ -15,7 +15,7 @@ import (
 // probeTimeout bounds a probe of Redis.
 const probeTimeout = time.Second
 
-// required makes the whole DOWN where the component is.
+// required returns a check that makes the whole process DOWN if the component is.
 func required(c httpapi.Check) httpapi.Check {
 	c.Required = true
 	return c
@@ -25,8 +25,8 @@ func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 	return required(httpapi.Check{Name: "database", Probe: httpapi.PingCheck(pool.Ping)})
 }
 
-// clockChecks compare this process's clock with those of what it uses, and report
-// products that are sold through another Redis; nil ones are left out.
+// clockChecks returns checks that compare this process's clock with those of the services it uses,
+// and report products that are sold through another Redis. pool and gate may be nil.
 func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) []httpapi.Check {
 	var checks []httpapi.Check
 	if pool != nil {
@@ -44,8 +44,8 @@ func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) 
 	return checks
 }
 
-// databaseSkew returns how far Postgres' clock is ahead of this process's. The
-// connection is acquired first: waiting for one is no uncertainty of the measurement.
+// databaseSkew returns how far Postgres' clock is ahead of this process's. The connection is
+// acquired first, so that waiting for one does not add to the uncertainty.
 func databaseSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty time.Duration, err error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
@@ -61,9 +61,9 @@ func databaseSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty t
 	return theirs.Sub(sent.Add(half)), half, nil
 }
 
-// storeSkew returns how far the event store's clock is ahead of Postgres'. Times of
-// events never fall: after a clock that ran ahead was corrected, the store's stands
-// still until the right time is there, and what is due by it is due early or late.
+// storeSkew returns how far the event store's clock is ahead of Postgres'. Times of events never
+// decrease: after a clock that ran ahead was corrected, the store's clock waits until the right
+// time has caught up, and what is due by it is due early or late.
 func storeSkew(ctx context.Context, pool *pgxpool.Pool) (ahead, uncertainty time.Duration, err error) {
 	var seconds float64
 	err = pool.QueryRow(ctx, `
@@ -76,7 +76,8 @@ func gateCheck(gate *redis.Gate) httpapi.Check {
 	return required(httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(gate.Health)})
 }
 
-// optionalChecks are of what an API was given an address for and serves without.
+// optionalChecks returns the checks of services that an API has an address for and can work
+// without.
 func optionalChecks(p *parts, server redisServer, cluster kafka.Cluster) []httpapi.Check {
 	var checks []httpapi.Check
 	if len(server.urls) > 0 {
@@ -98,8 +99,8 @@ func redisCheck(server redisServer) httpapi.Check {
 	})}
 }
 
-// kafkaCheck sends an authenticated request over a connection that it keeps. reasons
-// are why the process does not work as it should although Kafka answers: DEGRADED.
+// kafkaCheck sends an authenticated request over a persistent connection. reasons returns why the
+// process does not work as it should although Kafka answers: DEGRADED.
 func kafkaCheck(p *parts, cluster kafka.Cluster, reasons func() []string) httpapi.Check {
 	pinger := kafka.NewPinger(cluster)
 	p.onClose(func(context.Context) error { return pinger.Close() })

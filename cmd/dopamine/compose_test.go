@@ -11,7 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// composed is what of docker-compose.yml must fit the program.
+// composed is the part of docker-compose.yml that must match the program.
 type composed struct {
 	Services map[string]struct {
 		Image       string            `yaml:"image"`
@@ -21,11 +21,10 @@ type composed struct {
 	} `yaml:"services"`
 }
 
-// unusedBy are variables that compose gives to all and a service does not take:
-// the one that all share is no mistake of each.
+// unusedBy has variables that compose sets for all services and a service does not use.
 var unusedBy = map[string][]string{}
 
-// requiredVariables are those without which a command does not start.
+// requiredVariables are the variables without which a command does not start.
 var requiredVariables = map[string][]string{
 	"command-api": {"DOPAMINE_DATABASE_URL", "DOPAMINE_REDIS_URL", "DOPAMINE_JWT_KEY", "DOPAMINE_WEBHOOK_SECRETS", "DOPAMINE_GATEWAY_URL"},
 	"query-api":   {"DOPAMINE_DATABASE_URL", "DOPAMINE_JWT_KEY"},
@@ -36,7 +35,7 @@ var requiredVariables = map[string][]string{
 	"migrate":     {"DOPAMINE_DATABASE_URL"},
 }
 
-func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
+func TestCompose_MatchesTheProgramsSettings(t *testing.T) {
 	raw, err := os.ReadFile("../../docker-compose.yml")
 	require.NoError(t, err)
 	var file composed
@@ -73,15 +72,15 @@ func TestComposeGivesWhatTheProgramTakes(t *testing.T) {
 				strings.HasPrefix(v, "DOPAMINE_KAFKA") || strings.HasPrefix(v, "DOPAMINE_SCHEMA_REGISTRY") || v == "DOPAMINE_METRICS_ADDR" || slices.Contains(unusedBy[name], v)
 			require.True(t, own || shared, "%s: %s does not take %s", name, c.Name, v)
 		}
-		// What must be given is given.
+		// Every required variable is set.
 		for _, v := range requiredVariables[c.Name] {
 			require.Contains(t, s.Environment, v, name)
 		}
 	}
-	require.Subset(t, run, []string{"migrate", "command-api", "query-api", "relay", "projector", "worker", "gateway-sim"}, "each process of ours as a service of its own")
+	require.Subset(t, run, []string{"migrate", "command-api", "query-api", "relay", "projector", "worker", "gateway-sim"}, "each process as a separate service")
 }
 
-// variables are those that a command's flags take.
+// variables returns the variables of a command's flags.
 func variables(c *cli.Command) map[string]bool {
 	all := map[string]bool{}
 	for _, f := range c.Flags {

@@ -41,7 +41,7 @@ func readYAML(t *testing.T, file string, into any, strict bool) {
 	require.NoError(t, dec.Decode(into), file)
 }
 
-func TestComposeHasAllServicesAndTheFilesThatItMounts(t *testing.T) {
+func TestCompose_HasAllServicesAndMountedFiles(t *testing.T) {
 	var file composed
 	readYAML(t, "docker-compose.yml", &file, false)
 	images := map[string]string{}
@@ -49,7 +49,7 @@ func TestComposeHasAllServicesAndTheFilesThatItMounts(t *testing.T) {
 		image, version, _ := strings.Cut(s.Image, ":")
 		images[image] = name
 		if image != "dopamine" {
-			require.NotEmpty(t, version, "%s: an image without a version changes by itself", name)
+			require.NotEmpty(t, version, "%s: an image without a version can change", name)
 		}
 		for _, v := range s.Volumes {
 			source, _, _ := strings.Cut(v, ":")
@@ -67,7 +67,7 @@ func TestComposeHasAllServicesAndTheFilesThatItMounts(t *testing.T) {
 	}
 }
 
-func TestPrometheusAsksWhereTheProcessesServe(t *testing.T) {
+func TestPrometheus_ScrapesTheProcesses(t *testing.T) {
 	var compose composed
 	readYAML(t, "docker-compose.yml", &compose, false)
 	var scraped struct {
@@ -152,7 +152,7 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	return []*prometheus.Registry{p.registry, queries}
 }
 
-// has says whether a metric of that name is registered, with or without a value.
+// has reports whether a metric of that name is registered, with or without a value.
 func has(r *prometheus.Registry, name string) bool {
 	probe := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: "only here", ConstLabels: prometheus.Labels{"only": "here"}})
 	if r.Register(probe) != nil {
@@ -162,7 +162,7 @@ func has(r *prometheus.Registry, name string) bool {
 	return false
 }
 
-func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
+func TestDashboards_UseExistingMetrics(t *testing.T) {
 	registries := everyMetric(t)
 	parts := regexp.MustCompile(`_(bucket|sum|count)$`)
 	names := regexp.MustCompile(`\b(dopamine|go|process)_[a-z_]+`)
@@ -223,7 +223,7 @@ func TestEveryMetricOnTheBoardsIsServed(t *testing.T) {
 			require.NotEmpty(t, found, where)
 		}
 		for _, name := range found {
-			require.True(t, served(name), "%s: nobody serves %s", where, name)
+			require.True(t, served(name), "%s: no process serves %s", where, name)
 		}
 	}
 }

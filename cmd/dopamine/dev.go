@@ -29,22 +29,22 @@ func devCommand() *cli.Command {
 	flags := append(settings(writeSide, readSide, redisSide, kafkaSide, topicName, groupName, schemaSide, topicSide, tokenSide, serverSide, queueSide, paymentSide, config.SimulationSettings, []*config.Setting{config.ReturnOrigins}, observed,
 		[]*config.Setting{config.QueryAddr, config.TokenKey, config.WebhookSecrets, config.Data}), rushFlags()...)
 	flags = append(flags,
-		&cli.BoolFlag{Name: "rush", Usage: "play the rush on the system once it is ready"},
+		&cli.BoolFlag{Name: "rush", Usage: "run the rush on the system when it is ready"},
 		&cli.BoolFlag{Name: "once", Usage: "with --rush: exit with the rush's status instead of staying up"})
 	return &cli.Command{
 		Name:   "dev",
-		Usage:  "run everything in one process, on services of its own where none are named",
+		Usage:  "run everything in one process, and start the services that are not given",
 		Flags:  flags,
 		Action: dev,
 	}
 }
 
-// dev is the whole system in one process.
+// dev runs the whole system in one process.
 func dev(ctx context.Context, cmd *cli.Command) error {
 	d := &devSystem{cmd: cmd, values: map[*config.Setting]string{}}
 	r := config.From(cmd)
 	if cmd.Bool("once") && !cmd.Bool("rush") {
-		r.RefuseFlag("once", "goes with --rush; give both")
+		r.RefuseFlag("once", "needs --rush")
 	}
 	rushCfg := rushConfig(cmd, r)
 	d.readSettings(ctx, r)
@@ -73,7 +73,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	d.give(config.CommandAddr, config.QueryAddr)
-	r = config.From(cmd) // with what was started
+	r = config.From(cmd) // with the addresses of the started services
 	if d.ownPostgres {
 		if err := createDatabases(ctx, r.DatabaseURL()); err != nil {
 			return unlessStopped(ctx, err)
@@ -93,8 +93,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	})
 }
 
-// devSystem is a dev that comes up: what it started and what it will write to
-// dopamine.env.
+// devSystem is a dev during its start: what it started, and what it will write to dopamine.env.
 type devSystem struct {
 	*parts
 	cmd    *cli.Command
@@ -105,8 +104,8 @@ type devSystem struct {
 	ownPostgres bool
 }
 
-// readSettings goes through all settings once, so that one start names all that
-// is wrong, before anything is started.
+// readSettings reads all settings once, so that one start reports all wrong ones before anything is
+// started.
 func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.DatabaseURL()
 	r.DatabaseDirectURL()
@@ -132,7 +131,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.Addr(config.QueryAddr)
 	ownKey := r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == ""
 	if !ownKey {
-		looking, done := context.WithCancel(ctx) // ends what refreshes a key set
+		looking, done := context.WithCancel(ctx) // stops the refreshing of a key set
 		verifierOf(looking, r)
 		done()
 	}
@@ -155,7 +154,7 @@ func (d *devSystem) takeFolder(dir string) error {
 	return nil
 }
 
-// set gives a setting its value, for this process and for dopamine.env.
+// set sets a setting's value, for this process and for dopamine.env.
 func (d *devSystem) set(s *config.Setting, value string) error {
 	d.values[s] = value
 	if err := d.cmd.Set(s.Name, value); err != nil {
@@ -164,8 +163,7 @@ func (d *devSystem) set(s *config.Setting, value string) error {
 	return nil
 }
 
-// give takes settings that were given, or have a default, over into
-// dopamine.env.
+// give copies settings that were given, or have a default, into dopamine.env.
 func (d *devSystem) give(settings ...*config.Setting) {
 	r := config.From(d.cmd)
 	for _, s := range settings {
@@ -173,7 +171,7 @@ func (d *devSystem) give(settings ...*config.Setting) {
 	}
 }
 
-// keys makes what dev keeps secret, where it was not given.
+// keys creates the secrets that were not given.
 func (d *devSystem) keys() error {
 	r := config.From(d.cmd)
 	if r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == "" {
@@ -221,7 +219,7 @@ func secretFile(name, prefix string, bytes int) error {
 	return nil
 }
 
-// startServices starts what was not named.
+// startServices starts the services that were not given.
 func (d *devSystem) startServices(ctx context.Context) error {
 	r := config.From(d.cmd)
 	say := func(what, kind string) { d.log.Info("using", "service", what, "kind", kind) }
@@ -278,8 +276,7 @@ func (d *devSystem) startServices(ctx context.Context) error {
 	return nil
 }
 
-// choosePort settles port 0 ahead of listening: the gateway is told where to
-// call back.
+// choosePort replaces port 0 before listening: the gateway needs the callback's address.
 func (d *devSystem) choosePort(s *config.Setting) error {
 	host, port, err := net.SplitHostPort(config.From(d.cmd).Addr(s))
 	if err != nil || port != "0" {
@@ -292,7 +289,7 @@ func (d *devSystem) choosePort(s *config.Setting) error {
 	return d.set(s, net.JoinHostPort(host, strconv.Itoa(free)))
 }
 
-// startGateway makes the simulator where no payment gateway was named.
+// startGateway starts the simulator if no payment gateway was given.
 func (d *devSystem) startGateway() ([]service, error) {
 	r := config.From(d.cmd)
 	if r.GatewayURL() != "" || r.Gateway() == config.StripeGateway {
@@ -305,7 +302,7 @@ func (d *devSystem) startGateway() ([]service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sim.Listen(); err != nil { // another system of ours may run here
+	if err := sim.Listen(); err != nil { // another dev may be running on this machine
 		d.log.Info("the simulator takes another address", "because", err)
 		opts.Addr = "127.0.0.1:0"
 		if sim, err = gatewaysim.New(opts); err != nil {
@@ -328,8 +325,7 @@ func withDatabase(server, name string) (string, error) {
 	return u.String(), nil
 }
 
-// run brings up all processes of the system, says so, and plays the rush where
-// that is asked for.
+// run starts all processes of the system, reports them, and runs the rush if requested.
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	kafka, registry := kafkaOf(r), registryOf(r)
@@ -399,8 +395,8 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 // hintTokenTTL is how long the token that dev prints is valid.
 const hintTokenTTL = 12 * time.Hour
 
-// printHints tells a person at the terminal where to go next, on stderr: what a program
-// reads is on stdout. Without a key to sign with there is no token to print.
+// printHints prints on stderr what to do next; stdout is for programs. Without a key to sign with
+// there is no token to print.
 func (d *devSystem) printHints() {
 	hints := "dashboard: http://" + d.values[config.QueryAddr] + "/\n"
 	if signer, err := auth.NewSigner(config.From(d.cmd).Signing()); err == nil {

@@ -21,7 +21,7 @@ func fairnessCommand() *cli.Command {
 		Usage: "prove from a decision log that grants followed arrival",
 		Commands: []*cli.Command{{
 			Name:      "verify",
-			Usage:     "fold a decision log and say where it breaks",
+			Usage:     "fold a decision log and report where it is inconsistent",
 			ArgsUsage: "<product id|file|->",
 			Flags:     settings([]*config.Setting{config.QueryAddr, config.QueryURL, config.Data}),
 			Before:    config.FromData,
@@ -86,7 +86,7 @@ func openLog(ctx context.Context, cmd *cli.Command, what string) (io.ReadCloser,
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // best effort: the status tells enough
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // best effort: the status is sufficient
 		return nil, fmt.Errorf("read the decision log of %s: status %d: %s", id, resp.StatusCode, text)
 	}
 	return resp.Body, nil

@@ -33,7 +33,7 @@ func gatewaySimCommand() *cli.Command {
 	}
 }
 
-// simulatorOptions reads the simulator's settings. books is the file of its books.
+// simulatorOptions reads the simulator's settings. books is the journal's file.
 func simulatorOptions(p *parts, r *config.Reader, addr, books string) gatewaysim.Options {
 	s := r.Simulation()
 	return gatewaysim.Options{

@@ -12,9 +12,9 @@ import (
 	"github.com/dopaminestore/dopamine/relay"
 )
 
-// Settings of Kafka and the schema registry by what they are for.
+// Settings of Kafka and the schema registry, by purpose.
 var (
-	// kafkaSide is how to reach the brokers.
+	// kafkaSide are the settings of the connection to the brokers.
 	kafkaSide = []*config.Setting{config.KafkaBrokers, config.KafkaSASL, config.KafkaUser, config.KafkaPassword,
 		config.KafkaTLS, config.KafkaCA, config.KafkaCert, config.KafkaKey}
 	topicName  = []*config.Setting{config.KafkaTopic}
@@ -23,7 +23,7 @@ var (
 	schemaSide = []*config.Setting{config.SchemaRegistryURL, config.SchemaRegistryCA, config.SchemaRegistryUser, config.SchemaRegistryPassword}
 )
 
-// kafkaSettings is what a process needs to know about Kafka.
+// kafkaSettings is a process's configuration of Kafka.
 type kafkaSettings struct {
 	cluster kafka.Cluster
 	topic   string
@@ -63,17 +63,17 @@ func registryOf(r *config.Reader) *schemaregistry.Client {
 // topicCheckTimeout bounds the check of the topic at startup.
 const topicCheckTimeout = 10 * time.Second
 
-// checkTopic refuses, as a wrong setting, a topic that has another partition count
-// than configured or records of another event store, and credentials that the
-// brokers refuse. A Kafka that does not respond is no reason to refuse: the process
-// waits for it, and checks the topic again whenever it begins with it.
+// checkTopic refuses, as a wrong setting, a topic that has another partition count than configured
+// or records of another event store, and credentials that the brokers refuse. If Kafka does not
+// respond, it does not refuse: the process waits for it, and checks the topic again before it uses
+// it.
 func checkTopic(ctx context.Context, p *parts, k kafkaSettings) error {
 	ctx, cancel := context.WithTimeout(ctx, topicCheckTimeout)
 	defer cancel()
 	info, err := kafka.DescribeTopic(ctx, k.cluster, k.topic)
 	if auth := (*kafka.AuthError)(nil); errors.As(kafka.Explain(err), &auth) {
 		return config.Usage("--" + config.KafkaUser.Name + " (" + config.KafkaUser.Variable() + "), --" + config.KafkaPassword.Name + ": " + auth.Error() +
-			"; give a user and a password that the brokers know for --" + config.KafkaSASL.Name + " " + k.cluster.SASL.Mechanism)
+			"; use a user and a password that the brokers accept for --" + config.KafkaSASL.Name + " " + k.cluster.SASL.Mechanism)
 	}
 	if err != nil {
 		return nil

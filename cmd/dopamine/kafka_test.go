@@ -14,8 +14,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A topic that cannot be this installation's is a wrong setting: exit status 2 with
-// what to do, for every process that begins with it.
+// A topic that cannot be this installation's is a wrong setting: exit status 2 with a remedy, for
+// every process that uses it.
 func TestRelayAndProjector_RefuseAnotherTopicAtStartup(t *testing.T) {
 	unset(t)
 	brokers, topic := testkit.Kafka(t), testkit.Topic(t)
@@ -39,7 +39,7 @@ func TestRelayAndProjector_RefuseAnotherTopicAtStartup(t *testing.T) {
 	for _, process := range []string{"relay", "projector"} {
 		exit, _, said := bounded(t, args(process, "3")...)
 		require.Equal(t, 2, exit, said)
-		for _, part := range []string{"--kafka-topic (DOPAMINE_KAFKA_TOPIC)", "another event store", other, "a topic of its own"} {
+		for _, part := range []string{"--kafka-topic (DOPAMINE_KAFKA_TOPIC)", "another event store", other, "a separate topic"} {
 			require.Contains(t, said, part, process)
 		}
 	}

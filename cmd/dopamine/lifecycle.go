@@ -10,21 +10,21 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// shutdownLimit is how long a process may take to finish what it accepted; with
-// closeLeast it stays below the ten seconds that are promised.
+// shutdownLimit is how long a process may take to finish what it accepted. Together with closeLeast
+// it stays below the ten seconds that are promised.
 const shutdownLimit = 9 * time.Second
 
-// sharedDrain is how much of an API's drain delay is part of shutdownLimit; the rest
-// is added to it.
+// sharedDrain is how much of an API's drain delay is part of shutdownLimit; the rest is added to
+// it.
 const sharedDrain = 5 * time.Second
 
-// shutdownLimitWith is the limit of a process that serves on for the drain delay.
+// shutdownLimitWith returns the limit of a process that continues to serve for the drain delay.
 func shutdownLimitWith(drain time.Duration) time.Duration {
 	return shutdownLimit + max(0, drain-sharedDrain)
 }
 
-// unlessStopped is the error of a process that came up, nil where it failed
-// because it was told to stop meanwhile.
+// unlessStopped returns the error of a process's start, nil if it failed because the process was
+// told to stop meanwhile.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -39,9 +39,9 @@ type service struct {
 	ready <-chan struct{}             // nil: at once
 }
 
-// serve runs stages of services until ctx ends or one of them fails. It stops
-// the first stage first and each next one when that has ended: who takes
-// requests stops before what carries them out. ready is called once all are.
+// serve runs stages of services until ctx ends or one of them fails. It stops the first stage
+// first, and each next one when that has ended: a service that accepts requests stops before the
+// one that executes them. ready is called when all are ready.
 //
 // limit is how long they may take to end.
 func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]service) error {
@@ -55,7 +55,7 @@ func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]s
 	var mu sync.Mutex
 	var errs []error
 	for i, services := range stages {
-		// Not the parent: a stage ends when its turn has come.
+		// Not the parent context: a stage ends only when its turn has come.
 		stageCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		running[i] = &stage{cancel: cancel}
 		for _, s := range services {
@@ -66,7 +66,7 @@ func serve(ctx context.Context, limit time.Duration, ready func(), stages ...[]s
 				case stageCtx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 					return
 				case err == nil:
-					err = errors.New("ended by itself")
+					err = errors.New("ended unexpectedly")
 				}
 				err = fmt.Errorf("%s: %w", s.name, err)
 				mu.Lock()

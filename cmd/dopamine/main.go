@@ -1,5 +1,5 @@
-// Command dopamine sells limited stock in drops: first come, first served. It
-// is every process of the system; see `dopamine --help` and the README.
+// Command dopamine sells limited stock in drops: first come, first served. It contains every
+// process of the system; see `dopamine --help` and the README.
 package main
 
 import (
@@ -24,8 +24,8 @@ func main() {
 	os.Exit(status)
 }
 
-// run is the program: its exit status is 0, 1 for what failed, 2 for a wrong
-// call. A context that ends is a request to stop, not a failure.
+// run is the program. Its exit status is 0, 1 for a failure, 2 for a wrong invocation. If ctx ends,
+// that is a request to stop, not a failure.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := &cli.Command{
 		Name:                  "dopamine",
@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		EnableShellCompletion: true,
 		Version:               telemetry.ReadBuild().String(),
 		OnUsageError:          config.OnUsageError,
-		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // the status is ours to give
+		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // run returns the status
 		Action:                refuseUnknown,
 		Commands:              subcommands(),
 	}
@@ -67,7 +67,7 @@ func subcommands() []*cli.Command {
 	return all
 }
 
-// finish gives a command, and those below it, what all have.
+// finish adds to a command and its subcommands what all of them have.
 func finish(c *cli.Command) {
 	c.OnUsageError = config.OnUsageError
 	if len(c.Commands) == 0 {
@@ -83,7 +83,7 @@ func finish(c *cli.Command) {
 	action, takes := c.Action, c.ArgsUsage
 	c.Action = func(ctx context.Context, cmd *cli.Command) error {
 		if takes == "" && len(c.Commands) == 0 && cmd.Args().Present() {
-			return config.Usage(fmt.Sprintf("%q is one word too many: %s takes flags only", cmd.Args().First(), cmd.Name))
+			return config.Usage(fmt.Sprintf("unexpected argument %q: %s takes no arguments", cmd.Args().First(), cmd.Name))
 		}
 		return action(ctx, cmd)
 	}
@@ -105,15 +105,16 @@ func versionCommand() *cli.Command {
 	}
 }
 
-// refuseUnknown answers a command that does not exist; without any, the help.
+// refuseUnknown returns an error for a command that does not exist. Without any arguments it shows
+// the help.
 func refuseUnknown(_ context.Context, cmd *cli.Command) error {
 	if name := cmd.Args().First(); name != "" {
-		return config.Usage(fmt.Sprintf("%q is no command of %s: `%s --help` lists them", name, cmd.Name, cmd.FullName()))
+		return config.Usage(fmt.Sprintf("unknown command %q of %s: `%s --help` lists the commands", name, cmd.Name, cmd.FullName()))
 	}
 	return cli.ShowSubcommandHelp(cmd)
 }
 
-// quietError ends the program with status 1 after it has said everything.
+// quietError ends the program with status 1 without a further message.
 type quietError struct{}
 
 func (quietError) Error() string { return "" }

@@ -49,7 +49,7 @@ func newGateMetrics(r prometheus.Registerer) redis.Observer {
 	m.rebuilt = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
 		Name: "rebuilds_total", Help: "Gates built, by reason: first for a product that had none before, lost for one that lost its data."}, []string{"reason"})
 	m.epoch = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-		Name: "epoch_max", Help: "The highest epoch that this process raised a product's gate to; 900000 is the last one there is."})
+		Name: "epoch_max", Help: "The highest epoch that this process raised a product's gate to; the maximum is 900000."})
 	for _, reason := range []string{"first", "lost"} {
 		m.rebuilt.WithLabelValues(reason)
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// moneyPage is how many items are read at once.
+// moneyPage is the number of items read at a time.
 const moneyPage = 1000
 
 // moneyActions are the flags of `money resolve`.
@@ -35,7 +35,7 @@ var moneyActions = []struct {
 }{
 	{"refunded-elsewhere", "the money was returned by other means", domain.RefundedElsewhere},
 	{"nothing-taken", "the buyer was never charged", domain.NothingTaken},
-	{"accept", "leave it as it is", domain.AcceptItem},
+	{"accept", "close it without a change", domain.AcceptItem},
 	{"retry", "post the refund again, or query the gateway again", domain.RetryItem},
 }
 
@@ -142,14 +142,14 @@ func listMoney(ctx context.Context, cmd *cli.Command) error {
 	return nil
 }
 
-// resolution reads the decision that the command was given.
+// resolution parses the decision from the command's flags.
 func resolution(cmd *cli.Command) (payments.Resolve, error) {
 	if cmd.Args().Len() != 1 {
 		return payments.Resolve{}, config.Usage("money resolve takes one payment id, as `money list` shows it")
 	}
 	id, err := uuid.Parse(cmd.Args().First())
 	if err != nil {
-		return payments.Resolve{}, config.Usage(fmt.Sprintf("%q is no payment id: give a UUID, as `money list` shows it", cmd.Args().First()))
+		return payments.Resolve{}, config.Usage(fmt.Sprintf("%q is not a payment id: give a UUID from `money list`", cmd.Args().First()))
 	}
 	c := payments.Resolve{Payment: id}
 	given := 0
@@ -198,7 +198,7 @@ func resolveMoney(ctx context.Context, cmd *cli.Command) error {
 	_, err = service.Resolve(ctx, c, &origin.Origin{Actor: payments.ActorOperator})
 	switch {
 	case errors.Is(err, payments.ErrNoPayment):
-		return fmt.Errorf("there is no payment %s", c.Payment)
+		return fmt.Errorf("payment %s does not exist", c.Payment)
 	case errors.Is(err, domain.ErrNothingToResolve) && len(before) == 0:
 		return fmt.Errorf("nothing of payment %s waits for an operator", c.Payment)
 	case errors.Is(err, domain.ErrNothingToResolve):
@@ -235,9 +235,8 @@ func itemsOf(ctx context.Context, p *parts, payment uuid.UUID) ([]string, error)
 	}
 }
 
-// elsewhere is the gate and the gateway of a command that needs neither: what has
-// to be asked of them is left to the worker, which a resolution notifies by the
-// ledger.
+// elsewhere stands in for the gate and the gateway in a command that needs neither: the worker does
+// what they are needed for, and a resolution notifies it through the ledger.
 type elsewhere struct{}
 
 var errElsewhere = errors.New("left to the worker")

@@ -25,12 +25,12 @@ import (
 )
 
 const (
-	// requestTimeout is how long retry and skip wait for a projector to serve them,
-	// requestPoll how often they look.
+	// requestTimeout is how long retry and skip wait for a projector to serve them, requestPoll the
+	// interval of polling.
 	requestTimeout = 10 * time.Second
 	requestPoll    = 200 * time.Millisecond
-	// shownMost is how many events of a key, and orders for it, are shown.
-	shownMost = 100
+	// maxShown is the maximum number of events of a key, and of requests for it, that are shown.
+	maxShown = 100
 )
 
 func parkedCommand() *cli.Command {
@@ -43,17 +43,17 @@ func parkedCommand() *cli.Command {
 	const key = "<projection> <key>"
 	return &cli.Command{
 		Name:  "parked",
-		Usage: "look at events that could not be applied, and say what becomes of them",
+		Usage: "show, retry or skip events that could not be applied",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list the rows that stand still, and why", ArgsUsage: "[projection]", Flags: sides(asJSON), Before: config.FromData, Action: listParked},
-			{Name: "show", Usage: "show what is parked of a row, decoded, and what was ordered for it", ArgsUsage: key, Flags: sides(asJSON), Before: config.FromData, Action: showParked},
-			{Name: "retry", Usage: "apply what is parked of a row again, in order; with --all of every row", ArgsUsage: "<projection> <key> | --all [projection]", Flags: sides(by, all), Before: config.FromData, Action: retryParked},
-			{Name: "skip", Usage: "give the first parked event of a row up, in replays too, and retry what waits behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: requestParked(projections.Skip)},
+			{Name: "list", Usage: "list blocked rows and their errors", ArgsUsage: "[projection]", Flags: sides(asJSON), Before: config.FromData, Action: listParked},
+			{Name: "show", Usage: "show the parked events of a row, decoded, and the requests for it", ArgsUsage: key, Flags: sides(asJSON), Before: config.FromData, Action: showParked},
+			{Name: "retry", Usage: "retry the parked events of a row, in order; with --all those of every row", ArgsUsage: "<projection> <key> | --all [projection]", Flags: sides(by, all), Before: config.FromData, Action: retryParked},
+			{Name: "skip", Usage: "skip the first parked event of a row, in replays too, and retry those behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: requestParked(projections.Skip)},
 		},
 	}
 }
 
-// openParked opens the read side, and the write side where it is given.
+// openParked opens the read side, and the write side if it is given.
 func openParked(ctx context.Context, cmd *cli.Command) (*parts, error) {
 	r := config.From(cmd)
 	if r.String(config.ReadDatabaseURL) == "" {
@@ -80,17 +80,17 @@ func openParked(ctx context.Context, cmd *cli.Command) (*parts, error) {
 	return p, nil
 }
 
-// rowArgs are the projection and the row key that a command was given.
+// rowArgs returns the projection and the row key in the command's arguments.
 func rowArgs(cmd *cli.Command) (projection string, key uuid.UUID, err error) {
 	if cmd.Args().Len() != 2 {
-		return "", uuid.Nil, config.Usage(fmt.Sprintf("parked %s takes two words: a projection (%s) and a key, as `parked list` shows them", cmd.Name, projectionNames()))
+		return "", uuid.Nil, config.Usage(fmt.Sprintf("parked %s takes two arguments: a projection (%s) and a key, from `parked list`", cmd.Name, projectionNames()))
 	}
 	projection = cmd.Args().Get(0)
 	if err := knownProjection(projection); err != nil {
 		return "", uuid.Nil, err
 	}
 	if key, err = uuid.Parse(cmd.Args().Get(1)); err != nil {
-		return "", uuid.Nil, config.Usage(fmt.Sprintf("%q is no key: give a UUID, as `parked list` shows it", cmd.Args().Get(1)))
+		return "", uuid.Nil, config.Usage(fmt.Sprintf("%q is not a key: give a UUID from `parked list`", cmd.Args().Get(1)))
 	}
 	return projection, key, nil
 }
@@ -101,10 +101,10 @@ func knownProjection(name string) error {
 			return nil
 		}
 	}
-	return config.Usage(fmt.Sprintf("%q is no projection: give one of %s", name, projectionNames()))
+	return config.Usage(fmt.Sprintf("unknown projection %q: give one of %s", name, projectionNames()))
 }
 
-// parkedRow is a row that stands still, as JSON.
+// parkedRow is a blocked row, as JSON.
 type parkedRow struct {
 	Projection string             `json:"projection"`
 	Key        uuid.UUID          `json:"key"`
@@ -121,7 +121,7 @@ type parkedRow struct {
 func listParked(ctx context.Context, cmd *cli.Command) error {
 	only := cmd.Args().First()
 	if cmd.Args().Len() > 1 {
-		return config.Usage("parked list takes at most one word, a projection: " + projectionNames())
+		return config.Usage("parked list takes at most one argument, a projection: " + projectionNames())
 	}
 	if only != "" {
 		if err := knownProjection(only); err != nil {
@@ -133,7 +133,7 @@ func listParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	keys, err := projections.ParkedKeys(ctx, p.readPool, only, parkedMost)
+	keys, err := projections.ParkedKeys(ctx, p.readPool, only, maxParked)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ type parkedEvent struct {
 	Stream     *uuid.UUID        `json:"stream"`
 	RecordedAt *time.Time        `json:"recordedAt"`
 	Actor      string            `json:"actor,omitempty"`
-	Event      json.RawMessage   `json:"event"` // null where it cannot be decoded
+	Event      json.RawMessage   `json:"event"` // null if it cannot be decoded
 	Undecoded  string            `json:"undecoded,omitempty"`
 	Topic      string            `json:"topic"`
 	Partition  int32             `json:"partition"`
@@ -179,8 +179,8 @@ type parkedEvent struct {
 	ParkedAt   time.Time         `json:"parkedAt"`
 }
 
-// parkedOrder is an order, as JSON.
-type parkedOrder struct {
+// parkedRequest is a request, as JSON.
+type parkedRequest struct {
 	Action   projections.Action `json:"action"`
 	Position int64              `json:"position"`
 	By       string             `json:"by"`
@@ -199,31 +199,31 @@ func showParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	orders, err := projections.RequestsOf(ctx, p.readPool, projection, key, shownMost)
+	orders, err := projections.RequestsOf(ctx, p.readPool, projection, key, maxShown)
 	if err != nil {
 		return err
 	}
-	events, err := projections.ParkedEvents(ctx, p.readPool, projection, key, shownMost)
+	events, err := projections.ParkedEvents(ctx, p.readPool, projection, key, maxShown)
 	if err != nil && (!errors.Is(err, projections.ErrNotParked) || len(orders) == 0) {
 		return err
 	}
 	var shown struct {
-		Events []parkedEvent `json:"events"`
-		Orders []parkedOrder `json:"orders"`
+		Events []parkedEvent   `json:"events"`
+		Orders []parkedRequest `json:"orders"`
 	}
-	shown.Events, shown.Orders = []parkedEvent{}, []parkedOrder{}
+	shown.Events, shown.Orders = []parkedEvent{}, []parkedRequest{}
 	for _, e := range events {
 		shown.Events = append(shown.Events, p.decodeParked(ctx, e))
 	}
 	for _, o := range orders {
-		shown.Orders = append(shown.Orders, parkedOrder{o.Action, o.Position, o.By, o.At.UTC(), o.DoneAt, o.Outcome})
+		shown.Orders = append(shown.Orders, parkedRequest{o.Action, o.Position, o.By, o.At.UTC(), o.DoneAt, o.Outcome})
 	}
 	out := cmd.Root().Writer
 	if cmd.Bool("json") {
 		return printJSON(out, shown)
 	}
 	if len(shown.Events) == 0 {
-		fmt.Fprintln(out, "nothing of it is parked any more")
+		fmt.Fprintln(out, "no parked events remain")
 	}
 	for _, e := range shown.Events {
 		printParked(out, e)
@@ -239,8 +239,8 @@ func showParked(ctx context.Context, cmd *cli.Command) error {
 	return nil
 }
 
-// decodeParked reads the event, from the store where that can be reached, else
-// from the record that Kafka had.
+// decodeParked decodes the event, from the store if that can be reached, otherwise from the record
+// in Kafka.
 func (p *parts) decodeParked(ctx context.Context, e projections.ParkedEvent) parkedEvent {
 	shown := parkedEvent{
 		Position: e.Position, Type: e.EventType, EventID: e.EventID, Product: e.Product, Stream: e.Stream, Topic: e.Topic, Partition: e.Partition,
@@ -301,7 +301,7 @@ func retryParked(ctx context.Context, cmd *cli.Command) error {
 	}
 	projection := cmd.Args().First()
 	if cmd.Args().Len() > 1 {
-		return config.Usage("parked retry --all takes at most one word, a projection: " + projectionNames())
+		return config.Usage("parked retry --all takes at most one argument, a projection: " + projectionNames())
 	}
 	if projection != "" {
 		if err := knownProjection(projection); err != nil {
@@ -317,7 +317,7 @@ func retryParked(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.Root().Writer, "retry of %d rows requested; the projectors serve it, `dopamine parked list` shows what is left\n", keys)
+	_, err = fmt.Fprintf(cmd.Root().Writer, "retry of %d rows requested; the projectors serve it, `dopamine parked list` shows the remaining rows\n", keys)
 	return err
 }
 
@@ -352,7 +352,7 @@ func requestParked(action projections.Action) cli.ActionFunc {
 	}
 }
 
-// actor is who stands in the account of an order.
+// actor returns who is recorded with a request.
 func actor(cmd *cli.Command) string {
 	if by := strings.TrimSpace(cmd.String("by")); by != "" {
 		return by

@@ -30,21 +30,21 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// connectTimeout is how long a connection to Postgres may take to open: a
-// database that is away is told within seconds, not after TCP has given up.
+// connectTimeout bounds the opening of a connection to Postgres: an unavailable database is noticed
+// within seconds, not after TCP has given up.
 const connectTimeout = 2 * time.Second
 
-// closeLeast is the time that closing has in any case.
+// closeLeast is the minimum time for closing.
 const closeLeast = 500 * time.Millisecond
 
-// parts is what the roles of one process share. What is opened is closed in
-// the opposite order by close.
+// parts is what the roles of one process share. close closes everything in the reverse order of
+// opening.
 type parts struct {
 	name    string
 	log     *slog.Logger
 	tracing *telemetry.Tracing
 	closers []func(context.Context) error
-	lazy    bool                      // open pools also if Postgres is away: the process can do without it, or reports it
+	lazy    bool                      // open pools even if Postgres is unavailable: the process can work without it, or reports it
 	drain   time.Duration             // of the APIs in this process
 	startBy time.Time                 // until when await retries; zero: never
 	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
@@ -53,7 +53,7 @@ type parts struct {
 	leasePool           *pgxpool.Pool // set by openPresence
 	// Whether the pools' connections go through a pooler in transaction mode.
 	writePooled, readPooled bool
-	// directPool has server connections of its own, for session locks and LISTEN.
+	// directPool uses server connections without a pooler, for session locks and LISTEN.
 	directPool *pgxpool.Pool
 	store      *eventstore.Store
 	gate       *redis.Gate
@@ -62,7 +62,7 @@ type parts struct {
 	payments   *payments.Service
 	presence   *presence.Presence   // nil: in no list
 	stripe     *stripe.Client       // nil unless it is the payment gateway
-	registry   *prometheus.Registry // of what is no API
+	registry   *prometheus.Registry // for processes without an API
 }
 
 // observed are the settings that every long-lived command has.
@@ -95,8 +95,8 @@ func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io
 
 func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.closers, f) }
 
-// close closes everything, within what is left of the time that a process has to
-// stop: what takes longer ends with the process.
+// close closes everything within the time that is left for stopping the process. Whatever takes
+// longer ends with the process.
 func (p *parts) close() {
 	limit := shutdownLimitWith(p.drain)
 	left := limit
@@ -123,8 +123,8 @@ func (p *parts) close() {
 	}
 }
 
-// pool opens a pool of connections, in the form that suits what stands in front of the
-// database; pooled reports a connection pooler in transaction mode.
+// pool opens a connection pool suitable for the pooler in front of the database, if any; pooled
+// reports a pooler in transaction mode.
 func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *pgxpool.Pool, pooled bool, err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -145,7 +145,7 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 	}
 	if p.lazy {
 		if err := detect(); err != nil {
-			p.log.Warn("Postgres is away, continuing without it", "error", err)
+			p.log.Warn("Postgres is unavailable, continuing without it", "error", err)
 		}
 	} else if err := p.await(ctx, "Postgres", detect); err != nil {
 		return nil, false, fmt.Errorf("connect to Postgres: %w", err)
@@ -162,15 +162,15 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 	return pool, pooling == postgres.Transaction, nil
 }
 
-// directNeeded is the error of a process whose session locks and LISTEN a pooler in
-// transaction mode would break without a word. s is the setting that would be right.
+// directNeeded returns the error of a process whose session locks and LISTEN would silently break
+// behind a pooler in transaction mode. s is the setting that would be right.
 func directNeeded(s *config.Setting) error {
 	return config.Usage(fmt.Sprintf("--%s (%s) is missing, and the database's address leads to a connection pooler in transaction mode, "+
 		"which breaks session locks, LISTEN and migrations; give the address of the server itself: %s", s.Name, s.Variable(), s.Right))
 }
 
 // openDirect opens the pool for session locks and LISTEN: the write side's, or one to
-// --database-direct-url. openWrite comes first.
+// --database-direct-url. Call openWrite first.
 func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 	pooled := p.writePooled
 	p.directPool = p.writePool
@@ -186,7 +186,7 @@ func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 	return nil
 }
 
-// openWrite opens the write side's database, whose schema was checked.
+// openWrite opens the write side's database and checks its schema.
 func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
 	p.writePool, p.writePooled, err = p.pool(ctx, url, size)
 	if err == nil {
@@ -200,12 +200,12 @@ func (p *parts) openRead(ctx context.Context, url string, size config.Pool) (err
 	return err
 }
 
-// leaseConnections are kept for the leases of gates, the signs of life of rebuilds and
-// the process' heartbeat, which must wait for nothing else.
+// leaseConnections are reserved for the leases of gates, the heartbeats of rebuilds and of the
+// process, which must not wait for anything else.
 const leaseConnections = 3
 
-// openPresence puts the process into the list of live ones, until everything that
-// is opened later is closed; openWrite comes first. works: it is a worker.
+// openPresence adds the process to the list of live ones. It is removed when everything opened
+// later has been closed. Call openWrite first. works is set for a worker.
 func (p *parts) openPresence(ctx context.Context, works bool) (err error) {
 	cfg := p.writePool.Config()
 	cfg.MinConns, cfg.MaxConns = 1, leaseConnections
@@ -218,7 +218,7 @@ func (p *parts) openPresence(ctx context.Context, works bool) (err error) {
 	return nil
 }
 
-// openStore opens the appender; openWrite comes first.
+// openStore opens the appender. Call openWrite first.
 func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	opts := eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)}
 	err = p.await(ctx, "Postgres", func() (err error) {
@@ -232,7 +232,7 @@ func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	return nil
 }
 
-// openGate connects to Redis; openPresence comes first.
+// openGate connects to Redis. Call openPresence first.
 func (p *parts) openGate(ctx context.Context, server redisServer, size config.Pool) (err error) {
 	opts := server.opts
 	opts.Node, opts.Lanes, opts.LanesMax = p.presence.ID, size.Kept, size.Max
@@ -241,7 +241,7 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 		p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
 		return err
 	})
-	if errors.Is(err, redis.ErrAddress) { // as where db 3 of a cluster's node is asked for
+	if errors.Is(err, redis.ErrAddress) { // for example if db 3 of a cluster's node is requested
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}
 	if err != nil {
@@ -251,7 +251,7 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 	return nil
 }
 
-// openPayments makes the payments' side; openStore and openGate come first.
+// openPayments creates the payment service. Call openStore and openGate first.
 func (p *parts) openPayments(ctx context.Context, s paymentSettings) error {
 	client, err := p.openGateway(ctx, s.gateway)
 	if err != nil {
@@ -274,7 +274,7 @@ func (p *parts) openWaker(ctx context.Context) {
 	p.onClose(func(context.Context) error { p.waker.Close(); return nil })
 }
 
-// isTerminal says whether w is a person's terminal.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -18,7 +18,7 @@ type paymentSettings struct {
 	timeout, slotTTL, slotWarning time.Duration
 }
 
-// gatewaySettings say which gateway there is, and our credentials there.
+// gatewaySettings select the payment gateway, with the credentials.
 type gatewaySettings struct {
 	kind, url, key            string
 	stripeKey, publishableKey string
@@ -34,7 +34,7 @@ func gatewaySettingsOf(r *config.Reader) gatewaySettings {
 	}
 }
 
-// requireGateway notes what is missing of the gateway's settings.
+// requireGateway records the missing settings of the gateway.
 func requireGateway(r *config.Reader) {
 	if r.Gateway() == config.StripeGateway {
 		r.Require(config.StripeKey, config.StripePublishableKey)
@@ -43,7 +43,7 @@ func requireGateway(r *config.Reader) {
 	r.Require(config.GatewayURL)
 }
 
-// openGateway returns the client of the payment gateway; openWrite comes first.
+// openGateway returns the client of the payment gateway. Call openWrite first.
 func (p *parts) openGateway(ctx context.Context, s gatewaySettings) (gateway.Gateway, error) {
 	if s.kind == config.StripeGateway {
 		return p.openStripe(ctx, s)

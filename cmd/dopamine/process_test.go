@@ -45,7 +45,7 @@ type process struct {
 	said   bytes.Buffer
 }
 
-// Write takes what the process says.
+// Write collects the process's output.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,7 +68,7 @@ func start(t *testing.T, args ...string) *process {
 	return p
 }
 
-// end tells it to stop and waits; -1 where it was ended before.
+// end tells the process to stop and waits. It returns -1 if it has been stopped before.
 func (p *process) end() (status int) {
 	p.t.Helper()
 	p.stop()
@@ -98,7 +98,7 @@ type health struct {
 	Components map[string]string `json:"components"`
 }
 
-// healthOf asks until the process answers.
+// healthOf polls until the process answers.
 func healthOf(t *testing.T, p *process, addr string) health {
 	t.Helper()
 	var h health
@@ -125,7 +125,7 @@ func requireHealth(t *testing.T, p *process, addr string, want health) {
 	})
 }
 
-func TestReadinessTellsOfWhatTheProcessHasAnAddressFor(t *testing.T) {
+func TestReadiness_ReportsConfiguredServices(t *testing.T) {
 	unset(t)
 	d, key, redis := dbtest.Both(t), keyFile(t), testkit.Redis(t)
 	commandArgs := []string{"command-api", "--database-url", d.URL, "--redis-url", redis, "--jwt-key", key, "--gateway-url", "http://" + nobodyListens, "--webhook-secrets", secrets}
@@ -157,7 +157,7 @@ func TestReadinessTellsOfWhatTheProcessHasAnAddressFor(t *testing.T) {
 	}
 }
 
-func TestWhatItNeedsBeingAwayIsDown(t *testing.T) {
+func TestReadiness_DownWithoutARequiredService(t *testing.T) {
 	unset(t)
 	d, key := dbtest.Both(t), keyFile(t)
 	redis := testkit.OwnRedis(t)
@@ -172,9 +172,9 @@ func TestWhatItNeedsBeingAwayIsDown(t *testing.T) {
 	requireHealth(t, q, query, health{200, "DEGRADED", map[string]string{"database": "UP", "redis": "DOWN"}})
 }
 
-func TestAProcessThatIsToldToStopWhileItComesUpEndsWell(t *testing.T) {
+func TestProcess_StoppedDuringStartupExitsCleanly(t *testing.T) {
 	unset(t)
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never responds
 	require.NoError(t, err)
 	defer silent.Close()
 	asked := make(chan struct{}, 100)
@@ -200,8 +200,8 @@ func TestAProcessThatIsToldToStopWhileItComesUpEndsWell(t *testing.T) {
 	}
 }
 
-// wire carries bytes to a server until it is cut off, when it goes silent as a
-// machine does that was stopped.
+// wire forwards bytes to a server until it is silenced: then it carries nothing more, like a
+// suspended machine.
 func wire(t *testing.T, server string) (addr string, silence func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,7 +217,7 @@ func wire(t *testing.T, server string) (addr string, silence func()) {
 				return
 			}
 			if !silent.Load() {
-				_, _ = to.Write(b[:n]) // the next read tells
+				_, _ = to.Write(b[:n]) // the next read reports it
 			}
 		}
 	}
@@ -239,9 +239,9 @@ func wire(t *testing.T, server string) (addr string, silence func()) {
 	return l.Addr().String(), func() { silent.Store(true) }
 }
 
-// TestADatabaseThatIsSilentDoesNotKeepAProcessFromEnding: closing waited without
-// bound for connections that nobody answered on.
-func TestADatabaseThatIsSilentDoesNotKeepAProcessFromEnding(t *testing.T) {
+// TestProcess_EndsDespiteASilentDatabase: closing waited without limit for connections on which no
+// server responded.
+func TestProcess_EndsDespiteASilentDatabase(t *testing.T) {
 	unset(t)
 	d, addr := dbtest.Both(t), freeAddr(t)
 	u, err := url.Parse(d.URL)
@@ -261,7 +261,7 @@ func TestADatabaseThatIsSilentDoesNotKeepAProcessFromEnding(t *testing.T) {
 	require.Less(t, time.Since(began), 10*time.Second, p.text())
 }
 
-func TestOneListOfFlagsFitsEveryProcess(t *testing.T) {
+func TestFlags_OneListFitsEveryProcess(t *testing.T) {
 	unset(t)
 	for _, name := range []string{"command-api", "query-api", "relay", "projector", "worker"} {
 		args := []string{name}
@@ -276,15 +276,15 @@ func TestOneListOfFlagsFitsEveryProcess(t *testing.T) {
 		}
 		exit, _, said := bounded(t, append(args, "--webhook-secrets", secrets, "--slot-ttl", "1m", "--query-addr", "127.0.0.1:0")...)
 		require.Equal(t, 2, exit)
-		require.Contains(t, said, "--database-url (DOPAMINE_DATABASE_URL) is missing", "what it needs is still asked for")
+		require.Contains(t, said, "--database-url (DOPAMINE_DATABASE_URL) is missing", "a required setting is still required")
 		_, help, _ := bounded(t, name, "--help")
 		require.Equal(t, name == "query-api", strings.Contains(help, "--query-addr"), "%s shows what it uses: %s", name, help)
 	}
 }
 
-// TestDevChecksAllBeforeItStartsAnything: a wrong key was named only after
-// Postgres, Redis and Kafka had come up.
-func TestDevChecksAllBeforeItStartsAnything(t *testing.T) {
+// TestDev_ChecksAllSettingsFirst: a wrong key was reported only after Postgres, Redis and Kafka had
+// started.
+func TestDev_ChecksAllSettingsFirst(t *testing.T) {
 	unset(t)
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
@@ -306,7 +306,7 @@ func TestDevChecksAllBeforeItStartsAnything(t *testing.T) {
 	}
 }
 
-func TestHelpIsPointedToByTheCommandsWholeName(t *testing.T) {
+func TestHelp_IsReferredToByTheFullName(t *testing.T) {
 	unset(t)
 	for _, args := range [][]string{{"--fast"}, {"relay", "--fast"}, {"parked", "list", "--fast"}} {
 		exit, _, said := bounded(t, args...)
@@ -315,7 +315,7 @@ func TestHelpIsPointedToByTheCommandsWholeName(t *testing.T) {
 	}
 }
 
-// visible says whether --help shows the flag.
+// visible reports whether --help shows the flag.
 func visible(f cli.Flag) bool {
 	v, ok := f.(cli.VisibleFlag)
 	return !ok || v.IsVisible()
@@ -328,7 +328,7 @@ func readAll(t *testing.T, r io.Reader) string {
 	return string(text)
 }
 
-func TestAReadModelThatIsBehindSaysSoAfterTwoSeconds(t *testing.T) {
+func TestQueryAPI_ReadModelBehindAfterTwoSeconds(t *testing.T) {
 	unset(t)
 	d, addr := dbtest.Both(t), freeAddr(t)
 	product := uuid.New()

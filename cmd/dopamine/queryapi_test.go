@@ -18,8 +18,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// TestQueryAPI_StartsWithoutTheWriteDatabase: what does not depend on the write side is
-// served while that is away (contract 2, R9).
+// TestQueryAPI_StartsWithoutTheWriteDatabase: requests that do not depend on the write side are
+// served while it is unavailable (contract 2, R9).
 func TestQueryAPI_StartsWithoutTheWriteDatabase(t *testing.T) {
 	unset(t)
 	read := dbtest.Both(t)

@@ -66,7 +66,7 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 	case errors.As(err, &foreign):
 		return config.Usage("--" + config.KafkaTopic.Name + " (" + config.KafkaTopic.Variable() + "): " + foreign.Error())
 	case err != nil:
-		return fmt.Errorf("%w; run `dopamine recover` again, it continues", err)
+		return fmt.Errorf("%w; run `dopamine recover` again to continue", err)
 	}
 	out := cmd.Root().Writer
 	if c := result.Contradictions; c.Any() {

@@ -7,7 +7,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// redisServer is the Redis that a process works with, and how.
+// redisServer is the configuration of the connection to Redis.
 type redisServer struct {
 	urls []string
 	opts redis.Options
@@ -27,8 +27,7 @@ func redisOf(r *config.Reader) redisServer {
 	return s
 }
 
-// health reports how many masters serve, over connections opened for it: for processes
-// without a gate.
+// health reports how many masters serve, over new connections: for processes without a gate.
 func (s redisServer) health(ctx context.Context) (serving, all int, err error) {
 	return redis.CheckHealth(ctx, s.urls, s.opts)
 }

@@ -31,7 +31,7 @@ func valuesOf(t *testing.T, brokers []string, n int) [][]byte {
 	values := make([][]byte, n)
 	for seen := 0; seen < n; {
 		fetched := c.PollFetches(ctx)
-		require.NoError(t, ctx.Err(), "%d of %d records came", seen, n)
+		require.NoError(t, ctx.Err(), "received %d of %d records", seen, n)
 		fetched.EachRecord(func(r *kgo.Record) {
 			for _, h := range r.Headers {
 				if h.Key == avsc.HeaderPosition {
@@ -47,7 +47,7 @@ func valuesOf(t *testing.T, brokers []string, n int) [][]byte {
 	return values
 }
 
-func TestWithARegistryValuesHaveTheConfluentWireFormat(t *testing.T) {
+func TestRegistry_ValuesHaveTheConfluentWireFormat(t *testing.T) {
 	unset(t)
 	d, brokers, registry := dbtest.Both(t), testkit.FakeKafka(t), srfake.New()
 	t.Cleanup(registry.Close)
@@ -60,7 +60,7 @@ func TestWithARegistryValuesHaveTheConfluentWireFormat(t *testing.T) {
 	}
 	kafkaArgs := []string{"--database-url", d.URL, "--kafka-brokers", strings.Join(brokers, ",")}
 
-	// What was published before there was a registry stays as it is.
+	// Records published before there was a registry stay unchanged.
 	before, after := uuid.New(), uuid.New()
 	appendTo(t, d, before, before, lamp(t))
 	relay := start(t, append([]string{"relay"}, kafkaArgs...)...)
@@ -97,7 +97,7 @@ func TestWithARegistryValuesHaveTheConfluentWireFormat(t *testing.T) {
 	require.Equal(t, 0, relay.end(), relay.text())
 }
 
-func TestASchemaThatBreaksReadersStopsTheRelayBeforeItPublishes(t *testing.T) {
+func TestRelay_RefusesIncompatibleSchemasBeforePublishing(t *testing.T) {
 	unset(t)
 	d, brokers, registry := dbtest.Both(t), testkit.FakeKafka(t), srfake.New()
 	t.Cleanup(registry.Close)

@@ -26,7 +26,7 @@ import (
 	"github.com/dopaminestore/dopamine/relay"
 )
 
-// everyProjection is what can be replayed, by the names of the read models.
+// everyProjection returns all projections that can be replayed.
 func everyProjection() []projections.Rebuildable {
 	return []projections.Rebuildable{products.New(), slots.New(), purchases.New(), audit.New()}
 }
@@ -42,12 +42,12 @@ func projectionNames() string {
 func replayCommand() *cli.Command {
 	flags := append(settings([]*config.Setting{config.DatabaseURL, config.DatabaseDirectURL}, readSide, kafkaSide, topicName, schemaSide, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "from-kafka", Usage: "read what the relay has published from the topic instead of the event store"},
-		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; where they differ, say where and do not swap"},
+		&cli.BoolFlag{Name: "verify", Usage: "compare with the live rows first; if they differ, report the differences and do not swap"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations after the swap"},
-		&cli.IntFlag{Name: "rate", Usage: "events a second at most (0: as many as can be)"})
+		&cli.IntFlag{Name: "rate", Usage: "maximum events per second (0: no limit)"})
 	return &cli.Command{
 		Name:      "replay",
-		Usage:     "build a projection anew from the event store beside the live one, and swap",
+		Usage:     "rebuild a projection from the event store while the live one is served, and swap",
 		ArgsUsage: "<projection|all>",
 		Flags:     flags,
 		Before:    config.FromData,
@@ -66,7 +66,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 		topic = &replay.Topic{Kafka: k.cluster, Name: k.topic, Decoder: decoderWith(registry)}
 	}
 	if cmd.Int("rate") < 0 {
-		r.RefuseFlag("rate", "is negative; give events a second, or 0")
+		r.RefuseFlag("rate", "is negative; give events per second, or 0")
 	}
 	if err := r.Err(); err != nil {
 		return err
@@ -110,7 +110,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 		}
 		return nil
 	case errors.Is(err, context.Canceled):
-		return errors.New("interrupted; the live generation goes on")
+		return errors.New("interrupted; the live generation is unchanged")
 	}
 	return err
 }
@@ -118,7 +118,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 	name := cmd.Args().First()
 	if cmd.Args().Len() != 1 {
-		return nil, config.Usage("replay takes one word: all, or one of " + projectionNames())
+		return nil, config.Usage("replay takes one argument: all, or one of " + projectionNames())
 	}
 	if name == "all" {
 		return everyProjection(), nil
@@ -128,10 +128,10 @@ func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 			return []projections.Rebuildable{p}, nil
 		}
 	}
-	return nil, config.Usage(fmt.Sprintf("%q is no projection: give all, or one of %s", name, projectionNames()))
+	return nil, config.Usage(fmt.Sprintf("unknown projection %q: give all, or one of %s", name, projectionNames()))
 }
 
-// published returns a function that reads how far store and relay are.
+// published returns a function that reads how far the store and the relay are.
 func published(writePool *pgxpool.Pool, topic string) func(context.Context) (projections.Head, error) {
 	return func(ctx context.Context) (head projections.Head, err error) {
 		place, err := relay.ReadCheckpoint(ctx, writePool)
@@ -144,8 +144,8 @@ func published(writePool *pgxpool.Pool, topic string) func(context.Context) (pro
 	}
 }
 
-// differencesMost is how many differences are printed; all are counted.
-const differencesMost = 1000
+// maxDifferences is the maximum number of differences that are printed; all are counted.
+const maxDifferences = 1000
 
 type differencePrinter struct {
 	mu  sync.Mutex
@@ -158,18 +158,18 @@ func (p *differencePrinter) print(d replay.Difference) {
 	defer p.mu.Unlock()
 	p.all++
 	switch {
-	case p.all > differencesMost:
+	case p.all > maxDifferences:
 	case d.Live == "":
-		fmt.Fprintf(p.out, "%s %s: the row is missing; the store says %s\n", d.Table, d.Key, d.Store)
+		fmt.Fprintf(p.out, "%s %s: the row is missing; the store has %s\n", d.Table, d.Key, d.Store)
 	case d.Store == "":
 		fmt.Fprintf(p.out, "%s %s: the row should not be there: %s\n", d.Table, d.Key, d.Live)
 	default:
-		fmt.Fprintf(p.out, "%s %s: %s is %s, the store says %s\n", d.Table, d.Key, d.Column, d.Live, d.Store)
+		fmt.Fprintf(p.out, "%s %s: %s is %s, the store has %s\n", d.Table, d.Key, d.Column, d.Live, d.Store)
 	}
 }
 
 func (p *differencePrinter) end() {
-	if more := p.all - differencesMost; more > 0 {
+	if more := p.all - maxDifferences; more > 0 {
 		fmt.Fprintf(p.out, "and %d more differences\n", more)
 	}
 }

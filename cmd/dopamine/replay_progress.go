@@ -14,20 +14,20 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 )
 
-// lineEvery is how often a replay prints a line where there is no terminal.
-const lineEvery = 2 * time.Second
+// lineInterval is the interval at which a replay prints a line if there is no terminal.
+const lineInterval = 2 * time.Second
 
-// replayProgress shows replays: a bar each at a terminal, else plain lines.
-// What is written to it comes out between them.
+// replayProgress shows replays: a bar for each at a terminal, otherwise plain lines. Output written
+// to it appears between them.
 type replayProgress struct {
 	out  io.Writer
 	bars *mpb.Progress // nil: lines
 
-	telling sync.Mutex // held by told, while it calls a bar
+	telling sync.Mutex // held by told while it calls a bar
 	bar     map[string]*mpb.Bar
 	printed map[string]time.Time
 
-	mu  sync.Mutex // held by nobody who calls a bar: the bars call last
+	mu  sync.Mutex // not held while calling a bar: bars call last
 	now map[string]replay.Replay
 }
 
@@ -39,7 +39,7 @@ func newReplayProgress(out io.Writer) *replayProgress {
 	return s
 }
 
-// Write lets log lines through.
+// Write passes log lines through.
 func (s *replayProgress) Write(b []byte) (int, error) {
 	if s.bars != nil {
 		return s.bars.Write(b)
@@ -55,7 +55,7 @@ func (s *replayProgress) told(r replay.Replay) {
 	s.now[r.Projection] = r
 	s.mu.Unlock()
 	if s.bars == nil {
-		if r.Phase != before.Phase || time.Since(s.printed[r.Projection]) >= lineEvery {
+		if r.Phase != before.Phase || time.Since(s.printed[r.Projection]) >= lineInterval {
 			s.printed[r.Projection] = time.Now()
 			fmt.Fprintf(s.out, "%s: %s, %d of %d events (%.0f/s%s)\n", r.Projection, r.Phase, r.Position, r.Target, r.Rate, eta(r))
 		}
@@ -93,14 +93,14 @@ func eta(r replay.Replay) string {
 	return ""
 }
 
-// last is what was last told of a projection.
+// last returns the latest progress of a projection.
 func (s *replayProgress) last(projection string) replay.Replay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now[projection]
 }
 
-// end leaves the bars where they are.
+// end leaves the bars in their last state.
 func (s *replayProgress) end() {
 	if s.bars == nil {
 		return

@@ -42,7 +42,7 @@ func lamp(t *testing.T) domain.ProductCreated {
 	return domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: price, Stock: 5, SaleDate: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
-func TestReplayCommand(t *testing.T) {
+func TestReplay_Command(t *testing.T) {
 	d := dbtest.Both(t)
 	product := uuid.New()
 	appendTo(t, d, product, product, lamp(t))
@@ -58,7 +58,7 @@ func TestReplayCommand(t *testing.T) {
 	require.Equal(t, 2, exit)
 	require.Contains(t, errs, "purchase_slots")
 
-	// An event that no projection can apply stops a replay, and status says so.
+	// An event that no projection can apply stops a replay, and status shows it.
 	slot := uuid.New()
 	at := appendTo(t, d, product, slot, domain.SlotExpired{UserID: uuid.New(), Unit: 1, ArrivalSequence: 1, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
 	exit, _, errs = dopamine(t, "replay", "--database-url", d.URL, "purchase_slots")
@@ -73,7 +73,7 @@ func TestReplayCommand(t *testing.T) {
 	require.Contains(t, out, "failed")
 }
 
-func TestParkedCommand(t *testing.T) {
+func TestParked_Command(t *testing.T) {
 	d := dbtest.Both(t)
 	product, slot, user := uuid.New(), uuid.New(), uuid.New()
 	appendTo(t, d, product, product, lamp(t))
@@ -105,7 +105,7 @@ func TestParkedCommand(t *testing.T) {
 	require.Equal(t, "someone", shown.Events[0].Actor)
 
 	require.NoError(t, err)
-	go func() { // stands for a projector
+	go func() { // stands in for a projector
 		for range 100 {
 			tag, err := d.Pool.Exec(context.Background(), `UPDATE parked_orders SET done_at = now(), outcome = 'skipped' WHERE done_at IS NULL`)
 			if err != nil || tag.RowsAffected() > 0 {

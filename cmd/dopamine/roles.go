@@ -28,7 +28,7 @@ import (
 	"github.com/dopaminestore/dopamine/worker"
 )
 
-// Settings by what they are for.
+// Settings, by purpose.
 var (
 	writeSide = []*config.Setting{config.DatabaseURL, config.DatabaseDirectURL, config.DatabasePool, config.DatabasePoolMax}
 	readSide  = []*config.Setting{config.ReadDatabaseURL}
@@ -39,8 +39,8 @@ var (
 	serverSide   = []*config.Setting{config.BuyerRate, config.AnonymousRate, config.TrustedProxies, config.MaxConnections,
 		config.MaxConnectionsPerAddress, config.DrainDelay, config.CORSOrigins}
 	queueSide = []*config.Setting{config.AppendQueue}
-	// paymentSide is what the command API and the worker need for payments. The
-	// callback's URL follows from the command API's address.
+	// paymentSide are the settings for payments of the command API and the worker. The callback's
+	// URL is derived from the command API's address.
 	paymentSide = []*config.Setting{config.Gateway, config.GatewayURL, config.GatewayKey, config.StripeKey, config.StripePublishableKey, config.CallbackURL, config.CommandAddr, config.PaymentTimeout, config.SlotTTL, config.SlotWarning}
 )
 
@@ -52,8 +52,8 @@ func settings(groups ...[]*config.Setting) []cli.Flag {
 	return config.Flags(all...)
 }
 
-// role runs one long-lived process: what it needs is built from the settings,
-// then served until the context ends.
+// role runs one long-lived process: build creates its services from the settings, and they are
+// served until the context ends.
 func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service, error)) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		r := config.From(cmd)
@@ -92,8 +92,7 @@ func commandAPICommand() *cli.Command {
 	}
 }
 
-// verifierOf makes the verifier of tokens; what is wrong with the key is noted
-// in r.
+// verifierOf returns the verifier of tokens. Errors of the key are recorded in r.
 func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
 	cfg := r.Auth()
 	if cfg.KeyFile == "" && cfg.JWKSURL == "" {
@@ -184,7 +183,7 @@ func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	return command.New(cfg)
 }
 
-// apiServices are an API and, if an address is given for them, its health and metrics.
+// apiServices returns an API and, if an address is given for them, its health and metrics.
 func apiServices(p *parts, r *config.Reader, name string, api httpAPI) []service {
 	services := []service{apiService(p, name, api)}
 	if addr := r.OptionalAddr(config.MetricsAddr); addr != "" {
@@ -194,7 +193,7 @@ func apiServices(p *parts, r *config.Reader, name string, api httpAPI) []service
 	return services
 }
 
-// httpAPI is what the two APIs have in common for who runs them.
+// httpAPI is implemented by both APIs.
 type httpAPI interface {
 	Listen() error
 	Addr() net.Addr
@@ -216,7 +215,7 @@ func apiService(p *parts, name string, api httpAPI) service {
 func queryAPICommand() *cli.Command {
 	return &cli.Command{
 		Name:  "query-api",
-		Usage: "answer queries from the read models",
+		Usage: "serve queries from the read models",
 		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, redisAddress, kafkaSide, topicName, tokenSide, serverSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
@@ -235,7 +234,7 @@ func queryAPICommand() *cli.Command {
 			if err := p.openRead(ctx, read, size); err != nil {
 				return nil, err
 			}
-			if write != "" { // without it, time travel and fairness answer 503
+			if write != "" { // without it, time travel and fairness respond 503
 				p.lazy = true
 				if err := p.openWrite(ctx, write, size); err != nil {
 					return nil, err
@@ -251,7 +250,7 @@ func queryAPICommand() *cli.Command {
 	}
 }
 
-// queryServer has a registry of its own: both APIs may live in one process.
+// queryServer has a separate registry, because both APIs may be in one process.
 func queryServer(ctx context.Context, p *parts, r *config.Reader) httpapi.Options {
 	return httpapi.Options{
 		Addr:        r.Addr(config.QueryAddr),
@@ -265,8 +264,8 @@ func queryServer(ctx context.Context, p *parts, r *config.Reader) httpapi.Option
 	}
 }
 
-// opsService serves health and metrics of a process that has no API, where an
-// address is given for it.
+// opsService serves health and metrics of a process without an API, if an address is given for
+// them.
 func opsService(p *parts, r *config.Reader, checks ...httpapi.Check) []service {
 	addr := r.OptionalAddr(config.MetricsAddr)
 	if addr == "" {
@@ -279,7 +278,7 @@ func opsService(p *parts, r *config.Reader, checks ...httpapi.Check) []service {
 func relayCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "relay",
-		Usage: "carry events from the event store to Kafka; one leads, others stand by",
+		Usage: "publish events from the event store to Kafka; one leads, others stand by",
 		Flags: settings(writeSide, kafkaSide, topicName, schemaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
@@ -311,7 +310,7 @@ func relayCommand() *cli.Command {
 	}
 }
 
-// decoderWith reads values of both framings where there is a registry.
+// decoderWith returns a decoder that reads values of both framings if there is a registry.
 func decoderWith(registry *schemaregistry.Client) *avsc.Decoder {
 	if registry == nil {
 		return nil
@@ -319,9 +318,8 @@ func decoderWith(registry *schemaregistry.Client) *avsc.Decoder {
 	return avsc.NewDecoder(registry)
 }
 
-// roomForGarbage lets the collector run less often, unless GOGC says how often:
-// a relay makes much that is short-lived and keeps little, and carries about a
-// fifth more events for it.
+// roomForGarbage makes the collector run less often, unless GOGC is set: a relay allocates much
+// that is short-lived and keeps little, and publishes about a fifth more events this way.
 func roomForGarbage() {
 	const percent = 400
 	if os.Getenv("GOGC") == "" {
@@ -373,7 +371,7 @@ func projectorCommand() *cli.Command {
 	}
 }
 
-// readModels are what a projector keeps up to date: all that can be replayed.
+// readModels returns the projections that a projector maintains: all that can be replayed.
 func readModels() []projections.Projection {
 	var all []projections.Projection
 	for _, p := range everyProjection() {
@@ -393,7 +391,7 @@ func newProjector(p *parts, k kafkaSettings, registry *schemaregistry.Client) *p
 func workerCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "worker",
-		Usage: "do what happens by itself: expiry, warnings, feeding the gates, payments that hear nothing, refunds",
+		Usage: "run background jobs: slot expiry, warnings, gate sync, payment reconciliation, refunds",
 		Flags: settings(writeSide, redisSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
 		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL)
@@ -445,7 +443,7 @@ func migrateCommand() *cli.Command {
 			}
 			err = migrate(ctx, write, read)
 			if errors.Is(err, db.ErrNoDatabase) {
-				return fmt.Errorf("%w, or let --create-database create it", err)
+				return fmt.Errorf("%w, or use --create-database to create it", err)
 			}
 			if err != nil {
 				return err
@@ -456,7 +454,8 @@ func migrateCommand() *cli.Command {
 	}
 }
 
-// directReadURL is the read side's Postgres for what needs a server connection of its own.
+// directReadURL returns the read side's Postgres for uses that need server connections without a
+// pooler.
 func directReadURL(r *config.Reader) string {
 	if r.String(config.ReadDatabaseURL) != "" {
 		return r.ReadDatabaseURL()
@@ -464,7 +463,7 @@ func directReadURL(r *config.Reader) string {
 	return r.DatabaseDirectURL()
 }
 
-// readDirectSetting is the setting that names a direct address of the read side.
+// readDirectSetting returns the setting for a direct address of the read side.
 func readDirectSetting(r *config.Reader) *config.Setting {
 	if r.String(config.ReadDatabaseURL) != "" {
 		return config.ReadDatabaseURL
@@ -472,8 +471,8 @@ func readDirectSetting(r *config.Reader) *config.Setting {
 	return config.DatabaseDirectURL
 }
 
-// requireDirect refuses a write side or a read side behind a pooler in transaction mode. A
-// database that does not exist yet is none of its business.
+// requireDirect refuses a write side or a read side behind a pooler in transaction mode. A database
+// that does not exist yet is not checked.
 func requireDirect(ctx context.Context, r *config.Reader, write, read string) error {
 	for url, s := range map[string]*config.Setting{write: config.DatabaseDirectURL, read: readDirectSetting(r)} {
 		cfg, err := pgxpool.ParseConfig(url)

@@ -24,8 +24,8 @@ func rushFlags() []cli.Flag {
 		&cli.IntFlag{Name: "buyers", Usage: "how many buyers click", Value: rush.DefaultBuyers},
 		&cli.IntFlag{Name: "stock", Usage: "how many units are on sale", Value: rush.DefaultStock},
 		&cli.IntFlag{Name: "connections", Usage: "open connections that the buyers share", Value: rush.DefaultConnections},
-		&cli.FloatFlag{Name: "rate", Usage: "clicks a second (0: as fast as the connections carry them)"},
-		&cli.FloatFlag{Name: "pay", Usage: "let this share of the granted pay and the rest abandon, until every slot has ended, as in 0.8"},
+		&cli.FloatFlag{Name: "rate", Usage: "clicks per second (0: as fast as the connections allow)"},
+		&cli.FloatFlag{Name: "pay", Usage: "share of the granted buyers who pay, as in 0.8; the others let their slots expire, and the rush continues until every slot has ended"},
 		&cli.BoolFlag{Name: "json", Usage: "print the outcome as JSON"},
 	}
 }

@@ -20,7 +20,7 @@ import (
 // longLived are the commands that serve until they are told to stop.
 var longLived = []string{"command-api", "query-api", "relay", "projector", "worker", "gateway-sim", "dev"}
 
-// unset takes away every variable that the tests' own environment may hold.
+// unset removes every variable that the tests' own environment may have.
 func unset(t *testing.T) {
 	t.Helper()
 	for _, v := range os.Environ() {
@@ -29,11 +29,11 @@ func unset(t *testing.T) {
 		}
 	}
 	t.Setenv("DOPAMINE_DRAIN_DELAY", "0s")     // what is started is also stopped
-	t.Setenv("DOPAMINE_STARTUP_TIMEOUT", "0s") // what is away stays away
+	t.Setenv("DOPAMINE_STARTUP_TIMEOUT", "0s") // fail at once if a service is unavailable
 }
 
-// bounded is dopamine for a call that should end by itself: a process that
-// starts although it should not is told to stop.
+// bounded runs dopamine for a call that should end: a process that starts although it should not is
+// told to stop.
 func bounded(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -41,7 +41,7 @@ func bounded(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	defer cancel()
 	var out, errs bytes.Buffer
 	exit = run(ctx, append([]string{"dopamine"}, args...), &out, &errs)
-	require.NoError(t, ctx.Err(), "%v: it went on; %s", args, errs.String())
+	require.NoError(t, ctx.Err(), "%v: it did not end; %s", args, errs.String())
 	return exit, out.String(), errs.String()
 }
 
@@ -53,7 +53,7 @@ func commandNamed(t *testing.T, name string) *cli.Command {
 	return all[i]
 }
 
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestSettings_MissingAreReported(t *testing.T) {
 	unset(t)
 	for name, missing := range map[string][]*config.Setting{
 		"command-api": {config.DatabaseURL, config.RedisURL, config.GatewayURL, config.WebhookSecrets, config.JWTKey},
@@ -82,7 +82,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 
 type wrongValue struct{ value, right string }
 
-// wrong are values that cannot be, with a word of what would be right.
+// wrong are invalid values, with a part of the message that describes a valid one.
 var wrong = map[string]wrongValue{
 	"database-url": {"mysql://h/d", "postgres://"}, "database-direct-url": {"h", "postgres://"}, "read-database-url": {"h", "postgres://"}, "redis-url": {"http://h", "redis://"}, "redis-ca": {"/no/such/file", "PEM"}, "redis-key-prefix": {"{a}", "without spaces"}, "startup-timeout": {"soon", "60s"},
 	"kafka-brokers": {"kafka", "host:port"}, "command-addr": {"8080", "host:port"}, "query-addr": {"h:99999", "host:port"},
@@ -111,7 +111,7 @@ var wrong = map[string]wrongValue{
 // anyText takes whatever is written.
 var anyText = map[string]bool{"jwt-issuer": true, "jwt-audience": true, "jwt-roles-claim": true}
 
-func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
+func TestSettings_WrongAreReportedWithARemedy(t *testing.T) {
 	unset(t)
 	tried := 0
 	for _, c := range subcommands() {
@@ -143,7 +143,7 @@ func TestAWrongValueIsNamedWithWhatWouldBeRight(t *testing.T) {
 							line = l
 						}
 					}
-					require.Contains(t, line, w.right, "all that was said: %s", said)
+					require.Contains(t, line, w.right, "all output: %s", said)
 					tried++
 				})
 			}
@@ -169,13 +169,13 @@ func TestSettings_DatabaseURLOfAModeWithoutArraysIsRefused(t *testing.T) {
 	}
 }
 
-// takes says whether the flag has the variable.
+// takes reports whether the flag has the variable.
 func takes(f cli.Flag, variable string) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return ok && slices.Contains(d.GetEnvVars(), variable)
 }
 
-func TestEverySettingIsAFlagAndAVariableOfTheSameForm(t *testing.T) {
+func TestSettings_AreFlagsAndVariables(t *testing.T) {
 	for _, name := range longLived {
 		c := commandNamed(t, name)
 		for _, f := range c.Flags {
@@ -186,7 +186,7 @@ func TestEverySettingIsAFlagAndAVariableOfTheSameForm(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotExistIsRefused(t *testing.T) {
+func TestCommands_UnknownAreRefused(t *testing.T) {
 	unset(t)
 	for _, args := range [][]string{{"sell"}, {"fairness", "prove"}, {"relay", "--fast"}, {"relay", "now"}, {"dev", "--once"}, {"migrate", "--database-url"},
 		{"token", "--sub", "me", "--roles", "buyer", "--jwt-key", "x"}, {"token", "--sub", uuid.NewString(), "--roles", "king", "--jwt-key", "x"},
@@ -208,7 +208,7 @@ func TestWhatDoesNotExistIsRefused(t *testing.T) {
 	}
 }
 
-func TestASecretThatIsTooShortIsRefused(t *testing.T) {
+func TestSettings_ShortSecretIsRefused(t *testing.T) {
 	unset(t)
 	file := filepath.Join(t.TempDir(), "jwt.key")
 	require.NoError(t, os.WriteFile(file, []byte("short"), 0o600))

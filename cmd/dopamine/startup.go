@@ -14,12 +14,12 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// waitingLogInterval is how often a process that waits for a service logs so.
+// waitingLogInterval is the interval at which a process that waits for a service logs that.
 const waitingLogInterval = 5 * time.Second
 
-// await retries what a process needs at its start while the service is away, until
-// --startup-timeout has passed since the process began. Everything else that fails
-// is returned at once: a wrong password does not become right by waiting.
+// await retries a step of the process's start while the service is unavailable, until
+// --startup-timeout has passed since the process began. Any other error is returned immediately: a
+// wrong password does not become right by waiting.
 func (p *parts) await(ctx context.Context, service string, try func() error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 2*time.Second
@@ -41,8 +41,7 @@ func (p *parts) await(ctx context.Context, service string, try func() error) err
 	}
 }
 
-// isAway reports whether err says that a service does not respond now, and may
-// later.
+// isAway reports whether err means that a service does not respond now, and may later.
 func isAway(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && len(pg.Code) == 5 {
@@ -50,7 +49,7 @@ func isAway(err error) bool {
 		case "08", "53", "57", "58": // connection, resources, starting or stopping, system
 			return true
 		}
-		return pg.Code == "25006" // a standby that was not promoted yet
+		return pg.Code == "25006" // a standby that has not been promoted yet
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, redis.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||

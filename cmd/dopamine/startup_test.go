@@ -21,8 +21,8 @@ func TestAwait_RetriesWhatIsAwayUntilTheTimeout(t *testing.T) {
 		tries   int // at least
 		err     error
 	}{
-		"it comes":                       {[]error{away, &pgconn.PgError{Code: "57P03"}, nil}, time.Minute, 3, nil},
-		"it stays away":                  {[]error{away}, 500 * time.Millisecond, 2, away},
+		"becomes available":              {[]error{away, &pgconn.PgError{Code: "57P03"}, nil}, time.Minute, 3, nil},
+		"stays unavailable":              {[]error{away}, 500 * time.Millisecond, 2, away},
 		"no timeout":                     {[]error{away, nil}, 0, 1, away},
 		"a wrong password is not waited": {[]error{&pgconn.PgError{Code: "28P01"}, nil}, time.Minute, 1, &pgconn.PgError{Code: "28P01"}},
 	} {

@@ -30,15 +30,15 @@ import (
 )
 
 const (
-	// statusWithin is how long status waits for what does not answer.
-	statusWithin = 5 * time.Second
-	// gatesAtOnce is how many gates are looked at at a time.
-	gatesAtOnce = 8
-	// parkedMost is how many parked keys status tells of.
-	parkedMost = 1000
-	// waitingMost is how much money that waits for a person it tells of.
-	waitingMost = 1000
-	// plainWidth is the width of a table where there is no terminal.
+	// statusTimeout is how long status waits for parts that do not respond.
+	statusTimeout = 5 * time.Second
+	// gateConcurrency is the number of gates read concurrently.
+	gateConcurrency = 8
+	// maxParked is the maximum number of parked keys that status reads.
+	maxParked = 1000
+	// maxMoney is the maximum number of payments waiting for an operator that it reads.
+	maxMoney = 1000
+	// plainWidth is the width of a table if there is no terminal.
 	plainWidth = 120
 )
 
@@ -85,7 +85,7 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 		}
 		if !cmd.Bool("watch") {
 			if report.Store == nil && len(report.Projections) == 0 {
-				return quietError{} // nothing could be reached, and that was said
+				return quietError{} // nothing could be reached, which the report shows
 			}
 			return nil
 		}
@@ -111,7 +111,7 @@ func printStatus(out io.Writer, report status.Report, asJSON, watch bool) error 
 	return status.Table(out, report, widthOf(out))
 }
 
-// widthOf is how many columns a table may have.
+// widthOf returns the maximum number of columns of a table.
 func widthOf(out io.Writer) int {
 	if f, ok := out.(*os.File); ok && isTerminal(out) {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
@@ -121,8 +121,8 @@ func widthOf(out io.Writer) int {
 	return plainWidth
 }
 
-// statusSources is what status looks at. What was away is opened again the
-// next time.
+// statusSources is what status reads from. A part that was unavailable is opened again the next
+// time.
 type statusSources struct {
 	*parts
 	write, read string
@@ -130,9 +130,9 @@ type statusSources struct {
 	redis       redisServer
 }
 
-// gather opens what is to be looked at and reads it.
+// gather opens the parts and reads them.
 func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
-	one := config.Pool{Max: gatesAtOnce}
+	one := config.Pool{Max: gateConcurrency}
 	if s.writePool == nil && s.write != "" {
 		if err := s.openWrite(ctx, s.write, one); err != nil {
 			return status.Report{}, err
@@ -148,7 +148,7 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 	if s.write != "" {
 		var place relay.Checkpoint
 		writeSide = sync.OnceValues(func() (head projections.Head, err error) {
-			ctx, cancel := context.WithTimeout(ctx, statusWithin)
+			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 			defer cancel()
 			if err = db.CheckWrite(ctx, s.write); err != nil {
 				return head, err
@@ -194,11 +194,11 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 	if s.write != "" && len(s.redis.urls) > 0 {
 		parts = append(parts, status.Part{Name: "gates", Read: s.gates})
 	}
-	return status.Gather(ctx, 2*statusWithin, parts), nil
+	return status.Gather(ctx, 2*statusTimeout, parts), nil
 }
 
 func (s *statusSources) readModels(ctx context.Context, r *status.Report, head projections.Head, known bool) error {
-	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	if err := db.CheckRead(ctx, s.read); err != nil {
 		return err
@@ -234,7 +234,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 	}
 	for _, m := range replays {
 		if m.Phase == replay.Swapped {
-			continue // that is what the generations say
+			continue // the generations show that
 		}
 		row := status.Replay{
 			Projection: m.Projection, Generation: m.Generation, Source: m.Source, Phase: m.Phase, Running: m.Running, Events: m.Events,
@@ -245,7 +245,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 		}
 		r.Replays = append(r.Replays, row)
 	}
-	parked, err := projections.ParkedKeys(ctx, s.readPool, "", parkedMost)
+	parked, err := projections.ParkedKeys(ctx, s.readPool, "", maxParked)
 	if err != nil {
 		return err
 	}
@@ -258,22 +258,22 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 
 // money lists what waits for an operator.
 func (s *statusSources) money(ctx context.Context, r *status.Report) error {
-	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	waiting, err := attention.List(ctx, s.writePool, nil, waitingMost)
+	waiting, err := attention.List(ctx, s.writePool, nil, maxMoney)
 	for _, w := range waiting {
 		r.Money = append(r.Money, status.Money{Payment: w.PaymentID, Refund: w.RefundID, Cause: string(w.Cause), Code: w.Code, Since: w.Since})
 	}
 	return err
 }
 
-// gates looks at each product's gate, and changes none.
+// gates reads each product's gate without changing it.
 func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
-	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	if s.gate == nil {
 		opts := s.redis.opts
-		opts.Lanes, opts.LanesMax = 1, gatesAtOnce
+		opts.Lanes, opts.LanesMax = 1, gateConcurrency
 		gate, err := redis.Open(ctx, s.redis.urls, s.claims, opts)
 		if err != nil {
 			return err
@@ -287,10 +287,10 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	}
 	found := make([]*status.Gate, len(products))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(gatesAtOnce)
+	group.SetLimit(gateConcurrency)
 	for i, product := range products {
 		group.Go(func() (err error) {
-			found[i], err = lookAtGate(ctx, s.gate, s.claims, product)
+			found[i], err = readGate(ctx, s.gate, s.claims, product)
 			return err
 		})
 	}
@@ -303,8 +303,8 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	return err
 }
 
-// lookAtGate is nil where the product is gone.
-func lookAtGate(ctx context.Context, gate *redis.Gate, store *claims.Store, product uuid.UUID) (*status.Gate, error) {
+// readGate returns nil if the product is gone.
+func readGate(ctx context.Context, gate *redis.Gate, store *claims.Store, product uuid.UUID) (*status.Gate, error) {
 	state, err := gate.State(ctx, product)
 	if err != nil {
 		return nil, err

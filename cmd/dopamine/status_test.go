@@ -15,10 +15,10 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// nobodyListens is an address at which nothing answers.
+// nobodyListens is an address on which no server listens.
 const nobodyListens = "127.0.0.1:1"
 
-// dopamine runs the program with what a test says, in a folder without a dev.
+// dopamine runs the program with the arguments, in a folder without a dev.
 func dopamine(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -27,7 +27,7 @@ func dopamine(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	return exit, out.String(), errs.String()
 }
 
-func TestStatusOfAnEmptySystem(t *testing.T) {
+func TestStatus_EmptySystem(t *testing.T) {
 	d := dbtest.Both(t)
 	exit, out, errs := dopamine(t, "status", "--json", "--database-url", d.URL, "--redis-url", testkit.Redis(t))
 	require.Equal(t, 0, exit, errs)
@@ -57,7 +57,7 @@ func TestStatus_ShowsMoneyThatWaitsForAnOperator(t *testing.T) {
 	require.Contains(t, out, "OUTCOME_UNKNOWN")
 }
 
-func TestStatusSaysWhatIsAway(t *testing.T) {
+func TestStatus_ReportsUnavailableParts(t *testing.T) {
 	d := dbtest.Both(t)
 	product := uuid.New()
 	_, err := d.Pool.Exec(context.Background(), `

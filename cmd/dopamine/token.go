@@ -30,7 +30,7 @@ func tokenCommand() *cli.Command {
 			signer := signerOf(r)
 			sub, err := uuid.Parse(cmd.String("sub"))
 			if err != nil {
-				r.RefuseFlag("sub", "is no UUID; give one such as 3b241101-e2bb-4255-8caf-4136c566a962")
+				r.RefuseFlag("sub", "is not a UUID; give one such as 3b241101-e2bb-4255-8caf-4136c566a962")
 			}
 			var roles auth.Roles
 			for name := range strings.SplitSeq(cmd.String("roles"), ",") {
@@ -57,7 +57,7 @@ func tokenCommand() *cli.Command {
 	}
 }
 
-// signerOf makes the signer of tokens; what is wrong with its key is noted in r.
+// signerOf returns the signer of tokens. Errors of its key are recorded in r.
 func signerOf(r *config.Reader) *auth.Signer {
 	signing := r.Signing()
 	if signing.KeyFile == "" && signing.PrivateKeyFile == "" {

@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// keyFile is a secret for tokens.
+// keyFile returns a file with a secret for tokens.
 func keyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "jwt.key")
@@ -24,7 +24,7 @@ func keyFile(t *testing.T) string {
 	return file
 }
 
-func TestTokenVerifies(t *testing.T) {
+func TestToken_Verifies(t *testing.T) {
 	unset(t)
 	key, sub := keyFile(t), uuid.New()
 	exit, out, said := bounded(t, "token", "--jwt-key", key, "--sub", sub.String(), "--roles", "buyer,admin", "--ttl", "1m")
@@ -53,7 +53,7 @@ func TestGatewaySim_MakesItsDataFolder(t *testing.T) {
 	require.DirExists(t, data)
 }
 
-func TestFairnessVerify(t *testing.T) {
+func TestFairness_Verify(t *testing.T) {
 	unset(t)
 	const good = `{"epoch":0,"type":"opened","units":1}
 {"epoch":0,"type":"granted","sequence":1,"unit":1}
@@ -92,7 +92,7 @@ func TestFairnessVerify(t *testing.T) {
 	}
 }
 
-func TestASchemaThatDoesNotFitIsRefusedAtTheStart(t *testing.T) {
+func TestStartup_RefusesAnotherSchema(t *testing.T) {
 	unset(t)
 	key := keyFile(t)
 	common := map[string][]string{

@@ -29,9 +29,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestDevRunsAsAUser: a user who is not root has no second user to give Postgres
-// to, no /root, and a folder of their own.
-func TestDevRunsAsAUser(t *testing.T) {
+// TestDev_RunsAsAnOrdinaryUser: a user other than root has no second user to run Postgres as, no
+// /root, and a separate folder.
+func TestDev_RunsAsAnOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("every other test of dev runs as a user then")
 	}
@@ -55,7 +55,7 @@ func TestDevRunsAsAUser(t *testing.T) {
 	require.NoError(t, copied.Close())
 	require.NoError(t, os.Chown(home, uid, gid))
 
-	out := &process{t: t, name: "dev"} // takes what it says
+	out := &process{t: t, name: "dev"} // collects its output
 	dev := exec.Command(program, "dev", "--command-addr", "127.0.0.1:0", "--query-addr", "127.0.0.1:0", "--rush", "--once", "--buyers", "200", "--stock", "10")
 	dev.Dir, dev.Stdout, dev.Stderr = home, out, out
 	dev.Env = []string{asProgram + "=1", "HOME=" + home, "PATH=" + os.Getenv("PATH")}
@@ -72,7 +72,7 @@ func TestDevRunsAsAUser(t *testing.T) {
 	}
 	require.Contains(t, out.text(), "\nready: ")
 	env, err := os.ReadFile(filepath.Join(home, ".dopamine", "dopamine.env"))
-	require.NoError(t, err, "data lies in ./.dopamine")
+	require.NoError(t, err, "data is in ./.dopamine")
 	for line := range strings.Lines(string(env)) {
 		if addr, ok := strings.CutPrefix(strings.TrimSpace(line), "DOPAMINE_QUERY_ADDR="); ok {
 			testkit.Eventually(t, 5*time.Second, "its address to be free again", func() error {

@@ -19,20 +19,20 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
-// attacksVariable makes TestAttacks run; it is a measurement, not a check of every change.
+// attacksVariable makes TestAttacks run. It is a measurement, not a check for every change.
 const attacksVariable = "DOPAMINE_ATTACKS"
 
 const (
 	attackedBuyers = 1000
 	attackClients  = 40
-	// attackDuration is how long each part is measured.
+	// attackDuration is the duration of each part.
 	attackDuration = 10 * time.Second
 )
 
-// TestAttacks measures how long 1,000 buyers wait for a slot, each asking once every ten
-// seconds, alone and while one client plays each of the attacks that the bounds of
-// contract 7 are against. It logs the figures and requires only that buyers are served:
-// a loaded machine says little about latency.
+// TestAttacks measures how long 1,000 buyers wait for a slot, each with one request every ten
+// seconds, without an attack and during each of the attacks that the bounds of contract 7 are
+// against. It logs the figures and requires only that buyers are served: latencies of a loaded
+// machine are not meaningful.
 func TestAttacks(t *testing.T) {
 	if os.Getenv(attacksVariable) == "" {
 		t.Skip("set " + attacksVariable + "=1 to measure")
@@ -106,7 +106,7 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// acquireAll lets each buyer ask once, spread over the context's time.
+// acquireAll makes each buyer send one request, spread over the context's time.
 func (s *site) acquireAll(ctx context.Context, product string) (waits []time.Duration, errors int) {
 	var mu sync.Mutex
 	var buyers sync.WaitGroup

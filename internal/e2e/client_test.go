@@ -33,8 +33,8 @@ type clients struct {
 	http    *http.Client
 }
 
-// secret is what tokens are signed with: the file's bytes but for a newline at
-// the end.
+// secret returns the secret that tokens are signed with: the file's bytes without a newline at the
+// end.
 func (c *clients) secret() ([]byte, error) {
 	b, err := os.ReadFile(c.keyFile)
 	return bytes.TrimSuffix(b, []byte("\n")), err
@@ -51,7 +51,7 @@ func newClients(t *testing.T, keyFile string) *clients {
 
 func (c *clients) new(roles auth.Roles) *client { c.t.Helper(); return c.known(uuid.New(), roles) }
 
-// known is the user of that id.
+// known returns a client for the user with that id.
 func (c *clients) known(sub uuid.UUID, roles auth.Roles) *client {
 	c.t.Helper()
 	token, err := c.signer.Sign(sub, roles, time.Hour)
@@ -63,7 +63,7 @@ func (c *clients) admin() *client  { return c.new(auth.Admin) }
 func (c *clients) buyer() *client  { return c.new(auth.Buyer) }
 func (c *clients) nobody() *client { return &client{t: c.t, http: c.http} }
 
-// with adds headers, given as name and value, to what the copy asks.
+// with returns a copy that sends additional headers, given as name and value.
 func (c *client) with(pairs ...string) *client {
 	other := *c
 	other.header = c.header.Clone()
@@ -76,19 +76,19 @@ func (c *client) with(pairs ...string) *client {
 	return &other
 }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	err    error // no answer
+	err    error // no response
 }
 
-// object is a JSON object as anybody sees it.
+// object is a JSON object.
 type object = map[string]any
 
-// try sends a request and may get no answer. A body that is no string or bytes
-// is sent as JSON.
+// try sends a request and may get no response. A body that is not a string or bytes is sent as
+// JSON.
 func (c *client) try(method, url string, body any) answer {
 	var raw []byte
 	switch b := body.(type) {
@@ -134,7 +134,7 @@ func (c *client) do(method, url string, body any) answer {
 
 func (c *client) get(url string) answer { c.t.Helper(); return c.do(http.MethodGet, url, nil) }
 
-// want is do for an answer that must have the status; the object that it holds.
+// want sends a request whose response must have the status, and returns its object.
 func (c *client) want(status int, method, url string, body any) (answer, object) {
 	c.t.Helper()
 	a := c.do(method, url, body)
@@ -155,7 +155,7 @@ func (a answer) object(t *testing.T) object {
 	return o
 }
 
-// slug is that of the problem in the answer; "" for none.
+// slug returns the slug of the problem, "" if there is none.
 func (a answer) slug() string {
 	var p struct {
 		Type string `json:"type"`
@@ -166,7 +166,7 @@ func (a answer) slug() string {
 	return strings.TrimPrefix(p.Type, "https://dopaminestore.dev/problems/")
 }
 
-// refused is do for an answer that must be the problem.
+// refused sends a request whose response must be the problem.
 func (c *client) refused(status int, slug, method, url string, body any) (answer, object) {
 	c.t.Helper()
 	a := c.do(method, url, body)
@@ -175,17 +175,17 @@ func (c *client) refused(status int, slug, method, url string, body any) (answer
 	return a, a.object(c.t)
 }
 
-// soon is a sale date in a moment, as the contract writes times.
+// soon returns a sale date in the near future, in the contract's format.
 func soon(in time.Duration) string {
 	return time.Now().Add(in).UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// newProduct is the body of a product whose sale begins then.
+// newProduct returns the body of a product whose sale begins then.
 func newProduct(stock int, saleDate string) object {
 	return object{"name": "Thing", "description": "Made to be sold.", "stock": stock, "price": "259000", "saleDate": saleDate}
 }
 
-// product makes a product whose sale has begun when it returns.
+// product creates a product and returns when its sale has begun.
 func (c *client) product(commandURL string, stock int) (id string) {
 	c.t.Helper()
 	a, p := c.want(http.StatusCreated, http.MethodPost, commandURL+"/v1/products", newProduct(stock, soon(300*time.Millisecond)))
@@ -193,7 +193,7 @@ func (c *client) product(commandURL string, stock int) (id string) {
 	return p["id"].(string)
 }
 
-// acquire asks until the sale has begun by the gate's own clock.
+// acquire retries until the sale has begun on the gate's clock.
 func (c *client) acquire(commandURL, product string) answer {
 	c.t.Helper()
 	again := time.NewTicker(20 * time.Millisecond) // below the rate that one buyer is allowed

@@ -50,7 +50,7 @@ func (s *site) answersTheFirstProblem() {
 		c.who.t = s.t
 		c.who.refused(c.status, c.slug, c.method, c.url, c.body)
 	}
-	// Text of 64 KiB is still taken for what it is; the media type may have parameters.
+	// A body of 64 KiB is still accepted; the media type may have parameters.
 	pad := strings.Repeat(" ", 64<<10-2)
 	admin.with("Content-Type", "application/json; charset=utf-8").refused(400, "invalid-request", http.MethodPost, products, "{"+pad+"}")
 }
@@ -98,7 +98,7 @@ func (s *site) checksTokens() {
 		"no token":       s.users.nobody().with("Authorization", "Bearer"),
 		"another scheme": s.users.nobody().with("Authorization", "Basic dTpw"),
 	} {
-		for _, url := range []string{mine, s.query + "/v1/products"} { // also where none is needed
+		for _, url := range []string{mine, s.query + "/v1/products"} { // even if no token is needed
 			a := c.get(url)
 			require.Equal(s.t, "unauthenticated", a.slug(), "%s: %s: %s", name, url, a.body)
 			require.Contains(s.t, a.header.Get("WWW-Authenticate"), "Bearer")
@@ -171,7 +171,7 @@ func (s *site) limitsBuyers() {
 	_, served = many(s.users.admin())
 	require.Equal(s.t, 300, served, "the limit is the buyers'")
 	a, _ = many(s.users.new(auth.Buyer | auth.Admin))
-	require.Equal(s.t, "too-many-requests", a.slug(), "whoever has the role")
+	require.Equal(s.t, "too-many-requests", a.slug(), "for every role")
 }
 
 func (s *site) allowsOrigins() {

@@ -12,7 +12,7 @@ import (
 
 func (s *site) products() string { return s.command + "/v1/products" }
 
-// seen asks the query API for what a command's answer was about.
+// seen queries the query API for the object of a command's response.
 func (s *site) seen(a answer, path string) object {
 	s.t.Helper()
 	_, o := s.admin.with("X-Min-Position", a.header.Get("X-Position")).want(http.StatusOK, http.MethodGet, s.query+path, nil)
@@ -85,33 +85,33 @@ func (s *site) refusesToCreate() {
 		field string
 		value any
 	}{
-		"no name":                     {"name", nil},
-		"an empty name":               {"name", ""},
-		"a name too long":             {"name", strings.Repeat("x", 201)},
-		"a name that is no text":      {"name", 5},
-		"NUL in a name":               {"name", "a\x00b"},
-		"no description":              {"description", nil},
-		"a description too long":      {"description", strings.Repeat("x", 2001)},
-		"no stock":                    {"stock", nil},
-		"no units":                    {"stock", 0},
-		"too many units":              {"stock", 10_000_001},
-		"half a unit":                 {"stock", 1.5},
-		"text for a stock":            {"stock", "5"},
-		"no price":                    {"price", nil},
-		"a price below zero":          {"price", "-1"},
-		"a price that is no number":   {"price", "cheap"},
-		"more places than KRW has":    {"price", "12.5"},
-		"a price of 10^15":            {"price", "1000000000000000"},
-		"a currency that is none":     {"currency", "ABC"},
-		"a currency in lower case":    {"currency", "krw"},
-		"no sale date":                {"saleDate", nil},
-		"a sale date in the past":     {"saleDate", soon(-time.Second)},
-		"a date without a zone":       {"saleDate", "2099-01-01T00:00:00"},
-		"a date that is none":         {"saleDate", "2099-02-30T00:00:00Z"},
-		"an end at the sale date":     {"saleEndDate", "2000-01-01T00:00:00Z"},
-		"an unknown field":            {"discount", 5},
-		"a field in other case":       {"Name", "x"},
-		"a field that is ours to set": {"id", uuid.NewString()},
+		"no name":                      {"name", nil},
+		"an empty name":                {"name", ""},
+		"a name too long":              {"name", strings.Repeat("x", 201)},
+		"a name that is not a text":    {"name", 5},
+		"NUL in a name":                {"name", "a\x00b"},
+		"no description":               {"description", nil},
+		"a description too long":       {"description", strings.Repeat("x", 2001)},
+		"no stock":                     {"stock", nil},
+		"no units":                     {"stock", 0},
+		"too many units":               {"stock", 10_000_001},
+		"half a unit":                  {"stock", 1.5},
+		"text for a stock":             {"stock", "5"},
+		"no price":                     {"price", nil},
+		"a price below zero":           {"price", "-1"},
+		"a price that is not a number": {"price", "cheap"},
+		"more places than KRW has":     {"price", "12.5"},
+		"a price of 10^15":             {"price", "1000000000000000"},
+		"an unknown currency":          {"currency", "ABC"},
+		"a currency in lower case":     {"currency", "krw"},
+		"no sale date":                 {"saleDate", nil},
+		"a sale date in the past":      {"saleDate", soon(-time.Second)},
+		"a date without a zone":        {"saleDate", "2099-01-01T00:00:00"},
+		"an invalid date":              {"saleDate", "2099-02-30T00:00:00Z"},
+		"an end at the sale date":      {"saleEndDate", "2000-01-01T00:00:00Z"},
+		"an unknown field":             {"discount", 5},
+		"a field in other case":        {"Name", "x"},
+		"a field that is ours to set":  {"id", uuid.NewString()},
 	} {
 		_, p := s.admin.refused(http.StatusBadRequest, "invalid-request", http.MethodPost, s.products(), plus(newProduct(5, soon(time.Hour)), change.field, change.value))
 		errs := p["errors"].([]any)
@@ -193,7 +193,7 @@ func (s *site) movesTheSale() {
 
 	end := time.Now().Add(400 * time.Millisecond)
 	s.admin.want(http.StatusOK, http.MethodPut, url, object{"saleEndDate": end.UTC().Format(time.RFC3339Nano)})
-	<-time.After(time.Until(end) + 50*time.Millisecond) // the sale's end is what is waited for
+	<-time.After(time.Until(end) + 50*time.Millisecond) // waits for the sale's end
 	s.users.buyer().refused(http.StatusConflict, "sale-ended", http.MethodPost, s.command+"/v1/slots/acquire", object{"productId": id})
 	_, p := s.users.nobody().want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+id, nil)
 	require.Equal(s.t, "ENDED", p["status"])

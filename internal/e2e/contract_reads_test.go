@@ -79,7 +79,7 @@ func (s *site) audits() {
 	for line := range strings.Lines(string(lines.body)) {
 		streamed = append(streamed, answer{body: []byte(line)}.object(s.t))
 	}
-	require.Equal(s.t, all, streamed, "all that match, whatever the limit")
+	require.Equal(s.t, all, streamed, "all matching rows, regardless of the limit")
 	s.isCSV(admin.with("Accept", "text/csv").get(audit+"productId="+id), auditFields, 3)
 
 	for _, who := range []struct {
@@ -91,7 +91,7 @@ func (s *site) audits() {
 	}
 }
 
-// isCSV says that an answer is CSV with that header and so many rows.
+// isCSV checks that a response is CSV with that header and number of rows.
 func (s *site) isCSV(a answer, header []string, rows int) [][]string {
 	s.t.Helper()
 	require.Equal(s.t, http.StatusOK, a.status, "%s", a.body)
@@ -221,7 +221,7 @@ func (s *site) isFair() {
 	require.Equal(s.t, "1", number(o["refused"].(object)["duplicate"]))
 	require.Equal(s.t, "0", number(o["inversions"]))
 	require.Equal(s.t, true, o["complete"])
-	early := numeric(s, o["refused"].(object)["notStarted"]) // the test asks until the sale has begun
+	early := numeric(s, o["refused"].(object)["notStarted"]) // the test retries until the sale has begun
 	require.Equal(s.t, 7+early, numeric(s, o["decided"]))
 	require.Equal(s.t, last["arrivalSequence"], o["lastGrantedSequence"])
 	require.LessOrEqual(s.t, numeric(s, o["firstSequence"]), numeric(s, last["arrivalSequence"]))

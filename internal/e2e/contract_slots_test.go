@@ -52,7 +52,7 @@ func (s *site) acquires() {
 	require.Equal(s.t, slot, shown, "what the query API shows is what was answered")
 
 	_, next := s.holds(s.users.buyer(), product)
-	require.Greater(s.t, numeric(s, next["arrivalSequence"]), numeric(s, slot["arrivalSequence"]), "asked after the other's answer")
+	require.Greater(s.t, numeric(s, next["arrivalSequence"]), numeric(s, slot["arrivalSequence"]), "requested after the other's response")
 	require.NotEqual(s.t, slot["unit"], next["unit"])
 }
 
@@ -94,7 +94,7 @@ func (s *site) refusesInOrder() {
 	refused(other, "sale-paused")
 	end := time.Now().Add(300 * time.Millisecond)
 	s.admin.want(http.StatusOK, http.MethodPut, s.products()+"/"+id, object{"saleEndDate": end.UTC().Format(time.RFC3339Nano)})
-	<-time.After(time.Until(end) + 50*time.Millisecond) // the sale's end is what is waited for
+	<-time.After(time.Until(end) + 50*time.Millisecond) // waits for the sale's end
 	refused(holder, "sale-ended")
 	refused(other, "sale-ended")
 
@@ -133,7 +133,7 @@ func (s *site) remembersKeys() {
 	refusedKey := s.users.buyer().with("Idempotency-Key", "refused")
 	refusedKey.refused(http.StatusConflict, "sold-out", http.MethodPost, s.acquireURL(), body)
 	buyer.want(http.StatusNoContent, http.MethodDelete, s.command+got.header.Get("Location"), nil)
-	_, o = refusedKey.want(http.StatusCreated, http.MethodPost, s.acquireURL(), body) // a refusal is not remembered
+	_, o = refusedKey.want(http.StatusCreated, http.MethodPost, s.acquireURL(), body) // a refusal is not stored
 	require.Greater(s.t, numeric(s, o["arrivalSequence"]), numeric(s, slot["arrivalSequence"]))
 	keyed.refused(http.StatusConflict, "sold-out", http.MethodPost, s.acquireURL(), body) // only for as long as the slot is ACTIVE
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// origin is a page's that may call the APIs.
+// origin is the origin of a page that may call the APIs.
 const origin = "https://shop.example.com"
 
 // site is one dev as its users see it.
@@ -24,12 +24,12 @@ type site struct {
 	admin          *client
 }
 
-// TestContract goes through the contract's sections 4.2, 4.3 and 7 by HTTP
-// alone, as somebody would who has only that page.
+// TestContract checks contract 4.2, 4.3 and 7 by HTTP only, like a client that knows only
+// the contract.
 func TestContract(t *testing.T) {
 	s := openSite(t)
 	for name, part := range map[string]func(*site){
-		"products are created as asked":       (*site).creates,
+		"products are created as requested":   (*site).creates,
 		"what cannot be created":              (*site).refusesToCreate,
 		"products are updated":                (*site).updates,
 		"what cannot be updated":              (*site).refusesToUpdate,
@@ -51,7 +51,7 @@ func TestContract(t *testing.T) {
 		"tokens":                              (*site).checksTokens,
 		"trace ids":                           (*site).tracesEverything,
 		"positions":                           (*site).readsOwnWrites,
-		"who asks too often":                  (*site).limitsBuyers,
+		"requests above the rate":             (*site).limitsBuyers,
 		"other origins":                       (*site).allowsOrigins,
 		"health, metrics and the description": (*site).showsHealth,
 	} {
@@ -68,8 +68,8 @@ func (s *site) in(t *testing.T) *site {
 	return &part
 }
 
-// openSite starts a dev on a database and a Redis that others use too, with a
-// gateway that always says yes and loses nothing.
+// openSite starts a dev on a shared database and Redis, with a gateway that always succeeds and
+// loses nothing.
 func openSite(t *testing.T) *site {
 	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
@@ -96,7 +96,7 @@ var (
 	aTrace = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
-// fields says that an object has these fields and no other.
+// fields checks that an object has exactly these fields.
 func fields(t *testing.T, o any, names ...string) {
 	t.Helper()
 	require.IsType(t, object{}, o)

@@ -12,9 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd is buyers who come one after the other, each asking for one slot with
-// an Idempotency-Key and, as a good client does, again with the same key until
-// it has an answer.
+// crowd is buyers who come one after the other. Each requests one slot with an Idempotency-Key and,
+// as a good client does, retries with the same key until there is a response.
 type crowd struct {
 	f       *fleet
 	product string
@@ -28,7 +27,7 @@ type crowd struct {
 	seen []seen
 }
 
-// seen is what one buyer was told in the end.
+// seen is the final response to one buyer.
 type seen struct {
 	buyer    *client
 	key      string
@@ -43,7 +42,7 @@ type seen struct {
 	}
 }
 
-// crowd lets buyers come at about that many a second, to both command APIs.
+// crowd starts buyers at about that rate, at both command APIs.
 func (f *fleet) crowd(product string, perSecond int) *crowd {
 	c := &crowd{f: f, product: product, stop: make(chan struct{})}
 	const doors = 8
@@ -64,7 +63,7 @@ func (f *fleet) crowd(product string, perSecond int) *crowd {
 	return c
 }
 
-// buyer asks until it is told something, at another node each time.
+// buyer retries until there is a response, at another node each time.
 func (c *crowd) buyer(n int) {
 	const patience = 30 * time.Second
 	s := seen{buyer: c.f.users.buyer(), key: uuid.NewString()}
@@ -97,14 +96,14 @@ func (c *crowd) buyer(n int) {
 	c.seen = append(c.seen, s)
 }
 
-// end sends the crowd home and tells what each was told.
+// end stops the crowd and returns each buyer's final response.
 func (c *crowd) end() []seen {
 	close(c.stop)
 	c.wg.Wait()
 	return c.seen
 }
 
-// told is how many were told that, of those who asked within the time.
+// told returns the number of buyers with that response whose request was within the time.
 func told(all []seen, slug string, from, to time.Time) (n int) {
 	for _, s := range all {
 		if s.slug == slug && s.sent.After(from) && s.answered.Before(to) {
@@ -114,9 +113,8 @@ func told(all []seen, slug string, from, to time.Time) (n int) {
 	return n
 }
 
-// holds says that everybody has an answer that makes sense, and that what was
-// answered 201 is in the claims as it was answered; asked once more with its
-// key it is answered the same.
+// holds checks that every buyer has a valid response, that every 201 is in the claims with the same
+// content, and that a repetition with the same key gets the same response.
 func holds(t *testing.T, f *fleet, product string, all []seen) {
 	t.Helper()
 	units := map[int]bool{}

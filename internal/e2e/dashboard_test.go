@@ -58,8 +58,8 @@ func (p *page) size(width, height int64) {
 	p.do(chromedp.EmulateViewport(width, height))
 }
 
-// is says what a condition on the page is; scripts of the page's own are run by
-// the browser's debugger, which its content policy does not bind.
+// is evaluates a condition on the page. The browser's debugger runs it, to which the page's content
+// policy does not apply.
 func (p *page) is(js string) bool {
 	p.t.Helper()
 	yes, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](js))
@@ -99,7 +99,7 @@ func (p *page) picture(name string) {
 	require.NoError(p.t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
 }
 
-// accessible holds the page, as it stands, against WCAG 2.1 AA with axe.
+// accessible checks the page, in its current state, against WCAG 2.1 AA with axe.
 func (p *page) accessible(what string) {
 	p.t.Helper()
 	axe, err := os.ReadFile("testdata/axe.min.js")
@@ -129,10 +129,10 @@ func TestDashboard(t *testing.T) {
 	p.until(10*time.Second, "the sign-in", `!document.getElementById("signin-box").hidden`)
 	p.accessible("before signing in")
 
-	// A token that is none is refused in words, and nothing is shown.
+	// An invalid token is refused with a message, and nothing is shown.
 	p.fill("token", "nonsense")
 	p.click("#signin button[type=submit]")
-	p.until(5*time.Second, "a word about the token", `document.getElementById("signin-error").textContent !== ""`)
+	p.until(5*time.Second, "a message about the token", `document.getElementById("signin-error").textContent !== ""`)
 	require.True(t, p.is(`document.getElementById("now").hidden`))
 
 	p.fill("token", admin.token)
@@ -169,7 +169,7 @@ func TestDashboard(t *testing.T) {
 
 	p.downloads(slot["id"].(string))
 
-	// A name of any kind is shown as it is, and leaves room for the rest.
+	// Any name is shown as text, and leaves room for the other columns.
 	for _, name := range []string{strings.Repeat("W", 200), `<img src=x onerror="document.body.remove()">`} {
 		odd := newProduct(5, soon(300*time.Millisecond))
 		odd["name"] = name
@@ -181,7 +181,7 @@ func TestDashboard(t *testing.T) {
 	}
 	require.True(t, p.is(`document.querySelector("main img") === null`))
 
-	// The rush is what the pictures show: its charts, its fold, its slots that end.
+	// The rush is what the screenshots show: its charts, its fold, its expiring slots.
 	rushed := `[...document.querySelectorAll("#products tr")].find(r => r.textContent.includes("Rush of 20000"))`
 	require.True(t, p.is(rushed+`.querySelector("button.name").click(), true`))
 	p.until(15*time.Second, "the fold of the rush", `document.getElementById("fair-verdict").textContent.includes("20,0")`)
@@ -210,7 +210,7 @@ func TestDashboard(t *testing.T) {
 	require.True(t, p.is(`document.activeElement?.blur(); scrollTo(0, 0); true`))
 	require.True(t, p.is(`[...document.querySelectorAll("a, button, input, select")].every(e => e.tabIndex >= 0)`))
 
-	// A log that breaks shows where.
+	// A log with a break shows where it is.
 	_, err = db.Pool.Exec(t.Context(), `UPDATE gate_decisions SET units = units + 1 WHERE type = 'opened' AND product_id = (
 		SELECT product_id FROM gate_decisions GROUP BY product_id ORDER BY count(*) DESC LIMIT 1)`)
 	require.NoError(t, err)
@@ -219,23 +219,23 @@ func TestDashboard(t *testing.T) {
 	p.accessible("a break")
 	p.picture("break")
 
-	// The server goes and comes back; the page says so and goes on.
+	// The server stops and starts; the page reports it and continues.
 	dev.stop()
-	p.until(20*time.Second, "the page to see that the server is gone", `document.getElementById("conn").dataset.state === "lost"`)
+	p.until(20*time.Second, "the page to notice that the server has stopped", `document.getElementById("conn").dataset.state === "lost"`)
 	p.picture("lost")
 	dev.start()
 	dev.ready()
 	p.until(30*time.Second, "the page to come back", `document.getElementById("conn").dataset.state === "live"`)
 	p.until(10*time.Second, "new figures", `series[0].length > 0 && Date.now() / 1000 - series[0].at(-1) < 5`)
 
-	// A buyer sees what is theirs, as it changes, and none of the rest.
+	// A buyer sees their own slots change, and nothing else.
 	p.click("#signout")
 	p.until(5*time.Second, "the sign-in again", `!document.getElementById("signin-box").hidden && document.getElementById("audit").children.length === 0`)
 	p.fill("token", buyer.token)
 	p.click("#signin button[type=submit]")
 	p.until(10*time.Second, "the buyer's payment", `document.querySelectorAll("#purchases tr").length === 1`)
 	require.True(t, p.is(`["now", "audit-box", "expiring-box"].every(id => document.getElementById(id).hidden)`))
-	had := p.is(`document.querySelectorAll("#my-slots tr").length === 1`) // where the payment failed
+	had := p.is(`document.querySelectorAll("#my-slots tr").length === 1`) // the slot whose payment failed
 	again := admin.product(command, 3)
 	require.Equal(t, http.StatusCreated, buyer.acquire(command, again).status)
 	p.until(10*time.Second, "the buyer's new slot", fmt.Sprintf(`document.querySelectorAll("#my-slots tr").length > Number(%t)`, had))

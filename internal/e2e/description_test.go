@@ -22,13 +22,13 @@ const (
 	// schemathesisVersion and oapiCodegenVersion are those whose results are known.
 	schemathesisVersion = "4.32.5"
 	oapiCodegenVersion  = "v2.8.2"
-	// installTimeout bounds what comes from a registry.
+	// installTimeout bounds downloads from a registry.
 	installTimeout = 5 * time.Minute
 	// testerTimeout bounds one run of the schema-driven tester.
 	testerTimeout = 4 * time.Minute
 )
 
-// run runs a program in a folder and returns what it wrote.
+// runIn runs a program in a folder and returns its output.
 func runIn(t *testing.T, dir string, timeout time.Duration, program string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)

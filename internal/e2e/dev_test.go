@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/config"
 )
 
-// TestDev starts what the README starts, on services of its own: it plays the
-// rush, keeps a second one out, ends upon SIGTERM, and goes on where it was.
+// TestDev starts the system as in the README, with its own services: it runs the
+// rush, refuses a second dev, ends on SIGTERM, and continues with its data.
 func TestDev(t *testing.T) {
 	// Not t.TempDir, which the user that Postgres runs as may not enter.
 	dir, err := os.MkdirTemp("", "dopamine-e2e-data-")
@@ -49,7 +49,7 @@ func TestDev(t *testing.T) {
 	for _, secret := range []string{"jwt.key", "webhook.secret", config.EnvFile} {
 		info, err := os.Stat(filepath.Join(data, secret))
 		require.NoError(t, err)
-		require.Zero(t, info.Mode().Perm()&0o077, "%s is nobody else's business", secret)
+		require.Zero(t, info.Mode().Perm()&0o077, "%s is readable by its owner only", secret)
 	}
 
 	// Every other command finds the system by its data folder.

@@ -14,8 +14,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A buyer's whole way over the drop page, on a phone: countdown, buy, pay, confirm
-// at the simulator's page, outcome. The next buyer finds the drop sold out.
+// A buyer uses the drop page on a phone: countdown, buy, pay, confirm at the simulator's page,
+// outcome. The next buyer finds the drop sold out.
 func TestDropPage(t *testing.T) {
 	testkit.Chromium(t) // without a browser nothing else is worth starting
 	data, query := filepath.Join(t.TempDir(), "data"), freeAddr(t)

@@ -13,10 +13,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// survives plays a rush of 20,000 buyers on 2,000 units and a smaller one of
-// buyers who ask until they have an answer, and takes down in its midst, one
-// after the other: a command API, the relay that leads, a projector, the
-// gates' memory, and Redis itself.
+// survives runs a rush of 20,000 buyers on 2,000 units and a smaller one of buyers who retry until
+// there is a response. Meanwhile it kills, one after the other: a command API, the leading relay, a
+// projector, the gates' memory, and Redis itself.
 func (f *fleet) survives() {
 	const buyers, stock, perSecond = 20_000, 2_000, 1_000
 	const ownStock = 501
@@ -64,7 +63,7 @@ func (f *fleet) survives() {
 	require.Equal(f.t, buyers, r.Granted+r.Refused+r.Errors)
 
 	all := c.end()
-	require.NotZero(f.t, c.retries.Load(), "nobody noticed the faults")
+	require.NotZero(f.t, c.retries.Load(), "no client noticed the faults")
 	f.finish(product, stock)
 	f.finish(own, ownStock)
 	holds(f.t, f, own, all)
@@ -82,7 +81,7 @@ func (f *fleet) flush() {
 	require.NoError(f.t, client.FlushAll(f.t.Context()).Err())
 }
 
-// finish asks until every unit is granted: none may be lost.
+// finish retries until every unit is granted: none may be lost.
 func (f *fleet) finish(product string, stock int) {
 	f.t.Helper()
 	var slots []string
@@ -92,7 +91,7 @@ func (f *fleet) finish(product string, stock int) {
 			slots = append(slots, a.object(f.t)["id"].(string))
 		}
 		if n := f.claimed(product); n != stock {
-			return fmt.Errorf("%d of %d are granted; the last answer: %d %s", n, stock, a.status, a.slug())
+			return fmt.Errorf("%d of %d are granted; the last response: %d %s", n, stock, a.status, a.slug())
 		}
 		return nil
 	})

@@ -24,8 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// fleet is the system as it runs in production: every role a process of its
-// own, on a real Redis, Kafka and Postgres.
+// fleet is the system as in production: every role a process, on a real Redis, Kafka and Postgres.
 type fleet struct {
 	t       *testing.T
 	db      *pgxpool.Pool
@@ -55,7 +54,7 @@ func startFleet(t *testing.T) *fleet {
 	return f
 }
 
-// newFleet is a fleet on a migrated database, of which nothing runs yet.
+// newFleet returns a fleet on a migrated database, with no process running yet.
 func newFleet(t *testing.T, db *pgxpool.Pool, dbURL string, more ...string) *fleet {
 	t.Helper()
 	program(t)
@@ -88,26 +87,26 @@ func (f *fleet) run() {
 	}
 }
 
-// role starts a process, whose connections bear its name.
+// role starts a process, whose connections have its name.
 func (f *fleet) role(name string, i int, env ...string) *process {
 	f.t.Helper()
 	own := fmt.Sprintf("%s-%d", name, i)
 	return start(f.t, own, append(f.env(own), env...), name)
 }
 
-// env is the settings that all share.
+// env returns the settings that all processes share.
 func (f *fleet) env(name string) []string {
 	return append([]string{
 		"DOPAMINE_DATABASE_URL=" + named(f.t, f.dbURL, name),
 		"DOPAMINE_REDIS_URL=" + f.redis.URL(),
 		"DOPAMINE_KAFKA_BROKERS=" + strings.Join(f.brokers, ","),
 		"DOPAMINE_JWT_KEY=" + f.keyFile,
-		"DOPAMINE_GATEWAY_URL=http://127.0.0.1:1", // nobody pays here
+		"DOPAMINE_GATEWAY_URL=http://127.0.0.1:1", // no buyer pays in these tests
 		"DOPAMINE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 	}, f.more...)
 }
 
-// named gives the connections of a process a name to be found by.
+// named adds an application name to the connections of a process.
 func named(t *testing.T, dbURL, name string) string {
 	t.Helper()
 	u, err := url.Parse(dbURL)
@@ -130,7 +129,7 @@ func (f *fleet) all() []*process {
 	return append(append(all, f.relays...), f.projectors...)
 }
 
-// status is what `dopamine status` says.
+// status returns the output of `dopamine status`.
 func (f *fleet) status() (r status.Report) {
 	f.t.Helper()
 	exit, out, errs := call(f.t, f.env("status"), "status", "--json")
@@ -170,7 +169,7 @@ func (f *fleet) settledWithin(d time.Duration) {
 	})
 }
 
-// leader is the relay that leads.
+// leader returns the leading relay.
 func (f *fleet) leader() *process {
 	f.t.Helper()
 	var name string
@@ -184,11 +183,11 @@ func (f *fleet) leader() *process {
 			return p
 		}
 	}
-	f.t.Fatalf("%q leads, which is none of ours", name)
+	f.t.Fatalf("%q leads, which is not a relay of this fleet", name)
 	return nil
 }
 
-// rushReport is what of `rush --json` is looked at.
+// rushReport is the part of `rush --json` that is used.
 type rushReport struct {
 	Product    string          `json:"productId"`
 	Buyers     int             `json:"buyers"`

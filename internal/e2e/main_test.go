@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// built is the folder with the program, made by the first test that runs it.
+// built is the folder with the program, which the first test that runs it builds.
 var built string
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-// program is the path of the built program.
+// program returns the path of the built program.
 func program(t *testing.T) string {
 	t.Helper()
 	binary, err := build()

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// outcome is a product's whole story, read from the event store, and held
-// against the claims, the read models and the APIs.
+// outcome reads a product's history from the event store and compares it with the claims, the read
+// models and the APIs.
 func (f *fleet) outcome(product string) {
 	f.t.Helper()
 	f.settled()

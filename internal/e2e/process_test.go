@@ -18,11 +18,10 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// stopWithin is how long a process may take to end upon SIGTERM.
-const stopWithin = 10 * time.Second
+// stopTimeout is how long a process may take to end after SIGTERM.
+const stopTimeout = 10 * time.Second
 
-// process is one running dopamine. It dies with the test, and its log is shown
-// where the test fails.
+// process is one running dopamine. It ends with the test, and its log is shown if the test fails.
 type process struct {
 	t    *testing.T
 	name string
@@ -37,8 +36,8 @@ type process struct {
 	starts int
 }
 
-// start runs the program with the arguments, in a folder of its own and without
-// any DOPAMINE_ variable but those given.
+// start runs the program with the arguments, in a separate folder and without any DOPAMINE_
+// variable except the given ones.
 func start(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, dir: t.TempDir(), env: env, args: args}
@@ -88,7 +87,7 @@ func (p *process) start() {
 
 func (p *process) log(stream string) string { return filepath.Join(p.dir, stream+".log") }
 
-// open appends, so that a log tells all the lives of a process.
+// open appends, so that a log has all runs of a process.
 func (p *process) open(stream string) *os.File {
 	f, err := os.OpenFile(p.log(stream), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	require.NoError(p.t, err)
@@ -110,14 +109,14 @@ func (p *process) ended() bool {
 	}
 }
 
-// ready waits until this life of a role has said that it is.
+// ready waits until this run of a role has reported that it is ready.
 func (p *process) ready() *process {
 	p.t.Helper()
 	testkit.Eventually(p.t, 60*time.Second, p.name+" to be ready", func() error {
 		if p.ended() {
 			p.t.Fatalf("%s ended with status %d", p.name, p.status)
 		}
-		// A role logs it; dev prints a line of its own.
+		// A role logs it; dev prints a line.
 		if strings.Count(p.said("stderr"), `"msg":"ready"`)+strings.Count("\n"+p.said("stdout"), "\nready") < p.starts {
 			return errors.New("not yet")
 		}
@@ -126,7 +125,7 @@ func (p *process) ready() *process {
 	return p
 }
 
-// wait gives the exit status.
+// wait returns the exit status.
 func (p *process) wait(within time.Duration) int {
 	p.t.Helper()
 	select {
@@ -142,7 +141,7 @@ func (p *process) wait(within time.Duration) int {
 func (p *process) stop() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
-	require.Equal(p.t, 0, p.wait(stopWithin), "%s: exit status after SIGTERM", p.name)
+	require.Equal(p.t, 0, p.wait(stopTimeout), "%s: exit status after SIGTERM", p.name)
 }
 
 // kill9 ends the process at once.
@@ -161,7 +160,7 @@ func (p *process) restart() {
 	p.start()
 }
 
-// call runs the program to its end and gives its exit status and what it said.
+// call runs the program to its end and returns its exit status and output.
 func call(t *testing.T, env []string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	p := start(t, strings.Join(args[:min(2, len(args))], " "), env, args...)

@@ -15,26 +15,25 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// reach waits, looking often, until a replay has come to a point; it must not
-// have ended before.
+// reach polls until a replay has reached a point; the replay must not have ended before.
 func (s *replaySystem) reach(p *process, what string, at func() bool) {
 	s.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for until := time.Now().Add(s.replayWithin()); !at(); <-tick.C {
+	for until := time.Now().Add(s.replayTimeout()); !at(); <-tick.C {
 		require.False(s.t, p.ended(), "the replay ended with status %d before %s: %s", p.status, what, p.said("stderr"))
 		require.True(s.t, time.Now().Before(until), "the replay did not come to %s: %s", what, p.said("stderr"))
 	}
 }
 
-// line is a point that the replay's own progress tells of.
+// line is a point that the replay's own progress reports.
 func line(projection, phase string) func(*replaySystem, *process) bool {
 	return func(_ *replaySystem, p *process) bool {
 		return strings.Contains(p.said("stderr"), projection+": "+phase)
 	}
 }
 
-// doing is a point at which Postgres does something for the replay.
+// doing is a point at which Postgres executes a statement for the replay.
 func doing(query string) func(*replaySystem, *process) bool {
 	return func(s *replaySystem, _ *process) bool {
 		return one[bool](s, `
@@ -42,7 +41,7 @@ func doing(query string) func(*replaySystem, *process) bool {
 	}
 }
 
-// read is a share of the log that the replay has read, as its table tells.
+// share is a share of the log that the replay has read, according to its table.
 func share(projection string, percent int) func(*replaySystem, *process) bool {
 	return func(s *replaySystem, _ *process) bool {
 		return one[bool](s, `
@@ -50,16 +49,15 @@ func share(projection string, percent int) func(*replaySystem, *process) bool {
 	}
 }
 
-// inTheSwap is the midst of the swap's transaction: it holds the checkpoints,
-// has ended the live generation, and waits for the view.
+// inTheSwap is a point inside the swap's transaction: it holds the checkpoints, has ended the live
+// generation, and waits for the view.
 func inTheSwap(s *replaySystem, _ *process) bool {
 	return one[bool](s, `
 		SELECT EXISTS (SELECT FROM pg_stat_activity
 			WHERE application_name = 'replay' AND state = 'active' AND wait_event_type = 'Lock' AND query LIKE 'SELECT projection_set_view%')`)
 }
 
-// hold keeps a view from being replaced at once, as many who read it do: each
-// for a moment, one after the other.
+// hold prevents a view from being replaced immediately, like many readers one after the other.
 func (s *replaySystem) hold(view string) (letGo func()) {
 	s.t.Helper()
 	const moment = 500 * time.Millisecond
@@ -96,13 +94,13 @@ func (s *replaySystem) hold(view string) (letGo func()) {
 	return letGo
 }
 
-// survivesKills kills replays at ten points; the next one begins at once each
-// time, and nobody notices.
+// survivesKills kills replays at ten points. The next one starts immediately each time, and no
+// reader notices.
 func (s *replaySystem) survivesKills() {
 	points := []struct {
 		what string
 		args []string
-		hold string // a view that somebody reads meanwhile
+		hold string // a view that is read meanwhile
 		at   func(*replaySystem, *process) bool
 	}{
 		{"the beginning", s.slowly("all"), "", line("products", "reading")},
@@ -129,7 +127,7 @@ func (s *replaySystem) survivesKills() {
 		p.kill9()
 		letGo()
 		s.t.Logf("kill -9 of replay %s at %s", strings.Join(point.args, " "), point.what)
-		testkit.Eventually(s.t, 10*time.Second, "status to tell that no replay runs", func() error {
+		testkit.Eventually(s.t, 10*time.Second, "status to report that no replay runs", func() error {
 			for _, replay := range s.status().Replays {
 				if replay.Running {
 					return fmt.Errorf("%s: %s", replay.Projection, replay.Phase)
@@ -137,7 +135,7 @@ func (s *replaySystem) survivesKills() {
 			}
 			return nil
 		})
-		testkit.Eventually(s.t, 10*time.Second, "Postgres to notice that nobody waits for an answer", func() error {
+		testkit.Eventually(s.t, 10*time.Second, "Postgres to notice that the client has gone", func() error {
 			if left := one[string](s, `SELECT coalesce(string_agg(query, '; '), '') FROM pg_stat_activity WHERE application_name = 'replay'`); left != "" {
 				return errors.New(left)
 			}
@@ -163,7 +161,7 @@ func (s *replaySystem) projectorsDieInTheSwap() {
 		projector.kill9()
 	}
 	letGo()
-	require.Equal(s.t, 0, p.wait(s.replayWithin()), p.said("stderr"))
+	require.Equal(s.t, 0, p.wait(s.replayTimeout()), p.said("stderr"))
 	for _, projector := range s.projectors {
 		projector.start()
 	}
@@ -177,8 +175,7 @@ func (s *replaySystem) projectorsDieInTheSwap() {
 	s.equal()
 }
 
-// settledInARush waits until the projectors have got up to where the store is
-// now.
+// settledInARush waits until the projectors have reached the store's current position.
 func (s *replaySystem) settledInARush() {
 	s.t.Helper()
 	head := s.status().Store.Head
@@ -192,9 +189,9 @@ func (s *replaySystem) settledInARush() {
 	})
 }
 
-// projectorsSleepThroughTheSwap stops all projectors, at least one of them
-// inside a transaction, lets the swap happen, and wakes them: what they were
-// about to write must not get into the new generation.
+// projectorsSleepThroughTheSwap suspends all projectors, at least one of them inside a transaction,
+// while the swap happens, and resumes them: what they were about to write must not get into the new
+// generation.
 func (s *replaySystem) projectorsSleepThroughTheSwap() {
 	stop := s.rushing()
 	r := s.read(true)
@@ -219,7 +216,7 @@ func (s *replaySystem) projectorsSleepThroughTheSwap() {
 		}
 		signal(syscall.SIGCONT)
 	}
-	require.Equal(s.t, 0, p.wait(s.replayWithin()), p.said("stderr"))
+	require.Equal(s.t, 0, p.wait(s.replayTimeout()), p.said("stderr"))
 	swapped := s.generations()
 	testkit.Eventually(s.t, 15*time.Second, "Postgres to end what the projectors left open", func() error {
 		if open := one[string](s, `
@@ -238,9 +235,9 @@ func (s *replaySystem) projectorsSleepThroughTheSwap() {
 	s.equal()
 }
 
-// swapsBesideALongSelect swaps while a SELECT on each view runs; the views
-// follow when it has ended, and nobody waits behind it.
-func (s *replaySystem) swapsBesideALongSelect() {
+// swapsDuringALongSelect swaps while a SELECT on each view runs. The views follow when it has
+// ended, and no reader waits behind it.
+func (s *replaySystem) swapsDuringALongSelect() {
 	lasts := time.Duration(0) // until all is seen
 	if text := os.Getenv(longSelectVariable); text != "" {
 		var err error
@@ -256,7 +253,7 @@ func (s *replaySystem) swapsBesideALongSelect() {
 	go func() {
 		_, err := conn.Exec(context.Background(), `
 			SELECT pg_sleep($1), (SELECT count(*) FROM products), (SELECT count(*) FROM purchase_slots), (SELECT count(*) FROM purchases), (SELECT count(*) FROM slot_audit_log)`,
-			max(lasts, s.replayWithin()).Seconds())
+			max(lasts, s.replayTimeout()).Seconds())
 		selected <- err
 	}()
 	before := s.generations()
@@ -308,13 +305,13 @@ func (s *replaySystem) swapsBesideALongSelect() {
 	}
 	s.t.Logf("the SELECT took %s", time.Since(began).Round(time.Millisecond))
 	require.Equal(s.t, 0, p.wait(30*time.Second), p.said("stderr"))
-	r.end("beside a long SELECT")
+	r.end("during a long SELECT")
 	s.settled()
 	s.equal()
 }
 
-// postgresDies kills the whole Postgres in mid replay and starts it again: the
-// replay ends and says why, everything else goes on by itself.
+// postgresDies kills Postgres during a replay and restarts it: the replay ends with an error,
+// everything else continues.
 func (s *replaySystem) postgresDies() {
 	before := s.generations()
 	r := s.read(false)

@@ -19,13 +19,13 @@ import (
 const (
 	// pastProducts were on sale in the past.
 	pastProducts = 20
-	// atOnce is how many slots of the past are open at a time; the events of one
-	// lie that far from each other.
-	atOnce = 2000
-	// forgotten is one of how many slots whose end comes only when the history
-	// ends: a replay has long written its row by then.
+	// openSlots is the number of concurrently open slots in the history; it is also the distance
+	// between the events of one slot.
+	openSlots = 2000
+	// forgotten is the ratio of slots whose end comes only at the end of the history, when a replay
+	// has long written their rows.
 	forgotten = 100
-	// knownBuyers are those whose rows are read again and again.
+	// knownBuyers is the number of buyers whose rows are read repeatedly.
 	knownBuyers = 50
 )
 
@@ -36,7 +36,7 @@ type history struct {
 	products []*pastProduct
 	open     []*life
 	late     []*life
-	left     int // events to come, roughly
+	left     int // remaining events, approximately
 	position int64
 	at       time.Time
 	step     time.Duration
@@ -51,8 +51,7 @@ type pastProduct struct {
 	price    domain.Money
 }
 
-// life is what is still to happen to a slot, and to the one that it is granted
-// anew as.
+// life is what is still to happen to a slot, and to the one that replaces it after a re-grant.
 type life struct {
 	product  *pastProduct
 	events   []happening
@@ -65,9 +64,8 @@ type happening struct {
 	actor  string
 }
 
-// loadHistory writes a history of about n events into an empty event store, in
-// the form in which the command API does. It says some of the buyers, and the
-// products that were not deleted.
+// loadHistory writes a history of about n events into an empty event store, in the form in which
+// the command API does. It returns some of the buyers, and the products that were not deleted.
 func loadHistory(t *testing.T, db *pgxpool.Pool, n int) (buyers, products []uuid.UUID) {
 	t.Helper()
 	const lies, ended = 48 * time.Hour, 2 * time.Hour
@@ -100,9 +98,9 @@ func loadHistory(t *testing.T, db *pgxpool.Pool, n int) (buyers, products []uuid
 	return h.buyers, products
 }
 
-// next is the next row, nil at the end.
+// next returns the next row, nil at the end.
 func (h *history) next() ([]any, error) {
-	for h.left > 0 && len(h.open) < atOnce && h.random.IntN(3) > 0 {
+	for h.left > 0 && len(h.open) < openSlots && h.random.IntN(3) > 0 {
 		h.begin()
 	}
 	if h.left > 0 && h.random.IntN(500) == 0 {
@@ -150,7 +148,7 @@ func (h *history) productEvent() ([]any, error) {
 	}
 }
 
-// deletion ends the history: the first product goes.
+// deletion ends the history: the first product is deleted.
 func (h *history) deletion() ([]any, error) {
 	if h.products[0].version < 0 {
 		return nil, nil
@@ -160,7 +158,7 @@ func (h *history) deletion() ([]any, error) {
 	return row, err
 }
 
-// begin lets a buyer acquire a slot, and draws what comes of it.
+// begin makes a buyer acquire a slot, and draws what happens to it.
 func (h *history) begin() {
 	p := h.products[h.random.IntN(len(h.products))]
 	p.acquired++
@@ -183,7 +181,7 @@ func (h *history) begin() {
 	paid := domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: gateway, Price: p.price, Method: domain.Card}
 	switch way := h.random.IntN(8); {
 	case way == 0 && p != h.products[0]: // stays open
-	case way <= 3: // what is deleted at the end has none open
+	case way <= 3: // the product that is deleted at the end has no open slot
 		events = append(events, warned, expired)
 	case way <= 5:
 		events = append(events, begun, happening{slot, paid, own})

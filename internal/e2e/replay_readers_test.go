@@ -22,11 +22,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
-// readWithin is how long a read may take at most on a machine where everything
-// runs at once; it takes milliseconds.
-const readWithin = 5 * time.Second
+// readTimeout is the maximum duration of a read on a machine where everything runs at once; usually
+// it takes milliseconds.
+const readTimeout = 5 * time.Second
 
-// Kinds of reads, by which times are told.
+// Kinds of reads, for which durations are reported.
 const (
 	bySQL      = "a view by SQL"
 	bySnapshot = "a generation by SQL"
@@ -36,8 +36,8 @@ const (
 	byAcquire  = "acquire"
 )
 
-// readers read every view in every way until they are sent home, and look out
-// for errors, for rows that are not there any more, and for long waits.
+// readers read every view in every way until they are stopped, and check for errors, for missing
+// rows, and for slow reads.
 type readers struct {
 	s       *replaySystem
 	cancel  context.CancelFunc
@@ -94,14 +94,14 @@ func (r *readers) loop(every time.Duration, step func() error) {
 	})
 }
 
-// end sends the readers home: nobody may have noticed anything.
+// end stops the readers: none may have noticed anything.
 func (r *readers) end(what string) map[string][]time.Duration {
 	r.s.t.Helper()
 	r.cancel()
 	r.wg.Wait()
 	require.NoError(r.s.t, errors.Join(r.failure...), what)
 	if !r.mayLag {
-		require.Zero(r.s.t, r.behind.Load(), "reads of own writes that were told read-model-behind: %s", what)
+		require.Zero(r.s.t, r.behind.Load(), "reads of own writes that were answered read-model-behind: %s", what)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.took)) {
 		all := r.took[kind]
@@ -109,7 +109,7 @@ func (r *readers) end(what string) map[string][]time.Duration {
 		slices.Sort(all)
 		r.s.t.Logf("%s: %s: %d times, p50 %s, p99 %s, most %s", what, kind, len(all), round(all[len(all)/2]), round(all[len(all)*99/100]), round(all[len(all)-1]))
 		if kind != byCount {
-			require.Less(r.s.t, all[len(all)-1], readWithin, "%s: %s", what, kind)
+			require.Less(r.s.t, all[len(all)-1], readTimeout, "%s: %s", what, kind)
 		}
 	}
 	return r.took
@@ -131,7 +131,7 @@ func (r *readers) timed(kind string, do func() error) error {
 	return nil
 }
 
-// same remembers what was first read, and fails upon anything else.
+// same records the first value of a key, and fails on any other one.
 func same(first map[string]string, key, now string) error {
 	before, known := first[key]
 	if !known {
@@ -171,8 +171,8 @@ func (r *readers) views() func() error {
 	}
 }
 
-// snapshots reads as the query API does: the live generation's number and its
-// rows in one snapshot, once more where it was dropped meanwhile.
+// snapshots reads like the query API: the live generation's number and its rows in one snapshot,
+// repeated if it was dropped meanwhile.
 func (r *readers) snapshots() func() error {
 	first, i := map[string]string{}, 0
 	read := func(view string) (rows string, err error) {
@@ -202,8 +202,8 @@ func (r *readers) snapshots() func() error {
 	}
 }
 
-// counts counts all rows: they only grow. Counting millions costs, so that it is
-// done for a tenth of the time at most.
+// counts counts all rows, which only increase. Counting millions is expensive, so it is done for at
+// most a tenth of the time.
 func (r *readers) counts() func() error {
 	seen, i := map[string]int64{}, 0
 	var rest time.Time
@@ -229,7 +229,7 @@ func (r *readers) counts() func() error {
 	}
 }
 
-// fetch asks the query API, which has to answer 200.
+// fetch requests a path of the query API, which must respond 200.
 func (r *readers) fetch(c *client, path string) ([]byte, error) {
 	a := c.try(http.MethodGet, r.s.queryURL+path, nil)
 	if a.err != nil {
@@ -241,11 +241,10 @@ func (r *readers) fetch(c *client, path string) ([]byte, error) {
 	return a.body, nil
 }
 
-// lookups asks for what is known of the past, one thing after the other; it
-// does not change.
+// lookups reads past states, which do not change.
 func (r *readers) lookups(buyers []*client, admin *client) func() error {
 	first, i := map[string]string{}, 0
-	var slots, payments []string // of the buyer that is looked at
+	var slots, payments []string // of the current buyer
 	total := 0
 	return func() error {
 		buyer := buyers[i/6%len(buyers)]
@@ -278,7 +277,7 @@ func (r *readers) lookups(buyers []*client, admin *client) func() error {
 				slots = append(slots, s.ID)
 			}
 			if len(slots) == 0 {
-				return fmt.Errorf("%s: a buyer of the past has none", path)
+				return fmt.Errorf("%s: a buyer of the history has none", path)
 			}
 			return same(first, path+" of "+buyer.sub.String(), string(body))
 		case 2:
@@ -321,7 +320,7 @@ func (r *readers) lookups(buyers []*client, admin *client) func() error {
 				return fmt.Errorf("there were %d products, and then %d", total, page.TotalElements)
 			}
 			total = page.TotalElements
-			for _, p := range r.s.products { // the oldest sales come first
+			for _, p := range r.s.products { // the oldest sales first
 				if !slices.ContainsFunc(page.Products, func(o struct{ ID string }) bool { return o.ID == p.String() }) {
 					return fmt.Errorf("the product %s of the past is not in the list", p)
 				}
@@ -331,8 +330,8 @@ func (r *readers) lookups(buyers []*client, admin *client) func() error {
 	}
 }
 
-// walk goes through a product's list page by page: all of it is there, in
-// order, whatever is swapped between two pages.
+// walk reads a product's list page by page: it must be complete and in order, whatever is swapped
+// between two pages.
 func (r *readers) walk(path, list, id string, admin *client, view string) func() error {
 	product, cursor := r.s.products[0].String(), ""
 	first := map[string]string{}
@@ -380,14 +379,14 @@ func (r *readers) walk(path, list, id string, admin *client, view string) func()
 	}
 }
 
-// writes is what buyers were told is done while all this went on.
+// writes are the writes that buyers made meanwhile.
 type writes struct {
 	product string
 	mu      sync.Mutex
 	slots   []uuid.UUID // each was answered 201
 }
 
-// ownWrites lets a buyer acquire, pay, and read what they just did in every view.
+// ownWrites makes a buyer acquire, pay, and read these writes in every view.
 func (r *readers) ownWrites(admin *client) func() error {
 	n := 0
 	return func() error {
@@ -448,7 +447,7 @@ func (r *readers) ownWrites(admin *client) func() error {
 	}
 }
 
-// own reads one's own write, which has to be in the answer.
+// own reads an own write, which must be in the response.
 func (r *readers) own(c *client, position, path, id string) error {
 	for until := time.Now().Add(60 * time.Second); ; {
 		err := r.timed(byOwn, func() error {
@@ -483,7 +482,7 @@ func (w *writes) add(slot uuid.UUID) {
 	w.slots = append(w.slots, slot)
 }
 
-// kept says that all that was answered 201 is in the read models.
+// kept checks that everything that was answered 201 is in the read models.
 func (s *replaySystem) kept() {
 	s.t.Helper()
 	s.writes.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rushRate is how many buyers click a second while a replay runs: enough for
-// the projectors never to rest, on two cores that do everything.
+// rushRate is the clicks per second while a replay runs: enough to keep the projectors busy, on two
+// cores for everything.
 const rushRate = 150
 
 // TestReplayUnderRush rebuilds the read models of a long history while buyers
@@ -24,7 +24,7 @@ func TestReplayUnderRush(t *testing.T) {
 		{"kill -9 of the replay", (*replaySystem).survivesKills},
 		{"kill -9 of the projectors in the swap", (*replaySystem).projectorsDieInTheSwap},
 		{"projectors stopped across the swap", (*replaySystem).projectorsSleepThroughTheSwap},
-		{"a long SELECT across the swap", (*replaySystem).swapsBesideALongSelect},
+		{"a long SELECT across the swap", (*replaySystem).swapsDuringALongSelect},
 		{"Postgres killed in mid replay", (*replaySystem).postgresDies},
 		{"equal in the end", (*replaySystem).endsEqual},
 	} {
@@ -74,7 +74,7 @@ func (s *replaySystem) rushing() (stop func() (products []string)) {
 	}
 }
 
-// replaysInARush is the promise: nobody notices, and the rows are equal.
+// replaysInARush checks that no client notices, and that the rows are equal.
 func (s *replaySystem) replaysInARush() {
 	paying := s.rush("--buyers", "200", "--stock", "30", "--rate", "50", "--connections", "20", "--pay", "0.8")
 	stop := s.rushing()
@@ -103,8 +103,7 @@ func (s *replaySystem) replaysInARush() {
 	s.outcome(s.writes.product)
 }
 
-// endsEqual compares every row with what the store says, and then with what the
-// topic says.
+// endsEqual compares every row with a replay from the store, and then with one from the topic.
 func (s *replaySystem) endsEqual() {
 	s.settled()
 	for _, p := range append([]*process{s.worker}, s.commands...) { // from here on nothing happens any more

@@ -19,19 +19,19 @@ import (
 )
 
 const (
-	// eventsVariable says how long the history is that is replayed.
+	// eventsVariable sets the length of the replayed history.
 	eventsVariable = "DOPAMINE_E2E_EVENTS"
-	// longSelectVariable says how long the SELECT across a swap takes.
+	// longSelectVariable sets the duration of the SELECT across a swap.
 	longSelectVariable = "DOPAMINE_E2E_LONG_SELECT"
-	// quickHistory is one whose replay takes about a second: below that, faults
-	// in its midst need it slowed down.
+	// quickHistory is a history whose replay takes about a second: replays of shorter ones have to
+	// be slowed down for faults during them.
 	quickHistory = 500_000
 )
 
 var everyView = []string{"products", "purchase_slots", "purchases", "slot_audit_log"}
 
-// replaySystem is a fleet on a Postgres of its own, whose store holds a long
-// history that went through relay and projectors.
+// replaySystem is a fleet on a separate Postgres, whose store has a long history that went through
+// relay and projectors.
 type replaySystem struct {
 	*fleet
 	postgres *devservices.Postgres
@@ -57,7 +57,7 @@ func startReplaySystem(t *testing.T) *replaySystem {
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	gateway := freeAddr(t)
-	// Slots live as long as it takes to see all that may become of them.
+	// Slots live long enough for everything that can happen to them.
 	s.fleet = newFleet(t, pool, url, "DOPAMINE_GATEWAY_URL=http://"+gateway,
 		"DOPAMINE_SLOT_TTL=6s", "DOPAMINE_SLOT_WARNING=3s", "DOPAMINE_PAYMENT_TIMEOUT=3s")
 	status, _, errs := call(t, s.env("migrate"), "migrate")
@@ -85,7 +85,7 @@ func startReplaySystem(t *testing.T) *replaySystem {
 	return s
 }
 
-// in is the system for a part of the test.
+// in returns the system for a subtest.
 func (s *replaySystem) in(t *testing.T) *replaySystem {
 	part := *s
 	part.fleet = s.fleet.in(t)
@@ -98,8 +98,8 @@ func (s *replaySystem) replay(args ...string) *process {
 	return start(s.t, "replay "+strings.Join(args, " "), s.env("replay"), append([]string{"replay"}, args...)...)
 }
 
-// replayWithin is how long a replay may take at most.
-func (s *replaySystem) replayWithin() time.Duration {
+// replayTimeout is the maximum duration of a replay.
+func (s *replaySystem) replayTimeout() time.Duration {
 	return time.Minute + time.Duration(s.events/3000)*time.Second
 }
 
@@ -108,7 +108,7 @@ func (s *replaySystem) replays(args ...string) {
 	s.t.Helper()
 	began := time.Now()
 	p := s.replay(args...)
-	status := p.wait(s.replayWithin())
+	status := p.wait(s.replayTimeout())
 	require.Equal(s.t, 0, status, "replay %v: %s%s", args, p.said("stdout"), p.said("stderr"))
 	took := time.Since(began)
 	s.t.Logf("replay %s: %s, %.0f events/s in all", strings.Join(args, " "), took.Round(time.Millisecond), float64(s.events)/took.Seconds())
@@ -117,7 +117,7 @@ func (s *replaySystem) replays(args ...string) {
 	}
 }
 
-// slowly gives a replay of a short history flags to make it last some seconds.
+// slowly returns flags that make the replay of a short history last some seconds.
 func (s *replaySystem) slowly(args ...string) []string {
 	if s.events >= quickHistory {
 		return args
@@ -146,8 +146,8 @@ func one[T any](s *replaySystem, sql string, args ...any) (v T) {
 	return v
 }
 
-// tidy says that nothing is left of replays that did not end well, but for what
-// the next one clears away; and then that one has.
+// tidy checks that failed replays left nothing except what the next one removes, and then that it
+// did.
 func (s *replaySystem) tidy() {
 	s.t.Helper()
 	require.Zero(s.t, one[int](s, `SELECT count(*) FROM projection_generations WHERE state = 'building'`), "generations left")
@@ -161,7 +161,7 @@ func (s *replaySystem) tidy() {
 	}
 }
 
-// shown is the generation that a view shows.
+// shown returns the generation that a view shows.
 func (s *replaySystem) shown(view string) int {
 	s.t.Helper()
 	return one[int](s, `
@@ -169,17 +169,16 @@ func (s *replaySystem) shown(view string) int {
 		WHERE d.classid = 'pg_rewrite'::regclass AND w.ev_class = $1::regclass AND c.relname ~ ($1 || '_g[0-9]+$') LIMIT 1`, view)
 }
 
-// equal lets a replay compare every row with the live one.
+// equal runs a replay that compares every row with the live one.
 func (s *replaySystem) equal() {
 	s.t.Helper()
 	p := s.replay("all", "--verify", "--drop-old")
-	status := p.wait(s.replayWithin())
+	status := p.wait(s.replayTimeout())
 	require.Equal(s.t, 0, status, "replay all --verify: %s%s", p.said("stdout"), p.said("stderr"))
 	s.tidy()
 }
 
-// rows are counts and sums of all rows of the live generations: equal rows give
-// equal ones.
+// rows returns counts and sums of all rows of the live generations: if they differ, rows differ.
 func (s *replaySystem) rows() map[string]string {
 	s.t.Helper()
 	all := map[string]string{}

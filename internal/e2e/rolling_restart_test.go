@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// balancer is an haproxy in front of command APIs.
+// balancer is an haproxy in front of the command APIs.
 type balancer struct {
 	url, stateURL string
 }

@@ -16,7 +16,7 @@ func (f *fleet) raisesStock() {
 	const units, more = 40, 25
 	product := f.admin.product(f.commandURLs[0], units)
 	c := f.crowd(product, 400)
-	testkit.Eventually(f.t, 20*time.Second, "the crowd to hear that it is sold out", func() error {
+	testkit.Eventually(f.t, 20*time.Second, "the crowd to be answered sold-out", func() error {
 		if c.soldOut.Load() == 0 {
 			return fmt.Errorf("%d granted", c.granted.Load())
 		}
@@ -61,7 +61,7 @@ func (f *fleet) pausesAndResumes() {
 	granted(50)
 	f.admin.want(http.StatusOK, http.MethodPut, f.commandURLs[0]+"/v1/products/"+product, object{"paused": true})
 	paused := time.Now()
-	testkit.Eventually(f.t, 10*time.Second, "the crowd to hear of the pause", func() error {
+	testkit.Eventually(f.t, 10*time.Second, "the crowd to be answered with the pause", func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if told(c.seen, "sale-paused", paused, time.Now()) < 50 {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// number is a JSON number as it was written; "" for anything else.
+// number returns a JSON number in its original form, "" for anything else.
 func number(v any) string {
 	n, _ := v.(json.Number)
 	return n.String()
@@ -35,7 +35,7 @@ func TestFleet(t *testing.T) {
 	})
 }
 
-// in is the fleet for a part of the test.
+// in returns the fleet for a subtest.
 func (f *fleet) in(t *testing.T) *fleet {
 	part, users := *f, *f.users
 	users.t = t
@@ -46,8 +46,8 @@ func (f *fleet) in(t *testing.T) *fleet {
 	return &part
 }
 
-// playsTheRush is the first promise: stock units granted, everybody else
-// refused, in order.
+// playsTheRush checks that exactly the stock is granted, and all other buyers are refused, in
+// order.
 func (f *fleet) playsTheRush() {
 	buyers := 20_000
 	if s := os.Getenv(buyersVariable); s != "" {

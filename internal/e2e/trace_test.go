@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// topic is the one topic, by contract.
+// topic is the name that the contract fixes.
 const topic = "dopamine.product-events.v1"
 
 // tracesARequest follows the trace that a client began from its request into
@@ -63,7 +63,7 @@ func (f *fleet) record(event string) (found *kgo.Record) {
 	return found
 }
 
-// eachRecord reads the topic from its beginning while look wants more.
+// eachRecord reads the topic from its beginning while look returns true.
 func (f *fleet) eachRecord(look func(*kgo.Record) bool) {
 	f.t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(f.brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -73,7 +73,7 @@ func (f *fleet) eachRecord(look func(*kgo.Record) bool) {
 	defer cancel()
 	for {
 		fetches := client.PollFetches(ctx)
-		require.NoError(f.t, ctx.Err(), "the topic does not hold what was looked for")
+		require.NoError(f.t, ctx.Err(), "the topic does not have the expected record")
 		for _, r := range fetches.Records() {
 			if !look(r) {
 				return
@@ -82,8 +82,8 @@ func (f *fleet) eachRecord(look func(*kgo.Record) bool) {
 	}
 }
 
-// topicIsWhole holds the topic against the store: every event is in it, in the
-// store's order but for what was published twice, each naming its predecessor.
+// topicIsWhole compares the topic with the store: every event is in it, in the store's order except
+// for duplicates, each with its predecessor's position.
 func (f *fleet) topicIsWhole() {
 	f.t.Helper()
 	type event struct{ id, key, kind string }
