@@ -130,7 +130,7 @@ func TestClient_JudgesResponses(t *testing.T) {
 		{200, `{"paymentId":"p","status":"canceled"}`, "canceled", "canceled", "canceled", "retry", "retry"},
 		{200, `{"paymentId":"p","status":"succeeded","amount":259000,"currency":"KRW"}`, "succeeded", "succeeded", "succeeded", "succeeded", "succeeded"},
 		{200, `{"paymentId":"p","status":"succeeded"}`, "succeeded", "retry", "retry", "succeeded", "succeeded"},
-		{200, `{"paymentId":"p","status":"succeeded","amount":"x","currency":"KRW"}`, "retry", "retry", "retry", "succeeded", "succeeded"},
+		{200, `{"paymentId":"p","status":"succeeded","amount":"x","currency":"KRW"}`, "succeeded", "succeeded", "succeeded", "succeeded", "succeeded"},
 		{200, `{"paymentId":"p","status":"failed","amount":null,"currency":null,"failureReason":null}`, "failed", "failed", "failed", "failed", "failed"},
 		{200, `{"refundId":"r"}`, "retry", "retry", "retry", "succeeded", "succeeded"},
 		{202, `{"refundId":"r"}`, "retry", "retry", "retry", "pending", "pending"},

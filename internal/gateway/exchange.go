@@ -190,11 +190,10 @@ func (r response) payment(needAmount bool) (Payment, error) {
 	}
 	switch p.Status {
 	case Succeeded:
-		if needAmount || present(r.body.Amount) || present(r.body.Currency) {
-			var err error
-			if p.Paid, err = report(r.body.Amount, r.body.Currency); err != nil {
-				return Payment{}, fmt.Errorf("unintelligible response: success: %w", err)
-			}
+		if present(r.body.Amount) || present(r.body.Currency) {
+			p.Paid = report(r.body.Amount, r.body.Currency)
+		} else if needAmount {
+			return Payment{}, errors.New("unintelligible response: success without an amount")
 		}
 	case Failed:
 		p.FailureReason = Code(string(r.body.FailureReason))
@@ -209,22 +208,21 @@ func (r response) payment(needAmount bool) (Payment, error) {
 func present(v jsontext.Value) bool { return len(v) > 0 && v.Kind() != 'n' }
 
 // report reads an amount, which is a decimal as a JSON string or number, and a
-// currency.
-func report(amount, currency jsontext.Value) (*Paid, error) {
+// currency. It never fails: what a success reports and cannot be read is reported as
+// such, because the money is taken all the same (contract 4.5, Outcome).
+func report(amount, currency jsontext.Value) *Paid {
 	var value, code text
 	if present(amount) && amount.Kind() == '0' {
 		value = text(amount)
-	} else if err := value.UnmarshalJSON(amount); err != nil {
-		return nil, &MalformedError{"amount", err}
+	} else {
+		_ = value.UnmarshalJSON(amount) // not a string, or a broken one: no decimal either
 	}
+	_ = code.UnmarshalJSON(currency)
 	number, err := domain.ParseDecimal(string(value))
-	if err != nil {
-		return nil, &MalformedError{"amount", err}
+	if err != nil || code == "" {
+		return &Paid{Unreadable: printable(string(value) + " " + string(code))}
 	}
-	if err := code.UnmarshalJSON(currency); err != nil || code == "" {
-		return nil, &MalformedError{"currency", errors.New("must be a text")}
-	}
-	return Report(number, string(code)), nil
+	return Report(number, string(code))
 }
 
 // nextAction reads a nextAction; one that is unknown or unsafe is none.

@@ -99,7 +99,7 @@ func (p Payment) LogValue() slog.Value {
 // Paid is an amount as a gateway reported it: money, or if it is none, the text.
 type Paid struct {
 	Money      domain.Money // the zero value if Unreadable is set
-	Unreadable string       // what was reported, printable ASCII, 200 bytes at most
+	Unreadable string       // what was reported, printable ASCII, 200 bytes at most; "none" for nothing
 }
 
 // The types of NextAction.

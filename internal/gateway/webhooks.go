@@ -117,10 +117,10 @@ func parseCallback(body []byte) (Notification, error) {
 	n.RefundReference, _ = uuid.Parse(string(d.RefundReference))
 	switch n.Kind {
 	case PaymentSucceeded, PaymentRefunded:
-		n.Paid, err = report(d.Amount, d.Currency)
+		n.Paid = report(d.Amount, d.Currency)
 	case RefundHasSucceeded:
 		if present(d.Amount) {
-			n.Paid, err = report(d.Amount, d.Currency)
+			n.Paid = report(d.Amount, d.Currency)
 		}
 	case PaymentFailed, RefundHasFailed:
 		n.FailureReason = Code(string(d.FailureReason))
