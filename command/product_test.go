@@ -170,6 +170,7 @@ func TestUpdateProduct_IfMatch(t *testing.T) {
 	require.Equal(t, 200, put("*", map[string]any{"description": "d3"}).status)
 	require.Equal(t, 412, put(`"nonsense"`, map[string]any{"description": "d4"}).status)
 	require.Equal(t, 400, put(`"nonsense"`, map[string]any{"name": ""}).status)
+	require.Equal(t, 400, put(`"nonsense"`, map[string]any{"stockIncrease": 10_000_000}).status, "too many units with those that there are")
 	absent := n.do(t, s.admin, http.MethodPut, "/v1/products/"+uuid.NewString(), map[string]any{"name": "n"}, "If-Match", "*")
 	require.Equal(t, "product-not-found", absent.slug())
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,8 +44,17 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	// Beside the append, not before it: without the gate this takes the longer the more
 	// claims there are, and just then the sale must be changed.
 	held := s.countHeld(ctx, p)
-	if now := s.now(); !c.match.Matches(apimodel.ProductOf(p, 0, now).Version()) {
+	events, err := p.Update(c.change, s.now())
+	// What the request contains is refused before its precondition, its conflict with
+	// the state after it.
+	if invalid := (*domain.InvalidError)(nil); errors.As(err, &invalid) {
+		return done[apimodel.Product]{}, err
+	}
+	if !c.match.Matches(apimodel.ProductOf(p, 0, s.now()).Version()) {
 		return done[apimodel.Product]{}, errPrecondition
+	}
+	if err != nil {
+		return done[apimodel.Product]{}, err
 	}
 	var cancellation *apimodel.Cancellation
 	if p.Cancelled {
@@ -53,10 +63,6 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			return done[apimodel.Product]{}, err
 		}
 		cancellation = &counts
-	}
-	events, err := p.Update(c.change, s.now())
-	if err != nil {
-		return done[apimodel.Product]{}, err
 	}
 	if len(events) > 0 {
 		encoded, err := by.Encode(ctx, events...)
