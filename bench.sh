@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints every figure beside its limit, measured in the same run:
+# Prints every figure next to its limit, measured in the same run:
 # ./bench.sh [section…]; an unknown section names those there are. Takes about
 # a quarter of an hour, and a quiet machine.
 set -eu

@@ -297,7 +297,7 @@ func checkHistory(all []attempt, l *ledger, v *verdict) {
 				highest = max(highest, byAnswer[i].sequence)
 			}
 			if g.sequence < highest {
-				v.broke("R6", "product %s: number %d was asked for after number %d had been answered", product, g.sequence, highest)
+				v.broke("R6", "product %s: number %d was requested after the response with number %d", product, g.sequence, highest)
 			}
 		}
 	}

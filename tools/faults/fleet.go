@@ -31,8 +31,8 @@ const (
 	webhookSecret        = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 )
 
-// fleet is the system of one run: every role in processes of its own, each with
-// proxies of its own to Postgres, Redis and the payment gateway.
+// fleet is the system of one run: every role in separate processes, each with
+// its own proxies to Postgres, Redis and the payment gateway.
 type fleet struct {
 	services *services
 	dir      string
@@ -252,7 +252,7 @@ func (f *fleet) link(name string) (err error) {
 	return err
 }
 
-// env is the settings of a process; one without proxies of its own is connected
+// env returns the settings of a process; one without proxies is connected
 // directly.
 func (f *fleet) env(name string) []string {
 	pg, err := url.Parse(databaseURL(f.postgresServer().URL(), f.database))
@@ -335,7 +335,7 @@ func (f *fleet) of(role string) (all []*process) {
 	return all
 }
 
-// leader is the relay that holds the lead.
+// leader returns the leading relay.
 func (f *fleet) leader(ctx context.Context) (*process, error) {
 	var name string
 	err := f.db.QueryRow(ctx, `
@@ -362,7 +362,7 @@ func (f *fleet) heal() {
 	for _, l := range f.links {
 		for _, p := range l.all() {
 			if f.orphaned {
-				continue // a process that does not recover by itself has not noticed
+				continue // a process that does not recover automatically has not noticed
 			}
 			p.Heal()
 		}

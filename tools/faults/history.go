@@ -26,7 +26,7 @@ type attempt struct {
 
 func (a *attempt) granted() bool { return a.Op == "acquire" && a.Status == 201 }
 
-// unanswered reports whether nobody knows what became of the request.
+// unanswered reports whether the outcome of the request is unknown.
 func (a *attempt) unanswered() bool { return a.Status == 0 || a.Status >= 500 }
 
 // history is what all clients saw.
@@ -44,7 +44,7 @@ func (h *history) add(a attempt) {
 	h.all = append(h.all, a)
 }
 
-// list is a copy, in the order of sending.
+// list returns a copy, in the order of sending.
 func (h *history) list() []attempt {
 	h.mu.Lock()
 	all := slices.Clone(h.all)

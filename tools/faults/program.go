@@ -228,7 +228,7 @@ func (p *process) forget() {
 	}
 }
 
-// toolPoints is where subcommands that end by themselves note their failpoints.
+// toolPoints is the file in which short-lived subcommands record their failpoints.
 func (f *fleet) toolPoints() string { return filepath.Join(f.dir, "tool-struck") }
 
 // hits are the points that the processes have reached in all their lives.
@@ -249,8 +249,8 @@ func (f *fleet) hits() map[failpoint.Point]bool {
 	return hit
 }
 
-// complaints are what no process may write: panics and the like. Statuses other
-// than 0 of a life that ended by itself are named too.
+// complaints are what no process may write: panics and the like. Exit statuses
+// other than 0 of a process that was not killed are listed too.
 func (p *process) complaints() (found []string) {
 	b, _ := os.ReadFile(p.file("stderr"))
 	for _, sign := range []string{"panic: ", "fatal error: ", "DATA RACE"} {
@@ -261,7 +261,7 @@ func (p *process) complaints() (found []string) {
 	return found
 }
 
-// endedByItself lists the exit statuses of lives that nobody killed.
+// endedByItself lists the exit statuses of processes that were not killed.
 func (p *process) endedByItself() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

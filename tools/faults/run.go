@@ -48,7 +48,7 @@ type scenario struct {
 
 	// affected reports whether a product depends on what was hurt; nil: all do.
 	affected func(r *run, product string) bool
-	// mayRefuse: a process may end by itself with a refusal.
+	// mayRefuse: a process may exit with a refusal.
 	mayRefuse bool
 	// losesTail: the store loses committed events, so R4 is judged up to the loss only.
 	losesTail bool
@@ -337,7 +337,7 @@ func (r *run) check(sc *scenario, o options) error {
 			if sc.mayRefuse {
 				v.note("%s ended with status %d", p.name, status)
 			} else {
-				v.broke("R9", "%s ended by itself with status %d: %s", p.name, status, lastError(p))
+				v.broke("R9", "%s exited with status %d: %s", p.name, status, lastError(p))
 			}
 		}
 	}

@@ -183,9 +183,9 @@ func (s *sale) begin(ctx context.Context) {
 				return
 			case <-tick.C:
 			}
-			// Every product in turn, so that a gap is no accident of the draw.
+			// Every product in turn, so that a gap is not caused by random choice.
 			p, own := s.products[i%len(s.products)], r.Uint64()
-			if s.buyers.Load() > 400 { // everybody waits: no more of them
+			if s.buyers.Load() > 400 { // enough buyers wait
 				continue
 			}
 			s.buyers.Add(1)
@@ -198,7 +198,7 @@ func (s *sale) begin(ctx context.Context) {
 	s.wg.Go(func() { s.administrate(ctx, rand.New(rand.NewPCG(s.seed, 3))) })
 }
 
-// end stops the traffic and waits for answers.
+// end stops the traffic and waits for responses.
 func (s *sale) end() {
 	s.stop()
 	s.wg.Wait()
@@ -239,7 +239,7 @@ func (s *sale) buyer(ctx context.Context, p product, r *rand.Rand) {
 	}
 }
 
-// pay pays for a slot, once more with the same key if nobody answers.
+// pay pays for a slot, and retries with the same key if there is no response.
 func (s *sale) pay(ctx context.Context, p product, held attempt, bearer string, node int, r *rand.Rand) {
 	key := uuid.NewString()
 	var b attempt

@@ -40,7 +40,7 @@ var rolePoints = map[string][]failpoint.Point{
 	"projector": {failpoint.ProjectMoved, failpoint.ProjectBeforeCommit, failpoint.ProjectAfterCommit},
 }
 
-// rebuildPoints are reached by whoever rebuilds a gate.
+// rebuildPoints are reached by a process that rebuilds a gate.
 var rebuildPoints = []failpoint.Point{
 	failpoint.RaiseBefore, failpoint.RaiseInside, failpoint.RaiseAfter, failpoint.RebuildProbe, failpoint.RebuildClose, failpoint.RebuildSalvage, failpoint.RebuildSnapshot,
 	failpoint.RebuildPiece, failpoint.RebuildOpen, failpoint.RebuildOpened,
@@ -63,8 +63,8 @@ func allTargets() (all []target) {
 var processScenarios = []*scenario{
 	{name: "kill9-failpoints", about: "kill -9 of each process at each failpoint, one after the other", play: func(r *run) error { return r.atPoints("kill", allTargets()) }},
 	{name: "stop-failpoints", about: "SIGSTOP at failpoints for longer than a lease", play: func(r *run) error { return r.atPoints("stop", allTargets()) }},
-	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of whoever rebuilds at each step", play: func(r *run) error { return r.inRebuild("kill") }},
-	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of whoever rebuilds at each step", play: func(r *run) error { return r.inRebuild("stop") }},
+	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of the rebuilding process at each step", play: func(r *run) error { return r.inRebuild("kill") }},
+	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of the rebuilding process at each step", play: func(r *run) error { return r.inRebuild("stop") }},
 	{name: "kill9", about: "kill -9 of processes at random moments", play: func(r *run) error {
 		return r.repeat(func() error {
 			p := r.anyProcess()
@@ -81,7 +81,7 @@ var processScenarios = []*scenario{
 		}
 		return r.stopFor(leader, 12*time.Second)
 	}},
-	{name: "relay-two-leaders", about: "the leading relay's lock is taken away while it publishes", play: func(r *run) error {
+	{name: "relay-two-leaders", about: "the leading relay loses its lock while it publishes", play: func(r *run) error {
 		return r.repeat(func() error {
 			leader, err := r.fleet.leader(r.ctx)
 			if err != nil {
@@ -101,7 +101,7 @@ var processScenarios = []*scenario{
 	{name: "projector-stop", about: "SIGSTOP of a projector for longer than its session", play: func(r *run) error {
 		return r.stopFor(r.fleet.process("projector-"+itoa(r.rand.IntN(2))), 9*time.Second)
 	}},
-	{name: "commit-unknown", about: "answers to COMMIT are lost", play: func(r *run) error {
+	{name: "commit-unknown", about: "responses to COMMIT are lost", play: func(r *run) error {
 		return r.repeat(func() error {
 			for _, p := range append(r.fleet.of("command-api"), r.fleet.of("worker")...) {
 				before := p.struck(failpoint.AppendAfterCommit, "error")
@@ -115,7 +115,7 @@ var processScenarios = []*scenario{
 			return nil
 		}, 200*time.Millisecond)
 	}},
-	{name: "gate-answer-lost", about: "answers of gate calls are lost", play: func(r *run) error {
+	{name: "gate-answer-lost", about: "responses of gate calls are lost", play: func(r *run) error {
 		return r.repeat(func() error {
 			for _, p := range r.fleet.of("command-api") {
 				before := p.struck(failpoint.DecideAfter, "error")
@@ -194,7 +194,7 @@ var processScenarios = []*scenario{
 		}
 		return nil
 	}},
-	{name: "gateway-away", about: "the payment gateway resets, hangs and comes back", play: func(r *run) error {
+	{name: "gateway-away", about: "the payment gateway resets, hangs and recovers", play: func(r *run) error {
 		gateways := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.gateway })
 		for _, g := range gateways {
 			g.Stall(proxy.Both)
@@ -314,7 +314,7 @@ func (r *run) atPoint(action string, t target) error {
 	return nil
 }
 
-// inRebuild loses every gate and strikes whoever rebuilds one.
+// inRebuild loses every gate and strikes the processes that rebuild one.
 func (r *run) inRebuild(action string) error {
 	points := slices.Clone(rebuildPoints)
 	begin := int(r.sale.seed) * 3 % len(points)

@@ -25,8 +25,8 @@ var kafkaScenarios = []*scenario{
 			return r.fleet.kafkaGroup.Nodes[i].Restart(r.ctx)
 		}, 2*time.Second)
 	}},
-	{name: "kafka-away", once: true, about: "the broker is away for a minute", realKafka: true, play: func(r *run) error {
-		r.struck("Kafka is away")
+	{name: "kafka-away", once: true, about: "the broker is unavailable for a minute", realKafka: true, play: func(r *run) error {
+		r.struck("Kafka is unavailable")
 		r.fleet.kafka.Kill9()
 		r.wait(max(10*r.duration, time.Minute))
 		return r.fleet.kafka.Restart(r.ctx)
@@ -39,8 +39,8 @@ var kafkaScenarios = []*scenario{
 		r.wait(r.duration)
 		return nil
 	}},
-	{name: "topic-repartitioned", once: true, about: "the topic is made anew with another number of partitions, then made right again", realKafka: true, mayRefuse: true, play: func(r *run) error {
-		// With the relays down nobody else makes the topic anew in between.
+	{name: "topic-repartitioned", once: true, about: "the topic is recreated with another number of partitions, then with the right one", realKafka: true, mayRefuse: true, play: func(r *run) error {
+		// While the relays are down no process recreates the topic.
 		for _, p := range r.fleet.of("relay") {
 			if err := p.hold(); err != nil {
 				return err
@@ -49,7 +49,7 @@ var kafkaScenarios = []*scenario{
 		if err := r.remakeTopic(1); err != nil {
 			return err
 		}
-		r.struck("the topic was made anew with 1 partition")
+		r.struck("the topic was recreated with 1 partition")
 		for _, p := range r.fleet.of("relay") {
 			p.release()
 		}
@@ -76,7 +76,7 @@ var kafkaScenarios = []*scenario{
 		if err := r.deleteRecords(); err != nil {
 			return err
 		}
-		r.struck("every record was deleted while the projectors were away")
+		r.struck("every record was deleted while the projectors were down")
 		for _, p := range r.fleet.of("projector") {
 			p.release()
 		}
@@ -84,7 +84,7 @@ var kafkaScenarios = []*scenario{
 		r.fleet.trimmed = true
 		return nil
 	}},
-	{name: "registry-slow", about: "the schema registry takes a second for each call, then is away", registry: true, play: func(r *run) error {
+	{name: "registry-slow", about: "the schema registry takes a second for each call, then is unavailable", registry: true, play: func(r *run) error {
 		before := r.fleet.registry.called()
 		r.fleet.registry.set(700*time.Millisecond, false)
 		for _, p := range r.fleet.of("relay") {
@@ -97,7 +97,7 @@ var kafkaScenarios = []*scenario{
 		r.wait(r.duration / 2)
 		r.fleet.registry.set(0, false)
 		if r.fleet.registry.called() > before {
-			r.struck("the registry was slow, then away (%d calls)", r.fleet.registry.called()-before)
+			r.struck("the registry was slow, then unavailable (%d calls)", r.fleet.registry.called()-before)
 		}
 		return nil
 	}},

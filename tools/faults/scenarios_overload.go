@@ -25,17 +25,17 @@ const (
 	refusalLimit = 8 * time.Second
 )
 
-// unaffected: whoever is served goes on being served.
+// unaffected: requests that are served continue to be served.
 func unaffected(*run, string) bool { return false }
 
 var overloadScenarios = []*scenario{
 	{name: "overload-burst", about: "3,000 requests in progress at a time, far more than the system can take", play: func(r *run) error {
 		return r.underLoad(func(ctx context.Context) { r.burst(ctx, 3000) })
 	}},
-	{name: "overload-slow-redis", about: "every answer of Redis takes 0.3 s", play: func(r *run) error {
+	{name: "overload-slow-redis", about: "every response of Redis takes 0.3 s", play: func(r *run) error {
 		return r.slow(func(l *links) *proxy.Proxy { return l.redis }, 300*time.Millisecond)
 	}},
-	{name: "overload-slow-postgres", about: "every answer of Postgres takes 0.1 s", play: func(r *run) error {
+	{name: "overload-slow-postgres", about: "every response of Postgres takes 0.1 s", play: func(r *run) error {
 		return r.slow(func(l *links) *proxy.Proxy { return l.postgres }, 100*time.Millisecond)
 	}},
 	{name: "overload-slow-clients", about: "2,000 clients that send a request byte by byte", affected: unaffected, play: func(r *run) error {

@@ -28,7 +28,7 @@ var redisScenarios = []*scenario{
 	{name: "redis-noreplicas", about: "Redis refuses writes for want of replicas (min-replicas-to-write), with and without gates", play: func(r *run) error {
 		return r.unwritable("min-replicas-to-write", "1", "0")
 	}},
-	{name: "redis-readonly", about: "Redis becomes a replica of nobody: reads work, writes do not", play: func(r *run) error {
+	{name: "redis-readonly", about: "Redis becomes a replica of an unreachable master: reads work, writes do not", play: func(r *run) error {
 		c := redisClient(r.fleet.redis)
 		defer func() { _ = c.Close() }()
 		return r.repeat(func() error {
@@ -147,7 +147,7 @@ var redisScenarios = []*scenario{
 	{name: "sentinel-failover", once: true, about: "Sentinel fails over to a replica that lost writes", redis: startSentinels, play: func(r *run) error {
 		g := r.fleet.redisGroup
 		master, replica := g.Nodes[0], g.Nodes[1]
-		// The replica stops hearing of writes, then the master dies.
+		// The replica stops receiving writes, then the master dies.
 		if err := replica.Pause(); err != nil {
 			return err
 		}
@@ -290,7 +290,7 @@ func (r *run) redisConfig(name, bad, good string, d time.Duration) error {
 }
 
 // unwritable makes Redis refuse writes: once with its gates, once after they were
-// lost, which is when somebody wants to rebuild them.
+// lost, when they have to be rebuilt.
 func (r *run) unwritable(name, bad, good string) error {
 	c := redisClient(r.fleet.redis)
 	defer func() { _ = c.Close() }()

@@ -20,7 +20,7 @@ import (
 )
 
 // services are the servers that runs share. Each is started when a scenario first
-// needs it, and stays: a run has a database and a topic of its own, and an empty
+// needs it, and stays: a run has a separate database and topic, and an empty
 // Redis.
 type services struct {
 	dir       string

@@ -77,7 +77,7 @@ func (p *Proxy) Struck() int64 { return p.hurt.Load() }
 // Forget makes Struck count from 0.
 func (p *Proxy) Forget() { p.hurt.Store(0) }
 
-// set changes the mode and wakes whoever waits for a change.
+// set changes the mode and wakes the waiting connections.
 func (p *Proxy) set(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,7 +106,7 @@ func (p *Proxy) Refuse() { p.set(func() { p.refusing = true }) }
 // until Heal.
 func (p *Proxy) HoldServer() { p.set(func() { p.holding = true }) }
 
-// Orphan makes the existing connections silent for ever; new ones work.
+// Orphan makes the existing connections silent forever; new ones work.
 func (p *Proxy) Orphan() {
 	p.set(func() {
 		for l := range p.conns {
