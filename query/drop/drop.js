@@ -3,8 +3,8 @@
 // for everything that the buyer does.
 //
 // The state is what the two streams reported last. render() shows it; clicks only
-// send commands. So a reload, a second tab or a lost response need no code of
-// their own.
+// send commands. So a reload, a second tab or a lost response need no additional
+// code.
 import { Problem, call, persist, subscribe } from "./api.js";
 
 const $ = id => document.getElementById(id);
@@ -24,7 +24,7 @@ const state = {
   deleted: false,
   slots: new Map(),   // own slots by id
   payments: new Map(), // own payments by id
-  clockAhead: 0,      // milliseconds that the server's clock is ahead of ours
+  clockAhead: 0,      // milliseconds that the server's clock is ahead of this one
   busy: false,        // a command is in progress
   follow: "",         // id of the payment whose next action is to be followed at once
 };
@@ -127,7 +127,7 @@ $("pay-button").onclick = () => run(async () => {
     amount: state.product.price,
     currency: state.product.currency,
     paymentMethod: "CARD",
-    returnUrl: location.origin + location.pathname, // where the bank sends the buyer
+    returnUrl: location.origin + location.pathname, // the bank redirects the buyer here
   };
   const payment = await persist(() => command("POST", "/v1/payments", { body }));
   state.follow = payment.id; // its next action may come later, by the stream

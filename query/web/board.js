@@ -1,5 +1,5 @@
 "use strict";
-// What moves: stats each second, products, slots that end soon, a buyer's own.
+// Live data: stats each second, products, slots that end soon, a buyer's own slots.
 const chartSeconds = 300;
 const streams = {}; // by name
 const series = [[], [], [], []]; // of all products: time, refusals, grants, free
@@ -70,7 +70,7 @@ function drawLags() {
   }
   replace("lags", rows);
 }
-// The window moves with the time, from a minute to five wide.
+// The window moves with time and is one to five minutes wide.
 const lastMinutes = { time: true, range: u => {
   const t = u.data[0], end = t.at(-1) ?? now() / 1000;
   return [end - Math.max(60, Math.min(chartSeconds, end - (t[0] ?? end))), end];
@@ -108,7 +108,7 @@ function drawExpiring() {
   $("expiring-empty").hidden = slots.length > 0;
 }
 
-// Rows stay as long as what they show, so that focus does too.
+// A row's element is kept as long as its object, so that it keeps the focus.
 function keep(id, items, key, make, update) {
   const body = $(id), old = new Map([...body.children].map(r => [r.dataset.id, r]));
   const rows = items.map(item => {
@@ -168,7 +168,7 @@ function drawProducts() {
   $("products-empty").hidden = list.length > 0;
 }
 
-// Turns the charts, the fold and the purchases to one product.
+// Shows the charts, the fold and the purchases of one product.
 function lookAt(id) {
   const name = catalogue.get(id)?.name || stats?.products.find(p => p.id === id)?.name || id;
   looked = id;

@@ -1,6 +1,6 @@
 "use strict";
-// A worker that reads a decision log as it comes and folds it, as the contract
-// has it: what was free, decision by decision, and each place where it breaks.
+// A worker that folds a decision log while reading it, according to the contract:
+// the free units after each decision, and each inconsistency.
 const numbersPerEpoch = 1e10, mostBreaks = 50, mostBuckets = 4096;
 
 class Fold {

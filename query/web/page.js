@@ -1,11 +1,11 @@
 "use strict";
-// What the rest of the page stands on: elements, requests, who is signed in, and
-// the state of the connection.
+// Shared by the other scripts: elements, requests, the signed-in user, and the
+// state of the connection.
 const $ = id => document.getElementById(id);
 const me = { token: "", sub: "", admin: false, buyer: false };
 
 const number = n => n == null ? "–" : Number(n).toLocaleString("en-US");
-// Where there is little room, large numbers say what counts.
+// If there is little room, large numbers are abbreviated.
 const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
 const brief = (n, from) => n != null && Math.abs(n) >= from ? compact.format(n) : number(n);
 const counted = (n, what) => number(n) + " " + what + (n === 1 ? "" : "s");
@@ -16,7 +16,7 @@ const left = deadline => {
   return Math.floor(s / 60) + ":" + String(s % 60).padStart(2, "0");
 };
 
-// The server's clock, as far as it has told us.
+// Offset of the server's clock, from its responses.
 let clockAhead = 0;
 const now = () => Date.now() + clockAhead;
 
@@ -32,7 +32,7 @@ const cell = (content, cls) => el("td", cls ? { class: cls } : {}, content ?? ""
 const short = id => id ? el("code", { title: id }, id.slice(0, 8)) : "";
 const pill = text => text ? el("span", { class: "pill " + text }, text.replaceAll("_", " ").toLowerCase()) : "";
 const pair = (name, value, cls) => el("li", cls ? { class: cls } : {}, el("span", {}, name), el("span", {}, value));
-// A product's name, two lines of it at most; the whole is its title.
+// A product's name, at most two lines of it; the title has the whole name.
 const named = name => el("span", { class: "clip", title: name }, name);
 const replace = (id, rows) => $(id).replaceChildren(...rows);
 
@@ -46,7 +46,7 @@ async function api(path, headers = {}) {
 }
 const json = async path => (await api(path)).json();
 
-// Streams into a file of the browser's, telling how far it is.
+// Streams a download into a file and shows the progress.
 async function download(path, name, note) {
   try {
     const reader = (await api(path, { Accept: "text/csv" })).body.getReader();

@@ -1,5 +1,5 @@
 "use strict";
-// What is looked up: the audit trail, the fold of a decision log, purchases.
+// Records: the audit trail, the fold of a decision log, purchases.
 const trail = (kind, id) => id ? el("button", { type: "button", class: "link id", title: id, onclick: () => {
   $("audit-kind").value = kind; $("audit-id").value = id; audit(); $("audit-box").scrollIntoView();
 } }, id.slice(0, 8)) : "";
@@ -17,7 +17,7 @@ async function audit() {
 const change = e => e.oldStatus === e.newStatus ? pill(e.newStatus) : el("span", { class: "change" }, e.oldStatus ? pill(e.oldStatus) : "", e.oldStatus ? " → " : "", pill(e.newStatus));
 const details = e => Object.entries(e.metadata).map(([k, v]) => k + " " + (typeof v === "object" ? JSON.stringify(v) : v)).join(", ") + (e.actor && e.actor !== e.userId ? ", by " + e.actor : "");
 
-// The log is read and folded by a worker; what it says of an older request is dropped.
+// A worker reads and folds the log; its messages about an older request are dropped.
 let folding = null;
 function foldLog(id) {
   folding?.terminate();

@@ -1,7 +1,7 @@
 "use strict";
-// Server-sent events read with fetch: an EventSource can send no token. It comes
-// back by itself, later and later, and says where it left off. A stream that
-// says nothing, not even that it lives, is as good as lost.
+// Server-sent events read with fetch, because an EventSource cannot send a token. It
+// reconnects with increasing pauses and sends Last-Event-ID. A stream without even a
+// heartbeat is treated as lost.
 const silenceLimit = 40000;
 class Stream {
   constructor(path, token, on) {
@@ -32,7 +32,7 @@ class Stream {
       this.on.state("live");
       this.tries = 0;
       await this.read(resp.body.getReader());
-    } catch { /* told below, and tried again */ }
+    } catch { /* shown below, and retried */ }
     clearTimeout(this.silence);
     if (this.stopped) return;
     const wait = Math.min(8000, 500 * 2 ** this.tries++) * (0.5 + Math.random() / 2);
