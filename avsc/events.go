@@ -383,6 +383,7 @@ var forms = map[string]eventForm{
 			f.setText("gatewayPaymentId", e.GatewayPaymentID)
 			f.setText("refundId", e.GatewayRefundID)
 			f.setText("disputeId", e.DisputeID)
+			f.setText("reported", e.Reported)
 		},
 		func(f *fields) domain.PaymentContradicted {
 			return domain.PaymentContradicted{
@@ -393,6 +394,7 @@ var forms = map[string]eventForm{
 				GatewayRefundID:  f.text("refundId"),
 				DisputeID:        f.text("disputeId"),
 				Amount:           f.optionalMoney("amount", "currency"),
+				Reported:         f.text("reported"),
 			}
 		}),
 	"PaymentResolved": form(true,

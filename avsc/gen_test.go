@@ -150,7 +150,8 @@ var eventGenerators = map[string]func(*rapid.T) domain.Event{
 		return domain.PaymentContradicted{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),
 			Code: domain.ContradictionCode(genText(t, "code")), GatewayPaymentID: genText(t, "gateway"),
 			GatewayRefundID: genText(t, "refund"), DisputeID: genText(t, "dispute"),
-			Amount: genOptional(t, "amount", func(t *rapid.T, _ string) domain.Money { return genMoney(t) })}
+			Amount:   genOptional(t, "amount", func(t *rapid.T, _ string) domain.Money { return genMoney(t) }),
+			Reported: genText(t, "reported")}
 	},
 	"PaymentResolved": func(t *rapid.T) domain.Event {
 		return domain.PaymentResolved{UserID: genID(t, "user"), PaymentID: genID(t, "payment"),

@@ -28,11 +28,12 @@ const (
 // fakeGateway responds as a test wants: nil functions respond that a payment is
 // pending, that it is unknown, and that a refund succeeded.
 type fakeGateway struct {
-	mu     sync.Mutex
-	pay    func(uuid.UUID) (gateway.Payment, error)
-	find   func(uuid.UUID) (gateway.Payment, error)
-	cancel func(uuid.UUID) (gateway.Payment, error)
-	refund func(gateway.RefundRequest) (gateway.Refund, error)
+	mu         sync.Mutex
+	pay        func(uuid.UUID) (gateway.Payment, error)
+	find       func(uuid.UUID) (gateway.Payment, error)
+	cancel     func(uuid.UUID) (gateway.Payment, error)
+	refund     func(gateway.RefundRequest) (gateway.Refund, error)
+	findRefund func(gateway.RefundRequest) (gateway.Refund, error)
 
 	asked    []sentPayment
 	looked   []uuid.UUID
@@ -107,8 +108,14 @@ func (g *fakeGateway) Refund(_ context.Context, r gateway.RefundRequest) (gatewa
 	return refund, nil
 }
 
-func (g *fakeGateway) FindRefund(context.Context, gateway.RefundRequest) (gateway.Refund, error) {
-	return gateway.Refund{}, gateway.ErrUnknownReference
+func (g *fakeGateway) FindRefund(_ context.Context, r gateway.RefundRequest) (gateway.Refund, error) {
+	g.mu.Lock()
+	f := g.findRefund
+	g.mu.Unlock()
+	if f == nil {
+		return gateway.Refund{}, gateway.ErrUnknownReference
+	}
+	return f(r)
 }
 
 // set changes how the gateway answers.

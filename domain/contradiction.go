@@ -1,7 +1,9 @@
 package domain
 
 import (
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,6 +32,7 @@ type contradictionContent struct {
 	GatewayRefundID  string
 	DisputeID        string
 	Amount           *Money
+	Reported         string // an unreadable amount
 }
 
 // Contradiction is a recorded PaymentContradicted.
@@ -40,7 +43,7 @@ type Contradiction struct {
 }
 
 func contentOf(v PaymentContradicted) contradictionContent {
-	return contradictionContent{v.Code, v.GatewayPaymentID, v.GatewayRefundID, v.DisputeID, v.Amount}
+	return contradictionContent{v.Code, v.GatewayPaymentID, v.GatewayRefundID, v.DisputeID, v.Amount, v.Reported}
 }
 
 func (c contradictionContent) equal(o contradictionContent) bool {
@@ -56,6 +59,32 @@ func (s Slot) contradicts(p Payment, what contradictionContent) []Event {
 	}
 	return []Event{PaymentContradicted{
 		UserID: s.UserID, PaymentID: p.ID, Code: what.Code, GatewayPaymentID: what.GatewayPaymentID,
-		GatewayRefundID: what.GatewayRefundID, DisputeID: what.DisputeID, Amount: what.Amount,
+		GatewayRefundID: what.GatewayRefundID, DisputeID: what.DisputeID, Amount: what.Amount, Reported: what.Reported,
 	}}
+}
+
+// maxPlainNumber is how much of an unreadable number is kept.
+const maxPlainNumber = 40
+
+var plainNumber, plainCurrency = regexp.MustCompile(`^[0-9.,eE+-]+$`), regexp.MustCompile(`^[A-Za-z]{3}$`)
+
+// PlainAmount returns an unreadable amount, "<number> <currency>", in a form that
+// can be stored: free text from a gateway may name a person (contract 4.1). A
+// number keeps its first 40 characters; what is no number, or no currency code in
+// form, becomes "?". It returns "" if nothing was reported.
+func PlainAmount(text string) string {
+	if text == "" {
+		return ""
+	}
+	number, currency, _ := strings.Cut(text, " ")
+	switch {
+	case !plainNumber.MatchString(number):
+		number = "?"
+	case len(number) > maxPlainNumber:
+		number = number[:maxPlainNumber] + "..."
+	}
+	if !plainCurrency.MatchString(currency) {
+		currency = "?"
+	}
+	return number + " " + currency
 }

@@ -141,7 +141,8 @@ type PaymentContradicted struct {
 	GatewayPaymentID string            `json:"gatewayPaymentId,omitempty"`
 	GatewayRefundID  string            `json:"refundId,omitempty"`
 	DisputeID        string            `json:"disputeId,omitempty"`
-	Amount           *Money            `json:"amount,omitempty"` // as reported; nil if there was none or it was unreadable
+	Amount           *Money            `json:"amount,omitempty"`   // as reported; nil if there was none or it was unreadable
+	Reported         string            `json:"reported,omitempty"` // an unreadable amount as it was reported, see PlainAmount; "" for none
 }
 
 // PaymentResolved records an operator's decision about one item of a payment

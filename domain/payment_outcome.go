@@ -18,6 +18,7 @@ type PaymentOutcome struct {
 	KnownGatewayID string
 	Succeeded      bool
 	Paid           *Money // what was taken, if it succeeded; nil if that is unreadable
+	Unreadable     string // and then what was reported, "<number> <currency>"
 	Reason         string // if it failed; "" if it named none
 }
 
@@ -99,7 +100,7 @@ func (s Slot) afterTaken(p Payment, o PaymentOutcome) []Event {
 		recorded = o.KnownGatewayID
 	}
 	same := recorded == "" || o.GatewayPaymentID == "" || o.GatewayPaymentID == recorded
-	what := contradictionContent{GatewayPaymentID: o.GatewayPaymentID, Amount: o.Paid}
+	what := contradictionContent{GatewayPaymentID: o.GatewayPaymentID, Amount: o.Paid, Reported: PlainAmount(o.Unreadable)}
 	if same && what.GatewayPaymentID == "" {
 		what.GatewayPaymentID = recorded
 	}
@@ -107,7 +108,7 @@ func (s Slot) afterTaken(p Payment, o PaymentOutcome) []Event {
 	case !o.Succeeded && same && slices.Contains(p.Failures, FailureCode(o.Reason)):
 		return nil // recorded before the success
 	case !o.Succeeded && same:
-		what.Code, what.Amount = FailedAfterSuccess, nil
+		what.Code, what.Amount, what.Reported = FailedAfterSuccess, nil, ""
 		return s.contradicts(p, what)
 	case !o.Succeeded:
 		return nil // a charge that did not happen
@@ -150,7 +151,7 @@ func (s Slot) mismatch(p Payment, o PaymentOutcome) []Event {
 	failed := s.failed(p, o.gatewayID(), ReasonAmountMismatch)
 	switch {
 	case o.Paid == nil:
-		what := contradictionContent{Code: UnreadableAmount, GatewayPaymentID: o.gatewayID()}
+		what := contradictionContent{Code: UnreadableAmount, GatewayPaymentID: o.gatewayID(), Reported: PlainAmount(o.Unreadable)}
 		contradicted := s.contradicts(p, what)
 		if p.Status == PendingPayment || len(contradicted) > 0 && p.FailureReason != ReasonAmountMismatch {
 			return append([]Event{failed}, contradicted...)

@@ -82,8 +82,8 @@ type RefundReport struct {
 	GatewayRefundID string       // the gateway's; "" if it named none
 	Status          RefundStatus // PENDING, COMPLETED or FAILED
 	Reason          string       // if it failed
-	// Confirmed: the gateway's answer to a query. A mere callback does not change
-	// a final state.
+	// Confirmed: the gateway's answer to a query that was made after the state was
+	// read. No callback and no earlier answer changes a final state.
 	Confirmed bool
 }
 
@@ -167,6 +167,7 @@ type GatewayRefund struct {
 	GatewayRefundID  string
 	GatewayPaymentID string // of the charge; "" if it named none
 	Amount           *Money // nil if it is unreadable
+	Unreadable       string // and then what was reported, "<number> <currency>"
 	NewID            uuid.UUID
 	// Queried: the payment and our refunds that are not final were queried, and
 	// the answers recorded. Unknown are those that the gateway does not know.
@@ -179,7 +180,7 @@ type GatewayRefund struct {
 func (s Slot) RefundedAtGateway(g GatewayRefund) RefundResult {
 	p, _ := s.Payment(g.PaymentID)
 	g.GatewayRefundID = PlainID(g.GatewayRefundID)
-	what := contradictionContent{GatewayPaymentID: PlainID(g.GatewayPaymentID), GatewayRefundID: g.GatewayRefundID, Amount: g.Amount}
+	what := contradictionContent{GatewayPaymentID: PlainID(g.GatewayPaymentID), GatewayRefundID: g.GatewayRefundID, Amount: g.Amount, Reported: PlainAmount(g.Unreadable)}
 	if ours, ok := p.RefundOfGateway(g.GatewayRefundID); ok {
 		return s.ReportRefund(RefundReport{PaymentID: p.ID, RefundID: ours.ID, GatewayRefundID: g.GatewayRefundID, Status: CompletedRefund})
 	}

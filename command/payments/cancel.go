@@ -59,11 +59,14 @@ const (
 update payments set cancel_at = clock_timestamp() + $2::interval
 where payment_id = $1 and cancel_at <= clock_timestamp() returning true`
 
-	cancelSentSQL = `update payments set cancel_at = null where payment_id = $1`
+	// cancelSentSQL ends the cancellation, but remembers that the gateway did not
+	// know the payment: a post that was still under way may create it later.
+	cancelSentSQL = `update payments set cancel_at = null, cancel_unknown = $2 where payment_id = $1`
 )
 
 // cancelStep asks the gateway to cancel a payment. Only a request without an
-// answer is repeated; what became of the payment is queried.
+// answer is repeated, and one whose payment the gateway comes to know later; what
+// became of the payment is queried.
 func (s *Service) cancelStep(ctx context.Context, id uuid.UUID) error {
 	var taken bool
 	taking, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -82,8 +85,9 @@ func (s *Service) cancelStep(ctx context.Context, id uuid.UUID) error {
 	q.Unwanted = true
 	answer, err := s.Gateway.CancelPayment(ctx, q)
 	var rejected *gateway.Rejected
+	unknown := errors.Is(err, gateway.ErrUnknownReference)
 	switch {
-	case errors.Is(err, gateway.ErrUnknownReference):
+	case unknown:
 		if err := s.unknownPayment(ctx, id); err != nil {
 			return err
 		}
@@ -96,7 +100,7 @@ func (s *Service) cancelStep(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 	}
-	return s.exec(ctx, "note that a cancellation was answered", cancelSentSQL, id)
+	return s.exec(ctx, "note that a cancellation was answered", cancelSentSQL, id, unknown)
 }
 
 const (

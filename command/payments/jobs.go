@@ -241,7 +241,7 @@ func (s *Service) paymentQuery(ctx context.Context, id uuid.UUID) (gateway.Payme
 
 // takeQuerySQL takes a payment for as long as a query may take. What is pending is
 // queried each 30 s; what we failed, each minute in the first hour, then each hour,
-// until ask_until; what is queried once (an operator's request), each minute until
+// until ask_until; what is queried once more, each minute until
 // there is an answer.
 const takeQuerySQL = `
 update payments set ask_at = case
@@ -296,9 +296,13 @@ func (s *Service) query(ctx context.Context, id uuid.UUID) (settled bool, err er
 }
 
 const (
-	// openSQL ends a query that an operator requested: after an outcome, a status
-	// that is not final means nothing.
-	openSQL = `update payments set ask_at = null where payment_id = $1 and status <> 'PENDING' and not unsettled`
+	// openSQL ends a query that was requested once: after an outcome, a status that
+	// is not final means nothing. A payment that the gateway did not know when it was
+	// to cancel it is cancelled now.
+	openSQL = `
+update payments set ask_at = case when unsettled then ask_at end,
+                    cancel_at = case when cancel_unknown then clock_timestamp() else cancel_at end, cancel_unknown = false
+where payment_id = $1 and status <> 'PENDING' and (not unsettled or cancel_unknown)`
 
 	// unknownSQL is for a payment that the gateway does not know: what is pending is
 	// posted once more; what we failed is final one hour after it was last posted.

@@ -173,12 +173,12 @@ update payments p set
     status = c.status,
     slot_id = c.slot,
     gateway_payment_id = coalesce(nullif(c.gateway_id, ''), p.gateway_payment_id),
-    unsettled = case c.plan when 'query' then true when 'settle' then false else p.unsettled end,
+    unsettled = case c.plan when 'query' then true when 'settle' then false when 'once' then false else p.unsettled end,
     ask_at = case c.plan when 'query' then $1::timestamptz + $2::interval when 'settle' then null
-                         when 'now' then $1::timestamptz else p.ask_at end,
+                         when 'now' then $1::timestamptz when 'once' then $1::timestamptz else p.ask_at end,
     ask_until = case when c.plan in ('query', 'now') then $1::timestamptz + $3::interval else p.ask_until end,
     cancel_requested = p.cancel_requested or c.cancel_requested,
-    cancel_at = case when c.cancel then $1::timestamptz when c.plan = 'settle' then null else p.cancel_at end,
+    cancel_at = case when c.cancel then $1::timestamptz when c.plan in ('settle', 'once') then null else p.cancel_at end,
     next_action = case when c.status = 'PENDING' then p.next_action end,
     disputed = c.disputed, reversed = c.reversed, settled = nullif(c.settled, ''),
     sale_refunded = p.sale_refunded or c.sale_refunded

@@ -89,7 +89,7 @@ func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification)
 	t.decide = func(_ context.Context, st *state) (change, error) {
 		result := st.slot.RefundedAtGateway(domain.GatewayRefund{
 			PaymentID: n.Reference, GatewayRefundID: n.RefundID, GatewayPaymentID: n.PaymentID,
-			Amount: moneyOf(n.Paid), NewID: id, Queried: true, Unknown: unknown,
+			Amount: moneyOf(n.Paid), Unreadable: unreadableOf(n.Paid), NewID: id, Queried: true, Unknown: unknown,
 		})
 		if result.Query { // a refund of ours that is final: only its own report changes it
 			refund, _ := st.payment.RefundOfGateway(n.RefundID)
@@ -103,13 +103,6 @@ func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification)
 		return change{events: result.Events}, nil
 	}
 	return t.run(ctx)
-}
-
-func moneyOf(p *gateway.Paid) *domain.Money {
-	if p == nil || p.Unreadable != "" {
-		return nil
-	}
-	return &p.Money
 }
 
 // queryOpenRefunds queries the gateway about the refunds of a payment that are not
@@ -137,7 +130,7 @@ func (s *Service) queryOpenRefunds(ctx context.Context, payment uuid.UUID) (unkn
 			continue
 		}
 		request := gateway.RefundRequest{RefundID: r.ID, Reference: payment}
-		if err := s.applyRefund(ctx, request, answer, true); err != nil {
+		if err := s.applyRefund(ctx, request, answer); err != nil {
 			return nil, err
 		}
 	}

@@ -43,7 +43,7 @@ func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
 	t.decide = func(ctx context.Context, st *state) (change, error) {
 		o := domain.PaymentOutcome{
 			PaymentID: r.Reference, GatewayPaymentID: r.ID, KnownGatewayID: st.entry.gatewayID,
-			Succeeded: r.Status == gateway.Succeeded, Reason: r.FailureReason, Paid: paidOf(r.Payment),
+			Succeeded: r.Status == gateway.Succeeded, Reason: r.FailureReason, Paid: moneyOf(r.Paid), Unreadable: unreadableOf(r.Paid),
 		}
 		result := st.slot.ApplyOutcome(o, nil)
 		if result.AskGate {
@@ -63,6 +63,9 @@ func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
 			return c, nil
 		}
 		c.plan, c.write = planSettle, true
+		if o.Succeeded && !st.payment.WasTaken() && anotherCharge(st.entry.gatewayID, o.GatewayPaymentID) {
+			c.plan = planOnce
+		}
 		return c, nil
 	}
 	place, err := t.run(ctx)
@@ -72,12 +75,26 @@ func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
 	return place, err
 }
 
-// paidOf returns what a report says was taken; nil if it is no money.
-func paidOf(p gateway.Payment) *domain.Money {
-	if p.Paid == nil || p.Paid.Unreadable != "" {
+// moneyOf returns what a report says was taken or returned; nil if it is no money.
+func moneyOf(p *gateway.Paid) *domain.Money {
+	if p == nil || p.Unreadable != "" {
 		return nil
 	}
-	return &p.Paid.Money
+	return &p.Money
+}
+
+// unreadableOf returns the amount that a report names if it is no money.
+func unreadableOf(p *gateway.Paid) string {
+	if p == nil {
+		return ""
+	}
+	return p.Unreadable
+}
+
+// anotherCharge reports whether a success is of another charge than the one that
+// the gateway accepted: that one may have been taken too, without a report.
+func anotherCharge(accepted, succeeded string) bool {
+	return accepted != "" && succeeded != "" && accepted != succeeded
 }
 
 // outcomeOf names what an outcome led to, for the metrics.

@@ -169,7 +169,7 @@ func (s *Service) refundStep(ctx context.Context, id uuid.UUID) error {
 	if posted {
 		switch answer, err := s.Gateway.FindRefund(ctx, r); {
 		case err == nil:
-			return s.applyRefund(ctx, r, answer, true)
+			return s.applyRefund(ctx, r, answer)
 		case !errors.Is(err, gateway.ErrUnknownReference):
 			return s.refundUnknown(r, err)
 		}
@@ -194,11 +194,11 @@ func (s *Service) postRefund(ctx context.Context, r gateway.RefundRequest) error
 	var rejected *gateway.Rejected
 	switch {
 	case err == nil:
-		return s.applyRefund(ctx, r, answer, true)
+		return s.applyRefund(ctx, r, answer)
 	case errors.Is(err, gateway.ErrNotSent):
 		return errors.Join(err, s.exec(ctx, "note that a refund was not posted", notPostedSQL, r.RefundID))
 	case gateway.AlreadyRefunded(err):
-		return s.applyRefund(ctx, r, gateway.Refund{Status: gateway.RefundSucceeded}, true)
+		return s.applyRefund(ctx, r, gateway.Refund{Status: gateway.RefundSucceeded})
 	case !errors.As(err, &rejected):
 		return s.refundUnknown(r, err)
 	}
@@ -207,12 +207,12 @@ func (s *Service) postRefund(ctx context.Context, r gateway.RefundRequest) error
 	if posts > 1 {
 		switch answer, err := s.Gateway.FindRefund(ctx, r); {
 		case err == nil:
-			return s.applyRefund(ctx, r, answer, true)
+			return s.applyRefund(ctx, r, answer)
 		case !errors.Is(err, gateway.ErrUnknownReference):
 			return s.refundUnknown(r, err)
 		}
 	}
-	return s.applyRefund(ctx, r, failed, true)
+	return s.applyRefund(ctx, r, failed)
 }
 
 func (s *Service) refundUnknown(r gateway.RefundRequest, err error) error {
@@ -231,11 +231,14 @@ func refundStatus(s gateway.RefundStatus) domain.RefundStatus {
 	return domain.PendingRefund
 }
 
-// applyRefund records what the gateway answered about a refund.
-func (s *Service) applyRefund(ctx context.Context, r gateway.RefundRequest, answer gateway.Refund, confirmed bool) error {
+// applyRefund records what the gateway answered about a refund. The answer may be
+// older than what was recorded while the call was under way, so like a callback it
+// decides nothing against a final state: only a query made after that state was
+// read does.
+func (s *Service) applyRefund(ctx context.Context, r gateway.RefundRequest, answer gateway.Refund) error {
 	_, err := s.reportRefund(ctx, domain.RefundReport{
 		PaymentID: r.Reference, RefundID: r.RefundID, GatewayRefundID: answer.ID,
-		Status: refundStatus(answer.Status), Reason: answer.FailureReason, Confirmed: confirmed,
+		Status: refundStatus(answer.Status), Reason: answer.FailureReason,
 	}, "")
 	return err
 }

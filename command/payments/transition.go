@@ -94,6 +94,7 @@ const (
 	planSettle plan = "settle" // the gateway has reported a final status: no more queries
 	planQuery  plan = "query"  // we failed it without one: it is queried further
 	planNow    plan = "now"    // it is queried now, whatever its status is
+	planOnce   plan = "once"   // final, and queried once more for what else was taken
 )
 
 // change is what a transition decides.

@@ -90,6 +90,7 @@ func metadata(e domain.Envelope) ([]byte, error) {
 		if c.Amount != nil {
 			o.money(*c.Amount)
 		}
+		o.text("reported", c.Reported)
 	case domain.PaymentResolved:
 		o.id("paymentId", c.PaymentID)
 		if c.RefundID != nil {

@@ -42,6 +42,8 @@ func TestMetadata_HasTheFieldsWithoutAColumn(t *testing.T) {
 		`{` + ourID + `, "disputeId": "d", "won": true}`: domain.PaymentDisputeClosed{UserID: user, PaymentID: payment, DisputeID: "d", Won: true},
 		`{` + ourID + `, "code": "OTHER_AMOUNT", "gatewayPaymentId": "gw", "amount": "12.50", "currency": "USD"}`: domain.PaymentContradicted{
 			UserID: user, PaymentID: payment, Code: domain.OtherAmountTaken, GatewayPaymentID: "gw", Amount: &price},
+		`{` + ourID + `, "code": "AMOUNT_UNREADABLE", "gatewayPaymentId": "gw", "reported": "1e900 KRW"}`: domain.PaymentContradicted{
+			UserID: user, PaymentID: payment, Code: domain.UnreadableAmount, GatewayPaymentID: "gw", Reported: "1e900 KRW"},
 		`{` + ourID + `, "cause": "REVERSED", "action": "ACCEPT", "note": "SEEN"}`: domain.PaymentResolved{
 			UserID: user, PaymentID: payment, Cause: domain.CauseReversed, Action: domain.AcceptItem, Note: "SEEN"},
 		`{` + ourID + `, "arrivalSequence": 9, "unit": 7}`: domain.SlotReturned{UserID: user, PaymentID: payment, Unit: 7, ArrivalSequence: 9},

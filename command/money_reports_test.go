@@ -1,0 +1,191 @@
+package command
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+func refundReport(typ, payment, refund string) string {
+	return fmt.Sprintf(`{"type":%q,"timestamp":"2026-01-01T00:00:00Z","data":{"reference":%q,"paymentId":"g1","amount":"7","currency":"KRW",
+		"refundReference":%q,"refundId":"r1","failureReason":"ACCOUNT_CLOSED"}}`, typ, payment, refund)
+}
+
+// TestRefund_AnOldResponseDecidesNothing: the response to a post, or to a query,
+// that was under way while a callback reported the opposite is older than it.
+func TestRefund_AnOldResponseDecidesNothing(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 8)
+	for name, c := range map[string]struct {
+		callback  string
+		old, now  gateway.Refund
+		want      domain.RefundStatus
+		queryOnly bool // the old response is a query's
+	}{
+		"post: succeeded, failed meanwhile": {callback: "refund.failed", want: domain.FailedRefund,
+			old: gateway.Refund{ID: "r1", Status: gateway.RefundSucceeded},
+			now: gateway.Refund{ID: "r1", Status: gateway.RefundFailed, FailureReason: "ACCOUNT_CLOSED"}},
+		"post: failed, succeeded meanwhile": {callback: "refund.succeeded", want: domain.CompletedRefund,
+			old: gateway.Refund{ID: "r1", Status: gateway.RefundFailed, FailureReason: "ACCOUNT_CLOSED"},
+			now: gateway.Refund{ID: "r1", Status: gateway.RefundSucceeded}},
+		"post: pending, succeeded meanwhile": {callback: "refund.succeeded", want: domain.CompletedRefund,
+			old: gateway.Refund{ID: "r1", Status: gateway.RefundPending},
+			now: gateway.Refund{ID: "r1", Status: gateway.RefundSucceeded}},
+		"query: succeeded, failed meanwhile": {callback: "refund.failed", want: domain.FailedRefund, queryOnly: true,
+			old: gateway.Refund{ID: "r1", Status: gateway.RefundSucceeded},
+			now: gateway.Refund{ID: "r1", Status: gateway.RefundFailed, FailureReason: "ACCOUNT_CLOSED"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, slot, id := s.paying(t, n, product)
+			require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "7")).status) // another amount: a refund is due
+			refund := s.payment(t, product, slot, id).Refunds[0].ID
+			meanwhile := sync.OnceFunc(func() {
+				require.Equal(t, 204, n.callback(t, uuid.NewString(), refundReport(c.callback, id, refund.String())).status)
+			})
+			posted := false
+			s.fake.set(func(g *fakeGateway) {
+				g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
+					if posted = true; c.queryOnly {
+						return gateway.Refund{}, fmt.Errorf("connection reset")
+					}
+					meanwhile()
+					return c.old, nil
+				}
+				asked := false
+				g.findRefund = func(gateway.RefundRequest) (gateway.Refund, error) {
+					if c.queryOnly && !asked {
+						asked = true
+						meanwhile()
+						return c.old, nil
+					}
+					return c.now, nil
+				}
+			})
+			defer s.fake.set(func(g *fakeGateway) { g.refund, g.findRefund = nil, nil })
+			s.refundNow(t, id)
+			err := n.payments.Do(t.Context(), payments.Refund, refund)
+			require.True(t, posted)
+			if c.queryOnly {
+				require.Error(t, err)
+				s.refundNow(t, id)
+				err = n.payments.Do(t.Context(), payments.Refund, refund)
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.want, s.payment(t, product, slot, id).Refunds[0].Status, "%v", s.story(t, slot))
+		})
+	}
+}
+
+// TestSuccess_OfAnotherChargeIsQueriedOnce: the gateway accepted one charge and
+// reports success of another. Both may have been taken.
+func TestSuccess_OfAnotherChargeIsQueriedOnce(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 3)
+	for name, c := range map[string]struct {
+		find  string // the charge that the gateway reports when it is queried
+		story []string
+	}{
+		"both were taken": {"", []string{"PaymentCompleted", "RefundDue"}},
+		"one was taken":   {"g1", []string{"PaymentCompleted"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, slot, id := s.paying(t, n, product)
+			accepted := "g-" + id
+			testkit.Eventually(t, 5*time.Second, "the payment is accepted", func() error {
+				var known string
+				err := s.pool.QueryRow(t.Context(), `select coalesce(gateway_payment_id, '') from payments where payment_id = $1`, id).Scan(&known)
+				if err == nil && known != accepted {
+					err = fmt.Errorf("known as %q", known)
+				}
+				return err
+			})
+			s.fake.set(func(g *fakeGateway) {
+				g.find = func(reference uuid.UUID) (gateway.Payment, error) {
+					p, err := tookAll(t)(reference)
+					if p.ID = c.find; p.ID == "" {
+						p.ID = accepted
+					}
+					return p, err
+				}
+			})
+			require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status) // as charge g1
+			require.True(t, s.askedAgain(t, id))
+			require.NoError(t, s.ask(t, n, id))
+			require.Equal(t, c.story, s.story(t, slot)[2:])
+			require.False(t, s.askedAgain(t, id), "once")
+		})
+	}
+}
+
+// TestCancel_IsRepeatedOnceTheGatewayKnowsThePayment: the post was still under way
+// when the gateway was to cancel the payment.
+func TestCancel_IsRepeatedOnceTheGatewayKnowsThePayment(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 2)
+	cancelDue := func(id string) (due bool) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), `select cancel_at is not null from payments where payment_id = $1`, id).Scan(&due))
+		return due
+	}
+	for name, refused := range map[string]bool{"unknown": false, "refused": true} {
+		t.Run(name, func(t *testing.T) {
+			buyer, slot, id := s.paying(t, n, product)
+			s.fake.set(func(g *fakeGateway) {
+				g.cancel = func(uuid.UUID) (gateway.Payment, error) {
+					if refused {
+						return gateway.Payment{}, &gateway.Rejected{Reason: "NOT_CANCELABLE", HTTPStatus: 409}
+					}
+					return gateway.Payment{}, gateway.ErrUnknownReference
+				}
+				g.find = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{Status: gateway.Pending}, nil }
+			})
+			require.Equal(t, 202, n.do(t, buyer, "DELETE", "/v1/payments/"+id, nil).status)
+			require.NoError(t, n.payments.Do(t.Context(), payments.Cancel, uuid.MustParse(id)))
+			require.False(t, cancelDue(id), "it was answered")
+			require.Equal(t, refused, s.payment(t, product, slot, id).Status == domain.PendingPayment)
+			require.NoError(t, s.ask(t, n, id))
+			require.Equal(t, !refused, cancelDue(id), "the gateway knows it now")
+			if refused {
+				return
+			}
+			s.fake.set(func(g *fakeGateway) { g.cancel = nil })
+			require.NoError(t, n.payments.Do(t.Context(), payments.Cancel, uuid.MustParse(id)))
+			require.False(t, cancelDue(id))
+			require.False(t, s.askedAgain(t, id), "the outcome is known")
+		})
+	}
+}
+
+// TestUnreadableAmount_KeepsWhatWasReported, as far as that is no free text.
+func TestUnreadableAmount_KeepsWhatWasReported(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 3)
+	for reported, kept := range map[string]string{
+		`"amount":"10","currency":"XXQ"`:                "10 XXQ",
+		`"amount":"-3","currency":"KRW"`:                "-3 KRW",
+		`"amount":"10","currency":"to Jane Doe, Seoul"`: "10 ?",
+	} {
+		_, slot, id := s.paying(t, n, product)
+		body := fmt.Sprintf(`{"type":"payment.succeeded","timestamp":"2026-01-01T00:00:00Z","data":{"reference":%q,"paymentId":"g1",%s}}`, id, reported)
+		require.Equal(t, 204, n.callback(t, uuid.NewString(), body).status)
+		p := s.payment(t, product, slot, id)
+		require.Len(t, p.Contradictions, 1)
+		require.Equal(t, kept, p.Contradictions[0].Reported)
+	}
+}
