@@ -75,7 +75,7 @@ func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
 	return place, err
 }
 
-// moneyOf returns what a report says was taken or returned; nil if it is no money.
+// moneyOf returns the amount that a report names; nil if it is no money.
 func moneyOf(p *gateway.Paid) *domain.Money {
 	if p == nil || p.Unreadable != "" {
 		return nil
