@@ -175,7 +175,7 @@ func TestAudit_LaggingPartition(t *testing.T) {
 
 	want = append(want, entryOf(slow, 4), entryOf(slow, 5), late)
 	w.reach("slot_audit_log", 1, slow, 5)
-	testkit.Eventually(t, 5*time.Second, "the audit to go on", func() error {
+	testkit.Eventually(t, 5*time.Second, "the audit to continue", func() error {
 		got := append(append([]string{}, want[:2]...), idsOf(t, w.get("/v1/audit?cursor="+cursor, boss), "entries")...)
 		if !slices.Equal(want, got) {
 			return fmt.Errorf("%v", got)

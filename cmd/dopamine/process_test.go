@@ -139,8 +139,8 @@ func TestReadiness_ReportsConfiguredServices(t *testing.T) {
 		"query API, all up":             {append(queryArgs, "--redis-url", redis), "--query-addr", health{200, "UP", map[string]string{"database": "UP", "redis": "UP"}}},
 		"query API without Kafka and Redis": {append(queryArgs, "--redis-url", "redis://"+nobodyListens, "--kafka-brokers", nobodyListens), "--query-addr",
 			health{200, "DEGRADED", map[string]string{"database": "UP", "redis": "DOWN", "kafka": "DOWN"}}},
-		"command API, what it needs": {commandArgs, "--command-addr", health{200, "UP", map[string]string{"database": "UP", "redis": "UP"}}},
-		"command API, Kafka is away": {append(commandArgs, "--kafka-brokers", nobodyListens), "--command-addr", health{200, "DEGRADED", map[string]string{"database": "UP", "redis": "UP", "kafka": "DOWN"}}},
+		"command API, what it needs":        {commandArgs, "--command-addr", health{200, "UP", map[string]string{"database": "UP", "redis": "UP"}}},
+		"command API, Kafka is unavailable": {append(commandArgs, "--kafka-brokers", nobodyListens), "--command-addr", health{200, "DEGRADED", map[string]string{"database": "UP", "redis": "UP", "kafka": "DOWN"}}},
 		"worker, what it cannot be without": {[]string{"worker", "--database-url", d.URL, "--redis-url", redis, "--gateway-url", "http://" + nobodyListens, "--command-addr", "127.0.0.1:1"},
 			"--metrics-addr", health{200, "UP", map[string]string{"database": "UP", "redis": "UP"}}},
 	} {

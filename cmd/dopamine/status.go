@@ -45,7 +45,7 @@ const (
 func statusCommand() *cli.Command {
 	flags := append(settings([]*config.Setting{config.DatabaseURL}, readSide, topicName, redisAddress, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "json", Usage: "print JSON; with --watch a line each time"},
-		&cli.BoolFlag{Name: "watch", Usage: "go on until interrupted"},
+		&cli.BoolFlag{Name: "watch", Usage: "repeat until interrupted"},
 		&cli.DurationFlag{Name: "every", Usage: "with --watch: how often", Value: 2 * time.Second})
 	return &cli.Command{
 		Name:   "status",

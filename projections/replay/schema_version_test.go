@@ -84,7 +84,7 @@ func TestReplay_BuildsANewSchemaVersionWhileTheOldOneServes(t *testing.T) {
 	h := s.open(2)
 	require.ErrorAs(t, <-old, &refused)
 	testkit.Background(t, s.only(brokers, upperCaseProducts{}).Run)
-	testkit.Eventually(t, readTimeout*10, "the new program to go on", func() error {
+	testkit.Eventually(t, readTimeout*10, "the new program to continue", func() error {
 		if n := s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product); n != 1 {
 			return fmt.Errorf("%d rows", n)
 		}

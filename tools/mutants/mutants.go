@@ -114,7 +114,7 @@ var mutants = []mutant{
 		}
 `,
 		pkg: "relay", test: "TestAfterAFailureTheSameChunkGoesFirst"},
-	{name: "restored-store", protection: "the relay does not go on with a store that lacks what was published",
+	{name: "restored-store", protection: "the relay stops if the store lacks what was published",
 		file: "relay/history.go", old: `	if ids[saved.Position] != saved.EventID {`, new: `	if ids[saved.Position] != saved.EventID && saved.Position < 0 {`,
 		more: []edit{{"relay/history.go", `		if ids[c.position] != c.id {`, `		if ids[c.position] != c.id && c.position < 0 {`}},
 		pkg:  "relay", test: "TestRelay_BlocksOnARestoredStore"},
