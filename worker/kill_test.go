@@ -9,13 +9,16 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -23,11 +26,12 @@ import (
 const (
 	processDatabase = "DOPAMINE_TEST_WORKER_DATABASE"
 	processRedis    = "DOPAMINE_TEST_WORKER_REDIS"
+	processGateway  = "DOPAMINE_TEST_WORKER_GATEWAY" // empty: it leaves payments to others
 )
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(processDatabase); url != "" {
-		if err := beWorker(url, os.Getenv(processRedis)); err != nil {
+		if err := beWorker(url, os.Getenv(processRedis), os.Getenv(processGateway)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -37,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 // beWorker works until it is killed.
-func beWorker(databaseURL, redisURL string) error {
+func beWorker(databaseURL, redisURL, gatewayURL string) error {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, databaseURL)
 	if err != nil {
@@ -52,9 +56,21 @@ func beWorker(databaseURL, redisURL string) error {
 	if err != nil {
 		return err
 	}
-	return New(Config{
-		Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Waker: eventstore.Listen(ctx, pool),
-	}).Run(ctx)
+	cfg := Config{Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Waker: eventstore.Listen(ctx, pool)}
+	if gatewayURL != "" {
+		client, err := gateway.New(gateway.Options{URL: gatewayURL})
+		if err != nil {
+			return err
+		}
+		cfg.Payments, err = payments.New(payments.Config{
+			Pool: pool, Store: store, Reader: cfg.Reader, Claims: c, Gate: gate, Gateway: client,
+			CallbackURL: "http://127.0.0.1:1/", PaymentTimeout: payingTimeout, SlotTTL: payingLife, Registry: prometheus.NewRegistry(),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return New(cfg).Run(ctx)
 }
 
 // Workers are killed by SIGKILL, again and again, while slots end: between an

@@ -62,15 +62,17 @@ type payers struct {
 
 // payAndAbandon continues after the rush until every slot has ended and no buyer waits for a free
 // unit. It returns the clicks of those who came back.
-func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, product product, attempts []attempt) ([]attempt, []string, error) {
-	p := &payers{cfg: cfg, api: api, crowd: crowd, product: product, calls: make(chan struct{}, maxCalls)}
+func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, sale product, attempts []attempt) ([]attempt, []string, error) {
+	p := &payers{cfg: cfg, api: api, crowd: crowd, product: sale, calls: make(chan struct{}, maxCalls)}
 	latest := map[int]attempt{}
 	for _, a := range attempts {
 		latest[a.buyer] = a
 	}
 	var waiting []int
+	var positions []string // of the grants: no older state is read
 	for i := range cfg.Buyers { // in order, so that the rush is repeatable except for the random choice of who pays
 		if a := latest[i]; a.granted() {
+			positions = append(positions, a.position)
 			p.begin(ctx, a)
 		} else {
 			waiting = append(waiting, i)
@@ -81,7 +83,11 @@ func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, prod
 		if err := waitUntil(ctx, time.Now().Add(askInterval)); err != nil {
 			return again, p.problems, err
 		}
-		now, err := api.product(ctx, product.ID, nil)
+		var now product
+		err := p.patiently(ctx, func() (err error) {
+			now, err = api.product(ctx, sale.ID, after(positions))
+			return err
+		})
 		if err != nil {
 			return again, p.problems, err
 		}

@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/gateway/stripe/stripetest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+// moneySite is a dev with a payment gateway of the test's choice.
+type moneySite struct {
+	*site
+	data   string
+	secret string
+}
+
+func openMoneySite(t *testing.T, secret string, args ...string) *moneySite {
+	t.Helper()
+	data, command := filepath.Join(t.TempDir(), "data"), freeAddr(t)
+	start(t, "dev", []string{"DOPAMINE_WEBHOOK_SECRETS=" + secret}, append([]string{"dev", "--data", data, "--command-addr", command,
+		"--query-addr", "127.0.0.1:0", "--database-url", dbtest.Both(t).URL, "--redis-url", testkit.Redis(t), "--log-format", "json"}, args...)...).ready()
+	values, err := config.ReadEnvFile(data)
+	require.NoError(t, err)
+	users := newClients(t, filepath.Join(data, "jwt.key"))
+	return &moneySite{&site{t: t, command: "http://" + command, query: "http://" + values["query-addr"], users: users, admin: users.admin()}, data, secret}
+}
+
+// begin acquires a slot and starts a payment of it.
+func (s *moneySite) begin(product string) (buyer *client, slot, payment object) {
+	s.t.Helper()
+	buyer = s.users.buyer()
+	a := buyer.acquire(s.command, product)
+	require.Equal(s.t, http.StatusCreated, a.status, "%s", a.body)
+	slot = a.object(s.t)
+	_, payment = buyer.want(http.StatusCreated, http.MethodPost, s.command+"/v1/payments", object{
+		"purchaseSlotId": slot["id"], "idempotencyKey": uuid.New(), "amount": "259000", "currency": "KRW", "paymentMethod": "CARD"})
+	require.Equal(s.t, "PENDING", payment["paymentStatus"])
+	return buyer, slot, payment
+}
+
+// becomes waits until the payment has these fields.
+func (s *moneySite) becomes(who *client, payment any, want object) object {
+	s.t.Helper()
+	var p object
+	testkit.Eventually(s.t, 60*time.Second, "the payment to change", func() error {
+		_, p = who.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+payment.(string), nil)
+		for name, value := range want {
+			if p[name] != value {
+				text, _ := json.Marshal(p)
+				return errors.New(string(text))
+			}
+		}
+		return nil
+	})
+	return p
+}
+
+// waiting returns the causes that wait for an operator, of one payment.
+func (s *moneySite) waiting(payment any) (causes []string) {
+	s.t.Helper()
+	_, o := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/operations/money", nil)
+	for _, i := range o["items"].([]any) {
+		if item := i.(object); item["paymentId"] == payment {
+			causes = append(causes, item["cause"].(string))
+		}
+	}
+	return causes
+}
+
+// TestStripe_WholeSale plays a sale over Stripe's double through the real roles:
+// 3-D Secure, webhooks, purchase, refund, dispute.
+func TestStripe_WholeSale(t *testing.T) {
+	const secret = "whsec_not-base64!"
+	stripe := stripetest.New("sk_test_1")
+	t.Cleanup(stripe.Close)
+	key := filepath.Join(t.TempDir(), "stripe.key")
+	require.NoError(t, os.WriteFile(key, []byte("sk_test_1\n"), 0o600))
+	s := openMoneySite(t, secret, "--gateway", "stripe", "--gateway-url", stripe.URL(), "--stripe-key-file", key, "--stripe-publishable-key", "pk_test_1")
+	stripe.WebhookURL, stripe.WebhookSecret = s.command+"/v1/webhooks/stripe", secret
+	product := s.admin.product(s.command, 3)
+
+	intentOf := func(payment object) string {
+		for _, o := range stripe.Objects("payment_intent") {
+			if id := o["id"].(string); id == payment["paymentId"] || strings.Contains(toJSON(t, o["metadata"]), payment["id"].(string)) {
+				return id
+			}
+		}
+		t.Fatalf("no PaymentIntent for %v", payment)
+		return ""
+	}
+	// Bought after a declined card and 3-D Secure.
+	buyer, slot, payment := s.begin(product)
+	require.Equal(t, object{"type": "client_secret", "clientSecret": intentOf(payment) + "_secret_x", "publishableKey": "pk_test_1"}, payment["nextAction"])
+	require.Nil(t, s.becomes(s.admin, payment["id"], object{})["nextAction"], "the owner's alone")
+	intent := intentOf(payment)
+	require.NoError(t, stripe.Decline(intent))
+	require.NoError(t, stripe.Authenticate(intent))
+	require.Equal(t, payment["nextAction"], s.becomes(buyer, payment["id"], object{"paymentStatus": "PENDING"})["nextAction"])
+	require.NoError(t, stripe.Succeed(intent))
+	paid := s.becomes(buyer, payment["id"], object{"paymentStatus": "SUCCESS", "paymentId": intent})
+	require.Nil(t, paid["nextAction"])
+	_, done := buyer.want(http.StatusOK, http.MethodGet, s.query+"/v1/slots/"+slot["id"].(string), nil)
+	require.Equal(t, "COMPLETED", done["status"])
+
+	// The whole amount goes back, and the unit.
+	_, refund := s.admin.want(http.StatusCreated, http.MethodPost, s.command+"/v1/payments/"+payment["id"].(string)+"/refunds",
+		object{"idempotencyKey": uuid.New(), "returnUnit": true})
+	require.Equal(t, "259000", refund["amount"])
+	s.becomes(buyer, payment["id"], object{"refundStatus": "PENDING"})
+	refunds := stripe.Objects("refund")
+	require.Len(t, refunds, 1)
+	require.NoError(t, stripe.Set(refunds[0]["id"].(string), "refund.updated", stripetest.Object{"status": "succeeded"}))
+	s.becomes(buyer, payment["id"], object{"refundStatus": "REFUNDED", "refundedAmount": "259000", "paymentStatus": "SUCCESS"})
+	again := buyer.acquire(s.command, product)
+	require.Equal(t, http.StatusCreated, again.status, "the slot was returned: %s", again.body)
+
+	// A dispute that is lost.
+	disputing, _, payment := s.begin(product)
+	intent = intentOf(payment)
+	require.NoError(t, stripe.Succeed(intent))
+	s.becomes(disputing, payment["id"], object{"paymentStatus": "SUCCESS"})
+	dispute, err := stripe.Dispute(intent)
+	require.NoError(t, err)
+	s.becomes(disputing, payment["id"], object{"disputed": true, "reversed": false})
+	require.Equal(t, []string{"DISPUTED"}, s.waiting(payment["id"]))
+	require.NoError(t, stripe.Set(dispute, "charge.dispute.closed", stripetest.Object{"status": "lost"}))
+	s.becomes(disputing, payment["id"], object{"disputed": false, "reversed": true, "paymentStatus": "SUCCESS"})
+	require.Equal(t, []string{"REVERSED"}, s.waiting(payment["id"]))
+
+	// A buyer who changes their mind.
+	canceling, _, payment := s.begin(product)
+	canceling.want(http.StatusAccepted, http.MethodDelete, s.command+"/v1/payments/"+payment["id"].(string), nil)
+	s.becomes(canceling, payment["id"], object{"paymentStatus": "FAILED", "failureReason": "CANCELED"})
+
+	// Only the configured gateway's webhook exists.
+	s.users.nobody().refused(http.StatusNotFound, "not-found", http.MethodPost, s.command+"/v1/webhooks/payment", object{})
+	s.users.nobody().refused(http.StatusUnauthorized, "invalid-signature", http.MethodPost, s.command+"/v1/webhooks/stripe", object{})
+}
+
+func toJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// webhook sends a callback of the HTTP contract.
+func (s *moneySite) webhook(kind string, data object) {
+	s.t.Helper()
+	body := []byte(toJSON(s.t, object{"type": kind, "timestamp": time.Now(), "data": data}))
+	w, err := standardwebhooks.NewWebhook(s.secret)
+	require.NoError(s.t, err)
+	id, at := uuid.NewString(), time.Now()
+	signature, err := w.Sign(id, at, body)
+	require.NoError(s.t, err)
+	a := s.users.nobody().with("webhook-id", id, "webhook-timestamp", strconv.FormatInt(at.Unix(), 10), "webhook-signature", signature).
+		do(http.MethodPost, s.command+"/v1/webhooks/payment", body)
+	require.Equal(s.t, http.StatusNoContent, a.status, "%s", a.body)
+}
+
+// money calls `dopamine money` on the data folder, as an operator does.
+func (s *moneySite) money(status int, args ...string) string {
+	s.t.Helper()
+	got, stdout, stderr := call(s.t, nil, append([]string{"money", args[0], "--data", s.data}, args[1:]...)...)
+	require.Equal(s.t, status, got, "%v: %s", args, stderr)
+	return stdout + stderr
+}
+
+// TestMoney_NextActionAndOperator, on a live dev with its simulator: the buyer
+// confirms on the gateway's page, refunds fail, and an operator decides.
+func TestMoney_NextActionAndOperator(t *testing.T) {
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	sim := freeAddr(t)
+	start(t, "gateway-sim", []string{"DOPAMINE_WEBHOOK_SECRETS=" + secret}, "gateway-sim", "--addr", sim, "--success-rate", "1", "--latency", "20ms",
+		"--lost", "0", "--repeated", "0", "--reordered", "0", "--action-rate", "1", "--refunds-failed", "1").ready()
+	s := openMoneySite(t, secret, "--gateway-url", "http://"+sim)
+	product := s.admin.product(s.command, 5)
+
+	buyer, _, payment := s.begin(product)
+	action, _ := payment["nextAction"].(object)
+	require.Equal(t, "redirect", action["type"], "%v", payment)
+	require.Equal(t, action, s.becomes(buyer, payment["id"], object{})["nextAction"])
+	_, shown := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+payment["id"].(string), nil)
+	require.Nil(t, shown["nextAction"], "the owner's alone")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.query+"/v1/slots/my-slots/stream", nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+buyer.token)
+	stream, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer stream.Body.Close()
+	streamed := make(chan string, 100)
+	go func() {
+		for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && strings.Contains(data, `"paymentStatus"`) {
+				streamed <- data
+			}
+		}
+	}()
+	// A new action is sent when it becomes known.
+	other := object{"type": "redirect", "url": "https://pay.example.com/other"}
+	s.webhook("payment.requires_action", object{"reference": payment["id"], "paymentId": "p", "amount": "259000", "currency": "KRW", "nextAction": other})
+	select {
+	case data := <-streamed:
+		require.Contains(t, data, "https://pay.example.com/other")
+	case <-time.After(30 * time.Second):
+		t.Fatal("event: payment did not come")
+	}
+	confirm := func(action object) {
+		resp, err := http.PostForm(action["url"].(string), url.Values{"decision": {"confirm"}})
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Less(t, resp.StatusCode, 400)
+	}
+	confirm(action)
+	paid := s.becomes(buyer, payment["id"], object{"paymentStatus": "SUCCESS"})
+	require.Nil(t, paid["nextAction"])
+
+	// The refund fails; it is tried again, and in the end paid back in another way.
+	s.admin.want(http.StatusCreated, http.MethodPost, s.command+"/v1/payments/"+payment["id"].(string)+"/refunds", object{"idempotencyKey": uuid.New()})
+	s.becomes(buyer, payment["id"], object{"refundStatus": "FAILED"})
+	require.Equal(t, []string{"REFUND_FAILED"}, s.waiting(payment["id"]))
+	id := payment["id"].(string)
+	require.Contains(t, s.money(0, "list"), id)
+	s.money(0, "resolve", "--retry", "--note", "TRY_AGAIN", id)
+	var refunds object
+	testkit.Eventually(t, 60*time.Second, "the second refund to fail", func() error {
+		_, refunds = buyer.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+id+"/refunds", nil)
+		list := refunds["refunds"].([]any)
+		if len(list) != 2 || list[1].(object)["status"] != "FAILED" {
+			return errors.New(toJSON(t, list))
+		}
+		return nil
+	})
+	s.becomes(buyer, id, object{"refundStatus": "FAILED"})
+	require.Contains(t, s.money(0, "list", "--json"), "REFUND_FAILED")
+	s.money(0, "resolve", "--refunded-elsewhere", "--note", "BANK_TRANSFER", id)
+	s.becomes(buyer, id, object{"refundStatus": "REFUNDED", "refundedAmount": "259000"})
+	require.Empty(t, s.waiting(id))
+	require.Contains(t, s.money(0, "list"), "nothing waits")
+	require.Contains(t, s.money(1, "resolve", "--accept", "--note", "A", id), "nothing")
+
+	// The gateway contradicts a success: nothing was taken after all.
+	buyer, _, payment = s.begin(product)
+	id = payment["id"].(string)
+	confirm(payment["nextAction"].(object))
+	paid = s.becomes(buyer, id, object{"paymentStatus": "SUCCESS"})
+	s.webhook("payment.failed", object{"reference": id, "paymentId": paid["paymentId"], "amount": "259000", "currency": "KRW", "failureReason": "BOUNCED"})
+	testkit.Eventually(t, 30*time.Second, "the contradiction to be listed", func() error {
+		if w := s.waiting(id); len(w) != 1 || w[0] != "CONTRADICTED" {
+			return errors.New(strings.Join(w, " "))
+		}
+		return nil
+	})
+	s.money(0, "resolve", "--nothing-taken", "--note", "SEEN", id)
+	s.becomes(buyer, id, object{"reversed": true, "paymentStatus": "SUCCESS"})
+	require.Empty(t, s.waiting(id))
+	_, audit := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/audit?limit=1000&type=PaymentResolved&productId="+product, nil)
+	require.Len(t, audit["entries"], 3)
+	for _, e := range audit["entries"].([]any) {
+		require.Equal(t, "operator", e.(object)["actor"])
+	}
+
+	// A cancelled sale shows how far its refunds have got.
+	_, cancelled := s.admin.want(http.StatusAccepted, http.MethodPost, s.command+"/v1/products/"+product+"/cancel", nil)
+	require.Equal(t, "CANCELLED", cancelled["status"])
+	testkit.Eventually(t, 30*time.Second, "the cancellation to be shown", func() error {
+		_, p := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+product, nil)
+		if counts, _ := p["cancellation"].(object); number(counts["purchases"]) != "2" || number(counts["refunded"]) != "2" || number(counts["open"]) != "0" {
+			return errors.New(toJSON(t, p))
+		}
+		return nil
+	})
+}
