@@ -333,7 +333,7 @@ func (a moneyArena) unitsBack(t *testing.T, product uuid.UUID, units int) {
 		}
 	}
 	testkit.Eventually(t, 5*time.Second, "the gate has the units back", func() error {
-		if err := a.nodes[0].gate.Feed(t.Context(), product); err != nil {
+		if err := a.nodes[0].gate.Sync(t.Context(), product); err != nil {
 			return err
 		}
 		state, err := a.nodes[0].gate.State(t.Context(), product)

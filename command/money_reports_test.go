@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -188,4 +189,52 @@ func TestUnreadableAmount_KeepsWhatWasReported(t *testing.T) {
 		require.Len(t, p.Contradictions, 1)
 		require.Equal(t, kept, p.Contradictions[0].Reported)
 	}
+}
+
+// TestRefund_OfTheVersionBeforeIsAdopted: that program kept refunds in the payments'
+// rows, under the payment's id. It may have posted one, so it is queried first.
+func TestRefund_OfTheVersionBeforeIsAdopted(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 2)
+	_, slot, id := s.paying(t, n, product)
+	s.paying(t, n, product) // another one is not touched
+	buyer := s.stored(t, product, slot).UserID
+	append1 := func(typ, payload string) {
+		_, err := n.store.Append(t.Context(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
+			Stream: uuid.MustParse(slot), Expected: eventstore.Any,
+			Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: 1, Payload: []byte(payload), Meta: eventstore.Meta{Actor: "system"}}},
+		}}})
+		require.NoError(t, err)
+	}
+	common := fmt.Sprintf(`"userId":%q,"paymentId":%q,"gatewayPaymentId":"g1"`, buyer, id)
+	append1("PaymentFailed", `{`+common+`,"reason":"AMOUNT_MISMATCH"}`)
+	append1("RefundDue", `{`+common+`,"amount":{"amount":"7","currency":"KRW"},"reason":"AMOUNT_MISMATCH"}`)
+	_, err := s.pool.Exec(t.Context(), `update payments set status = 'FAILED', ask_at = null, gateway_payment_id = 'g1', refund_status = 'DUE', refund_amount = 7,
+		refund_currency = 'KRW', refund_due_at = clock_timestamp(), refund_ask_at = clock_timestamp() where payment_id = $1`, id)
+	require.NoError(t, err)
+
+	var calls []string
+	s.fake.set(func(g *fakeGateway) {
+		g.findRefund = func(r gateway.RefundRequest) (gateway.Refund, error) {
+			calls = append(calls, "query "+r.RefundID.String())
+			return gateway.Refund{}, gateway.ErrUnknownReference
+		}
+		g.refund = func(r gateway.RefundRequest) (gateway.Refund, error) {
+			calls = append(calls, "post "+r.RefundID.String()+" "+r.Amount.String()+" "+r.GatewayPaymentID)
+			return gateway.Refund{ID: "r1", Status: gateway.RefundSucceeded}, nil
+		}
+	})
+	due, err := n.payments.Due(t.Context(), payments.Refund, 10)
+	require.NoError(t, err)
+	require.Equal(t, []uuid.UUID{uuid.MustParse(id)}, due)
+	require.NoError(t, n.payments.Do(t.Context(), payments.Refund, due[0]))
+	require.Equal(t, []string{"query " + id, "post " + id + " 7 g1"}, calls)
+	p := s.payment(t, product, slot, id)
+	require.Equal(t, domain.RefundsComplete, p.RefundStatus())
+	require.Equal(t, []any{p.ID, domain.RefundAmountMismatch}, []any{p.Refunds[0].ID, p.Refunds[0].Cause})
+	due, err = n.payments.Due(t.Context(), payments.Refund, 10)
+	require.NoError(t, err)
+	require.Empty(t, due, "once")
 }

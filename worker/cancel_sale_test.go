@@ -80,7 +80,7 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 		_, err = w.pool.Exec(context.Background(), insertPurchasesSQL, product, ids, slots, buyers)
 		require.NoError(w.t, err)
 	}
-	require.NoError(w.t, w.gate.Feed(context.Background(), product))
+	require.NoError(w.t, w.gate.Sync(context.Background(), product))
 	return product
 }
 
