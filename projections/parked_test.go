@@ -11,6 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/parking"
 )
 
 // newOfflineSystem returns a system without Kafka: the test delivers the records.
@@ -73,19 +74,19 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.True(t, reached("purchase_slots", badAt-1))
 
 	// If the reason persists, a retry changes nothing except the history of requests.
-	require.NoError(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
-	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Skip, "bob"), projections.ErrRequested)
+	require.NoError(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"))
+	require.ErrorIs(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Skip, "bob"), parking.ErrRequested)
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '0 applied, then position%no unit 1 today%' AND ordered_by = 'ann'"))
 
 	s.exec("DROP TRIGGER refuse ON purchase_slots_g1")
-	require.NoError(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"))
+	require.NoError(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("purchase_slots"))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
 	require.True(t, reached("purchase_slots", last))
-	require.ErrorIs(t, projections.Request(ctx, s.pool, "purchase_slots", bad, projections.Retry, "ann"), projections.ErrNotParked)
+	require.ErrorIs(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"), parking.ErrNotParked)
 }
 
 func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
@@ -100,7 +101,7 @@ func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
 	require.Empty(t, s.parked("purchase_slots"), "a warning changes no row there")
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
 
-	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, parking.Request(ctx, s.pool, "slot_audit_log", slot, parking.Skip, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx)) // the skip
 	require.NoError(t, owner.ServeRequests(ctx)) // the retry of what was behind it
 	require.Empty(t, s.parked("slot_audit_log"))
@@ -128,7 +129,7 @@ func TestRequest_FencesADeposedOwner(t *testing.T) {
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	successor := newOwner(t, s, 3)
-	require.NoError(t, projections.Request(ctx, s.pool, "slot_audit_log", slot, projections.Skip, "ann"))
+	require.NoError(t, parking.Request(ctx, s.pool, "slot_audit_log", slot, parking.Skip, "ann"))
 	require.NoError(t, successor.ServeRequests(ctx))
 	at := s.append(product, slot, expired(1, 1))
 	records := f.produceAll(f.eventsAfter(broken))
@@ -171,10 +172,10 @@ func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 
 	var key uuid.UUID
 	require.NoError(t, s.pool.QueryRow(ctx, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1").Scan(&key))
-	require.NoError(t, projections.Request(ctx, s.pool, "products", key, projections.Retry, "ann"))
+	require.NoError(t, parking.Request(ctx, s.pool, "products", key, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
-	require.NoError(t, projections.Request(ctx, s.pool, "products", key, projections.Skip, "ann"))
+	require.NoError(t, parking.Request(ctx, s.pool, "products", key, parking.Skip, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("products"))
 }
@@ -237,10 +238,10 @@ func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
 	s.exec("ALTER TABLE events DISABLE TRIGGER USER")
 	s.exec("UPDATE events SET payload = $2 WHERE position = $1", damaged, string(payload))
 	s.exec("ALTER TABLE events ENABLE TRIGGER USER")
-	keys, err := projections.RetryAll(ctx, s.pool, "", "ann")
+	keys, err := parking.RetryAll(ctx, s.pool, "", "ann")
 	require.NoError(t, err)
 	require.EqualValues(t, s.count("SELECT count(*) FROM parked_events WHERE NOT behind"), keys)
-	again, err := projections.RetryAll(ctx, s.pool, "", "ann")
+	again, err := parking.RetryAll(ctx, s.pool, "", "ann")
 	require.NoError(t, err)
 	require.Zero(t, again, "they are requested already")
 	require.NoError(t, owner.ServeRequests(ctx))
@@ -266,7 +267,7 @@ func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(2))))
 	require.Len(t, s.parked("products"), events)
 	s.exec("DROP TRIGGER refuse ON products_g1")
-	_, err := projections.RetryAll(ctx, s.pool, "products", "ann")
+	_, err := parking.RetryAll(ctx, s.pool, "products", "ann")
 	require.NoError(t, err)
 	for page := 1; ; page++ {
 		more, err := owner.ServePage(ctx)

@@ -5,6 +5,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 // Rebuildable is a projection that a replay can rebuild.
@@ -42,7 +43,7 @@ type Bulk interface {
 
 // Spill holds the rows to be written out; the receiver owns them. Copies come first.
 type Spill struct {
-	Copies  []Copy
+	Copies  []pgbinary.Copy
 	Upserts []Fold // written with Write
 }
 

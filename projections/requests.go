@@ -9,72 +9,16 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/projections/parking"
 )
-
-// Action is what an operator requests for a parked key.
-type Action string
-
-// Retry applies the parked events of a key again, in order, up to the first that fails. Skip drops
-// its first event, for this and all later generations, and retries those behind it.
-const (
-	Retry Action = "retry"
-	Skip  Action = "skip"
-)
-
-// ErrNotParked means that the key has no parked events.
-var ErrNotParked = errors.New("no event of this key is parked")
-
-// ErrRequested means that an earlier request for the key has not been served yet.
-var ErrRequested = errors.New("a request for this key is pending")
-
-// Execer is a pgx connection, pool or transaction.
-type Execer interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
-
-// Request asks for an action on a parked key of a projection's live generation. A projector serves
-// it within about a second. by is recorded as the person who asked.
-func Request(ctx context.Context, q Execer, projection string, key uuid.UUID, action Action, by string) error {
-	tag, err := q.Exec(ctx, `
-		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
-		SELECT e.projection, e.generation, e.row_key, e.topic, e.partition, $3, e.position, $4
-		FROM parked_events e JOIN projection_generations g USING (projection, generation)
-		WHERE e.projection = $1 AND e.row_key = $2 AND NOT e.behind AND g.state = 'live'`, projection, key, string(action), by)
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.ConstraintName == "parked_orders_open" {
-		return ErrRequested
-	}
-	if err != nil {
-		return fmt.Errorf("request %s for %s of %s: %w", action, key, projection, err)
-	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("%s of %s: %w", key, projection, ErrNotParked)
-	}
-	return nil
-}
-
-// RetryAll requests a retry of every parked key of a projection's live generation, of all
-// projections if projection is "". It returns the number of requests made; keys with a pending
-// request are left out.
-func RetryAll(ctx context.Context, q Execer, projection, by string) (int64, error) {
-	tag, err := q.Exec(ctx, `
-		INSERT INTO parked_orders (projection, generation, row_key, topic, partition, action, position, ordered_by)
-		SELECT e.projection, e.generation, e.row_key, e.topic, e.partition, 'retry', e.position, $2
-		FROM parked_events e JOIN projection_generations g USING (projection, generation)
-		WHERE ($1 = '' OR e.projection = $1) AND NOT e.behind AND e.position > 0 AND g.state = 'live'
-		ON CONFLICT DO NOTHING`, projection, by)
-	if err != nil {
-		return 0, fmt.Errorf("request a retry of everything: %w", err)
-	}
-	return tag.RowsAffected(), nil
-}
 
 // request is a pending request.
 type request struct {
 	id        int64
 	key       uuid.UUID
 	partition int32
-	action    Action
+	action    parking.Action
 	position  int64 // of the key's first event at the time of the request
 	by        string
 }
@@ -233,9 +177,9 @@ func (u *batchTx) serve(ctx context.Context, req request, parked []rowEvent, ful
 	switch {
 	case len(parked) == 0:
 		return false, u.close(ctx, req, "nothing of this key is parked any more")
-	case req.action == Skip && parked[0].position != req.position:
+	case req.action == parking.Skip && parked[0].position != req.position:
 		return false, u.close(ctx, req, "not done: the key's first event is another one by now")
-	case req.action == Skip:
+	case req.action == parking.Skip:
 		return false, u.skip(ctx, req, parked[0])
 	}
 	if err := u.holdBack(ctx, req, parked); err != nil {
@@ -336,7 +280,7 @@ func (u *batchTx) skip(ctx context.Context, req request, head rowEvent) error {
 	if err := u.close(ctx, req, "skipped"); err != nil {
 		return err
 	}
-	if err := Request(ctx, u.tx, u.o.projection.Name(), req.key, Retry, req.by); err != nil && !errors.Is(err, ErrNotParked) {
+	if err := parking.Request(ctx, u.tx, u.o.projection.Name(), req.key, parking.Retry, req.by); err != nil && !errors.Is(err, parking.ErrNotParked) {
 		return err
 	}
 	return nil

@@ -21,7 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/status"
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/parking"
 )
 
 const (
@@ -48,7 +48,7 @@ func parkedCommand() *cli.Command {
 			{Name: "list", Usage: "list blocked rows and their errors", ArgsUsage: "[projection]", Flags: sides(asJSON), Before: config.FromData, Action: listParked},
 			{Name: "show", Usage: "show the parked events of a row, decoded, and the requests for it", ArgsUsage: key, Flags: sides(asJSON), Before: config.FromData, Action: showParked},
 			{Name: "retry", Usage: "retry the parked events of a row, in order; with --all those of every row", ArgsUsage: "<projection> <key> | --all [projection]", Flags: sides(by, all), Before: config.FromData, Action: retryParked},
-			{Name: "skip", Usage: "skip the first parked event of a row, in replays too, and retry those behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: requestParked(projections.Skip)},
+			{Name: "skip", Usage: "skip the first parked event of a row, in replays too, and retry those behind it", ArgsUsage: key, Flags: sides(by), Before: config.FromData, Action: requestParked(parking.Skip)},
 		},
 	}
 }
@@ -106,16 +106,16 @@ func knownProjection(name string) error {
 
 // parkedRow is a blocked row, as JSON.
 type parkedRow struct {
-	Projection string             `json:"projection"`
-	Key        uuid.UUID          `json:"key"`
-	Position   int64              `json:"position"`
-	Type       string             `json:"type"`
-	Product    *uuid.UUID         `json:"product"`
-	Events     int64              `json:"events"`
-	Error      string             `json:"error"`
-	Attempts   int                `json:"attempts"`
-	ParkedAt   time.Time          `json:"parkedAt"`
-	Requested  projections.Action `json:"ordered,omitempty"`
+	Projection string         `json:"projection"`
+	Key        uuid.UUID      `json:"key"`
+	Position   int64          `json:"position"`
+	Type       string         `json:"type"`
+	Product    *uuid.UUID     `json:"product"`
+	Events     int64          `json:"events"`
+	Error      string         `json:"error"`
+	Attempts   int            `json:"attempts"`
+	ParkedAt   time.Time      `json:"parkedAt"`
+	Requested  parking.Action `json:"ordered,omitempty"`
 }
 
 func listParked(ctx context.Context, cmd *cli.Command) error {
@@ -133,7 +133,7 @@ func listParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	keys, err := projections.ParkedKeys(ctx, p.readPool, only, maxParked)
+	keys, err := parking.Keys(ctx, p.readPool, only, maxParked)
 	if err != nil {
 		return err
 	}
@@ -181,12 +181,12 @@ type parkedEvent struct {
 
 // parkedRequest is a request, as JSON.
 type parkedRequest struct {
-	Action   projections.Action `json:"action"`
-	Position int64              `json:"position"`
-	By       string             `json:"by"`
-	At       time.Time          `json:"at"`
-	DoneAt   *time.Time         `json:"doneAt"`
-	Outcome  string             `json:"outcome,omitempty"`
+	Action   parking.Action `json:"action"`
+	Position int64          `json:"position"`
+	By       string         `json:"by"`
+	At       time.Time      `json:"at"`
+	DoneAt   *time.Time     `json:"doneAt"`
+	Outcome  string         `json:"outcome,omitempty"`
 }
 
 func showParked(ctx context.Context, cmd *cli.Command) error {
@@ -199,12 +199,12 @@ func showParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	orders, err := projections.RequestsOf(ctx, p.readPool, projection, key, maxShown)
+	orders, err := parking.Requests(ctx, p.readPool, projection, key, maxShown)
 	if err != nil {
 		return err
 	}
-	events, err := projections.ParkedEvents(ctx, p.readPool, projection, key, maxShown)
-	if err != nil && (!errors.Is(err, projections.ErrNotParked) || len(orders) == 0) {
+	events, err := parking.Events(ctx, p.readPool, projection, key, maxShown)
+	if err != nil && (!errors.Is(err, parking.ErrNotParked) || len(orders) == 0) {
 		return err
 	}
 	var shown struct {
@@ -241,7 +241,7 @@ func showParked(ctx context.Context, cmd *cli.Command) error {
 
 // decodeParked decodes the event, from the store if that can be reached, otherwise from the record
 // in Kafka.
-func (p *parts) decodeParked(ctx context.Context, e projections.ParkedEvent) parkedEvent {
+func (p *parts) decodeParked(ctx context.Context, e parking.Event) parkedEvent {
 	shown := parkedEvent{
 		Position: e.Position, Type: e.EventType, EventID: e.EventID, Product: e.Product, Stream: e.Stream, Topic: e.Topic, Partition: e.Partition,
 		Offset: e.Offset, Headers: e.Headers, Error: e.Error, Behind: e.Behind, Attempts: e.Attempts, ParkedAt: e.ParkedAt.UTC(),
@@ -297,7 +297,7 @@ func printParked(out io.Writer, e parkedEvent) {
 // retryParked requests a retry of one row or of every row.
 func retryParked(ctx context.Context, cmd *cli.Command) error {
 	if !cmd.Bool("all") {
-		return requestParked(projections.Retry)(ctx, cmd)
+		return requestParked(parking.Retry)(ctx, cmd)
 	}
 	projection := cmd.Args().First()
 	if cmd.Args().Len() > 1 {
@@ -313,7 +313,7 @@ func retryParked(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer p.close()
-	keys, err := projections.RetryAll(ctx, p.readPool, projection, actor(cmd))
+	keys, err := parking.RetryAll(ctx, p.readPool, projection, actor(cmd))
 	if err != nil {
 		return err
 	}
@@ -322,7 +322,7 @@ func retryParked(ctx context.Context, cmd *cli.Command) error {
 }
 
 // requestParked makes a request and waits a while until it is served.
-func requestParked(action projections.Action) cli.ActionFunc {
+func requestParked(action parking.Action) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		projection, key, err := rowArgs(cmd)
 		if err != nil {
@@ -333,13 +333,13 @@ func requestParked(action projections.Action) cli.ActionFunc {
 			return err
 		}
 		defer p.close()
-		if err := projections.Request(ctx, p.readPool, projection, key, action, actor(cmd)); err != nil {
+		if err := parking.Request(ctx, p.readPool, projection, key, action, actor(cmd)); err != nil {
 			return err
 		}
 		out := cmd.Root().Writer
 		waiting, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
-		done, err := projections.AwaitRequest(waiting, p.readPool, projection, key, requestPoll)
+		done, err := parking.Await(waiting, p.readPool, projection, key, requestPoll)
 		switch {
 		case err == nil:
 			_, err = fmt.Fprintln(out, done.Outcome)

@@ -24,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/relay"
@@ -245,7 +246,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 		}
 		r.Replays = append(r.Replays, row)
 	}
-	parked, err := projections.ParkedKeys(ctx, s.readPool, "", maxParked)
+	parked, err := parking.Keys(ctx, s.readPool, "", maxParked)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -80,13 +81,13 @@ type fold struct {
 // status.
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := make(map[uuid.UUID]bool, len(events))
-	var ids projections.IDs
+	var ids pgbinary.IDs
 	for _, e := range events {
 		if seen[e.StreamID] {
 			continue
 		}
 		if _, leaves := keepsStatus(e); leaves {
-			ids = append(ids, projections.ID(e.StreamID))
+			ids = append(ids, pgbinary.ID(e.StreamID))
 		}
 		seen[e.StreamID] = true
 	}
@@ -158,7 +159,7 @@ func (f *fold) Write(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		event, slot, product, user = make(projections.IDs, n), make(projections.IDs, n), make(projections.IDs, n), make(projections.IDs, n)
+		event, slot, product, user = make(pgbinary.IDs, n), make(pgbinary.IDs, n), make(pgbinary.IDs, n), make(pgbinary.IDs, n)
 		kind, is, trace, actor     = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 		was                        = make([]*string, n)
 		recorded                   = make([]time.Time, n)
@@ -166,7 +167,7 @@ func (f *fold) Write(b *pgx.Batch) {
 		meta                       = make([]string, n)
 	)
 	for i, r := range f.rows {
-		event[i], slot[i], product[i], user[i] = projections.ID(r.EventID), projections.ID(r.SlotID), projections.ID(r.ProductID), projections.ID(r.UserID)
+		event[i], slot[i], product[i], user[i] = pgbinary.ID(r.EventID), pgbinary.ID(r.SlotID), pgbinary.ID(r.ProductID), pgbinary.ID(r.UserID)
 		kind[i], was[i], is[i], trace[i], actor[i] = r.Type, r.OldStatus, r.NewStatus, r.TraceID, r.Actor
 		recorded[i], position[i], meta[i] = r.RecordedAt, r.Position, string(r.Metadata)
 	}

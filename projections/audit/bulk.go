@@ -5,6 +5,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -61,13 +62,13 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"event_id", "type", "slot_id", "product_id", "user_id", "old_status", "new_status", "trace_id", "actor",
 	"recorded_at", "position", "metadata"}
 
-func writeRow(w *projections.CopyRow, r Row) {
+func writeRow(w *pgbinary.Row, r Row) {
 	w.ID(r.EventID)
 	w.Text(r.Type)
 	w.ID(r.SlotID)
 	w.ID(r.ProductID)
 	w.ID(r.UserID)
-	projections.Optional(w, r.OldStatus, (*projections.CopyRow).Text)
+	pgbinary.Optional(w, r.OldStatus, (*pgbinary.Row).Text)
 	w.Text(r.NewStatus)
 	w.Text(r.TraceID)
 	w.Text(r.Actor)
@@ -79,7 +80,7 @@ func writeRow(w *projections.CopyRow, r Row) {
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	turns := all || len(b.window.Young) >= b.most // together with the rows that the statuses were read from
 	if turns || len(b.fold.rows) >= min(copiedRows, b.most) {
-		s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
+		s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
 		b.fold.rows = make([]Row, 0, len(b.fold.rows))
 	}
 	if turns {

@@ -5,6 +5,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -56,7 +57,7 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"id", "name", "description", "price", "currency", "stock", "initial_stock", "total_stock",
 	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position", "cancelled", "revision"}
 
-func writeRow(w *projections.CopyRow, r *Row) {
+func writeRow(w *pgbinary.Row, r *Row) {
 	w.ID(r.ID)
 	w.Text(r.Name)
 	w.Text(r.Description)
@@ -66,13 +67,13 @@ func writeRow(w *projections.CopyRow, r *Row) {
 	w.Int(r.InitialStock)
 	w.Int(r.TotalStock)
 	w.Time(r.SaleDate)
-	projections.Optional(w, r.SaleEndDate, (*projections.CopyRow).Time)
+	pgbinary.Optional(w, r.SaleEndDate, (*pgbinary.Row).Time)
 	w.Bool(r.Paused)
 	w.Time(r.CreatedAt)
 	w.Time(r.UpdatedAt)
 	w.Long(r.LastPosition)
 	w.Bool(r.Cancelled)
-	projections.Optional(w, r.Revision, (*projections.CopyRow).Long)
+	pgbinary.Optional(w, r.Revision, (*pgbinary.Row).Long)
 }
 
 func (b *bulk) Spill(all bool) projections.Spill {
@@ -81,7 +82,7 @@ func (b *bulk) Spill(all bool) projections.Spill {
 		return projections.Spill{}
 	}
 	s := projections.Spill{
-		Copies:  []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)},
+		Copies:  []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)},
 		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored, gone: b.fold.gone}},
 	}
 	b.fold = &fold{table: b.fold.table, rows: b.window.Young, gone: map[uuid.UUID]bool{}}

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -79,14 +80,14 @@ type fold struct {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := map[uuid.UUID]bool{}
-	var ids projections.IDs
+	var ids pgbinary.IDs
 	for _, e := range events {
 		if seen[e.ProductID] {
 			continue
 		}
 		seen[e.ProductID] = true
 		if _, created := e.Event.(domain.ProductCreated); !created {
-			ids = append(ids, projections.ID(e.ProductID))
+			ids = append(ids, pgbinary.ID(e.ProductID))
 		}
 	}
 	if len(ids) == 0 {

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 func (f *fold) Write(b *pgx.Batch) {
@@ -23,7 +23,7 @@ func (f *fold) Write(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		id                         = make(projections.IDs, 0, n)
+		id                         = make(pgbinary.IDs, 0, n)
 		name, description          = make([]string, 0, n), make([]string, 0, n)
 		price, currency            = make([]string, 0, n), make([]string, 0, n)
 		stock, initial, total      = make([]int32, 0, n), make([]int32, 0, n), make([]int32, 0, n)
@@ -34,7 +34,7 @@ func (f *fold) Write(b *pgx.Batch) {
 		last                       = make([]int64, 0, n)
 	)
 	for _, r := range f.rows {
-		id, name, description = append(id, projections.ID(r.ID)), append(name, r.Name), append(description, r.Description)
+		id, name, description = append(id, pgbinary.ID(r.ID)), append(name, r.Name), append(description, r.Description)
 		price, currency = append(price, r.Price), append(currency, r.Currency)
 		stock, initial, total = append(stock, r.Stock), append(initial, r.InitialStock), append(total, r.TotalStock)
 		saleDate, saleEnd, paused = append(saleDate, r.SaleDate), append(saleEnd, r.SaleEndDate), append(paused, r.Paused)

@@ -5,6 +5,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -53,19 +54,19 @@ var columns = []string{"id", "purchase_slot_id", "product_id", "user_id", "payme
 	"confirmation_timestamp", "failure_reason", "refund_status", "created_at", "updated_at", "last_position",
 	"refunded_amount", "disputed", "reversed", "money"}
 
-func writeRow(w *projections.CopyRow, r *Row) {
+func writeRow(w *pgbinary.Row, r *Row) {
 	w.ID(r.ID)
 	w.ID(r.SlotID)
 	w.ID(r.ProductID)
 	w.ID(r.UserID)
-	projections.Optional(w, optional(r.GatewayID), (*projections.CopyRow).Text)
+	pgbinary.Optional(w, optional(r.GatewayID), (*pgbinary.Row).Text)
 	w.Text(string(r.Status))
 	w.Decimal(r.Price.Amount().String())
 	w.Text(r.Price.Currency())
 	w.Text(string(r.Method))
-	projections.Optional(w, optionalTime(r.ConfirmedAt), (*projections.CopyRow).Time)
-	projections.Optional(w, optional(r.FailureReason), (*projections.CopyRow).Text)
-	projections.Optional(w, optional(string(r.RefundStatus())), (*projections.CopyRow).Text)
+	pgbinary.Optional(w, optionalTime(r.ConfirmedAt), (*pgbinary.Row).Time)
+	pgbinary.Optional(w, optional(r.FailureReason), (*pgbinary.Row).Text)
+	pgbinary.Optional(w, optional(string(r.RefundStatus())), (*pgbinary.Row).Text)
 	w.Time(r.CreatedAt)
 	w.Time(r.UpdatedAt)
 	w.Long(r.LastPosition)
@@ -73,7 +74,7 @@ func writeRow(w *projections.CopyRow, r *Row) {
 	w.Decimal(back.Amount().String())
 	w.Bool(r.Disputed())
 	w.Bool(r.Reversed)
-	projections.Optional(w, r.keptText(), func(w *projections.CopyRow, text string) { w.JSON([]byte(text)) })
+	pgbinary.Optional(w, r.keptText(), func(w *pgbinary.Row, text string) { w.JSON([]byte(text)) })
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
@@ -86,7 +87,7 @@ func (b *bulk) Spill(all bool) (s projections.Spill) {
 		return s
 	}
 	b.fold.rows = b.window.Young
-	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)}
+	s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)}
 	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
 	return s
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -100,7 +101,7 @@ func (r *Row) money() ([]byte, error) {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := map[uuid.UUID]bool{}
-	var ids projections.IDs
+	var ids pgbinary.IDs
 	for _, e := range events {
 		key, ok := Projection{}.Key(e)
 		if !ok || seen[key] {
@@ -108,7 +109,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		}
 		seen[key] = true
 		if _, begins := e.Event.(domain.PaymentInitiated); !begins {
-			ids = append(ids, projections.ID(key))
+			ids = append(ids, pgbinary.ID(key))
 		}
 	}
 	if len(ids) == 0 {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 func (f *fold) Write(b *pgx.Batch) {
@@ -36,7 +36,7 @@ func (f *fold) writeRows(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		id, slot, product, user = make(projections.IDs, 0, n), make(projections.IDs, 0, n), make(projections.IDs, 0, n), make(projections.IDs, 0, n)
+		id, slot, product, user = make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n)
 		gateway, reason, refund = make([]*string, 0, n), make([]*string, 0, n), make([]*string, 0, n)
 		status, amount          = make([]string, 0, n), make([]string, 0, n)
 		currency, method        = make([]string, 0, n), make([]string, 0, n)
@@ -48,7 +48,7 @@ func (f *fold) writeRows(b *pgx.Batch) {
 		kept                    = make([]*string, 0, n)
 	)
 	for _, r := range f.rows {
-		id, slot, product, user = append(id, projections.ID(r.ID)), append(slot, projections.ID(r.SlotID)), append(product, projections.ID(r.ProductID)), append(user, projections.ID(r.UserID))
+		id, slot, product, user = append(id, pgbinary.ID(r.ID)), append(slot, pgbinary.ID(r.SlotID)), append(product, pgbinary.ID(r.ProductID)), append(user, pgbinary.ID(r.UserID))
 		gateway, status, amount = append(gateway, optional(r.GatewayID)), append(status, string(r.Status)), append(amount, r.Price.Amount().String())
 		currency, method, confirmed = append(currency, r.Price.Currency()), append(method, string(r.Method)), append(confirmed, optionalTime(r.ConfirmedAt))
 		reason, refund = append(reason, optional(r.FailureReason)), append(refund, optional(string(r.RefundStatus())))
@@ -80,7 +80,7 @@ func (f *fold) writeRefunds(b *pgx.Batch) {
 	}
 	n := len(f.refunds)
 	var (
-		id, payment      = make(projections.IDs, 0, n), make(projections.IDs, 0, n)
+		id, payment      = make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n)
 		amount, currency = make([]string, 0, n), make([]string, 0, n)
 		cause, status    = make([]string, 0, n), make([]string, 0, n)
 		unit             = make([]bool, 0, n)
@@ -90,7 +90,7 @@ func (f *fold) writeRefunds(b *pgx.Batch) {
 		last             = make([]int64, 0, n)
 	)
 	for _, r := range f.refunds {
-		id, payment = append(id, projections.ID(r.ID)), append(payment, projections.ID(r.payment))
+		id, payment = append(id, pgbinary.ID(r.ID)), append(payment, pgbinary.ID(r.payment))
 		amount, currency = append(amount, r.Amount.Amount().String()), append(currency, r.Amount.Currency())
 		cause, status, unit = append(cause, string(r.Cause)), append(status, string(r.Status)), append(unit, r.ReturnUnit)
 		reason, failure = append(reason, r.Reason), append(failure, optional(r.FailureReason))

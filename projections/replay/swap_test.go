@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -275,7 +276,7 @@ func TestReplay_StopsAtAFailingEventAndHonoursSkips(t *testing.T) {
 	bad := s.append(h.product, expired(nobody))
 	h.endSlots()
 	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
-		keys, err := projections.ParkedKeys(context.Background(), s.pool, "purchase_slots", 10)
+		keys, err := parking.Keys(context.Background(), s.pool, "purchase_slots", 10)
 		if err == nil && len(keys) != 1 {
 			err = fmt.Errorf("%d keys are parked", len(keys))
 		}
@@ -333,10 +334,10 @@ func TestReplay_StartsOverAfterASkip(t *testing.T) {
 
 // skip drops the first parked event of a key and waits until that is done.
 func (s *system) skip(projection string, key uuid.UUID) {
-	require.NoError(s.t, projections.Request(context.Background(), s.pool, projection, key, projections.Skip, "operator"))
+	require.NoError(s.t, parking.Request(context.Background(), s.pool, projection, key, parking.Skip, "operator"))
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	done, err := projections.AwaitRequest(ctx, s.pool, projection, key, 20*time.Millisecond)
+	done, err := parking.Await(ctx, s.pool, projection, key, 20*time.Millisecond)
 	require.NoError(s.t, err)
 	require.Equal(s.t, "operator", done.By)
 }

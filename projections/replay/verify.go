@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -233,9 +234,9 @@ type fullRow struct {
 }
 
 func (c *comparison) rows(ctx context.Context, generation int, keys []uuid.UUID) (map[uuid.UUID]*fullRow, error) {
-	ids := make(projections.IDs, len(keys))
+	ids := make(pgbinary.IDs, len(keys))
 	for i, k := range keys {
-		ids[i] = projections.ID(k)
+		ids[i] = pgbinary.ID(k)
 	}
 	rows, err := c.t.r.ReadPool.Query(ctx, fmt.Sprintf(`SELECT %s, last_position, to_jsonb(t)::text FROM %s t WHERE %[1]s = ANY($1)`,
 		c.table.Key, projections.Table(c.table.Base, generation)), ids)

@@ -5,6 +5,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -62,7 +63,7 @@ func (b *bulk) Apply(e domain.Envelope) error {
 var columns = []string{"id", "product_id", "user_id", "unit", "arrival_sequence", "acquisition_timestamp", "expiration_timestamp", "status",
 	"created_at", "regrant_of", "ended_at", "reclaim_status", "last_position"}
 
-func writeRow(w *projections.CopyRow, r *Row) {
+func writeRow(w *pgbinary.Row, r *Row) {
 	w.ID(r.ID)
 	w.ID(r.ProductID)
 	w.ID(r.UserID)
@@ -72,9 +73,9 @@ func writeRow(w *projections.CopyRow, r *Row) {
 	w.Time(r.ExpirationTimestamp)
 	w.Text(r.Status)
 	w.Time(r.CreatedAt)
-	projections.Optional(w, r.RegrantOf, (*projections.CopyRow).ID)
-	projections.Optional(w, r.EndedAt, (*projections.CopyRow).Time)
-	projections.Optional(w, r.ReclaimStatus, (*projections.CopyRow).Text)
+	pgbinary.Optional(w, r.RegrantOf, (*pgbinary.Row).ID)
+	pgbinary.Optional(w, r.EndedAt, (*pgbinary.Row).Time)
+	pgbinary.Optional(w, r.ReclaimStatus, (*pgbinary.Row).Text)
 	w.Long(r.LastPosition)
 }
 
@@ -87,7 +88,7 @@ func (b *bulk) Spill(all bool) (s projections.Spill) {
 	if !turned {
 		return s
 	}
-	s.Copies = []projections.Copy{projections.CopyRows(b.fold.table, columns, fresh, writeRow)}
+	s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)}
 	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
 	b.fold.rows = b.window.Young
 	return s

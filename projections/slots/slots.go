@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -86,7 +87,7 @@ type fold struct {
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 	seen := make(map[uuid.UUID]bool, len(events))
-	var ids projections.IDs
+	var ids pgbinary.IDs
 	for _, e := range events {
 		switch e.Event.(type) {
 		case domain.SlotAcquired:
@@ -94,7 +95,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		case domain.SlotExpired, domain.SlotReturned, domain.PaymentCompleted:
 			if !seen[e.StreamID] {
 				seen[e.StreamID] = true
-				ids = append(ids, projections.ID(e.StreamID))
+				ids = append(ids, pgbinary.ID(e.StreamID))
 			}
 		}
 	}

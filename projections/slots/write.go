@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 func (f *fold) Write(b *pgx.Batch) {
@@ -22,12 +22,12 @@ func (f *fold) writeNames(b *pgx.Batch) {
 		return
 	}
 	var (
-		id   = make(projections.IDs, 0, len(f.names))
+		id   = make(pgbinary.IDs, 0, len(f.names))
 		text = make([]string, 0, len(f.names))
 		last = make([]int64, 0, len(f.names))
 	)
 	for k, n := range f.names {
-		id, text, last = append(id, projections.ID(k)), append(text, n.text), append(last, n.last)
+		id, text, last = append(id, pgbinary.ID(k)), append(text, n.text), append(last, n.last)
 	}
 	b.Queue(fmt.Sprintf(`
 		INSERT INTO %s (product_id, name, last_position)
@@ -60,20 +60,20 @@ func (f *fold) writeRows(b *pgx.Batch) {
 	}
 	n := len(f.rows)
 	var (
-		id, product, user          = make(projections.IDs, 0, n), make(projections.IDs, 0, n), make(projections.IDs, 0, n)
+		id, product, user          = make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n), make(pgbinary.IDs, 0, n)
 		unit                       = make([]int32, 0, n)
 		sequence, last             = make([]int64, 0, n), make([]int64, 0, n)
 		acquired, expires, created = make([]time.Time, 0, n), make([]time.Time, 0, n), make([]time.Time, 0, n)
 		status                     = make([]string, 0, n)
-		regrant                    = make(projections.IDs, 0, n)
+		regrant                    = make(pgbinary.IDs, 0, n)
 		ended                      = make([]*time.Time, 0, n)
 		reclaim                    = make([]*string, 0, n)
 	)
 	for _, r := range f.sorted() {
-		id, product, user = append(id, projections.ID(r.ID)), append(product, projections.ID(r.ProductID)), append(user, projections.ID(r.UserID))
+		id, product, user = append(id, pgbinary.ID(r.ID)), append(product, pgbinary.ID(r.ProductID)), append(user, pgbinary.ID(r.UserID))
 		unit, sequence = append(unit, r.Unit), append(sequence, r.ArrivalSequence)
 		acquired, expires = append(acquired, r.AcquisitionTime), append(expires, r.ExpirationTimestamp)
-		status, created, regrant = append(status, r.Status), append(created, r.CreatedAt), append(regrant, projections.OptionalID(r.RegrantOf))
+		status, created, regrant = append(status, r.Status), append(created, r.CreatedAt), append(regrant, pgbinary.OptionalID(r.RegrantOf))
 		ended, reclaim, last = append(ended, r.EndedAt), append(reclaim, r.ReclaimStatus), append(last, r.LastPosition)
 	}
 	b.Queue(fmt.Sprintf(`

@@ -1,4 +1,6 @@
-package projections
+// Package pgbinary encodes rows for COPY, and uuid arrays, in Postgres' binary format. The read
+// models write with it.
+package pgbinary
 
 import (
 	"encoding/binary"
@@ -20,12 +22,12 @@ type Copy struct {
 // CopyRows prepares rows for COPY; write appends the columns of one row. pgx.CopyFrom would do the
 // same, but it boxes each value and looks up its type, which costs a replay more than all of its
 // folding.
-func CopyRows[V any](table string, columns []string, rows []V, write func(*CopyRow, V)) Copy {
+func CopyRows[V any](table string, columns []string, rows []V, write func(*Row, V)) Copy {
 	return Copy{Table: table, Columns: columns, Rows: &copyReader[V]{rows: rows, write: write, columns: len(columns)}}
 }
 
-// CopyRow receives the columns of a row in order, each by the method for its type.
-type CopyRow struct {
+// Row receives the columns of a row in order, each by the method for its type.
+type Row struct {
 	buf []byte
 	err error // the first error
 }
@@ -42,9 +44,9 @@ const copyTrailer = 0xffff
 // copyReader encodes the rows while it is read.
 type copyReader[V any] struct {
 	rows       []V
-	write      func(*CopyRow, V)
+	write      func(*Row, V)
 	columns    int
-	row        CopyRow
+	row        Row
 	at         int // how much of row.buf was read
 	begun, end bool
 }
@@ -80,37 +82,37 @@ func (r *copyReader[V]) fill() {
 	}
 }
 
-func (r *CopyRow) size(n int) { r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
+func (r *Row) size(n int) { r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(n)) }
 
 // Null writes a null, for a column of any type.
-func (r *CopyRow) Null() { r.buf = binary.BigEndian.AppendUint32(r.buf, 1<<32-1) }
+func (r *Row) Null() { r.buf = binary.BigEndian.AppendUint32(r.buf, 1<<32-1) }
 
 // ID writes a uuid.
-func (r *CopyRow) ID(v uuid.UUID) {
+func (r *Row) ID(v uuid.UUID) {
 	r.size(len(v))
 	r.buf = append(r.buf, v[:]...)
 }
 
 // Text writes a text.
-func (r *CopyRow) Text(v string) {
+func (r *Row) Text(v string) {
 	r.size(len(v))
 	r.buf = append(r.buf, v...)
 }
 
 // Int writes an integer.
-func (r *CopyRow) Int(v int32) {
+func (r *Row) Int(v int32) {
 	r.size(4)
 	r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(v))
 }
 
 // Long writes a bigint.
-func (r *CopyRow) Long(v int64) {
+func (r *Row) Long(v int64) {
 	r.size(8)
 	r.buf = binary.BigEndian.AppendUint64(r.buf, uint64(v))
 }
 
 // Bool writes a boolean.
-func (r *CopyRow) Bool(v bool) {
+func (r *Row) Bool(v bool) {
 	r.size(1)
 	if v {
 		r.buf = append(r.buf, 1)
@@ -123,10 +125,10 @@ func (r *CopyRow) Bool(v bool) {
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 // Time writes a timestamptz.
-func (r *CopyRow) Time(v time.Time) { r.Long(v.UnixMicro() - postgresEpoch) }
+func (r *Row) Time(v time.Time) { r.Long(v.UnixMicro() - postgresEpoch) }
 
 // JSON writes a jsonb.
-func (r *CopyRow) JSON(v []byte) {
+func (r *Row) JSON(v []byte) {
 	const version = 1 // of jsonb's binary format
 	r.size(1 + len(v))
 	r.buf = append(append(r.buf, version), v...)
@@ -136,7 +138,7 @@ func (r *CopyRow) JSON(v []byte) {
 var numeric = pgtype.NumericCodec{}.PlanEncode(nil, pgtype.NumericOID, pgtype.BinaryFormatCode, pgtype.Numeric{})
 
 // Decimal writes a numeric, given as decimal text.
-func (r *CopyRow) Decimal(v string) {
+func (r *Row) Decimal(v string) {
 	var n pgtype.Numeric
 	err := n.Scan(v)
 	if err == nil {
@@ -153,8 +155,8 @@ func (r *CopyRow) Decimal(v string) {
 	}
 }
 
-// Optional writes the value that v points to, or null if v is nil: Optional(r, v, (*CopyRow).ID).
-func Optional[T any](r *CopyRow, v *T, write func(*CopyRow, T)) {
+// Optional writes the value that v points to, or null if v is nil: Optional(r, v, (*Row).ID).
+func Optional[T any](r *Row, v *T, write func(*Row, T)) {
 	if v == nil {
 		r.Null()
 		return

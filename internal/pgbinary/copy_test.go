@@ -1,4 +1,4 @@
-package projections_test
+package pgbinary_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
@@ -37,10 +37,10 @@ func TestCopyRows_RoundTrip(t *testing.T) {
 	_, err = conn.Exec(ctx, `CREATE TEMP TABLE copied (id uuid, text text, none text, int int, long bigint, yes boolean, at timestamptz, json jsonb, dec numeric(19,4))`)
 	require.NoError(t, err)
 	columns := []string{"id", "text", "none", "int", "long", "yes", "at", "json", "dec"}
-	write := func(w *projections.CopyRow, r copied) {
+	write := func(w *pgbinary.Row, r copied) {
 		w.ID(r.ID)
 		w.Text(r.Text)
-		projections.Optional(w, r.None, (*projections.CopyRow).Text)
+		pgbinary.Optional(w, r.None, (*pgbinary.Row).Text)
 		w.Int(r.Int)
 		w.Long(r.Long)
 		w.Bool(r.Yes)
@@ -59,7 +59,7 @@ func TestCopyRows_RoundTrip(t *testing.T) {
 		"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader,
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := projections.CopyRows("copied", columns, rows, write)
+			c := pgbinary.CopyRows("copied", columns, rows, write)
 			_, err = conn.Conn().PgConn().CopyFrom(ctx, reader(c.Rows), "COPY copied FROM STDIN (FORMAT binary)")
 			require.NoError(t, err)
 			got, err := conn.Query(ctx, `DELETE FROM copied RETURNING id, text, none, int, long, yes, at, json::text, trim_scale(dec)::text`)
@@ -73,12 +73,12 @@ func TestCopyRows_RoundTrip(t *testing.T) {
 		})
 	}
 
-	none := projections.CopyRows("copied", columns, nil, write)
+	none := pgbinary.CopyRows("copied", columns, nil, write)
 	tag, err := conn.Conn().PgConn().CopyFrom(ctx, none.Rows, "COPY copied FROM STDIN (FORMAT binary)")
 	require.NoError(t, err)
 	require.Zero(t, tag.RowsAffected())
 
-	bad := projections.CopyRows("copied", columns, []copied{{Dec: "much"}}, write)
+	bad := pgbinary.CopyRows("copied", columns, []copied{{Dec: "much"}}, write)
 	_, err = conn.Conn().PgConn().CopyFrom(ctx, bad.Rows, "COPY copied FROM STDIN (FORMAT binary)")
 	require.ErrorContains(t, err, `the decimal "much"`)
 }

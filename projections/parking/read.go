@@ -1,8 +1,9 @@
-package projections
+// Package parking reads the events that a projector has parked, and records operators' requests to
+// retry or skip them. The projector parks events and serves requests, in package projections.
+package parking
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,8 +11,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ParkedKey is a row that no longer changes because its first parked event could not be applied.
-type ParkedKey struct {
+// Querier is a pgx connection, pool or transaction.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Key is a row that no longer changes because its first parked event could not be applied.
+type Key struct {
 	Projection string
 	Key        uuid.UUID
 	Position   int64 // of the first event; 0 if it is no event of the store
@@ -24,9 +30,9 @@ type ParkedKey struct {
 	Requested  Action // what is requested and not served yet, "" for nothing
 }
 
-// ParkedKeys lists the parked keys of live generations, longest parked first. If projection is "",
+// Keys lists the parked keys of live generations, longest parked first. If projection is "",
 // it lists those of all projections.
-func ParkedKeys(ctx context.Context, q Querier, projection string, limit int) ([]ParkedKey, error) {
+func Keys(ctx context.Context, q Querier, projection string, limit int) ([]Key, error) {
 	rows, err := q.Query(ctx, `
 		SELECT e.projection, e.row_key, e.position, e.event_type, e.product_id, e.error, e.attempts, e.parked_at,
 		       (SELECT count(*) FROM parked_events b
@@ -39,7 +45,7 @@ func ParkedKeys(ctx context.Context, q Querier, projection string, limit int) ([
 	if err != nil {
 		return nil, fmt.Errorf("list parked keys: %w", err)
 	}
-	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k ParkedKey, err error) {
+	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k Key, err error) {
 		err = row.Scan(&k.Projection, &k.Key, &k.Position, &k.Type, &k.Product, &k.Error, &k.Attempts, &k.ParkedAt, &k.Events, &k.Requested)
 		return k, err
 	})
@@ -49,8 +55,8 @@ func ParkedKeys(ctx context.Context, q Querier, projection string, limit int) ([
 	return keys, nil
 }
 
-// ParkedEvent is one event that was set aside, as it was in Kafka.
-type ParkedEvent struct {
+// Event is one event that was set aside, as it was in Kafka.
+type Event struct {
 	Position  int64 // 0 if it is no event of the store
 	EventID   *uuid.UUID
 	EventType string
@@ -67,9 +73,9 @@ type ParkedEvent struct {
 	ParkedAt  time.Time
 }
 
-// ParkedEvents lists the parked events of one key in the live generation, in order. It returns
+// Events lists the parked events of one key in the live generation, in order. It returns
 // ErrNotParked if there are none.
-func ParkedEvents(ctx context.Context, q Querier, projection string, key uuid.UUID, limit int) ([]ParkedEvent, error) {
+func Events(ctx context.Context, q Querier, projection string, key uuid.UUID, limit int) ([]Event, error) {
 	rows, err := q.Query(ctx, `
 		SELECT e.position, e.event_id, e.event_type, e.product_id, e.stream_id, e.topic, e.partition, e.kafka_offset, e.record,
 		       e.headers, e.error, e.behind, e.attempts, e.parked_at
@@ -78,7 +84,7 @@ func ParkedEvents(ctx context.Context, q Querier, projection string, key uuid.UU
 	if err != nil {
 		return nil, fmt.Errorf("read the parked events of %s: %w", key, err)
 	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e ParkedEvent, err error) {
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Event, err error) {
 		err = row.Scan(&e.Position, &e.EventID, &e.EventType, &e.Product, &e.Stream, &e.Topic, &e.Partition, &e.Offset, &e.Record,
 			&e.Headers, &e.Error, &e.Behind, &e.Attempts, &e.ParkedAt)
 		return e, err
@@ -90,63 +96,4 @@ func ParkedEvents(ctx context.Context, q Querier, projection string, key uuid.UU
 		return nil, fmt.Errorf("%s of %s: %w", key, projection, ErrNotParked)
 	}
 	return events, nil
-}
-
-// Requested is one entry in the history of requests for parked events.
-type Requested struct {
-	ID         int64
-	Projection string
-	Key        uuid.UUID
-	Action     Action
-	Position   int64 // of the key's first event at the time of the request
-	By         string
-	At         time.Time
-	DoneAt     *time.Time // nil until the request has been served
-	Outcome    string
-}
-
-const selectRequests = `
-	SELECT id, projection, row_key, action, position, ordered_by, ordered_at, done_at, coalesce(outcome, '') FROM parked_orders `
-
-// RequestsOf reads the requests for one key, newest first.
-func RequestsOf(ctx context.Context, q Querier, projection string, key uuid.UUID, limit int) ([]Requested, error) {
-	return readRequests(ctx, q, selectRequests+`WHERE projection = $1 AND row_key = $2 ORDER BY id DESC LIMIT $3`, projection, key, limit)
-}
-
-func readRequests(ctx context.Context, q Querier, sql string, args ...any) ([]Requested, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read the orders: %w", err)
-	}
-	orders, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Requested, err error) {
-		err = row.Scan(&o.ID, &o.Projection, &o.Key, &o.Action, &o.Position, &o.By, &o.At, &o.DoneAt, &o.Outcome)
-		return o, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the orders: %w", err)
-	}
-	return orders, nil
-}
-
-// AwaitRequest waits until the newest request for a key has been served, polling at the given
-// interval. If ctx ends first, it returns the request as it is together with ctx's error.
-func AwaitRequest(ctx context.Context, q Querier, projection string, key uuid.UUID, interval time.Duration) (Requested, error) {
-	var last Requested
-	for {
-		orders, err := RequestsOf(ctx, q, projection, key, 1)
-		switch {
-		case err != nil:
-			return last, err
-		case len(orders) == 0:
-			return last, errors.New("there is no request for this key")
-		}
-		if last = orders[0]; last.DoneAt != nil {
-			return last, nil
-		}
-		select {
-		case <-ctx.Done():
-			return last, ctx.Err()
-		case <-time.After(interval):
-		}
-	}
 }

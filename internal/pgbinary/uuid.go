@@ -1,4 +1,4 @@
-package projections
+package pgbinary
 
 import (
 	"github.com/google/uuid"
