@@ -107,7 +107,7 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 }
 
 // appendGrant makes a grant final, or finds out why it cannot be.
-func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Place, d redis.Decision) (done[apimodel.Slot], error) {
+func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Reservation, d redis.Decision) (done[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
 	name := s.catalogue.join(d.Product) // reads while the append is on its way
@@ -124,10 +124,10 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 	result, err := place.Append(appending, eventstore.Append{
 		Key:     d.Product,
 		Streams: []eventstore.StreamAppend{{Stream: d.SlotID, Expected: eventstore.None, Events: encoded}},
-		Guards: []eventstore.Guarded{claims.Claim{
+		Guards: []eventstore.GuardItem{claims.Claim{
 			Product: d.Product, SlotID: d.SlotID, Number: d.Number, Unit: d.Unit, Buyer: d.Buyer,
 			KeyHash: d.KeyHash, TTL: s.ttl, Warning: s.warning,
-		}.Guarded()},
+		}.GuardItem()},
 	})
 	telemetry.End(span, err)
 	since(s.metrics.append, start)

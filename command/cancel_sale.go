@@ -46,7 +46,7 @@ func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.
 		result, err := s.append(ctx, place, eventstore.Append{
 			Key:     p.ID,
 			Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
-			Guards:  []eventstore.Guarded{sale.Guarded()},
+			Guards:  []eventstore.GuardItem{sale.GuardItem()},
 		})
 		if err != nil {
 			return done[apimodel.Product]{}, err

@@ -42,9 +42,9 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     id,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.None, Events: encoded}},
-		Guards: []eventstore.Guarded{claims.Create{
+		Guards: []eventstore.GuardItem{claims.Create{
 			Product: id, Stock: event.Stock, SaleDate: event.SaleDate, SaleEnd: event.SaleEndDate,
-		}.Guarded()},
+		}.GuardItem()},
 	})
 	if err != nil {
 		return done[apimodel.Product]{}, err

@@ -53,7 +53,7 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     p.ID,
 		Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
-		Guards:  []eventstore.Guarded{claims.Delete{Product: p.ID, NoneActiveAt: at}.Guarded()},
+		Guards:  []eventstore.GuardItem{claims.Delete{Product: p.ID, NoneActiveAt: at}.GuardItem()},
 	})
 	if err != nil {
 		return done[nothing]{}, err

@@ -97,7 +97,7 @@ func TestWithdrawnGrantIsAskedForAgain(t *testing.T) {
 		withdrawn = d.Number
 		_, err := other.store.Append(t.Context(), eventstore.Append{
 			Key:     product,
-			Guards:  []eventstore.Guarded{claims.Withdraw{Product: product, Number: d.Number, Unit: d.Unit}.Guarded()},
+			Guards:  []eventstore.GuardItem{claims.Withdraw{Product: product, Number: d.Number, Unit: d.Unit}.GuardItem()},
 			Streams: []eventstore.StreamAppend{{Stream: product, Expected: eventstore.Any, Events: withdrawal(t, *d)}},
 		})
 		require.NoError(t, err)

@@ -20,10 +20,10 @@ import (
 )
 
 // endNow is the end of a slot whose payment is pending, as if its time were over.
-func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.Due {
+func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.DueSlot {
 	t.Helper()
 	stored := s.stored(t, product, slot)
-	return claims.Due{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt}
+	return claims.DueSlot{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt}
 }
 
 func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
@@ -32,12 +32,12 @@ func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
 }
 
 // dueNow waits until the slot is due by itself.
-func (s *system) dueNow(t testing.TB, slot string) claims.Due {
+func (s *system) dueNow(t testing.TB, slot string) claims.DueSlot {
 	t.Helper()
-	var due claims.Due
+	var due claims.DueSlot
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		ends, err := s.claims.Ends(t.Context(), 1000)
-		timedOut, andErr := s.claims.TimedOut(t.Context(), 1000)
+		ends, err := s.claims.DueForExpiry(t.Context(), 1000)
+		timedOut, andErr := s.claims.DueForTimeout(t.Context(), 1000)
 		for _, d := range slices.Concat(ends, timedOut) {
 			if d.SlotID.String() == slot {
 				due = d

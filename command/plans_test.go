@@ -129,11 +129,11 @@ func (s traced) fill(t *testing.T, product uuid.UUID) {
 // sweep is what a worker looks for.
 func (s traced) sweep(t *testing.T, n node) {
 	t.Helper()
-	for _, find := range []func(context.Context, int) ([]claims.Due, error){s.claims.Ends, s.claims.TimedOut, s.claims.Warnings} {
+	for _, find := range []func(context.Context, int) ([]claims.DueSlot, error){s.claims.DueForExpiry, s.claims.DueForTimeout, s.claims.DueForWarning} {
 		_, err := find(t.Context(), 20_000)
 		require.NoError(t, err)
 	}
-	for _, until := range []func(context.Context) (time.Duration, bool, error){s.claims.UntilEnd, s.claims.UntilWarning} {
+	for _, until := range []func(context.Context) (time.Duration, bool, error){s.claims.UntilExpiry, s.claims.UntilWarning} {
 		_, _, err := until(t.Context())
 		require.NoError(t, err)
 	}

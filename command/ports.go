@@ -61,7 +61,7 @@ const (
 
 // append times an append. Its place is taken before the state is looked at, since
 // that there is none is answered first.
-func (s *services) append(ctx context.Context, place *eventstore.Place, a eventstore.Append) (eventstore.Result, error) {
+func (s *services) append(ctx context.Context, place *eventstore.Reservation, a eventstore.Append) (eventstore.Result, error) {
 	defer since(s.metrics.append, time.Now())
 	return place.Append(ctx, a)
 }

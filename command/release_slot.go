@@ -56,14 +56,14 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	guard := claims.Release{Product: slot.ProductID, SlotID: id}.Guarded()
+	guard := claims.Release{Product: slot.ProductID, SlotID: id}.GuardItem()
 	if _, returns := events[0].(domain.SlotReturned); returns {
-		guard = claims.Return{Product: slot.ProductID, SlotID: id}.Guarded()
+		guard = claims.Return{Product: slot.ProductID, SlotID: id}.GuardItem()
 	}
 	result, err := s.append(ctx, place, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.Expected(slot.Version), Events: encoded}},
-		Guards:  []eventstore.Guarded{guard},
+		Guards:  []eventstore.GuardItem{guard},
 	})
 	if err != nil {
 		return done[nothing]{}, err

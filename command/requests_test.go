@@ -30,7 +30,7 @@ func (noGate) Rebuild(context.Context, uuid.UUID, int64) error       { panic("th
 func (noGate) State(context.Context, uuid.UUID) (redis.State, error) { panic("the gate was looked at") }
 func (noGate) Obstructed(uuid.UUID) bool                             { return false }
 func (noGate) Master(uuid.UUID) string                               { return "" }
-func (noGate) Health(context.Context) (int, int, error)               { return 1, 1, nil }
+func (noGate) Health(context.Context) (int, int, error)              { return 1, 1, nil }
 
 // refusing is an API without any service behind it: what it answers, it answers
 // before it looks at anything.

@@ -164,7 +164,7 @@ func (s *system) slots(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slo
 	slots := map[uuid.UUID]domain.Slot{}
 	head, err := s.reader.Head(t.Context())
 	require.NoError(t, err)
-	recorded, err := s.reader.Key(t.Context(), product, 0, head, 1_000_000)
+	recorded, err := s.reader.ReadPartition(t.Context(), product, 0, head, 1_000_000)
 	require.NoError(t, err)
 	for _, r := range recorded {
 		e, err := avsc.Decode(r)

@@ -140,14 +140,14 @@ func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error
 }
 
 // guardsOf are the claims' side of a product's events.
-func guardsOf(before domain.Product, events []domain.Event) []eventstore.Guarded {
-	var guards []eventstore.Guarded
+func guardsOf(before domain.Product, events []domain.Event) []eventstore.GuardItem {
+	var guards []eventstore.GuardItem
 	sale := claims.Sale{Product: before.ID, SaleDate: before.SaleDate, SaleEnd: before.SaleEndDate, Paused: before.Paused, Cancelled: before.Cancelled}
 	changed := false
 	for _, e := range events {
 		switch ev := e.(type) {
 		case domain.ProductStockIncreased:
-			guards = append(guards, claims.Stock{Product: before.ID, Total: ev.TotalStock}.Guarded())
+			guards = append(guards, claims.Stock{Product: before.ID, Total: ev.TotalStock}.GuardItem())
 		case domain.ProductPriceChanged:
 			sale.OnlyIfNeverHadSlot, sale.OnlyBeforeSale, changed = true, true, true
 		case domain.ProductStockDecreased:
@@ -162,7 +162,7 @@ func guardsOf(before domain.Product, events []domain.Event) []eventstore.Guarded
 		}
 	}
 	if changed {
-		guards = append(guards, sale.Guarded())
+		guards = append(guards, sale.GuardItem())
 	}
 	return guards
 }

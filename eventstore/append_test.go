@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestWhatIsAppendedIsRead(t *testing.T) {
+func TestAppend_IsReadBack(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s, r := open(t, pool, Options{}), NewReader(pool)
@@ -22,7 +22,7 @@ func TestWhatIsAppendedIsRead(t *testing.T) {
 		{Stream: product, Expected: None, Events: []NewEvent{event(1)}},
 		{Stream: slot, Expected: None, Events: []NewEvent{event(2), event(3)}},
 	}}
-	a.Streams[1].Events[1].Payload = []byte("{ \"b\":1,\n \"a\" : \"ü\\u0000\", \"a\":2 }") // kept as it is
+	a.Streams[1].Events[1].Payload = []byte("{ \"b\":1,\n \"a\" : \"ü\\u0000\", \"a\":2 }") // stored unchanged
 	before := time.Now().Truncate(time.Millisecond)
 	result, err := s.Append(t.Context(), a)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func TestWhatIsAppendedIsRead(t *testing.T) {
 	got, err := r.Stream(t.Context(), slot, 1)
 	require.NoError(t, err)
 	require.Equal(t, log[2:], got)
-	got, err = r.Key(t.Context(), product, 1, 2, 10)
+	got, err = r.ReadPartition(t.Context(), product, 1, 2, 10)
 	require.NoError(t, err)
 	require.Equal(t, log[1:2], got)
 	at, err := r.At(t.Context(), 2)
@@ -60,7 +60,7 @@ func TestWhatIsAppendedIsRead(t *testing.T) {
 	require.EqualValues(t, 3, head)
 }
 
-func TestExpectedVersion(t *testing.T) {
+func TestAppend_ExpectedVersion(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -99,7 +99,7 @@ func TestExpectedVersion(t *testing.T) {
 	wholeLog(t, pool)
 }
 
-func TestRepeatGivesTheFirstResult(t *testing.T) {
+func TestAppend_RepeatReturnsFirstResult(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -127,8 +127,8 @@ func TestRepeatGivesTheFirstResult(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 3)
 }
 
-// blocked holds the append lock, runs queue, waits until n appends are on their
-// way, and lets go: what queue appended goes through in one batch or two.
+// blocked holds the append lock, runs queue, waits until n appends are queued,
+// and releases the lock: the appends of queue are in one batch or two.
 func blocked(t *testing.T, s *Store, n int, queue func()) {
 	t.Helper()
 	tx, err := s.pool.Begin(context.Background())
@@ -136,7 +136,7 @@ func blocked(t *testing.T, s *Store, n int, queue func()) {
 	_, err = tx.Exec(context.Background(), lockSQL)
 	require.NoError(t, err)
 	queue()
-	testkit.Eventually(t, 2*time.Second, "the appends to wait", func() error {
+	testkit.Eventually(t, 2*time.Second, "the appends to be queued", func() error {
 		if got := s.Queued(); got < n {
 			return context.DeadlineExceeded
 		}
@@ -145,7 +145,7 @@ func blocked(t *testing.T, s *Store, n int, queue func()) {
 	require.NoError(t, tx.Rollback(context.Background()))
 }
 
-func TestSameAppendFromManyAtOnceIsThereOnce(t *testing.T) {
+func TestAppend_ConcurrentRepeatsAppendOnce(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -173,8 +173,8 @@ func TestSameAppendFromManyAtOnceIsThereOnce(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 2)
 }
 
-// What is wrong with one append of a batch is its own affair.
-func TestOneFailsAlone(t *testing.T) {
+// An invalid append of a batch affects no other one.
+func TestAppend_FailsAlone(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	var mu sync.Mutex
@@ -224,10 +224,10 @@ func TestOneFailsAlone(t *testing.T) {
 	for _, b := range batches {
 		largest = max(largest, b.Appends)
 	}
-	require.Greater(t, largest, 20, "they did share a batch")
+	require.Greater(t, largest, 20, "they shared a batch")
 }
 
-func TestStreamsOfOneAppendGoTogether(t *testing.T) {
+func TestAppend_SeveralStreamsAreAtomic(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -243,7 +243,7 @@ func TestStreamsOfOneAppendGoTogether(t *testing.T) {
 	wholeLog(t, pool)
 }
 
-func TestAppendThatCanNeverBeIsRefused(t *testing.T) {
+func TestAppend_RejectsInvalid(t *testing.T) {
 	t.Parallel()
 	s := open(t, dbtest.Write(t), Options{})
 	twice := appendTo(uuid.New(), Any, 2)
@@ -251,12 +251,12 @@ func TestAppendThatCanNeverBeIsRefused(t *testing.T) {
 	nameless := appendTo(uuid.New(), Any, 1)
 	nameless.Streams[0].Events[0].Type = ""
 	for name, a := range map[string]Append{
-		"nothing":         {Key: uuid.New()},
-		"no event":        appendTo(uuid.New(), Any, 0),
-		"version -2":      appendTo(uuid.New(), -2, 1),
-		"an id twice":     twice,
-		"without a type":  nameless,
-		"an event no one": {Streams: []StreamAppend{{Events: []NewEvent{{Type: "X"}}}}},
+		"nothing":             {Key: uuid.New()},
+		"no event":            appendTo(uuid.New(), Any, 0),
+		"version -2":          appendTo(uuid.New(), -2, 1),
+		"an id twice":         twice,
+		"without a type":      nameless,
+		"an event without id": {Streams: []StreamAppend{{Events: []NewEvent{{Type: "X"}}}}},
 	} {
 		_, err := s.Append(t.Context(), a)
 		require.Error(t, err, name)
@@ -264,7 +264,7 @@ func TestAppendThatCanNeverBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestLogCannotBeChanged(t *testing.T) {
+func TestLog_IsAppendOnly(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -286,7 +286,7 @@ func TestLogCannotBeChanged(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 1)
 }
 
-func TestIdentityIsTheStoresOwn(t *testing.T) {
+func TestIdentity(t *testing.T) {
 	t.Parallel()
 	one, two := NewReader(dbtest.Write(t)), NewReader(dbtest.Write(t))
 	first, err := one.Identity(t.Context())
@@ -308,7 +308,7 @@ func TestIdentityIsTheStoresOwn(t *testing.T) {
 	}
 }
 
-func TestTimeDoesNotFallWhenTheClockDoes(t *testing.T) {
+func TestRecordedAt_NeverDecreases(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	// As if the clock had been ahead when the last event was appended.

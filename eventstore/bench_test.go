@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
-// durable gives a migrated database on a server of its own whose commits go to
+// durable returns a migrated database on its own server, whose commits are flushed to
 // the disk, unlike those of the tests' shared server.
 func durable(b *testing.B) *pgxpool.Pool {
 	b.Helper()
@@ -38,10 +38,10 @@ func benchEvent() NewEvent {
 	}}
 }
 
-// BenchmarkAppend lets 64 callers append single events, by turns with bare
-// `unnest` inserts of the same events, 64 to a transaction, by one writer: what
-// is left when lock, guards, looking for repeats, versions and wake-up are taken
-// away. Prints the ratio of the medians of the rounds.
+// BenchmarkAppend lets 64 callers append single events, alternating with bare
+// `unnest` inserts of the same events, 64 per transaction, by one writer: the cost
+// without lock, guards, detection of repeats, versions and notification.
+// It prints the ratio of the medians of the rounds.
 func BenchmarkAppend(b *testing.B) {
 	pool := durable(b)
 	s := open(b, pool, Options{})
@@ -117,8 +117,8 @@ func benchAttempt(n int, head int64) *attempt {
 	return a
 }
 
-// BenchmarkRead reads the log page by page, as a replay does, by turns with bare
-// row fetching that looks at nothing.
+// BenchmarkRead reads the log page by page, as a replay does, alternating with bare
+// row fetching that decodes nothing.
 func BenchmarkRead(b *testing.B) {
 	pool := durable(b)
 	const events = 50_000
@@ -131,7 +131,7 @@ func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
 		begun, n := time.Now(), 0
 		for {
-			page, err := r.All(context.Background(), int64(n), 5000)
+			page, err := r.ReadAll(context.Background(), int64(n), 5000)
 			require.NoError(b, err)
 			if len(page) == 0 {
 				break

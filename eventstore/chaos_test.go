@@ -19,17 +19,17 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// promise is what writers were told, to be held against the log afterwards.
+// promise records the results that writers received, to compare them with the log.
 type promise struct {
 	mu        sync.Mutex
 	there     map[uuid.UUID]int64 // event id: position
-	never     []uuid.UUID         // given up after "nothing was appended"
-	trouble   int                 // answers that were no success
-	unsettled int                 // … and of these, "not known"
+	never     []uuid.UUID         // abandoned after "nothing was appended"
+	trouble   int                 // failed appends
+	unsettled int                 // failed appends with unknown outcome
 }
 
-// writer appends to a stream of its own until ctx ends. What failed it tries
-// again as it was, or, where nothing was sent, gives up half of the time.
+// writer appends to its own stream until ctx ends. It retries a failed append
+// unchanged, or, if nothing was sent, abandons it half of the time.
 func (p *promise) writer(ctx context.Context, s *Store) error {
 	stream, version := uuid.New(), Expected(0)
 	for ctx.Err() == nil {
@@ -52,7 +52,7 @@ func (p *promise) writer(ctx context.Context, s *Store) error {
 			p.trouble++
 			if unavailable.Sent {
 				p.unsettled++
-				mayGiveUp = false // from now on only a success says that it is there once
+				mayGiveUp = false // from now on only a success shows that it was appended once
 			} else if mayGiveUp && rand.IntN(2) == 0 {
 				p.never = append(p.never, id)
 				p.mu.Unlock()
@@ -75,10 +75,10 @@ func (p *promise) requireKept(t *testing.T, pool *pgxpool.Pool) {
 		_, there := p.there[id]
 		require.False(t, there)
 	}
-	t.Logf("%d events, %d answers that it is unavailable, of these %d unsettled", len(log), p.trouble, p.unsettled)
+	t.Logf("%d events, %d unavailable, of these %d with unknown outcome", len(log), p.trouble, p.unsettled)
 }
 
-// chaos runs 2 stores with 8 writers each while disturb does its worst.
+// chaos runs 2 stores with 8 writers each while disturb injects faults.
 func chaos(t *testing.T, url string, disturb func(appended func() int)) {
 	t.Helper()
 	p := &promise{there: map[uuid.UUID]int64{}}
@@ -116,7 +116,7 @@ func awaitMore(t *testing.T, appended func() int, n int) {
 	})
 }
 
-func TestBackendsKilledUnderLoadLoseAndDoubleNothing(t *testing.T) {
+func TestStore_KilledBackendsLoseAndDuplicateNothing(t *testing.T) {
 	t.Parallel()
 	database := dbtest.Both(t)
 	var killed atomic.Int64
@@ -133,7 +133,7 @@ func TestBackendsKilledUnderLoadLoseAndDoubleNothing(t *testing.T) {
 	require.Positive(t, killed.Load())
 }
 
-func TestPostgresKilledUnderLoadLosesAndDoublesNothing(t *testing.T) {
+func TestStore_KilledPostgresLosesAndDuplicatesNothing(t *testing.T) {
 	t.Parallel()
 	pg, err := devservices.StartPostgres(t.Context(), devservices.PostgresOptions{Dir: t.TempDir(), Disposable: true})
 	if errors.Is(err, devservices.ErrNotHere) {

@@ -35,7 +35,7 @@ func connectAppender(ctx context.Context, pool *pgxpool.Pool, pooled bool) (*pgx
 	if err != nil || pooled {
 		return conn, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if _, err := conn.Exec(ctx, settingsSQL(false)); err != nil {
 		_ = conn.Close(ctx)
@@ -57,7 +57,7 @@ func (s *Store) begin(b *pgx.Batch) {
 
 // connect opens a connection as the pool would, with changes to its configuration.
 func connect(ctx context.Context, pool *pgxpool.Pool, changes ...func(*pgx.ConnConfig)) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	config := pool.Config()
 	if config.BeforeConnect != nil {

@@ -18,16 +18,16 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// What happens to the bytes of a wire's connections.
+// Faults of the connections of a faultyNetwork.
 const (
-	passes       = int32(iota)
-	answerLost   // the server gets what is sent; its answer ends the connection
-	questionLost // what is sent ends the connection
-	silent       // what is sent comes nowhere, and stays so
+	passes      = int32(iota)
+	replyLost   // the server receives the request; its reply breaks the connection
+	requestLost // the request breaks the connection
+	silent      // requests are dropped from now on
 )
 
-// wire is the network between a store and Postgres.
-type wire struct {
+// faultyNetwork is the network between a store and Postgres.
+type faultyNetwork struct {
 	fault  atomic.Int32
 	dialed atomic.Pointer[func() error] // if not nil, runs before each dial
 
@@ -35,8 +35,8 @@ type wire struct {
 	conns []net.Conn
 }
 
-// cut closes all connections that were ever made.
-func (w *wire) cut() {
+// cut closes all connections.
+func (w *faultyNetwork) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, conn := range w.conns {
@@ -44,33 +44,33 @@ func (w *wire) cut() {
 	}
 }
 
-type wireConn struct {
+type faultyConn struct {
 	net.Conn
-	wire *wire
+	faultyNetwork *faultyNetwork
 }
 
-func (c wireConn) Read(b []byte) (int, error) {
+func (c faultyConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err == nil && c.wire.fault.CompareAndSwap(answerLost, passes) {
+	if err == nil && c.faultyNetwork.fault.CompareAndSwap(replyLost, passes) {
 		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err
 }
 
-func (c wireConn) Write(b []byte) (int, error) {
-	if c.wire.fault.CompareAndSwap(questionLost, passes) {
+func (c faultyConn) Write(b []byte) (int, error) {
+	if c.faultyNetwork.fault.CompareAndSwap(requestLost, passes) {
 		_ = c.Close()
-		return len(b), nil // as a kernel would say
+		return len(b), nil // as a kernel would report
 	}
-	if c.wire.fault.Load() == silent {
+	if c.faultyNetwork.fault.Load() == silent {
 		return len(b), nil
 	}
 	return c.Conn.Write(b)
 }
 
-// pool gives a pool over the wire.
-func (w *wire) pool(t *testing.T, url string) *pgxpool.Pool {
+// pool returns a pool that uses the network.
+func (w *faultyNetwork) pool(t *testing.T, url string) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
 	require.NoError(t, err)
@@ -87,10 +87,10 @@ func (w *wire) pool(t *testing.T, url string) *pgxpool.Pool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.conns = append(w.conns, conn)
-		return wireConn{conn, w}, nil
+		return faultyConn{conn, w}, nil
 	}
-	// pgx asks over a connection of its own that a query without an answer be
-	// cancelled, and nobody answers that either.
+	// pgx sends a cancel request over a separate connection for a query without a reply,
+	// and that is not answered either.
 	t.Cleanup(w.cut)
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	require.NoError(t, err)
@@ -98,7 +98,7 @@ func (w *wire) pool(t *testing.T, url string) *pgxpool.Pool {
 	return pool
 }
 
-// between runs its func between an append's two round trips.
+// between runs its func between the two round trips of an append.
 type between struct{}
 
 func (between) Check(*pgx.Batch, []any, []error) {}
@@ -108,42 +108,42 @@ func (between) Apply(_ *pgx.Batch, _ time.Time, items []Applied) {
 	}
 }
 
-// once gives an item for between that runs do the first time only.
-func once(do func()) Guarded {
+// once returns an item for between that runs do only the first time.
+func once(do func()) GuardItem {
 	var first sync.Once
-	return Guarded{Guard: between{}, Data: func() { first.Do(do) }}
+	return GuardItem{Guard: between{}, Data: func() { first.Do(do) }}
 }
 
 type faulty struct {
-	*wire
+	*faultyNetwork
 	*Store
-	plain   *pgxpool.Pool // past the wire
+	plain   *pgxpool.Pool // bypasses the network
 	batches *atomic.Int32
 }
 
 func openFaulty(t *testing.T) faulty {
 	t.Helper()
-	f := faulty{wire: &wire{}, batches: &atomic.Int32{}}
+	f := faulty{faultyNetwork: &faultyNetwork{}, batches: &atomic.Int32{}}
 	database := dbtest.Both(t)
 	f.plain = database.Pool
-	f.Store = open(t, f.wire.pool(t, database.URL), Options{Observe: func(Batch) { f.batches.Add(1) }})
-	// The next batch's statements are known to the connection: its second round
-	// trip is one question and one answer.
+	f.Store = open(t, f.faultyNetwork.pool(t, database.URL), Options{Observe: func(Batch) { f.batches.Add(1) }})
+	// The connection has prepared the next batch's statements: its second round
+	// trip is one request and one reply.
 	_, err := f.Append(t.Context(), appendTo(uuid.New(), None, 1))
 	require.NoError(t, err)
 	f.batches.Store(0)
 	return f
 }
 
-func TestCommitWhoseAnswerIsLostIsFoundToBeThere(t *testing.T) {
+func TestCommit_LostReplyIsResolved(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
 	a := appendTo(uuid.New(), None, 2)
-	a.Guards = []Guarded{once(func() { f.fault.Store(answerLost) })}
+	a.Guards = []GuardItem{once(func() { f.fault.Store(replyLost) })}
 	result, err := f.Append(t.Context(), a)
 	require.NoError(t, err)
 	require.Equal(t, []int64{2, 3}, result.Positions)
-	require.EqualValues(t, 1, f.batches.Load(), "found, not done again")
+	require.EqualValues(t, 1, f.batches.Load(), "resolved, not repeated")
 	require.Len(t, wholeLog(t, f.plain), 3)
 	again, err := f.Append(t.Context(), a)
 	require.NoError(t, err)
@@ -151,11 +151,11 @@ func TestCommitWhoseAnswerIsLostIsFoundToBeThere(t *testing.T) {
 	require.Equal(t, result, again)
 }
 
-func TestCommitThatWasLostIsDoneAgain(t *testing.T) {
+func TestCommit_LostRequestIsRetried(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
 	a := appendTo(uuid.New(), None, 2)
-	a.Guards = []Guarded{once(func() { f.fault.Store(questionLost) })}
+	a.Guards = []GuardItem{once(func() { f.fault.Store(requestLost) })}
 	result, err := f.Append(t.Context(), a)
 	require.NoError(t, err)
 	require.False(t, result.Repeated)
@@ -163,30 +163,30 @@ func TestCommitThatWasLostIsDoneAgain(t *testing.T) {
 	require.Len(t, wholeLog(t, f.plain), 3)
 }
 
-// While a lost batch is being looked for, another node appends one of its
-// appends: that one is there, and the rest of the batch is not.
-func TestSomebodyElsesRepeatIsNotTakenForTheBatch(t *testing.T) {
+// While a lost batch is being resolved, another node appends one of its
+// appends: that one exists, and the rest of the batch does not.
+func TestCommit_RepeatOfOtherNodeIsNotTakenForBatch(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
 	other := open(t, f.plain, Options{})
 	one, two := appendTo(uuid.New(), None, 1), appendTo(uuid.New(), None, 1)
 	var elsewhere Result
 	var elsewhereErr error
-	two.Guards = []Guarded{once(func() {
+	two.Guards = []GuardItem{once(func() {
 		var first sync.Once
 		dialed := func() error {
 			first.Do(func() { elsewhere, elsewhereErr = other.Append(context.Background(), one) })
 			return nil
 		}
 		f.dialed.Store(&dialed)
-		f.fault.Store(questionLost)
+		f.fault.Store(requestLost)
 	})}
 	results := make([]Result, 3)
 	errs := make([]error, 3)
 	var all sync.WaitGroup
 	blocked(t, f.Store, 3, func() {
 		send := func(i int, a Append) { all.Go(func() { results[i], errs[i] = f.Append(context.Background(), a) }) }
-		send(2, appendTo(uuid.New(), None, 1)) // has the writer wait, while the two come together
+		send(2, appendTo(uuid.New(), None, 1)) // the writer waits while the two are queued
 		waitsForLock(t, f.plain, 1)
 		send(0, one)
 		send(1, two)
@@ -198,44 +198,44 @@ func TestSomebodyElsesRepeatIsNotTakenForTheBatch(t *testing.T) {
 	require.Equal(t, elsewhere.Positions, results[0].Positions)
 	require.False(t, results[1].Repeated)
 	require.Len(t, wholeLog(t, f.plain), 4)
-	require.EqualValues(t, 3, f.batches.Load(), "one of its own, and the two's twice")
+	require.EqualValues(t, 3, f.batches.Load(), "the separate one, and the batch of two twice")
 }
 
-func TestOutcomeThatCannotBeFoundOutIsSaidAndFoundLater(t *testing.T) {
+func TestCommit_UnknownOutcomeIsReportedAndResolvedLater(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
 	away := func() error { return errors.New("no route to host") }
 	a := appendTo(uuid.New(), None, 1)
-	a.Guards = []Guarded{once(func() {
+	a.Guards = []GuardItem{once(func() {
 		f.dialed.Store(&away)
-		f.fault.Store(answerLost)
+		f.fault.Store(replyLost)
 	})}
 	begun := time.Now()
 	_, err := f.Append(t.Context(), a)
 	var unavailable *UnavailableError
 	require.ErrorAs(t, err, &unavailable)
 	require.True(t, unavailable.Sent)
-	require.Less(t, time.Since(begun), resolveWithin+tripWithin)
+	require.Less(t, time.Since(begun), resolveTimeout+roundTripTimeout)
 
 	begun = time.Now()
 	_, err = f.Append(t.Context(), appendTo(uuid.New(), None, 1))
 	require.ErrorAs(t, err, &unavailable)
 	require.False(t, unavailable.Sent)
 	require.ErrorContains(t, err, "no route to host")
-	require.Less(t, time.Since(begun), connectWithin)
+	require.Less(t, time.Since(begun), connectTimeout)
 
 	f.dialed.Store(nil)
 	result, err := f.Append(t.Context(), a)
-	require.NoError(t, err, "it recovers by itself")
+	require.NoError(t, err, "it recovers")
 	require.True(t, result.Repeated)
 	require.Len(t, wholeLog(t, f.plain), 2)
 }
 
-func TestSilentPostgresIsNotWaitedForForLong(t *testing.T) {
+func TestAppend_TimesOutIfPostgresHangs(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
 	f.fault.Store(silent)
-	for _, within := range []time.Duration{tripWithin, connectWithin} { // on the old connection, on a new one
+	for _, within := range []time.Duration{roundTripTimeout, connectTimeout} { // on the old connection, on a new one
 		begun := time.Now()
 		_, err := f.Append(t.Context(), appendTo(uuid.New(), None, 1))
 		var unavailable *UnavailableError
@@ -249,16 +249,16 @@ func TestSilentPostgresIsNotWaitedForForLong(t *testing.T) {
 	require.Len(t, wholeLog(t, f.plain), 2)
 }
 
-func TestGuardsAloneLeaveTheOutcomeOpen(t *testing.T) {
+func TestCommit_OfGuardsOnlyStaysUnknown(t *testing.T) {
 	t.Parallel()
 	f := openFaulty(t)
-	_, err := f.Append(t.Context(), Append{Guards: []Guarded{once(func() { f.fault.Store(answerLost) })}})
+	_, err := f.Append(t.Context(), Append{Guards: []GuardItem{once(func() { f.fault.Store(replyLost) })}})
 	var unavailable *UnavailableError
 	require.ErrorAs(t, err, &unavailable)
-	require.True(t, unavailable.Sent, "no event would tell")
+	require.True(t, unavailable.Sent, "there is no event to look up")
 }
 
-func TestConnectionThatDiedIdleIsNotNoticed(t *testing.T) {
+func TestAppend_ReplacesConnectionThatDiedIdle(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})

@@ -46,7 +46,7 @@ type StreamAppend struct {
 type Append struct {
 	Key     uuid.UUID // partition key of all its events: the product's id
 	Streams []StreamAppend
-	Guards  []Guarded
+	Guards  []GuardItem
 }
 
 // Result is the location of an append in the log.
@@ -54,7 +54,7 @@ type Result struct {
 	Position   int64     // of the last event; 0 without events
 	Positions  []int64   // of each event, in the order of the append
 	RecordedAt time.Time // UTC, whole milliseconds; set also if there are no events
-	Repeated   bool // the append existed already, and this is its first result
+	Repeated   bool      // the append existed already, and this is its first result
 }
 
 // Recorded is an event of the store.

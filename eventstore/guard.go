@@ -43,7 +43,7 @@ type Guard interface {
 }
 
 // Guarded is one item of an append: a guard and its data.
-type Guarded struct {
+type GuardItem struct {
 	Guard Guard
 	Data  any
 }

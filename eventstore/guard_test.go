@@ -15,13 +15,13 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// seats is a guard as a command might have it: seats are taken once, and only in
-// the epoch that holds.
+// seats is a guard like that of a command: a seat is taken once, and only in
+// the current epoch.
 type seats struct{}
 
 type seat struct {
 	number, epoch int
-	sloppy        bool // not checked: the table's own constraint is the last line
+	sloppy        bool // not checked, so that the table's constraint is violated
 }
 
 var (
@@ -77,11 +77,11 @@ func withSeats(t *testing.T) *pgxpool.Pool {
 
 func takeSeat(s seat) Append {
 	a := appendTo(uuid.New(), None, 1)
-	a.Guards = []Guarded{{Guard: seats{}, Data: s}}
+	a.Guards = []GuardItem{{Guard: seats{}, Data: s}}
 	return a
 }
 
-func TestGuardRefusesItsAppendAlone(t *testing.T) {
+func TestGuard_RefusesOnlyItsAppend(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
@@ -112,8 +112,8 @@ func TestGuardRefusesItsAppendAlone(t *testing.T) {
 	require.Zero(t, wrong, "event_now(), at and recorded_at are one, and positions are the events'")
 }
 
-// Twenty want one seat in one batch: what cannot be decided together waits.
-func TestDeferredItemsAreDecidedAfterEachOther(t *testing.T) {
+// Twenty appends of one batch take the same seat: those that cannot be decided together are deferred.
+func TestGuard_DeferredItemsAreDecidedInTurn(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
@@ -137,7 +137,7 @@ func TestDeferredItemsAreDecidedAfterEachOther(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 1)
 }
 
-func TestConstraintFailsTheGuiltyAlone(t *testing.T) {
+func TestGuard_ConstraintFailsOnlyItsAppend(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
@@ -168,8 +168,8 @@ func TestConstraintFailsTheGuiltyAlone(t *testing.T) {
 }
 
 // The append waits for the lock while the epoch is raised: it must see the new
-// one, which a snapshot taken before the wait would not show.
-func TestGuardSeesWhatChangedWhileItWaited(t *testing.T) {
+// one, which a snapshot taken before the wait would not contain.
+func TestGuard_SeesChangesMadeWhileItWaited(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
@@ -190,11 +190,11 @@ func TestGuardSeesWhatChangedWhileItWaited(t *testing.T) {
 	require.Empty(t, wholeLog(t, pool))
 }
 
-func TestGuardsWithoutEvents(t *testing.T) {
+func TestGuard_WithoutEvents(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
-	a := Append{Key: uuid.New(), Guards: []Guarded{{Guard: seats{}, Data: seat{number: 1}}}}
+	a := Append{Key: uuid.New(), Guards: []GuardItem{{Guard: seats{}, Data: seat{number: 1}}}}
 	result, err := s.Append(t.Context(), a)
 	require.NoError(t, err)
 	require.Zero(t, result.Position)
@@ -203,7 +203,7 @@ func TestGuardsWithoutEvents(t *testing.T) {
 	require.ErrorIs(t, err, errTaken)
 }
 
-func TestRepeatRunsNoGuard(t *testing.T) {
+func TestGuard_IsNotAppliedToRepeat(t *testing.T) {
 	t.Parallel()
 	pool := withSeats(t)
 	s := open(t, pool, Options{})
@@ -211,11 +211,11 @@ func TestRepeatRunsNoGuard(t *testing.T) {
 	_, err := s.Append(t.Context(), a)
 	require.NoError(t, err)
 	again, err := s.Append(t.Context(), a)
-	require.NoError(t, err, "although the seat is taken: by this very append")
+	require.NoError(t, err, "the seat is taken by the same append")
 	require.True(t, again.Repeated)
 }
 
-// stubborn puts everything off.
+// stubborn defers every item.
 type stubborn struct{}
 
 func (stubborn) Check(_ *pgx.Batch, _ []any, refused []error) {
@@ -225,13 +225,13 @@ func (stubborn) Check(_ *pgx.Batch, _ []any, refused []error) {
 }
 func (stubborn) Apply(*pgx.Batch, time.Time, []Applied) {}
 
-func TestPuttingOffEndsSomeTime(t *testing.T) {
+func TestGuard_DeferringEnds(t *testing.T) {
 	t.Parallel()
 	s := open(t, dbtest.Write(t), Options{})
 	var all sync.WaitGroup
 	for range 5 {
 		all.Go(func() {
-			_, err := s.Append(context.Background(), Append{Guards: []Guarded{{Guard: stubborn{}}}})
+			_, err := s.Append(context.Background(), Append{Guards: []GuardItem{{Guard: stubborn{}}}})
 			require.ErrorIs(t, err, ErrDefer)
 		})
 	}

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open starts a store that is closed at the test's end.
+// open starts a store and closes it at the end of the test.
 func open(tb testing.TB, pool *pgxpool.Pool, opts Options) *Store {
 	tb.Helper()
 	s, err := Open(context.Background(), pool, opts)
@@ -27,7 +27,7 @@ func open(tb testing.TB, pool *pgxpool.Pool, opts Options) *Store {
 	return s
 }
 
-// newPool gives another pool on the same database, closed at the test's end.
+// newPool returns another pool on the same database, closed at the end of the test.
 func newPool(tb testing.TB, url string) *pgxpool.Pool {
 	tb.Helper()
 	pool, err := pgxpool.New(context.Background(), url)
@@ -36,7 +36,7 @@ func newPool(tb testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
-// event gives an event that says n.
+// event returns an event with number n.
 func event(n int) NewEvent {
 	return NewEvent{
 		ID:            uuid.New(),
@@ -47,7 +47,7 @@ func event(n int) NewEvent {
 	}
 }
 
-// appendTo gives an append of n events to one stream.
+// appendTo returns an append of n events to one stream.
 func appendTo(stream uuid.UUID, expected Expected, n int) Append {
 	a := Append{Key: stream, Streams: []StreamAppend{{Stream: stream, Expected: expected}}}
 	for i := range n {
@@ -56,13 +56,13 @@ func appendTo(stream uuid.UUID, expected Expected, n int) Append {
 	return a
 }
 
-// wholeLog reads all events and requires what the log promises: no gap, no
-// version missing, no time that falls, each event once.
+// wholeLog reads all events and requires the invariants of the log: no gap, no
+// missing version, no decreasing time, each event once.
 func wholeLog(tb testing.TB, pool *pgxpool.Pool) []Recorded {
 	tb.Helper()
 	var log []Recorded
 	for {
-		page, err := NewReader(pool).All(context.Background(), int64(len(log)), 1000)
+		page, err := NewReader(pool).ReadAll(context.Background(), int64(len(log)), 1000)
 		require.NoError(tb, err)
 		log = append(log, page...)
 		if len(page) < 1000 {
@@ -82,7 +82,7 @@ func requireInOrder(tb testing.TB, log []Recorded) {
 		require.EqualValues(tb, i+1, e.Position, "no gap")
 		require.Equal(tb, versions[e.Stream], e.Version, "versions of a stream in order")
 		require.False(tb, ids[e.ID], "an event once")
-		require.False(tb, e.RecordedAt.Before(last), "time does not fall")
+		require.False(tb, e.RecordedAt.Before(last), "time does not decrease")
 		require.Zero(tb, e.RecordedAt.Nanosecond()%int(time.Millisecond), "whole milliseconds")
 		ids[e.ID], last = true, e.RecordedAt
 	}

@@ -11,15 +11,15 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// However appends are thrown together into batches, each is answered as if it
-// had come alone, after those before it: the model is a version for each stream
+// However appends are grouped into batches, each has the result that it would have
+// if they were appended one by one: the model is a version for each stream
 // and the position of the last event.
-func TestBatchesAnswerAsOneByOne(t *testing.T) {
+func TestBatch_EqualsSequentialAppends(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	conn, err := connectAppender(context.Background(), pool, false)
 	require.NoError(t, err)
-	// A store without its writer: the test says what makes up a batch.
+	// A store without its writer: the test determines the batches.
 	s := &Store{pool: pool, ctx: context.Background(), conn: conn}
 	t.Cleanup(s.disconnect)
 	var head int64
@@ -42,7 +42,7 @@ func TestBatchesAnswerAsOneByOne(t *testing.T) {
 			}
 			return a
 		}
-		// expect gives the model's answer, and moves the model on.
+		// expect returns the model's result, and advances the model.
 		expect := func(a Append) (Result, bool) {
 			at := map[uuid.UUID]int{}
 			for _, part := range a.Streams {
@@ -103,7 +103,7 @@ func TestBatchesAnswerAsOneByOne(t *testing.T) {
 					fresh = append(fresh, done{a, out.Result})
 				})
 			}
-			s.settle(batch)
+			s.runBatch(batch)
 			require.Empty(t, s.waiting, "nothing had to be put off")
 			for i, it := range batch {
 				want[i](<-it.result)

@@ -13,8 +13,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// rush lets 16 stores, each with a pool of its own, append for a while, with a
-// reader on the log's tail. It returns what the reader saw, how many events were
+// rush lets 16 stores, each with its own pool, append for a while, with a
+// reader on the log's tail. It returns the events that the reader saw, how many were
 // appended, and the first error of an append.
 func rush(t *testing.T, writing time.Duration, opts Options) (seen []Recorded, appended int64, failed error) {
 	t.Helper()
@@ -49,8 +49,8 @@ func rush(t *testing.T, writing time.Duration, opts Options) (seen []Recorded, a
 		writers.Wait()
 	}()
 	r := NewReader(database.Pool)
-	waker := Listen(context.Background(), database.Pool)
-	defer waker.Close()
+	notifier := Listen(context.Background(), database.Pool)
+	defer notifier.Close()
 	for last := int64(0); ; {
 		var ended bool
 		select {
@@ -58,7 +58,7 @@ func rush(t *testing.T, writing time.Duration, opts Options) (seen []Recorded, a
 			ended = true
 		default:
 		}
-		page, err := r.All(context.Background(), last, 1000)
+		page, err := r.ReadAll(context.Background(), last, 1000)
 		require.NoError(t, err)
 		seen = append(seen, page...)
 		if len(page) > 0 {
@@ -68,7 +68,7 @@ func rush(t *testing.T, writing time.Duration, opts Options) (seen []Recorded, a
 		if ended {
 			break
 		}
-		require.NoError(t, waker.Wait(context.Background(), last))
+		require.NoError(t, notifier.Wait(context.Background(), last))
 	}
 	if err := failure.Load(); err != nil {
 		failed = *err
@@ -76,7 +76,7 @@ func rush(t *testing.T, writing time.Duration, opts Options) (seen []Recorded, a
 	return seen, count.Load(), failed
 }
 
-func TestTailingReaderSeesEveryEventInOrder(t *testing.T) {
+func TestReader_TailSeesEveryEventInOrder(t *testing.T) {
 	t.Parallel()
 	seen, appended, err := rush(t, 2*time.Second, Options{})
 	require.NoError(t, err)
@@ -85,10 +85,10 @@ func TestTailingReaderSeesEveryEventInOrder(t *testing.T) {
 	requireInOrder(t, seen)
 }
 
-// The same without the append lock: the test above would notice. Two batches
-// draw the same positions then, and the primary key turns what would be a hole in
-// somebody's reading into an append that fails.
-func TestWithoutTheLockAppendsCollide(t *testing.T) {
+// Without the append lock, the test above would fail: two batches
+// read the same head, and the primary key turns what would be a gap for
+// a reader into a failed append.
+func TestAppend_CollidesWithoutLock(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		_, _, err := rush(t, 2*time.Second, Options{withoutLock: true})
@@ -97,5 +97,5 @@ func TestWithoutTheLockAppendsCollide(t *testing.T) {
 			return
 		}
 	}
-	require.Fail(t, "16 writers without the lock, and nothing went wrong")
+	require.Fail(t, "16 writers without the lock and no collision")
 }

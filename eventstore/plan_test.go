@@ -11,10 +11,10 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// One key's events are found without reading those of others, whatever share of
-// the log it has, with a plan made for it and with one made for any key: the old
-// ones of a product that was busy once, and of which nothing is new, above all.
-func TestKeyReadsNoOthersEvents(t *testing.T) {
+// One key's events are read without reading those of others, whatever share of
+// the log it has, with a custom and a generic plan: above all the old
+// events of a product that was once busy and has no new ones.
+func TestReadPartition_ReadsNoOtherEvents(t *testing.T) {
 	pool := dbtest.Write(t)
 	old, busy := uuid.New(), uuid.New()
 	const events, olds = 30_000, 9_000
@@ -37,10 +37,10 @@ func TestKeyReadsNoOthersEvents(t *testing.T) {
 			after int
 			pages float64
 		}{
-			{old, olds, 10},        // nothing, behind it 21,000 of others
+			{old, olds, 10},        // nothing, followed by 21,000 of others
 			{old, olds - 10, 20},   // the last few
 			{uuid.New(), 0, 10},    // unknown
-			{busy, 0, 20},          // the first few, behind 9,000 of others
+			{busy, 0, 20},          // the first few, followed by 9,000 of others
 			{busy, events - 9, 20}, // the last few
 		} {
 			require.LessOrEqual(t, pagesOf(t, conn.Conn(), c.key, c.after), c.pages, "%s: %+v", mode, c)
@@ -48,7 +48,7 @@ func TestKeyReadsNoOthersEvents(t *testing.T) {
 	}
 }
 
-// pagesOf is how many pages ten events after a position are read from.
+// pagesOf returns how many pages are read for ten events after a position.
 func pagesOf(t *testing.T, conn *pgx.Conn, key uuid.UUID, after int) float64 {
 	t.Helper()
 	var plan []byte

@@ -17,7 +17,7 @@ import (
 // waitsForLock returns when n sessions of the database wait for the append lock.
 func waitsForLock(t *testing.T, pool *pgxpool.Pool, n int) {
 	t.Helper()
-	testkit.Eventually(t, 2*time.Second, "somebody to wait for the append lock", func() error {
+	testkit.Eventually(t, 2*time.Second, "sessions to wait for the append lock", func() error {
 		var waiting int
 		err := pool.QueryRow(context.Background(), `
 			select count(*) from pg_locks where locktype = 'advisory' and not granted
@@ -29,7 +29,7 @@ func waitsForLock(t *testing.T, pool *pgxpool.Pool, n int) {
 	})
 }
 
-// holdLock takes the append lock, and gives it back when the returned function is called.
+// holdLock takes the append lock, and releases it when the returned function is called.
 func holdLock(t *testing.T, pool *pgxpool.Pool) (release func()) {
 	t.Helper()
 	tx, err := pool.Begin(context.Background())
@@ -39,7 +39,7 @@ func holdLock(t *testing.T, pool *pgxpool.Pool) (release func()) {
 	return func() { require.NoError(t, tx.Rollback(context.Background())) }
 }
 
-func TestFullQueueRefusesAtOnce(t *testing.T) {
+func TestReserve_FullQueue(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{Queue: 3})
@@ -52,7 +52,7 @@ func TestFullQueueRefusesAtOnce(t *testing.T) {
 		}()
 	}
 	waitsForLock(t, pool, 1)
-	testkit.Eventually(t, time.Second, "two places to be taken", func() error {
+	testkit.Eventually(t, time.Second, "two entries to be reserved", func() error {
 		if n := s.Queued(); n != 2 {
 			return fmt.Errorf("%d", n)
 		}
@@ -68,7 +68,7 @@ func TestFullQueueRefusesAtOnce(t *testing.T) {
 	place.Release()
 	place.Release()
 	_, err = place.Append(t.Context(), appendTo(uuid.New(), None, 1))
-	require.Error(t, err, "a place that was given back is nobody's")
+	require.Error(t, err, "the reservation was released")
 	place, err = s.Reserve()
 	require.NoError(t, err)
 	release()
@@ -81,14 +81,14 @@ func TestFullQueueRefusesAtOnce(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 3)
 }
 
-func TestWhoLeavesBeforeItsBatchAppendsNothing(t *testing.T) {
+func TestAppend_CanceledBeforeBatch(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
 	release := holdLock(t, pool)
 	first := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { // in its batch already: awaited although its ctx ends
+	go func() { // in its batch already: Append waits although its ctx ends
 		_, err := s.Append(ctx, appendTo(uuid.New(), None, 1))
 		first <- err
 	}()
@@ -107,7 +107,7 @@ func TestWhoLeavesBeforeItsBatchAppendsNothing(t *testing.T) {
 	require.Len(t, wholeLog(t, pool), 1)
 }
 
-func TestCloseFinishesWhatWasAccepted(t *testing.T) {
+func TestClose_FinishesAcceptedAppends(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s, err := Open(t.Context(), pool, Options{})
@@ -120,19 +120,19 @@ func TestCloseFinishesWhatWasAccepted(t *testing.T) {
 		place, err := s.Reserve()
 		if err == nil {
 			place.Release()
-			return fmt.Errorf("a place was given")
+			return fmt.Errorf("reserved")
 		}
 		require.ErrorIs(t, err, ErrClosed)
 		return nil
 	})
 	_, err = place.Append(t.Context(), appendTo(uuid.New(), None, 1))
-	require.NoError(t, err, "a place that was given out is good until it is used")
+	require.NoError(t, err, "a reservation stays valid until it is used")
 	require.NoError(t, <-closed)
 	require.NoError(t, s.Close(t.Context()))
 	require.Len(t, wholeLog(t, pool), 1)
 }
 
-func TestCloseThatMayNotWaitFailsWhatIsLeft(t *testing.T) {
+func TestClose_TimeoutFailsRemainingAppends(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s, err := Open(t.Context(), pool, Options{})
@@ -153,8 +153,8 @@ func TestCloseThatMayNotWaitFailsWhatIsLeft(t *testing.T) {
 	require.False(t, unavailable.Sent)
 }
 
-// Somebody sits on the lock: the append gives up in time, and the next works.
-func TestAppendDoesNotHang(t *testing.T) {
+// Another session holds the lock: the append times out, and the next one succeeds.
+func TestAppend_TimesOutOnHeldLock(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
@@ -164,15 +164,15 @@ func TestAppendDoesNotHang(t *testing.T) {
 	var unavailable *UnavailableError
 	require.ErrorAs(t, err, &unavailable)
 	require.False(t, unavailable.Sent)
-	require.Less(t, time.Since(begun), 2*tripWithin)
+	require.Less(t, time.Since(begun), 2*roundTripTimeout)
 	release()
 	_, err = s.Append(t.Context(), appendTo(uuid.New(), None, 1))
 	require.NoError(t, err)
 	require.Len(t, wholeLog(t, pool), 1)
 }
 
-// A process that stops inside its append loses the lock, not everybody else's time.
-func TestStoppedAppenderLosesTheLock(t *testing.T) {
+// A process that stops inside its append loses the lock, so that others are not blocked.
+func TestLock_IsTakenFromStoppedAppender(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})

@@ -53,7 +53,7 @@ where (key, position) > ($1, $2) and (key, position) <= ($1, $3) order by key, p
 
 // ReadPartition returns the events of one partition key with after < position <= upTo, in
 // order, at most limit of them.
-func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limit int) ([]Recorded, error) {
+func (r *Reader) ReadPartition(ctx context.Context, key uuid.UUID, after, upTo int64, limit int) ([]Recorded, error) {
 	events, err := r.read(ctx, keySQL, limit, [16]byte(key), after, upTo, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the events of %s after position %d: %w", key, after, err)
@@ -63,7 +63,7 @@ func (r *Reader) Key(ctx context.Context, key uuid.UUID, after, upTo int64, limi
 
 // ReadAll returns the events after a position, in order, at most limit of them. There
 // are no gaps: fewer than limit means that there are no more.
-func (r *Reader) All(ctx context.Context, after int64, limit int) ([]Recorded, error) {
+func (r *Reader) ReadAll(ctx context.Context, after int64, limit int) ([]Recorded, error) {
 	events, err := r.read(ctx, selectEvents+"where position > $1 order by position limit $2", limit, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the log after position %d: %w", after, err)

@@ -15,15 +15,15 @@ const Channel = "dopamine_events"
 
 // Bounds of a batch. An append waits for at most a few of them.
 const (
-	connectWithin = 2 * time.Second
+	connectTimeout = 2 * time.Second
 	// lockTimeout is longer than idleTimeout, so that a process that stopped
 	// inside its append loses the lock before the others give up waiting.
-	lockWithin = 2500 * time.Millisecond
-	idleWithin = 1500 * time.Millisecond
+	lockTimeout = 2500 * time.Millisecond
+	idleTimeout = 1500 * time.Millisecond
 	// roundTripTimeout bounds each of a batch's two round trips.
-	tripWithin = 3 * time.Second
+	roundTripTimeout = 3 * time.Second
 	// resolveTimeout bounds resolving a commit that was not answered.
-	resolveWithin = 3 * time.Second
+	resolveTimeout = 3 * time.Second
 )
 
 // READ COMMITTED is explicit, whatever the server's default is: a snapshot taken before
@@ -53,11 +53,11 @@ select set_config('lock_timeout', '%[1]d', %[4]t),
             then set_config('synchronous_commit', 'on', %[4]t) end,
        set_config('tcp_keepalives_idle', '5', %[4]t), set_config('tcp_keepalives_interval', '2', %[4]t), set_config('tcp_keepalives_count', '3', %[4]t),
        set_config('tcp_user_timeout', '%[3]d', %[4]t)`,
-		lockWithin.Milliseconds(), idleWithin.Milliseconds(), transactionLimit.Milliseconds(), transaction)
+		lockTimeout.Milliseconds(), idleTimeout.Milliseconds(), transactionTimeout.Milliseconds(), transaction)
 }
 
 // transactionTimeout bounds an append's transaction, including its wait for the lock.
-const transactionLimit = lockWithin + 2*tripWithin
+const transactionTimeout = lockTimeout + 2*roundTripTimeout
 
 // freeLockSQL disconnects a backend that holds the append lock for longer than an append
 // may last and waits for its client: a client that stopped while it was sending,
@@ -71,7 +71,7 @@ where l.locktype = 'advisory' and l.granted and l.objsubid = 1
   and l.database = (select oid from pg_database where datname = current_database())
   and a.wait_event_type = 'Client' and a.usename = current_user
   and a.xact_start < clock_timestamp() - interval '%d milliseconds'`,
-	AppendLock>>32, AppendLock&0xffffffff, transactionLimit.Milliseconds())
+	AppendLock>>32, AppendLock&0xffffffff, transactionTimeout.Milliseconds())
 
 // awaitStandbysSQL makes a transaction that writes nothing wait for synchronous
 // standbys when it commits, and so for everything that was committed before.

@@ -61,7 +61,7 @@ func (p replicatedPair) awaitStandbys(n int) {
 	}, 30*time.Second, 20*time.Millisecond, "%d synchronous standbys", n)
 }
 
-// killStandby returns when the primary knows: the standby's receiver outlives its
+// killStandby returns when the primary has noticed: the standby's receiver outlives its
 // parent for a moment.
 func (p replicatedPair) killStandby() {
 	p.t.Helper()
@@ -94,9 +94,9 @@ func withSetting(t *testing.T, database, name, value string) string {
 	return u.String()
 }
 
-// What was acknowledged survives the primary, whatever happened to the standby
-// before: nothing is acknowledged while the standby is away.
-func TestStore_AcknowledgesWhatTheStandbyHas(t *testing.T) {
+// Every acknowledged append survives the primary, whatever happened to the standby
+// before: nothing is acknowledged while the standby is unavailable.
+func TestStore_AcknowledgesOnlyReplicatedAppends(t *testing.T) {
 	t.Parallel()
 	for name, setting := range map[string]string{"synchronous_commit on": "on", "synchronous_commit local": "local"} {
 		t.Run(name, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestStore_AcknowledgesWhatTheStandbyHas(t *testing.T) {
 			_, err = s.Append(t.Context(), lost)
 			requireUnacknowledged(t, err)
 			_, err = s.Append(t.Context(), lost)
-			requireUnacknowledged(t, err) // a repeat is not answered either
+			requireUnacknowledged(t, err) // a repeat is not acknowledged either
 			require.Len(t, wholeLog(t, newPool(t, p.primary.URL())), 1, "the commit is not visible: its backend still waits")
 
 			require.Len(t, p.failOver(), 1)
@@ -123,9 +123,9 @@ func TestStore_AcknowledgesWhatTheStandbyHas(t *testing.T) {
 	}
 }
 
-// The wait for the standby was cut short by a restart of the primary: the commit
+// The wait for the standby was ended by a restart of the primary: the commit
 // is visible, and still must not be acknowledged.
-func TestStore_DoesNotTrustAVisibleCommit(t *testing.T) {
+func TestStore_DoesNotTrustVisibleCommit(t *testing.T) {
 	t.Parallel()
 	p := newReplicatedPair(t)
 	pool := newPool(t, p.primary.URL())
@@ -155,9 +155,9 @@ func TestStore_DoesNotTrustAVisibleCommit(t *testing.T) {
 }
 
 // A process that was stopped while it was sending keeps its connection alive, and
-// before Postgres 17 no setting ends its transaction. The one that wants the lock
-// does.
-func TestStore_TakesTheLockFromAProcessStoppedWhileSending(t *testing.T) {
+// before Postgres 17 no setting ends its transaction. The next process that wants the lock
+// ends it.
+func TestLock_IsTakenFromProcessStoppedWhileSending(t *testing.T) {
 	t.Parallel()
 	database := dbtest.WriteDB(t)
 	s := open(t, database.Pool, Options{})
@@ -187,5 +187,5 @@ func TestStore_TakesTheLockFromAProcessStoppedWhileSending(t *testing.T) {
 		_, err := s.Append(t.Context(), appendTo(uuid.New(), None, 1))
 		return err == nil
 	}, 30*time.Second, 10*time.Millisecond)
-	require.Less(t, time.Since(began), transactionLimit+3*lockWithin)
+	require.Less(t, time.Since(began), transactionTimeout+3*lockTimeout)
 }

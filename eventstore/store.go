@@ -33,11 +33,11 @@ type Options struct {
 
 // Batch describes one transaction, for metrics.
 type Batch struct {
-	Appends int // in the batch, including refused ones
+	Appends int           // in the batch, including refused ones
 	Events  int           // appended
 	Took    time.Duration // from its begin to its commit
-	Ahead   float64 // seconds by which the time of its events is ahead of Postgres' clock
-	Err     error // why nothing was appended, or why the outcome is not known
+	Ahead   float64       // seconds by which the time of its events is ahead of Postgres' clock
+	Err     error         // why nothing was appended, or why the outcome is not known
 }
 
 // Store appends events: one writer puts the waiting appends into one transaction, on its
@@ -46,10 +46,10 @@ type Store struct {
 	pool *pgxpool.Pool
 	opts Options
 
-	mu      sync.Mutex
-	places  int // not yet returned
-	waiting []*item // in the order of their batches
-	closing bool
+	mu           sync.Mutex
+	reservations int     // not yet returned
+	waiting      []*item // in the order of their batches
+	closing      bool
 
 	wake   chan struct{} // of capacity 1: there is work to do
 	done   chan struct{} // the writer has ended
@@ -76,8 +76,8 @@ func newItem(a Append) *item {
 
 type outcome struct {
 	Result
-	err    error
-	putOff bool // no outcome yet: for the next batch
+	err      error
+	deferred bool // no outcome yet: for the next batch
 }
 
 // Open starts a store on the pool's database. It opens its own connection, with
@@ -127,7 +127,7 @@ func (s *Store) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	s.poke()
+	s.wakeWriter()
 	select {
 	case <-s.done:
 		return nil
@@ -143,7 +143,7 @@ func (s *Store) Close(ctx context.Context) error {
 func (s *Store) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.places
+	return s.reservations
 }
 
 // Incarnation returns the store's incarnation as of the newest append: the one
@@ -178,27 +178,27 @@ func (s *Store) Append(ctx context.Context, a Append) (Result, error) {
 
 // Reserve reserves an entry of the queue. It returns ErrOverloaded or ErrClosed at
 // once if there is none.
-func (s *Store) Reserve() (*Place, error) {
+func (s *Store) Reserve() (*Reservation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return nil, ErrClosed
 	}
-	if s.places >= s.opts.Queue {
+	if s.reservations >= s.opts.Queue {
 		return nil, ErrOverloaded
 	}
-	s.places++
-	return &Place{store: s}, nil
+	s.reservations++
+	return &Reservation{store: s}, nil
 }
 
 // Reservation is a reserved entry of the queue, for one append.
-type Place struct {
+type Reservation struct {
 	store *Store
 	spent atomic.Bool
 }
 
 // Release returns the reservation unused. After Append, or when called again, it does nothing.
-func (p *Place) Release() {
+func (p *Reservation) Release() {
 	if p.spent.CompareAndSwap(false, true) {
 		p.store.release()
 	}
@@ -211,7 +211,7 @@ func (p *Place) Release() {
 // If ctx ends before the append's batch begins, the append leaves the queue
 // (UnavailableError, Sent false); afterwards Append waits for the outcome, which is
 // bounded by the store's own timeouts, about 10 s at most.
-func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
+func (p *Reservation) Append(ctx context.Context, a Append) (Result, error) {
 	if err := a.validate(); err != nil {
 		p.Release()
 		return Result{}, err
@@ -219,7 +219,7 @@ func (p *Place) Append(ctx context.Context, a Append) (Result, error) {
 	return p.append(ctx, newItem(a))
 }
 
-func (p *Place) append(ctx context.Context, it *item) (Result, error) {
+func (p *Reservation) append(ctx context.Context, it *item) (Result, error) {
 	if !p.spent.CompareAndSwap(false, true) {
 		return Result{}, fmt.Errorf("eventstore: the reservation was used or released before: %w", ErrClosed)
 	}
@@ -240,7 +240,7 @@ func (p *Place) append(ctx context.Context, it *item) (Result, error) {
 	return out.Result, out.err
 }
 
-func (s *Store) poke() {
+func (s *Store) wakeWriter() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -249,11 +249,11 @@ func (s *Store) poke() {
 
 func (s *Store) release() {
 	s.mu.Lock()
-	s.places--
-	last := s.closing && s.places == 0
+	s.reservations--
+	last := s.closing && s.reservations == 0
 	s.mu.Unlock()
 	if last {
-		s.poke()
+		s.wakeWriter()
 	}
 }
 
@@ -266,7 +266,7 @@ func (s *Store) enqueue(it *item) bool {
 	}
 	s.waiting = append(s.waiting, it)
 	s.mu.Unlock()
-	s.poke()
+	s.wakeWriter()
 	return true
 }
 
@@ -297,7 +297,7 @@ func (s *Store) take() ([]*item, bool) {
 		}
 		batch := slices.Clone(s.waiting[:n])
 		s.waiting = slices.Delete(s.waiting, 0, n)
-		ended := s.closing && s.places == 0
+		ended := s.closing && s.reservations == 0
 		s.mu.Unlock()
 		if n > 0 {
 			return batch, true

@@ -36,7 +36,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 			return a, err
 		}
 	}
-	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.look(b, s.opts.withoutLock) })
+	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.queueReads(b, s.opts.withoutLock) })
 	if looked != nil {
 		s.freeLock(looked)
 		return a, s.rolledBack(fmt.Errorf("read: %w", looked))
@@ -50,7 +50,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 	}
 	failpoint.Hit(failpoint.AppendBeforeCommit)
 	var tag string
-	wrote := s.roundTrip(s.ctx, func(b *pgx.Batch) { a.write(b, &tag) })
+	wrote := s.roundTrip(s.ctx, func(b *pgx.Batch) { a.queueWrites(b, &tag) })
 	switch {
 	case wrote == nil && tag == "COMMIT":
 		if lost := failpoint.Error(failpoint.AppendAfterCommit); lost != nil {
@@ -70,7 +70,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 
 // roundTrip sends the queued statements at once and reads all results.
 func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
-	ctx, cancel := context.WithTimeout(ctx, tripWithin)
+	ctx, cancel := context.WithTimeout(ctx, roundTripTimeout)
 	defer cancel()
 	b := &pgx.Batch{}
 	queue(b)
@@ -89,7 +89,7 @@ func (s *Store) freeLock(looked error) {
 	if err != nil {
 		return // the next append retries
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, tripWithin)
+	ctx, cancel := context.WithTimeout(s.ctx, roundTripTimeout)
 	defer cancel()
 	defer func() { _ = conn.Close(ctx) }()
 	_, _ = conn.Exec(ctx, freeLockSQL)
@@ -106,7 +106,7 @@ func (s *Store) rolledBack(err error) error {
 // rollback ends the transaction. If that fails it disconnects, which
 // ends it too, and returns false.
 func (s *Store) rollback() bool {
-	ctx, cancel := context.WithTimeout(s.ctx, tripWithin)
+	ctx, cancel := context.WithTimeout(s.ctx, roundTripTimeout)
 	defer cancel()
 	if _, err := s.conn.Exec(ctx, "rollback"); err != nil {
 		s.disconnect()
@@ -141,7 +141,7 @@ func (s *Store) resolve(a *attempt) (committed bool, err error) {
 	if a.events == 0 {
 		return false, errors.New("the batch has no event to look up")
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, resolveWithin)
+	ctx, cancel := context.WithTimeout(s.ctx, resolveTimeout)
 	defer cancel()
 	again := time.NewTicker(50 * time.Millisecond) // Postgres may be starting
 	defer again.Stop()

@@ -207,7 +207,7 @@ func (r *Runner) readGap(ctx context.Context, partitions, partition int32, after
 func (r *Runner) storeEvents(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	page, err := r.cfg.Store.All(ctx, after, limit)
+	page, err := r.cfg.Store.ReadAll(ctx, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read events after %d from the store: %w", after, err)
 	}

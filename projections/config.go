@@ -17,7 +17,7 @@ import (
 // Store is the part of the event store that the projector reads: events missing from the topic, the
 // store's copy of a record that cannot be decoded, parked events, and the store's identity.
 type Store interface {
-	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
+	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	At(ctx context.Context, position int64) (eventstore.Recorded, error)
 	Events(ctx context.Context, positions []int64) ([]eventstore.Recorded, error)
 	IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error)

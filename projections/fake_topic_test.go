@@ -41,7 +41,7 @@ type published struct {
 
 // eventsAfter reads the events after a position, in the form in which they are published.
 func (f *fakeTopic) eventsAfter(after int64) []published {
-	events, err := f.s.reader.All(context.Background(), after, 10000)
+	events, err := f.s.reader.ReadAll(context.Background(), after, 10000)
 	require.NoError(f.s.t, err)
 	out := make([]published, len(events))
 	for i, e := range events {
@@ -86,7 +86,7 @@ func (f *fakeTopic) produceAll(events []published) []projections.Delivered {
 // generation, without the engine.
 func (s *system) foldInto(generation int, after int64) {
 	ctx := context.Background()
-	events, err := s.reader.All(ctx, after, 100000)
+	events, err := s.reader.ReadAll(ctx, after, 100000)
 	require.NoError(s.t, err)
 	for _, p := range allProjections() {
 		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

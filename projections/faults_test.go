@@ -70,9 +70,9 @@ func (s *system) admin() *kadm.Client {
 
 func (s *system) relayWith(partitions int32) func() error {
 	return testkit.Background(s.t, func(ctx context.Context) error {
-		waker := eventstore.Listen(ctx, s.pool)
-		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log,
+		notifier := eventstore.Listen(ctx, s.pool)
+		defer notifier.Close()
+		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log,
 			TopicSettings: kafka.TopicSettings{Partitions: partitions}}).Run(ctx)
 	})
 }

@@ -107,9 +107,9 @@ func (s *system) acquire(product uuid.UUID, unit int, number int64) (slot, user 
 
 func (s *system) relay() (stop func() error) {
 	return testkit.Background(s.t, func(ctx context.Context) error {
-		waker := eventstore.Listen(ctx, s.pool)
-		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
+		notifier := eventstore.Listen(ctx, s.pool)
+		defer notifier.Close()
+		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
 	})
 }
 

@@ -109,7 +109,7 @@ const pastPage = 2000
 func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*apimodel.Cancellation, error) {
 	all := map[uuid.UUID]domain.Payment{}
 	for after := int64(0); ; {
-		recorded, err := p.events.Key(ctx, product, after, math.MaxInt64, pastPage)
+		recorded, err := p.events.ReadPartition(ctx, product, after, math.MaxInt64, pastPage)
 		if err != nil {
 			return nil, dbError("read a product's payments", err)
 		}

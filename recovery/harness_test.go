@@ -72,9 +72,9 @@ func newShop(t *testing.T, separate bool) *shop {
 	t.Cleanup(func() { _ = store.Close(context.Background()) })
 	s.store = store
 	log := slog.New(slog.DiscardHandler)
-	waker := eventstore.Listen(context.Background(), s.pool)
-	t.Cleanup(waker.Close)
-	s.relay = relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: s.kafka, Topic: s.topic, Logger: log})
+	notifier := eventstore.Listen(context.Background(), s.pool)
+	t.Cleanup(notifier.Close)
+	s.relay = relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: s.kafka, Topic: s.topic, Logger: log})
 	testkit.Background(t, s.relay.Run)
 	s.project()
 	s.append(s.product, s.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(t), Stock: 1000,
@@ -210,7 +210,7 @@ func (s *shop) config() Config {
 func (s *shop) storeIDs() map[int64]uuid.UUID {
 	s.t.Helper()
 	ids := map[int64]uuid.UUID{}
-	all, err := s.reader.All(context.Background(), 0, 100_000)
+	all, err := s.reader.ReadAll(context.Background(), 0, 100_000)
 	require.NoError(s.t, err)
 	for _, e := range all {
 		ids[e.Position] = e.ID

@@ -133,13 +133,13 @@ func TestUnload_OfEndedSale(t *testing.T) {
 		unloaded, err = g.Unload(w.ctx, product)
 		require.NoError(t, err)
 		require.False(t, unloaded, "it received a request just now")
-		list, err := w.claims.Ended(w.ctx, 10*time.Second, 10)
+		list, err := w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Empty(t, list)
 
 		_, err = w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at - interval '1 min' where product_id = $1`, product)
 		require.NoError(t, err)
-		list, err = w.claims.Ended(w.ctx, 10*time.Second, 10)
+		list, err = w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Equal(t, []uuid.UUID{product}, list)
 		testkit.Eventually(t, 10*time.Second, "the gate to be unloaded", func() error {
@@ -149,13 +149,13 @@ func TestUnload_OfEndedSale(t *testing.T) {
 			return err
 		})
 		require.Empty(t, w.keysLike("*"))
-		list, err = w.claims.Ended(w.ctx, 10*time.Second, 10)
+		list, err = w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Empty(t, list)
 		lines := w.stored(product)
 		require.EqualValues(t, 1, w.folds(lines).Granted, "its log is kept")
 
-		require.NoError(t, w.append(product, held.SlotID, expiry(held), claims.Release{Product: product, SlotID: held.SlotID}.Guarded()))
+		require.NoError(t, w.append(product, held.SlotID, expiry(held), claims.Release{Product: product, SlotID: held.SlotID}.GuardItem()))
 		require.NoError(t, g.Sync(w.ctx, product))
 		require.Empty(t, w.keysLike("*"), "an event alone does not bring it back")
 		d := w.decide(w.gate(), product, uuid.New(), "")

@@ -58,7 +58,7 @@ func TestDecide_ChecksSaleByGateClockFirst(t *testing.T) {
 		require.Equal(t, redis.Paused, w.decide(g, product, buyer, "").Outcome, "before duplicate-slot")
 		end := ms(-time.Minute)
 		require.NoError(t, w.append(product, product, domain.ProductSaleRescheduled{SaleDate: end.Add(-time.Hour), SaleEndDate: &end},
-			claims.Sale{Product: product, SaleDate: end.Add(-time.Hour), SaleEnd: &end, Paused: true}.Guarded()))
+			claims.Sale{Product: product, SaleDate: end.Add(-time.Hour), SaleEnd: &end, Paused: true}.GuardItem()))
 		require.NoError(t, g.Sync(w.ctx, product))
 		require.Equal(t, redis.Ended, w.decide(g, product, buyer, "").Outcome, "before sale-paused")
 		report := w.folds(w.log(g, product))
@@ -128,7 +128,7 @@ func TestUnknownProduct_IsCachedBriefly(t *testing.T) {
 		}
 		product := w.product(1)
 		w.granted(g, product)
-		require.NoError(t, w.append(product, product, domain.ProductDeleted{}, claims.Delete{Product: product}.Guarded()))
+		require.NoError(t, w.append(product, product, domain.ProductDeleted{}, claims.Delete{Product: product}.GuardItem()))
 		require.ErrorIs(t, g.Sync(w.ctx, product), redis.ErrUnknownProduct)
 		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
 		require.ErrorIs(t, err, redis.ErrUnknownProduct)

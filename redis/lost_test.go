@@ -300,7 +300,7 @@ func TestRebuild_ManyHoldersWithGaps(t *testing.T) {
 			}
 		}
 		require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 7, TotalStock: units + 7},
-			claims.Stock{Product: product, Total: units + 7}.Guarded()))
+			claims.Stock{Product: product, Total: units + 7}.GuardItem()))
 		w.flush()
 		state := w.agrees(g, product)
 		require.Equal(t, free+7, state.Free)

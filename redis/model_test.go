@@ -192,7 +192,7 @@ func (m *model) StockUp(t *rapid.T) {
 	more := rapid.IntRange(1, 2).Draw(t, "units")
 	m.units += more
 	require.NoError(t, m.w.append(m.product, m.product, domain.ProductStockIncreased{Increase: more, TotalStock: m.units},
-		claims.Stock{Product: m.product, Total: m.units}.Guarded()))
+		claims.Stock{Product: m.product, Total: m.units}.GuardItem()))
 }
 
 func (m *model) Pause(t *rapid.T) {

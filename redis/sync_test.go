@@ -29,7 +29,7 @@ func TestSync_FreesUnitsAndOpensStock(t *testing.T) {
 		require.Equal(t, d.Unit, again.Unit)
 		for range 2 { // applied twice, opened once
 			require.NoError(t, w.append(product, product, domain.ProductStockIncreased{Increase: 2, TotalStock: 3},
-				claims.Stock{Product: product, Total: 3}.Guarded()))
+				claims.Stock{Product: product, Total: 3}.GuardItem()))
 			require.NoError(t, g.Sync(w.ctx, product))
 		}
 		w.granted(g, product)
@@ -177,7 +177,7 @@ func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 
 		require.NoError(t, w.claim(claimed))
 		settle := func(p redis.PendingGrant) error {
-			return w.claims.Settle(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
+			return w.claims.WithdrawGrant(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
 				ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
 		}
 		require.NoError(t, settle(pending[0]))

@@ -95,11 +95,11 @@ func encode(t testing.TB, event domain.Event) eventstore.NewEvent {
 }
 
 // append appends an event with a guard, in the product's own stream or a slot's.
-func (w *world) append(product, stream uuid.UUID, event domain.Event, guard eventstore.Guarded) error {
+func (w *world) append(product, stream uuid.UUID, event domain.Event, guard eventstore.GuardItem) error {
 	_, err := w.store.Append(w.ctx, eventstore.Append{
 		Key:     product,
 		Streams: []eventstore.StreamAppend{{Stream: stream, Expected: eventstore.Any, Events: []eventstore.NewEvent{encode(w.t, event)}}},
-		Guards:  []eventstore.Guarded{guard},
+		Guards:  []eventstore.GuardItem{guard},
 	})
 	return err
 }
@@ -160,7 +160,7 @@ func (w *world) create(id uuid.UUID, stock int, from time.Time) {
 	price, err := domain.NewMoney(decimal.NewFromInt(1000), "KRW")
 	require.NoError(w.t, err)
 	event := domain.ProductCreated{Name: "n", Description: "d", Price: price, Stock: stock, SaleDate: from}
-	require.NoError(w.t, w.append(id, id, event, claims.Create{Product: id, Stock: stock, SaleDate: from}.Guarded()))
+	require.NoError(w.t, w.append(id, id, event, claims.Create{Product: id, Stock: stock, SaleDate: from}.GuardItem()))
 }
 
 const slotTTL = 30 * time.Minute
@@ -172,11 +172,11 @@ func (w *world) claim(d redis.Decision) error {
 		claims.Claim{
 			Product: d.Product, SlotID: d.SlotID, Number: d.Number, Unit: d.Unit, Buyer: d.Buyer,
 			KeyHash: d.KeyHash, TTL: slotTTL, Warning: 5 * time.Minute,
-		}.Guarded())
+		}.GuardItem())
 }
 
 func (w *world) expire(d redis.Decision) error {
-	return w.append(d.Product, d.SlotID, expiry(d), claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded())
+	return w.append(d.Product, d.SlotID, expiry(d), claims.Release{Product: d.Product, SlotID: d.SlotID}.GuardItem())
 }
 
 func expiry(d redis.Decision) domain.Event {
@@ -186,7 +186,7 @@ func expiry(d redis.Decision) domain.Event {
 func (w *world) withdraw(product uuid.UUID, number int64, unit int) error {
 	return w.append(product, product,
 		domain.GrantWithdrawn{ArrivalSequence: number, Unit: unit, SlotID: domain.SlotID(product, number)},
-		claims.Withdraw{Product: product, Number: number, Unit: unit}.Guarded())
+		claims.Withdraw{Product: product, Number: number, Unit: unit}.GuardItem())
 }
 
 func (w *world) pause(product uuid.UUID, paused bool) {
@@ -195,7 +195,7 @@ func (w *world) pause(product uuid.UUID, paused bool) {
 		event = domain.ProductSaleResumed{}
 	}
 	require.NoError(w.t, w.append(product, product, event,
-		claims.Sale{Product: product, SaleDate: ms(-time.Hour), Paused: paused}.Guarded()))
+		claims.Sale{Product: product, SaleDate: ms(-time.Hour), Paused: paused}.GuardItem()))
 }
 
 func (w *world) decide(g *redis.Gate, product, buyer uuid.UUID, key string) redis.Decision {

@@ -28,8 +28,8 @@ func BenchmarkRelay(b *testing.B) {
 	info, err := kafka.EnsureTopic(b.Context(), kafka.Cluster{Brokers: brokers}, topic, kafka.TopicSettings{})
 	require.NoError(b, err)
 	r := s.relay(brokers, topic, 0)
-	r.cfg.Waker = eventstore.Listen(b.Context(), s.pool)
-	b.Cleanup(r.cfg.Waker.(*eventstore.Waker).Close)
+	r.cfg.Notifier = eventstore.Listen(b.Context(), s.pool)
+	b.Cleanup(r.cfg.Notifier.(*eventstore.Notifier).Close)
 	raw := rawProducer(b, brokers)
 	records := s.records(b, r, info.Partitions, events)
 	var carried, bare []time.Duration
@@ -103,7 +103,7 @@ func rawProducer(b *testing.B, brokers []string) sarama.SyncProducer {
 
 // records are the relay's own, as sarama takes them.
 func (s *source) records(b *testing.B, r *Relay, partitions int32, n int) []*sarama.ProducerMessage {
-	events, err := s.reader.All(b.Context(), 0, n)
+	events, err := s.reader.ReadAll(b.Context(), 0, n)
 	require.NoError(b, err)
 	c := r.encode(Checkpoint{Last: make([]int64, partitions)}, events)
 	topic := testkit.Topic(b)

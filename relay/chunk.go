@@ -24,12 +24,12 @@ type chunk struct {
 // read makes chunks of what the store has beyond from.
 func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) error {
 	for {
-		events, err := r.cfg.Store.All(ctx, from.Position, r.cfg.Chunk)
+		events, err := r.cfg.Store.ReadAll(ctx, from.Position, r.cfg.Chunk)
 		if err != nil {
 			return fmt.Errorf("read events after %d: %w", from.Position, err)
 		}
 		if len(events) == 0 {
-			if err := r.cfg.Waker.Wait(ctx, from.Position); err != nil {
+			if err := r.cfg.Notifier.Wait(ctx, from.Position); err != nil {
 				return context.Cause(ctx)
 			}
 			continue

@@ -25,16 +25,16 @@ import (
 
 // Store is what the relay reads of the event store.
 type Store interface {
-	All(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
+	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	Head(ctx context.Context) (int64, error)
 	Identity(ctx context.Context) (eventstore.Identity, error)
 	IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error)
 	KeysDown(ctx context.Context, from int64, limit int) ([]eventstore.KeyAt, error)
 }
 
-// Waker waits until there may be events beyond a position, for a second or so
+// Notifier waits until there may be events beyond a position, for a second or so
 // at most.
-type Waker interface {
+type Notifier interface {
 	Wait(ctx context.Context, after int64) error
 }
 
@@ -49,7 +49,7 @@ type Registry interface {
 type Config struct {
 	Pool          *pgxpool.Pool // of the write side
 	Store         Store
-	Waker         Waker
+	Notifier      Notifier
 	Kafka         kafka.Cluster
 	Topic         string              // default kafka.Topic
 	TopicSettings kafka.TopicSettings // where the topic is missing

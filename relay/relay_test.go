@@ -75,11 +75,11 @@ func (s *source) relay(brokers []string, topic string, chunk int) *Relay {
 func (s *source) run(r *Relay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	waker := eventstore.Listen(ctx, s.pool)
-	r.cfg.Waker = waker
+	notifier := eventstore.Listen(ctx, s.pool)
+	r.cfg.Notifier = notifier
 	go func() {
 		defer close(done)
-		defer waker.Close()
+		defer notifier.Close()
 		if err := r.Run(ctx); err != nil {
 			s.t.Errorf("the relay refused: %v", err)
 		}

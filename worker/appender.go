@@ -8,16 +8,16 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// overloadPause is how soon a full append queue is tried again.
+// overloadPause is how soon an append is retried if the queue is full.
 const overloadPause = 10 * time.Millisecond
 
-// waitingAppender appends, and waits while the append queue is full, for as long as
-// ctx lets it: the queue may be shared with the command API, and smaller than what
-// is appended together here.
-type waitingAppender struct{ store *eventstore.Store }
+// retryingAppender appends, and retries ErrOverloaded until ctx is done: the queue may be
+// shared with the command API, and smaller than the number of appends
+// of one chunk.
+type retryingAppender struct{ store *eventstore.Store }
 
-// Append is the store's, without ErrOverloaded while ctx lasts.
-func (a waitingAppender) Append(ctx context.Context, append eventstore.Append) (eventstore.Result, error) {
+// Append implements the store's Append, without ErrOverloaded until ctx is done.
+func (a retryingAppender) Append(ctx context.Context, append eventstore.Append) (eventstore.Result, error) {
 	for {
 		result, err := a.store.Append(ctx, append)
 		if !errors.Is(err, eventstore.ErrOverloaded) || pause(ctx, overloadPause) != nil {

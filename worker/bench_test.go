@@ -26,7 +26,7 @@ func durable(b *testing.B) *world {
 	return newWorldOn(b, pool, testkit.OwnRedis(b).URL())
 }
 
-// await polls without a test's overhead: what it waits for is measured.
+// await polls without the overhead of a test, because the wait is measured.
 func await(b *testing.B, within time.Duration, done func() bool) {
 	b.Helper()
 	for deadline := time.Now().Add(within); !done(); time.Sleep(10 * time.Millisecond) {
@@ -37,8 +37,8 @@ func await(b *testing.B, within time.Duration, done func() bool) {
 }
 
 // BenchmarkMassExpiry lets 100,000 slots of one product that are due at the same
-// instant expire, by one worker or by two, until the gate has all units on sale
-// again; then bare appends of as many events, as many at a time, by one store.
+// instant expire, with one worker or two, until the gate has all units on sale
+// again; then it measures bare appends of as many events, as many at a time, by one store.
 func BenchmarkMassExpiry(b *testing.B) {
 	for _, workers := range []int{1, 2} {
 		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) { massExpiry(b, workers) })
@@ -50,7 +50,7 @@ func massExpiry(b *testing.B, workers int) {
 	for b.Loop() {
 		w := durable(b)
 		product := w.holders(slots, func(int) life { return life{ttl: time.Millisecond} })
-		_, err := w.pool.Exec(b.Context(), `analyze`) // as autovacuum does for what has been there for half an hour
+		_, err := w.pool.Exec(b.Context(), `analyze`) // as autovacuum does for rows that have existed for half an hour
 		require.NoError(b, err)
 
 		start := time.Now()
@@ -90,7 +90,7 @@ func bare(b *testing.B, w *world, n int) time.Duration {
 	b.Helper()
 	event := newEvent(b, life{ttl: time.Hour}.acquired(uuid.New(), 1, 1))
 	start := time.Now()
-	places := make(chan struct{}, chunksAtOnce*chunkSize)
+	places := make(chan struct{}, chunkConcurrency*chunkSize)
 	for range n {
 		places <- struct{}{}
 		go func() {
@@ -111,8 +111,8 @@ func bare(b *testing.B, w *world, n int) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkExpiryLateness lets 10,000 slots expire that are due all over a
-// minute, and says how long after its deadline each was.
+// BenchmarkExpiryLateness lets 10,000 slots expire that are due throughout a
+// minute, and reports how long after its deadline each ended.
 func BenchmarkExpiryLateness(b *testing.B) {
 	const slots = 10_000
 	for b.Loop() {

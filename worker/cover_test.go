@@ -12,7 +12,7 @@ import (
 
 // A lease is covered only by a read that the gate's clock puts LeaseTime after an
 // earlier read of the same gate, with the lease already seen in Postgres.
-func TestCover_NeedsTheLeaseToHaveRunOut(t *testing.T) {
+func TestCover_RequiresExpiredLease(t *testing.T) {
 	first, second := redis.LeaseID{Beat: 1, At: time.Unix(100, 0)}, redis.LeaseID{Beat: 2, At: time.Unix(100, 0)}
 	g := &watchedGate{}
 	for _, step := range []struct {

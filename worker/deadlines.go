@@ -14,54 +14,54 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 )
 
-// ending expires slots at their deadline. Those that wait for a payment are
-// timeOut's.
+// ending expires slots at their deadline. timeOut handles those with a pending
+// payment.
 func (w *Worker) ending() sweep {
 	return sweep{
-		name: "ExpireSlot", frees: true, until: w.cfg.Claims.UntilEnd,
-		find: w.cfg.Claims.Ends,
+		name: "ExpireSlot", frees: true, until: w.cfg.Claims.UntilExpiry,
+		find: w.cfg.Claims.DueForExpiry,
 		decide: func(s domain.Slot, at time.Time) []domain.Event {
-			if _, paying := s.Pending(); paying { // begun since it was found
+			if _, paying := s.Pending(); paying { // it was started after the query
 				return nil
 			}
 			return s.Expire(at, 0)
 		},
-		guard: func(s domain.Slot) eventstore.Guarded {
-			return claims.Release{Product: s.ProductID, SlotID: s.ID}.Guarded()
+		guard: func(s domain.Slot) eventstore.GuardItem {
+			return claims.Release{Product: s.ProductID, SlotID: s.ID}.GuardItem()
 		},
 	}
 }
 
-// warning tells owners that their deadline is near. One whose deadline has passed
-// while no worker ran is not found any more.
+// warning warns owners that their deadline is near. A slot whose deadline passed
+// while no worker ran is no longer found.
 func (w *Worker) warning() sweep {
 	return sweep{
-		name: "WarnOwner", find: w.cfg.Claims.Warnings, until: w.cfg.Claims.UntilWarning,
+		name: "WarnOwner", find: w.cfg.Claims.DueForWarning, until: w.cfg.Claims.UntilWarning,
 		decide: domain.Slot.Warn,
-		guard: func(s domain.Slot) eventstore.Guarded {
-			return claims.Warned{Product: s.ProductID, SlotID: s.ID}.Guarded()
+		guard: func(s domain.Slot) eventstore.GuardItem {
+			return claims.Warned{Product: s.ProductID, SlotID: s.ID}.GuardItem()
 		},
 	}
 }
 
 const (
-	// timeOutsAtOnce: each may wait for the gateway's last word.
-	timeOutsAtOnce = 64
-	// timeOutWithin bounds one.
-	timeOutWithin = 15 * time.Second
-	// timeOutAgain is after how long one that failed is tried again.
-	timeOutAgain = time.Second
+	// timeOutConcurrency: each may wait for the gateway's final response.
+	timeOutConcurrency = 64
+	// timeOutTimeout bounds one of them.
+	timeOutTimeout = 15 * time.Second
+	// timeOutRetryInterval is after how long a failed one is retried.
+	timeOutRetryInterval = time.Second
 )
 
-// timeOut ends slots whose payment has not come to an end in time.
+// timeOut ends slots whose payment timed out.
 func (w *Worker) timeOut(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
-	busy, places := newPutOff(), make(chan struct{}, timeOutsAtOnce)
-	tick := time.NewTicker(sweepEvery)
+	busy, places := newDeferred(), make(chan struct{}, timeOutConcurrency)
+	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		due, err := w.cfg.Claims.TimedOut(ctx, sweepMost)
+		due, err := w.cfg.Claims.DueForTimeout(ctx, maxSwept)
 		if err != nil {
 			return err
 		}
@@ -71,12 +71,12 @@ func (w *Worker) timeOut(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			busy.add(d.SlotID, timeOutWithin)
+			busy.add(d.SlotID, timeOutTimeout)
 			running.Go(func() {
 				defer guard.Log("end slots that are due")
 				defer func() { <-places }()
 				w.timeOutOne(ctx, d)
-				busy.add(d.SlotID, timeOutAgain) // found again only where it failed
+				busy.add(d.SlotID, timeOutRetryInterval) // found again only if it failed
 			})
 		}
 		select {
@@ -87,15 +87,15 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	}
 }
 
-func (w *Worker) timeOutOne(ctx context.Context, due claims.Due) {
-	ctx, cancel := context.WithTimeout(ctx, timeOutWithin)
+func (w *Worker) timeOutOne(ctx context.Context, due claims.DueSlot) {
+	ctx, cancel := context.WithTimeout(ctx, timeOutTimeout)
 	defer cancel()
 	ctx, span := begin(ctx, "TimeOutPayment")
 	defer span.End()
 	if err := w.cfg.Payments.TimeOut(ctx, due); err != nil {
 		if ctx.Err() == nil {
 			w.metrics.failures.WithLabelValues("TimeOutPayment").Inc()
-			w.warn(ctx, "a slot whose payment timed out could not be ended, trying again", "slot", due.SlotID, "error", err)
+			w.warn(ctx, "slot with timed-out payment not ended, retrying", "slot", due.SlotID, "error", err)
 		}
 		return
 	}
@@ -104,23 +104,23 @@ func (w *Worker) timeOutOne(ctx context.Context, due claims.Due) {
 	w.syncOwn(due.Product)
 }
 
-// putOff are things that are left alone until some time. Safe for concurrent use.
-type putOff struct {
+// deferred contains ids that are skipped until some time. It is safe for concurrent use.
+type deferred struct {
 	mu    sync.Mutex
 	until map[uuid.UUID]time.Time
 }
 
-func newPutOff() *putOff { return &putOff{until: make(map[uuid.UUID]time.Time)} }
+func newDeferred() *deferred { return &deferred{until: make(map[uuid.UUID]time.Time)} }
 
-func (p *putOff) add(id uuid.UUID, d time.Duration) {
+func (p *deferred) add(id uuid.UUID, d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.until[id] = time.Now().Add(d)
 }
 
-// without gives those of due that are not put off, and forgets all that need not
-// be any longer.
-func (p *putOff) without(due []claims.Due) []claims.Due {
+// without returns the slots of due that are not skipped, and drops all other
+// entries.
+func (p *deferred) without(due []claims.DueSlot) []claims.DueSlot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.until) == 0 {
@@ -132,7 +132,7 @@ func (p *putOff) without(due []claims.Due) []claims.Due {
 			delete(p.until, id)
 		}
 	}
-	return slices.DeleteFunc(due, func(d claims.Due) bool {
+	return slices.DeleteFunc(due, func(d claims.DueSlot) bool {
 		_, off := p.until[d.SlotID]
 		return off
 	})

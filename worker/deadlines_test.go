@@ -21,7 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestSlotsExpireAtTheirDeadlineAndTheirUnitsAreOnSaleAgain(t *testing.T) {
+func TestExpiry_FreesUnitsAtDeadline(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(10)
@@ -50,10 +50,10 @@ func TestSlotsExpireAtTheirDeadlineAndTheirUnitsAreOnSaleAgain(t *testing.T) {
 			seen[e.TraceID()] = true
 		}
 	}
-	require.Len(t, seen, 10, "each has a trace of its own")
+	require.Len(t, seen, 10, "each has its own trace")
 }
 
-func TestOwnersAreWarnedOnceAndInTime(t *testing.T) {
+func TestWarning_OnceAndInTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(3)
@@ -61,14 +61,14 @@ func TestOwnersAreWarnedOnceAndInTime(t *testing.T) {
 	warned := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: time.Second})
 	short := w.acquire(product, life{ttl: time.Second, warning: time.Second})
 	paid := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: 500 * time.Millisecond})
-	require.NoError(t, w.append(product, paid.SlotID, claims.Complete{Product: product, SlotID: paid.SlotID}.Guarded(),
+	require.NoError(t, w.append(product, paid.SlotID, claims.Complete{Product: product, SlotID: paid.SlotID}.GuardItem(),
 		domain.PaymentInitiated{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card},
 		domain.PaymentCompleted{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card}))
 
 	w.awaitCount(10*time.Second, product, "SlotExpired", 2)
 	slots := w.slots(product)
 	require.True(t, slots[warned.SlotID].Warned)
-	require.False(t, slots[short.SlotID].Warned, "it lives no longer than the warning time")
+	require.False(t, slots[short.SlotID].Warned, "it does not live longer than the warning time")
 	require.False(t, slots[paid.SlotID].Warned)
 	require.Equal(t, domain.CompletedSlot, slots[paid.SlotID].Status)
 	require.Equal(t, 1, w.count(product, "SlotExpiringSoon"))
@@ -82,11 +82,11 @@ func TestOwnersAreWarnedOnceAndInTime(t *testing.T) {
 	}
 }
 
-func TestAWorkerThatWasOffExpiresEverythingAndWarnsOfNothingThatIsOver(t *testing.T) {
+func TestWorker_CatchesUpAfterDowntime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	over := w.holders(300, func(int) life { return life{ttl: 2 * time.Millisecond, warning: time.Millisecond} })
-	// The time for the warning has come, the deadline is far: it has its sense.
+	// The warning is due, and the deadline is far away.
 	near := w.holders(10, func(int) life { return life{ttl: time.Hour, warning: time.Hour - time.Millisecond} })
 	w.work()
 	w.awaitCount(10*time.Second, over, "SlotExpired", 300)
@@ -96,7 +96,7 @@ func TestAWorkerThatWasOffExpiresEverythingAndWarnsOfNothingThatIsOver(t *testin
 	require.Zero(t, w.count(near, "SlotExpired"))
 }
 
-func TestWorkersSideBySide(t *testing.T) {
+func TestWorkers_Concurrent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const slots = 3000
@@ -108,7 +108,7 @@ func TestWorkersSideBySide(t *testing.T) {
 	}
 	w.awaitCount(30*time.Second, product, "SlotExpired", slots)
 	require.LessOrEqual(t, w.count(product, "SlotExpiringSoon"), slots)
-	for _, s := range w.slots(product) { // the fold would not notice a second end
+	for _, s := range w.slots(product) { // the fold would not detect a second end
 		require.LessOrEqual(t, s.Version, 3)
 	}
 	w.awaitGate(5*time.Second, product, slots, 0, 0)
@@ -125,8 +125,8 @@ func TestWorkersSideBySide(t *testing.T) {
 	require.Empty(t, difference)
 }
 
-// A slot whose end is decided by somebody else while the worker is about it.
-func TestExpiryAgainstGivingUp(t *testing.T) {
+// A slot whose end is decided by another process while the worker handles it.
+func TestExpiry_RacesRelease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const slots = 200
@@ -152,7 +152,7 @@ func TestExpiryAgainstGivingUp(t *testing.T) {
 				Streams: []eventstore.StreamAppend{{
 					Stream: id, Expected: eventstore.Expected(s.Version), Events: []eventstore.NewEvent{newEvent(t, events[0])},
 				}},
-				Guards: []eventstore.Guarded{claims.Release{Product: product, SlotID: id}.Guarded()},
+				Guards: []eventstore.GuardItem{claims.Release{Product: product, SlotID: id}.GuardItem()},
 			})
 			if err != nil && !errors.Is(err, eventstore.ErrConflict) && !errors.Is(err, claims.ErrNotActive) {
 				t.Error(err)
@@ -167,7 +167,7 @@ func TestExpiryAgainstGivingUp(t *testing.T) {
 	w.awaitGate(5*time.Second, product, slots, 0, 0)
 }
 
-// paying is a service of payments that only notes what it is asked.
+// paying is a service of payments that only records its calls.
 type paying struct {
 	mu       sync.Mutex
 	jobs     []uuid.UUID
@@ -197,13 +197,13 @@ func (p *paying) Do(_ context.Context, _ payments.Step, id uuid.UUID) error {
 	defer p.mu.Unlock()
 	p.done[id]++
 	if p.fails--; p.fails >= 0 {
-		return errors.New("the gateway is away")
+		return errors.New("the gateway is unavailable")
 	}
 	p.jobs = nil
 	return nil
 }
 
-func (p *paying) TimeOut(_ context.Context, due claims.Due) error {
+func (p *paying) TimeOut(_ context.Context, due claims.DueSlot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.timedOut[due.SlotID]++
@@ -217,7 +217,7 @@ func (p *paying) Purge(context.Context) error {
 	return nil
 }
 
-func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
+func TestExpiry_LeavesPendingPaymentsToTimeOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(1)
@@ -227,7 +227,7 @@ func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
 	w.work(func(c *Config) { c.Payments = p })
 	d := w.acquire(product, life{ttl: 400 * time.Millisecond})
 	require.NoError(t, w.append(product, d.SlotID,
-		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: 400 * time.Millisecond}.Guarded(),
+		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: 400 * time.Millisecond}.GuardItem(),
 		domain.PaymentInitiated{UserID: d.Buyer, PaymentID: payment, Price: won(t, 1000), Method: domain.Card}))
 
 	testkit.Eventually(t, 10*time.Second, "time-outs, steps and a purge", func() error {
@@ -239,12 +239,12 @@ func TestASlotThatWaitsForItsPaymentIsLeftToPayments(t *testing.T) {
 		return nil
 	})
 	require.Zero(t, w.count(product, "SlotExpired"))
-	require.NoError(t, w.append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.Guarded(),
+	require.NoError(t, w.append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.GuardItem(),
 		domain.PaymentFailed{UserID: d.Buyer, PaymentID: payment, Reason: "DECLINED"}))
 	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
 }
 
-func TestExpiryGoesOnWhenPostgresComesBack(t *testing.T) {
+func TestExpiry_ContinuesAfterPostgresOutage(t *testing.T) {
 	t.Parallel()
 	pg := testkit.OwnPostgres(t)
 	require.NoError(t, db.MigrateWrite(t.Context(), pg.URL()))
@@ -271,9 +271,9 @@ func TestExpiryGoesOnWhenPostgresComesBack(t *testing.T) {
 	w.awaitGate(10*time.Second, product, 2, 0, 0)
 }
 
-// Postgres' clock stood an hour ahead while an event was recorded. From then on that
-// is the store's clock: a slot that can be paid for no more expires at once, too.
-func TestExpiry_JudgesByTheClockThatJudgesPayments(t *testing.T) {
+// Postgres' clock was an hour ahead while an event was recorded. From then on that
+// is the store's clock: a slot that can no longer be paid expires at once, too.
+func TestExpiry_UsesStoreClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(10)
@@ -284,14 +284,14 @@ func TestExpiry_JudgesByTheClockThatJudgesPayments(t *testing.T) {
 		       traceparent, correlation_id, causation_id, actor, date_trunc('milliseconds', clock_timestamp()) + interval '1 hour'
 		from events order by position desc limit 1`)
 	require.NoError(t, err)
-	_, err = w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.Guarded{
-		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: time.Minute}.Guarded()}})
+	_, err = w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.GuardItem{
+		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: time.Minute}.GuardItem()}})
 	require.ErrorIs(t, err, claims.ErrPastDeadline)
 	w.work()
 	testkit.Eventually(t, 5*time.Second, "the slot to expire", func() error {
 		_, held, err := w.claims.BySlot(context.Background(), d.SlotID)
 		if err == nil && held {
-			err = errors.New("it is held")
+			err = errors.New("still held")
 		}
 		return err
 	})

@@ -20,62 +20,62 @@ import (
 )
 
 const (
-	// sweepMost is how many slots one look finds at most.
-	sweepMost = 20_000
-	// chunkSize is how many slots are read and appended together. What is
-	// appended together shares a batch.
+	// maxSwept is how many slots one query finds at most.
+	maxSwept = 20_000
+	// chunkSize is how many slots are read and appended together. Concurrent appends
+	// share a batch.
 	chunkSize = 128
-	// chunksAtOnce of all sweeps: while some are appended others are read. They
-	// stay below the places in the append queue that the command API leaves to
-	// others, where they share a process.
-	chunksAtOnce = 3
-	// sweepEvery is how long a sweep that knows of nothing due waits at most:
-	// slots are begun, and their ends moved, by others.
-	sweepEvery = 250 * time.Millisecond
-	// sweepPause is how long a sweep waits at least: what comes due meanwhile is
+	// chunkConcurrency is the limit of all sweeps: while some chunks are appended others are
+	// read. It stays below the queue entries that the command API leaves to
+	// others, if they share a process.
+	chunkConcurrency = 3
+	// sweepInterval is the longest wait of a sweep that knows of no due slot:
+	// other processes create slots and move deadlines.
+	sweepInterval = 250 * time.Millisecond
+	// sweepPause is the shortest wait of a sweep: slots that become due meanwhile are
 	// appended together.
 	sweepPause = 5 * time.Millisecond
-	// sweepAgain is how long it waits where something was due and others did it,
-	// or where it cannot be done now.
-	sweepAgain = 25 * time.Millisecond
-	// putOffFor is for how long a slot is left alone that could not be swept.
-	putOffFor = 30 * time.Second
-	// appendWithin bounds the reading and appending of a chunk.
-	appendWithin = 10 * time.Second
-	// shares is into how many parts a sweep divides what it finds. Workers begin
-	// with any of them and go round, so that those side by side meet late; where
-	// they do, one append conflicts alone, and who meets another too often begins
-	// anew elsewhere.
+	// sweepRetryInterval is the wait if due slots were handled by other workers,
+	// or cannot be handled now.
+	sweepRetryInterval = 25 * time.Millisecond
+	// deferFor is for how long a slot is skipped after a failure.
+	deferFor = 30 * time.Second
+	// appendTimeout bounds the reading and appending of a chunk.
+	appendTimeout = 10 * time.Second
+	// shares is the number of parts into which a sweep divides what it finds. Workers begin
+	// with a random part and continue in a cycle, so that concurrent workers meet late; if
+	// they do, only the slower append conflicts, and a worker with many conflicts begins
+	// at another part.
 	shares = 16
 )
 
-// sweep is one thing that is done to slots when they are due.
+// sweep is an action on slots that are due.
 type sweep struct {
 	name  string
-	find  func(ctx context.Context, limit int) ([]claims.Due, error)
-	until func(ctx context.Context) (time.Duration, bool, error) // the next is due
-	// decide gives what happens to a slot at a moment; nothing where it is not
+	find  func(ctx context.Context, limit int) ([]claims.DueSlot, error)
+	until func(ctx context.Context) (time.Duration, bool, error) // until the next slot is due
+	// decide returns the events of a slot at a time, or nothing if it is not
 	// due after all.
 	decide func(s domain.Slot, at time.Time) []domain.Event
-	guard  func(s domain.Slot) eventstore.Guarded
-	// frees: its product's gate has to be told.
+	guard  func(s domain.Slot) eventstore.GuardItem
+	// frees reports whether its product's gate must be synced.
 	frees bool
 }
 
-// sweeper appends what is due to many slots at a time. It takes no row lock: the
-// expected version decides where two want the same slot.
-type sweeper struct {
+// expirer appends the due events of many slots at a time. It takes no row lock: the
+// expected version decides if two workers handle the same slot.
+type expirer struct {
 	*Worker
-	putOff *putOff
-	chunks chan struct{} // one for each chunk under way
+	deferred *deferred
+	chunks   chan struct{} // one for each chunk in progress
 }
 
-func newSweeper(w *Worker) *sweeper {
-	return &sweeper{Worker: w, putOff: newPutOff(), chunks: make(chan struct{}, chunksAtOnce)}
+func newExpirer(w *Worker) *expirer {
+	return &expirer{Worker: w, deferred: newDeferred(), chunks: make(chan struct{}, chunkConcurrency)}
 }
 
-// keepSweeping does what is due as soon as it is.
-func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
+// keepSweeping sweeps whenever a slot is due.
+func (s *expirer) keepSweeping(ctx context.Context, sw sweep) error {
 	for {
 		found, changed, err := s.sweepOnce(ctx, sw)
 		if err != nil {
@@ -84,15 +84,15 @@ func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
 		if changed > 0 {
 			continue
 		}
-		wait := sweepAgain
+		wait := sweepRetryInterval
 		if found == 0 {
 			next, any, err := sw.until(ctx)
 			if err != nil {
 				return err
 			}
-			wait = sweepEvery
+			wait = sweepInterval
 			if any {
-				wait = min(max(next, sweepPause), sweepEvery)
+				wait = min(max(next, sweepPause), sweepInterval)
 			}
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -101,19 +101,19 @@ func (s *sweeper) keepSweeping(ctx context.Context, sw sweep) error {
 	}
 }
 
-// sweepOnce does what is due now: found says how many slots that may be, those
-// that are left alone among them, changed to how many something happened.
-func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, err error) {
-	due, err := sw.find(ctx, sweepMost)
+// sweepOnce handles the slots that are due now. found counts them, including skipped
+// ones; changed counts those that got an event.
+func (s *expirer) sweepOnce(ctx context.Context, sw sweep) (found, changed int, err error) {
+	due, err := sw.find(ctx, maxSwept)
 	if err != nil {
 		return 0, 0, err
 	}
-	found = len(due) // with those that are left alone: the next to come due is behind them
-	due = s.putOff.without(due)
+	found = len(due) // including skipped slots: the next one to become due comes after them
+	due = s.deferred.without(due)
 	if len(due) == 0 {
 		return found, 0, nil
 	}
-	// After they were found, so that they are due by it too.
+	// Read after the query, so that the slots are due by this time too.
 	at, err := s.cfg.Claims.StoreClock(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -132,7 +132,7 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 		}
 		group.Go(func() error {
 			defer func() { <-s.chunks }()
-			ctx, cancel := context.WithTimeout(groupCtx, appendWithin)
+			ctx, cancel := context.WithTimeout(groupCtx, appendTimeout)
 			defer cancel()
 			changed, conflicts, err := s.sweepChunk(ctx, sw, chunk, at)
 			n.Add(int64(changed))
@@ -146,9 +146,9 @@ func (s *sweeper) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 	return found, int(n.Load()), errors.Join(err, ctx.Err())
 }
 
-// enter takes a place for a chunk, and holds none where ctx has ended: then both
-// may be ready, and a place that nobody gives back is one less for all sweeps.
-func (s *sweeper) enter(ctx context.Context) bool {
+// enter acquires a permit for a chunk, and holds none if ctx has ended: then both
+// cases may be ready, and a permit that is never released would be missing for all sweeps.
+func (s *expirer) enter(ctx context.Context) bool {
 	select {
 	case s.chunks <- struct{}{}:
 	case <-ctx.Done():
@@ -161,14 +161,14 @@ func (s *sweeper) enter(ctx context.Context) bool {
 	return true
 }
 
-// inTurn orders by share, beginning with one of them; within a share the longest
-// due stay first.
-func inTurn(due []claims.Due, first int) {
-	turn := func(d claims.Due) int { return (int(d.SlotID[15])%shares - first + shares) % shares }
-	slices.SortStableFunc(due, func(a, b claims.Due) int { return turn(a) - turn(b) })
+// inTurn orders slots by share, beginning with one of them; within a share those due longest
+// stay first.
+func inTurn(due []claims.DueSlot, first int) {
+	turn := func(d claims.DueSlot) int { return (int(d.SlotID[15])%shares - first + shares) % shares }
+	slices.SortStableFunc(due, func(a, b claims.DueSlot) int { return turn(a) - turn(b) })
 }
 
-func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, at time.Time) (changed, conflicts int, err error) {
+func (s *expirer) sweepChunk(ctx context.Context, sw sweep, chunk []claims.DueSlot, at time.Time) (changed, conflicts int, err error) {
 	slots, err := s.slots(ctx, chunk)
 	if err != nil {
 		return 0, 0, err
@@ -180,7 +180,7 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 	for i, due := range chunk {
 		slot, readable := slots[due.SlotID]
 		if !readable {
-			s.leave(ctx, sw, due, errUnreadable)
+			s.skip(ctx, sw, due, errUnreadable)
 			continue
 		}
 		events := sw.decide(slot, at)
@@ -197,12 +197,12 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 				s.metrics.swept.WithLabelValues(sw.name).Inc()
 				s.metrics.lateness.WithLabelValues(sw.name).Observe(result.RecordedAt.Sub(due.At).Seconds())
 			case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrNotActive):
-				lost.Add(1) // it is looked at again where it is still due
+				lost.Add(1) // if it is still due, the next sweep finds it
 				s.metrics.conflicts.WithLabelValues(sw.name).Inc()
 			case unavailable(err), ctx.Err() != nil:
 				fatal[i] = err
 			default:
-				s.leave(ctx, sw, due, err)
+				s.skip(ctx, sw, due, err)
 			}
 		})
 	}
@@ -215,25 +215,25 @@ func (s *sweeper) sweepChunk(ctx context.Context, sw sweep, chunk []claims.Due, 
 	return int(done.Load()), int(lost.Load()), first(fatal)
 }
 
-func (s *sweeper) append(ctx context.Context, sw sweep, slot domain.Slot, events []domain.Event) (eventstore.Result, error) {
+func (s *expirer) append(ctx context.Context, sw sweep, slot domain.Slot, events []domain.Event) (eventstore.Result, error) {
 	ctx, span := begin(ctx, sw.name)
 	defer span.End()
 	encoded, err := encode(ctx, events...)
 	if err != nil {
 		return eventstore.Result{}, err
 	}
-	return waitingAppender{s.cfg.Store}.Append(ctx, eventstore.Append{
+	return retryingAppender{s.cfg.Store}.Append(ctx, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: slot.ID, Expected: eventstore.Expected(slot.Version), Events: encoded}},
-		Guards:  []eventstore.Guarded{sw.guard(slot)},
+		Guards:  []eventstore.GuardItem{sw.guard(slot)},
 	})
 }
 
-var errUnreadable = errors.New("worker: the slot's stream cannot be read")
+var errUnreadable = errors.New("worker: invalid event in the slot's stream")
 
-// slots reads the slots in one round trip. One whose events cannot be decoded is
-// left out.
-func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]domain.Slot, error) {
+// slots reads the slots in one round trip. A slot whose events cannot be decoded is
+// omitted.
+func (s *expirer) slots(ctx context.Context, chunk []claims.DueSlot) (map[uuid.UUID]domain.Slot, error) {
 	ids := make([]uuid.UUID, len(chunk))
 	for i, d := range chunk {
 		ids[i] = d.SlotID
@@ -247,7 +247,7 @@ func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]
 	for _, r := range recorded {
 		e, err := avsc.Decode(r)
 		if err != nil {
-			s.warn(ctx, "an event cannot be decoded", "position", r.Position, "error", err)
+			s.warn(ctx, "event not decoded", "position", r.Position, "error", err)
 			wrong = append(wrong, r.Stream)
 			continue
 		}
@@ -259,11 +259,11 @@ func (s *sweeper) slots(ctx context.Context, chunk []claims.Due) (map[uuid.UUID]
 	return slots, nil
 }
 
-// leave leaves a slot alone for a while.
-func (s *sweeper) leave(ctx context.Context, sw sweep, due claims.Due, err error) {
+// skip skips a slot for a while after a failure.
+func (s *expirer) skip(ctx context.Context, sw sweep, due claims.DueSlot, err error) {
 	s.metrics.failures.WithLabelValues(sw.name).Inc()
-	s.warn(ctx, "a slot that is due is left alone for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
-	s.putOff.add(due.SlotID, putOffFor)
+	s.warn(ctx, "due slot not handled, skipping it for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
+	s.deferred.add(due.SlotID, deferFor)
 }
 
 func unavailable(err error) bool {
@@ -271,7 +271,7 @@ func unavailable(err error) bool {
 	return errors.As(err, &away) || errors.Is(err, eventstore.ErrClosed)
 }
 
-// first gives the first error there is.
+// first returns the first non-nil error.
 func first(errs []error) error {
 	i := slices.IndexFunc(errs, func(err error) bool { return err != nil })
 	if i < 0 {

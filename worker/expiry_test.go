@@ -10,10 +10,10 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// A sweep that ends because Postgres is away gives back every place that it took:
-// one that it kept would be missing after the outage, and with the last one all
-// expiry would stand still.
-func TestASweepThatFailsKeepsNoPlace(t *testing.T) {
+// A sweep that ends because Postgres is unavailable releases every permit that it took:
+// a missing one would reduce the concurrency after the outage, and without any
+// all expiry would stop.
+func TestExpiry_FailedSweepReleasesItsPermits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const slots = 10 * chunkSize
@@ -27,15 +27,15 @@ func TestASweepThatFailsKeepsNoPlace(t *testing.T) {
 	defer func() { stop(); worker.watcher.wait(); worker.syncer.wait() }()
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		_, _, err := worker.sweeper.sweepOnce(ctx, worker.ending())
+		_, _, err := worker.expirer.sweepOnce(ctx, worker.ending())
 		cancel()
 		require.ErrorIs(t, err, eventstore.ErrClosed)
-		require.Empty(t, worker.sweeper.chunks)
+		require.Empty(t, worker.expirer.chunks)
 	}
 }
 
-// A queue that is smaller than what is due slows expiry down and stops it not.
-func TestASmallAppendQueueIsWaitedFor(t *testing.T) {
+// A queue that is smaller than the number of due slots slows expiry down and does not stop it.
+func TestExpiry_WaitsForSmallAppendQueue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const slots = 300

@@ -14,22 +14,22 @@ import (
 const (
 	// auditInterval is how often a gate that decides is compared with the claims.
 	auditInterval = time.Minute
-	// auditTimeout bounds one comparison: millions of claims take seconds to count.
+	// auditTimeout bounds one comparison: counting millions of claims takes seconds.
 	auditTimeout = 30 * time.Second
 	// auditConcurrency is how many gates of one Redis master are compared at the same
 	// time. Each counts claims in Postgres.
 	auditConcurrency = 2
 )
 
-// auditor compares gates with the claims. A difference is an alarm and never a
-// repair: a gate that is wrong shows a fault of ours.
+// auditor compares gates with the claims. A difference raises an alarm and is never
+// repaired automatically: a wrong gate reveals a bug.
 type auditor struct {
 	*Worker
 	mu        sync.Mutex
 	differing map[uuid.UUID]bool
 }
 
-// audit compares each gate of this worker's that decides, about once a minute.
+// audit compares each of this worker's gates that decide, about once a minute.
 func (w *Worker) audit(ctx context.Context) error {
 	a := &auditor{Worker: w, differing: map[uuid.UUID]bool{}}
 	comparing := newSchedule(ctx, auditConcurrency, 0, w.gate.Master, nil, func(ctx context.Context, product uuid.UUID) (time.Duration, bool, error) {
@@ -62,7 +62,7 @@ func (w *Worker) audit(ctx context.Context) error {
 	}
 }
 
-// compare notes whether the product's gate counts its units as the claims do.
+// compare records whether the counts of the product's gate equal those of the claims.
 func (a *auditor) compare(ctx context.Context, product uuid.UUID) error {
 	comparing, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()

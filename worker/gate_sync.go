@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// maxFollowed is how many events are read at a time for whom they concern.
+	// maxFollowed is how many events are read at a time to find their products.
 	maxFollowed = 10_000
 	// syncConcurrency is how many gates of one Redis master are synced at the same
 	// time; more than there are connections to it would only queue there.
 	syncConcurrency = 16
-	// syncRest is how soon a gate is synced again at the earliest: in a rush the next
-	// sync takes all that came meanwhile.
+	// syncRest is the least time between two syncs of a gate: in a rush the next
+	// sync applies all events that arrived meanwhile.
 	syncRest = 20 * time.Millisecond
-	// syncTimeout bounds one sync. A rebuild goes on without being waited for, so that
-	// it keeps no other product of its master from its sync.
+	// syncTimeout bounds one sync. A rebuild continues in the background, so that
+	// it delays no other product of its master.
 	syncTimeout = 2 * time.Second
 	// readTimeout bounds a read of the log.
 	readTimeout = 5 * time.Second
-	// recentFor is for how long a worker remembers what happened to other workers'
-	// products: longer than it takes to notice that one died.
+	// recentFor is for how long a worker remembers events of other workers'
+	// products: longer than it takes to detect that one died.
 	recentFor = 15 * time.Second
 )
 
-// syncer syncs gates, and retries each until it is synced.
+// syncer syncs gates, and retries each until it succeeds.
 type syncer struct {
 	*schedule
 }
@@ -43,7 +43,7 @@ func (w *Worker) newSyncer(ctx context.Context) *syncer {
 		defer cancel()
 		began := time.Now()
 		err := w.gate.Sync(syncing, product)
-		if err == nil || errors.Is(err, redis.ErrUnknownProduct) { // synced, or gone with its product
+		if err == nil || errors.Is(err, redis.ErrUnknownProduct) { // synced, or removed with its product
 			warned.Delete(product)
 			w.metrics.fed.Observe(time.Since(began).Seconds())
 			return -1, false, nil
@@ -54,24 +54,24 @@ func (w *Worker) newSyncer(ctx context.Context) *syncer {
 				w.warn(ctx, "gate sync failed, retrying", "product", product, "error", err)
 			}
 		}
-		// One that takes long may be waiting for a rebuild: its master is not down.
+		// If it takes long it may be waiting for a rebuild: its master is not down.
 		return 0, errors.Is(err, redis.ErrUnavailable) && syncing.Err() == nil, err
 	})}
 }
 
-// mark has the product's gate synced with everything that is durable now.
+// mark syncs the product's gate with everything that is durable now.
 func (s *syncer) mark(product uuid.UUID) { s.after(product, 0) }
 
-// syncOwn has a gate synced at once after an append of this worker's, if the
-// product is its own; another one's worker finds the append by itself.
+// syncOwn syncs a gate at once after an append of this worker, if it owns the
+// product; another owner finds the append in the log.
 func (w *Worker) syncOwn(product uuid.UUID) {
 	if w.owners.ours(product) {
 		w.syncer.mark(product)
 	}
 }
 
-// follow syncs the gate of every product of this worker's to which something
-// happens.
+// follow syncs the gate of every product of this worker that has new
+// events.
 func (w *Worker) follow(ctx context.Context) error {
 	position, err := w.followFrom(ctx)
 	if err != nil {
@@ -92,10 +92,10 @@ func (w *Worker) follow(ctx context.Context) error {
 		position = upTo
 		w.metrics.position.Set(float64(position))
 		w.followed.Store(position)
-		if len(products) > 0 { // what comes now would wait for its gate's next sync anyway
+		if len(products) > 0 { // events that arrive now would wait for the gate's next sync anyway
 			err = pause(ctx, syncRest)
 		} else {
-			err = w.cfg.Waker.Wait(ctx, position)
+			err = w.cfg.Notifier.Wait(ctx, position)
 		}
 		if err != nil {
 			return err
@@ -103,16 +103,16 @@ func (w *Worker) follow(ctx context.Context) error {
 	}
 }
 
-// concerned is to which products something happened beyond a position, and up to
-// where that was looked at.
+// concerned returns the products with events after a position, and the position
+// up to which it read.
 func (w *Worker) concerned(ctx context.Context, position int64) ([]uuid.UUID, int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	return w.cfg.Reader.Keys(ctx, position, maxFollowed)
 }
 
-// followFrom is where to go on: where this worker was when something failed, or
-// at the end of the log, since catchUp sees to what lies before.
+// followFrom returns where to continue: the position reached before a failure, or
+// the end of the log at the start, because catchUp handles earlier events.
 func (w *Worker) followFrom(ctx context.Context) (int64, error) {
 	if at := w.followed.Load(); at >= 0 {
 		return at, nil
@@ -128,8 +128,8 @@ func (w *Worker) followFrom(ctx context.Context) (int64, error) {
 	return head, nil
 }
 
-// takeOver syncs, whenever the live workers have changed, what happened lately to
-// products that are this worker's from then on: whose they were may have died
+// takeOver syncs, whenever the live workers have changed, recent events of
+// products that this worker owns from then on: the former owner may have died
 // before its sync.
 func (w *Worker) takeOver(ctx context.Context) error {
 	for {
@@ -148,15 +148,15 @@ func (w *Worker) takeOver(ctx context.Context) error {
 	}
 }
 
-// catchUp looks once at every gate that ever decided: what happened to its product
-// while no worker ran is synced. A gate that is not there is built when it is asked.
+// catchUp checks once every gate that ever decided, and syncs those whose product had
+// events while no worker ran. A gate that does not exist is built by the next request.
 func (w *Worker) catchUp(ctx context.Context) error {
-	select { // what comes after the head that follow has read is its affair
+	select { // later events are handled by follow
 	case <-w.following:
 	case <-ctx.Done():
 		return nil
 	}
-	led, err := w.cfg.Claims.EverLed(ctx)
+	led, err := w.cfg.Claims.GateHistories(ctx)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (r *recent) add(product uuid.UUID) {
 	r.at[product] = time.Now()
 }
 
-// list returns what was added lately and forgets the rest.
+// list returns the products added recently and drops the others.
 func (r *recent) list() []uuid.UUID {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,35 +16,35 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// expire ends a slot as a process does that dies before it tells the gate.
+// expire ends a slot like a process that dies before it syncs the gate.
 func (w *world) expire(d redis.Decision) {
 	w.t.Helper()
-	require.NoError(w.t, w.append(d.Product, d.SlotID, claims.Release{Product: d.Product, SlotID: d.SlotID}.Guarded(),
+	require.NoError(w.t, w.append(d.Product, d.SlotID, claims.Release{Product: d.Product, SlotID: d.SlotID}.GuardItem(),
 		domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: time.Now().UTC().Truncate(time.Millisecond)}))
 }
 
-func TestAGrantWhoseAppendNeverCameIsWithdrawn(t *testing.T) {
+func TestWithdraw_GrantThatWasNeverAppended(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(3)
 	w.work()
-	w.work() // two at once settle it once
+	w.work() // two at once withdraw it once
 	w.acquire(product, life{ttl: time.Hour})
 	lost, err := w.grant(product)
 	require.NoError(t, err)
 	granted := time.Now()
-	w.awaitGate(5*time.Second, product, 1, 1, 1) // what was appended is held
+	w.awaitGate(5*time.Second, product, 1, 1, 1) // a grant that was appended is held
 
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
 	require.GreaterOrEqual(t, time.Since(granted), withdrawAfter)
 	w.awaitGate(time.Second, product, 2, 1, 0)
-	err = w.append(product, lost.SlotID, life{ttl: time.Hour}.claim(product, lost.SlotID, lost.Buyer, lost.Number, lost.Unit).Guarded(),
+	err = w.append(product, lost.SlotID, life{ttl: time.Hour}.claim(product, lost.SlotID, lost.Buyer, lost.Number, lost.Unit).GuardItem(),
 		life{ttl: time.Hour}.acquired(lost.Buyer, lost.Number, lost.Unit))
-	require.ErrorIs(t, err, claims.ErrWithdrawn, "an append that comes later still")
+	require.ErrorIs(t, err, claims.ErrWithdrawn, "a later append")
 	require.Equal(t, 1, w.count(product, "GrantWithdrawn"))
 }
 
-func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
+func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(1)
@@ -61,7 +61,7 @@ func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
 				select coalesce(sum(to_number - from_number + 1), 0) from gate_decisions where product_id = $1 and type = 'refused'`,
 				product).Scan(&refused)
 			if err == nil && refused != want {
-				err = fmt.Errorf("%d refusals are written down", refused)
+				err = fmt.Errorf("%d refusals are stored", refused)
 			}
 			return err
 		}
@@ -73,8 +73,8 @@ func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
 	require.Contains(t, worker.watcher.list(), product)
 	stop()
 
-	// One that was idle for long and has nothing on its way is not watched by a
-	// worker that begins.
+	// A gate that was idle for long and has no pending grants is not watched by a
+	// new worker.
 	_, err = w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
 	require.NoError(t, err)
 	worker, _ = w.work()
@@ -89,7 +89,7 @@ func TestTheDecisionLogIsCarriedAndASettledGateCostsNothing(t *testing.T) {
 	})
 }
 
-func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
+func TestSync_CatchesUpWithEventsBeforeStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(2)
@@ -105,7 +105,7 @@ func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
 	require.NoError(t, err)
 	stop()
 
-	// The grant stays on its way, for longer than its gate is watched.
+	// The grant stays pending for longer than its gate is watched.
 	for _, ago := range []string{
 		`update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`,
 		`update gate_shipments set covered = covered - interval '1 hour', shipped_at = shipped_at - interval '1 hour' where product_id = $1`,
@@ -118,25 +118,25 @@ func TestWhatHappenedWhileNoWorkerRanIsTold(t *testing.T) {
 	w.awaitGate(time.Second, product, 1, 1, 0)
 }
 
-func TestADeletedProductsGateIsRemovedByTheNextWorker(t *testing.T) {
+func TestSync_RemovesGateOfDeletedProduct(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(1)
 	require.NoError(t, w.gate.Sync(t.Context(), product))
 	_, err := w.grant(product)
 	require.NoError(t, err)
-	require.NoError(t, w.append(product, product, claims.Delete{Product: product}.Guarded(), domain.ProductDeleted{}))
+	require.NoError(t, w.append(product, product, claims.Delete{Product: product}.GuardItem(), domain.ProductDeleted{}))
 	w.work()
 	testkit.Eventually(t, 5*time.Second, "the gate to go", func() error {
 		s, err := w.gate.State(context.Background(), product)
 		if err == nil && s.Exists {
-			err = fmt.Errorf("it is there: %+v", s)
+			err = fmt.Errorf("it exists: %+v", s)
 		}
 		return err
 	})
 }
 
-func TestFeedingGoesOnWhenRedisComesBack(t *testing.T) {
+func TestSync_ContinuesAfterRedisOutage(t *testing.T) {
 	t.Parallel()
 	server := testkit.OwnRedis(t)
 	w := newWorldOn(t, dbtest.Write(t), server.URL())
@@ -152,11 +152,11 @@ func TestFeedingGoesOnWhenRedisComesBack(t *testing.T) {
 	w.awaitGate(20*time.Second, product, 1, 1, 0)
 }
 
-func TestAGateThatDiffersFromTheClaimsRaisesAnAlarm(t *testing.T) {
+func TestAudit_ReportsGateThatDiffersFromClaims(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	worker, stop := w.work()
-	stop() // it is asked to compare by hand
+	stop() // the test compares directly
 	product := w.product(2)
 	d := w.acquire(product, life{ttl: time.Hour})
 	require.NoError(t, w.gate.Sync(t.Context(), product))

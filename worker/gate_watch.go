@@ -13,32 +13,32 @@ import (
 )
 
 const (
-	// watchInterval is how often a gate that decides is looked at: its decision log
-	// is at most two seconds behind it.
+	// watchInterval is how often a gate that decides is read: its stored decision log
+	// is at most two seconds behind.
 	watchInterval = time.Second
-	// idleInterval is how often one is looked at that has nothing left to be stored.
+	// idleInterval is how often a gate is read that has nothing left to be stored.
 	idleInterval = 5 * time.Second
-	// watchConcurrency is how many gates of one Redis master are looked at at the
+	// watchConcurrency is how many gates of one Redis master are read at the
 	// same time. More than there are connections to it: they wait for Postgres, too.
 	watchConcurrency = 32
 	// watchFor is how long after its last lease a gate is watched at least.
 	watchFor = 30 * time.Second
-	// tailInterval is how often gates are looked for whose log was not stored to its
-	// end, however long ago they decided.
+	// tailInterval is how often to search for gates whose log was not stored
+	// completely, however long ago they decided.
 	tailInterval = 30 * time.Second
-	// watchTimeout bounds the look at one gate.
+	// watchTimeout bounds one read of a gate.
 	watchTimeout = 3 * time.Second
-	// noteInterval is how often it is noted that a log in which nothing is new is
+	// noteInterval is how often it is recorded that a log without new lines is
 	// stored.
 	noteInterval = 2 * time.Second
-	// maxLost is how many looks in a row must find a gate lost for it to be rebuilt:
-	// requests do that themselves, and this is for a gate that nobody asks.
+	// maxLost is how many reads in a row must find a gate lost for it to be rebuilt.
+	// Requests rebuild it too; this is for a gate that receives none.
 	maxLost = 2
 )
 
-// watcher looks at the gates of this worker's products that decided lately, or
-// have something that was not stored: it ships their decision logs and withdraws
-// grants whose append never came. Gates that have not decided for a while cost
+// watcher reads the gates of this worker's products that decided recently, or
+// have lines that were not stored: it ships their decision logs and withdraws
+// grants that were never appended. Gates that have not decided for a while cost
 // nothing.
 type watcher struct {
 	*Worker
@@ -50,8 +50,8 @@ type watcher struct {
 	gates map[uuid.UUID]*watchedGate
 }
 
-// watchedGate is what a worker remembers of a gate between two looks. All but
-// lease belong to who looks at it.
+// watchedGate is a worker's state of a gate between two reads. All fields except
+// lease belong to the goroutine that reads it.
 type watchedGate struct {
 	product uuid.UUID
 	mu      sync.Mutex
@@ -59,11 +59,11 @@ type watchedGate struct {
 
 	last    *redis.LogPiece // as it was last read and stored
 	noted   time.Time       // when that was last noted in Postgres
-	whole   int64           // epochs of the same gate below it are noted as whole
+	whole   int64           // epochs of the same gate below it are recorded as complete
 	mark    leaseMark
 	covered redis.LeaseID // see redis.Shipment
-	pending bool          // grants were on their way at the last look
-	lost    int           // looks in a row that found the gate lost
+	pending bool          // there were pending grants at the last read
+	lost    int           // reads in a row that found the gate lost
 	sights  sights
 }
 
@@ -79,7 +79,7 @@ func (w *Worker) newWatcher(ctx context.Context) *watcher {
 		Worker: w, shipper: &shipper{ctx: ctx, ship: w.cfg.Claims.Ship},
 		soon: make(chan struct{}, 1), gates: map[uuid.UUID]*watchedGate{},
 	}
-	x.looks = newSchedule(ctx, watchConcurrency, 0, w.gate.Master, w.owners.turned, x.look)
+	x.looks = newSchedule(ctx, watchConcurrency, 0, w.gate.Master, w.owners.turned, x.watchOnce)
 	return x
 }
 
@@ -88,7 +88,7 @@ func (x *watcher) wait() {
 	x.shipper.wait()
 }
 
-// pollSoon has all gates looked for anew: other workers' products may be ours now.
+// pollSoon requests a poll of all gates: this worker may own other products now.
 func (x *watcher) pollSoon() {
 	select {
 	case x.soon <- struct{}{}:
@@ -96,7 +96,7 @@ func (x *watcher) pollSoon() {
 	}
 }
 
-// poll keeps the list of gates that are watched, about once a second.
+// poll updates the list of watched gates, about once a second.
 func (x *watcher) poll(ctx context.Context) error {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -109,7 +109,7 @@ func (x *watcher) poll(ctx context.Context) error {
 		}
 		x.watchAll(leases, true)
 		if time.Since(tails) >= tailInterval {
-			if leases, err = x.cfg.Claims.Tails(ctx); err != nil {
+			if leases, err = x.cfg.Claims.UnshippedGates(ctx); err != nil {
 				return err
 			}
 			x.watchAll(leases, false)
@@ -133,7 +133,7 @@ func (x *watcher) count() int {
 	return len(x.gates)
 }
 
-// list is which products are watched.
+// list returns the watched products.
 func (x *watcher) list() []uuid.UUID {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -144,8 +144,8 @@ func (x *watcher) list() []uuid.UUID {
 	return products
 }
 
-// watchAll takes note of the leases that there are. all: these are all the gates
-// that decided lately.
+// watchAll adds gates by their leases. all: these are all gates
+// that decided recently.
 func (x *watcher) watchAll(leases []claims.GateLease, all bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -183,8 +183,8 @@ func (x *watcher) watchAll(leases []claims.GateLease, all bool) {
 	}
 }
 
-// look ships the product's log and withdraws what has been on its way for too long.
-func (x *watcher) look(ctx context.Context, product uuid.UUID) (next time.Duration, down bool, err error) {
+// watchOnce ships the product's log and withdraws grants that have been pending for too long.
+func (x *watcher) watchOnce(ctx context.Context, product uuid.UUID) (next time.Duration, down bool, err error) {
 	x.mu.Lock()
 	g := x.gates[product]
 	x.mu.Unlock()
@@ -193,7 +193,7 @@ func (x *watcher) look(ctx context.Context, product uuid.UUID) (next time.Durati
 	}
 	looking, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
-	next, err = x.lookAt(looking, g)
+	next, err = x.watchGate(looking, g)
 	if err != nil && ctx.Err() == nil {
 		x.metrics.failures.WithLabelValues("watch").Inc()
 		x.warn(ctx, "gate watch failed, retrying", "product", product, "error", err)
@@ -201,7 +201,7 @@ func (x *watcher) look(ctx context.Context, product uuid.UUID) (next time.Durati
 	return next, errors.Is(err, redis.ErrUnavailable), err
 }
 
-func (x *watcher) lookAt(ctx context.Context, g *watchedGate) (next time.Duration, err error) {
+func (x *watcher) watchGate(ctx context.Context, g *watchedGate) (next time.Duration, err error) {
 	g.mu.Lock()
 	lease := g.lease
 	g.mu.Unlock()
@@ -217,7 +217,7 @@ func (x *watcher) lookAt(ctx context.Context, g *watchedGate) (next time.Duratio
 		}
 		g.lost = 0
 		g.sights.add(log)
-		// That a log cannot be stored keeps no grant from being withdrawn.
+		// A log that cannot be stored does not prevent withdrawals.
 		if shipped = x.store(ctx, g, lease, log); shipped != nil || !log.More {
 			if err := x.withdrawOld(ctx, g, log); err != nil {
 				return 0, errors.Join(err, shipped)
@@ -230,13 +230,13 @@ func (x *watcher) lookAt(ctx context.Context, g *watchedGate) (next time.Duratio
 	}
 }
 
-// lostGate has a gate rebuilt that is not there, or removed if its product is gone.
+// lostGate rebuilds a gate that does not exist, or removes it if its product is gone.
 func (x *watcher) lostGate(g *watchedGate, lease claims.GateLease, log *redis.LogPiece) {
 	g.last, g.mark, g.sights = nil, leaseMark{}, sights{}
 	if lease.Deleted {
 		if log.Exists {
 			x.syncer.mark(g.product)
-		} else { // there is nothing to be had any more
+		} else { // there is nothing left to be stored
 			g.setCovered(lease.ID)
 		}
 		return
@@ -255,7 +255,7 @@ func (g *watchedGate) setCovered(lease redis.LeaseID) {
 	g.covered = lease
 }
 
-// store ships what is new of a log, and how far it goes.
+// store ships the new lines of a log, and how far it is complete.
 func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLease, log *redis.LogPiece) error {
 	if log.Err != nil {
 		return log.Err
@@ -286,18 +286,18 @@ func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLe
 	switch {
 	case !covered.IsZero():
 		g.setCovered(covered)
-	case s.Live && lease.Epoch >= log.FirstEpoch && lease.Epoch < log.Epoch: // the lease's epoch is stored whole
+	case s.Live && lease.Epoch >= log.FirstEpoch && lease.Epoch < log.Epoch: // the lease's epoch is stored completely
 		g.setCovered(lease.ID)
 	}
 	return x.gate.TrimLog(ctx, log)
 }
 
-// cover returns the lease up to which the log has all that leases allowed, zero if
-// it cannot be said. A gate decides until redis.LeaseTime after the time that its
+// cover returns the lease up to which the log contains all decisions that leases allowed, or
+// zero if that is unknown. A gate decides until redis.LeaseTime after the time that its
 // clock showed before the lease was recorded in Postgres. So once its clock shows
 // that much more than at some read after the lease was seen there, and its own lease
-// has run out, nothing that the leases up to that one allowed is missing in what it
-// has. No other clock is compared with it.
+// has run out, no decision that the leases up to that one allowed is missing from the
+// log. No other clock is compared with it.
 func (g *watchedGate) cover(lease claims.GateLease, log *redis.LogPiece) redis.LeaseID {
 	if !log.LeasedBy(lease.Epoch, lease.Instance) {
 		g.mark = leaseMark{}

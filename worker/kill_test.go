@@ -22,7 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// The test binary is a worker's process where these name its services.
+// If these name its services, the test binary runs as a worker's process.
 const (
 	processDatabase = "DOPAMINE_TEST_WORKER_DATABASE"
 	processRedis    = "DOPAMINE_TEST_WORKER_REDIS"
@@ -56,7 +56,7 @@ func beWorker(databaseURL, redisURL, gatewayURL string) error {
 	if err != nil {
 		return err
 	}
-	cfg := Config{Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Waker: eventstore.Listen(ctx, pool)}
+	cfg := Config{Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Notifier: eventstore.Listen(ctx, pool)}
 	if gatewayURL != "" {
 		client, err := gateway.New(gateway.Options{URL: gatewayURL})
 		if err != nil {
@@ -73,9 +73,9 @@ func beWorker(databaseURL, redisURL, gatewayURL string) error {
 	return New(cfg).Run(ctx)
 }
 
-// Workers are killed by SIGKILL, again and again, while slots end: between an
-// append and the gate's being told of it, inside an append, anywhere.
-func TestWorkersThatAreKilledLoseNothing(t *testing.T) {
+// Workers are repeatedly killed with SIGKILL while slots end: between an
+// append and the sync of the gate, inside an append, anywhere.
+func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const slots = 6000
@@ -89,7 +89,7 @@ func TestWorkersThatAreKilledLoseNothing(t *testing.T) {
 		process.Env = append(os.Environ(), processDatabase+"="+w.pool.Config().ConnString(), processRedis+"="+w.redis)
 		process.Stderr = os.Stderr
 		require.NoError(t, process.Start())
-		// Until it has done something, and a bit more, another bit each time.
+		// Wait until it has done something, and a bit longer, for a different time in each life.
 		before := ended
 		for deadline := time.Now().Add(15 * time.Second); ended == before && time.Now().Before(deadline); {
 			require.NoError(t, pause(t.Context(), time.Duration(20+7*lives)*time.Millisecond))
@@ -102,7 +102,7 @@ func TestWorkersThatAreKilledLoseNothing(t *testing.T) {
 	require.Greater(t, lives, 2, "it was killed too late to show anything")
 	t.Logf("%d lives", lives)
 
-	// The last one may have died before it told the gate: the next one does.
+	// The last one may have died before it synced the gate: the next one does.
 	w.work()
 	w.awaitGate(10*time.Second, product, slots, 0, 0)
 	require.Equal(t, slots, w.count(product, "SlotExpired"))

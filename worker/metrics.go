@@ -22,7 +22,7 @@ type metrics struct {
 	jobSeconds   *prometheus.HistogramVec
 }
 
-// newMetrics registers with reg, which may be nil.
+// newMetrics registers the metrics with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	const subsystem = "worker"
 	counter := func(name, help string) prometheus.Counter {
@@ -43,20 +43,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: help, Buckets: telemetry.DurationBuckets}, []string{label})
 	}
 	m := &metrics{
-		failures:     counters("failures_total", "loop", "What failed and is tried again, by what it was for."),
-		position:     gauge("position", "Position in the log up to which the gates concerned were marked for feeding."),
-		fed:          seconds("feed_seconds", "Time to tell one gate what happened."),
-		watched:      gauge("watched_gates", "Gates that decided lately or have something unsettled."),
-		watchSeconds: seconds("watch_seconds", "Time to look once at all watched gates: logs carried, grants settled."),
-		carried:      counter("logs_carried_total", "Times that a gate's decision log was carried."),
-		settled:      counter("grants_settled_total", "Grants whose append never came and that were withdrawn."),
+		failures:     counters("failures_total", "loop", "Failures that are retried, by loop."),
+		position:     gauge("position", "Position in the log up to which the affected gates were scheduled for a sync."),
+		fed:          seconds("feed_seconds", "Time to sync one gate."),
+		watched:      gauge("watched_gates", "Gates that decided recently or have decisions that are not stored."),
+		watchSeconds: seconds("watch_seconds", "Time of one pass over all watched gates: logs shipped, grants withdrawn."),
+		carried:      counter("logs_carried_total", "Shipments of a gate's decision log."),
+		settled:      counter("grants_settled_total", "Withdrawn grants, because they were never appended."),
 		differing:    gauge("differing_gates", "Gates whose counts differed from the claims when they were last compared."),
 		swept:        counters("slots_total", "sweep", "Slots that were expired, warned of, or ended with a payment that timed out."),
-		conflicts:    counters("slot_conflicts_total", "sweep", "Slots to which something else happened first."),
-		lateness:     histograms("lateness_seconds", "sweep", "How long after it was due something happened to a slot."),
+		conflicts:    counters("slot_conflicts_total", "sweep", "Slots whose event lost a race with another event."),
+		lateness:     histograms("lateness_seconds", "sweep", "Delay between the due time of a slot's event and the event."),
 		jobsDue: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "payment_steps_due",
 			Help: "Steps of payments that were due when they were last listed, up to the size of a list."}, []string{"step"}),
-		jobSeconds: histograms("payment_step_seconds", "step", "Time that a step of a payment took, the gateway's included."),
+		jobSeconds: histograms("payment_step_seconds", "step", "Time of a payment step, including the gateway's."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.failures, m.position, m.fed, m.watched, m.watchSeconds, m.carried, m.settled, m.differing,

@@ -13,8 +13,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/presence"
 )
 
-// owners says which products are this worker's: live workers share them by hash.
-// A worker that cannot reach a Redis master says so in the list, and leaves the
+// owners determines this worker's products: live workers share them by hash.
+// A worker that cannot reach a Redis master publishes that in the list, and leaves the
 // products there to the others. Nothing is locked: while the workers' lists
 // differ, a product may have two owners or, for a second or two, none.
 type owners struct {
@@ -22,14 +22,14 @@ type owners struct {
 	master   func(product uuid.UUID) string
 
 	mu          sync.Mutex
-	unreachable map[string]uuid.UUID // masters, each with a product to try it with
+	unreachable map[string]uuid.UUID // masters, each with a product to probe it with
 }
 
 func newOwners(p *presence.Presence, master func(uuid.UUID) string) *owners {
 	return &owners{presence: p, master: master, unreachable: map[string]uuid.UUID{}}
 }
 
-// ours reports whether this worker looks after the product. It does so too while
+// ours reports whether this worker owns the product. It also does while
 // it is in no list, and if no worker reaches the product's master.
 func (o *owners) ours(product uuid.UUID) bool {
 	if o.presence == nil {
@@ -41,7 +41,7 @@ func (o *owners) ours(product uuid.UUID) bool {
 	return !found || me == 0 || owner == me
 }
 
-// changed is closed when the live workers change; nil, which is never, if there
+// changed is closed when the live workers change; it is nil, and blocks forever, if there
 // is no list.
 func (o *owners) changed() <-chan struct{} {
 	if o.presence == nil {
@@ -51,7 +51,7 @@ func (o *owners) changed() <-chan struct{} {
 	return changed
 }
 
-// turned notes that a master cannot be reached, or can be again.
+// turned records that a master cannot be reached, or can be reached again.
 func (o *owners) turned(master string, product uuid.UUID, open bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -63,7 +63,7 @@ func (o *owners) turned(master string, product uuid.UUID, open bool) {
 	o.publish()
 }
 
-// publish is called with the lock held.
+// publish updates the list. The caller holds mu.
 func (o *owners) publish() {
 	if o.presence != nil {
 		o.presence.SetUnreachable(slices.Sorted(maps.Keys(o.unreachable)))
@@ -71,13 +71,13 @@ func (o *owners) publish() {
 }
 
 const (
-	// reachInterval is how often masters that could not be reached are tried.
+	// reachInterval is how often unreachable masters are probed.
 	reachInterval = time.Second
 	reachTimeout  = 2 * time.Second
 )
 
-// keepTrying finds out when masters can be reached again: others look after their
-// products by then.
+// keepTrying detects when masters can be reached again: other workers own their
+// products meanwhile.
 func (w *Worker) keepTrying(ctx context.Context) error {
 	tick := time.NewTicker(reachInterval)
 	defer tick.Stop()

@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// stepInterval is how often the steps that are due are listed.
+	// stepInterval is how often due steps are listed.
 	stepInterval = 250 * time.Millisecond
-	// maxSteps is how many steps of a kind one list has at most.
+	// maxSteps is how many steps of a kind one list contains at most.
 	maxSteps = 256
-	// stepConcurrency is how many steps of a kind are taken at a time. Each kind has
-	// its own, so that a gateway that is slow with one holds up no other.
+	// stepConcurrency is how many steps of a kind run at a time. Each kind has
+	// its own limit, so that a gateway that is slow with one delays no other.
 	stepConcurrency = 64
-	// stepTimeout bounds one step: the gateway's response and what follows from it.
+	// stepTimeout bounds one step: the gateway's response and its effects.
 	stepTimeout = 30 * time.Second
 	// purgeInterval is how often old keys and ids are deleted.
 	purgeInterval = 10 * time.Minute
-	// observeInterval is how often what waits for an operator is counted.
+	// observeInterval is how often payments that need an operator are counted.
 	observeInterval = 15 * time.Second
 )
 
-// pay takes the steps of a kind that are due: posts payments and refunds, queries
+// pay executes the due steps of a kind: it posts payments and refunds, queries
 // the gateway about them, and has payments cancelled.
 func (w *Worker) pay(ctx context.Context, step payments.Step) error {
 	return w.repeat(ctx, stepConcurrency, func() ([]uuid.UUID, error) {
@@ -37,8 +37,8 @@ func (w *Worker) pay(ctx context.Context, step payments.Step) error {
 	}, func(id uuid.UUID) { w.step(ctx, step, id) })
 }
 
-// repeat lists what is due and does it, a bounded number at a time. What another
-// list finds again before it was taken is not started a second time meanwhile.
+// repeat lists due ids and handles them, a bounded number at a time. An id that
+// is listed again before it was handled is not started twice.
 func (w *Worker) repeat(ctx context.Context, concurrency int, list func() ([]uuid.UUID, error), do func(uuid.UUID)) error {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -77,8 +77,8 @@ func (w *Worker) repeat(ctx context.Context, concurrency int, list func() ([]uui
 	}
 }
 
-// step takes one. A job that another list finds again before this one has taken it
-// does nothing the second time.
+// step executes one step. If another list contains a job again before it was executed, the
+// second execution does nothing.
 func (w *Worker) step(ctx context.Context, step payments.Step, id uuid.UUID) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -94,10 +94,10 @@ func (w *Worker) step(ctx context.Context, step payments.Step, id uuid.UUID) {
 }
 
 // saleConcurrency is how many slots, or purchases, of cancelled sales are ended at
-// a time. They leave room in the append queue for buyers of other products.
+// a time. It leaves room in the append queue for buyers of other products.
 const saleConcurrency = 16
 
-// endSlots expires the slots of cancelled sales. What is left to do follows from
+// endSlots expires the slots of cancelled sales. The remaining work follows from
 // the tables, so that another worker continues after a crash.
 func (w *Worker) endSlots(ctx context.Context) error {
 	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
@@ -113,8 +113,8 @@ func (w *Worker) endSlots(ctx context.Context) error {
 	})
 }
 
-// refundSales makes the refunds of cancelled sales' purchases due, those that
-// succeed later included.
+// refundSales makes the refunds of cancelled sales' purchases due, including those that
+// succeed later.
 func (w *Worker) refundSales(ctx context.Context) error {
 	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
 		return w.cfg.Payments.CancelledPurchases(ctx, maxSteps)
@@ -126,7 +126,7 @@ func (w *Worker) refundSales(ctx context.Context) error {
 	})
 }
 
-// observe counts what waits for an operator.
+// observe counts payments that need an operator.
 func (w *Worker) observe(ctx context.Context) error {
 	tick := time.NewTicker(observeInterval)
 	defer tick.Stop()
@@ -142,7 +142,7 @@ func (w *Worker) observe(ctx context.Context) error {
 	}
 }
 
-// purge deletes what needs not be kept any longer.
+// purge deletes data that is no longer needed.
 func (w *Worker) purge(ctx context.Context) error {
 	tick := time.NewTicker(purgeInterval)
 	defer tick.Stop()

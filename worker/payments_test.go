@@ -22,7 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// switched is a gateway that can be away.
+// switched is a gateway that can be unavailable.
 type switched struct {
 	away atomic.Bool
 	next http.Handler
@@ -36,7 +36,7 @@ func (s *switched) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	s.next.ServeHTTP(rw, r)
 }
 
-// payingWorld is a world whose gateway loses every callback, so that all depends
+// payingWorld is a world whose gateway loses every callback, so that everything depends
 // on the worker.
 type payingWorld struct {
 	*world
@@ -73,7 +73,7 @@ func newPayingWorld(t *testing.T) *payingWorld {
 	return w
 }
 
-// pay begins a payment for the slot.
+// pay starts a payment for the slot.
 func (w *payingWorld) pay(d redis.Decision) uuid.UUID {
 	w.t.Helper()
 	begun, err := w.service.Start(context.Background(), payments.Start{
@@ -83,7 +83,7 @@ func (w *payingWorld) pay(d redis.Decision) uuid.UUID {
 	return begun.Payment.ID
 }
 
-// askNow does not wait for the time at which the gateway is asked next.
+// askNow makes the next query of the gateway due immediately.
 func (w *payingWorld) askNow() {
 	w.t.Helper()
 	_, err := w.pool.Exec(context.Background(), `update payments set ask_at = clock_timestamp() where ask_at is not null`)
@@ -100,7 +100,7 @@ func (w *payingWorld) types(slot uuid.UUID) (types []string) {
 	return types
 }
 
-func TestALostCallbackIsAskedFor(t *testing.T) {
+func TestPayments_QueryGatewayAfterLostCallback(t *testing.T) {
 	t.Parallel()
 	w := newPayingWorld(t)
 	product := w.product(2)
@@ -113,7 +113,7 @@ func TestALostCallbackIsAskedFor(t *testing.T) {
 		}
 		return nil
 	})
-	// The one whose time is over is asked about once more, by itself.
+	// The payment that has timed out is queried once more automatically.
 	w.awaitCount(10*time.Second, product, "PaymentCompleted", 1)
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, w.types(timedOut.SlotID))
 	w.askNow()
@@ -122,7 +122,7 @@ func TestALostCallbackIsAskedFor(t *testing.T) {
 	require.Empty(t, w.sim.Balance().Refunded)
 }
 
-func TestAGatewayThatIsAwayDelaysNoExpiryAndLateMoneyGoesBack(t *testing.T) {
+func TestPayments_GatewayOutageDelaysNoExpiry(t *testing.T) {
 	t.Parallel()
 	w := newPayingWorld(t)
 	product := w.product(1)
@@ -139,8 +139,8 @@ func TestAGatewayThatIsAwayDelaysNoExpiryAndLateMoneyGoesBack(t *testing.T) {
 	p, _ := slot.Payment(payment)
 	require.Equal(t, domain.ReasonTimeout, p.FailureReason)
 
-	// Another buyer has the unit when the gateway comes back and turns out to
-	// have taken the money: it was asked before, the answer was lost.
+	// Another buyer has the unit when the gateway comes back, and it turns out to
+	// have taken the money: the request had reached it, and its response was lost.
 	w.awaitGate(5*time.Second, product, 1, 0, 0)
 	w.acquire(product, life{ttl: time.Hour})
 	w.gateway.away.Store(false)
@@ -162,7 +162,7 @@ func TestAGatewayThatIsAwayDelaysNoExpiryAndLateMoneyGoesBack(t *testing.T) {
 	require.Equal(t, 1, w.count(product, "RefundDue"))
 }
 
-// startSim serves the simulator at a second address, at which it is not away.
+// startSim serves the simulator at a second address, at which it is available.
 func startSim(t *testing.T, s *gatewaysim.Server) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	// openAfter is how many products of a master must fail in a row, with no success
-	// between them, for the master to be asked by one of them at a time.
+	// openAfter is how many products of a master must fail in a row, without a success
+	// between them, before only one of them at a time calls the master.
 	openAfter = 3
-	// probeInterval is how soon a master that fails is asked again.
+	// probeInterval is how soon a failing master is called again.
 	probeInterval = 100 * time.Millisecond
-	// firstRetry and maxRetry are the pauses of a product that fails.
+	// firstRetry and maxRetry bound the backoff of a product that fails.
 	firstRetry = 50 * time.Millisecond
 	maxRetry   = time.Second
 )
 
 // schedule runs a task for each of many products, each at its own time. It limits
 // how many run at the same time for each Redis master, and has a circuit breaker
-// for each: a master that hangs holds up only the products that are on it.
+// for each: a master that hangs delays only the products that are on it.
 type schedule struct {
 	ctx   context.Context
 	limit int           // tasks that run at the same time for one master
-	rest  time.Duration // between two runs of a product's task, at least
-	// run does a product's task. It is run again after next, not before it is asked
-	// for if that is negative, and after a growing pause if it failed. down: the
+	rest  time.Duration // least time between two runs of a product's task
+	// run executes a product's task. The task runs again after next, or only on
+	// request if next is negative, and after a growing backoff if it failed. down: the
 	// product's master cannot be reached.
 	run    func(ctx context.Context, product uuid.UUID) (next time.Duration, down bool, err error)
 	master func(product uuid.UUID) string
@@ -39,31 +39,31 @@ type schedule struct {
 
 	mu     sync.Mutex
 	tasks  map[uuid.UUID]*task
-	queue  taskQueue // those that wait for their time
+	queue  taskQueue // tasks that wait for their time
 	lanes  map[string]*lane
 	wake   chan struct{} // of capacity 1: the queue's head changed
 	runs   sync.WaitGroup
 	closed bool
 }
 
-// task is a product's.
+// task is the task of one product.
 type task struct {
 	product uuid.UUID
 	at      time.Time // when it is due
-	index   int       // in the queue; -1: it is not there
+	index   int       // in the queue; -1: it is not in the queue
 	waits   bool      // in a lane
 	running bool
-	again   time.Time // while it waits or runs: when it was asked for meanwhile; zero: it was not
+	again   time.Time // when it was requested while it waited or ran; zero: it was not
 	removed bool
-	retry   time.Duration // the next pause after a failure
+	retry   time.Duration // the next backoff after a failure
 }
 
-// lane has a master's tasks that are due.
+// lane contains a master's due tasks.
 type lane struct {
 	master  string
 	due     []*task
 	running int
-	open    bool // the breaker
+	open    bool // the circuit breaker
 	failing map[uuid.UUID]struct{}
 	probeAt time.Time
 }
@@ -82,7 +82,7 @@ func newSchedule(ctx context.Context, limit int, rest time.Duration, master func
 	return s
 }
 
-// after asks for the product's task in d, or sooner if it is to be run sooner anyway.
+// after requests the product's task in d, or sooner if it is to be run sooner anyway.
 func (s *schedule) after(product uuid.UUID, d time.Duration) {
 	at := time.Now().Add(d)
 	s.mu.Lock()
@@ -94,7 +94,7 @@ func (s *schedule) after(product uuid.UUID, d time.Duration) {
 		t = &task{product: product, at: at, index: -1}
 		s.tasks[product] = t
 		heap.Push(&s.queue, t)
-		s.poke()
+		s.wakeDispatcher()
 	case t.waits:
 		t.removed = false
 	case t.running:
@@ -105,11 +105,11 @@ func (s *schedule) after(product uuid.UUID, d time.Duration) {
 	case t.index >= 0 && at.Before(t.at):
 		t.at = at
 		heap.Fix(&s.queue, t.index)
-		s.poke()
+		s.wakeDispatcher()
 	}
 }
 
-// remove forgets a product; a task of it that runs is not waited for.
+// remove drops a product; a running task of it is not waited for.
 func (s *schedule) remove(product uuid.UUID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,10 +124,10 @@ func (s *schedule) remove(product uuid.UUID) {
 	}
 }
 
-// wait returns when nothing runs any more; the schedule's context must have ended.
+// wait returns when no task runs any more; the schedule's context must have ended.
 func (s *schedule) wait() { s.runs.Wait() }
 
-func (s *schedule) poke() {
+func (s *schedule) wakeDispatcher() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -168,7 +168,7 @@ func (s *schedule) dispatch() {
 	}
 }
 
-// enter puts a task into its master's lane.
+// enter adds a task to its master's lane.
 func (s *schedule) enter(t *task) {
 	name := s.master(t.product)
 	l := s.lanes[name]
@@ -212,7 +212,7 @@ func (s *schedule) fill(l *lane, now time.Time) {
 	}
 }
 
-// reroute moves tasks whose product has another master by now.
+// reroute moves tasks whose product has another master now.
 func (s *schedule) reroute(l *lane) {
 	stay := l.due[:0]
 	var moved []*task
@@ -231,8 +231,8 @@ func (s *schedule) reroute(l *lane) {
 	if len(moved) == 0 {
 		return
 	}
-	s.poke()
-	if len(l.due) == 0 && l.running == 0 { // the master is none any more
+	s.wakeDispatcher()
+	if len(l.due) == 0 && l.running == 0 { // it is no longer a master
 		l.open = false
 		clear(l.failing)
 		s.turned(l.master, uuid.Nil, false)
@@ -272,10 +272,10 @@ func (s *schedule) do(l *lane, t *task) {
 		heap.Push(&s.queue, t)
 	}
 	s.fill(l, now)
-	s.poke()
+	s.wakeDispatcher()
 }
 
-// judge keeps the lane's breaker.
+// judge opens or closes the lane's breaker after a result.
 func (s *schedule) judge(l *lane, product uuid.UUID, down bool, err error, now time.Time) {
 	switch {
 	case down:
@@ -294,7 +294,7 @@ func (s *schedule) judge(l *lane, product uuid.UUID, down bool, err error, now t
 	}
 }
 
-// taskQueue is a heap by time.
+// taskQueue is a heap ordered by time.
 type taskQueue []*task
 
 func (q taskQueue) Len() int           { return len(q) }

@@ -19,7 +19,7 @@ import (
 type shards struct {
 	hangs map[uuid.UUID]bool
 	took  time.Duration
-	up    atomic.Bool // it does not hang any more
+	up    atomic.Bool // the master no longer hangs
 	calls chan uuid.UUID
 	tried atomic.Int64 // calls to the master that hangs
 }
@@ -65,8 +65,8 @@ func (s *shards) State(ctx context.Context, p uuid.UUID) (redis.State, error) {
 	return redis.State{}, s.call(ctx, p)
 }
 
-// A Redis master that hangs, with hundreds of products, holds up the gates on no
-// other: neither their sync nor the look at them. Its own come back at once.
+// A Redis master that hangs, with hundreds of products, delays no gate on another
+// master: neither its sync nor its watch. Its own gates recover at once.
 func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	const hanging = 300
@@ -77,7 +77,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	w.syncer, w.watcher = nil, nil
 	w.start(ctx)
 	defer func() { cancel(); w.watcher.wait(); w.syncer.wait() }()
-	look := func(p uuid.UUID) {
+	watchOnce := func(p uuid.UUID) {
 		w.watcher.mu.Lock()
 		w.watcher.gates[p] = &watchedGate{product: p}
 		w.watcher.mu.Unlock()
@@ -85,7 +85,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	}
 	for p := range s.hangs {
 		w.syncer.mark(p)
-		look(p)
+		watchOnce(p)
 	}
 	testkit.Eventually(t, 5*time.Second, "its breaker to open", func() error {
 		if s.tried.Load() < 2*openAfter {
@@ -96,7 +96,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	for range 5 {
 		for name, ask := range map[string]func(uuid.UUID){
 			"sync": w.syncer.mark,
-			"look": look,
+			"look": watchOnce,
 		} {
 			healthy := uuid.New()
 			ask(healthy)
@@ -105,7 +105,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	}
 	before := s.tried.Load()
 	require.NoError(t, pause(t.Context(), 2*s.took))
-	require.LessOrEqual(t, s.tried.Load()-before, int64(20), "one at a time asks a master that hangs, not dozens")
+	require.LessOrEqual(t, s.tried.Load()-before, int64(20), "only one at a time calls a master that hangs")
 
 	s.up.Store(true)
 	back := map[uuid.UUID]bool{}
@@ -121,7 +121,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 	}
 }
 
-func TestSchedule_RunsAProductOnceAtATimeAndAgainIfAskedMeanwhile(t *testing.T) {
+func TestSchedule_RunsProductOnceAtATime(t *testing.T) {
 	t.Parallel()
 	product := uuid.New()
 	var running, runs atomic.Int64
@@ -140,7 +140,7 @@ func TestSchedule_RunsAProductOnceAtATimeAndAgainIfAskedMeanwhile(t *testing.T) 
 	defer func() { cancel(); s.wait() }()
 	s.after(product, 0)
 	<-entered
-	s.after(product, 0) // while it runs: once more afterwards, however often it was asked for
+	s.after(product, 0) // requested while it runs: it runs once more, however often it was requested
 	s.after(product, 0)
 	leave <- struct{}{}
 	<-entered
@@ -156,7 +156,7 @@ func TestSchedule_RunsAProductOnceAtATimeAndAgainIfAskedMeanwhile(t *testing.T) 
 	require.EqualValues(t, 2, runs.Load())
 }
 
-func TestSchedule_FollowsAProductToAnotherMaster(t *testing.T) {
+func TestSchedule_FollowsProductToAnotherMaster(t *testing.T) {
 	t.Parallel()
 	var failedOver atomic.Bool
 	done := make(chan uuid.UUID, 100)
@@ -181,7 +181,7 @@ func TestSchedule_FollowsAProductToAnotherMaster(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if l := s.lanes["old"]; l == nil || !l.open {
-			return fmt.Errorf("it is closed")
+			return fmt.Errorf("still closed")
 		}
 		return nil
 	})

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxShipments and maxShippedLines are how much one statement stores.
+	// maxShipments and maxShippedLines bound one statement.
 	maxShipments    = 256
 	maxShippedLines = 20_000
 	// shipConcurrency is how many such statements run at the same time.
@@ -22,10 +22,10 @@ const (
 	shipTimeout     = 6 * time.Second
 )
 
-// shipper stores the decision logs of many products by one statement: those that
-// come while others are being stored share the next one.
+// shipper stores the decision logs of many products in one statement: those that
+// arrive while others are being stored share the next one.
 type shipper struct {
-	ctx  context.Context // the worker's
+	ctx  context.Context // the worker's context
 	ship func(ctx context.Context, shipments []redis.Shipment) error
 
 	mu      sync.Mutex
@@ -39,7 +39,7 @@ type shipping struct {
 	done chan error
 }
 
-// store returns once the shipment is stored. If ctx ends before, it may still be.
+// store returns once the shipment is stored. If ctx ends first, it may still be stored.
 func (s *shipper) store(ctx context.Context, shipment redis.Shipment) error {
 	item := &shipping{shipment, make(chan error, 1)}
 	s.mu.Lock()
@@ -57,7 +57,7 @@ func (s *shipper) store(ctx context.Context, shipment redis.Shipment) error {
 	}
 }
 
-// wait returns when nothing is being stored any more.
+// wait returns when no statement runs any more.
 func (s *shipper) wait() { s.runs.Wait() }
 
 func (s *shipper) run() {
@@ -70,8 +70,8 @@ func (s *shipper) run() {
 	}
 }
 
-// take removes the next batch, in which each product is once. An empty one ends
-// the runner.
+// take removes the next batch, which contains each product once. The runner ends if it
+// is empty.
 func (s *shipper) take() []*shipping {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,8 +93,8 @@ func (s *shipper) take() []*shipping {
 	return batch
 }
 
-// storeAll stores a batch. If Postgres refuses what one of them has, each is
-// stored by itself: one product's log must not keep the others' from Postgres.
+// storeAll stores a batch. If Postgres rejects a line in it, each shipment is
+// stored separately: one product's log must not block the others'.
 func (s *shipper) storeAll(batch []*shipping) {
 	ctx, cancel := context.WithTimeout(s.ctx, shipTimeout)
 	defer cancel()
@@ -112,8 +112,8 @@ func (s *shipper) storeAll(batch []*shipping) {
 	}
 }
 
-// refused reports whether a statement failed by what it says (SQLSTATE classes of
-// data, constraints, cardinality and names), not because Postgres was away.
+// refused reports whether Postgres rejected a statement (SQLSTATE classes of
+// data, constraints, cardinality and names), rather than being unavailable.
 func refused(err error) bool {
 	var said *pgconn.PgError
 	return errors.As(err, &said) && len(said.Code) == 5 && slices.Contains([]string{"21", "22", "23", "42"}, said.Code[:2])

@@ -11,7 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// begin starts a trace for something that happens by itself: its events bear its
+// begin starts a trace for background work: its events carry the trace's
 // id, whether or not spans are recorded.
 func begin(ctx context.Context, name string) (context.Context, trace.Span) {
 	ctx, span := telemetry.Start(ctx, name, trace.WithNewRoot())
@@ -23,7 +23,7 @@ func begin(ctx context.Context, name string) (context.Context, trace.Span) {
 	return ctx, span
 }
 
-// encode makes events ready for the store, under the context's trace.
+// encode encodes events for the store, under the context's trace.
 func encode(ctx context.Context, events ...domain.Event) ([]eventstore.NewEvent, error) {
 	by := origin.Origin{Actor: domain.ActorSystem}
 	return by.Encode(ctx, events...)

@@ -6,10 +6,10 @@ import (
 )
 
 const (
-	// unloadInterval is how often gates of ended sales are looked for.
+	// unloadInterval is how often gates of ended sales are listed.
 	unloadInterval = time.Minute
-	// unloadAfter is for how long a sale must have ended, and its gate not have been
-	// asked, before the gate is unloaded.
+	// unloadAfter is for how long a sale must have ended, and its gate must have received no
+	// requests, before the gate is unloaded.
 	unloadAfter = 10 * time.Minute
 	// maxUnloads is how many gates are unloaded in one interval.
 	maxUnloads = 1000
@@ -17,14 +17,14 @@ const (
 	unloadTimeout = 3 * time.Second
 )
 
-// unload removes the gates of ended sales from Redis once nobody asks for them. Several
-// workers may do so side by side; a gate that is asked for again is rebuilt.
+// unload removes the gates of ended sales from Redis once they receive no requests. Several
+// workers may do so concurrently; the next request rebuilds the gate.
 func (w *Worker) unload(ctx context.Context) error {
 	for {
 		if pause(ctx, unloadInterval) != nil {
 			return nil
 		}
-		products, err := w.cfg.Claims.Ended(ctx, unloadAfter, maxUnloads)
+		products, err := w.cfg.Claims.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)
 		if err != nil {
 			return err
 		}

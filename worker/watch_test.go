@@ -21,8 +21,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// report is what the fairness report has: whether the log is complete, and how many
-// grants it has.
+// report returns what the fairness report contains: whether the log is complete, and the
+// number of grants.
 func (w *world) report(product uuid.UUID) (complete bool, granted int) {
 	w.t.Helper()
 	require.NoError(w.t, w.pool.QueryRow(context.Background(), `
@@ -40,15 +40,15 @@ func (w *world) awaitCovered(product uuid.UUID) {
 			select exists (select from product_gates g join gate_shipments s on s.product_id = g.product_id and s.epoch = g.lease_epoch
 			               where g.product_id = $1 and (s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or s.whole))`, product).Scan(&covered)
 		if err == nil && !covered {
-			err = errors.New("it is not")
+			err = errors.New("not yet")
 		}
 		return err
 	})
 }
 
-// A Redis forgets what was decided after the last shipment: the log lacks it, and
-// says so.
-func TestComplete_FalseIfAGateMayHaveDecidedMoreThanIsStored(t *testing.T) {
+// Redis loses decisions made after the last shipment: the log lacks them, and
+// is reported as incomplete.
+func TestComplete_FalseIfDecisionsMayBeMissing(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(t *testing.T, w *world, own *devservices.Redis){
 		"flushed": func(t *testing.T, w *world, _ *devservices.Redis) {
@@ -87,20 +87,20 @@ func TestComplete_FalseIfAGateMayHaveDecidedMoreThanIsStored(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return w.append(product, d.SlotID, life{ttl: time.Hour}.claim(product, d.SlotID, d.Buyer, d.Number, d.Unit).Guarded(),
+				return w.append(product, d.SlotID, life{ttl: time.Hour}.claim(product, d.SlotID, d.Buyer, d.Number, d.Unit).GuardItem(),
 					life{ttl: time.Hour}.acquired(d.Buyer, d.Number, d.Unit))
 			})
 			w.awaitCovered(product)
 			complete, granted := w.report(product)
 			// Those six may have been stored just before the loss: then nothing is missing,
-			// and only that may be said, or that it is not known.
+			// and the report must be complete with all of them, or incomplete.
 			require.False(t, complete && granted < 9, "%d grants stored, complete %v", granted, complete)
 		})
 	}
 }
 
-// What an operator does in the ordinary course leaves a complete log: pause and
-// resume, more stock, a rebuild of a gate that is there, and a Redis that is
+// Ordinary operation leaves a complete log: pause and
+// resume, more stock, a rebuild of an existing gate, and a Redis that is
 // flushed when everything is stored.
 func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 	t.Parallel()
@@ -126,13 +126,13 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 		if paused {
 			event = domain.ProductSalePaused{}
 		}
-		require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Paused: paused}.Guarded(), event))
+		require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Paused: paused}.GuardItem(), event))
 		require.NoError(t, w.gate.Sync(t.Context(), product))
 	}
 	acquire()
 	awaitComplete("pause and resume")
 
-	require.NoError(t, w.append(product, product, claims.Stock{Product: product, Total: 12}.Guarded(),
+	require.NoError(t, w.append(product, product, claims.Stock{Product: product, Total: 12}.GuardItem(),
 		domain.ProductStockIncreased{Increase: 2, TotalStock: 12}))
 	require.NoError(t, w.gate.Sync(t.Context(), product))
 	acquire()
@@ -154,8 +154,8 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 	awaitComplete("a loss of what was stored")
 }
 
-// A worker that begins ships the tails of all logs, however long ago they grew.
-func TestWatch_ShipsTheTailThatNoWorkerShipped(t *testing.T) {
+// A worker that starts ships the tails of all logs, however long ago they grew.
+func TestWatch_ShipsTailFromBeforeStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(2)
@@ -169,9 +169,9 @@ func TestWatch_ShipsTheTailThatNoWorkerShipped(t *testing.T) {
 	require.True(t, complete)
 }
 
-// A line that this version cannot read is left where it is, and keeps no grant from
-// being withdrawn.
-func TestWatch_WithdrawsAlthoughTheLogCannotBeShipped(t *testing.T) {
+// A line that this version cannot parse stays where it is, and does not prevent
+// withdrawals.
+func TestWatch_WithdrawsIfLogCannotBeShipped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	product := w.product(3)
@@ -190,8 +190,8 @@ func TestWatch_WithdrawsAlthoughTheLogCannotBeShipped(t *testing.T) {
 }
 
 // An API node is killed in a rush: its grants are withdrawn as soon as its death is
-// known, however many there are, and nobody else's are.
-func TestWithdraw_GrantsOfADeadNodeAtOnce(t *testing.T) {
+// known, however many there are, and no other node's.
+func TestWithdraw_GrantsOfDeadNodeAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, dbtest.Write(t), testkit.OwnRedis(t).URL())
 	const grants = 2500
@@ -221,15 +221,15 @@ func TestWithdraw_GrantsOfADeadNodeAtOnce(t *testing.T) {
 	grant(dies, shared) // both may append it
 	grant(lives, shared)
 	granted := time.Now()
-	require.NoError(t, dead.Close(context.Background())) // as of a process that has ended
+	require.NoError(t, dead.Close(context.Background())) // as for a process that has ended
 	w.awaitGate(withdrawAfter, product, 2*grants-2, 0, 2)
-	require.Less(t, time.Since(granted), withdrawAfter, "not by age")
-	w.awaitGate(15*time.Second, product, 2*grants, 0, 0) // the others, by age
+	require.Less(t, time.Since(granted), withdrawAfter, "not because of its age")
+	w.awaitGate(15*time.Second, product, 2*grants, 0, 0) // the others, because of their age
 	require.Equal(t, grants+2, w.count(product, "GrantWithdrawn"))
 }
 
-// Workers share the products, and take over from one that died.
-func TestOwners_TakeOverFromAWorkerThatDied(t *testing.T) {
+// Workers share the products, and take over from a worker that died.
+func TestOwners_TakeOverFromDeadWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	one, _ := w.work()

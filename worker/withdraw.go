@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// withdrawAfter is how long a grant may be on its way, counted from when a worker
-	// first saw that its number was given out: longer than an append takes that was
-	// not given up. It leaves time for another worker to take over from one that died
-	// and to count anew: a grant is withdrawn within 15 s of its making.
+	// withdrawAfter is how long a grant may be pending, counted from when a worker
+	// first saw that its number was assigned: longer than any append takes that was
+	// not abandoned. It leaves time for another worker to take over from one that died
+	// and to count again: a grant is withdrawn within 15 s of its creation.
 	withdrawAfter = 6 * time.Second
 	// withdrawPage is how many grants of a product are withdrawn together.
 	withdrawPage = 1000
-	// deathsFor is for how long after a death, or the worker's own start, the grants
-	// of processes that live no more are looked for.
+	// deathsFor is for how long after a death, or the worker's own start, it searches for
+	// grants of dead processes.
 	deathsFor = 30 * time.Second
 	// sightInterval is the least time between two sights.
 	sightInterval = 200 * time.Millisecond
 )
 
-// sights are the highest numbers that a gate had given out at the last looks at it,
-// by this worker's monotonic clock: how old a number is at least. Numbers only
-// rise, so one sight stands for all numbers below it, and no clock of Redis counts.
+// sights are the highest numbers that a gate had assigned at the last reads of it,
+// by this worker's monotonic clock: a lower bound of the age of a number. Numbers only
+// increase, so one sight stands for all numbers below it, and Redis' clock is not used.
 type sights struct {
 	gate *redis.LogPiece
 	seen []sight
@@ -40,7 +40,7 @@ type sight struct {
 	number int64
 }
 
-// add takes note of a look.
+// add records a read.
 func (s *sights) add(log *redis.LogPiece) {
 	if !log.SameGate(s.gate) {
 		s.seen = nil
@@ -50,14 +50,14 @@ func (s *sights) add(log *redis.LogPiece) {
 	if n := len(s.seen); n > 0 && now.Sub(s.seen[n-1].at) < sightInterval {
 		return
 	}
-	// One that is older than what is looked for is enough.
+	// Keep one sight that is older than withdrawAfter.
 	for len(s.seen) > 1 && now.Sub(s.seen[1].at) > withdrawAfter {
 		s.seen = s.seen[1:]
 	}
 	s.seen = append(s.seen, sight{now, log.Last})
 }
 
-// olderThan is the highest number known to have been given out that long ago; 0: none.
+// olderThan returns the highest number known to have been assigned that long ago, or 0.
 func (s *sights) olderThan(age time.Duration) int64 {
 	for i := len(s.seen) - 1; i >= 0; i-- {
 		if time.Since(s.seen[i].at) >= age {
@@ -67,9 +67,9 @@ func (s *sights) olderThan(age time.Duration) int64 {
 	return 0
 }
 
-// withdrawOld withdraws the grants that have been on their way for too long, and
-// those of processes that live no more: theirs can still be claimed only by a
-// commit that is under way, and then the withdrawal is refused.
+// withdrawOld withdraws the grants that have been pending for too long, and
+// those of dead processes: these can be claimed only by a
+// commit that is in progress, and then the withdrawal is refused.
 func (x *watcher) withdrawOld(ctx context.Context, g *watchedGate, log *redis.LogPiece) error {
 	if log.Pending == 0 {
 		return nil
@@ -107,7 +107,7 @@ func (w *Worker) deathsPossible() bool {
 	return p != nil && (time.Since(p.LastDeath()) < deathsFor || time.Since(w.began) < deathsFor)
 }
 
-// abandoned reports whether none of the processes that were handed a grant lives.
+// abandoned reports whether none of the processes that received a grant is alive.
 func (w *Worker) abandoned(grant redis.PendingGrant) bool {
 	for _, node := range grant.Nodes {
 		if !w.cfg.Presence.Dead(node) {
@@ -143,10 +143,10 @@ func (w *Worker) withdraw(ctx context.Context, grant redis.PendingGrant) error {
 	if err != nil {
 		return fmt.Errorf("withdraw number %d: %w", grant.Number, err)
 	}
-	if err := w.cfg.Claims.Settle(ctx, waitingAppender{w.cfg.Store}, grant, events[0]); err != nil {
+	if err := w.cfg.Claims.WithdrawGrant(ctx, retryingAppender{w.cfg.Store}, grant, events[0]); err != nil {
 		return err
 	}
 	w.metrics.settled.Inc()
-	w.log.InfoContext(ctx, "grant withdrawn, its append never came", "product", grant.Product, "number", grant.Number)
+	w.log.InfoContext(ctx, "grant withdrawn", "product", grant.Product, "number", grant.Number)
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// Gate is what a worker asks of the gates; *redis.Gate is one.
+// Gate is the part of the gate that a worker uses; *redis.Gate implements it.
 type Gate interface {
 	Sync(ctx context.Context, product uuid.UUID) error
 	ReadLog(ctx context.Context, product uuid.UUID) (*redis.LogPiece, error)
@@ -30,60 +30,60 @@ type Gate interface {
 	Master(product uuid.UUID) string
 }
 
-// Payments is what a worker does for payments; *payments.Service does it.
+// Payments is the part of the payments that a worker drives; *payments.Service implements it.
 type Payments interface {
-	// Due lists the payments, or refunds, for which a step is due, the longest due
+	// Due lists the payments, or refunds, for which a step is due, those due longest
 	// first.
 	Due(ctx context.Context, step payments.Step, limit int) ([]uuid.UUID, error)
-	// Do takes one; it becomes due again by itself if that fails.
+	// Do executes one step; if it fails, it becomes due again.
 	Do(ctx context.Context, step payments.Step, id uuid.UUID) error
-	// CancelledSlots and CancelledPurchases list what is left to be done for sales
-	// that were cancelled; EndCancelled and RefundCancelled do it.
+	// CancelledSlots and CancelledPurchases list the work that is left for cancelled
+	// sales; EndCancelled and RefundCancelled do it.
 	CancelledSlots(ctx context.Context, limit int) ([]uuid.UUID, error)
 	EndCancelled(ctx context.Context, slot uuid.UUID) (product uuid.UUID, err error)
 	CancelledPurchases(ctx context.Context, limit int) ([]uuid.UUID, error)
 	RefundCancelled(ctx context.Context, payment uuid.UUID) error
-	// Observe sets the gauge of what waits for an operator.
+	// Observe sets the gauge of payments that need an operator.
 	Observe(ctx context.Context) error
-	// TimeOut ends a slot that is due although a payment of it is pending.
-	TimeOut(ctx context.Context, due claims.Due) error
-	// Purge deletes what needs not be kept any longer.
+	// TimeOut ends a slot that is due although it has a pending payment.
+	TimeOut(ctx context.Context, due claims.DueSlot) error
+	// Purge deletes data that is no longer needed.
 	Purge(ctx context.Context) error
 }
 
-// Config is what a worker works on. All fields but the last four are required.
+// Config configures a worker. All fields but the last four are required.
 type Config struct {
 	Gate       *redis.Gate
 	Claims     *claims.Store
 	Store      *eventstore.Store
 	Reader     *eventstore.Reader
-	Waker      *eventstore.Waker
-	Presence   *presence.Presence    // nil: this worker shares its work with no other
-	Payments   Payments              // nil: payments, and slots that wait for one, are left to others
+	Notifier   *eventstore.Notifier
+	Presence   *presence.Presence    // nil: this worker owns all products
+	Payments   Payments              // nil: payments, and slots with a pending payment, are left to others
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // nil: slog.Default()
 }
 
-// Worker does what happens by itself. Any number of them work side by side, in
+// Worker runs the background work. Any number of them run concurrently, in
 // one process or in many.
 type Worker struct {
 	cfg     Config
 	gate    Gate
 	log     *slog.Logger
 	metrics *metrics
-	noisy   *rate.Limiter // of what may fail for thousands at the same time
+	noisy   *rate.Limiter // for failures that may affect thousands at the same time
 	owners  *owners
-	recent  *recent // other workers' products to which something happened
-	sweeper *sweeper
+	recent  *recent // other workers' products that had events recently
+	expirer *expirer
 	began   time.Time
 
 	syncer    *syncer       // set by Run
 	watcher   *watcher      // set by Run
-	followed  atomic.Int64  // up to where follow has got; -1: it has not begun
-	following chan struct{} // closed when it has
+	followed  atomic.Int64  // position that follow has reached; -1: it has not begun
+	following chan struct{} // closed when it has begun
 }
 
-// New makes a worker; Run starts it.
+// New creates a worker; Run starts it.
 func New(cfg Config) *Worker {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -94,12 +94,12 @@ func New(cfg Config) *Worker {
 		owners: newOwners(cfg.Presence, cfg.Gate.Master), recent: newRecent(), following: make(chan struct{}),
 	}
 	w.followed.Store(-1)
-	w.sweeper = newSweeper(w)
+	w.expirer = newExpirer(w)
 	return w
 }
 
-// Run works until ctx ends, finishes what it has begun, and returns nil. What
-// fails is logged and retried. A worker runs once.
+// Run works until ctx ends, finishes the work in progress, and returns nil.
+// Failures are logged and retried. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
 	w.start(ctx)
 	defer w.syncer.wait()
@@ -116,17 +116,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// start starts what the loops give their work to.
+// start starts the components to which the loops pass their work.
 func (w *Worker) start(ctx context.Context) {
 	w.began = time.Now()
 	w.syncer = w.newSyncer(ctx)
 	w.watcher = w.newWatcher(ctx)
 }
 
-// loop is one thing that a worker does all the time.
+// loop is one kind of work that a worker does continuously.
 type loop struct {
 	name string
-	// run goes on until ctx ends or something fails.
+	// run works until ctx ends or an error occurs.
 	run func(ctx context.Context) error
 }
 
@@ -139,8 +139,8 @@ func (w *Worker) loops() []loop {
 		{"reach", w.keepTrying},
 		{"compare", w.audit},
 		{"unload", w.unload},
-		{"expire", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.ending()) }},
-		{"warn", func(ctx context.Context) error { return w.sweeper.keepSweeping(ctx, w.warning()) }},
+		{"expire", func(ctx context.Context) error { return w.expirer.keepSweeping(ctx, w.ending()) }},
+		{"warn", func(ctx context.Context) error { return w.expirer.keepSweeping(ctx, w.warning()) }},
 	}
 	if w.cfg.Payments != nil {
 		all = append(all, loop{"time out", w.timeOut}, loop{"purge", w.purge}, loop{"attention", w.observe},
@@ -152,13 +152,13 @@ func (w *Worker) loops() []loop {
 	return all
 }
 
-// Pauses of a loop that fails: a Redis or a Postgres that comes back is found
+// Backoff of a loop that fails: the recovery of Redis or Postgres is noticed
 // within a second.
 const (
 	firstPause = 50 * time.Millisecond
 	lastPause  = time.Second
-	// recovered is for how long a loop must have worked to begin with the first
-	// pause again.
+	// recovered is how long a loop must have worked to reset the
+	// backoff.
 	recovered = 10 * time.Second
 )
 
@@ -168,8 +168,8 @@ func pauses() *backoff.ExponentialBackOff {
 	return p
 }
 
-// keepDoing runs the loop, and again when it failed. A loop that returns nil is
-// done.
+// keepDoing runs the loop, and restarts it when it fails. A loop that returns nil is
+// finished.
 func (w *Worker) keepDoing(ctx context.Context, l loop) {
 	wait := pauses()
 	for {
@@ -182,26 +182,26 @@ func (w *Worker) keepDoing(ctx context.Context, l loop) {
 			wait.Reset()
 		}
 		w.metrics.failures.WithLabelValues(l.name).Inc()
-		w.log.WarnContext(ctx, "a worker's loop failed, beginning again", "loop", l.name, "error", err)
+		w.log.WarnContext(ctx, "worker loop failed, restarting", "loop", l.name, "error", err)
 		if pause(ctx, wait.NextBackOff()) != nil {
 			return
 		}
 	}
 }
 
-// noisyLogs is how many warnings a second are logged of what fails for each slot,
-// payment or gate alone: when something is away, all of them fail. The metrics
+// noisyLogs is how many warnings a second are logged about failures of single slots,
+// payments or gates: if a service is unavailable, all of them fail. The metrics
 // count them all.
 const noisyLogs = 5
 
-// warn logs something that may come in thousands.
+// warn logs a warning that may occur thousands of times, at a limited rate.
 func (w *Worker) warn(ctx context.Context, message string, args ...any) {
 	if w.noisy.Allow() {
 		w.log.WarnContext(ctx, message, args...)
 	}
 }
 
-// pause waits; the error is ctx's where that ends first.
+// pause waits for d; it returns ctx's error if that ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -25,8 +25,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// world is a database and a Redis, with a store and a gate of its own as a
-// command API has them.
+// world is a database and a Redis, with a store and a gate like those of a
+// command API.
 type world struct {
 	t      testing.TB
 	pool   *pgxpool.Pool
@@ -46,7 +46,7 @@ func newWorldOn(t testing.TB, pool *pgxpool.Pool, redisURL string) *world {
 	return w
 }
 
-// open gives what a process has of its own.
+// open returns the store and the gate of another process.
 func (w *world) open() (*eventstore.Store, *redis.Gate) {
 	store, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{})
 	require.NoError(w.t, err)
@@ -57,16 +57,16 @@ func (w *world) open() (*eventstore.Store, *redis.Gate) {
 	return store, gate
 }
 
-// work runs a worker that is a process of its own until stop, or the test's end.
+// work runs a worker as a separate process would until stop, or the test's end.
 func (w *world) work(change ...func(*Config)) (worker *Worker, stop func()) {
 	w.t.Helper()
 	store, gate := w.open()
-	waker := eventstore.Listen(context.Background(), w.pool)
+	notifier := eventstore.Listen(context.Background(), w.pool)
 	member := presence.Join(context.Background(), w.pool, true, nil)
 	<-member.Joined()
 	cfg := Config{
 		Presence: member,
-		Gate:     gate, Claims: w.claims, Store: store, Reader: w.reader, Waker: waker, Registerer: prometheus.NewRegistry(),
+		Gate:     gate, Claims: w.claims, Store: store, Reader: w.reader, Notifier: notifier, Registerer: prometheus.NewRegistry(),
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -78,7 +78,7 @@ func (w *world) work(change ...func(*Config)) (worker *Worker, stop func()) {
 	stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(w.t, <-ended)
-		waker.Close()
+		notifier.Close()
 		require.NoError(w.t, member.Close(context.Background()))
 	})
 	w.t.Cleanup(stop)
@@ -91,24 +91,24 @@ func newEvent(t testing.TB, event domain.Event) eventstore.NewEvent {
 	return eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}
 }
 
-func (w *world) append(product, stream uuid.UUID, guard eventstore.Guarded, events ...domain.Event) error {
+func (w *world) append(product, stream uuid.UUID, guard eventstore.GuardItem, events ...domain.Event) error {
 	s := eventstore.StreamAppend{Stream: stream, Expected: eventstore.Any}
 	for _, e := range events {
 		s.Events = append(s.Events, newEvent(w.t, e))
 	}
 	_, err := w.store.Append(context.Background(), eventstore.Append{
-		Key: product, Streams: []eventstore.StreamAppend{s}, Guards: []eventstore.Guarded{guard},
+		Key: product, Streams: []eventstore.StreamAppend{s}, Guards: []eventstore.GuardItem{guard},
 	})
 	return err
 }
 
-// product is one that is on sale.
+// product creates a product that is on sale.
 func (w *world) product(stock int) uuid.UUID {
 	w.t.Helper()
 	id := uuid.New()
 	from := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 	event := domain.ProductCreated{Name: "n", Description: "d", Price: won(w.t, 1000), Stock: stock, SaleDate: from}
-	require.NoError(w.t, w.append(id, id, claims.Create{Product: id, Stock: stock, SaleDate: from}.Guarded(), event))
+	require.NoError(w.t, w.append(id, id, claims.Create{Product: id, Stock: stock, SaleDate: from}.GuardItem(), event))
 	return id
 }
 
@@ -121,21 +121,21 @@ func won(t testing.TB, n int64) domain.Money {
 // life is how long a slot lives, and how long before its end its owner is warned.
 type life struct{ ttl, warning time.Duration }
 
-// grant has the gate grant a unit to a new buyer, or says why not.
+// grant makes the gate grant a unit to a new buyer, or returns why it did not.
 func (w *world) grant(product uuid.UUID) (redis.Decision, error) {
 	d, err := w.gate.Decide(context.Background(), redis.Request{Product: product, Buyer: uuid.New()})
 	if err == nil && d.Outcome != redis.Granted {
-		err = fmt.Errorf("the gate says %s", d.Outcome)
+		err = fmt.Errorf("the gate decided %s", d.Outcome)
 	}
 	return d, err
 }
 
-// acquire is grant and append.
+// acquire grants and appends.
 func (w *world) acquire(product uuid.UUID, l life) redis.Decision {
 	w.t.Helper()
 	d, err := w.grant(product)
 	require.NoError(w.t, err)
-	require.NoError(w.t, w.append(product, d.SlotID, l.claim(product, d.SlotID, d.Buyer, d.Number, d.Unit).Guarded(),
+	require.NoError(w.t, w.append(product, d.SlotID, l.claim(product, d.SlotID, d.Buyer, d.Number, d.Unit).GuardItem(),
 		l.acquired(d.Buyer, d.Number, d.Unit)))
 	return d
 }
@@ -150,15 +150,15 @@ func (l life) claim(product, slot, buyer uuid.UUID, number int64, unit int) clai
 	return claims.Claim{Product: product, SlotID: slot, Number: number, Unit: unit, Buyer: buyer, TTL: l.ttl, Warning: l.warning}
 }
 
-// holders gives every unit of a new product to a buyer at the same instant, and
-// makes its gate.
+// holders assigns every unit of a new product to a buyer at the same instant, and
+// builds its gate.
 func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 	w.t.Helper()
 	product := w.product(n)
 	raised, err := w.claims.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
-	// Nobody rebuilds here: the gate need not wait for it.
+	// No rebuild is in progress: the gate need not wait for it.
 	_, err = w.pool.Exec(context.Background(), `update product_gates set lease_epoch = epoch where product_id = $1`, product)
 	require.NoError(w.t, err)
 	const piece = 500
@@ -170,7 +170,7 @@ func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 			a.Streams = append(a.Streams, eventstore.StreamAppend{
 				Stream: slot, Expected: eventstore.None, Events: []eventstore.NewEvent{newEvent(w.t, l(i).acquired(buyer, number, i+1))},
 			})
-			a.Guards = append(a.Guards, l(i).claim(product, slot, buyer, number, i+1).Guarded())
+			a.Guards = append(a.Guards, l(i).claim(product, slot, buyer, number, i+1).GuardItem())
 		}
 		_, err := w.store.Append(context.Background(), a)
 		require.NoError(w.t, err)
@@ -179,7 +179,7 @@ func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 	return product
 }
 
-// slots folds the product's slots, and gives when events of a type came.
+// slots folds the product's slots, and returns when events of a type were recorded.
 func (w *world) slots(product uuid.UUID) map[uuid.UUID]domain.Slot {
 	w.t.Helper()
 	slots := make(map[uuid.UUID]domain.Slot)
@@ -193,7 +193,7 @@ func (w *world) slots(product uuid.UUID) map[uuid.UUID]domain.Slot {
 
 func (w *world) events(product uuid.UUID) []domain.Envelope {
 	w.t.Helper()
-	recorded, err := w.reader.Key(context.Background(), product, 0, 1<<60, 1<<20)
+	recorded, err := w.reader.ReadPartition(context.Background(), product, 0, 1<<60, 1<<20)
 	require.NoError(w.t, err)
 	events := make([]domain.Envelope, len(recorded))
 	for i, r := range recorded {
@@ -203,7 +203,7 @@ func (w *world) events(product uuid.UUID) []domain.Envelope {
 	return events
 }
 
-// count says how many of the product's events have the type.
+// count returns how many of the product's events have the type.
 func (w *world) count(product uuid.UUID, typ string) (n int) {
 	w.t.Helper()
 	require.NoError(w.t, w.pool.QueryRow(context.Background(),
@@ -237,7 +237,7 @@ func (w *world) awaitGate(within time.Duration, product uuid.UUID, free, held, p
 	})
 }
 
-// percentile gives the share's value of sorted durations.
+// percentile returns the value at a share of sorted durations.
 func percentile(sorted []time.Duration, share float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -245,7 +245,7 @@ func percentile(sorted []time.Duration, share float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
 }
 
-// lateness gives how long after its end each slot of the product was ended,
+// lateness returns how long after its deadline each slot of the product ended,
 // sorted.
 func (w *world) lateness(product uuid.UUID) []time.Duration {
 	w.t.Helper()

@@ -341,7 +341,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	if err := d.openDirect(ctx, r); err != nil {
 		return err
 	}
-	d.openWaker(ctx)
+	d.openNotifier(ctx)
 	commandAPI, err := newCommandAPI(d.parts, commandCfg)
 	if err != nil {
 		return err

@@ -58,7 +58,7 @@ type parts struct {
 	store      *eventstore.Store
 	gate       *redis.Gate
 	claims     *claims.Store
-	waker      *eventstore.Waker
+	notifier   *eventstore.Notifier
 	payments   *payments.Service
 	presence   *presence.Presence   // nil: in no list
 	stripe     *stripe.Client       // nil unless it is the payment gateway
@@ -269,9 +269,9 @@ func (p *parts) openPayments(ctx context.Context, s paymentSettings) error {
 	return nil
 }
 
-func (p *parts) openWaker(ctx context.Context) {
-	p.waker = eventstore.Listen(context.WithoutCancel(ctx), p.directPool)
-	p.onClose(func(context.Context) error { p.waker.Close(); return nil })
+func (p *parts) openNotifier(ctx context.Context) {
+	p.notifier = eventstore.Listen(context.WithoutCancel(ctx), p.directPool)
+	p.onClose(func(context.Context) error { p.notifier.Close(); return nil })
 }
 
 // isTerminal reports whether w is a terminal.

@@ -297,7 +297,7 @@ func relayCommand() *cli.Command {
 			if err := p.openDirect(ctx, r); err != nil {
 				return nil, err
 			}
-			p.openWaker(ctx)
+			p.openNotifier(ctx)
 			roomForGarbage()
 			if err := checkTopic(ctx, p, kafka); err != nil {
 				return nil, err
@@ -329,7 +329,7 @@ func roomForGarbage() {
 
 func newRelay(p *parts, k kafkaSettings, registry *schemaregistry.Client) *relay.Relay {
 	cfg := relay.Config{
-		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Waker: p.waker, Kafka: k.cluster, Topic: k.topic,
+		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Notifier: p.notifier, Kafka: k.cluster, Topic: k.topic,
 		TopicSettings: k.wanted, Registerer: p.registry, Logger: p.log,
 	}
 	if registry != nil {
@@ -402,7 +402,7 @@ func workerCommand() *cli.Command {
 			if err := p.openDirect(ctx, r); err != nil {
 				return nil, err
 			}
-			p.openWaker(ctx)
+			p.openNotifier(ctx)
 			checks := append(clockChecks(p.registry, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
 			ops := opsService(p, r, checks...)
 			return append(ops, workerService(p)), nil
@@ -412,7 +412,7 @@ func workerCommand() *cli.Command {
 
 func workerService(p *parts) service {
 	w := worker.New(worker.Config{
-		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Waker: p.waker, Payments: p.payments,
+		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Notifier: p.notifier, Payments: p.payments,
 		Presence: p.presence, Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "worker", run: w.Run}

@@ -282,7 +282,7 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 		s.gate = gate
 		s.onClose(func(context.Context) error { return gate.Close() })
 	}
-	products, err := s.claims.Live(ctx)
+	products, err := s.claims.Products(ctx)
 	if err != nil {
 		return err
 	}

@@ -36,13 +36,13 @@ func newWorld(t testing.TB) *world {
 	return &world{t: t, pool: pool, store: store, claims: claims.NewStore(pool, avsc.Decode)}
 }
 
-type guarded interface{ Guarded() eventstore.Guarded }
+type guarded interface{ GuardItem() eventstore.GuardItem }
 
 // do appends guards without events.
 func (w *world) do(items ...guarded) error {
 	a := eventstore.Append{Key: uuid.New()}
 	for _, i := range items {
-		a.Guards = append(a.Guards, i.Guarded())
+		a.Guards = append(a.Guards, i.GuardItem())
 	}
 	_, err := w.store.Append(w.t.Context(), a)
 	return err
@@ -63,7 +63,7 @@ func claimOf(product uuid.UUID, number int64, unit int) claims.Claim {
 		Buyer: uuid.New(), TTL: 30 * time.Minute, Warning: 5 * time.Minute}
 }
 
-func TestWhatSpeaksAgainstAClaim(t *testing.T) {
+func TestClaim_Refusals(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(3)
 	first := claimOf(product, 1, 1)
@@ -107,7 +107,7 @@ func TestWhatSpeaksAgainstAClaim(t *testing.T) {
 	require.Equal(t, 3, counts.Free())
 }
 
-func TestProductsLife(t *testing.T) {
+func TestProduct_Lifecycle(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	date := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
@@ -134,7 +134,7 @@ func TestProductsLife(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, claims.Completed, found.Status)
 
-	live, err := w.claims.Live(t.Context())
+	live, err := w.claims.Products(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []uuid.UUID{product}, live)
 	w.must(claims.Delete{Product: product})
@@ -145,7 +145,7 @@ func TestProductsLife(t *testing.T) {
 }
 
 // Writes that bypass the guards are rejected by Postgres.
-func TestPostgresItselfRefusesWhatBreaksR1AndR3(t *testing.T) {
+func TestConstraints_EnforceR1AndR3(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	w.must(claimOf(product, 1, 1))
@@ -181,9 +181,9 @@ func TestPostgresItselfRefusesWhatBreaksR1AndR3(t *testing.T) {
 }
 
 // acquire appends the grant's event with its claim.
-func (w *world) acquire(c claims.Claim) error { return w.append(c, c.Guarded()) }
+func (w *world) acquire(c claims.Claim) error { return w.append(c, c.GuardItem()) }
 
-func (w *world) append(c claims.Claim, guards ...eventstore.Guarded) error {
+func (w *world) append(c claims.Claim, guards ...eventstore.GuardItem) error {
 	typ, version, payload, err := avsc.Encode(domain.SlotAcquired{
 		UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number, TTLMillis: c.TTL.Milliseconds()})
 	if err != nil {
@@ -200,7 +200,7 @@ func (w *world) append(c claims.Claim, guards ...eventstore.Guarded) error {
 
 // A deletion is based on an earlier read: a slot of this product that was acquired since
 // makes the guard refuse it, whether that slot has ended or not.
-func TestDeletionAfterAnAcquisitionIsDecidedAnew(t *testing.T) {
+func TestDelete_RefusedAfterLaterAcquisition(t *testing.T) {
 	w := newWorld(t)
 	product, other := w.product(2), w.product(1)
 	active, at, err := w.claims.HasActive(t.Context(), product)
@@ -220,7 +220,7 @@ func TestDeletionAfterAnAcquisitionIsDecidedAnew(t *testing.T) {
 
 // If deletion and claims happen at the same time, in any order, no deleted
 // product has an active slot.
-func TestDeletionAgainstClaims(t *testing.T) {
+func TestDelete_RacesClaims(t *testing.T) {
 	w := newWorld(t)
 	for range 30 {
 		product := w.product(40)
@@ -247,7 +247,7 @@ func TestDeletionAgainstClaims(t *testing.T) {
 }
 
 // An append that waits for the lock while the epoch rises is refused.
-func TestClaimThatWaitsWhileTheEpochRises(t *testing.T) {
+func TestClaim_RefusedIfEpochRoseWhileItWaited(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(1)
 	tx, err := w.pool.Begin(t.Context())
@@ -284,9 +284,9 @@ func benchmarkClaims(b *testing.B, guarded bool) {
 		for pb.Next() {
 			n := number.Add(1)
 			c := claimOf(product, n, int(n))
-			var guards []eventstore.Guarded
+			var guards []eventstore.GuardItem
 			if guarded {
-				guards = append(guards, c.Guarded())
+				guards = append(guards, c.GuardItem())
 			}
 			if err := w.append(c, guards...); err != nil {
 				b.Error(err)

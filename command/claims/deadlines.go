@@ -26,18 +26,18 @@ type (
 	Warned struct{ Product, SlotID uuid.UUID }
 )
 
-func (i PaymentBegun) of() uuid.UUID { return i.Product }
-func (i PaymentEnded) of() uuid.UUID { return i.Product }
-func (i Warned) of() uuid.UUID       { return i.Product }
+func (i PaymentBegun) product() uuid.UUID { return i.Product }
+func (i PaymentEnded) product() uuid.UUID { return i.Product }
+func (i Warned) product() uuid.UUID       { return i.Product }
 
 // Guarded returns the item for an append.
-func (i PaymentBegun) Guarded() eventstore.Guarded { return guarded(i) }
+func (i PaymentBegun) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i PaymentEnded) Guarded() eventstore.Guarded { return guarded(i) }
+func (i PaymentEnded) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Warned) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Warned) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // checkPaymentsSQL returns for each slot whether it is active, whether its
 // deadline has passed by the clock that decides its expiry, and whether its
@@ -99,7 +99,7 @@ func applyWarned(b *pgx.Batch, slots []uuid.UUID) {
 }
 
 // DueSlot is an active slot for which an action is due.
-type Due struct {
+type DueSlot struct {
 	Product, SlotID uuid.UUID
 	Deadline        time.Time // UTC
 	At              time.Time // UTC; since when it is due
@@ -108,7 +108,7 @@ type Due struct {
 // DueForExpiry lists active slots whose deadline has passed and that have no pending
 // payment, those due longest first. Slots with a pending payment are excluded before the
 // limit, so that they delay no other slot's end, however many there are.
-func (s *Store) Ends(ctx context.Context, limit int) ([]Due, error) {
+func (s *Store) DueForExpiry(ctx context.Context, limit int) ([]DueSlot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
 where due_at <= $1 and due_at = deadline
@@ -117,7 +117,7 @@ order by due_at limit $2`, limit)
 
 // DueForTimeout lists active slots whose pending payment has reached its timeout,
 // those due longest first.
-func (s *Store) TimedOut(ctx context.Context, limit int) ([]Due, error) {
+func (s *Store) DueForTimeout(ctx context.Context, limit int) ([]DueSlot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
 where due_at <= $1 and due_at > deadline
@@ -126,15 +126,15 @@ order by due_at limit $2`, limit)
 
 // DueForWarning lists active slots whose owners must be warned, those with the
 // nearest warning first. After the deadline no warning is due.
-func (s *Store) Warnings(ctx context.Context, limit int) ([]Due, error) {
+func (s *Store) DueForWarning(ctx context.Context, limit int) ([]DueSlot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, warn_at from slot_claims
 where warn_at <= $1 and deadline > $1
 order by warn_at limit $2`, limit)
 }
 
-func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (s *Store) due(ctx context.Context, sql string, limit int) ([]DueSlot, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	now, err := s.StoreClock(ctx)
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]Due, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list due slots: %w", err)
 	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DueSlot, err error) {
 		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At)
 		d.Deadline, d.At = d.Deadline.UTC(), d.At.UTC()
 		return d, err

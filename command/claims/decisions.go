@@ -49,7 +49,7 @@ set shipped_at = greatest(s.shipped_at, excluded.shipped_at), covered = greatest
 
 // Ship implements redis.Store.
 func (s *Store) Ship(ctx context.Context, shipments []redis.Shipment) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	args, lines := shipArgs(shipments)
 	if args == nil {

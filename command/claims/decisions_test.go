@@ -36,7 +36,7 @@ func TestShip_StoredRunOnlyGrows(t *testing.T) {
 // A process dies with each of its statements executed and not committed. A raise of
 // the epoch, which happens under the append lock, does not wait for one that ships, and
 // only briefly for a lease: all appends queue behind it.
-func TestRaise_WaitsForNoProcessThatDied(t *testing.T) {
+func TestRaise_DoesNotWaitForDeadProcess(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.pool.Exec(t.Context(), `
 		create function hang() returns trigger language plpgsql as $$

@@ -20,7 +20,7 @@ const (
 	// Postgres sends more.
 	snapshotPage = 20 * snapshotPiece
 	// pageTimeout bounds reading a page and passing it on.
-	pageWithin = 30 * time.Second
+	pageTimeout = 30 * time.Second
 )
 
 // Snapshot implements redis.Store: row, head and claims as of one moment.
@@ -39,14 +39,14 @@ func (s *Store) Snapshot(ctx context.Context, product uuid.UUID, holders func([]
 }
 
 func (s *Store) snapshot(ctx context.Context, product uuid.UUID, holders func([]redis.Holder) error) (snap redis.Snapshot, err error) {
-	asking, cancel := context.WithTimeout(ctx, answerWithin)
+	asking, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	tx, err := s.pool.BeginTx(asking, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return snap, err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 		defer cancel()
 		_ = tx.Rollback(ctx) // read-only
 	}()
@@ -98,7 +98,7 @@ func eachHolder(ctx context.Context, tx pgx.Tx, product uuid.UUID, do func([]red
 // eachHolderAfter passes on a page, and returns the unit with which it ends and its
 // length.
 func eachHolderAfter(ctx context.Context, tx pgx.Tx, product uuid.UUID, unit int, do func([]redis.Holder) error) (last, n int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, pageWithin)
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
 	rows, err := tx.Query(ctx, holdersSQL, product, unit, snapshotPage)
 	if err != nil {
@@ -151,12 +151,12 @@ const lastSQL = `
                  order by key desc, position desc limit 1), 0)`
 
 // countTimeout bounds counting a product's claims, of which there may be ten million.
-const countWithin = 30 * time.Second
+const countTimeout = 30 * time.Second
 
 // Counts reads a product's counts; false if it does not exist. It counts every claim: a
 // tenth of a second and more per million.
 func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, countWithin)
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	var c Counts
 	err := s.pool.QueryRow(ctx, countsSQL, product).Scan(&c.Epoch, &c.Units, &c.LeasedAt, &c.Held, &c.Position)
@@ -175,7 +175,7 @@ func (s *Store) Counts(ctx context.Context, product uuid.UUID) (Counts, bool, er
 const (
 	// maxHeldSince is how many events HeldSince reads at most; with more of them,
 	// Postgres might prefer to read the whole log.
-	heldSinceMost = 1000
+	maxHeldSince = 1000
 
 	heldSinceSQL = `
 select count(*) filter (where type = $3) - count(*) filter (where type in ($4, $6)), count(*)
@@ -187,16 +187,16 @@ from (select type from events
 // HeldSince returns the change in held units of the product since a position of the log;
 // false if there were too many events since to count them quickly.
 func (s *Store) HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	var events int
 	err = s.pool.QueryRow(ctx, heldSinceSQL, product, position,
-		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(), heldSinceMost,
+		domain.SlotAcquired{}.EventType(), domain.SlotExpired{}.EventType(), maxHeldSince,
 		domain.SlotReturned{}.EventType()).Scan(&more, &events)
 	if err != nil {
 		return 0, false, fmt.Errorf("count what became of product %s since position %d: %w", product, position, err)
 	}
-	return more, events < heldSinceMost, nil
+	return more, events < maxHeldSince, nil
 }
 
 // Compare describes how the product's gate differs from the claims. It returns "" if they

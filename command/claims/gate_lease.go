@@ -52,7 +52,7 @@ func (s *Store) Row(ctx context.Context, product uuid.UUID) (redis.GateRow, erro
 
 // Rows implements redis.Store.
 func (s *Store) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRow, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	// The alternative, a join with unnest, lets Postgres choose to read the whole table.
 	rows, err := s.leases.Query(ctx, `select `+rowColumns+` from product_gates where product_id = any($1::uuid[])`,
@@ -114,7 +114,7 @@ left join renewed r on r.product_id = a.product_id`
 
 // Leases implements redis.Store.
 func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]redis.LeaseResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	n := len(requests)
 	products, epochs, instances, views := make([]uuid.UUID, n), make([]int64, n), make([]string, n), make([]int64, n)
@@ -179,7 +179,7 @@ where g.rebuilt = a.epoch and not g.deleted`
 
 // Alive implements redis.Store.
 func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	n := len(requests)
 	products, epochs := make([]uuid.UUID, n), make([]int64, n)
@@ -203,7 +203,7 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 
 // RecordUnload implements redis.Store.
 func (s *Store) RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, instance string) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	_, err := s.leases.Exec(ctx,
 		`update product_gates set lease_stamp = null where product_id = $1 and epoch = $2 and lease_stamp = $3`, product, epoch, instance)
@@ -248,7 +248,7 @@ returning g.product_id, g.epoch, coalesce(old.lease_stamp, '')`
 // Raise implements redis.Store. A separate statement takes the lock, in
 // READ COMMITTED: the next statement then sees the appends before it.
 func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]redis.RaiseResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	n := len(requests)
 	products, found, above, owners := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n)

@@ -38,7 +38,7 @@ func (w *world) row(product uuid.UUID) redis.GateRow {
 	return row
 }
 
-func TestLeases_AreForTheProductsEpochOnly(t *testing.T) {
+func TestLeases_RequireCurrentEpoch(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(1)
 	require.Equal(t, redis.LeaseGranted, w.lease(product, 0, "a"))
@@ -85,7 +85,7 @@ func TestLeases_AnswerManyInOrder(t *testing.T) {
 	require.NotEqual(t, before, w.row(b).Lease.Beat)
 }
 
-func TestLeases_RefuseGateWithEventsThatTheStoreLacks(t *testing.T) {
+func TestLeases_RefuseGateAheadOfStore(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(1)
 	snapshot, err := w.claims.Snapshot(t.Context(), product, nil)
@@ -111,7 +111,7 @@ func TestLeases_RefuseGateWithEventsThatTheStoreLacks(t *testing.T) {
 }
 
 // Many raises at once: each epoch is raised once, all under one append lock.
-func TestRaise_OfManyIsCompareAndSwapForEach(t *testing.T) {
+func TestRaise_ComparesAndSwapsEachEpoch(t *testing.T) {
 	w := newWorld(t)
 	const n = 50
 	requests := make([]redis.RaiseRequest, n)
@@ -200,6 +200,6 @@ func TestSnapshots_LeaveConnectionsToLeases(t *testing.T) {
 	wg.Wait()
 }
 
-func TestNumbersOfLastEpochStayExact(t *testing.T) {
+func TestScanRow_LargestNumbersStayExact(t *testing.T) {
 	require.Less(t, int64(redis.MaxEpoch+1)*fairness.NumbersPerEpoch, int64(1)<<53)
 }

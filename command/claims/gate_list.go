@@ -43,7 +43,7 @@ left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epo
 
 // UnshippedGates lists the gates whose decision log may contain decisions that are not
 // stored, or that had pending grants, however long ago they decided.
-func (s *Store) Tails(ctx context.Context) ([]GateLease, error) {
+func (s *Store) UnshippedGates(ctx context.Context) ([]GateLease, error) {
 	return s.listLeases(ctx, `
 select `+leaseColumns+`
 from product_gates g`+storedSQL+`
@@ -51,7 +51,7 @@ where g.leased_at is not null and (s.unsettled or`+notStoredSQL+`)`)
 }
 
 func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]GateLease, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]Gate
 }
 
 // GateHistory is a product whose gate has decided at some time.
-type Led struct {
+type GateHistory struct {
 	Product uuid.UUID
 	Deleted bool
 	// Position is that of the product's last event: its gate should
@@ -84,14 +84,14 @@ where g.leased_at is not null`
 
 // GateHistories lists every product whose gate ever decided. A worker reads it when it
 // starts, because it does not know what happened before.
-func (s *Store) EverLed(ctx context.Context) ([]Led, error) {
+func (s *Store) GateHistories(ctx context.Context) ([]GateHistory, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, everLedSQL)
 	if err != nil {
 		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
-	led, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Led])
+	led, err := pgx.CollectRows(rows, pgx.RowToStructByPos[GateHistory])
 	if err != nil {
 		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
@@ -108,8 +108,8 @@ order by leased_at limit $2`
 
 // GatesOfEndedSales lists products whose sale ended at least idle ago, by Postgres' clock,
 // and whose gate took its last lease as long ago and may still exist, at most limit of them.
-func (s *Store) Ended(ctx context.Context, idle time.Duration, limit int) ([]uuid.UUID, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (s *Store) GatesOfEndedSales(ctx context.Context, idle time.Duration, limit int) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, endedSQL, idle, limit)
 	if err != nil {

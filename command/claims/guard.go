@@ -16,10 +16,10 @@ type guard struct{}
 // Check implements eventstore.Guard. It runs under the append lock, so that what
 // it reads is still true when Apply writes.
 func (guard) Check(b *pgx.Batch, items []any, refused []error) {
-	order := newOrder()
+	conflicts := newConflicts()
 	var claims, ends, returns, payments, withdrawals picked
 	for i, it := range items {
-		if !order.admit(it.(item)) {
+		if !conflicts.admit(it.(item)) {
 			refused[i] = eventstore.ErrDefer
 			continue
 		}
@@ -121,28 +121,28 @@ func (p *picked) add(i int) { *p = append(*p, i) }
 
 // conflicts finds items that cannot be decided in the same batch as an earlier one:
 // Check reads the tables as they were before the whole batch.
-type order struct {
-	taken  map[thing]struct{}
+type conflicts struct {
+	taken  map[conflictKey]struct{}
 	raised map[uuid.UUID]bool // the products of which an item was admitted; true: one that raises the epoch
 }
 
 // conflictKey identifies a resource that only one item of a batch may use.
-type thing struct {
+type conflictKey struct {
 	kind    byte // 'n'umber, 'u'nit, 'b'uyer, 's'lot
 	product uuid.UUID
 	number  int64
 	id      uuid.UUID
 }
 
-func newOrder() order {
-	return order{taken: make(map[thing]struct{}), raised: make(map[uuid.UUID]bool)}
+func newConflicts() conflicts {
+	return conflicts{taken: make(map[conflictKey]struct{}), raised: make(map[uuid.UUID]bool)}
 }
 
 // admit reports whether the item can be decided in this batch, and records it.
-func (o order) admit(it item) bool {
-	product := it.of()
+func (o conflicts) admit(it item) bool {
+	product := it.product()
 	before, others := o.raised[product]
-	var things []thing
+	var things []conflictKey
 	raises := false
 	switch it := it.(type) {
 	case Create, Stock: // never in conflict: the stream's version orders them
@@ -150,25 +150,25 @@ func (o order) admit(it item) bool {
 	case Sale, Delete:
 		raises = true
 	case Claim:
-		things = []thing{
+		things = []conflictKey{
 			{kind: 'n', product: product, number: it.Number},
 			{kind: 'u', product: product, number: int64(it.Unit)},
 			{kind: 'b', product: product, id: it.Buyer},
 		}
 	case Withdraw:
-		things = []thing{{kind: 'n', product: product, number: it.Number}}
+		things = []conflictKey{{kind: 'n', product: product, number: it.Number}}
 	case Release:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	case Return:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	case Complete:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	case PaymentBegun:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	case PaymentEnded:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	case Warned:
-		things = []thing{{kind: 's', id: it.SlotID}}
+		things = []conflictKey{{kind: 's', id: it.SlotID}}
 	}
 	// An item that raises the epoch or ends the product must be the only one of its product.
 	if others && (raises || before) {

@@ -32,7 +32,7 @@ type (
 		SaleEnd            *time.Time
 		Paused             bool
 		Cancelled          bool // the sale ends for good
-		Units              int // units from now on; 0: unchanged
+		Units              int  // units from now on; 0: unchanged
 		OnlyIfNeverHadSlot bool
 		OnlyBeforeSale     bool // by the store's clock, compared with the recorded begin
 	}
@@ -77,43 +77,43 @@ type (
 )
 
 // item is the interface of all items.
-type item interface{ of() uuid.UUID }
+type item interface{ product() uuid.UUID }
 
-func (i Create) of() uuid.UUID   { return i.Product }
-func (i Stock) of() uuid.UUID    { return i.Product }
-func (i Sale) of() uuid.UUID     { return i.Product }
-func (i Delete) of() uuid.UUID   { return i.Product }
-func (i Claim) of() uuid.UUID    { return i.Product }
-func (i Release) of() uuid.UUID  { return i.Product }
-func (i Complete) of() uuid.UUID { return i.Product }
-func (i Return) of() uuid.UUID   { return i.Product }
-func (i Withdraw) of() uuid.UUID { return i.Product }
-
-// Guarded returns the item for an append.
-func (i Create) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Create) product() uuid.UUID   { return i.Product }
+func (i Stock) product() uuid.UUID    { return i.Product }
+func (i Sale) product() uuid.UUID     { return i.Product }
+func (i Delete) product() uuid.UUID   { return i.Product }
+func (i Claim) product() uuid.UUID    { return i.Product }
+func (i Release) product() uuid.UUID  { return i.Product }
+func (i Complete) product() uuid.UUID { return i.Product }
+func (i Return) product() uuid.UUID   { return i.Product }
+func (i Withdraw) product() uuid.UUID { return i.Product }
 
 // Guarded returns the item for an append.
-func (i Stock) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Create) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Sale) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Stock) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Delete) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Sale) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Claim) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Delete) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Release) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Claim) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Return) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Release) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Complete) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Return) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 // Guarded returns the item for an append.
-func (i Withdraw) Guarded() eventstore.Guarded { return guarded(i) }
+func (i Complete) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-func guarded(i item) eventstore.Guarded { return eventstore.Guarded{Guard: guard{}, Data: i} }
+// Guarded returns the item for an append.
+func (i Withdraw) GuardItem() eventstore.GuardItem { return guarded(i) }
+
+func guarded(i item) eventstore.GuardItem { return eventstore.GuardItem{Guard: guard{}, Data: i} }

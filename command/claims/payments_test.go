@@ -10,7 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/claims"
 )
 
-func TestSlotsEndWaitsForItsPayment(t *testing.T) {
+func TestDueForExpiry_WaitsForPayment(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(10)
 	c := claimOf(product, 1, 1)
@@ -45,14 +45,14 @@ func TestSlotsEndWaitsForItsPayment(t *testing.T) {
 }
 
 // The deadline is compared under the append lock, by the clock of the events.
-func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
+func TestPaymentBegun_RefusedAfterDeadline(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	c := claimOf(product, 1, 1)
 	c.TTL = time.Millisecond
 	w.must(c)
 	for { // until the clock has passed the deadline
-		due, err := w.claims.Ends(t.Context(), 10)
+		due, err := w.claims.DueForExpiry(t.Context(), 10)
 		require.NoError(t, err)
 		if len(due) == 1 {
 			require.Equal(t, c.SlotID, due[0].SlotID)
@@ -66,7 +66,7 @@ func TestNoPaymentFromTheDeadlineOn(t *testing.T) {
 
 // Slots that wait for a payment outcome delay no other slot's end, however many they
 // are and however long they are due.
-func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
+func TestDueForExpiry_PendingPaymentsDelayNoOther(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(3)
 	const waiting = 2
@@ -79,7 +79,7 @@ func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
 			continue
 		}
 		for deadline := time.Now().Add(10 * time.Second); ; { // until the clock has passed the deadline
-			due, err := w.claims.Ends(t.Context(), 1)
+			due, err := w.claims.DueForExpiry(t.Context(), 1)
 			require.NoError(t, err)
 			if len(due) == 1 {
 				require.Equal(t, c.SlotID, due[0].SlotID)
@@ -88,7 +88,7 @@ func TestSlotsThatWaitForPaymentsHoldUpNoOthersEnd(t *testing.T) {
 			require.True(t, time.Now().Before(deadline), "it is not found")
 		}
 	}
-	due, err := w.claims.TimedOut(t.Context(), 10)
+	due, err := w.claims.DueForTimeout(t.Context(), 10)
 	require.NoError(t, err)
 	require.Len(t, due, waiting)
 	for _, d := range due {

@@ -80,7 +80,7 @@ func checkCreate(b *pgx.Batch, it Create, refused *error) {
 func checkStock(b *pgx.Batch, it Stock, refused *error) {
 	var units int
 	b.Queue(unitsSQL, it.Product).QueryRow(func(row pgx.Row) error {
-		err := here(row.Scan(&units), refused)
+		err := orGone(row.Scan(&units), refused)
 		if *refused == nil && units > it.Total {
 			*refused = ErrFewerUnits
 		}
@@ -90,25 +90,25 @@ func checkStock(b *pgx.Batch, it Stock, refused *error) {
 
 func checkSale(b *pgx.Batch, it Sale, refused *error) {
 	if it.OnlyBeforeSale {
-		checkNot(b, ErrSaleBegun, refused, begunSQL, it.Product)
+		refuseIf(b, ErrSaleBegun, refused, begunSQL, it.Product)
 	}
 	if it.OnlyIfNeverHadSlot {
-		checkNot(b, ErrHadSlot, refused, hadSlotSQL, it.Product)
+		refuseIf(b, ErrHadSlot, refused, hadSlotSQL, it.Product)
 		return
 	}
 	var there bool
-	b.Queue(thereSQL, it.Product).QueryRow(func(row pgx.Row) error { return here(row.Scan(&there), refused) })
+	b.Queue(thereSQL, it.Product).QueryRow(func(row pgx.Row) error { return orGone(row.Scan(&there), refused) })
 }
 
 func checkDelete(b *pgx.Batch, it Delete, refused *error) {
-	checkNot(b, ErrAcquiredSince, refused, acquiredSinceSQL, it.Product, it.NoneActiveAt, domain.SlotAcquired{}.EventType())
+	refuseIf(b, ErrAcquiredSince, refused, acquiredSinceSQL, it.Product, it.NoneActiveAt, domain.SlotAcquired{}.EventType())
 }
 
 // refuseIf refuses with reason if the statement returns true for an existing product.
-func checkNot(b *pgx.Batch, why error, refused *error, sql string, args ...any) {
+func refuseIf(b *pgx.Batch, why error, refused *error, sql string, args ...any) {
 	var speaksAgainst bool
 	b.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
-		err := here(row.Scan(&speaksAgainst), refused)
+		err := orGone(row.Scan(&speaksAgainst), refused)
 		if *refused == nil && speaksAgainst {
 			*refused = why
 		}
@@ -117,7 +117,7 @@ func checkNot(b *pgx.Batch, why error, refused *error, sql string, args ...any) 
 }
 
 // orGone turns "no row" into ErrGone.
-func here(err error, refused *error) error {
+func orGone(err error, refused *error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		*refused = ErrGone
 		return nil
@@ -133,7 +133,7 @@ select coalesce((select true from slot_claims where product_id = $1 and due_at i
 // HasActive reports whether a slot of the product is ACTIVE, and the position of
 // the log at which that was true. If there is none, Delete starts from that position.
 func (s *Store) HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	if err := s.pool.QueryRow(ctx, activeSQL, product).Scan(&active, &at); err != nil {
 		return false, 0, fmt.Errorf("find an active slot of product %s: %w", product, err)

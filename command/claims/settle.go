@@ -18,13 +18,13 @@ type Appender interface {
 // appended any more. withdrawn is the encoded domain.GrantWithdrawn. If the grant was
 // claimed or withdrawn meanwhile, or if its product is gone, WithdrawGrant returns nil.
 // Sync the gate afterwards in each case.
-func (s *Store) Settle(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
+func (s *Store) WithdrawGrant(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
 	_, err := store.Append(ctx, eventstore.Append{
 		Key: grant.Product,
 		Streams: []eventstore.StreamAppend{{
 			Stream: grant.Product, Expected: eventstore.Any, Events: []eventstore.NewEvent{withdrawn},
 		}},
-		Guards: []eventstore.Guarded{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit}.Guarded()},
+		Guards: []eventstore.GuardItem{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit}.GuardItem()},
 	})
 	if err == nil || errors.Is(err, ErrClaimed) || errors.Is(err, ErrWithdrawn) || errors.Is(err, ErrGone) {
 		return nil

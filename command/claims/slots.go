@@ -60,7 +60,7 @@ func checkClaims(b *pgx.Batch, items []any, which picked, refused []error) {
 			if heldBy != nil {
 				holds = held.record(c.Product, *heldBy, c.Buyer)
 			}
-			refused[i] = judge(c, state, epoch, unitsInAll, unitBy, holds)
+			refused[i] = validate(c, state, epoch, unitsInAll, unitBy, holds)
 		}
 		return rows.Err()
 	})
@@ -68,7 +68,7 @@ func checkClaims(b *pgx.Batch, items []any, which picked, refused []error) {
 
 // validate returns the reason to refuse a claim, or nil. The state of the number
 // comes first: a claim that exists already is not refused for its epoch.
-func judge(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, holds *Record) error {
+func validate(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, holds *Record) error {
 	switch {
 	case state == "withdrawn":
 		return ErrWithdrawn
@@ -76,7 +76,7 @@ func judge(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, hol
 		return &BuyerHoldsError{Claim: *holds}
 	case state == "claimed":
 		return ErrSlotEnded
-	case epoch == gone:
+	case epoch == missing:
 		return ErrGone
 	case epoch != redis.EpochOf(c.Number):
 		return ErrEpoch
@@ -91,7 +91,7 @@ func judge(c Claim, state string, epoch int64, units int, unitBy *uuid.UUID, hol
 }
 
 // missing stands for the epoch of a product that does not exist.
-const gone = -2
+const missing = -2
 
 // heldColumns are a claim's columns, null if there is none.
 type heldColumns struct {

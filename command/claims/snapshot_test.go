@@ -12,7 +12,7 @@ import (
 
 // A page of a snapshot is read by the primary key, even if Postgres has no
 // statistics of the table: if it sorted, each page would read all claims of the product.
-func TestAPageOfASnapshotIsNotSorted(t *testing.T) {
+func TestSnapshot_PagesAreNotSorted(t *testing.T) {
 	pool := dbtest.Write(t)
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)

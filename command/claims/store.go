@@ -18,7 +18,7 @@ import (
 
 // statementTimeout bounds each statement that reads only some rows: a Postgres
 // that does not answer counts as unavailable.
-const answerWithin = 3 * time.Second
+const statementTimeout = 3 * time.Second
 
 // Store reads the claims and is the Postgres side of the gate (redis.Store).
 type Store struct {
@@ -66,7 +66,7 @@ func (s *Store) ByBuyer(ctx context.Context, product, buyer uuid.UUID) (Record, 
 }
 
 func (s *Store) record(ctx context.Context, sql string, args ...any) (Record, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	var r Record
 	err := s.pool.QueryRow(ctx, sql, args...).Scan(&r.Product, &r.SlotID, &r.Number, &r.Unit, &r.Buyer, &r.KeyHash,
@@ -82,8 +82,8 @@ func (s *Store) record(ctx context.Context, sql string, args ...any) (Record, bo
 }
 
 // Products lists the products that were not deleted.
-func (s *Store) Live(ctx context.Context) ([]uuid.UUID, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (s *Store) Products(ctx context.Context) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `select product_id from product_gates where not deleted order by product_id`)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Store) Live(ctx context.Context) ([]uuid.UUID, error) {
 
 // Now implements redis.Store.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	var now time.Time
 	if err := s.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
@@ -114,9 +114,9 @@ const positionSQL = `select id from events where position = $1`
 // if Postgres fails over in between, the events may be of the lost tail, which the
 // next call detects, but never of another history than the position.
 func (s *Store) Events(ctx context.Context, product uuid.UUID, after redis.LogPosition, limit int) ([]redis.GateEvent, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	recorded, err := s.reader.Key(ctx, product, after.Position, math.MaxInt64, limit)
+	recorded, err := s.reader.ReadPartition(ctx, product, after.Position, math.MaxInt64, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the events of product %s after %d: %w", product, after.Position, err)
 	}

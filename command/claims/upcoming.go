@@ -27,7 +27,7 @@ from slot_claims, (select ` + storeClockSQL + ` as at) as clock where warn_at is
 
 // StoreClock reads the event store's clock.
 func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	var now time.Time
 	if err := s.pool.QueryRow(ctx, `select `+storeClockSQL).Scan(&now); err != nil {
@@ -38,7 +38,7 @@ func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
 
 // UntilExpiry returns in how long the next active slot without a pending payment is due
 // to end, 0 or less if one is due already; false if there is none.
-func (s *Store) UntilEnd(ctx context.Context) (time.Duration, bool, error) {
+func (s *Store) UntilExpiry(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilEndSQL)
 }
 
@@ -48,7 +48,7 @@ func (s *Store) UntilWarning(ctx context.Context) (time.Duration, bool, error) {
 }
 
 func (s *Store) until(ctx context.Context, sql string) (time.Duration, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	var seconds float64
 	err := s.pool.QueryRow(ctx, sql).Scan(&seconds)

@@ -52,13 +52,13 @@ type (
 )
 
 // Guarded hands the item to an append.
-func (i began) Guarded() eventstore.Guarded {
-	return eventstore.Guarded{Guard: ledger{}, Data: i}
+func (i began) GuardItem() eventstore.GuardItem {
+	return eventstore.GuardItem{Guard: ledger{}, Data: i}
 }
 
 // Guarded hands the item to an append.
-func (i ledgerChange) Guarded() eventstore.Guarded {
-	return eventstore.Guarded{Guard: ledger{}, Data: i}
+func (i ledgerChange) GuardItem() eventstore.GuardItem {
+	return eventstore.GuardItem{Guard: ledger{}, Data: i}
 }
 
 // ledger is the guard that keeps the payments' rows, idempotency keys and

@@ -141,11 +141,11 @@ func (s *Service) start(ctx context.Context, c Start, by *origin.Origin) (starte
 	result, err := reservation.Append(ctx, eventstore.Append{
 		Key:     slot.ProductID,
 		Streams: []eventstore.StreamAppend{{Stream: slot.ID, Expected: eventstore.Expected(slot.Version), Events: encoded}},
-		Guards: []eventstore.Guarded{
-			begin.Guarded(),
+		Guards: []eventstore.GuardItem{
+			begin.GuardItem(),
 			claims.PaymentBegun{
 				Product: slot.ProductID, SlotID: slot.ID, Timeout: s.PaymentTimeout, Paid: price.IsZero(),
-			}.Guarded(),
+			}.GuardItem(),
 		},
 	})
 	if err != nil {

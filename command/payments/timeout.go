@@ -28,7 +28,7 @@ const (
 // is pending: the gateway is queried once more, and without a final status the
 // payment fails and the slot expires, in one append. A slot whose payment has
 // failed meanwhile just expires. It does nothing if the slot is not due any more.
-func (s *Service) TimeOut(ctx context.Context, due claims.Due) error {
+func (s *Service) TimeOut(ctx context.Context, due claims.DueSlot) error {
 	by := origin.Origin{Actor: domain.ActorSystem}
 	queried := false
 	for range maxAttempts {
@@ -102,7 +102,7 @@ func (s *Service) expire(ctx context.Context, slot domain.Slot, by *origin.Origi
 		}
 		guards = append(guards, ledgerChange{
 			change: change{plan: planQuery, cancel: true}, before: pending, after: after, product: slot.ProductID,
-		}.Guarded())
+		}.GuardItem())
 	}
 	_, err = s.Store.Append(ctx, eventstore.Append{
 		Key:     slot.ProductID,

@@ -102,14 +102,14 @@ type change struct {
 	events       []domain.Event // of the slot's own stream
 	regrant      *domain.Regrant
 	plan         plan
-	write        bool                 // the ledger changes even if there are no events
-	cancel       bool                 // the gateway is to be asked to cancel the payment
-	gatewayID    string               // learned outside of the events
-	post         []uuid.UUID          // refunds to be posted at once
-	unposted     []uuid.UUID          // refunds that must never have been posted
-	saleRefunded bool                 // what was left was made due for a cancelled sale
-	key          *refundKey           // idempotency key of a refund by an admin
-	guards       []eventstore.Guarded // further ones
+	write        bool                   // the ledger changes even if there are no events
+	cancel       bool                   // the gateway is to be asked to cancel the payment
+	gatewayID    string                 // learned outside of the events
+	post         []uuid.UUID            // refunds to be posted at once
+	unposted     []uuid.UUID            // refunds that must never have been posted
+	saleRefunded bool                   // what was left was made due for a cancelled sale
+	key          *refundKey             // idempotency key of a refund by an admin
+	guards       []eventstore.GuardItem // further ones
 }
 
 // transition is one change of a payment on its way into the store.
@@ -202,7 +202,7 @@ func (t *transition) append(ctx context.Context, st *state, c change) (a eventst
 		a.Guards = append(a.Guards, claims.Claim{
 			Product: st.slot.ProductID, SlotID: r.Slot, Number: t.grant.Number, Unit: t.grant.Unit, Buyer: st.slot.UserID,
 			TTL: t.SlotTTL, Warning: t.SlotWarning, Paid: true,
-		}.Guarded())
+		}.GuardItem())
 	}
 	a.Guards = append(a.Guards, claimsOf(st.slot, c.events)...)
 	evolved := st.slot
@@ -211,7 +211,7 @@ func (t *transition) append(ctx context.Context, st *state, c change) (a eventst
 	}
 	payment, _ := evolved.Payment(t.payment)
 	item := ledgerChange{change: c, before: st.payment, after: payment, webhookID: t.webhookID, product: st.slot.ProductID, position: st.last}
-	a.Guards = append(a.Guards, item.Guarded())
+	a.Guards = append(a.Guards, item.GuardItem())
 	if len(c.events) > 0 {
 		encoded, err := t.by.Encode(ctx, c.events...)
 		if err != nil {
@@ -231,25 +231,25 @@ func (t *transition) append(ctx context.Context, st *state, c change) (a eventst
 }
 
 // claimsOf are the claims' side of a slot's events.
-func claimsOf(slot domain.Slot, events []domain.Event) []eventstore.Guarded {
-	var guards []eventstore.Guarded
+func claimsOf(slot domain.Slot, events []domain.Event) []eventstore.GuardItem {
+	var guards []eventstore.GuardItem
 	var failed, expired bool
 	for _, e := range events {
 		switch e := e.(type) {
 		case domain.PaymentCompleted:
-			guards = append(guards, claims.Complete{Product: slot.ProductID, SlotID: slot.ID}.Guarded())
+			guards = append(guards, claims.Complete{Product: slot.ProductID, SlotID: slot.ID}.GuardItem())
 		case domain.SlotReturned:
-			guards = append(guards, claims.Return{Product: slot.ProductID, SlotID: slot.ID}.Guarded())
+			guards = append(guards, claims.Return{Product: slot.ProductID, SlotID: slot.ID}.GuardItem())
 		case domain.SlotExpired:
 			expired = true
-			guards = append(guards, claims.Release{Product: slot.ProductID, SlotID: slot.ID}.Guarded())
+			guards = append(guards, claims.Release{Product: slot.ProductID, SlotID: slot.ID}.GuardItem())
 		case domain.PaymentFailed:
 			pending, ok := slot.Pending()
 			failed = failed || ok && pending.ID == e.PaymentID
 		}
 	}
 	if failed && !expired && slot.Status == domain.ActiveSlot {
-		guards = append(guards, claims.PaymentEnded{Product: slot.ProductID, SlotID: slot.ID}.Guarded())
+		guards = append(guards, claims.PaymentEnded{Product: slot.ProductID, SlotID: slot.ID}.GuardItem())
 	}
 	return guards
 }

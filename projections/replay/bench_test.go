@@ -115,7 +115,7 @@ func (s *system) raw(b *testing.B, all []projections.Rebuildable) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		for after := int64(0); ; {
-			page, err := s.reader.All(groupCtx, after, 5000)
+			page, err := s.reader.ReadAll(groupCtx, after, 5000)
 			if err != nil || len(page) == 0 {
 				return err
 			}

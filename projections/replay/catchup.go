@@ -56,7 +56,7 @@ func (t *target) goLive(ctx context.Context) error {
 // log's end.
 func (t *target) catchUp(ctx context.Context) error {
 	for {
-		recorded, err := t.r.Store.All(ctx, t.position, t.r.page())
+		recorded, err := t.r.Store.ReadAll(ctx, t.position, t.r.page())
 		if err != nil || len(recorded) == 0 {
 			return err
 		}

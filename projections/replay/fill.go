@@ -98,7 +98,7 @@ func (r *runner) read(ctx context.Context, pages chan<- *page) error {
 		if p.head, err = r.Store.Head(ctx); err != nil {
 			return err
 		}
-		if p.recorded, err = r.Store.All(ctx, after, r.page()); err != nil {
+		if p.recorded, err = r.Store.ReadAll(ctx, after, r.page()); err != nil {
 			return err
 		}
 		if len(p.recorded) == 0 {

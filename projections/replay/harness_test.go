@@ -241,9 +241,9 @@ func (h *shop) close() int64 {
 // runLive runs a relay and a projector.
 func (s *system) runLive(brokers []string) (stopProjector func() error) {
 	testkit.Background(s.t, func(ctx context.Context) error {
-		waker := eventstore.Listen(ctx, s.pool)
-		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
+		notifier := eventstore.Listen(ctx, s.pool)
+		defer notifier.Close()
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
 	})
 	return s.projector(brokers)
 }

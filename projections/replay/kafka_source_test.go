@@ -23,9 +23,9 @@ import (
 func (s *system) publish(brokers []string) {
 	s.t.Helper()
 	stop := testkit.Background(s.t, func(ctx context.Context) error {
-		waker := eventstore.Listen(ctx, s.pool)
-		defer waker.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Waker: waker, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
+		notifier := eventstore.Listen(ctx, s.pool)
+		defer notifier.Close()
+		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
 	})
 	testkit.Eventually(s.t, 30*time.Second, "the relay", func() error {
 		head, err := s.published(context.Background())

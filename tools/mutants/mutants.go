@@ -6,37 +6,37 @@ var mutants = []mutant{
 	// Event store.
 	{name: "append-lock", protection: "appends take turns under one lock: positions are given in commit order",
 		file: "eventstore/sql.go", old: `"select pg_advisory_xact_lock(%d)"`, new: `"select %d"`,
-		pkg: "eventstore", test: "TestGuardSeesWhatChangedWhileItWaited"},
+		pkg: "eventstore", test: "TestGuard_SeesChangesMadeWhileItWaited"},
 	{name: "unknown-commit", protection: "a COMMIT without an answer is looked up before anything is answered",
 		file: "eventstore/transact.go", old: `return a, unknownError{fmt.Errorf("write: %w", wrote)}`, new: `return a, fmt.Errorf("write: %w", wrote)`,
-		pkg: "eventstore", test: "TestCommitWhoseAnswerIsLostIsFoundToBeThere|TestOutcomeThatCannotBeFoundOutIsSaidAndFoundLater"},
+		pkg: "eventstore", test: "TestCommit_LostReplyIsResolved|TestCommit_UnknownOutcomeIsReportedAndResolvedLater"},
 	{name: "standby-wait", protection: "a commit that is visible is acknowledged only once the synchronous standby has it",
 		file: "eventstore/store.go", old: `	if !s.replicated.Load() {
 		return nil
 	}`, new: `	if true {
 		return nil
 	}`,
-		pkg: "eventstore", test: "TestStore_DoesNotTrustAVisibleCommit"},
+		pkg: "eventstore", test: "TestStore_DoesNotTrustVisibleCommit"},
 
 	// Claims.
 	{name: "epoch-check", protection: "a claim of another epoch than the product's is refused",
 		file: "command/claims/slots.go", old: `case epoch != redis.EpochOf(c.Number):`, new: `case epoch < redis.EpochOf(c.Number):`,
 		more: []edit{{"db/write/20261101000002_gate.sql", `g.epoch is distinct from a.number / 10000000000 or a.unit`, `a.unit`}},
-		pkg:  "command/claims", test: "TestWhatSpeaksAgainstAClaim|TestClaimThatWaitsWhileTheEpochRises|TestPostgresItselfRefusesWhatBreaksR1AndR3"},
+		pkg:  "command/claims", test: "TestClaim_Refusals|TestClaim_RefusedIfEpochRoseWhileItWaited|TestConstraints_EnforceR1AndR3"},
 	{name: "withdrawn-number", protection: "the append of a withdrawn number is refused",
 		file: "command/claims/slots.go", old: `	case state == "withdrawn":
 		return ErrWithdrawn
 	case state == "claimed" && holds`, new: `	case state == "claimed" && holds`,
-		pkg: "command/claims", test: "TestWhatSpeaksAgainstAClaim"},
+		pkg: "command/claims", test: "TestClaim_Refusals"},
 	{name: "claimed-number", protection: "a number that was claimed cannot be withdrawn",
 		file: "command/claims/slots.go", old: `				refused[i] = ErrClaimed`, new: `				refused[i] = nil`,
 		pkg: "redis", test: "TestWithdraw_MakesGrantUnclaimable"},
 	{name: "stock-trigger", protection: "R1: Postgres itself refuses a unit beyond the stock",
 		file: "db/write/20261101000002_gate.sql", old: ` or a.unit > g.units`, new: ``,
-		pkg: "command/claims", test: "TestPostgresItselfRefusesWhatBreaksR1AndR3"},
+		pkg: "command/claims", test: "TestConstraints_EnforceR1AndR3"},
 	{name: "one-slot-a-buyer", protection: "R3: a unique constraint on product and buyer",
 		file: "db/write/20261101000002_gate.sql", old: `unique (product_id, buyer),         -- R3`, new: `check (true),`,
-		pkg: "command/claims", test: "TestPostgresItselfRefusesWhatBreaksR1AndR3"},
+		pkg: "command/claims", test: "TestConstraints_EnforceR1AndR3"},
 
 	// Gate: leases, epochs, instances.
 	{name: "gate-lease", protection: "a gate decides only while its lease runs, by its own clock and by the node's",
@@ -55,7 +55,7 @@ var mutants = []mutant{
 	{name: "lease-epoch", protection: "a lease is granted for the product's present epoch only",
 		file: "command/claims/gate_lease.go", old: `where a.renew and g.epoch = a.epoch and not g.deleted`, new: `where a.renew and not g.deleted`,
 		more: []edit{{"command/claims/gate_lease.go", `on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted`, `on g.product_id = a.product_id and not g.deleted`}},
-		pkg:  "command/claims", test: "TestLeases_AreForTheProductsEpochOnly"},
+		pkg:  "command/claims", test: "TestLeases_RequireCurrentEpoch"},
 	{name: "instance-id", protection: "a gate is trusted only on the Redis process and life that it was built on",
 		file: "redis/lua/gate.lua", old: `return exists and s[2] == instance and s[3] == '0' and whole()`, new: `return exists and s[3] == '0' and whole()`,
 		pkg: "redis", test: "TestGate_IsLostAfterRedisRestart|TestSentinelsFailOver"},

@@ -14,28 +14,28 @@ import (
 
 const (
 	// pollInterval is the fallback if notifications are missing.
-	pollEvery = time.Second
+	pollInterval = time.Second
 	// idleCheckInterval is after how long without a notification the listener checks whether the
 	// connection is still alive.
-	quietFor = 15 * time.Second
+	idleCheckInterval = 15 * time.Second
 )
 
 // Notifier wakes readers when events are appended: by LISTEN on its own connection,
 // and by polling while that is down. It is created by Listen and safe for concurrent use.
-type Waker struct {
+type Notifier struct {
 	pool   *pgxpool.Pool
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu   sync.Mutex
-	last int64 // the highest position notified
-	told chan struct{} // closed and replaced at each notification
+	mu       sync.Mutex
+	last     int64         // the highest position notified
+	notified chan struct{} // closed and replaced at each notification
 }
 
 // Listen starts a Notifier on the pool's database. It connects, and reconnects,
 // in the background. It ends with ctx or by Close.
-func Listen(ctx context.Context, pool *pgxpool.Pool) *Waker {
-	w := &Waker{pool: pool, done: make(chan struct{}), told: make(chan struct{})}
+func Listen(ctx context.Context, pool *pgxpool.Pool) *Notifier {
+	w := &Notifier{pool: pool, done: make(chan struct{}), notified: make(chan struct{})}
 	ctx, w.cancel = context.WithCancel(ctx)
 	go func() {
 		defer guard.Log("listen for appended events")
@@ -46,7 +46,7 @@ func Listen(ctx context.Context, pool *pgxpool.Pool) *Waker {
 }
 
 // Close disconnects. Waiting callers continue to poll. Close is idempotent.
-func (w *Waker) Close() {
+func (w *Notifier) Close() {
 	w.cancel()
 	<-w.done
 }
@@ -54,42 +54,42 @@ func (w *Waker) Close() {
 // Wait returns when there may be events after a position: at once if a notification
 // has already arrived, when it arrives, or at the latest after a second. The caller
 // must read again to find out; the error is ctx's.
-func (w *Waker) Wait(ctx context.Context, after int64) error {
+func (w *Notifier) Wait(ctx context.Context, after int64) error {
 	w.mu.Lock()
-	told, last := w.told, w.last
+	notified, last := w.notified, w.last
 	w.mu.Unlock()
 	if last > after {
 		return ctx.Err()
 	}
-	poll := time.NewTimer(pollEvery)
+	poll := time.NewTimer(pollInterval)
 	defer poll.Stop()
 	select {
-	case <-told:
+	case <-notified:
 	case <-poll.C:
 	case <-ctx.Done():
 	}
 	return ctx.Err()
 }
 
-func (w *Waker) tell(position int64) {
+func (w *Notifier) notify(position int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = max(w.last, position)
-	close(w.told)
-	w.told = make(chan struct{})
+	close(w.notified)
+	w.notified = make(chan struct{})
 }
 
 // restart wakes all waiting callers: appends before this moment were not notified.
 // Events that were notified may be gone, if the connection broke because of a restore.
-func (w *Waker) restart() {
+func (w *Notifier) restart() {
 	w.mu.Lock()
 	w.last = 0
 	w.mu.Unlock()
-	w.tell(0)
+	w.notify(0)
 }
 
-func (w *Waker) run(ctx context.Context) {
-	again := time.NewTicker(pollEvery / 4)
+func (w *Notifier) run(ctx context.Context) {
+	again := time.NewTicker(pollInterval / 4)
 	defer again.Stop()
 	for ctx.Err() == nil {
 		_ = w.listen(ctx) // polling continues meanwhile
@@ -101,7 +101,7 @@ func (w *Waker) run(ctx context.Context) {
 }
 
 // listen forwards the notifications of one connection until it breaks.
-func (w *Waker) listen(ctx context.Context) error {
+func (w *Notifier) listen(ctx context.Context) error {
 	conn, err := connect(ctx, w.pool)
 	if err != nil {
 		return err
@@ -116,15 +116,15 @@ func (w *Waker) listen(ctx context.Context) error {
 	}
 	w.restart()
 	for {
-		quiet, cancel := context.WithTimeout(ctx, quietFor)
+		quiet, cancel := context.WithTimeout(ctx, idleCheckInterval)
 		notification, err := conn.WaitForNotification(quiet)
 		cancel()
 		switch {
 		case err == nil:
 			position, _ := strconv.ParseInt(notification.Payload, 10, 64) // otherwise a notification without a position
-			w.tell(position)
+			w.notify(position)
 		case quiet.Err() != nil && ctx.Err() == nil:
-			alive, cancel := context.WithTimeout(ctx, connectWithin)
+			alive, cancel := context.WithTimeout(ctx, connectTimeout)
 			err := conn.Ping(alive)
 			cancel()
 			if err != nil {

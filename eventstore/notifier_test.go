@@ -12,8 +12,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// listening waits until the waker's LISTEN stands, and gives its backend.
-func listening(t *testing.T, s *Store) (pid int) {
+// awaitListener waits until the notifier listens, and returns its backend.
+func awaitListener(t *testing.T, s *Store) (pid int) {
 	t.Helper()
 	testkit.Eventually(t, 5*time.Second, "the listener", func() error {
 		return s.pool.QueryRow(context.Background(), `select pid from pg_stat_activity
@@ -22,30 +22,30 @@ func listening(t *testing.T, s *Store) (pid int) {
 	return pid
 }
 
-func TestWakerWakesAtOnceAndAgainAfterItsConnectionBroke(t *testing.T) {
+func TestNotifier_ReconnectsAfterBrokenConnection(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Write(t)
 	s := open(t, pool, Options{})
 	w := Listen(t.Context(), pool)
 	defer w.Close()
-	pid := listening(t, s)
+	pid := awaitListener(t, s)
 	wakes := func(after int64) {
 		t.Helper()
 		result, err := s.Append(t.Context(), appendTo(uuid.New(), None, 2))
 		require.NoError(t, err)
 		require.Equal(t, after+2, result.Position)
 		begun := time.Now()
-		for range 3 { // a word of an earlier append may come first
+		for range 3 { // a notification of an earlier append may arrive first
 			require.NoError(t, w.Wait(t.Context(), after))
 			w.mu.Lock()
 			last := w.last
 			w.mu.Unlock()
 			if last > after {
-				require.Less(t, time.Since(begun), pollEvery/2, "by NOTIFY, not by polling")
+				require.Less(t, time.Since(begun), pollInterval/2, "by NOTIFY, not by polling")
 				return
 			}
 		}
-		require.Fail(t, "not told")
+		require.Fail(t, "no notification")
 	}
 	wakes(0)
 	wakes(2)
@@ -53,7 +53,7 @@ func TestWakerWakesAtOnceAndAgainAfterItsConnectionBroke(t *testing.T) {
 	_, err := pool.Exec(t.Context(), "select pg_terminate_backend($1)", pid)
 	require.NoError(t, err)
 	testkit.Eventually(t, 5*time.Second, "another backend", func() error {
-		if listening(t, s) == pid {
+		if awaitListener(t, s) == pid {
 			return context.DeadlineExceeded
 		}
 		return nil
@@ -61,14 +61,14 @@ func TestWakerWakesAtOnceAndAgainAfterItsConnectionBroke(t *testing.T) {
 	wakes(4)
 }
 
-func TestWakerPollsWithoutAListener(t *testing.T) {
+func TestNotifier_PollsWithoutListener(t *testing.T) {
 	t.Parallel()
 	w := Listen(t.Context(), dbtest.Write(t))
 	w.Close()
 	w.Close()
 	begun := time.Now()
 	require.NoError(t, w.Wait(t.Context(), 10))
-	require.InDelta(t, pollEvery.Seconds(), time.Since(begun).Seconds(), 0.9)
+	require.InDelta(t, pollInterval.Seconds(), time.Since(begun).Seconds(), 0.9)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, w.Wait(ctx, 10), context.Canceled)

@@ -15,7 +15,7 @@ func (s *Store) write() {
 		if !ok {
 			break
 		}
-		s.settle(batch)
+		s.runBatch(batch)
 	}
 	s.cancel()
 	s.failWaiting(&UnavailableError{Err: ErrClosed})
@@ -23,7 +23,7 @@ func (s *Store) write() {
 }
 
 // runBatch answers every append of the batch, or puts it back into the queue.
-func (s *Store) settle(batch []*item) {
+func (s *Store) runBatch(batch []*item) {
 	a, err := s.try(batch)
 	var failed failedError
 	var unknown unknownError
@@ -34,8 +34,8 @@ func (s *Store) settle(batch []*item) {
 		batch[0].result <- outcome{err: fmt.Errorf("eventstore: append: %w", failed.error)}
 	case errors.As(err, &failed):
 		// Halve, until the append that caused the failure is alone.
-		s.settle(batch[:len(batch)/2])
-		s.settle(batch[len(batch)/2:])
+		s.runBatch(batch[:len(batch)/2])
+		s.runBatch(batch[len(batch)/2:])
 	case errors.As(err, &unknown):
 		s.deliverUnknown(a, unknown.error)
 		s.failWaiting(&UnavailableError{Err: unknown.error})
@@ -51,15 +51,15 @@ func (s *Store) settle(batch []*item) {
 
 // deliver returns the outcomes to the callers.
 func (s *Store) deliver(a *attempt) {
-	putOff := a.putOff
+	deferred := a.deferred
 	for i, out := range a.outcomes {
-		if out.putOff {
-			putOff = append(putOff, a.items[i])
+		if out.deferred {
+			deferred = append(deferred, a.items[i])
 		} else {
 			a.items[i].result <- out
 		}
 	}
-	s.putBack(putOff)
+	s.putBack(deferred)
 }
 
 // deliverUnknown answers a batch for which it is not known whether it committed. A
@@ -80,7 +80,7 @@ func (s *Store) deliverUnknown(a *attempt, err error) {
 		}
 		a.items[i].result <- out
 	}
-	for _, it := range a.putOff {
+	for _, it := range a.deferred {
 		it.result <- outcome{err: nothingSent}
 	}
 }

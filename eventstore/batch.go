@@ -19,7 +19,7 @@ type attempt struct {
 	groups   []*group
 	streams  [][16]byte // that the items append to
 	ids      [][16]byte // of the items' events
-	putOff   []*item // not in items: repeats of one of them, for the next batch
+	deferred []*item    // not in items: repeats of one of them, for the next batch
 	outcomes []outcome  // of items, by index
 	accepted []int      // indexes of items
 	events   int        // of the accepted
@@ -67,7 +67,7 @@ func newAttempt(batch []*item) *attempt {
 	byGuard := map[Guard]*group{}
 	for _, it := range batch {
 		if it.overlaps(ids) {
-			a.putOff = append(a.putOff, it)
+			a.deferred = append(a.deferred, it)
 			continue
 		}
 		index := len(a.items)
@@ -110,7 +110,7 @@ func (it *item) overlaps(ids map[uuid.UUID]bool) bool {
 
 // queueReads queues the first round trip: the lock, the time, existing events,
 // and the guards' checks.
-func (a *attempt) look(b *pgx.Batch, withoutLock bool) {
+func (a *attempt) queueReads(b *pgx.Batch, withoutLock bool) {
 	if !withoutLock {
 		b.Queue(lockSQL)
 	}
@@ -169,7 +169,7 @@ func (a *attempt) decide() {
 		if result, repeated, err := a.repeat(it); repeated || err != nil {
 			*out = outcome{Result: result, err: err}
 		} else if errors.Is(refusals[i], ErrDefer) && i > 0 { // the first item is decided, so every item is decided eventually
-			out.putOff = true
+			out.deferred = true
 		} else if refusals[i] != nil {
 			out.err = refusals[i]
 		} else if err := a.advance(it); err != nil {
@@ -243,7 +243,7 @@ func (a *attempt) accept(i int) {
 
 // queueWrites queues the second round trip: the guards' writes, the events, the notification
 // and the commit, whose command tag is stored in tag.
-func (a *attempt) write(b *pgx.Batch, tag *string) {
+func (a *attempt) queueWrites(b *pgx.Batch, tag *string) {
 	accepted := make([]bool, len(a.items))
 	for _, i := range a.accepted {
 		accepted[i] = true
