@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// ContradictionCode is in what way the gateway contradicts what is recorded.
+// ContradictionCode is the way in which the gateway contradicts the recorded state.
 type ContradictionCode string
 
 // The codes of contradictions.
 const (
-	UnreadableAmount      ContradictionCode = "AMOUNT_UNREADABLE"     // what the gateway took is no amount of money
+	UnreadableAmount      ContradictionCode = "AMOUNT_UNREADABLE"     // the amount taken is not a valid amount of money
 	OtherAmountTaken      ContradictionCode = "OTHER_AMOUNT"          // a taken payment is reported with another amount
 	FailedAfterSuccess    ContradictionCode = "FAILED_AFTER_SUCCESS"  // a taken payment is reported as failed or canceled
 	DisputeOfNothing      ContradictionCode = "DISPUTE_NOT_TAKEN"     // of a payment of which nothing was taken
 	ReversalOfNothing     ContradictionCode = "REVERSAL_NOT_TAKEN"    // likewise
 	RefundOfNothing       ContradictionCode = "REFUND_NOT_TAKEN"      // likewise
-	RefundExceeds         ContradictionCode = "REFUND_EXCEEDS"        // more went back than was taken
+	RefundExceeds         ContradictionCode = "REFUND_EXCEEDS"        // more was returned than was taken
 	RefundUnreadable      ContradictionCode = "REFUND_UNREADABLE"     // a refund at the gateway without an id or a readable amount
 	RefundedAndReversed   ContradictionCode = "REFUNDED_AND_REVERSED" // the money is gone twice
 	DisputeOutcomeChanged ContradictionCode = "DISPUTE_OUTCOME"       // a dispute is closed in both ways
 	OtherChargeReversed   ContradictionCode = "OTHER_CHARGE_REVERSED" // a charge that is not the payment's
 )
 
-// contradictionContent is what makes two contradictions the same.
+// contradictionContent is the content by which contradictions are compared.
 type contradictionContent struct {
 	Code             ContradictionCode
 	GatewayPaymentID string

@@ -8,22 +8,22 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Bounds on what is read as a number. They lie far outside every amount that
-// is taken; without them "1e999999999" would be written out in full as soon as
-// something compares it.
+// Bounds of numbers. They are far outside every valid amount; without them a comparison
+// would expand "1e999999999" to all its
+// digits.
 const (
 	maxDecimalText     = 1024
 	maxDecimalExponent = 1000
 )
 
-// decimalText is JSON's own form of a number.
+// decimalText is the number syntax of JSON.
 var decimalText = regexp.MustCompile(`^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?$`)
 
 var errDecimal = errors.New("must be a decimal number")
 
-// ParseDecimal reads a number in JSON's form: "259000", "12.50", "1e3". It
-// refuses what is longer than 1,024 characters or has an exponent beyond
-// 1,000 either way.
+// ParseDecimal parses a number in JSON's form: "259000", "12.50", "1e3". It
+// rejects text that is longer than 1,024 characters or has an exponent beyond
+// ±1,000.
 func ParseDecimal(s string) (decimal.Decimal, error) {
 	if len(s) > maxDecimalText {
 		return decimal.Decimal{}, errDecimal

@@ -6,33 +6,33 @@ import (
 	"github.com/google/uuid"
 )
 
-// Event is one thing that happened to a product or a slot. The set is closed:
-// it is the structs in events_product.go, events_slot.go and
+// Event is a fact about a product or a slot. The set is closed:
+// it consists of the structs in events_product.go, events_slot.go and
 // events_payment.go.
 type Event interface {
-	// EventType is the event's name in the store, in Kafka's `event-type`
+	// EventType returns the event's name in the store, in Kafka's `event-type`
 	// header and in the audit: "SlotAcquired", …
 	EventType() string
 }
 
-// Envelope is an event together with what the store recorded about it. The
-// projectors see the same Envelope whether it came from Kafka or from the
+// Envelope is an event together with its metadata in the store. The
+// projectors receive the same Envelope from Kafka and from the
 // store.
 type Envelope struct {
-	Position      int64     // place in the global order, from 1
-	EventID       uuid.UUID // unique for ever
+	Position      int64     // position in the global order, from 1
+	EventID       uuid.UUID // globally unique
 	StreamID      uuid.UUID // the product's id or the slot's id
-	StreamVersion int       // place in its stream, from 1
-	ProductID     uuid.UUID // whose partition the event lies in
-	RecordedAt    time.Time // UTC, whole milliseconds, never falling along Position
+	StreamVersion int       // index in its stream, from 1
+	ProductID     uuid.UUID // the partition key
+	RecordedAt    time.Time // UTC, whole milliseconds, never decreasing along Position
 	Traceparent   string    // W3C traceparent of the command's span
 	CorrelationID string    // of the whole request
 	CausationID   string    // id of the command that caused it
-	Actor         string    // a user's `sub`, or "system" for what happens by itself
+	Actor         string    // a user's `sub`, or "system" for background work
 	Event         Event
 }
 
-// TraceID is the 32 hex digits of the envelope's traceparent, or "" where
+// TraceID returns the 32 hex digits of the envelope's traceparent, or "" if
 // there is none.
 func (e Envelope) TraceID() string {
 	const from, to = 3, 35 // "00-" + 32 digits
@@ -42,5 +42,5 @@ func (e Envelope) TraceID() string {
 	return e.Traceparent[from:to]
 }
 
-// ActorSystem is the Actor of what happens by itself: expiry, withdrawal, …
+// ActorSystem is the Actor of background work: expiry, withdrawal, …
 const ActorSystem = "system"

@@ -5,7 +5,7 @@ import "github.com/google/uuid"
 // PaymentMethod is how a buyer pays.
 type PaymentMethod string
 
-// The payment methods that are accepted.
+// The accepted payment methods.
 const (
 	Card         PaymentMethod = "CARD"
 	BankTransfer PaymentMethod = "BANK_TRANSFER"
@@ -15,7 +15,7 @@ const (
 // PaymentInitiated is durable before the gateway is called.
 type PaymentInitiated struct {
 	UserID    uuid.UUID     `json:"userId"`
-	PaymentID uuid.UUID     `json:"paymentId"` // ours; the gateway's `reference`
+	PaymentID uuid.UUID     `json:"paymentId"` // our id; the gateway's `reference`
 	Price     Money         `json:"price"`
 	Method    PaymentMethod `json:"method"`
 }
@@ -39,13 +39,13 @@ type PaymentFailed struct {
 type PaymentCompleted struct {
 	UserID           uuid.UUID     `json:"userId"`
 	PaymentID        uuid.UUID     `json:"paymentId"`
-	GatewayPaymentID string        `json:"gatewayPaymentId,omitempty"` // empty if nothing was to be paid
+	GatewayPaymentID string        `json:"gatewayPaymentId,omitempty"` // empty if the price was zero
 	Price            Money         `json:"price"`
 	Method           PaymentMethod `json:"method"`
 }
 
 // PaymentRegranted is in the stream of a slot that had expired when its payment
-// succeeded: the buyer got NewSlotID instead, in whose stream the payment is
+// succeeded: the buyer received NewSlotID instead, in whose stream the payment is
 // completed and continues.
 type PaymentRegranted struct {
 	UserID           uuid.UUID `json:"userId"`
@@ -66,14 +66,14 @@ const (
 	RefundSaleCancelled   RefundCause = "SALE_CANCELLED"   // the sale was cancelled
 )
 
-// RefundDue records money that is to go back to the buyer.
+// RefundDue records money that must be returned to the buyer.
 type RefundDue struct {
 	UserID           uuid.UUID   `json:"userId"`
 	PaymentID        uuid.UUID   `json:"paymentId"`
 	GatewayPaymentID string      `json:"gatewayPaymentId,omitempty"` // of the charge that is refunded
 	Amount           Money       `json:"amount"`
 	Reason           string      `json:"reason"`          // a code
-	RefundID         uuid.UUID   `json:"refundReference"` // ours
+	RefundID         uuid.UUID   `json:"refundReference"` // our id
 	Cause            RefundCause `json:"cause"`
 	ReturnUnit       bool        `json:"returnUnit,omitempty"` // the unit goes back on sale once everything is refunded
 }
@@ -82,26 +82,26 @@ type RefundDue struct {
 type RefundPending struct {
 	UserID          uuid.UUID `json:"userId"`
 	PaymentID       uuid.UUID `json:"paymentId"`
-	RefundID        uuid.UUID `json:"refundReference"`    // ours
-	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's
+	RefundID        uuid.UUID `json:"refundReference"`    // our id
+	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's id
 	Amount          Money     `json:"amount"`
 }
 
-// RefundCompleted records that the money went back.
+// RefundCompleted records that the money was returned.
 type RefundCompleted struct {
 	UserID          uuid.UUID `json:"userId"`
 	PaymentID       uuid.UUID `json:"paymentId"`
-	GatewayRefundID string    `json:"refundId"` // the gateway's; empty if it was refunded in another way
+	GatewayRefundID string    `json:"refundId"` // the gateway's id; empty if it was refunded in another way
 	Amount          Money     `json:"amount"`
-	RefundID        uuid.UUID `json:"refundReference"` // ours
+	RefundID        uuid.UUID `json:"refundReference"` // our id
 }
 
-// RefundFailed records a refund that the gateway does not make.
+// RefundFailed records a refund that the gateway did not make.
 type RefundFailed struct {
 	UserID          uuid.UUID `json:"userId"`
 	PaymentID       uuid.UUID `json:"paymentId"`
-	RefundID        uuid.UUID `json:"refundReference"`    // ours
-	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's
+	RefundID        uuid.UUID `json:"refundReference"`    // our id
+	GatewayRefundID string    `json:"refundId,omitempty"` // the gateway's id
 	Amount          Money     `json:"amount"`
 	Reason          string    `json:"reason"`
 }
@@ -111,7 +111,7 @@ type PaymentDisputed struct {
 	UserID           uuid.UUID `json:"userId"`
 	PaymentID        uuid.UUID `json:"paymentId"`
 	GatewayPaymentID string    `json:"gatewayPaymentId,omitempty"`
-	DisputeID        string    `json:"disputeId"` // the gateway's
+	DisputeID        string    `json:"disputeId"` // the gateway's id
 }
 
 // PaymentDisputeClosed ends a dispute. A lost one also reverses the payment.
@@ -124,7 +124,7 @@ type PaymentDisputeClosed struct {
 }
 
 // PaymentReversed records that the money of a payment is gone without a refund
-// of ours: it bounced or was charged back. It happens once.
+// of the shop: it bounced or was charged back. It happens once.
 type PaymentReversed struct {
 	UserID           uuid.UUID `json:"userId"`
 	PaymentID        uuid.UUID `json:"paymentId"`
@@ -146,7 +146,7 @@ type PaymentContradicted struct {
 }
 
 // PaymentResolved records an operator's decision about one item of a payment
-// that waited for one.
+// that needed one.
 type PaymentResolved struct {
 	UserID    uuid.UUID         `json:"userId"`
 	PaymentID uuid.UUID         `json:"paymentId"`
@@ -200,8 +200,8 @@ func (PaymentContradicted) EventType() string { return "PaymentContradicted" }
 // EventType implements Event.
 func (PaymentResolved) EventType() string { return "PaymentResolved" }
 
-// PaymentOf returns the id and the owner of the payment that an event is about;
-// ok is false for events of other kinds.
+// PaymentOf returns the id and the owner of the payment that an event concerns;
+// ok is false for other events.
 func PaymentOf(e Event) (payment, user uuid.UUID, ok bool) {
 	switch v := e.(type) {
 	case PaymentInitiated:

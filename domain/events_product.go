@@ -16,13 +16,13 @@ type ProductCreated struct {
 	SaleEndDate *time.Time `json:"saleEndDate,omitempty"`
 }
 
-// ProductDetailsChanged carries the texts as they are from now on.
+// ProductDetailsChanged contains the new texts.
 type ProductDetailsChanged struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 }
 
-// ProductPriceChanged has the price from now on. It is possible only before the
+// ProductPriceChanged contains the new price. It is possible only before the
 // sale begins and before the product has had a slot.
 type ProductPriceChanged struct {
 	Price Money `json:"price"`
@@ -38,21 +38,21 @@ type ProductStockDecreased struct {
 // ProductSaleCancelled ends the sale for good; its purchases are refunded.
 type ProductSaleCancelled struct{}
 
-// ProductStockIncreased opens Increase more units; TotalStock is what there
-// are then, so that telling it twice does no harm.
+// ProductStockIncreased adds Increase units; TotalStock is the new total,
+// so that applying it twice does no harm.
 type ProductStockIncreased struct {
 	Increase   int `json:"increase"`
 	TotalStock int `json:"totalStock"`
 }
 
-// ProductSaleRescheduled carries begin and end of the sale as they are from
-// now on; a nil end means that the sale has none.
+// ProductSaleRescheduled contains the new begin and end of the sale;
+// a nil end means that the sale has none.
 type ProductSaleRescheduled struct {
 	SaleDate    time.Time  `json:"saleDate"`
 	SaleEndDate *time.Time `json:"saleEndDate,omitempty"`
 }
 
-// ProductSalePaused stops granting; slots that are held go on.
+// ProductSalePaused stops granting; slots that are held are not affected.
 type ProductSalePaused struct{}
 
 // ProductSaleResumed ends a pause.
@@ -61,9 +61,9 @@ type ProductSaleResumed struct{}
 // ProductDeleted ends a product's stream.
 type ProductDeleted struct{}
 
-// GrantWithdrawn settles a grant whose append never came: its number can
-// never be claimed again and its unit is free. It is not part of the audit and
-// does not touch the product's updatedAt.
+// GrantWithdrawn ends a grant that was never appended: its number can
+// never be claimed any more and its unit is free. It is not part of the audit and
+// does not change the product's updatedAt.
 type GrantWithdrawn struct {
 	ArrivalSequence int64     `json:"arrivalSequence"`
 	Unit            int       `json:"unit"`

@@ -6,14 +6,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// ReclaimStatus says how a slot expired.
+// ReclaimStatus is the way in which a slot expired.
 type ReclaimStatus string
 
 // The ways in which a slot expires.
 const (
 	AutoExpired     ReclaimStatus = "AUTO_EXPIRED"     // its deadline passed
-	ManualReclaimed ReclaimStatus = "MANUAL_RECLAIMED" // an admin took it back
-	BuyerReleased   ReclaimStatus = "BUYER_RELEASED"   // its owner gave it up
+	ManualReclaimed ReclaimStatus = "MANUAL_RECLAIMED" // an admin reclaimed it
+	BuyerReleased   ReclaimStatus = "BUYER_RELEASED"   // its owner released it
 )
 
 // SlotAcquired begins a slot's stream. The slot's acquisition time is the
@@ -23,15 +23,15 @@ type SlotAcquired struct {
 	Unit            int        `json:"unit"` // 1..total stock
 	ArrivalSequence int64      `json:"arrivalSequence"`
 	TTLMillis       int64      `json:"ttl"`               // life of the slot, ms
-	WarningMillis   int64      `json:"warning"`           // how long before the deadline to warn, ms; no warning where it is not below TTLMillis
-	KeyHash         []byte     `json:"keyHash,omitempty"` // hash of the Idempotency-Key it was asked with
+	WarningMillis   int64      `json:"warning"`           // how long before the deadline to warn, ms; no warning if it is not below TTLMillis
+	KeyHash         []byte     `json:"keyHash,omitempty"` // hash of the Idempotency-Key of the acquire request
 	RegrantOf       *uuid.UUID `json:"regrantOf,omitempty"`
 }
 
-// TTL is the life of the slot.
+// TTL returns the life of the slot.
 func (e SlotAcquired) TTL() time.Duration { return time.Duration(e.TTLMillis) * time.Millisecond }
 
-// SlotExpiringSoon warns the owner ahead of the deadline.
+// SlotExpiringSoon warns the owner before the deadline.
 type SlotExpiringSoon struct {
 	UserID   uuid.UUID `json:"userId"`
 	Deadline time.Time `json:"deadline"`
@@ -46,7 +46,7 @@ type SlotExpired struct {
 	ReclaimStatus   ReclaimStatus `json:"reclaimStatus"`
 }
 
-// SlotReturned ends the claim of a purchase whose money went back: its unit is on
+// SlotReturned ends the claim of a purchase whose money was returned: its unit is on
 // sale again and its buyer may acquire again. A COMPLETED slot becomes RETURNED.
 type SlotReturned struct {
 	UserID          uuid.UUID `json:"userId"`
@@ -70,8 +70,8 @@ func (SlotExpired) EventType() string { return "SlotExpired" }
 // slotNamespace makes slot ids a function of product and number.
 var slotNamespace = uuid.MustParse("6f4a2c1e-8d35-5b7a-9c10-d0b4a111e5f0")
 
-// SlotID is the id of the slot that a grant becomes. It follows from product
-// and arrival sequence, so that whoever appends the same grant appends the
+// SlotID returns the id of the slot that a grant becomes. It is derived from product
+// and arrival sequence, so that every append of the same grant creates the
 // same slot (RFC 9562, version 5).
 func SlotID(product uuid.UUID, arrivalSequence int64) uuid.UUID {
 	var name [24]byte

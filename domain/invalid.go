@@ -5,22 +5,22 @@ import (
 	"strings"
 )
 
-// FieldError names one value of a command that is out of range. Message reads
-// on from the name: "must be 1 or more".
+// FieldError describes an invalid field of a command. Message continues
+// the name: "must be 1 or more".
 type FieldError struct {
 	Field   string
 	Message string
 }
 
-// InvalidError refuses a command for what it says, whatever the state is. It
-// lists every field at fault; none where the command as a whole is.
+// InvalidError refuses a command for its content, independent of the state. It
+// lists every invalid field; none if the command as a whole is invalid.
 type InvalidError struct {
 	Fields []FieldError
 }
 
 func (e *InvalidError) Error() string {
 	if len(e.Fields) == 0 {
-		return "the command asks for nothing"
+		return "the command changes nothing"
 	}
 	texts := make([]string, len(e.Fields))
 	for i, f := range e.Fields {

@@ -11,24 +11,24 @@ import (
 // DefaultCurrency is the currency of a price that names none.
 const DefaultCurrency = "KRW"
 
-// maxAmount is the first amount that is too large: ten to the fifteenth, so
+// maxAmount is the first amount that is too large: 10^15, so
 // that every amount with four decimal places fits into 19 digits.
 var maxAmount = decimal.New(1, 15)
 
-// paidPlaces is how many decimal places are kept of what was paid, whatever the
-// currency has.
+// paidPlaces is how many decimal places of a paid amount are stored, in every
+// currency.
 const paidPlaces = 4
 
 // Money is an amount, 0 or more and below 10^15, of an ISO 4217 currency with
-// no more decimal places than that currency has, but for what NewPaid makes. Its
+// no more decimal places than that currency has, except amounts made by NewPaid. Its
 // zero value is no money at all.
 type Money struct {
 	amount   decimal.Decimal
 	currency string
-	digits   int32 // decimal places that are shown
+	digits   int32 // decimal places that are displayed
 }
 
-// MoneyError says why an amount or a currency is not acceptable. Field is
+// MoneyError is the reason why an amount or a currency is invalid. Field is
 // "amount" or "currency".
 type MoneyError struct {
 	Field   string
@@ -37,25 +37,25 @@ type MoneyError struct {
 
 func (e *MoneyError) Error() string { return e.Field + ": " + e.Message }
 
-// NewMoney makes Money of a decimal amount; trailing zeros are dropped. The
+// NewMoney creates Money from a decimal amount; trailing zeros are dropped. The
 // error is a *MoneyError.
 func NewMoney(amount decimal.Decimal, code string) (Money, error) {
 	return newMoney(amount, code, 0)
 }
 
-// NewPaid makes Money of what somebody else says that was paid, and of what is
-// stored. It may have decimal places that its currency has not, four at most: what
-// was paid is owed back as it was paid. The error is a *MoneyError.
+// NewPaid creates Money from an amount that the gateway reports as paid, or from a stored
+// one. It may have more decimal places than its currency, at most four, because a refund
+// must equal what was paid. The error is a *MoneyError.
 func NewPaid(amount decimal.Decimal, code string) (Money, error) {
 	return newMoney(amount, code, paidPlaces)
 }
 
-// newMoney allows as many decimal places as the currency has, or most where that
+// newMoney allows the decimal places of the currency, or most if that
 // is more.
 func newMoney(amount decimal.Decimal, code string, most int32) (Money, error) {
 	places, ok := currency.GetDigits(code)
 	if !ok {
-		return Money{}, &MoneyError{"currency", fmt.Sprintf("%q is no ISO 4217 currency code", code)}
+		return Money{}, &MoneyError{"currency", fmt.Sprintf("%q is not an ISO 4217 currency code", code)}
 	}
 	digits := int32(places)
 	for digits < most && !amount.Equal(amount.Truncate(digits)) {
@@ -72,13 +72,13 @@ func newMoney(amount decimal.Decimal, code string, most int32) (Money, error) {
 	return Money{amount: amount.Truncate(digits), currency: code, digits: digits}, nil
 }
 
-// Amount is the number.
+// Amount returns the number.
 func (m Money) Amount() decimal.Decimal { return m.amount }
 
-// Currency is the ISO 4217 code.
+// Currency returns the ISO 4217 code.
 func (m Money) Currency() string { return m.currency }
 
-// IsZero says whether nothing is to pay.
+// IsZero reports whether the amount is zero.
 func (m Money) IsZero() bool { return m.amount.IsZero() }
 
 // Equal compares currency and number: "12.5" equals "12.50".
@@ -104,7 +104,7 @@ func (m Money) Exceeds(o Money) bool {
 	return m.currency == o.currency && m.amount.GreaterThan(o.amount)
 }
 
-// String is the amount with its currency's own number of decimal places, as
+// String returns the amount with the decimal places of its currency, as
 // JSON and CSV show it: "259000", "12.50".
 func (m Money) String() string { return m.amount.StringFixed(m.digits) }
 
@@ -113,12 +113,12 @@ type moneyJSON struct {
 	Currency string `json:"currency"`
 }
 
-// MarshalJSON is the stored form.
+// MarshalJSON returns the stored form.
 func (m Money) MarshalJSON() ([]byte, error) {
 	return json.Marshal(moneyJSON{m.String(), m.currency})
 }
 
-// UnmarshalJSON reads the stored form back.
+// UnmarshalJSON parses the stored form.
 func (m *Money) UnmarshalJSON(b []byte) error {
 	var v moneyJSON
 	if err := json.Unmarshal(b, &v); err != nil {

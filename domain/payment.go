@@ -11,14 +11,14 @@ import (
 type PaymentStatus string
 
 // The states of a payment. FAILED can still become SUCCESS: a gateway may take
-// the money after we gave the payment up. No refund changes the status.
+// the money after the payment was given up here. No refund changes the status.
 const (
 	PendingPayment    PaymentStatus = "PENDING"
 	SuccessfulPayment PaymentStatus = "SUCCESS"
 	FailedPayment     PaymentStatus = "FAILED"
 )
 
-// Reasons of ours, for failures and refunds. Others come from the gateway.
+// Reasons of the shop, for failures and refunds. Others come from the gateway.
 const (
 	ReasonTimeout         = "TIMEOUT"          // no outcome until the payment timeout past the deadline
 	ReasonAmountMismatch  = "AMOUNT_MISMATCH"  // the gateway took another amount than requested
@@ -34,19 +34,19 @@ const (
 
 // Payment is one attempt to pay for a slot, with its refunds and disputes.
 type Payment struct {
-	ID              uuid.UUID // ours; the gateway's `reference`
-	SlotID          uuid.UUID // whose payment it is: after a re-grant the new slot
-	GatewayID       string    // "" until known; of a taken payment, the one that the success named
-	Price           Money     // what was requested
+	ID              uuid.UUID // our id; the gateway's `reference`
+	SlotID          uuid.UUID // the slot that it pays for: after a re-grant the new slot
+	GatewayID       string    // "" until known; for a taken payment, the id in the report of the success
+	Price           Money     // the requested amount
 	Method          PaymentMethod
 	Status          PaymentStatus
 	FailureReason   string   // "" unless FAILED
-	Failures        []string // the reasons of all failures that were recorded
+	Failures        []string // the reasons of all recorded failures
 	CancelRequested bool
-	Taken           Money // what the gateway took; no money while nothing is known to be taken
+	Taken           Money // the amount that the gateway took; no money while none is known
 	Refunds         []Refund
 	Disputes        []Dispute
-	Reversed        bool // the money is gone without a refund of ours
+	Reversed        bool // the money is gone without a refund of the shop
 	ReversedAt      time.Time
 	ReversalHandled bool // an operator has accepted the reversal
 	Contradictions  []Contradiction
@@ -60,12 +60,12 @@ type Dispute struct {
 	ID       string
 	Closed   bool
 	Won      bool // of a closed one
-	Accepted bool // an operator has accepted it: it waits for nobody
+	Accepted bool // an operator has accepted it, so it needs no attention
 	OpenedAt time.Time
 }
 
 // WasTaken reports whether the gateway is known to have taken money: the
-// payment is SUCCESS, or has a refund of what it took.
+// payment is SUCCESS, or has a refund of the amount taken.
 func (p Payment) WasTaken() bool { return p.Status == SuccessfulPayment || p.Taken.currency != "" }
 
 // Disputed reports whether a dispute of the payment is open.
@@ -73,8 +73,8 @@ func (p Payment) Disputed() bool {
 	return slices.ContainsFunc(p.Disputes, func(d Dispute) bool { return !d.Closed })
 }
 
-// EvolvePayment returns p after e, in memory of its own. Events that are not the
-// payment's change nothing.
+// EvolvePayment returns p after e, without sharing memory with p. Other events
+// change nothing.
 func EvolvePayment(p Payment, e Envelope) Payment {
 	p = p.clone()
 	if id, _, ok := PaymentOf(e.Event); ok {
@@ -92,13 +92,13 @@ func (p Payment) clone() Payment {
 	return p
 }
 
-// begin fills in what the first event of a payment says.
+// begin sets the fields that the first event of a payment contains.
 func (p *Payment) begin(e Envelope, price Money, method PaymentMethod) {
 	p.SlotID, p.Price, p.Method = e.StreamID, price, method
 	p.Status, p.CreatedAt = PendingPayment, e.RecordedAt
 }
 
-// apply changes p by an event of its own.
+// apply changes p by one of its events.
 func (p *Payment) apply(e Envelope) {
 	switch v := e.Event.(type) {
 	case PaymentInitiated:
@@ -110,7 +110,7 @@ func (p *Payment) apply(e Envelope) {
 		p.Failures = append(p.Failures, v.Reason)
 		p.learn(v.GatewayPaymentID)
 	case PaymentCompleted:
-		if p.CreatedAt.IsZero() { // a re-grant: it was begun in the stream of the slot before
+		if p.CreatedAt.IsZero() { // a re-grant: it was created in the stream of the previous slot
 			p.begin(e, v.Price, v.Method)
 		}
 		p.succeed(e.RecordedAt, v.GatewayPaymentID)
@@ -138,7 +138,7 @@ func (p *Payment) apply(e Envelope) {
 		p.Reversed, p.ReversedAt = true, e.RecordedAt
 	case PaymentContradicted:
 		p.Contradictions = append(p.Contradictions, Contradiction{contentOf(v), e.RecordedAt, false})
-		return // it changes no field that is shown, the time of the last change included
+		return // it changes no visible field, not even the time of the last change
 	case PaymentResolved:
 		p.resolved(v)
 	default:
@@ -169,8 +169,8 @@ func (p *Payment) closeDispute(e Envelope, v PaymentDisputeClosed) {
 	p.Disputes = append(p.Disputes, Dispute{ID: v.DisputeID, Closed: true, Won: v.Won, OpenedAt: e.RecordedAt})
 }
 
-// payment returns the slot's payment of that id for a change in place. The
-// newest come first: they are what events are about.
+// payment returns a pointer to the slot's payment with that id. The
+// newest come first, because most events concern them.
 func (s *Slot) payment(id uuid.UUID) *Payment {
 	for i := len(s.Payments) - 1; i >= 0; i-- {
 		if s.Payments[i].ID == id {
@@ -180,8 +180,8 @@ func (s *Slot) payment(id uuid.UUID) *Payment {
 	return nil
 }
 
-// applyToPayment changes the payment that an event is about, in place. A payment
-// that the slot does not have begins with it, if the event can begin one.
+// applyToPayment changes the payment that an event concerns, in place. If the slot does
+// not have it, the payment is created, if the event can create one.
 func (s *Slot) applyToPayment(e Envelope) {
 	id, _, ok := PaymentOf(e.Event)
 	if !ok {

@@ -6,20 +6,20 @@ import (
 	"github.com/google/uuid"
 )
 
-// DisputeReport is what the gateway reports of a dispute.
+// DisputeReport is the gateway's report of a dispute.
 type DisputeReport struct {
 	PaymentID        uuid.UUID
 	GatewayPaymentID string // "" if it named none
 	DisputeID        string
 	Closed, Won      bool
-	// Queried: the payment was queried at the gateway, and the answer recorded.
+	// Queried: the payment was queried at the gateway, and the result recorded.
 	Queried bool
 	// Posted are the refunds that may have reached the gateway.
 	Posted map[uuid.UUID]bool
 }
 
-// ReportDispute decides what a report of a dispute leads to. Reports of one
-// dispute may come in any order; a lost one reverses the payment.
+// ReportDispute decides the effects of a report of a dispute. Reports of one
+// dispute may arrive in any order; a lost one reverses the payment.
 func (s Slot) ReportDispute(d DisputeReport) RefundResult {
 	p, _ := s.Payment(d.PaymentID)
 	d.DisputeID, d.GatewayPaymentID = PlainID(d.DisputeID), PlainID(d.GatewayPaymentID)
@@ -50,7 +50,7 @@ func (s Slot) ReportDispute(d DisputeReport) RefundResult {
 	return RefundResult{Events: events}
 }
 
-// ReversalReport is what the gateway reports of money that is gone again.
+// ReversalReport is the gateway's report of money that was reversed.
 type ReversalReport struct {
 	PaymentID        uuid.UUID
 	GatewayPaymentID string // "" if it named none
@@ -59,7 +59,7 @@ type ReversalReport struct {
 	Posted           map[uuid.UUID]bool // likewise
 }
 
-// ReportReversal decides what a reversal leads to. It happens once.
+// ReportReversal decides the effects of a reversal. It happens once.
 func (s Slot) ReportReversal(r ReversalReport) RefundResult {
 	p, _ := s.Payment(r.PaymentID)
 	r.GatewayPaymentID = PlainID(r.GatewayPaymentID)
@@ -78,8 +78,8 @@ func (s Slot) ReportReversal(r ReversalReport) RefundResult {
 }
 
 // reversed records that a payment's money is gone, once. Refunds that never
-// reached the gateway have nothing left to give back; one that was completed
-// gave the money back twice.
+// reached the gateway have nothing left to return; a completed one
+// returned the money a second time.
 func (s Slot) reversed(p Payment, gatewayID, reason string, posted map[uuid.UUID]bool) []Event {
 	if p.Reversed {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// books is a model of a slot's money that knows nothing of events or states: what
-// each payment asked for, what the gateway took, and where that is now.
+// books is a model of a slot's money that does not use events or states: what
+// each payment requested, what the gateway took, and where that is now.
 type books struct {
 	now     time.Time
 	ended   string // "", "paid", "gone", "returned"
@@ -29,7 +29,7 @@ type account struct {
 	closed   bool          // no longer waited for
 	reversed bool
 	disputes map[string]string // by id: "open", "won", "lost"
-	charges  map[string]bool   // further ones
+	charges  map[string]bool   // further charges
 }
 
 func (l *books) due() time.Time {
@@ -46,8 +46,8 @@ func (l *books) close(id uuid.UUID) {
 	}
 }
 
-// take books money that the gateway reports as taken; hasUnit is what the gate
-// decides if it is asked.
+// take books money that the gateway reports as taken; hasUnit is the gate's
+// answer if it is asked.
 func (l *books) take(id uuid.UUID, paid domain.Money, hasUnit bool) {
 	e := l.entries[id]
 	if e.where != "" {
@@ -71,7 +71,7 @@ func (l *books) take(id uuid.UUID, paid domain.Money, hasUnit bool) {
 	l.close(id)
 }
 
-// story is the stream under test beside its model.
+// story is the stream under test with its model.
 type story struct {
 	slot   domain.Slot
 	events []domain.Event
@@ -121,7 +121,7 @@ func (s *story) newID() uuid.UUID {
 	return uuid.UUID{0: 0xff, 15: s.ids}
 }
 
-// posted says that no refund was, or that all were.
+// posted reports that no refund, or that every refund was posted.
 func (s *story) posted(t *rapid.T, id uuid.UUID) map[uuid.UUID]bool {
 	posted := map[uuid.UUID]bool{}
 	p, _ := s.slot.Payment(id)
@@ -153,7 +153,7 @@ func (s *story) actions() map[string]func(*rapid.T) {
 				m.now = to
 			}
 		},
-		"start": start, "start again": start, // twice as likely: what is rare needs several
+		"start": start, "start again": start, // twice as likely, because rare states need several
 		"success": func(t *rapid.T) {
 			id := s.somePayment(t)
 			paid := rapid.SampledFrom([]domain.Money{price, price, price, won(1), won(0), dollars(259000)}).Draw(t, "paid")
@@ -333,8 +333,8 @@ func (s *story) actions() map[string]func(*rapid.T) {
 	}
 }
 
-// check holds the slot against the model, and the events against the rules that
-// hold whatever happened.
+// check compares the slot with the model, and the events with the rules that
+// hold in every case.
 func (s *story) check(t *rapid.T) {
 	m := &s.model
 	status := map[string]domain.SlotStatus{"": domain.ActiveSlot, "paid": domain.CompletedSlot, "gone": domain.ExpiredSlot, "returned": domain.ReturnedSlot}
@@ -365,8 +365,8 @@ func (s *story) check(t *rapid.T) {
 	s.checkEvents(t)
 }
 
-// checkRefunds: what goes back is never more than was taken, but for what the
-// gateway did by itself, which is recorded as a contradiction.
+// checkRefunds: the refunds never exceed what was taken, except for refunds that the
+// gateway made, which are recorded as a contradiction.
 func (s *story) checkRefunds(t *rapid.T, p domain.Payment, e *account) {
 	var covered, duplicates int64
 	charges := map[string]bool{}
@@ -392,8 +392,8 @@ func (s *story) checkRefunds(t *rapid.T, p domain.Payment, e *account) {
 	for _, c := range p.Contradictions {
 		excess = excess || c.Code == domain.RefundExceeds
 	}
-	// A refund that failed and succeeds after all, beside the one that took its
-	// place, is the gateway's doing.
+	// A refund that failed and succeeds after all, in addition to its
+	// replacement, is the gateway's fault.
 	if !excess {
 		done := p.Refunded().Amount()
 		require.True(t, done.LessThanOrEqual(e.taken.Amount()), "%s of %s went back", done, e.taken)
@@ -456,7 +456,7 @@ func (s *story) checkEvents(t *rapid.T) {
 	require.False(t, pending && s.slot.Status != domain.ActiveSlot, "no slot ends with a payment pending")
 }
 
-func TestNoMoneyIsLostWhateverHappensInWhateverOrder(t *testing.T) {
+func TestPayments_NeverLoseMoney(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &story{model: books{now: acquired, entries: map[uuid.UUID]*account{}}}
 		s.record([]domain.Event{domain.SlotAcquired{UserID: owner.User, Unit: 7, ArrivalSequence: 12,

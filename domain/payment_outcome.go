@@ -8,21 +8,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// PaymentOutcome is a final status that the gateway reports of a payment: in a
-// callback, in its response to the request for the money, or when it is queried.
+// PaymentOutcome is a final status of a payment that the gateway reports: in a
+// callback, in its response to the payment request, or when it is queried.
 type PaymentOutcome struct {
-	PaymentID        uuid.UUID // ours
-	GatewayPaymentID string    // the gateway's; "" if it named none
-	// KnownGatewayID is the gateway's id as far as it is known outside of the
+	PaymentID        uuid.UUID // our id
+	GatewayPaymentID string    // the gateway's id; "" if it reported none
+	// KnownGatewayID is the gateway's id if it is known from outside the
 	// slot's events; "" for none.
 	KnownGatewayID string
 	Succeeded      bool
-	Paid           *Money // what was taken, if it succeeded; nil if that is unreadable
-	Unreadable     string // and then what was reported, "<number> <currency>"
-	Reason         string // if it failed; "" if it named none
+	Paid           *Money // the amount taken, if it succeeded; nil if it is unreadable
+	Unreadable     string // the unreadable amount as reported, "<number> <currency>"
+	Reason         string // if it failed; "" if none was reported
 }
 
-// GateAnswer is what the gate decided about another unit for the buyer of an
+// GateAnswer is the gate's decision about another unit for the buyer of an
 // expired slot.
 type GateAnswer struct {
 	Granted         bool // false: refused by the gate, or the buyer holds another slot
@@ -31,32 +31,32 @@ type GateAnswer struct {
 	TTL, Warning    time.Duration // as for any slot
 }
 
-// OutcomeResult is what follows from a PaymentOutcome. Events, and those of a
+// OutcomeResult is the result of a PaymentOutcome. Events, and those of a
 // re-grant, belong into one append.
 type OutcomeResult struct {
-	AskGate bool     // nothing is decided before the gate was asked for a unit: apply the outcome again with its answer
+	AskGate bool     // nothing is decided yet: request a unit from the gate and apply the outcome again with its answer
 	Events  []Event  // for the slot's own stream; empty if the outcome changes nothing
-	Regrant *Regrant // nil unless the buyer gets another slot
+	Regrant *Regrant // nil unless the buyer receives another slot
 }
 
-// Regrant is a slot that is granted and completed at once, in place of one that
+// Regrant is a slot that is granted and completed at once, instead of one that
 // had expired when its payment succeeded.
 type Regrant struct {
 	Slot   uuid.UUID
 	Events []Event // of the new slot's stream, which they begin
 }
 
-// ApplyOutcome decides what an outcome leads to, in whatever way, order and
+// ApplyOutcome decides the effects of an outcome, in whatever way, order and
 // number reports arrive (contract 4.5, Outcome). Money that was taken ends as
-// the slot's payment, as a re-grant or as a refund that is due, once; what
-// contradicts that is recorded once. gate is nil until the gate was asked; a
-// gate that cannot respond is asked again later. A grant that ApplyOutcome does
-// not use, because another outcome was first, is the caller's to give back.
-// Nothing follows for a payment that is not the slot's.
+// the slot's payment, as a re-grant or as a refund that is due, once; a
+// contradiction of that is recorded once. gate is nil until the gate was asked; if the
+// gate cannot respond, the caller retries later. If ApplyOutcome does not use the grant,
+// because another outcome came first, the caller gives it back.
+// There is no effect if the payment is not the slot's.
 func (s Slot) ApplyOutcome(o PaymentOutcome, gate *GateAnswer) OutcomeResult {
 	p, ours := s.Payment(o.PaymentID)
 	if !ours || p.SlotID != s.ID {
-		return OutcomeResult{} // of a re-granted payment the new slot decides
+		return OutcomeResult{} // after a re-grant the new slot decides
 	}
 	o.GatewayPaymentID = PlainID(o.GatewayPaymentID)
 	switch {
@@ -84,8 +84,8 @@ func (s Slot) ApplyOutcome(o PaymentOutcome, gate *GateAnswer) OutcomeResult {
 	return s.regrant(p, o, *gate)
 }
 
-// gatewayID is the id of the charge that the outcome is about: a report without
-// one counts as of the recorded one.
+// gatewayID returns the id of the charge that the outcome concerns: a report without
+// one refers to the recorded charge.
 func (o PaymentOutcome) gatewayID() string {
 	if o.GatewayPaymentID != "" {
 		return o.GatewayPaymentID
@@ -93,7 +93,7 @@ func (o PaymentOutcome) gatewayID() string {
 	return o.KnownGatewayID
 }
 
-// afterTaken decides what is reported of a payment whose money was taken.
+// afterTaken decides about a report on a payment whose money was taken.
 func (s Slot) afterTaken(p Payment, o PaymentOutcome) []Event {
 	recorded := p.GatewayID
 	if recorded == "" {
@@ -111,7 +111,7 @@ func (s Slot) afterTaken(p Payment, o PaymentOutcome) []Event {
 		what.Code, what.Amount, what.Reported = FailedAfterSuccess, nil, ""
 		return s.contradicts(p, what)
 	case !o.Succeeded:
-		return nil // a charge that did not happen
+		return nil // the charge did not happen
 	case same && o.Paid != nil && o.Paid.Equal(p.Taken):
 		return nil // a repeat
 	case same:
@@ -145,8 +145,8 @@ func (s Slot) duplicate(p Payment, o PaymentOutcome, what contradictionContent) 
 	}}
 }
 
-// mismatch gives back what was taken if it is another amount than requested. If
-// nothing was taken nothing is owed; if it cannot be read an operator decides.
+// mismatch refunds what was taken if it differs from the requested amount. If
+// nothing was taken nothing is owed; if the amount is unreadable an operator decides.
 func (s Slot) mismatch(p Payment, o PaymentOutcome) []Event {
 	failed := s.failed(p, o.gatewayID(), ReasonAmountMismatch)
 	switch {
@@ -165,7 +165,7 @@ func (s Slot) mismatch(p Payment, o PaymentOutcome) []Event {
 	return nil
 }
 
-// late gives back what was taken if it can buy nothing any more.
+// late refunds what was taken if it can no longer buy anything.
 func (s Slot) late(p Payment, o PaymentOutcome, reason string) []Event {
 	due := s.due(p, o, RefundLate, reason)
 	if p.Status == PendingPayment {
@@ -195,7 +195,7 @@ func (s Slot) regrant(p Payment, o PaymentOutcome, gate GateAnswer) OutcomeResul
 }
 
 // FailUnknown fails a pending payment that the gateway does not know, or whose
-// outcome nobody knows, without a report of the gateway's. There are no events
+// outcome cannot be determined, without a report of the gateway. There are no events
 // if it is not pending.
 func (s Slot) FailUnknown(payment uuid.UUID, reason string) []Event {
 	p, _ := s.Payment(payment)
@@ -217,8 +217,8 @@ func (e *PaymentNotPendingError) Error() string {
 
 // CancelPayment requests that a pending payment is canceled at the gateway.
 // There are no events if it was requested before. The error is a
-// *PaymentNotPendingError. Whether the payment is the caller's was checked
-// before.
+// *PaymentNotPendingError. The caller has already checked the payment's
+// owner.
 func (s Slot) CancelPayment(payment uuid.UUID) ([]Event, error) {
 	p, _ := s.Payment(payment)
 	switch {
@@ -249,11 +249,11 @@ func (s Slot) due(p Payment, o PaymentOutcome, cause RefundCause, reason string)
 
 const (
 	maxCode    = 64  // characters of a code
-	maxPlainID = 255 // characters of an id of the gateway's
+	maxPlainID = 255 // characters of a gateway's id
 )
 
-// Code returns a code in the form in which it is stored, upper case of
-// [A-Z0-9_]{1,64}; ok is false if it is none.
+// Code returns a code in its stored form, upper case of
+// [A-Z0-9_]{1,64}; ok is false if s is not a code.
 func Code(s string) (code string, ok bool) {
 	code = strings.ToUpper(s)
 	if code == "" || len(code) > maxCode {
@@ -267,9 +267,9 @@ func Code(s string) (code string, ok bool) {
 	return code, true
 }
 
-// FailureCode returns the code of a failure as it is stored: ReasonDeclined for
-// a reason that is no code. Free text of a gateway may hold anything about a
-// person, so it is never stored.
+// FailureCode returns the stored form of a failure's code: ReasonDeclined for
+// a reason that is not a code. Free text of a gateway may contain personal data,
+// so it is never stored.
 func FailureCode(reason string) string {
 	if code, ok := Code(reason); ok {
 		return code
@@ -277,8 +277,8 @@ func FailureCode(reason string) string {
 	return ReasonDeclined
 }
 
-// PlainID returns an id of the gateway's as it can be stored: 1 to 255 printable
-// ASCII characters; "" for any other text.
+// PlainID returns the stored form of a gateway's id: 1 to 255 printable ASCII
+// characters; "" for any other text.
 func PlainID(id string) string {
 	if len(id) > maxPlainID {
 		return ""

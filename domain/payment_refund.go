@@ -15,7 +15,7 @@ func (e *PaymentNotRefundableError) Error() string {
 	return fmt.Sprintf("payment %s cannot be refunded", e.Payment)
 }
 
-// RefundExceedsError refuses to refund more than no other refund covers.
+// RefundExceedsError refuses a refund of more than is not covered by other refunds.
 type RefundExceedsError struct {
 	Payment   uuid.UUID
 	Uncovered Money
@@ -27,16 +27,16 @@ func (e *RefundExceedsError) Error() string {
 
 // RequestRefund is an admin's request to refund a payment.
 type RequestRefund struct {
-	ID         uuid.UUID // that the refund is to have
+	ID         uuid.UUID // the id of the new refund
 	Payment    uuid.UUID
-	Amount     *Money // above 0; nil: all that no other refund covers
+	Amount     *Money // above 0; nil: everything that no other refund covers
 	ReturnUnit bool   // the unit goes back on sale once everything is refunded
 	Reason     string // a code
 }
 
 // RequestRefund decides a refund by an admin. The error is, in this order, a
 // *PaymentNotRefundableError, a *RefundExceedsError, or an *InvalidError of
-// returnUnit, which only a refund that leaves nothing may ask for.
+// returnUnit, which is valid only for a refund that leaves nothing.
 func (s Slot) RequestRefund(c RequestRefund) ([]Event, error) {
 	p, _ := s.Payment(c.Payment)
 	if p.Status != SuccessfulPayment || p.Price.IsZero() || p.Disputed() || p.Reversed {
@@ -59,8 +59,8 @@ func (s Slot) RequestRefund(c RequestRefund) ([]Event, error) {
 	}}, nil
 }
 
-// RefundCancelledSale makes what is left of a payment due because its sale was
-// cancelled, once. There are no events if nothing is left, if it was due before,
+// RefundCancelledSale makes the remainder of a payment due because its sale was
+// cancelled, once. There are no events if nothing remains, if it was due before,
 // or if the payment did not succeed.
 func (s Slot) RefundCancelledSale(payment uuid.UUID) []Event {
 	p, _ := s.Payment(payment)
@@ -75,27 +75,27 @@ func (s Slot) RefundCancelledSale(payment uuid.UUID) []Event {
 	}}
 }
 
-// RefundReport is what the gateway reports of a refund of ours.
+// RefundReport is the gateway's report of a refund that we requested.
 type RefundReport struct {
 	PaymentID       uuid.UUID
-	RefundID        uuid.UUID    // ours
-	GatewayRefundID string       // the gateway's; "" if it named none
+	RefundID        uuid.UUID    // our id
+	GatewayRefundID string       // the gateway's id; "" if it reported none
 	Status          RefundStatus // PENDING, COMPLETED or FAILED
 	Reason          string       // if it failed
-	// Confirmed: the gateway's answer to a query that was made after the state was
-	// read. No callback and no earlier answer changes a final state.
+	// Confirmed: the report is the result of a query that was made after the state was
+	// read. No callback and no earlier result changes a final state.
 	Confirmed bool
 }
 
-// RefundResult is what follows from a report about a refund, a dispute or a
+// RefundResult is the result of a report of a refund, a dispute or a
 // reversal.
 type RefundResult struct {
-	Query  bool // nothing is decided before the gateway was queried: decide again with its answer
+	Query  bool // nothing is decided yet: query the gateway and decide again with the result
 	Events []Event
 }
 
-// ReportRefund decides what a report of a refund leads to. Events that complete
-// the last refund of a purchase include SlotReturned if one of them asked for
+// ReportRefund decides the effects of a report of a refund. Events that complete
+// the last refund of a purchase include SlotReturned if one of the refunds requested
 // it.
 func (s Slot) ReportRefund(r RefundReport) RefundResult {
 	p, _ := s.Payment(r.PaymentID)
@@ -122,7 +122,7 @@ func (s Slot) ReportRefund(r RefundReport) RefundResult {
 	return RefundResult{}
 }
 
-// refunded completes a refund, and what follows from that.
+// refunded completes a refund, with its consequences.
 func (s Slot) refunded(p Payment, r Refund, gatewayID string) []Event {
 	events := []Event{RefundCompleted{
 		UserID: s.UserID, PaymentID: p.ID, RefundID: r.ID, GatewayRefundID: gatewayID, Amount: r.Amount,
@@ -130,7 +130,7 @@ func (s Slot) refunded(p Payment, r Refund, gatewayID string) []Event {
 	return s.afterRefund(p, events)
 }
 
-// afterRefund adds to events that complete a refund what follows from them.
+// afterRefund appends the consequences of a completed refund to its events.
 func (s Slot) afterRefund(p Payment, events []Event) []Event {
 	was := p
 	p = p.clone()
@@ -150,8 +150,8 @@ func (s Slot) afterRefund(p Payment, events []Event) []Event {
 	return events
 }
 
-// returnable reports whether the unit of a purchase may go back on sale because
-// its money is gone, and nothing more is under way.
+// returnable reports whether the unit of a purchase may be sold again because
+// its money is gone, and nothing else is pending.
 func (s Slot) returnable(p Payment) bool {
 	under := slices.ContainsFunc(p.Refunds, func(r Refund) bool { return r.ofPayment() && r.Open() })
 	return s.Status == CompletedSlot && p.Status == SuccessfulPayment && p.SlotID == s.ID && p.WhollyRefunded() && !under
@@ -161,22 +161,22 @@ func (s Slot) returned(p Payment) SlotReturned {
 	return SlotReturned{UserID: s.UserID, PaymentID: p.ID, Unit: s.Unit, ArrivalSequence: s.ArrivalSequence}
 }
 
-// GatewayRefund is a refund that the gateway reports as made there.
+// GatewayRefund is a refund that was made at the gateway, without a request.
 type GatewayRefund struct {
 	PaymentID        uuid.UUID
 	GatewayRefundID  string
 	GatewayPaymentID string // of the charge; "" if it named none
 	Amount           *Money // nil if it is unreadable
-	Unreadable       string // and then what was reported, "<number> <currency>"
+	Unreadable       string // the unreadable amount as reported, "<number> <currency>"
 	NewID            uuid.UUID
 	// Queried: the payment and our refunds that are not final were queried, and
-	// the answers recorded. Unknown are those that the gateway does not know.
+	// the results recorded. Unknown are those that the gateway does not know.
 	Queried bool
 	Unknown map[uuid.UUID]bool
 }
 
 // RefundedAtGateway decides about a refund that was made at the gateway. If it
-// is none of ours, it is recorded over at most what is left.
+// is not one of ours, it is recorded for at most the remaining amount.
 func (s Slot) RefundedAtGateway(g GatewayRefund) RefundResult {
 	p, _ := s.Payment(g.PaymentID)
 	g.GatewayRefundID = PlainID(g.GatewayRefundID)

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// AttentionCause is why money waits for an operator.
+// AttentionCause is the reason why a payment waits for an operator.
 type AttentionCause string
 
 // The causes, with the actions that resolve them in contract 4.5, Operator.
@@ -20,7 +20,7 @@ const (
 	CauseReversed       AttentionCause = "REVERSED"
 )
 
-// ResolveAction is what an operator does about an item.
+// ResolveAction is an operator's action on an item.
 type ResolveAction string
 
 // The actions.
@@ -34,14 +34,14 @@ const (
 // Attention is one item of a payment that waits for an operator.
 type Attention struct {
 	Cause     AttentionCause
-	Refund    uuid.UUID // ours; zero unless it is a refund's
+	Refund    uuid.UUID // our id; zero unless it is a refund's
 	Code      string    // of the failure or the contradiction; a dispute's id
 	DisputeID string
 	Since     time.Time
 }
 
-// Attention lists what of the payment waits for an operator as its events say.
-// Items that only time makes (REFUND_STUCK, OUTCOME_UNKNOWN) are not among them.
+// Attention lists the items of the payment that wait for an operator, according to its events.
+// Items that depend on the time (REFUND_STUCK, OUTCOME_UNKNOWN) are not included.
 func (p Payment) Attention() []Attention {
 	var items []Attention
 	for _, r := range p.Refunds {
@@ -92,7 +92,7 @@ func (p *Payment) resolved(v PaymentResolved) {
 	}
 }
 
-// ErrNothingToResolve refuses an action that fits no item of the payment.
+// ErrNothingToResolve refuses an action that applies to no item of the payment.
 var ErrNothingToResolve = errors.New("no item of the payment can be resolved in this way")
 
 // Resolve is an operator's decision about a payment.
@@ -101,19 +101,19 @@ type Resolve struct {
 	Action  ResolveAction
 	Note    string             // a code
 	Stuck   []uuid.UUID        // open refunds without a final answer for too long
-	Unknown bool               // nobody knows the outcome, and the gateway is queried no more
+	Unknown bool               // the outcome is unknown, and the gateway is no longer queried
 	Posted  map[uuid.UUID]bool // refunds that may have reached the gateway
 }
 
-// Resolution is what follows from a Resolve.
+// Resolution is the result of a Resolve.
 type Resolution struct {
 	Events []Event
-	Post   []uuid.UUID // refunds that are to be posted at once
-	Query  bool        // the gateway is to be queried about the payment now
-	Settle bool        // the gateway is to be queried no more
+	Post   []uuid.UUID // refunds to post at once
+	Query  bool        // query the gateway about the payment now
+	Settle bool        // stop querying the gateway
 }
 
-// Resolve decides about every item of the payment that the action fits. The
+// Resolve decides about every item of the payment to which the action applies. The
 // error is ErrNothingToResolve.
 func (s Slot) Resolve(c Resolve) (Resolution, error) {
 	p, _ := s.Payment(c.Payment)
@@ -133,10 +133,10 @@ func (s Slot) Resolve(c Resolve) (Resolution, error) {
 	return r.done, nil
 }
 
-// resolving collects what one Resolve leads to.
+// resolving collects the result of one Resolve.
 type resolving struct {
 	slot Slot
-	p    Payment // as it is after the events so far
+	p    Payment // its state after the events so far
 	c    Resolve
 	done Resolution
 }
@@ -206,7 +206,7 @@ func (r *resolving) failedRefund(item Attention) {
 	}
 }
 
-// again makes a failed refund due under a new id, over what no other refund
+// again makes a failed refund due under a new id, for the amount that no other refund
 // covers by now.
 func (r *resolving) again(id uuid.UUID) {
 	failed, _ := r.p.Refund(id)

@@ -7,12 +7,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// SlotCompletedError refuses to pay for what is paid for.
+// SlotCompletedError refuses a payment for a slot that is paid.
 type SlotCompletedError struct{ Slot uuid.UUID }
 
-func (e *SlotCompletedError) Error() string { return fmt.Sprintf("slot %s is paid for", e.Slot) }
+func (e *SlotCompletedError) Error() string { return fmt.Sprintf("slot %s is paid", e.Slot) }
 
-// SlotExpiredError refuses to begin a payment for a slot that has expired, in
+// SlotExpiredError refuses a payment for a slot that has expired, in
 // whatever way, or whose deadline has passed.
 type SlotExpiredError struct {
 	Slot     uuid.UUID
@@ -24,14 +24,14 @@ func (e *SlotExpiredError) Error() string { return fmt.Sprintf("slot %s has expi
 // MaxPayments is how many payments a slot may have.
 const MaxPayments = 10
 
-// TooManyPaymentsError refuses one more payment of a slot that has MaxPayments.
+// TooManyPaymentsError refuses another payment of a slot that has MaxPayments.
 type TooManyPaymentsError struct{ Slot uuid.UUID }
 
 func (e *TooManyPaymentsError) Error() string {
 	return fmt.Sprintf("slot %s has had %d payments", e.Slot, MaxPayments)
 }
 
-// AmountMismatchError refuses to pay anything but the product's price.
+// AmountMismatchError refuses a payment of another amount than the product's price.
 type AmountMismatchError struct {
 	Slot           uuid.UUID
 	Offered, Price Money
@@ -42,20 +42,20 @@ func (e *AmountMismatchError) Error() string {
 		e.Price, e.Price.Currency(), e.Offered, e.Offered.Currency())
 }
 
-// StartPayment is a buyer's wish to pay for their slot.
+// StartPayment is a buyer's request to pay for their slot.
 type StartPayment struct {
-	ID      uuid.UUID // that the payment is to have
+	ID      uuid.UUID // the id of the new payment
 	Offered Money
 	Method  PaymentMethod
 	// SaleCancelled: the slot's sale was cancelled, which ends it like an expiry.
 	SaleCancelled bool
 }
 
-// StartPayment begins a payment at the moment at of the store's clock, for the
-// product's price. The gateway is not called if nothing is to be paid: such a
+// StartPayment starts a payment at the time at of the store's clock, for the
+// product's price. The gateway is not called if the price is zero: such a
 // payment completes at once. The error is, in this order, a *SlotCompletedError,
 // a *SlotExpiredError, a *PaymentInProgressError, a *TooManyPaymentsError or an
-// *AmountMismatchError. Whether the slot is the caller's was checked before, with
+// *AmountMismatchError. The caller has already checked the owner, with
 // OwnedBy.
 func (s Slot) StartPayment(at time.Time, c StartPayment, price Money) ([]Event, error) {
 	switch {

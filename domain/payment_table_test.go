@@ -15,7 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// The payment that things arrive for, and another of the same slot.
+// The payment that events concern, and another payment of the same slot.
 var (
 	paymentID      = uuid.MustParse("55555555-5555-4555-8555-555555555555")
 	otherPaymentID = uuid.MustParse("66666666-6666-4666-8666-666666666666")
@@ -71,7 +71,7 @@ func regranted(id uuid.UUID) domain.Event {
 	return domain.PaymentRegranted{UserID: owner.User, PaymentID: id, NewSlotID: newSlotID}
 }
 
-// outcome is what follows from one arrival.
+// outcome is the result of one arrival.
 type outcome struct {
 	text   string         // "-" for nothing
 	events []domain.Event // of the slot's own stream
@@ -261,7 +261,7 @@ func requests(amount int64, returnUnit bool) func(domain.Slot) outcome {
 
 var newRefundID = uuid.MustParse("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
 
-// arrivals is everything that can happen to a slot and a payment of it, in the
+// arrivals are all inputs of a slot and a payment of it, in the
 // order of the table.
 var arrivals = []struct {
 	name   string
@@ -345,7 +345,7 @@ func contradicted(code domain.ContradictionCode) domain.Event {
 	return domain.PaymentContradicted{UserID: owner.User, PaymentID: paymentID, Code: code}
 }
 
-// Every state that a slot and a payment of it can be in together.
+// All combined states of a slot and its payment.
 var states = []struct {
 	name   string
 	events []domain.Event // after SlotAcquired
@@ -388,8 +388,8 @@ var states = []struct {
 }
 
 // TestDecisionTable compares every arrival in every state with
-// testdata/decisions.txt: state, arrival, what follows, and what the same arrival
-// leads to once more. DOPAMINE_UPDATE=1 writes the file anew.
+// testdata/decisions.txt: state, arrival, result, and the result of the same arrival
+// repeated. DOPAMINE_UPDATE=1 rewrites the file.
 func TestDecisionTable(t *testing.T) {
 	var b strings.Builder
 	for _, state := range states {
@@ -402,7 +402,7 @@ func TestDecisionTable(t *testing.T) {
 				again = a.arrive(happen(slot, deadline, got.events...)).text
 			}
 			if got.text == "-" {
-				continue // most: nothing follows
+				continue // most have no effect
 			}
 			fmt.Fprintf(&b, "%s => %s", a.name, got.text)
 			if again != got.text {

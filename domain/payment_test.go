@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-func TestAPaymentOfNothingCompletesAtOnce(t *testing.T) {
+func TestStartPayment_FreeCompletesAtOnce(t *testing.T) {
 	free := won(0)
 	events, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: free, Method: domain.Wallet}, free)
 	require.NoError(t, err)
@@ -26,14 +26,14 @@ func TestAPaymentOfNothingCompletesAtOnce(t *testing.T) {
 	require.Equal(t, domain.SuccessfulPayment, s.Payments[0].Status)
 }
 
-func TestAmountsAreComparedAsNumbersInOneCurrency(t *testing.T) {
+func TestStartPayment_ComparesAmounts(t *testing.T) {
 	_, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: dollars(259000)}, price)
 	var mismatch *domain.AmountMismatchError
 	require.ErrorAs(t, err, &mismatch)
 	require.Equal(t, "slot "+slotID.String()+" costs 259000 KRW, not 259000.00 USD", mismatch.Error())
 }
 
-func TestAPendingPaymentPutsTheExpiryOffUntilItsOutcome(t *testing.T) {
+func TestExpire_WaitsForPendingPayment(t *testing.T) {
 	pending := happen(active(t), acquired, initiated(paymentID))
 	limit := deadline.Add(paymentTimeout)
 	require.Equal(t, limit, pending.DueAt(paymentTimeout))
@@ -44,7 +44,7 @@ func TestAPendingPaymentPutsTheExpiryOffUntilItsOutcome(t *testing.T) {
 	require.Equal(t, []domain.Event{expired(domain.AutoExpired)}, over.Expire(deadline.Add(time.Minute), paymentTimeout))
 }
 
-func TestAPaymentsStateFollowsItsEvents(t *testing.T) {
+func TestEvolvePayment(t *testing.T) {
 	at := func(minutes int) time.Time { return acquired.Add(time.Duration(minutes) * time.Minute) }
 	s := happen(active(t), at(1), initiated(paymentID))
 	want := domain.Payment{ID: paymentID, SlotID: slotID, Price: price, Method: domain.Card,
@@ -78,10 +78,10 @@ func TestAPaymentsStateFollowsItsEvents(t *testing.T) {
 	require.Equal(t, domain.CompletedSlot, done.Status)
 	require.Equal(t, at(5), done.EndedAt)
 	require.Empty(t, done.ReclaimStatus)
-	require.Equal(t, domain.FailedPayment, s.Payments[0].Status, "the state before is untouched")
+	require.Equal(t, domain.FailedPayment, s.Payments[0].Status, "the previous state is unchanged")
 }
 
-func TestARegrantMovesThePaymentToANewSlot(t *testing.T) {
+func TestApplyOutcome_RegrantMovesPaymentToNewSlot(t *testing.T) {
 	old := happen(active(t), deadline, initiated(paymentID), failed(paymentID, domain.ReasonTimeout), expired(domain.AutoExpired))
 	h := old.ApplyOutcome(success(price), granted)
 	require.Equal(t, []domain.Event{domain.PaymentRegranted{
@@ -128,7 +128,7 @@ func TestFailureCode_NeverKeepsFreeText(t *testing.T) {
 	require.Empty(t, domain.PlainID(strings.Repeat("x", 256)))
 }
 
-func TestApplyOutcome_IgnoresAnotherSlotsPayment(t *testing.T) {
+func TestApplyOutcome_IgnoresPaymentOfOtherSlot(t *testing.T) {
 	o := success(price)
 	o.PaymentID = uuid.New()
 	require.Equal(t, domain.OutcomeResult{}, happen(active(t), acquired, initiated(paymentID)).ApplyOutcome(o, nil))
@@ -145,7 +145,7 @@ func TestStartPayment_RefusesTheEleventh(t *testing.T) {
 	require.ErrorAs(t, err, &tooMany, "before the amount")
 }
 
-func TestStartPayment_OfACancelledSaleIsExpired(t *testing.T) {
+func TestStartPayment_RefusedAfterSaleCancelled(t *testing.T) {
 	_, err := active(t).StartPayment(acquired, domain.StartPayment{ID: paymentID, Offered: price, SaleCancelled: true}, price)
 	var gone *domain.SlotExpiredError
 	require.ErrorAs(t, err, &gone)
@@ -177,12 +177,12 @@ func TestFoldSlot_IsLinear(t *testing.T) {
 			domain.FoldSlot(events)
 		}
 	})
-	require.Less(t, result.AllocedBytesPerOp(), int64(16<<20), "one payment's memory, not that of all before it, for each event")
+	require.Less(t, result.AllocedBytesPerOp(), int64(16<<20), "each event allocates for one payment, not for all before it")
 }
 
-// What was paid goes back as it was paid, also where its currency has no such
-// coin; a price is held to its currency.
-func TestWhatWasPaidMayHaveMorePlacesThanItsCurrency(t *testing.T) {
+// A refund equals what was paid, even if the currency has no such
+// decimal places; a price must have the decimal places of its currency.
+func TestNewPaid_AllowsMoreDecimalPlaces(t *testing.T) {
 	for _, c := range []struct{ amount, currency, paid string }{
 		{"10.5", "KRW", "10.5"}, {"10.50", "KRW", "10.5"}, {"10", "KRW", "10"}, {"10.0001", "USD", "10.0001"},
 		{"10", "USD", "10.00"}, {"1.2345", "BHD", "1.2345"}, {"1.23456", "BHD", ""}, {"-1", "KRW", ""}, {"1", "XXZ", ""},

@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// MaxStock is the most units that a product can have in all.
+// MaxStock is the maximum of a product's total stock.
 const MaxStock = 10_000_000
 
 // Limits of a product's texts, in characters (code points).
@@ -15,8 +15,8 @@ const (
 	MaxDescriptionLength = 2000
 )
 
-// Product is a product as its stream tells it. Which of its units are held is
-// told by the slots' streams, so it is no part of it. Its zero value is a
+// Product is the state that a product's stream describes. The slots' streams determine
+// which of its units are held, so that is not part of it. The zero value is a
 // product that does not exist yet: rehydrate one with EvolveProduct.
 type Product struct {
 	ID           uuid.UUID
@@ -24,7 +24,7 @@ type Product struct {
 	Description  string
 	Price        Money
 	InitialStock int // units at its creation
-	TotalStock   int // units now, held ones included
+	TotalStock   int // units now, including held ones
 	SaleDate     time.Time
 	SaleEndDate  *time.Time // nil: the sale has no end
 	Paused       bool
@@ -34,10 +34,10 @@ type Product struct {
 	UpdatedAt    time.Time
 	Version      int   // of its stream
 	Position     int64 // of the last event of its stream
-	Revision     int64 // position of the last event by which an admin changed it
+	Revision     int64 // position of the last event by which an admin changed the product
 }
 
-// Exists says whether the product was created and not deleted since.
+// Exists reports whether the product was created and not deleted since.
 func (p Product) Exists() bool { return p.ID != uuid.Nil && !p.Deleted }
 
 // EvolveProduct folds the next event of a product's stream into its state.
@@ -70,18 +70,18 @@ func EvolveProduct(p Product, e Envelope) Product {
 	case ProductDeleted:
 		p.Deleted = true
 	default:
-		// GrantWithdrawn, and what a newer program may add, do not touch UpdatedAt.
+		// GrantWithdrawn, and events of newer versions, do not change UpdatedAt.
 		return p
 	}
 	p.UpdatedAt, p.Revision = e.RecordedAt, e.Position
 	return p
 }
 
-// ProductStatus says what a buyer can expect of a product right now.
+// ProductStatus is the product's current status for buyers.
 type ProductStatus string
 
-// The statuses of a product, in the order in which they are looked at: the
-// first that holds is the status.
+// The statuses of a product, in the order in which they are checked: the
+// first that applies is the status.
 const (
 	ProductCancelled ProductStatus = "CANCELLED"
 	ProductEnded     ProductStatus = "ENDED"
@@ -91,8 +91,8 @@ const (
 	ProductOnSale    ProductStatus = "ON_SALE"
 )
 
-// StatusOf computes a product's status at a moment. end is nil if the sale has no
-// end; free is the number of units that nobody holds.
+// StatusOf computes a product's status at a time. end is nil if the sale has no
+// end; free is the number of units that no slot holds.
 func StatusOf(now, begin time.Time, end *time.Time, paused, cancelled bool, free int) ProductStatus {
 	switch {
 	case cancelled:

@@ -13,11 +13,11 @@ import (
 // longer does.
 var ErrNoProduct = errors.New("no such product")
 
-// maxTime is the first moment whose year has five digits, which RFC 3339
-// cannot write.
+// maxTime is the first time whose year has five digits, which RFC 3339
+// cannot represent.
 var maxTime = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// CreateProduct asks for a new product.
+// CreateProduct requests a new product.
 type CreateProduct struct {
 	Name        string
 	Description string
@@ -27,7 +27,7 @@ type CreateProduct struct {
 	SaleEndDate *time.Time // nil: the sale has no end
 }
 
-// Decide checks the command against the clock's now. The error is an
+// Decide validates the command at the time now. The error is an
 // *InvalidError.
 func (c CreateProduct) Decide(now time.Time) (ProductCreated, error) {
 	begin, end := millis(c.SaleDate), millisOf(c.SaleEndDate)
@@ -52,31 +52,31 @@ var ErrSaleBegun = errors.New("the sale has begun")
 // ErrSaleCancelled refuses a change of the sale after it was cancelled.
 var ErrSaleCancelled = errors.New("the sale was cancelled")
 
-// UpdateProduct requests changes of a product; a nil field stays as it is.
+// UpdateProduct requests changes of a product; a nil field stays unchanged.
 type UpdateProduct struct {
 	Name          *string
 	Description   *string
 	Price         *decimal.Decimal // in the product's currency
-	Currency      *string          // only beside Price, and only the product's own
-	StockIncrease *int             // units to open, 1 or more
+	Currency      *string          // only together with Price, and only the product's own
+	StockIncrease *int             // units to add, 1 or more
 	StockDecrease *int             // units to remove, 1 or more
 	SaleDate      *time.Time
 	SaleEndDate   *SaleEnd
 	Paused        *bool
 }
 
-// SaleEnd is an end of the sale that an update asks for.
+// SaleEnd is the new end of the sale.
 type SaleEnd struct {
-	At *time.Time // nil: the sale shall have no end
+	At *time.Time // nil: the sale has no end
 }
 
 func (c UpdateProduct) empty() bool { return c == UpdateProduct{} }
 
-// Update decides which events the command makes: none where it changes
+// Update decides the events of the command: none if it changes
 // nothing. The error is ErrNoProduct, an *InvalidError, ErrSaleCancelled or
 // ErrSaleBegun. Whether the product has had a slot, which forbids another sale
-// date, price or a smaller stock, is for the caller to check in the same append:
-// the slots are no part of the product.
+// date, price or a smaller stock, must be checked by the caller in the same append:
+// the slots are not part of the product.
 func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
 	if err := c.Check(now); err != nil {
 		return nil, err
@@ -140,13 +140,13 @@ func (p Product) Update(c UpdateProduct, now time.Time) ([]Event, error) {
 	return events, nil
 }
 
-// changesSale reports whether more than the texts is to be changed.
+// changesSale reports whether the command changes more than the texts.
 func (c UpdateProduct) changesSale() bool {
 	c.Name, c.Description = nil, nil
 	return !c.empty()
 }
 
-// changes compares what is asked for with what is.
+// changes compares the requested state with the current one.
 func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time, price Money) []Event {
 	var events []Event
 	name, description := p.Name, p.Description
@@ -181,8 +181,8 @@ func (p Product) changes(c UpdateProduct, begin time.Time, end *time.Time, price
 	return events
 }
 
-// Check is the part of the decision that needs no product, so that what is
-// invalid is told before what is not there. The error is an *InvalidError.
+// Check is the part of the decision that needs no product, so that an invalid
+// command is reported before a missing product. The error is an *InvalidError.
 func (c UpdateProduct) Check(now time.Time) error {
 	if c.empty() {
 		return &InvalidError{}
@@ -216,7 +216,7 @@ func (c UpdateProduct) Check(now time.Time) error {
 	return v.err()
 }
 
-// Cancel decides the end of the sale for good. There are no events if it was
+// Cancel ends the sale for good. There are no events if it was
 // cancelled before. The error is ErrNoProduct.
 func (p Product) Cancel() ([]Event, error) {
 	switch {
@@ -228,8 +228,8 @@ func (p Product) Cancel() ([]Event, error) {
 	return []Event{ProductSaleCancelled{}}, nil
 }
 
-// Delete decides the end of the product. The error is ErrNoProduct. Whether an
-// active slot stands in the way is for the caller to check in the same append.
+// Delete ends the product. The error is ErrNoProduct. Whether an
+// active slot prevents it must be checked by the caller in the same append.
 func (p Product) Delete() ([]Event, error) {
 	if !p.Exists() {
 		return nil, ErrNoProduct
@@ -237,8 +237,8 @@ func (p Product) Delete() ([]Event, error) {
 	return []Event{ProductDeleted{}}, nil
 }
 
-// text checks a text's length in characters. NUL is refused because Postgres
-// cannot keep it.
+// text checks the length of a text in characters. NUL is rejected because Postgres
+// cannot store it.
 func (v *invalid) text(field, s string, most int) {
 	n := utf8.RuneCountInString(s)
 	v.check(n >= 1 && n <= most, field, "must be 1 to %d characters", most)
@@ -249,7 +249,7 @@ func (v *invalid) moment(field string, at, now time.Time) {
 	v.check(at.After(now) && at.Before(maxTime), field, "must be in the future, before the year 10000")
 }
 
-// millis is the moment as it is kept: UTC, whole milliseconds.
+// millis returns the stored form of a time: UTC, whole milliseconds.
 func millis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 func millisOf(t *time.Time) *time.Time {

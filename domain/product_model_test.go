@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// shelf is the rules of a product written a second time, over plain values:
+// shelf is a second implementation of the rules of a product, over plain values:
 // times are milliseconds, an end of 0 is none.
 type shelf struct {
 	there      bool
@@ -81,7 +81,7 @@ func (s *shelf) apply(c UpdateProduct, now int64) {
 	}
 }
 
-// record gives events the place in a stream that the store would give them.
+// record assigns stream versions to events as the store does.
 type record struct {
 	stream  uuid.UUID
 	version int
@@ -125,7 +125,7 @@ var (
 	someUnits = rapid.OneOf(rapid.IntRange(-1, 3), rapid.SampledFrom([]int{4_999_999, 9_999_999, 10_000_000, 10_000_001}))
 )
 
-// someTimes lie around now, some with more precision than is kept.
+// someTimes are near the current time, some with more precision than is stored.
 func someTimes(now time.Time) *rapid.Generator[time.Time] {
 	return rapid.Custom(func(t *rapid.T) time.Time {
 		ms := rapid.Int64Range(-3, 5).Draw(t, "ms")
@@ -133,7 +133,7 @@ func someTimes(now time.Time) *rapid.Generator[time.Time] {
 	})
 }
 
-func TestUpdatesFollowTheRules(t *testing.T) {
+func TestUpdate_MatchesModel(t *testing.T) {
 	price, err := NewMoney(decimal.NewFromInt(10), "KRW")
 	require.NoError(t, err)
 	rapid.Check(t, func(t *rapid.T) {
@@ -181,5 +181,5 @@ func requireSame(t *rapid.T, m shelf, p Product) {
 		there: p.Exists(), name: p.Name, text: p.Description, units: p.TotalStock,
 		begin: p.SaleDate.UnixMilli(), end: end, paused: p.Paused, changed: p.UpdatedAt.UnixMilli(),
 	})
-	require.Zero(t, p.SaleDate.Nanosecond()%int(time.Millisecond), "a time finer than is kept")
+	require.Zero(t, p.SaleDate.Nanosecond()%int(time.Millisecond), "a time is more precise than the stored form")
 }

@@ -21,7 +21,7 @@ func TestCreateProduct(t *testing.T) {
 	cases := []struct {
 		what   string
 		change func(*CreateProduct)
-		field  string // at fault; "" for none
+		field  string // the invalid field; "" for none
 	}{
 		{"the least that is allowed", func(*CreateProduct) {}, ""},
 		{"200 characters of 4 bytes", func(c *CreateProduct) { c.Name = strings.Repeat("🎫", 200) }, ""},
@@ -61,7 +61,7 @@ func TestCreateProduct(t *testing.T) {
 	}
 }
 
-func TestWithdrawnGrantDoesNotTouchUpdatedAt(t *testing.T) {
+func TestEvolveProduct_GrantWithdrawnKeepsUpdatedAt(t *testing.T) {
 	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	r := record{stream: uuid.New()}
 	p := r.fold(Product{}, at, ProductCreated{Stock: 3})
@@ -71,10 +71,10 @@ func TestWithdrawnGrantDoesNotTouchUpdatedAt(t *testing.T) {
 	require.Equal(t, int64(1002), p.Position)
 }
 
-func TestAnotherStreamIsNoProduct(t *testing.T) {
+func TestEvolveProduct_IgnoresOtherStreams(t *testing.T) {
 	r := record{stream: uuid.New()}
 	p := r.fold(Product{}, time.Now(), SlotAcquired{Unit: 1})
-	require.False(t, p.Exists(), "a slot's id was taken for a product's")
+	require.False(t, p.Exists(), "a slot's id was accepted as a product's")
 }
 
 func TestStatusOf(t *testing.T) {

@@ -9,18 +9,18 @@ import (
 // RefundStatus is the status of a refund.
 type RefundStatus string
 
-// The states of a refund. What is FAILED covers nothing.
+// The states of a refund. A FAILED refund covers nothing.
 const (
 	DueRefund       RefundStatus = "DUE"       // to be posted to the gateway
 	PendingRefund   RefundStatus = "PENDING"   // the gateway has accepted it
-	CompletedRefund RefundStatus = "COMPLETED" // the money went back
-	FailedRefund    RefundStatus = "FAILED"    // the gateway does not make it
+	CompletedRefund RefundStatus = "COMPLETED" // the money was returned
+	FailedRefund    RefundStatus = "FAILED"    // the gateway did not make it
 )
 
-// Refund is money that goes back to a buyer, wholly or in part.
+// Refund is money that is returned to a buyer, completely or in part.
 type Refund struct {
-	ID            uuid.UUID    `json:"id"`                  // ours
-	GatewayID     string       `json:"gatewayId,omitempty"` // the gateway's; "" until known
+	ID            uuid.UUID    `json:"id"`                  // our id
+	GatewayID     string       `json:"gatewayId,omitempty"` // the gateway's id; "" until known
 	ChargeID      string       `json:"chargeId,omitempty"`  // the gateway's id of the charge that is refunded
 	Amount        Money        `json:"amount"`
 	Cause         RefundCause  `json:"cause"`
@@ -28,7 +28,7 @@ type Refund struct {
 	Status        RefundStatus `json:"status"`
 	ReturnUnit    bool         `json:"returnUnit,omitempty"`
 	FailureReason string       `json:"failureReason,omitempty"` // "" unless FAILED
-	Handled       bool         `json:"handled,omitempty"`       // FAILED, and no operator needs to decide any more
+	Handled       bool         `json:"handled,omitempty"`       // FAILED, and no operator's decision is needed any more
 	CreatedAt     time.Time    `json:"createdAt"`
 	UpdatedAt     time.Time    `json:"updatedAt"`
 }
@@ -48,12 +48,12 @@ const (
 	RefundsFailed   PaymentRefundStatus = "FAILED"   // one failed and waits for an operator
 	RefundsDue      PaymentRefundStatus = "DUE"      // one is to be posted
 	RefundsPending  PaymentRefundStatus = "PENDING"  // one is accepted by the gateway
-	RefundsPartial  PaymentRefundStatus = "PARTIAL"  // a part of what was taken went back
-	RefundsComplete PaymentRefundStatus = "REFUNDED" // all that was taken went back
+	RefundsPartial  PaymentRefundStatus = "PARTIAL"  // a part of what was taken was returned
+	RefundsComplete PaymentRefundStatus = "REFUNDED" // everything that was taken was returned
 )
 
 // RefundStatus returns the payment's refundStatus: the first of FAILED, DUE,
-// PENDING, REFUNDED, PARTIAL that holds. Refunds of a duplicate charge do not
+// PENDING, REFUNDED, PARTIAL that applies. Refunds of a duplicate charge do not
 // count.
 func (p Payment) RefundStatus() PaymentRefundStatus {
 	var failed, due, pending, completed bool
@@ -88,7 +88,7 @@ func (p Payment) Refunded() Money {
 }
 
 // RefundedAmount returns the payment's refundedAmount: completed refunds in the
-// payment's own currency, and whether there is any.
+// payment's own currency, and whether there are any.
 func (p Payment) RefundedAmount() (Money, bool) {
 	sum := p.Refunded()
 	if sum.currency != p.Price.currency || sum.IsZero() {
@@ -97,19 +97,19 @@ func (p Payment) RefundedAmount() (Money, bool) {
 	return sum, true
 }
 
-// WhollyRefunded reports whether all that was taken went back.
+// WhollyRefunded reports whether everything that was taken was returned.
 func (p Payment) WhollyRefunded() bool {
 	return p.WasTaken() && !p.Taken.IsZero() && p.Refunded().amount.GreaterThanOrEqual(p.Taken.amount)
 }
 
-// Uncovered returns what was taken less the refunds of the payment that have not
-// failed: what can still be refunded.
+// Uncovered returns the amount taken minus the refunds of the payment that have not
+// failed: the amount that can still be refunded.
 func (p Payment) Uncovered() Money {
 	covered := p.sum(func(r Refund) bool { return r.ofPayment() && r.Status != FailedRefund })
 	return p.Taken.less(covered)
 }
 
-// Settlement is what of a purchase's money the counts of a cancelled sale show.
+// Settlement is how the counts of a cancelled sale classify a purchase's money.
 type Settlement int
 
 // The settlements of a purchase.
@@ -119,7 +119,7 @@ const (
 	SettledFailed                     // its refund failed
 )
 
-// Settlement returns the payment's.
+// Settlement returns the settlement of the payment.
 func (p Payment) Settlement() Settlement {
 	var failed, open bool
 	for _, r := range p.Refunds {
@@ -146,7 +146,7 @@ func (p Payment) sum(counts func(Refund) bool) Money {
 	return sum
 }
 
-// Refund returns the payment's refund of that id of ours; ok is false if there
+// Refund returns the payment's refund with our id; ok is false if there
 // is none.
 func (p Payment) Refund(id uuid.UUID) (r Refund, ok bool) {
 	for _, r := range p.Refunds {
@@ -157,7 +157,7 @@ func (p Payment) Refund(id uuid.UUID) (r Refund, ok bool) {
 	return Refund{}, false
 }
 
-// RefundOfGateway returns the payment's refund of that id of the gateway's.
+// RefundOfGateway returns the payment's refund with the gateway's id.
 func (p Payment) RefundOfGateway(id string) (r Refund, ok bool) {
 	for _, r := range p.Refunds {
 		if id != "" && r.GatewayID == id {
@@ -195,8 +195,8 @@ func (p *Payment) changeRefund(e Envelope, id uuid.UUID, gatewayID string, chang
 	}
 }
 
-// refundNamespace makes the ids of refunds that follow from something recorded
-// a function of it, so that whoever decides the same decides the same id.
+// refundNamespace makes the ids of refunds that result from a recorded event
+// a function of it, so that the same decision has the same id.
 var refundNamespace = uuid.MustParse("0c8f6f0e-2b7d-5a51-8a43-6a9d1b2f7c35")
 
 func refundID(payment uuid.UUID, what string) uuid.UUID {

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// SlotStatus is where a slot is in its life. "" is a slot that does not exist.
+// SlotStatus is the status of a slot. "" is a slot that does not exist.
 type SlotStatus string
 
 // A slot is active once, then ends in one of two ways. Only a completed one may
@@ -19,13 +19,13 @@ const (
 	ReturnedSlot  SlotStatus = "RETURNED" // its unit is on sale again after a refund
 )
 
-// Slot is a buyer's right to buy one unit, with the payments made for it, as
-// the events of its stream say. The zero value is a slot that does not exist.
+// Slot is a buyer's right to buy one unit, with its payments, according to
+// the events of its stream. The zero value is a slot that does not exist.
 type Slot struct {
 	ID              uuid.UUID
 	ProductID       uuid.UUID
 	UserID          uuid.UUID
-	Version         int // of the last event seen; 0 where there was none
+	Version         int // of the last event applied; 0 if there was none
 	Unit            int
 	ArrivalSequence int64
 	KeyHash         []byte
@@ -37,11 +37,11 @@ type Slot struct {
 	Status          SlotStatus
 	EndedAt         time.Time     // zero while active
 	ReclaimStatus   ReclaimStatus // "" unless it expired
-	Payments        []Payment     // in the order in which they were begun
+	Payments        []Payment     // in the order of their creation
 }
 
-// EvolveSlot returns s after the event of e. It never changes what s holds, so a
-// state can be kept while another is made of it. Events that are no slot's are
+// EvolveSlot returns s after the event of e. It never modifies memory of s, so a
+// state can be kept while another is derived from it. Events that are not of a slot are
 // ignored.
 func EvolveSlot(s Slot, e Envelope) Slot {
 	payments := make([]Payment, len(s.Payments))
@@ -72,7 +72,7 @@ func (s *Slot) apply(e Envelope) {
 	case SlotExpired:
 		s.Status, s.EndedAt, s.ReclaimStatus = ExpiredSlot, e.RecordedAt, v.ReclaimStatus
 	case SlotReturned:
-		s.Status = ReturnedSlot // when and how it ended stays
+		s.Status = ReturnedSlot // when and how it ended stays unchanged
 	case PaymentCompleted:
 		s.Status, s.EndedAt = CompletedSlot, e.RecordedAt
 		s.applyToPayment(e)
@@ -81,7 +81,7 @@ func (s *Slot) apply(e Envelope) {
 	}
 }
 
-// FoldSlot returns the slot that the events of one stream, in order, make. It
+// FoldSlot returns the slot that results from the events of one stream, in order. It
 // takes time linear in their number.
 func FoldSlot(events []Envelope) Slot {
 	var s Slot
@@ -91,8 +91,8 @@ func FoldSlot(events []Envelope) Slot {
 	return s
 }
 
-// AdoptHistory completes a payment of a re-granted slot by what was recorded of it
-// in the stream of the slot before.
+// AdoptHistory completes a payment of a re-granted slot with its history
+// in the stream of the previous slot.
 func (s *Slot) AdoptHistory(before Payment) {
 	p := s.payment(before.ID)
 	if p == nil {
@@ -103,10 +103,10 @@ func (s *Slot) AdoptHistory(before Payment) {
 	p.Contradictions = append(slices.Clone(before.Contradictions), p.Contradictions...)
 }
 
-// Exists says whether the slot was ever acquired.
+// Exists reports whether the slot was ever acquired.
 func (s Slot) Exists() bool { return s.Status != "" }
 
-// Payment is the payment of that id, and whether this slot has it.
+// Payment returns the payment with that id, and whether this slot has it.
 func (s Slot) Payment(id uuid.UUID) (Payment, bool) {
 	for _, p := range s.Payments {
 		if p.ID == id {
@@ -116,7 +116,7 @@ func (s Slot) Payment(id uuid.UUID) (Payment, bool) {
 	return Payment{}, false
 }
 
-// Pending is the payment that waits for the gateway's word, and whether there
+// Pending returns the payment that has no outcome yet, and whether there
 // is one; there is never more than one.
 func (s Slot) Pending() (Payment, bool) {
 	for _, p := range s.Payments {
@@ -127,7 +127,7 @@ func (s Slot) Pending() (Payment, bool) {
 	return Payment{}, false
 }
 
-// DueAt is the moment from which an active slot is to be expired: its
+// DueAt returns the time from which an active slot must be expired: its
 // deadline, or paymentTimeout later while a payment is pending.
 func (s Slot) DueAt(paymentTimeout time.Duration) time.Time {
 	if _, pending := s.Pending(); pending {
@@ -136,9 +136,9 @@ func (s Slot) DueAt(paymentTimeout time.Duration) time.Time {
 	return s.Deadline
 }
 
-// WarnAt is the moment from which an active slot's owner is to be warned, and
-// whether the slot is to be warned of at all: one that lives no longer than
-// the warning time is not.
+// WarnAt returns the time from which an active slot's owner must be warned, and
+// whether a warning is due at all: there is none if the slot lives no longer than
+// the warning time.
 func (s Slot) WarnAt() (time.Time, bool) {
 	at := s.Deadline.Add(-s.Warning)
 	return at, s.Warning > 0 && at.After(s.AcquiredAt)

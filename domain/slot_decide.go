@@ -7,18 +7,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// Caller is who asks for something, as their token says.
+// Caller is the user of a request, according to their token.
 type Caller struct {
 	User  uuid.UUID
 	Buyer bool // has the role buyer
 	Admin bool // has the role admin
 }
 
-// OwnedBy says whether the slot is the caller's: whether they are its buyer
-// and still have the role of one.
+// OwnedBy reports whether the slot belongs to the caller: whether they are its buyer
+// and still have that role.
 func (s Slot) OwnedBy(by Caller) bool { return by.Buyer && by.User == s.UserID }
 
-// NotOwnerError refuses what only a slot's owner, or an admin, may do.
+// NotOwnerError refuses an action that is reserved for a slot's owner, or an admin.
 type NotOwnerError struct{ Slot uuid.UUID }
 
 func (e *NotOwnerError) Error() string {
@@ -35,16 +35,16 @@ func (e *SlotNotActiveError) Error() string {
 	return fmt.Sprintf("slot %s is %s", e.Slot, e.Status)
 }
 
-// PaymentInProgressError refuses what must not happen while a payment waits
-// for its outcome.
+// PaymentInProgressError refuses an action that must not happen while a payment
+// is pending.
 type PaymentInProgressError struct{ Slot, Payment uuid.UUID }
 
 func (e *PaymentInProgressError) Error() string {
 	return fmt.Sprintf("payment %s of slot %s is pending", e.Payment, e.Slot)
 }
 
-// Release ends an active slot before its time: its owner gives it up, an admin
-// reclaims it; an owner who is an admin too gives it up. It does so past the
+// Release ends an active slot before its time: its owner releases it, or an admin
+// reclaims it; an owner who is also an admin releases it. It does so after the
 // deadline as well, as long as the slot has not expired. An admin's release of a
 // purchase whose money is gone returns its unit (contract 4.4). The error is a
 // *NotOwnerError, a *SlotNotActiveError or a *PaymentInProgressError.
@@ -75,8 +75,8 @@ func (s Slot) Release(by Caller) ([]Event, error) {
 	return []Event{s.expired(how)}, nil
 }
 
-// Expire ends an active slot that is due at the moment at of the store's
-// clock. A payment that is still pending then, paymentTimeout past the
+// Expire ends an active slot that is due at the time at of the store's
+// clock. A payment that is still pending then, paymentTimeout after the
 // deadline, fails with ReasonTimeout in the same append. There are no events
 // if the slot is not due or has ended.
 func (s Slot) Expire(at time.Time, paymentTimeout time.Duration) []Event {
@@ -86,8 +86,8 @@ func (s Slot) Expire(at time.Time, paymentTimeout time.Duration) []Event {
 	return s.end(AutoExpired, ReasonTimeout)
 }
 
-// ExpireCancelled ends an active slot whose sale was cancelled. A payment that is
-// pending fails in the same append. There are no events if the slot has ended.
+// ExpireCancelled ends an active slot whose sale was cancelled. A pending payment
+// fails in the same append. There are no events if the slot has ended.
 func (s Slot) ExpireCancelled() []Event {
 	if s.Status != ActiveSlot {
 		return nil
@@ -95,7 +95,7 @@ func (s Slot) ExpireCancelled() []Event {
 	return s.end(ManualReclaimed, ReasonSaleCancelled)
 }
 
-// end expires the slot, and fails the payment that is pending for that reason.
+// end expires the slot, and fails its pending payment for that reason.
 func (s Slot) end(how ReclaimStatus, reason string) []Event {
 	var events []Event
 	if p, pending := s.Pending(); pending {
@@ -104,9 +104,9 @@ func (s Slot) end(how ReclaimStatus, reason string) []Event {
 	return append(events, s.expired(how))
 }
 
-// Warn tells the owner once that the deadline is near. There are no events
-// before the time for it, and none from the deadline on: a warning that comes
-// too late has lost its sense.
+// Warn warns the owner once that the deadline is near. There are no events
+// before the warning time, and none from the deadline on, when a warning
+// would be useless.
 func (s Slot) Warn(at time.Time) []Event {
 	from, ever := s.WarnAt()
 	if !ever || s.Warned || s.Status != ActiveSlot || at.Before(from) || !at.Before(s.Deadline) {

@@ -34,7 +34,7 @@ func won(amount int64) domain.Money {
 	return m
 }
 
-// happen is s after events, each recorded at the moment at.
+// happen returns s after events, each recorded at the time at.
 func happen(s domain.Slot, at time.Time, events ...domain.Event) domain.Slot {
 	for _, e := range events {
 		s = domain.EvolveSlot(s, domain.Envelope{
@@ -58,7 +58,7 @@ func expired(how domain.ReclaimStatus) domain.SlotExpired {
 	return domain.SlotExpired{UserID: owner.User, Unit: 7, ArrivalSequence: 12, Deadline: deadline, ReclaimStatus: how}
 }
 
-func TestSlotTakesItsTimesFromTheRecord(t *testing.T) {
+func TestEvolveSlot_UsesRecordedTimes(t *testing.T) {
 	s := active(t)
 	require.Equal(t, acquired, s.AcquiredAt)
 	require.Equal(t, deadline, s.Deadline)
@@ -70,7 +70,7 @@ func TestSlotTakesItsTimesFromTheRecord(t *testing.T) {
 	require.Equal(t, domain.ExpiredSlot, s.Status)
 	require.Equal(t, deadline.Add(time.Second), s.EndedAt)
 	require.Equal(t, domain.AutoExpired, s.ReclaimStatus)
-	require.Equal(t, deadline, s.Deadline, "the deadline stays what it was")
+	require.Equal(t, deadline, s.Deadline, "the deadline is unchanged")
 }
 
 func TestRelease(t *testing.T) {
@@ -109,7 +109,7 @@ func TestRelease(t *testing.T) {
 	})
 }
 
-func TestExpireIsDueFromTheDeadlineOn(t *testing.T) {
+func TestExpire_FromDeadline(t *testing.T) {
 	s := active(t)
 	require.Empty(t, s.Expire(deadline.Add(-time.Millisecond), paymentTimeout))
 	require.Equal(t, []domain.Event{expired(domain.AutoExpired)}, s.Expire(deadline, paymentTimeout))
@@ -118,14 +118,14 @@ func TestExpireIsDueFromTheDeadlineOn(t *testing.T) {
 	require.Empty(t, ended.Expire(deadline.Add(time.Hour), paymentTimeout))
 }
 
-func TestWarnOnceBetweenWarningAndDeadline(t *testing.T) {
+func TestWarn_OnceBeforeDeadline(t *testing.T) {
 	s := active(t)
 	told := []domain.Event{domain.SlotExpiringSoon{UserID: owner.User, Deadline: deadline}}
 	require.Empty(t, s.Warn(deadline.Add(-warning-time.Millisecond)))
 	require.Equal(t, told, s.Warn(deadline.Add(-warning)))
 	require.Equal(t, told, s.Warn(deadline.Add(-time.Millisecond)))
-	require.Empty(t, s.Warn(deadline), "a late warning has lost its sense")
-	require.Empty(t, happen(s, acquired, told...).Warn(deadline.Add(-time.Second)), "told once")
+	require.Empty(t, s.Warn(deadline), "no warning after the deadline")
+	require.Empty(t, happen(s, acquired, told...).Warn(deadline.Add(-time.Second)), "warned once")
 	require.Empty(t, happen(s, acquired, expired(domain.BuyerReleased)).Warn(deadline.Add(-time.Second)))
 
 	short := happen(domain.Slot{}, acquired, domain.SlotAcquired{UserID: owner.User, Unit: 1, ArrivalSequence: 1,
@@ -133,7 +133,7 @@ func TestWarnOnceBetweenWarningAndDeadline(t *testing.T) {
 	require.Empty(t, short.Warn(acquired.Add(time.Second)), "its whole life is no longer than the warning time")
 }
 
-func TestEvolveLeavesTheEarlierStateAlone(t *testing.T) {
+func TestEvolveSlot_KeepsEarlierState(t *testing.T) {
 	started := happen(active(t), acquired, domain.PaymentInitiated{UserID: owner.User, PaymentID: productID, Price: price})
 	completed := happen(started, acquired, domain.PaymentCompleted{UserID: owner.User, PaymentID: productID, Price: price})
 	require.Equal(t, domain.PendingPayment, started.Payments[0].Status)

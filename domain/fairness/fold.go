@@ -2,7 +2,7 @@ package fairness
 
 import "fmt"
 
-// Report is what a log says. Numbers are nil where nothing was decided.
+// Report summarizes a log. Numbers are nil if nothing was decided.
 type Report struct {
 	Decided             int64  `json:"decided"` // Granted and the sum of Refused
 	Granted             int64  `json:"granted"`
@@ -13,10 +13,10 @@ type Report struct {
 	LastGrantedSequence *int64 `json:"lastGrantedSequence"`
 	Epochs              int64  `json:"epochs"`     // how many epochs the log has
 	Inversions          int64  `json:"inversions"` // requests refused as sold out while a unit was free
-	Breaks              int64  `json:"-"`          // lines that break a rule
+	Breaks              int64  `json:"-"`          // lines that violate a rule
 }
 
-// Break says which rule a line breaks.
+// Break is a line's violation of a rule.
 type Break struct {
 	Number int // of the line, from 1
 	Line   Line
@@ -27,8 +27,8 @@ func (b *Break) Error() string {
 	return fmt.Sprintf("line %d: %s: %s", b.Number, b.Rule, b.Line.AppendJSON(nil))
 }
 
-// Fold is a log folded so far. Make it with NewFold; it is not safe for use by
-// several goroutines.
+// Fold is the state after the lines folded so far. Create it with NewFold; it is not safe
+// for concurrent use.
 type Fold struct {
 	report Report
 	lines  int
@@ -39,17 +39,17 @@ type Fold struct {
 	in     bits  // units returned in this epoch and not granted since
 }
 
-// NewFold is the fold of no lines.
+// NewFold returns the fold of no lines.
 func NewFold() *Fold { return &Fold{epoch: -1} }
 
-// Report is what the lines so far say.
+// Report returns the report of the lines so far.
 func (f *Fold) Report() Report { return f.report }
 
-// Free is how many units are on sale after the last line.
+// Free returns how many units are on sale after the last line.
 func (f *Fold) Free() int64 { return f.free }
 
-// Add folds the next line. The error is a *Break where the line breaks a rule;
-// the line counts none the less, and the fold goes on behind it.
+// Add folds the next line. The error is a *Break if the line violates a rule;
+// the line counts nevertheless, and the fold continues after it.
 func (f *Fold) Add(l Line) error {
 	rule := f.enter(l.Epoch)
 	and := func(broken string) {
@@ -78,7 +78,7 @@ func (f *Fold) Add(l Line) error {
 		and(f.decide(l.Epoch, l.From, l.To))
 		and(f.refuse(l))
 	default:
-		and("a line of no known type")
+		and("a line of unknown type")
 	}
 	f.lines++
 	if rule == "" {
@@ -88,8 +88,8 @@ func (f *Fold) Add(l Line) error {
 	return &Break{Number: f.lines, Line: l, Rule: rule}
 }
 
-// With is the report as it would be after one more run of refusals, which does
-// not become part of the fold: the last line of a log is a run that may grow.
+// With returns the report as it would be after one more run of refusals, without
+// adding the run to the fold: the last line of a log is a run that may grow.
 func (f *Fold) With(run Line) Report {
 	then := *f
 	if run.Epoch != f.epoch { // a new epoch would empty the sets that both share
@@ -99,13 +99,13 @@ func (f *Fold) With(run Line) Report {
 	return then.report
 }
 
-// enter begins the line's epoch where it is a new one.
+// enter begins the line's epoch if it is a new one.
 func (f *Fold) enter(epoch int64) (broken string) {
 	if epoch == f.epoch {
 		return ""
 	}
 	if epoch < f.epoch {
-		broken = "the epoch is lower than the line's before"
+		broken = "the epoch is lower than that of the previous line"
 	}
 	f.epoch = epoch
 	f.free = 0
@@ -138,7 +138,7 @@ func (f *Fold) take(unit int) (broken string) {
 	case f.free == 0:
 		broken = "no unit is free"
 	case f.out.has(unit):
-		broken = "the unit is out already"
+		broken = "the unit is granted already"
 		f.free--
 	default:
 		f.free--
@@ -184,5 +184,5 @@ func (b bits) clear(unit int) {
 	}
 }
 
-// empty is the empty set, in the same memory.
+// empty returns the empty set, with the same memory.
 func (b bits) empty() bits { return b[:0] }

@@ -31,7 +31,7 @@ const rush = `{"epoch":0,"type":"opened","units":2}
 {"epoch":2,"type":"granted","sequence":20000000004,"unit":2}
 `
 
-func TestFoldReportsARush(t *testing.T) {
+func TestFold_Report(t *testing.T) {
 	report, wrong := verify(t, rush)
 	require.Empty(t, wrong)
 	first, last := int64(1), int64(20000000004)
@@ -42,13 +42,13 @@ func TestFoldReportsARush(t *testing.T) {
 	}, report)
 }
 
-func TestFoldOfNothingHasNoNumbers(t *testing.T) {
+func TestFold_Empty(t *testing.T) {
 	report, wrong := verify(t, "")
 	require.Empty(t, wrong)
 	require.Equal(t, fairness.Report{}, report)
 }
 
-func TestFoldCountsEachRequestRefusedWhileAUnitWasFree(t *testing.T) {
+func TestFold_CountsInversions(t *testing.T) {
 	report, wrong := verify(t, `{"epoch":0,"type":"opened","units":1}
 {"epoch":0,"type":"refused","from":1,"to":3,"soldOut":2,"duplicate":1,"notStarted":0,"closed":0}
 {"epoch":0,"type":"granted","sequence":4,"unit":1}
@@ -58,11 +58,11 @@ func TestFoldCountsEachRequestRefusedWhileAUnitWasFree(t *testing.T) {
 	require.Contains(t, wrong[0], "line 2: refused as sold out while 1 units were free")
 }
 
-func TestFoldSaysWhichRuleALineBreaksAndGoesOn(t *testing.T) {
+func TestFold_NamesViolatedRuleAndContinues(t *testing.T) {
 	const opened = `{"epoch":1,"type":"opened","units":2}` + "\n"
 	for name, c := range map[string]struct{ log, want string }{
 		"no unit":        {`{"epoch":0,"type":"granted","sequence":1,"unit":1}`, "line 1: no unit is free"},
-		"unit out":       {opened + `{"epoch":1,"type":"granted","sequence":10000000001,"unit":1}` + "\n" + `{"epoch":1,"type":"granted","sequence":10000000002,"unit":1}`, "line 3: the unit is out already"},
+		"unit out":       {opened + `{"epoch":1,"type":"granted","sequence":10000000001,"unit":1}` + "\n" + `{"epoch":1,"type":"granted","sequence":10000000002,"unit":1}`, "line 3: the unit is granted already"},
 		"returned twice": {opened + strings.Repeat(`{"epoch":1,"type":"returned","unit":1,"reason":"WITHDRAWN"}`+"\n", 2), "line 3: a unit that is free is returned again"},
 		"not from one":   {opened + `{"epoch":1,"type":"granted","sequence":10000000002,"unit":1}` + "\n" + `{"epoch":1,"type":"granted","sequence":10000000003,"unit":2}`, "line 2: the next number is 10000000001"},
 		"other epoch":    {opened + `{"epoch":1,"type":"granted","sequence":1,"unit":1}`, "line 2: the next number is 10000000001"},
@@ -79,7 +79,7 @@ func TestFoldSaysWhichRuleALineBreaksAndGoesOn(t *testing.T) {
 	}
 }
 
-func TestWithLooksAtARunThatStillGrows(t *testing.T) {
+func TestFold_With(t *testing.T) {
 	fold := fairness.NewFold()
 	for l := range strings.Lines(rush) {
 		line, err := fairness.ParseLine([]byte(l))

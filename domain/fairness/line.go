@@ -13,25 +13,25 @@ import (
 const NumbersPerEpoch = 10_000_000_000
 
 const (
-	maxSafe = 1<<53 - 1  // the largest integer that JSON readers and Redis keep exact
-	maxUnit = 10_000_000 // a product has no more units
+	maxSafe = 1<<53 - 1  // the largest integer that JSON parsers and Redis represent exactly
+	maxUnit = 10_000_000 // the maximum number of units of a product
 )
 
-// Type says what a line tells.
+// Type is the type of a line.
 type Type string
 
 // The types of lines.
 const (
 	Opened   Type = "opened"   // units came on sale
 	Granted  Type = "granted"  // a request got a unit
-	Returned Type = "returned" // a unit came back
-	Refused  Type = "refused"  // a run of requests that got none
+	Returned Type = "returned" // a unit was returned
+	Refused  Type = "refused"  // a run of refused requests
 )
 
-// Reason says why a unit came back.
+// Reason is why a unit was returned.
 type Reason string
 
-// The reasons for which a unit comes back.
+// The reasons for which a unit is returned.
 const (
 	AutoExpired     Reason = "AUTO_EXPIRED"
 	ManualReclaimed Reason = "MANUAL_RECLAIMED"
@@ -40,7 +40,7 @@ const (
 	Refunded        Reason = "REFUNDED"  // its slot's purchase was refunded
 )
 
-// Counts says how many requests were refused, by reason.
+// Counts are the refused requests, by reason.
 type Counts struct {
 	SoldOut    int64 `json:"soldOut"`
 	Duplicate  int64 `json:"duplicate"`
@@ -48,7 +48,7 @@ type Counts struct {
 	Closed     int64 `json:"closed"` // paused, ended or cancelled
 }
 
-// Total is the sum of the counts.
+// Total returns the sum of the counts.
 func (c Counts) Total() int64 { return c.SoldOut + c.Duplicate + c.NotStarted + c.Closed }
 
 func (c Counts) plus(o Counts) Counts {
@@ -58,7 +58,7 @@ func (c Counts) plus(o Counts) Counts {
 	}
 }
 
-// Line is one line of a decision log. Which fields count depends on Type.
+// Line is one line of a decision log. The Type determines which fields are used.
 type Line struct {
 	Epoch    int64
 	Type     Type
@@ -105,11 +105,11 @@ func (l Line) AppendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// MarshalJSON is AppendJSON as a json.Marshaler.
+// MarshalJSON implements json.Marshaler with AppendJSON.
 func (l Line) MarshalJSON() ([]byte, error) { return l.AppendJSON(nil), nil }
 
-// ParseLine reads one JSON object. It wants exactly the members of the line's
-// type, by their exact names; the error says which one is wrong.
+// ParseLine parses one JSON object. It requires exactly the members of the line's
+// type, by their exact names; the error names the invalid one.
 func ParseLine(b []byte) (Line, error) {
 	members, err := object(b)
 	if err != nil {
@@ -130,7 +130,7 @@ func ParseLine(b []byte) (Line, error) {
 		switch l.Reason {
 		case AutoExpired, ManualReclaimed, BuyerReleased, Withdrawn, Refunded:
 		default:
-			members.wrong("reason: %q is none", l.Reason)
+			members.wrong("reason: unknown reason %q", l.Reason)
 		}
 	case Refused:
 		l.From = members.integer("from", 1, maxSafe)
@@ -142,7 +142,7 @@ func ParseLine(b []byte) (Line, error) {
 			Closed:     members.integer("closed", 0, maxSafe),
 		}
 	default:
-		members.wrong("type: %q is none", l.Type)
+		members.wrong("type: unknown type %q", l.Type)
 	}
 	if err := members.end(); err != nil {
 		return Line{}, err
@@ -150,8 +150,8 @@ func ParseLine(b []byte) (Line, error) {
 	return l, nil
 }
 
-// objectReader takes members out of a JSON object and remembers the first
-// thing that was wrong.
+// objectReader reads the members of a JSON object and keeps the first
+// error.
 type objectReader struct {
 	members map[string]json.RawMessage
 	err     error
@@ -161,28 +161,28 @@ func object(b []byte) (*objectReader, error) {
 	r := &objectReader{members: make(map[string]json.RawMessage, 8)}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("no JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
-			return nil, fmt.Errorf("no JSON object: %w", err)
+			return nil, fmt.Errorf("not a JSON object: %w", err)
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("no JSON object: %w", err)
+			return nil, fmt.Errorf("not a JSON object: %w", err)
 		}
 		key := name.(string)
 		if _, twice := r.members[key]; twice {
-			return nil, fmt.Errorf("%s: there twice", key)
+			return nil, fmt.Errorf("%s: duplicate member", key)
 		}
 		r.members[key] = value
 	}
 	if _, err := d.Token(); err != nil {
-		return nil, fmt.Errorf("no JSON object: %w", err)
+		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
 	if d.More() {
-		return nil, errors.New("something follows the JSON object")
+		return nil, errors.New("unexpected data after the JSON object")
 	}
 	return r, nil
 }
@@ -209,7 +209,7 @@ func (r *objectReader) integer(name string, low, high int64) int64 {
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)
 	if err != nil || n < low || n > high {
-		r.wrong("%s: %s is no integer from %d to %d", name, raw, low, high)
+		r.wrong("%s: %s is not an integer from %d to %d", name, raw, low, high)
 	}
 	return n
 }
@@ -221,7 +221,7 @@ func (r *objectReader) text(name string) string {
 	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		r.wrong("%s: no string", name)
+		r.wrong("%s: not a string", name)
 	}
 	return s
 }

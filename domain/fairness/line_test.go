@@ -11,7 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 )
 
-func TestLineHasTheFormOfTheContract(t *testing.T) {
+func TestLine_JSON(t *testing.T) {
 	for _, text := range []string{
 		`{"epoch":0,"type":"opened","units":100}`,
 		`{"epoch":3,"type":"granted","sequence":30000000001,"unit":7}`,
@@ -24,22 +24,22 @@ func TestLineHasTheFormOfTheContract(t *testing.T) {
 	}
 }
 
-func TestParseLineSaysWhatIsWrong(t *testing.T) {
+func TestParseLine_Errors(t *testing.T) {
 	for text, want := range map[string]string{
-		`[]`:         "no JSON object",
-		`{"epoch":0`: "no JSON object",
-		`{"epoch":0,"type":"opened","units":1} {}`:                                                          "something follows",
+		`[]`:         "not a JSON object",
+		`{"epoch":0`: "not a JSON object",
+		`{"epoch":0,"type":"opened","units":1} {}`:                                                          "unexpected data after",
 		`{"epoch":0,"type":"opened"}`:                                                                       "units: missing",
 		`{"epoch":0,"type":"opened","units":1,"x":1}`:                                                       "x: a line of this type has no such member",
-		`{"epoch":0,"epoch":1,"type":"opened","units":1}`:                                                   "epoch: there twice",
+		`{"epoch":0,"epoch":1,"type":"opened","units":1}`:                                                   "epoch: duplicate member",
 		`{"epoch":0,"type":"opened","Units":1}`:                                                             "units: missing",
-		`{"epoch":-1,"type":"opened","units":1}`:                                                            "epoch: -1 is no integer",
-		`{"epoch":0,"type":"opened","units":1.5}`:                                                           "units: 1.5 is no integer",
-		`{"epoch":0,"type":"opened","units":null}`:                                                          "units: null is no integer",
-		`{"epoch":0,"type":"closed","units":1}`:                                                             `type: "closed" is none`,
-		`{"epoch":0,"type":"granted","sequence":1,"unit":0}`:                                                "unit: 0 is no integer from 1 to 10000000",
-		`{"epoch":0,"type":"returned","unit":1,"reason":"LOST"}`:                                            `reason: "LOST" is none`,
-		`{"epoch":0,"type":"refused","from":1,"to":1,"soldOut":-1,"duplicate":2,"notStarted":0,"closed":0}`: "soldOut: -1 is no integer",
+		`{"epoch":-1,"type":"opened","units":1}`:                                                            "epoch: -1 is not an integer",
+		`{"epoch":0,"type":"opened","units":1.5}`:                                                           "units: 1.5 is not an integer",
+		`{"epoch":0,"type":"opened","units":null}`:                                                          "units: null is not an integer",
+		`{"epoch":0,"type":"closed","units":1}`:                                                             `type: unknown type "closed"`,
+		`{"epoch":0,"type":"granted","sequence":1,"unit":0}`:                                                "unit: 0 is not an integer from 1 to 10000000",
+		`{"epoch":0,"type":"returned","unit":1,"reason":"LOST"}`:                                            `reason: unknown reason "LOST"`,
+		`{"epoch":0,"type":"refused","from":1,"to":1,"soldOut":-1,"duplicate":2,"notStarted":0,"closed":0}`: "soldOut: -1 is not an integer",
 		`{"epoch":0,"type":"refused","from":1,"to":1,"soldOut":1,"duplicate":0,"notStarted":0}`:             "closed: missing",
 	} {
 		_, err := fairness.ParseLine([]byte(text))
@@ -47,7 +47,7 @@ func TestParseLineSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestReaderNumbersLinesAndGoesOnBehindABadOne(t *testing.T) {
+func TestReader_ContinuesAfterInvalidLine(t *testing.T) {
 	r := fairness.NewReader(strings.NewReader(
 		"{\"epoch\":0,\"type\":\"opened\",\"units\":1}\r\n\nnonsense\n{\"epoch\":0,\"type\":\"granted\",\"sequence\":1,\"unit\":1}"))
 	l, err := r.Next()
@@ -68,7 +68,7 @@ func TestReaderNumbersLinesAndGoesOnBehindABadOne(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestVerifyEndsAtALineWithoutEnd(t *testing.T) {
+func TestVerify_StopsAtTooLongLine(t *testing.T) {
 	var wrong []error
 	_, err := fairness.Verify(bytes.NewReader(bytes.Repeat([]byte("x"), 1<<20)), func(e error) { wrong = append(wrong, e) })
 	require.ErrorContains(t, err, "line 1: longer than")

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 )
 
-// model is a gate as the contract tells it, written without the fold: it
+// model is a gate according to the contract, written without the fold: it
 // decides one request after another and keeps its log like the real one.
 type model struct {
 	log     []fairness.Line
@@ -122,7 +122,7 @@ func foldAll(log []fairness.Line) fairness.Report {
 	return fold.Report()
 }
 
-func TestEveryLogOfAModelGateFolds(t *testing.T) {
+func TestFold_AcceptsLogsOfModelGate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawLog(t)
 		var text []byte
@@ -139,8 +139,8 @@ func TestEveryLogOfAModelGateFolds(t *testing.T) {
 	})
 }
 
-// TestEveryMutationOfALogIsDetected changes one thing that the rules speak of.
-func TestEveryMutationOfALogIsDetected(t *testing.T) {
+// TestMutations_AreDetected changes one value that a rule concerns.
+func TestMutations_AreDetected(t *testing.T) {
 	type mutation struct {
 		name string
 		log  []fairness.Line
@@ -154,7 +154,7 @@ func TestEveryMutationOfALogIsDetected(t *testing.T) {
 		}
 		var possible []mutation
 		add := func(name string, log []fairness.Line) { possible = append(possible, mutation{name, log}) }
-		last := map[int64]int{} // the last decision of each epoch, which may be missing unnoticed
+		last := map[int64]int{} // the last decision of each epoch, whose absence cannot be detected
 		for i, l := range log {
 			if l.Type == fairness.Granted || l.Type == fairness.Refused {
 				last[l.Epoch] = i

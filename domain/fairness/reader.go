@@ -64,9 +64,9 @@ func (r *Reader) Next() (Line, error) {
 	return Line{}, fmt.Errorf("read decision log: %w", err)
 }
 
-// Verify folds a whole log and hands each line that cannot be read
-// (*ParseError) or that breaks a rule (*Break) to wrong, in order. The error
-// says that r could not be read to its end.
+// Verify folds a whole log and passes each line that cannot be parsed
+// (*ParseError) or that violates a rule (*Break) to wrong, in order. The error
+// reports that r could not be read to its end.
 func Verify(r io.Reader, wrong func(error)) (Report, error) {
 	lines, fold := NewReader(r), NewFold()
 	for {

@@ -39,7 +39,7 @@ class Fold {
     let l;
     try { l = JSON.parse(text); } catch { this.broke("no JSON", text); return; }
     if (l.epoch !== this.epoch) {
-      if (l.epoch < this.epoch) this.broke("the epoch is lower than the line's before", text);
+      if (l.epoch < this.epoch) this.broke("the epoch is lower than that of the previous line", text);
       this.epoch = l.epoch; this.free = 0; this.out = new Set(); this.in = new Set(); this.next = l.epoch * numbersPerEpoch + 1;
     }
     switch (l.type) {
@@ -47,7 +47,7 @@ class Fold {
     case "granted":
       this.number(l.sequence, l.sequence, text);
       if (this.free < 1) this.broke("no unit is free", text); else this.free--;
-      if (this.out.has(l.unit)) this.broke("the unit is out already", text);
+      if (this.out.has(l.unit)) this.broke("the unit is granted already", text);
       this.out.add(l.unit); this.in.delete(l.unit); break;
     case "returned":
       if (this.in.has(l.unit)) this.broke("a unit that is free is returned again", text);
@@ -57,7 +57,7 @@ class Fold {
       if (l.to - l.from + 1 !== l.soldOut + l.duplicate + l.notStarted + l.closed) this.broke("the counts do not add up to the numbers", text);
       if (l.soldOut > 0 && this.free > 0) this.broke(`refused as sold out with ${this.free} free`, text);
       break;
-    default: this.broke("a line of no known type", text);
+    default: this.broke("a line of unknown type", text);
     }
     this.point();
   }
