@@ -287,7 +287,7 @@ func (a moneyArena) lawful(t *testing.T, product uuid.UUID) {
 	t.Helper()
 	head, err := a.reader.Head(t.Context())
 	require.NoError(t, err)
-	recorded, err := a.reader.Key(t.Context(), product, 0, head, 1_000_000)
+	recorded, err := a.reader.ReadPartition(t.Context(), product, 0, head, 1_000_000)
 	require.NoError(t, err)
 	units, buyers := map[int]uuid.UUID{}, map[uuid.UUID]uuid.UUID{}
 	status := map[uuid.UUID]domain.SlotStatus{}
