@@ -73,7 +73,7 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 				require.Equal(w.t, http.StatusAccepted, rec.Code)
 			}
 			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: slot, Expected: eventstore.None, Events: events})
-			a.Guards = append(a.Guards, claim.Guarded())
+			a.Guards = append(a.Guards, claim.GuardItem())
 		}
 		_, err := w.store.Append(context.Background(), a)
 		require.NoError(w.t, err)
@@ -125,7 +125,7 @@ func TestCancelledSale_RefundsEachPurchaseOnce(t *testing.T) {
 		return c
 	}
 
-	require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}.Guarded(), domain.ProductSaleCancelled{}))
+	require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}.GuardItem(), domain.ProductSaleCancelled{}))
 	lives, shown := 0, map[int64]bool{}
 	for last := int64(0); last < int64(n); lives++ {
 		require.Less(t, lives, 60, "%+v", progress())
