@@ -16,37 +16,37 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// acquireSlot asks for a unit of a product; the buyer is who sends it.
+// acquireSlot requests a unit of a product for the authenticated buyer.
 type acquireSlot struct {
 	product uuid.UUID
 	key     string // the Idempotency-Key, "" for none
 }
 
 const (
-	// acquireTries is how often one request asks the gate because Postgres knew
-	// better. Each time the gate is put right first, so the second try is
+	// acquireAttempts is how often one request asks the gate because its answer was
+	// stale. The gate is corrected before each retry, so the second attempt is
 	// usually the last.
 	acquireTries = 6
-	// acquireWithin is after how long a request asks no more.
+	// acquireTimeout is after how long a request is no longer retried.
 	acquireWithin = 3 * time.Second
-	// giveBackWithin bounds giving back a grant that was never sent; what is not
-	// given back is withdrawn by the worker.
+	// giveBackTimeout bounds giving back a grant that was never sent; if that fails,
+	// the worker withdraws the grant.
 	giveBackWithin = 500 * time.Millisecond
-	// obstructedRetryAfter is when to ask again for a product whose gate cannot
+	// obstructedRetryAfter is the Retry-After of a product whose gate cannot
 	// decide now.
 	obstructedRetryAfter = time.Second
 )
 
 var (
-	// errAgain says that the gate was put right and is to be asked again.
-	errAgain = errors.New("the gate knew less than Postgres")
-	// errKeySpent says that the slot of the request's key is not active any more:
-	// what is left is a request like any other, to be decided and numbered.
-	errKeySpent = errors.New("the key's slot is not active any more")
+	// errRetry reports that the gate was stale and has been corrected.
+	errAgain = errors.New("the gate was stale")
+	// errKeySpent reports that the slot of the request's key is no longer active:
+	// the request is decided and numbered without the key.
+	errKeySpent = errors.New("the key's slot is no longer active")
 )
 
-// acquireSlot waits for an entry in the append queue, asks the gate, and appends what
-// it granted.
+// acquireSlot waits for an entry in the append queue, decides with the gate, and appends the
+// grant.
 func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[apimodel.Slot], error) {
 	admission, verdict := s.admission.enter(ctx, c.product)
 	switch verdict {
@@ -80,7 +80,7 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 		return done[apimodel.Slot]{}, err
 	}
 	defer place.Release()
-	// The client may leave while it waits, not once the gate was asked.
+	// The client may leave while it waits, but not after the request was sent to the gate.
 	start := time.Now()
 	asking, span := telemetry.Start(ctx, "gate decide")
 	d, err := s.gate.Decide(asking, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
@@ -106,11 +106,11 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	}
 }
 
-// appendGrant makes a grant final, or finds out why it cannot be.
+// appendGrant makes a grant final, or determines why it cannot be.
 func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Reservation, d redis.Decision) (done[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
-	name := s.catalogue.join(d.Product) // reads while the append is on its way
+	name := s.catalogue.join(d.Product) // reads during the append
 	event := domain.SlotAcquired{
 		UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, KeyHash: d.KeyHash,
 		TTLMillis: s.ttl.Milliseconds(), WarningMillis: s.warning.Milliseconds(),
@@ -141,8 +141,8 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 	return done[apimodel.Slot]{apimodel.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
 }
 
-// refusedByClaims puts the gate right where it knew less than Postgres, and
-// answers errAgain then.
+// refusedByClaims corrects the gate if it was stale, and
+// returns errRetry then.
 func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (done[apimodel.Slot], error) {
 	var (
 		away  *eventstore.UnavailableError
@@ -168,8 +168,8 @@ func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err er
 	return done[apimodel.Slot]{}, err
 }
 
-// held answers for a gate that knows of the buyer's slot, after a look at the
-// claim: where that is gone, the gate has not heard of the slot's end yet.
+// held answers if the gate knows a slot of the buyer, after reading the
+// claim: if that is gone, the gate has not applied the slot's end yet.
 func (s *services) held(ctx context.Context, d redis.Decision) (done[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
@@ -183,16 +183,16 @@ func (s *services) held(ctx context.Context, d redis.Decision) (done[apimodel.Sl
 	return s.holding(ctx, claim, d)
 }
 
-// holding answers a buyer who holds a slot: with the slot, where they ask with
-// the key that they acquired it with and it is active, else that they hold it.
+// holding answers a buyer who holds a slot: with the slot, if the request has
+// the key of its acquisition and the slot is active, otherwise with the refusal.
 func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[apimodel.Slot], error) {
 	switch {
 	case len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash):
 		return done[apimodel.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
-	case c.Status != claims.Active: // paid: the gate let the key pass without a decision
+	case c.Status != claims.Active: // paid: the gate accepts the key without a decision
 		return done[apimodel.Slot]{}, errKeySpent
 	}
-	// The claim is visible, which need not mean that it is on the standby.
+	// The claim is visible, but it may not be on the standby yet.
 	if err := s.store.Confirm(ctx); err != nil {
 		return done[apimodel.Slot]{}, err
 	}
@@ -204,7 +204,7 @@ func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decisio
 	return done[apimodel.Slot]{apimodel.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
 }
 
-// fedAgain tells the gate what it has missed.
+// syncAndRetry applies the events that the gate has missed, and returns errRetry.
 func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[apimodel.Slot], error) {
 	s.metrics.again.WithLabelValues(reason).Inc()
 	if err := s.gate.Sync(ctx, product); err != nil {
@@ -213,18 +213,18 @@ func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason strin
 	return done[apimodel.Slot]{}, errAgain
 }
 
-// rebuild replaces a gate that was found wrong. Where that fails, the next
-// answer of the gate says so.
+// rebuild replaces a wrong gate. If that fails, the next
+// decision reports it.
 func (s *services) rebuild(ctx context.Context, d redis.Decision) {
 	s.metrics.again.WithLabelValues("wrong-gate").Inc()
-	s.log.WarnContext(ctx, "the gate was wrong and is rebuilt", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
+	s.log.WarnContext(ctx, "gate contradicts the claims, rebuilding", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
 	if err := s.gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
-		s.log.WarnContext(ctx, "the gate was not rebuilt yet", "product", d.Product, "error", err)
+		s.log.WarnContext(ctx, "gate not rebuilt yet", "product", d.Product, "error", err)
 	}
 }
 
 // giveBack frees the unit of a grant that never left this node, unless another
-// was told of it too.
+// request received it too.
 func (s *services) giveBack(ctx context.Context, d redis.Decision) {
 	if d.Deliveries != 1 {
 		return
@@ -232,12 +232,12 @@ func (s *services) giveBack(ctx context.Context, d redis.Decision) {
 	ctx, cancel := detached(ctx, giveBackWithin)
 	defer cancel()
 	if err := s.gate.GiveBack(ctx, d); err != nil {
-		s.log.WarnContext(ctx, "a grant was not given back; the worker withdraws it", "product", d.Product, "number", d.Number, "error", err)
+		s.log.WarnContext(ctx, "grant not given back, worker withdraws it", "product", d.Product, "number", d.Number, "error", err)
 	}
 }
 
-// nameFrom is the product's name as l finds it. The slot is durable by now: a
-// name that cannot be read is answered as it was last known.
+// nameFrom returns the product's name from l. The slot is durable by now: if the
+// name cannot be read, the last known one is used.
 func (s *services) nameFrom(ctx context.Context, l *look, product uuid.UUID) string {
 	select {
 	case <-l.done:
@@ -248,8 +248,8 @@ func (s *services) nameFrom(ctx context.Context, l *look, product uuid.UUID) str
 	}
 }
 
-// ifKnown returns the refusal of a request that cannot be taken now; that there is
-// no such product comes before it.
+// ifKnown returns the refusal of a request that cannot be decided now, unless
+// there is no such product, which comes first.
 func (s *services) ifKnown(ctx context.Context, product uuid.UUID, refusal error) error {
 	if _, known := s.catalogue.remembered(product); known {
 		return refusal

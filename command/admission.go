@@ -10,74 +10,74 @@ import (
 )
 
 const (
-	// standstillTimeout is for how long none of a product's waiting requests may have
-	// been admitted before those who wait are refused. Refusals return their entries
+	// standstillTimeout: if none of a product's waiting requests was
+	// admitted for this long, they are refused. Refusals return their entries
 	// within milliseconds, so a crowd of any size moves on; one that stands still
-	// waits for Postgres. Shorter would mistake a small machine for a standstill: ten
-	// thousand who click at once keep two cores busy for half a second before the
-	// first one has its response.
+	// waits for Postgres. A shorter timeout would fail on a small machine: ten
+	// thousand requests at once keep two cores busy for half a second before the
+	// first one is answered.
 	standstillTimeout = time.Second
-	// obstructedTimeout is how long a request waits whose product's gate cannot
-	// decide now, if as many others as may do so wait for it already.
+	// obstructedTimeout is how long a request waits if its product's gate cannot
+	// decide now and the product's waiting room is full.
 	obstructedTimeout = 200 * time.Millisecond
-	// admissionTimeout is how long a request waits at most while the crowd moves.
+	// admissionTimeout is how long a request waits at most while the queue moves.
 	admissionTimeout = 5 * time.Second
 	// maxCrowd is how many may wait.
 	maxCrowd = 1 << 14
-	// share is the part of the append queue that is left to all other commands, of
-	// what remains the part that no single product takes, and the part that a product
-	// takes at most while its gate cannot decide.
+	// share determines the part of the append queue that is reserved for all other commands, of
+	// the rest the part that no single product may take, and the part that a product
+	// may take while its gate cannot decide.
 	share = 8
 	// masterShare is the part that all products of one Redis master take together
 	// while their gates cannot decide.
 	masterShare = 4
 )
 
-// verdict is what becomes of a request for admission.
+// verdict is the result of a request for admission.
 type verdict int
 
 const (
 	admitted   verdict = iota
-	overloaded         // more requests than can be taken
+	overloaded         // more requests than can be admitted
 	obstructed         // the product's gate cannot decide now
 )
 
-// gateHealth reports what stands in a gate's way; *redis.Gate does.
+// gateHealth reports the health of gates; *redis.Gate implements it.
 type gateHealth interface {
 	// Obstructed reports whether the product's gate cannot decide now: it is being
 	// rebuilt, or its Redis master does not answer.
 	Obstructed(product uuid.UUID) bool
-	// Master names the Redis master that has the product's gate.
+	// Master returns the address of the Redis master that has the product's gate.
 	Master(product uuid.UUID) string
 }
 
 // admission admits as many acquire requests as the append queue has entries. The
 // others wait, first come, first served for each product, and the products take
-// turns. It is what turns ten thousand requests at the same instant into a queue
+// turns. It turns ten thousand requests at the same instant into a queue
 // instead of refusals.
 //
-// It is also the bulkhead between products: one of which the gate is being rebuilt,
-// or all that are on a Redis master that hangs, take a fraction of the entries,
-// whatever crowd asks for them.
+// It is also the bulkhead between products: a product whose gate is being rebuilt,
+// or all products on a Redis master that hangs, take only a fraction of the entries,
+// however many requests they have.
 type admission struct {
 	gates gateHealth
 
 	mu       sync.Mutex
-	entries  int // in all
+	entries  int // in total
 	free     int
-	crowd    int // how many wait
+	crowd    int // waiting requests
 	products map[uuid.UUID]*productQueue
 	turns    list.List      // of *productQueue that have requests waiting
-	stuck    map[string]int // entries of products whose gates could not decide when they took them, by master
+	stuck    map[string]int // entries of products whose gates could not decide when they were admitted, by master
 }
 
-// productQueue is what is admitted of a product, and what waits.
+// productQueue contains the admitted and waiting requests of a product.
 type productQueue struct {
 	product  uuid.UUID
 	admitted int
 	waiting  list.List // of *ticket
 	turn     *list.Element
-	moved    uint64 // how many of those who waited were admitted
+	moved    uint64 // how many of the waiting requests were admitted
 }
 
 // ticket is one request's admission.
@@ -94,7 +94,7 @@ func newAdmission(queue int, gates gateHealth) *admission {
 	return &admission{gates: gates, entries: n, free: n, products: map[uuid.UUID]*productQueue{}, stuck: map[string]int{}}
 }
 
-// enter waits until the request is admitted; then the ticket's leave must follow.
+// enter waits until the request is admitted; the caller must then call leave.
 func (a *admission) enter(ctx context.Context, product uuid.UUID) (*ticket, verdict) {
 	a.mu.Lock()
 	q := a.products[product]
@@ -149,8 +149,8 @@ func (a *admission) enter(ctx context.Context, product uuid.UUID) (*ticket, verd
 	}
 }
 
-// admit takes an entry for the request if there is one for its product. It is called
-// with the lock held.
+// admit takes an entry for the request if there is one for its product. The caller holds
+// the lock.
 func (a *admission) admit(t *ticket) bool {
 	q := t.queue
 	limit, master := a.entries-a.entries/share, ""
@@ -187,7 +187,7 @@ func (t *ticket) giveUp(why verdict) (*ticket, verdict) {
 	return nil, why
 }
 
-// dequeue takes a request out of those who wait. It is called with the lock held.
+// dequeue removes a request from the waiting ones. The caller holds the lock.
 func (a *admission) dequeue(t *ticket) {
 	q := t.queue
 	q.waiting.Remove(t.place)
@@ -198,15 +198,15 @@ func (a *admission) dequeue(t *ticket) {
 	}
 }
 
-// forget drops what is kept of a product with nothing admitted and nobody waiting. It
-// is called with the lock held.
+// forget drops the state of a product with no admitted and no waiting requests. The
+// caller holds the lock.
 func (a *admission) forget(q *productQueue) {
 	if q.admitted == 0 && q.waiting.Len() == 0 {
 		delete(a.products, q.product)
 	}
 }
 
-// leave returns the entry to the next who waits.
+// leave returns the entry to the next waiting request.
 func (t *ticket) leave() {
 	a := t.admission
 	a.mu.Lock()
@@ -219,7 +219,7 @@ func (t *ticket) leave() {
 		}
 	}
 	a.forget(t.queue)
-	// The products take turns. Those that may have no more entries are passed over.
+	// The products take turns. Those that may not take more entries are skipped.
 	for tried := a.turns.Len(); a.free > 0 && tried > 0; tried-- {
 		q := a.turns.Front().Value.(*productQueue)
 		a.turns.MoveToBack(q.turn)

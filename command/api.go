@@ -33,31 +33,31 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// Config is what the command API works with. It closes none of it.
+// Config configures the command API. The API closes none of its fields.
 type Config struct {
-	Addr        string             // host:port to listen on; port 0 takes a free one
-	Pool        *pgxpool.Pool      // of the write side's database
-	Store       *eventstore.Store  // the writer
-	Reader      *eventstore.Reader //
-	Claims      *claims.Store      //
-	Gate        Gate               // *redis.Gate
-	Payments    *payments.Service  //
-	Verifier    *auth.Verifier     // of bearer tokens
-	AppendQueue int                // places in the store's queue, as it was opened with
-	SlotTTL     time.Duration      // life of a slot, 1 ms or more
-	SlotWarning time.Duration      // how long before its deadline to warn; none where it is not below SlotTTL
-	// WebhookSecrets are those by which the payment gateway signs its callbacks,
-	// whsec_ and base64; several while one is rolled.
+	Addr        string            // host:port to listen on; port 0 selects a free one
+	Pool        *pgxpool.Pool     // the write side's database
+	Store       *eventstore.Store // the writer
+	Reader      *eventstore.Reader
+	Claims      *claims.Store     //
+	Gate        Gate              // *redis.Gate
+	Payments    *payments.Service //
+	Verifier    *auth.Verifier    // of bearer tokens
+	AppendQueue int               // size of the store's queue
+	SlotTTL     time.Duration     // life of a slot, 1 ms or more
+	SlotWarning time.Duration     // how long before its deadline to warn; none if it is not below SlotTTL
+	// WebhookSecrets verify the signatures of the payment gateway's callbacks,
+	// whsec_ and base64; several during a rotation.
 	WebhookSecrets []string
-	// Stripe parses Stripe's webhooks, if that is the payment gateway: the route
-	// /v1/webhooks/stripe takes the place of /v1/webhooks/payment, and
-	// WebhookSecrets are not used. nil: the gateway has the HTTP contract.
+	// Stripe parses Stripe's webhooks, if Stripe is the payment gateway: the route
+	// /v1/webhooks/stripe replaces /v1/webhooks/payment, and
+	// WebhookSecrets are not used. nil: the gateway implements the HTTP contract.
 	Stripe gateway.WebhookParser
 	httpapi.Limits
-	CORSOrigins   []string // none: no other origin may call
+	CORSOrigins   []string // none: no other origin may call the API
 	HideMetrics   bool     // serve no /metrics; Ops does
-	ReturnOrigins []string // that a payment's return URL may have; none: loopback addresses alone
-	// Checks are components of /health/ready besides the database and Redis.
+	ReturnOrigins []string // allowed origins of a payment's return URL; none: only loopback addresses
+	// Checks are components of /health/ready in addition to the database and Redis.
 	Checks   []httpapi.Check
 	Registry *prometheus.Registry
 	Tracer   trace.Tracer     // nil: no spans for requests
@@ -69,15 +69,15 @@ func (c *Config) validate() error {
 	switch {
 	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Payments == nil,
 		c.Verifier == nil, c.Registry == nil:
-		return errors.New("command API: pool, store, reader, claims, gate, payments, verifier and registry are needed")
+		return errors.New("command API: pool, store, reader, claims, gate, payments, verifier and registry are required")
 	case len(c.WebhookSecrets) == 0 && c.Stripe == nil:
 		return errors.New("command API: no webhook secret; give one or more")
 	case c.AppendQueue < 1:
-		return fmt.Errorf("command API: an append queue of %d places; give 1 or more", c.AppendQueue)
+		return fmt.Errorf("command API: append queue %d: must be 1 or more", c.AppendQueue)
 	case c.SlotTTL < time.Millisecond:
-		return fmt.Errorf("command API: a slot's life of %s; give 1ms or more", c.SlotTTL)
+		return fmt.Errorf("command API: slot TTL %s: must be 1ms or more", c.SlotTTL)
 	case c.SlotWarning < 0:
-		return fmt.Errorf("command API: a warning %s before the deadline; give 0 or more", c.SlotWarning)
+		return fmt.Errorf("command API: slot warning %s: must be 0 or more", c.SlotWarning)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -110,7 +110,7 @@ type API struct {
 	now      func() time.Time
 }
 
-// New makes the command API.
+// New creates the command API.
 func New(c Config) (*API, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func New(c Config) (*API, error) {
 	return a, nil
 }
 
-// streamOf reads a stream as domain events.
+// streamOf returns a function that reads a stream as domain events.
 func streamOf(r *eventstore.Reader) func(context.Context, uuid.UUID, int) ([]domain.Envelope, error) {
 	return func(ctx context.Context, stream uuid.UUID, after int) ([]domain.Envelope, error) {
 		recorded, err := r.Stream(ctx, stream, after)
@@ -187,19 +187,19 @@ func streamOf(r *eventstore.Reader) func(context.Context, uuid.UUID, int) ([]dom
 	}
 }
 
-// Handler is the API without its listener.
+// Handler returns the API without its listener.
 func (a *API) Handler() http.Handler { return a.server }
 
-// Listen binds the address, where a caller wants to know the port before Run.
+// Listen binds the address, for callers that need the port before Run.
 func (a *API) Listen() error { return a.server.Listen() }
 
-// Addr is the address that is listened on; nil before Listen or Ready.
+// Addr returns the listening address; nil before Listen or Ready.
 func (a *API) Addr() net.Addr { return a.server.Addr() }
 
-// Ready is closed when requests are taken.
+// Ready is closed when the server accepts requests.
 func (a *API) Ready() <-chan struct{} { return a.server.Ready() }
 
-// Run serves until ctx ends, finishes what it has accepted, and returns.
+// Run serves until ctx ends, finishes the accepted requests, and returns.
 func (a *API) Run(ctx context.Context) error {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var follower sync.WaitGroup
@@ -215,7 +215,7 @@ func (a *API) Run(ctx context.Context) error {
 	return a.server.Run(ctx)
 }
 
-// Ops returns the server of health and metrics at an address of its own.
+// Ops returns the server of health and metrics on a separate address.
 func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }
 
 func (a *API) postProduct(c echo.Context) error {
@@ -286,7 +286,7 @@ func (a *API) postPayment(c echo.Context) error {
 	return answer(c, http.StatusCreated, "/v1/payments/", r.view.ID, r, err)
 }
 
-// byID answers a command that needs an id alone and shows nothing.
+// byID handles a command that needs only an id and returns no body.
 func byID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
@@ -300,7 +300,7 @@ func byID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (d
 	return c.NoContent(http.StatusNoContent)
 }
 
-// answer shows what a command did. location is the query API's path before the
+// answer writes the result of a command. location is the query API's path before the
 // id, "" for no header.
 func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r done[V], err error) error {
 	if err != nil {
@@ -310,7 +310,7 @@ func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r 
 	return httpapi.JSON(c, status, r.view)
 }
 
-// answerProduct is answer for a product, which has an ETag.
+// answerProduct is like answer for a product, which has an ETag.
 func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r done[apimodel.Product], err error) error {
 	if err != nil {
 		return refused(c, err)
@@ -326,7 +326,7 @@ func setResult[V any](c echo.Context, location string, id uuid.UUID, r done[V]) 
 	}
 }
 
-// refused adds to a refusal the place in the store of its reason.
+// refused adds the position of its reason to a refusal.
 func refused(c echo.Context, err error) error {
 	var p *positioned
 	if errors.As(err, &p) {
@@ -335,7 +335,7 @@ func refused(c echo.Context, err error) error {
 	return err
 }
 
-// caller is who sent the request; every route here needs a role.
+// caller returns the user of the request; every route here needs a role.
 func caller(c echo.Context) auth.Identity {
 	id, _ := httpapi.IdentityOf(c)
 	return id

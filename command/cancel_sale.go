@@ -14,7 +14,7 @@ import (
 )
 
 // cancelSale ends a product's sale for good. The worker then expires its slots and
-// refunds its purchases. Repeating it changes nothing.
+// refunds its purchases. cancelSale is idempotent.
 func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.UUID) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
@@ -27,7 +27,7 @@ func (s *services) cancelSale(ctx context.Context, by *invocation, product uuid.
 		return done[apimodel.Product]{}, err
 	}
 	defer place.Release()
-	// Read before the append: once that is done, nothing may keep the response back.
+	// Read before the append: after it, nothing may delay the response.
 	held := s.countHeld(ctx, p)
 	counts, err := s.payments.Cancellation(ctx, p.ID)
 	if err != nil {

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// catalogueSize is how many products a node remembers; one more pushes any other out.
+	// catalogueSize is how many products a node caches; one more replaces any other.
 	catalogueSize = 10_000
 	// catalogueRead bounds one read of a product's stream.
 	catalogueRead = 3 * time.Second
 )
 
-// catalogue reads products from their streams. It remembers what it has read,
-// so that a look at a product reads only what happened since, and the looks at
-// one product that arrive while a read is under way share the read after it.
-// Every answer is therefore as of a moment after its question, and a product
-// never has more than one read under way on a node.
+// catalogue reads products from their streams and caches them,
+// so that a read of a product reads only later events, and reads of
+// one product that arrive while one is in progress share the read after it.
+// Every result is therefore at least as recent as its request, and a node
+// never has more than one read of a product in progress.
 type catalogue struct {
 	read func(ctx context.Context, product uuid.UUID, afterVersion int) ([]domain.Envelope, error)
 
@@ -30,8 +30,8 @@ type catalogue struct {
 	entries map[uuid.UUID]*catalogued
 }
 
-// catalogued is one product; all of it is guarded by the catalogue's mutex, but for
-// last, which belongs to the read that is under way.
+// catalogued is one product; the catalogue's mutex guards all of it except
+// last, which belongs to the read in progress.
 type catalogued struct {
 	product domain.Product
 	last    uuid.UUID // the event of product.Version
@@ -39,7 +39,7 @@ type catalogued struct {
 	next    *look // starts when running has ended
 }
 
-// look is one read that many may wait for. Its result is there once done is closed.
+// lookup is one read that many callers may wait for. Its result is valid once done is closed.
 type look struct {
 	done    chan struct{}
 	product domain.Product
@@ -50,7 +50,7 @@ func newCatalogue(read func(context.Context, uuid.UUID, int) ([]domain.Envelope,
 	return &catalogue{read: read, entries: map[uuid.UUID]*catalogued{}}
 }
 
-// product is the product as it is now, or domain.ErrNoProduct.
+// product returns the current product, or domain.ErrNoProduct.
 func (c *catalogue) product(ctx context.Context, id uuid.UUID) (domain.Product, error) {
 	l := c.join(id)
 	select {
@@ -67,7 +67,7 @@ func (c *catalogue) product(ctx context.Context, id uuid.UUID) (domain.Product, 
 	return l.product, nil
 }
 
-// remembered is the product as it was last read, without a look.
+// remembered returns the cached product without reading its stream.
 func (c *catalogue) remembered(id uuid.UUID) (domain.Product, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +98,7 @@ func (c *catalogue) join(id uuid.UUID) *look {
 	return e.next
 }
 
-// run reads for whoever asked before it began, and then for those who asked since.
+// run reads for the callers that arrived before it began, and then for those that arrived since.
 func (c *catalogue) run(id uuid.UUID, e *catalogued, l *look) {
 	for l != nil {
 		var last uuid.UUID
@@ -118,10 +118,10 @@ func (c *catalogue) run(id uuid.UUID, e *catalogued, l *look) {
 	}
 }
 
-// refresh applies the events behind the known ones. The last known event is read, too:
-// a store that was restored to an earlier moment may not have it, and what was folded is
-// then of a history that nobody else has. It has a timeout of its own: it reads for many,
-// of whom one may have gone.
+// refresh applies the events after the known ones. It also reads the last known event:
+// a store that was restored to an earlier moment may not have it, and the cached state
+// then belongs to a history that no longer exists. It has its own timeout, because it reads
+// for many callers, of which one may have left.
 func (c *catalogue) refresh(id uuid.UUID, known domain.Product, last uuid.UUID) (domain.Product, uuid.UUID, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), catalogueRead)
 	defer cancel()
@@ -146,7 +146,7 @@ func (c *catalogue) refresh(id uuid.UUID, known domain.Product, last uuid.UUID) 
 	return folded, last, nil
 }
 
-// makeRoom forgets a product that nobody is reading. The caller holds the mutex.
+// makeRoom evicts a product that is not being read. The caller holds the mutex.
 func (c *catalogue) makeRoom() {
 	if len(c.entries) < catalogueSize {
 		return

@@ -12,16 +12,16 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
-// done is what a command answers: what there is to see now, and the place in
-// the store that a query must have reached to see it too.
+// done is the result of a command: the new state, and the position that
+// a query must have reached to see it.
 type done[V any] struct {
 	view    V
 	product uuid.UUID
 	place   int64
 }
 
-// createProduct makes a product and builds its gate, so that it can be acquired
-// from the answer on.
+// createProduct creates a product and builds its gate, so that it can be acquired
+// once the response has been sent.
 func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
@@ -54,7 +54,7 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 	return done[apimodel.Product]{apimodel.ProductOf(p, 0, s.now()), id, p.Position}, nil
 }
 
-// fold is the product after events that were appended to its stream.
+// fold returns the product after events that were appended to its stream.
 func fold(p domain.Product, id uuid.UUID, r eventstore.Result, events ...domain.Event) domain.Product {
 	for i, e := range events {
 		p = domain.EvolveProduct(p, domain.Envelope{

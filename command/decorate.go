@@ -14,23 +14,23 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// conflictTries is how often a command reads and decides anew because another
-// append to its stream came first. Each lost race is another's progress, so
-// this many in a row is a crowd on one stream, which is told so.
+// conflictAttempts is how often a command reads and decides again because another
+// append to its stream came first. Each lost race is another's progress, so after
+// this many in a row the stream is contended, and the command fails.
 const conflictTries = 20
 
-// invocation is one run of a command.
+// invocation is one execution of a command.
 type invocation struct {
 	user auth.Identity
 	origin.Origin
 }
 
-// handle carries out a command of type C.
+// handle executes a command of type C.
 type handle[C, R any] func(ctx context.Context, by *invocation, c C) (R, error)
 
-// decorate adds to a command what all of them need: a span, the tries again
-// after a lost race, counts and durations, and errors that a client may see.
-// Its errors are problems; lostRace is the one for a race lost every time.
+// decorate adds to a command what all commands need: a span, retries
+// after a lost race, counts and durations, and errors for clients.
+// Its errors are problems; lostRace is returned if every attempt lost a race.
 func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h handle[C, R]) func(context.Context, auth.Identity, C) (R, error) {
 	observe := m.command(name)
 	return func(ctx context.Context, user auth.Identity, c C) (R, error) {
@@ -52,9 +52,9 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 	}
 }
 
-// decidedOnThePast says whether an append was refused because another came
-// first. The claims may notice before the versions do: what a state allows, they
-// refuse only where it is no longer the state.
+// decidedOnThePast reports whether an append was refused because another came
+// first. The claims may detect it before the versions do: if the state allows an event, they
+// refuse it only if the state has changed.
 func decidedOnThePast(err error) bool {
 	return errors.Is(err, eventstore.ErrConflict) || errors.Is(err, claims.ErrFewerUnits) || errors.Is(err, claims.ErrNotActive) ||
 		errors.Is(err, claims.ErrAcquiredSince) || payments.DecidedOnThePast(err)

@@ -11,7 +11,7 @@ import (
 
 type nothing struct{}
 
-// deleteProduct ends a product that has no active slot and no open refund of a
+// deleteProduct deletes a product that has no active slot and no open refund of a
 // cancelled sale, and closes its gate.
 func (s *services) deleteProduct(ctx context.Context, by *invocation, product uuid.UUID) (done[nothing], error) {
 	ctx, cancel := detached(ctx, appendWithin)
@@ -29,7 +29,7 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 	if err != nil {
 		return done[nothing]{}, err
 	}
-	// Of all claims, so before the append: under its lock only what came since.
+	// All claims are read before the append, so that under its lock only later ones are read.
 	active, at, err := s.claims.HasActive(ctx, p.ID)
 	if err != nil {
 		return done[nothing]{}, err

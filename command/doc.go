@@ -1,17 +1,17 @@
-// Package command carries out what users ask the system to do, and is the
+// Package command executes the requests of users and serves them as the
 // command API: products are created, changed and deleted, slots acquired, paid
-// for and ended, over HTTP, and the payment gateway calls back.
+// and ended, over HTTP, and the payment gateway calls back.
 //
-// A command reads a stream, decides (package domain), and appends; what the
-// claims in Postgres forbid is found in the same transaction (package claims).
-// What all commands share is in decorate: the span, the ids that the events
-// bear, reading and deciding again when another append came first, counting.
+// A command reads a stream, decides (package domain), and appends; conflicts with the
+// claims in Postgres are detected in the same transaction (package claims).
+// decorate contains what all commands share: the span, the ids in the events,
+// reading and deciding again if another append came first, counting.
 //
 // # Admission
 //
-// An acquire request needs an entry in the append queue before the gate is asked, so
-// that no granted request is turned away for load (admission.go). Requests wait for
-// one in the order of their arrival, per product, and the products take turns. It is
+// An acquire request needs an entry in the append queue before the gate decides, so
+// that no granted request is rejected for load (admission.go). Requests wait for
+// one in the order of their arrival, per product, and the products take turns. This is
 // the bulkhead between them:
 //
 //	any product                      at most 7/8 of the entries
@@ -19,38 +19,38 @@
 //	                                 not answer the last call
 //	all of these on one master       1/4
 //	beyond its waiting room of 1/8   503 unavailable with Retry-After, after 200 ms
-//	nobody admitted for a second     503 overloaded
+//	none admitted for a second       503 overloaded
 //
 // # A grant
 //
 // AcquireSlot takes its entry, then asks the gate. A refusal returns the entry and is
-// answered at once. A grant is appended, whatever became of its client, and is final
-// only then: the claim, written in the same transaction, is the arbiter. If the
-// append is refused, the gate knew less than Postgres:
+// answered at once. A grant is appended even if its client has disconnected, and is final
+// only then: the claim, written in the same transaction, decides. If the
+// append is refused, the gate was stale:
 //
-//	epoch raised, number withdrawn   the gate is synced, which opens it anew if it must
+//	epoch raised, number withdrawn   the gate is synced, which reopens it if necessary
 //	unit held by another slot        the gate is wrong, and is rebuilt
-//	buyer holds a slot               another try of the same buyer came first: the claim is read
+//	buyer holds a slot               another request of the same buyer came first: the claim is read
 //	product deleted                  404
 //	no answer                        503; the unit goes back at once if nothing was sent and
-//	                                 only this node was handed the grant, else the worker
+//	                                 only this node received the grant, otherwise the worker
 //	                                 withdraws it
 //
-// and the same request asks again, a bounded number of times.
+// and the request is retried, a bounded number of times.
 //
-// "You hold one already" is the gate's memory, so the claim is looked at before it is
-// answered: if it is gone, the gate has not seen the slot's end.
+// "You hold a slot already" is the gate's state, so the claim is read before it is
+// answered: if it is gone, the gate has not applied the slot's end.
 //
 // # A payment
 //
-// StartPayment and HearGateway say over HTTP what package payments does. What is
-// refused is refused in the order of the code: the request by itself, the slot,
-// its owner, a place for the append, the remembered key, then the slot's state. A
-// callback is believed by its signature alone, looked at before its body is read.
+// Package payments decides; the handlers here translate HTTP. Requests are refused in
+// the order of the code: the request itself, the slot,
+// its owner, an entry for the append, the idempotency key, then the slot's state. A
+// callback is authenticated by its signature, which is verified before its body is parsed.
 //
-// # What the gate is told
+// # Synchronising the gate
 //
-// A command that frees, opens or closes units feeds the gate after its append
-// and answers then, or after one second; if that did not work, the worker feeds
+// A command that frees, opens or closes units syncs the gate after its append
+// and responds then, or after one second; if the sync fails, the worker retries
 // it, since the gate is a projection of the store.
 package command

@@ -10,7 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// metrics are the command API's own; those of HTTP, gate and store are theirs.
+// metrics are those of the command API; HTTP, gate and store have their own.
 type metrics struct {
 	commands *prometheus.CounterVec
 	retries  *prometheus.CounterVec
@@ -25,11 +25,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		commands: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: telemetry.Namespace, Name: "commands_total",
-			Help: "Commands carried out, by name and outcome: ok or the problem's slug.",
+			Help: "Commands executed, by name and outcome: ok or the problem's slug.",
 		}, []string{"command", "outcome"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: telemetry.Namespace, Name: "command_conflicts_total",
-			Help: "Commands that decided anew because another append came first.",
+			Help: "Commands that were decided again because another append came first.",
 		}, []string{"command"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: telemetry.Namespace, Name: "command_duration_seconds",
@@ -37,19 +37,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"command"}),
 		again: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: telemetry.Namespace, Name: "acquire_again_total",
-			Help: "Times that an acquire request asked the gate again, by what stood in its way.",
+			Help: "Retries of the gate by acquire requests, by reason.",
 		}, []string{"reason"}),
 	}
 	steps := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: telemetry.Namespace, Name: "command_step_duration_seconds",
-		Help: "How long the steps of commands took: gate, append, feed.", Buckets: telemetry.DurationBuckets,
+		Help: "How long the steps of commands took: gate, append, sync of the gate (feed).", Buckets: telemetry.DurationBuckets,
 	}, []string{"step"})
 	m.gate, m.append, m.feed = steps.WithLabelValues("gate"), steps.WithLabelValues("append"), steps.WithLabelValues("feed")
 	r.MustRegister(m.commands, m.retries, m.seconds, m.again, steps)
 	return m
 }
 
-// commandMetrics are one command's, looked up once: a rush counts often.
+// commandMetrics are those of one command, looked up once, because a rush counts often.
 type commandMetrics struct {
 	ok      prometheus.Counter
 	refused map[problem.Slug]prometheus.Counter
@@ -70,8 +70,8 @@ func (m *metrics) command(name string) *commandMetrics {
 	return c
 }
 
-// done counts an outcome and returns the error that a span is to show as a
-// failure: a refusal is none.
+// done counts an outcome and returns the error that a span records as a
+// failure: refusals are none.
 func (c *commandMetrics) done(err error, took time.Duration) error {
 	c.seconds.Observe(took.Seconds())
 	if err == nil {

@@ -41,7 +41,7 @@ func (s *services) resolvePayment(ctx context.Context, by *invocation, c payment
 	return done[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, err
 }
 
-// stateRefusal adds to a refusal of a payment's state where its reason is.
+// stateRefusal adds the position of its reason to a refusal by a payment's state.
 func stateRefusal(err error) error {
 	var refused *payments.RefusedError
 	var invalid *domain.InvalidError
@@ -90,7 +90,7 @@ func (r refundRequest) command(payment uuid.UUID) (payments.RequestRefund, error
 	return c, v.err()
 }
 
-// code returns a code of a request in upper case.
+// code returns the upper-case form of a code in a request.
 func code(v *faults, name, text string) string {
 	code, ok := domain.Code(text)
 	if !ok {

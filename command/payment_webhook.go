@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// notify brings a callback of the payment gateway to its effect.
+// notify applies a callback of the payment gateway.
 func (s *services) notify(ctx context.Context, _ *invocation, n gateway.Notification) (done[nothing], error) {
 	place, err := s.payments.Notify(ctx, n)
 	if err != nil {
@@ -27,7 +27,7 @@ var (
 	errCallback  = problem.New(problem.InvalidRequest, "the callback is not valid JSON with a type and the type's data")
 )
 
-// callbackProblem returns the problem that an error of a WebhookParser becomes.
+// callbackProblem converts an error of a WebhookParser to a problem.
 func callbackProblem(err error) error {
 	var malformed *gateway.MalformedError
 	switch {
@@ -38,7 +38,7 @@ func callbackProblem(err error) error {
 	case errors.As(err, &malformed):
 		return errCallback.Wrap(err)
 	}
-	return errUnavailable.Wrap(err) // the gateway could not be queried, and sends it again
+	return errUnavailable.Wrap(err) // the gateway could not be queried, and retries the callback
 }
 
 func (a *API) postCallback(c echo.Context) error {

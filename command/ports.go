@@ -15,7 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// Gate is what commands ask of the gate; *redis.Gate is one.
+// Gate is the part of the gate that commands use; *redis.Gate implements it.
 type Gate interface {
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
 	GiveBack(ctx context.Context, d redis.Decision) error
@@ -27,7 +27,7 @@ type Gate interface {
 	Health(ctx context.Context) (serving, all int, err error)
 }
 
-// claimed reads claims; *claims.Store does.
+// claimed reads claims; *claims.Store implements it.
 type claimed interface {
 	ByBuyer(ctx context.Context, product, buyer uuid.UUID) (claims.Record, bool, error)
 	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
@@ -35,7 +35,7 @@ type claimed interface {
 	HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error)
 }
 
-// services are what the commands work with.
+// services are the dependencies of the commands.
 type services struct {
 	store     *eventstore.Store
 	gate      Gate
@@ -48,37 +48,37 @@ type services struct {
 	log       *slog.Logger
 	now       func() time.Time
 	ttl       time.Duration // of a slot
-	warning   time.Duration // ahead of a slot's deadline
+	warning   time.Duration // before a slot's deadline
 }
 
 const (
-	// appendWithin bounds an append with its reads. It is not tied to the client:
-	// what was begun for one that has gone is finished all the same.
+	// appendTimeout bounds an append with its reads. It does not depend on the client:
+	// a command continues if its client disconnects.
 	appendWithin = 3 * time.Second
-	// feedWithin is how long a command waits for the gate to know.
+	// syncTimeout is how long a command waits for the sync of the gate.
 	feedWithin = time.Second
 )
 
-// append times an append. Its place is taken before the state is looked at, since
-// that there is none is answered first.
+// append measures an append. It is reserved before the state is read, because a full
+// queue is reported first.
 func (s *services) append(ctx context.Context, place *eventstore.Reservation, a eventstore.Append) (eventstore.Result, error) {
 	defer since(s.metrics.append, time.Now())
 	return place.Append(ctx, a)
 }
 
-// feed lets the gate know what was appended, before the command answers. That
-// it does not work is not the command's failure: the worker feeds the gate too.
-// The gate of a product that is gone is removed by it.
+// sync applies the appended events to the gate before the command responds. A failure
+// is not the command's failure: the worker syncs the gate too.
+// It removes the gate of a deleted product.
 func (s *services) feed(ctx context.Context, product uuid.UUID) {
 	defer since(s.metrics.feed, time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
 	defer cancel()
 	if err := s.gate.Sync(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
-		s.log.WarnContext(ctx, "the gate was not told in time; the worker tells it", "product", product, "error", err)
+		s.log.WarnContext(ctx, "gate not synced in time, worker syncs it", "product", product, "error", err)
 	}
 }
 
-// detached is a context that outlives its client, for at most d.
+// detached returns a context that outlives its client, for at most d.
 func detached(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), d)
 }

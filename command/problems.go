@@ -55,13 +55,13 @@ var (
 	errPrecondition = problem.New(problem.PreconditionFailed, "the product is not in the state that If-Match names: read it again")
 )
 
-// notStarted tells a buyer who is early when to come.
+// notStarted tells an early buyer when the sale starts.
 func notStarted(d redis.Decision) error {
 	return errNotStarted.With("saleDate", apimodel.Time(d.SaleDate))
 }
 
-// positioned is a refusal whose reason lies in the store, at a place that the
-// client can then wait for.
+// positioned is a refusal whose reason is in the store, at a position that the
+// client can wait for.
 type positioned struct {
 	problem *problem.Error
 	product uuid.UUID
@@ -75,8 +75,8 @@ func at(p *problem.Error, product uuid.UUID, place int64) error {
 	return &positioned{problem: p, product: product, place: place}
 }
 
-// asProblem is the one place where errors become what a client may see. What it
-// does not know is shown as internal.
+// asProblem is the only place that converts errors to problems. Unknown errors
+// become internal errors.
 func asProblem(err error) error {
 	var p *problem.Error
 	if err == nil || errors.As(err, &p) {
@@ -125,8 +125,8 @@ func asProblem(err error) error {
 	return err
 }
 
-// asRefusal is what a client sees of a slot that cannot be paid for, or a payment
-// that cannot be changed.
+// asRefusal converts a refusal to pay a slot, or to change a payment, to a
+// problem.
 func asRefusal(err error) *problem.Error {
 	var (
 		completed *domain.SlotCompletedError
@@ -167,11 +167,11 @@ func invalidProblem(e *domain.InvalidError) error {
 	return v.err()
 }
 
-// awayClasses are the SQLSTATE classes of a server that cannot serve right now:
-// connection lost, out of resources, going down or coming up, failing over.
+// awayClasses are the SQLSTATE classes of a server that cannot serve:
+// connection lost, out of resources, shutting down or starting, failing over.
 var awayClasses = []string{"08", "53", "57", "58", "25006"}
 
-// isAway tells a database that gives no answer from one that says no.
+// isUnavailable reports whether err means the database is unreachable, not that it rejected the query.
 func isAway(err error) bool {
 	var said *pgconn.PgError
 	if errors.As(err, &said) {
@@ -189,7 +189,7 @@ func isAway(err error) bool {
 		errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
 }
 
-// reading says what was being read when it failed.
+// reading wraps an error of a read.
 func reading(what string, id uuid.UUID, err error) error {
 	return fmt.Errorf("read %s %s: %w", what, id, err)
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// releaseSlot ends an active slot before its time: its owner gives it up, or an
+// releaseSlot ends an active slot before its time: its owner releases it, or an
 // admin reclaims it. An admin also returns the unit of a purchase whose money is
 // gone. The response follows once the gate has the unit on sale again.
 func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (done[nothing], error) {
 	ctx, cancel := detached(ctx, appendWithin)
 	defer cancel()
-	// Whose it is comes first: a stranger's request must not cost what the slot's
-	// history is long.
+	// The owner is checked first: a foreign request must not cost a read of the
+	// slot's whole history.
 	owner, err := s.payments.Owner(ctx, id)
 	if err != nil {
 		return done[nothing]{}, err
@@ -72,7 +72,7 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	return done[nothing]{product: slot.ProductID, place: result.Position}, nil
 }
 
-// slot reads a slot and the place of its last event.
+// slot reads a slot and the position of its last event.
 func (s *services) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
 	events, err := s.stream(ctx, id, 0)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// field is one member of a request's body. It remembers a value of the wrong
-// type instead of failing, so that every field at fault can be named at once.
+// field is one member of a request's body. It records a value of the wrong
+// type instead of failing, so that all invalid fields are reported at once.
 type field[T any] struct {
 	given bool
 	null  bool
@@ -62,7 +62,7 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// faults collects the fields at fault of one request.
+// faults collects the invalid fields of one request.
 type faults []problem.FieldError
 
 func (v *faults) add(name, message string) { *v = append(*v, problem.Field(name, message)) }
@@ -74,8 +74,8 @@ func (v faults) err() error {
 	return problem.Invalid(v...)
 }
 
-// take returns the field's value, and whether it was given; what is wrong with
-// it goes to v. kind reads on from "must be".
+// value returns the field's value, and whether it was present; errors
+// are added to v. kind continues "must be".
 func take[T any](v *faults, name, kind string, f field[T]) (T, bool) {
 	var none T
 	switch {
@@ -88,7 +88,7 @@ func take[T any](v *faults, name, kind string, f field[T]) (T, bool) {
 	return f.value, true
 }
 
-// need is take for a field that has to be there.
+// required is like value but records an error if the field is missing.
 func need[T any](v *faults, name, kind string, f field[T]) T {
 	if !f.given {
 		v.add(name, "is missing")
@@ -97,7 +97,7 @@ func need[T any](v *faults, name, kind string, f field[T]) T {
 	return value
 }
 
-// optional is take for a field that may be absent: nil then.
+// optional is like value but returns nil if the field is absent.
 func optional[T any](v *faults, name, kind string, f field[T]) *T {
 	value, ok := take(v, name, kind, f)
 	if !ok {
@@ -150,7 +150,7 @@ func (r createProductRequest) command() (domain.CreateProduct, error) {
 	return c, v.err()
 }
 
-// money names the field of an amount or of its currency.
+// money returns the field of an invalid amount or currency.
 func (v *faults) money(amountField string, err error) {
 	var m *domain.MoneyError
 	switch {

@@ -16,9 +16,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// startPayment begins a payment of the caller's slot, or answers again what was
-// answered to its key. The response waits a moment for the gateway, so that it
-// usually has the next action.
+// startPayment starts a payment of the caller's slot, or repeats the response
+// to its idempotency key. It waits briefly for the gateway, so that the response
+// usually contains the next action.
 func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[apimodel.PaymentWithAction], error) {
 	c.By = callerOf(by.user)
 	started, err := s.payments.Start(ctx, c, &by.Origin)
@@ -33,7 +33,7 @@ func (s *services) startPayment(ctx context.Context, by *invocation, c payments.
 	return done[apimodel.PaymentWithAction]{payment, started.Product, started.Position}, nil
 }
 
-// callerOf is who sent a command, as the slots' rules see them.
+// callerOf returns the user of a command for the rules of slots.
 func callerOf(id auth.Identity) domain.Caller {
 	return domain.Caller{User: id.Sub, Buyer: id.Has(auth.Buyer), Admin: id.Has(auth.Admin)}
 }
@@ -56,9 +56,9 @@ const (
 // maxReturnURL is the longest return URL, in characters.
 const maxReturnURL = 2000
 
-// returnURL checks where the gateway is to send the buyer: https, or a loopback
-// address, of an origin that is allowed. Loopback addresses are allowed if no
-// origin is listed, or if they are.
+// returnURL validates the URL to which the gateway sends the buyer: https, or a loopback
+// address, of an allowed origin. Loopback addresses are allowed if no
+// origin is listed, or if they are listed.
 func returnURL(text string, origins []string) error {
 	u, err := url.Parse(text)
 	switch {
@@ -74,7 +74,7 @@ func returnURL(text string, origins []string) error {
 	origin := strings.ToLower(u.Scheme + "://" + u.Host)
 	listed := slices.ContainsFunc(origins, func(o string) bool { return strings.ToLower(strings.TrimSuffix(o, "/")) == origin })
 	if !listed && !(loopback && len(origins) == 0) {
-		return errors.New("must have an origin that is allowed")
+		return errors.New("must have an allowed origin")
 	}
 	return nil
 }

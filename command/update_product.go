@@ -19,12 +19,12 @@ import (
 type updateProduct struct {
 	product uuid.UUID
 	change  domain.UpdateProduct
-	// match is what the client requires of the product's version.
+	// match is the If-Match precondition.
 	match httpapi.IfMatch
 }
 
-// updateProduct changes a product, all that is asked for or nothing. An update
-// that changes nothing appends nothing and answers with the product's last
+// updateProduct changes a product, completely or not at all. An update
+// without changes appends nothing and returns the product's last
 // event.
 func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (done[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendWithin)
@@ -41,11 +41,11 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 		return done[apimodel.Product]{}, err
 	}
 	defer place.Release()
-	// Beside the append, not before it: without the gate this takes the longer the more
-	// claims there are, and just then the sale must be changed.
+	// Concurrently with the append, not before it: without the gate this takes longer the more
+	// claims there are, and just then it must be possible to change the sale.
 	held := s.countHeld(ctx, p)
 	events, err := p.Update(c.change, s.now())
-	// What the request contains is refused before its precondition, its conflict with
+	// The content of the request is checked before its precondition, its conflict with
 	// the state after it.
 	if invalid := (*domain.InvalidError)(nil); errors.As(err, &invalid) {
 		return done[apimodel.Product]{}, err
@@ -89,15 +89,15 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 }
 
 const (
-	// lookWithin is how long a command waits for a look at the gate.
+	// stateTimeout is how long a command waits to read the gate's state.
 	lookWithin = 500 * time.Millisecond
 	// countTimeout is how long a response waits for the count of the units held.
 	countTimeout = 500 * time.Millisecond
 )
 
-// countHeld begins to count the units of the product that slots hold, and returns a
-// function that waits for the count. If that cannot be had in time, which takes a gate
-// that cannot be asked and a great many claims, all units count as held: none can be
+// countHeld starts counting the units of the product that slots hold, and returns a
+// function that waits for the count. If it is not available in time, because the gate
+// is unavailable and there are very many claims, all units count as held: none can be
 // acquired at this moment.
 func (s *services) countHeld(ctx context.Context, p domain.Product) func() int {
 	counted := make(chan int, 1)
@@ -123,9 +123,9 @@ func (s *services) countHeld(ctx context.Context, p domain.Product) func() int {
 	}
 }
 
-// unitsHeld is how many of the product's units slots hold: what the gate has
-// counted, and what it was not told yet. Only where there is no gate, or one that
-// is far behind, are the claims counted, which takes the longer the more there are.
+// unitsHeld returns how many of the product's units slots hold: those that the gate has
+// counted, and those of later events. Only if there is no gate, or if it
+// is far behind, are the claims counted, which takes longer the more there are.
 func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error) {
 	looking, cancel := context.WithTimeout(ctx, lookWithin)
 	state, err := s.gate.State(looking, product)
@@ -139,7 +139,7 @@ func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error
 	return counts.Held, err
 }
 
-// guardsOf are the claims' side of a product's events.
+// guardsOf returns the claims' guards for a product's events.
 func guardsOf(before domain.Product, events []domain.Event) []eventstore.GuardItem {
 	var guards []eventstore.GuardItem
 	sale := claims.Sale{Product: before.ID, SaleDate: before.SaleDate, SaleEnd: before.SaleEndDate, Paused: before.Paused, Cancelled: before.Cancelled}
