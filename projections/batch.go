@@ -10,6 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -227,11 +228,9 @@ func (r *Runner) commit(ctx context.Context, o *assignment, p plan) error {
 		if attempt == batchAttempts {
 			return r.transact(ctx, o, p, true)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-			pause *= 2
+		if err := sleep.For(ctx, pause); err != nil {
+			return err
 		}
+		pause *= 2
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -121,7 +122,7 @@ func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []str
 		case <-ctx.Done():
 			return ended()
 		}
-		if pause(ctx, pollPause) != nil {
+		if sleep.For(ctx, pollPause) != nil {
 			return ended()
 		}
 	}

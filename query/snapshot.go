@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/internal/consistency"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // The projections, by the names of their tables.
@@ -97,7 +98,7 @@ func (r *readModels) read(ctx context.Context, s snapshot) error {
 		// An event is parked, or entries are held back because of another partition, and only the
 		// snapshot shows that. A parked event waits for an operator, so the read is repeated only a
 		// few times.
-		if err := pause(ctx, delay); err != nil {
+		if err := sleep.For(ctx, delay); err != nil {
 			return err
 		}
 	}
@@ -183,15 +184,3 @@ FROM projection_generations WHERE state = 'live' AND projection = ANY($1)`, s.of
 
 // behindPause is the pause before a snapshot that was behind is read again. It doubles each time.
 const behindPause = 100 * time.Millisecond
-
-// pause waits for d. It returns ctx's error if ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

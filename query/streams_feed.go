@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -105,7 +106,7 @@ func (f *feed) run(ctx context.Context) {
 			f.metrics.polls.Observe(took.Seconds())
 		}
 		away = err != nil
-		if pause(ctx, wait) != nil {
+		if sleep.For(ctx, wait) != nil {
 			return
 		}
 	}

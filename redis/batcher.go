@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // batcher joins calls that arrive while one is in flight, or less than interval
@@ -57,7 +59,7 @@ func (b *batcher[A, R]) run() {
 		rest := b.interval - time.Since(b.last)
 		b.mu.Unlock()
 		if rest > 0 {
-			_ = pause(b.ctx, rest) // once closed, the calls fail on their own context
+			_ = sleep.For(b.ctx, rest) // once closed, the calls fail on their own context
 		}
 		b.mu.Lock()
 		n := min(len(b.waiting), b.maxSize)

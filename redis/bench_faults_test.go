@@ -18,6 +18,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -191,22 +192,13 @@ func BenchmarkLeases(b *testing.B) {
 	var perSecond float64
 	for b.Loop() {
 		before, began := statements(), time.Now()
-		require.NoError(b, sleep(ctx, 5*time.Second))
+		require.NoError(b, sleep.For(ctx, 5*time.Second))
 		perSecond = float64(statements()-before) / time.Since(began).Seconds()
 	}
 	stop()
 	wg.Wait()
 	b.ReportMetric(perSecond, "statements/s")
 	b.ReportMetric(float64(n*nodes), "product-nodes") // for comparison: one statement each per second
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // BenchmarkIsolation measures the latency of products of healthy masters while one master
@@ -237,7 +229,7 @@ func BenchmarkIsolation(b *testing.B) {
 				wg.Go(func() {
 					for ctx.Err() == nil {
 						_, _ = g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
-						_ = sleep(ctx, 10*time.Millisecond)
+						_ = sleep.For(ctx, 10*time.Millisecond)
 					}
 				})
 			}
@@ -253,7 +245,7 @@ func BenchmarkIsolation(b *testing.B) {
 						took = append(took, time.Since(began))
 						mu.Unlock()
 					}
-					_ = sleep(ctx, 5*time.Millisecond)
+					_ = sleep.For(ctx, 5*time.Millisecond)
 				}
 			})
 		}

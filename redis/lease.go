@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -127,7 +128,7 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 		case err != nil:
 			return fmt.Errorf("lease epoch %d: %w", state.Epoch, err)
 		case result == LeaseBusy:
-			if err := pause(ctx, minPoll); err != nil {
+			if err := sleep.For(ctx, minPoll); err != nil {
 				return fmt.Errorf("wait for the locked row of epoch %d: %w", state.Epoch, err)
 			}
 			continue

@@ -15,6 +15,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -218,7 +219,7 @@ func (n *nodes) watch(ctx context.Context) {
 		if err := n.refresh(ctx); err != nil && ctx.Err() == nil {
 			slog.WarnContext(ctx, "topology refresh failed", "component", "redis", "error", err)
 		}
-		if pause(ctx, minRefreshInterval) != nil {
+		if sleep.For(ctx, minRefreshInterval) != nil {
 			return
 		}
 	}

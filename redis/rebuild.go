@@ -9,6 +9,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -251,7 +252,7 @@ func (b *build) on(ctx context.Context, do func(*lane) error) error {
 // wait waits until the old gate's lease has run out.
 func (b *build) wait(ctx context.Context) error {
 	for left := time.Until(b.opensAt); left > 0; left = time.Until(b.opensAt) {
-		if err := pause(ctx, min(left, aliveInterval)); err != nil {
+		if err := sleep.For(ctx, min(left, aliveInterval)); err != nil {
 			return fmt.Errorf("wait for the old lease: %w", err)
 		}
 		if err := b.heartbeat(ctx); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -183,7 +184,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 			case cause != nil:
 				err = p.pauseFor(cause)
 			case wait:
-				if err = pause(ctx, poll); err != nil {
+				if err = sleep.For(ctx, poll); err != nil {
 					err = fmt.Errorf("wait for the rebuild of epoch %d: %w", row.Rebuilt, err)
 				}
 				poll = min(2*poll, maxPoll)
@@ -192,7 +193,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
 					if p.failures < maxWaitingFailures && !errors.Is(err, errSilent) {
 						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
-						err = pause(ctx, p.backoff())
+						err = sleep.For(ctx, p.backoff())
 						break
 					}
 					err = p.pauseFor(err)
@@ -205,7 +206,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 				"product", p.id, "epoch", state.Epoch, "position", state.at.Position)
 			p.markWrong(max(state.Epoch, row.Rebuilt))
 		case errors.Is(err, errOvertaken), errors.Is(err, errMoved):
-			err = pause(ctx, minPoll)
+			err = sleep.For(ctx, minPoll)
 		case err == nil && done:
 			p.failures = 0
 			p.pause.Store(nil)
@@ -378,15 +379,4 @@ func (g *Gate) remove(ctx context.Context, p *product, row *GateRow) error {
 	}
 	_, _, err = g.call(ctx, dropScript, p.keys, row.Epoch)
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

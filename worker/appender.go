@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // overloadPause is how soon an append is retried if the queue is full.
@@ -20,7 +21,7 @@ type retryingAppender struct{ store *eventstore.Store }
 func (a retryingAppender) Append(ctx context.Context, append eventstore.Append) (eventstore.Result, error) {
 	for {
 		result, err := a.store.Append(ctx, append)
-		if !errors.Is(err, eventstore.ErrOverloaded) || pause(ctx, overloadPause) != nil {
+		if !errors.Is(err, eventstore.ErrOverloaded) || sleep.For(ctx, overloadPause) != nil {
 			return result, err
 		}
 	}

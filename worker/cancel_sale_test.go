@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/gatewaysim"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -136,7 +137,7 @@ func TestCancelledSale_RefundsEachPurchaseOnce(t *testing.T) {
 		// The first one is killed when refunds become due, the others after a part.
 		enough := last + int64(n)/5
 		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-			require.NoError(t, pause(t.Context(), 10*time.Millisecond))
+			require.NoError(t, sleep.For(t.Context(), 10*time.Millisecond))
 			c := progress()
 			require.Equal(t, int64(n), int64(c.Purchases))
 			require.GreaterOrEqual(t, int64(c.Refunded), last, "it only rises")

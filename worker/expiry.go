@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -95,7 +96,7 @@ func (s *expirer) keepSweeping(ctx context.Context, sw sweep) error {
 				wait = min(max(next, sweepPause), sweepInterval)
 			}
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := sleep.For(ctx, wait); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -93,7 +94,7 @@ func (w *Worker) follow(ctx context.Context) error {
 		w.metrics.position.Set(float64(position))
 		w.followed.Store(position)
 		if len(products) > 0 { // events that arrive now would wait for the gate's next sync anyway
-			err = pause(ctx, syncRest)
+			err = sleep.For(ctx, syncRest)
 		} else {
 			err = w.cfg.Notifier.Wait(ctx, position)
 		}

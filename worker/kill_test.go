@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -92,7 +93,7 @@ func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
 		// Wait until it has done something, and a bit longer, for a different time in each life.
 		before := ended
 		for deadline := time.Now().Add(15 * time.Second); ended == before && time.Now().Before(deadline); {
-			require.NoError(t, pause(t.Context(), time.Duration(20+7*lives)*time.Millisecond))
+			require.NoError(t, sleep.For(t.Context(), time.Duration(20+7*lives)*time.Millisecond))
 			ended = w.count(product, "SlotExpired")
 		}
 		require.NoError(t, process.Process.Kill())

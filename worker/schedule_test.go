@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -42,7 +43,7 @@ func (s *shards) Master(p uuid.UUID) string {
 func (s *shards) call(ctx context.Context, p uuid.UUID) error {
 	if s.hangs[p] && !s.up.Load() {
 		s.tried.Add(1)
-		_ = pause(ctx, s.took)
+		_ = sleep.For(ctx, s.took)
 		return redis.ErrUnavailable
 	}
 	s.calls <- p
@@ -104,7 +105,7 @@ func TestSchedule_MasterThatHangsDelaysNoOther(t *testing.T) {
 		}
 	}
 	before := s.tried.Load()
-	require.NoError(t, pause(t.Context(), 2*s.took))
+	require.NoError(t, sleep.For(t.Context(), 2*s.took))
 	require.LessOrEqual(t, s.tried.Load()-before, int64(20), "only one at a time calls a master that hangs")
 
 	s.up.Store(true)

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"time"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // workers may do so concurrently; the next request rebuilds the gate.
 func (w *Worker) unload(ctx context.Context) error {
 	for {
-		if pause(ctx, unloadInterval) != nil {
+		if sleep.For(ctx, unloadInterval) != nil {
 			return nil
 		}
 		products, err := w.cfg.Claims.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)

@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/presence"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -183,7 +184,7 @@ func (w *Worker) keepDoing(ctx context.Context, l loop) {
 		}
 		w.metrics.failures.WithLabelValues(l.name).Inc()
 		w.log.WarnContext(ctx, "worker loop failed, restarting", "loop", l.name, "error", err)
-		if pause(ctx, wait.NextBackOff()) != nil {
+		if sleep.For(ctx, wait.NextBackOff()) != nil {
 			return
 		}
 	}
@@ -198,17 +199,5 @@ const noisyLogs = 5
 func (w *Worker) warn(ctx context.Context, message string, args ...any) {
 	if w.noisy.Allow() {
 		w.log.WarnContext(ctx, message, args...)
-	}
-}
-
-// pause waits for d; it returns ctx's error if that ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

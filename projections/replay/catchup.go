@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -147,19 +148,8 @@ func (r *runner) retryLocked(ctx context.Context, attempts int, do func() error)
 		if !projections.LockedOut(err) || try == attempts {
 			return err
 		}
-		if err := sleep(ctx, tryAgain); err != nil {
+		if err := sleep.For(ctx, tryAgain); err != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

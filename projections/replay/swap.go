@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -34,7 +35,7 @@ func (t *target) swap(ctx context.Context) (withView bool, err error) {
 			return withView, nil
 		case errors.Is(err, errBehind): // below
 		case projections.LockedOut(err):
-			if err := sleep(ctx, tryAgain); err != nil {
+			if err := sleep.For(ctx, tryAgain); err != nil {
 				return false, err
 			}
 		default:

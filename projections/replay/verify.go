@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/pgbinary"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -142,7 +143,7 @@ func (c *comparison) compareOpen(ctx context.Context, open []uuid.UUID) error {
 			return fmt.Errorf("%d rows of %s cannot be compared: the live generation made no progress after position %d for %s; start relay and projector",
 				len(open), c.table.Base, reached, stallTimeout)
 		}
-		if err := sleep(ctx, compareInterval); err != nil {
+		if err := sleep.For(ctx, compareInterval); err != nil {
 			return err
 		}
 	}
