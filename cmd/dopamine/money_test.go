@@ -15,7 +15,7 @@ func TestMoneyResolve_NamesWhatIsWrong(t *testing.T) {
 		word string
 	}{
 		"no payment":   {[]string{"--accept", "--note", "A"}, "one payment id"},
-		"no UUID":      {[]string{"--accept", "--note", "A", "x"}, "no payment id"},
+		"no UUID":      {[]string{"--accept", "--note", "A", "x"}, "not a payment id"},
 		"no action":    {[]string{"--note", "A", id}, "give one of"},
 		"two actions":  {[]string{"--accept", "--retry", "--note", "A", id}, "give one of"},
 		"no note":      {[]string{"--accept", id}, "--note"},
