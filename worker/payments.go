@@ -103,6 +103,8 @@ func (w *Worker) endSlots(ctx context.Context) error {
 	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
 		return w.cfg.Payments.CancelledSlots(ctx, maxSteps)
 	}, func(slot uuid.UUID) {
+		ctx, span := begin(ctx, "EndCancelled")
+		defer span.End()
 		product, err := w.cfg.Payments.EndCancelled(ctx, slot)
 		if err != nil {
 			w.metrics.failures.WithLabelValues("EndCancelled").Inc()
@@ -119,6 +121,8 @@ func (w *Worker) refundSales(ctx context.Context) error {
 	return w.repeat(ctx, saleConcurrency, func() ([]uuid.UUID, error) {
 		return w.cfg.Payments.CancelledPurchases(ctx, maxSteps)
 	}, func(payment uuid.UUID) {
+		ctx, span := begin(ctx, "RefundCancelled")
+		defer span.End()
 		if err := w.cfg.Payments.RefundCancelled(ctx, payment); err != nil {
 			w.metrics.failures.WithLabelValues("RefundCancelled").Inc()
 			w.warn(ctx, "purchase of a cancelled sale not refunded, retrying", "payment", payment, "error", err)

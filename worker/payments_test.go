@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
@@ -160,6 +161,34 @@ func TestPayments_GatewayOutageDelaysNoExpiry(t *testing.T) {
 	})
 	require.Equal(t, map[string]string{"KRW": "1000"}, w.sim.Balance().Refunded)
 	require.Equal(t, 1, w.count(product, "RefundDue"))
+}
+
+// TestCancelledSale_EventsHaveATrace ends a cancelled sale with a purchase and with an
+// active slot. No request causes these events, so the worker starts their traces.
+func TestCancelledSale_EventsHaveATrace(t *testing.T) {
+	t.Parallel()
+	w := newPayingWorld(t)
+	product := w.product(2)
+	bought := w.acquire(product, life{ttl: time.Hour})
+	w.acquire(product, life{ttl: time.Hour})
+	w.pay(bought)
+	testkit.Eventually(t, 30*time.Second, "the purchase", func() error {
+		w.askNow()
+		if w.count(product, "PaymentCompleted") != 1 {
+			return errors.New("not completed")
+		}
+		return nil
+	})
+	sale := claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}
+	require.NoError(t, w.append(product, product, sale.GuardItem(), domain.ProductSaleCancelled{}))
+	w.awaitCount(30*time.Second, product, "SlotExpired", 1)
+	w.awaitCount(30*time.Second, product, "RefundDue", 1)
+	for _, e := range w.events(product) {
+		if typ := e.Event.EventType(); typ == "SlotExpired" || typ == "RefundDue" {
+			require.Len(t, e.TraceID(), 32, typ)
+			require.NotEmpty(t, e.CorrelationID, typ)
+		}
+	}
 }
 
 // startSim serves the simulator at a second address, at which it is available.

@@ -14,13 +14,7 @@ import (
 // begin starts a trace for background work: its events carry the trace's
 // id, whether or not spans are recorded.
 func begin(ctx context.Context, name string) (context.Context, trace.Span) {
-	ctx, span := telemetry.Start(ctx, name, trace.WithNewRoot())
-	if !span.SpanContext().IsValid() {
-		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: telemetry.NewTraceID(), SpanID: telemetry.NewSpanID(),
-		}))
-	}
-	return ctx, span
+	return telemetry.StartRoot(ctx, name)
 }
 
 // encode encodes events for the store, under the context's trace.

@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -195,6 +196,8 @@ func resolveMoney(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	ctx, span := telemetry.StartRoot(ctx, "ResolvePayment")
+	defer span.End()
 	_, err = service.Resolve(ctx, c, &origin.Origin{Actor: payments.ActorOperator})
 	switch {
 	case errors.Is(err, payments.ErrNoPayment):

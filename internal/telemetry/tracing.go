@@ -88,6 +88,16 @@ func Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (con
 	return tracer.Start(ctx, name, opts...)
 }
 
+// StartRoot starts a new trace for work that no request caused. Events recorded under it
+// carry its id, whether or not spans are exported.
+func StartRoot(ctx context.Context, name string) (context.Context, trace.Span) {
+	ctx, span := Start(ctx, name, trace.WithNewRoot())
+	if !span.SpanContext().IsValid() {
+		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: NewTraceID(), SpanID: NewSpanID()}))
+	}
+	return ctx, span
+}
+
 // End ends the span and marks it failed if err is not nil.
 func End(span trace.Span, err error) {
 	if err != nil {
