@@ -49,6 +49,7 @@ func (s *system) requirePlainFold(least int64) {
 	require.Zero(s.t, s.count("SELECT count(*) FROM parked_events"))
 }
 
+// R8 (contract 2).
 func TestProjector_AppliesEachEventOnceAcrossKills(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
@@ -97,6 +98,7 @@ func TestProjector_AppliesEachEventOnceAcrossKills(t *testing.T) {
 	s.requirePlainFold(100)
 }
 
+// R8 (contract 2).
 func TestProjector_MissesNothingWhenABrokerIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts and kills a separate broker")

@@ -44,6 +44,7 @@ func expired(unit int, number int64) domain.SlotExpired {
 	return domain.SlotExpired{Unit: unit, ArrivalSequence: number, ReclaimStatus: domain.AutoExpired}
 }
 
+// Events that cannot be applied (contract 6).
 func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
@@ -89,6 +90,7 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.ErrorIs(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"), parking.ErrNotParked)
 }
 
+// A skip (contract 6).
 func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
@@ -152,6 +154,7 @@ func TestProjector_UsesTheStoresCopyOfAnUndecodableRecord(t *testing.T) {
 	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
 }
 
+// A record that is no event of the store (contract 6).
 func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()

@@ -142,7 +142,7 @@ func (s *system) afterPurchase(t *rapid.T, l *live) {
 }
 
 // Gapless relays, deposed relays that continue, records that fail inside a chunk, and two owners of
-// the partitions: whatever they do, the rows equal those of a plain fold over the store.
+// the partitions: whatever they do, the rows equal those of a plain fold over the store (R8, contract 2).
 func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)

@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
+// The audit of contract 7 (GET /v1/audit) with each filter.
 func TestAudit_Filters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -59,6 +60,7 @@ func TestAudit_Filters(t *testing.T) {
 	require.Nil(t, v["oldStatus"])
 }
 
+// Pages of the audit (contract 7).
 func TestAudit_Cursor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -83,6 +85,7 @@ func TestAudit_Cursor(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// Exports have every row (contract 7).
 func TestAudit_ExportIsComplete(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -139,7 +142,7 @@ func (w *world) published(at map[uuid.UUID]int64) {
 }
 
 // TestAudit_LaggingPartition pages through the audit while the partition of one product lags. Later
-// entries are held back until it has caught up, and no entry is skipped.
+// entries are held back until it has caught up, and no entry is skipped (contract 7).
 func TestAudit_LaggingPartition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -191,7 +194,7 @@ func TestAudit_LaggingPartition(t *testing.T) {
 	require.Equal(t, []string{want[1], want[3], want[4]}, idsOf(t, w.get("/v1/audit?productId="+slow.String(), boss), "entries"))
 }
 
-// TestPurchases_CompletePosition checks the same for the export of purchases.
+// TestPurchases_CompletePosition checks the same for the export of purchases (contract 7).
 func TestPurchases_CompletePosition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -28,7 +28,7 @@ func atLeast(product uuid.UUID, place int64) header {
 	return header{"X-Min-Position": consistency.Encode(product, place)}
 }
 
-// TestConsistency_EachQueryWaitsForItsProjections moves one projection at a time.
+// TestConsistency_EachQueryWaitsForItsProjections moves one projection at a time (contract 6, read your own writes).
 func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -60,6 +60,7 @@ func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 	}
 }
 
+// Read your own writes (contract 6).
 func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -93,7 +94,7 @@ func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 }
 
 // After a recovery positions are assigned a second time. A token of the earlier incarnation cannot
-// be compared, and requests do not wait for it.
+// be compared, and requests do not wait for it (contract 6).
 func TestConsistency_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -112,6 +113,7 @@ func TestConsistency_DoesNotWaitForAnEarlierIncarnation(t *testing.T) {
 	require.Equal(t, "read-model-behind", w.get(path, "", token(3, 1)).slug(t), "the rows are of the history before")
 }
 
+// Read your own writes (contract 6).
 func TestConsistency_ParkedEventCountsAsNotApplied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

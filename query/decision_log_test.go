@@ -74,6 +74,7 @@ func (w *world) awaitDecided(product uuid.UUID, want int) map[string]any {
 	return v
 }
 
+// The fairness report and its fold (contract 7, R6).
 func TestFairness_FoldsTheGrowingLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -128,6 +129,7 @@ func TestFairness_FoldsAgainWhenTheStoreLostLines(t *testing.T) {
 	require.EqualValues(t, 0, v["inversions"])
 }
 
+// A log that lost decisions is incomplete (contract 7).
 func TestFairness_IncompleteAfterLostDecisions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -140,6 +142,7 @@ func TestFairness_IncompleteAfterLostDecisions(t *testing.T) {
 	require.Equal(t, false, w.fairness(lost)["complete"])
 }
 
+// The decision log of contract 7 folds outside of the system.
 func TestDecisionLog_CanBeFoldedByClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -28,6 +28,7 @@ func idsOf(t *testing.T, a response, list string) []string {
 	return found
 }
 
+// The product of contract 7.
 func TestProduct_MatchesTheContract(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -43,6 +44,7 @@ func TestProduct_MatchesTheContract(t *testing.T) {
 	require.Equal(t, "unauthenticated", w.get("/v1/products/"+id.String(), "nonsense").slug(t))
 }
 
+// The product's status (contract 4.2).
 func TestProduct_StatusPrecedence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -72,6 +74,7 @@ func TestProduct_StatusPrecedence(t *testing.T) {
 	}
 }
 
+// GET /v1/products (contract 7).
 func TestProducts_PagedBySaleDateThenID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -101,6 +104,7 @@ func TestProducts_PagedBySaleDateThenID(t *testing.T) {
 	}
 }
 
+// GET /v1/products (contract 7).
 func TestProducts_EmptyList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -139,7 +143,7 @@ func TestProducts_Cursor(t *testing.T) {
 	require.Equal(t, "invalid-request", w.get("/v1/products?status=", "").slug(t))
 }
 
-// TestProducts_Caching checks ETag, 304 and what caches may keep.
+// TestProducts_Caching checks ETag, 304 and what caches may keep (contract 7).
 func TestProducts_Caching(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

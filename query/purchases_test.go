@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// GET /v1/payments/{id} (contract 7).
 func TestPayment_VisibleToBuyerAndAdmin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -28,6 +29,7 @@ func TestPayment_VisibleToBuyerAndAdmin(t *testing.T) {
 	require.Equal(t, "payment-not-found", w.get("/v1/payments/"+uuid.NewString(), w.token(owner, buyer)).slug(t))
 }
 
+// GET /v1/purchases (contract 7).
 func TestPurchases_Filters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -109,6 +111,7 @@ func TestPurchases_CursorIsStableUnderInserts(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// CSV of contract 7.
 func TestPurchases_CSV(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -183,7 +186,7 @@ func TestExport_HeadHasNoBody(t *testing.T) {
 }
 
 // TestCSV_ForSpreadsheets has texts that a spreadsheet would run, and the byte order mark that
-// Excel needs to read Korean.
+// Excel needs to read Korean (contract 7).
 func TestCSV_ForSpreadsheets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

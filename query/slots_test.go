@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 )
 
+// GET /v1/slots/{id} (contract 7).
 func TestSlot_VisibleToOwnerAndAdmin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -36,6 +37,7 @@ func TestSlot_VisibleToOwnerAndAdmin(t *testing.T) {
 	require.Equal(t, "forbidden", w.get("/v1/slots/x", w.token(owner, 0)).slug(t), "the role is checked before the values")
 }
 
+// The slot of contract 7.
 func TestSlot_RemainingTimeIsZeroUnlessActive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -52,6 +54,7 @@ func TestSlot_RemainingTimeIsZeroUnlessActive(t *testing.T) {
 	require.Equal(t, how, v["reclaimStatus"])
 }
 
+// GET /v1/slots/my-slots (contract 7).
 func TestMySlots_OwnSlotsNewestFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -27,6 +27,7 @@ func statsOf(e event, product uuid.UUID) map[string]any {
 	return nil
 }
 
+// GET /v1/stats/stream (contract 7).
 func TestStats_Stream(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

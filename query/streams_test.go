@@ -148,6 +148,7 @@ func (e event) conforms(t testing.TB, schema string) {
 	require.NoError(t, describedDocument(t).Components.Schemas[schema].Value.VisitJSON(e.data), "%v", e.data)
 }
 
+// GET /v1/products/{id}/stream (contract 7).
 func TestProductStream_Events(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -196,7 +197,7 @@ func TestProductStream_Refusals(t *testing.T) {
 	require.Equal(t, "forbidden", w.get("/v1/slots/my-slots/stream", w.token(uuid.New(), admin)).slug(t))
 }
 
-// TestProductStream_IsPaced changes a product all the time.
+// TestProductStream_IsPaced changes a product all the time (contract 7: at most 4 events per second).
 func TestProductStream_IsPaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -254,6 +255,7 @@ func (w *world) trail(kind string, slotID, product, user uuid.UUID, place int64,
 	w.audit(1, entry{kind: kind, slot: slotID, product: product, user: user, at: day, position: place, metadata: metadata})
 }
 
+// GET /v1/slots/my-slots/stream (contract 7).
 func TestSlotStream_Events(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

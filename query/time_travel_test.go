@@ -35,6 +35,7 @@ func (h *history) append(product, stream uuid.UUID, at time.Time, e domain.Event
 
 func at(moment time.Time) string { return "?at=" + url.QueryEscape(moment.Format(time.RFC3339Nano)) }
 
+// Time travel (contract 6).
 func TestPast_ProductAndSlot(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
@@ -100,6 +101,7 @@ func TestPast_ProductAndSlot(t *testing.T) {
 	require.Equal(t, "product-not-found", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(-time.Second)), "").slug(t))
 }
 
+// R9: a failing part affects only what depends on it (contract 2).
 func TestAPI_WithoutTheWriteSide(t *testing.T) {
 	t.Parallel()
 	full := newWorld(t)
@@ -123,7 +125,7 @@ func TestAPI_WithoutTheWriteSide(t *testing.T) {
 }
 
 // TestPast_ManyEvents requests moments of a product with more events than one page of the count, in
-// an order in which kept counts help and in one in which they do not.
+// an order in which kept counts help and in one in which they do not (contract 6).
 func TestPast_ManyEvents(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}

@@ -48,6 +48,7 @@ func silentPool(t *testing.T) *pgxpool.Pool {
 	return pool
 }
 
+// R9: 503 within seconds (contract 2 and 7).
 func TestUnavailable_SilentDatabase(t *testing.T) {
 	t.Parallel()
 	w := newWorldOver(t, query.Config{ReadPool: silentPool(t)})
@@ -73,6 +74,7 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 	require.Equal(t, http.StatusOK, w.get("/health/live", "").StatusCode)
 }
 
+// R9: recovery without an operator (contract 2).
 func TestUnavailable_DatabaseComesBack(t *testing.T) {
 	t.Parallel()
 	server := testkit.OwnPostgres(t)

@@ -125,6 +125,7 @@ func requireHealth(t *testing.T, p *process, addr string, want health) {
 	})
 }
 
+// Readiness (contract 7).
 func TestReadiness_ReportsConfiguredServices(t *testing.T) {
 	unset(t)
 	d, key, redis := dbtest.Both(t), keyFile(t), testkit.Redis(t)
@@ -328,6 +329,7 @@ func readAll(t *testing.T, r io.Reader) string {
 	return string(text)
 }
 
+// 503 read-model-behind (contract 6).
 func TestQueryAPI_ReadModelBehindAfterTwoSeconds(t *testing.T) {
 	unset(t)
 	d, addr := dbtest.Both(t), freeAddr(t)

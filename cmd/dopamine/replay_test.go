@@ -42,6 +42,7 @@ func lamp(t *testing.T) domain.ProductCreated {
 	return domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: price, Stock: 5, SaleDate: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
+// replay (contract 6 and 8).
 func TestReplay_Command(t *testing.T) {
 	d := dbtest.Both(t)
 	product := uuid.New()
@@ -73,6 +74,7 @@ func TestReplay_Command(t *testing.T) {
 	require.Contains(t, out, "failed")
 }
 
+// parked (contract 6 and 8).
 func TestParked_Command(t *testing.T) {
 	d := dbtest.Both(t)
 	product, slot, user := uuid.New(), uuid.New(), uuid.New()

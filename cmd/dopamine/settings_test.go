@@ -53,6 +53,7 @@ func commandNamed(t *testing.T, name string) *cli.Command {
 	return all[i]
 }
 
+// Exit status 2 with the missing settings (contract 8).
 func TestSettings_MissingAreReported(t *testing.T) {
 	unset(t)
 	for name, missing := range map[string][]*config.Setting{
@@ -111,6 +112,7 @@ var wrong = map[string]wrongValue{
 // anyText takes whatever is written.
 var anyText = map[string]bool{"jwt-issuer": true, "jwt-audience": true, "jwt-roles-claim": true}
 
+// Exit status 2 with what would be right (contract 8).
 func TestSettings_WrongAreReportedWithARemedy(t *testing.T) {
 	unset(t)
 	tried := 0

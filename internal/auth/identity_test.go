@@ -25,6 +25,7 @@ var namespace = uuid.MustParse("6f1e0d5e-8b1e-5f6b-9d0a-2f3f7f0c2a11")
 
 func derived(iss, sub string) uuid.UUID { return uuid.NewSHA1(namespace, []byte(iss+"\n"+sub)) }
 
+// The user id of a token (contract 7).
 func TestUserID_Derivation(t *testing.T) {
 	plain := strings.ReplaceAll(sub.String(), "-", "")
 	five := derived("", "somebody").String()

@@ -82,6 +82,7 @@ func hs(t testing.TB, c jwt.MapClaims) string {
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), c)
 }
 
+// The algorithms of bearer tokens (contract 7).
 func TestVerify_KeyTypes(t *testing.T) {
 	for name, c := range map[string]struct {
 		public  string
@@ -125,7 +126,7 @@ func TestVerify_KeyTypes(t *testing.T) {
 	}
 }
 
-// TestVerify_AlgorithmConfusion signs with every method that could be confused with the key's.
+// TestVerify_AlgorithmConfusion signs with every method that could be confused with the key's (contract 7).
 func TestVerify_AlgorithmConfusion(t *testing.T) {
 	rsaPublic, ecPublic, edPublic := publicPEM(t, &rsaKey.PublicKey), publicPEM(t, &ecKey.PublicKey), publicPEM(t, edKey.Public())
 	ec384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)

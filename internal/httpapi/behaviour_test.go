@@ -169,6 +169,7 @@ func TestServer_LogsInternalErrorsWithoutShowingThem(t *testing.T) {
 	require.Empty(t, logs.String(), "a client's mistake is not logged")
 }
 
+// Pages of other origins (contract 7).
 func TestCORS(t *testing.T) {
 	const page = "https://shop.example.com"
 	a := start(t, func(o *httpapi.Options) { o.CORSOrigins = []string{page} }, routes()...)

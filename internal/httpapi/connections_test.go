@@ -45,6 +45,7 @@ func (a *api) statusOn(r *bufio.Reader) int {
 	return res.StatusCode
 }
 
+// Bounds per process (contract 7).
 func TestMaxConnections(t *testing.T) {
 	for name, limits := range map[string]httpapi.Limits{
 		"in all":      {MaxConnections: 2},
@@ -100,6 +101,7 @@ func TestSlowHeader(t *testing.T) {
 	require.Less(t, time.Since(began), 15*time.Second)
 }
 
+// Bounds per client address (contract 7).
 func TestAnonymousRate(t *testing.T) {
 	trusted, err := httpapi.ParseTrustedProxies([]string{"127.0.0.1", "10.0.0.0/8", "::1"})
 	require.NoError(t, err)
@@ -187,7 +189,7 @@ func TestRoutes_StaticPathWithParameterSibling(t *testing.T) {
 }
 
 // TestServer_Drain stops a server with a drain delay: it continues to serve, reports DOWN, and
-// closes connections. The server of its health and metrics outlives it.
+// closes connections. The server of its health and metrics outlives it (contract 7, readiness).
 func TestServer_Drain(t *testing.T) {
 	slow := make(chan struct{})
 	s := httpapi.New(httpapi.Options{

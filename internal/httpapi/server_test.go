@@ -152,7 +152,7 @@ func routes() []httpapi.Route {
 }
 
 // TestPrecedence sends requests with several things wrong: each line has one fault
-// fewer than the one before.
+// fewer than the one before (contract 7).
 func TestPrecedence(t *testing.T) {
 	a := start(t, func(o *httpapi.Options) {
 		o.BuyerRate = 1

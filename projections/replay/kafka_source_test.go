@@ -37,6 +37,7 @@ func (s *system) publish(brokers []string) {
 	require.NoError(s.t, stop())
 }
 
+// replay --from-kafka (contract 6).
 func TestReplay_FromKafkaBuildsTheSameRows(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSystem(t), testkit.Kafka(t)

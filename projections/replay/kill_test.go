@@ -37,6 +37,7 @@ func TestReplayProcess(t *testing.T) {
 	fmt.Println("ended", err)
 }
 
+// A killed replay (contract 6).
 func TestReplay_KilledLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

@@ -25,6 +25,7 @@ func (d *differences) add(one replay.Difference) {
 	d.all = append(d.all, one)
 }
 
+// R8 and the replay of contract 6.
 func TestReplay_BuildsTheRowsOfTheLiveProjection(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -70,6 +71,7 @@ func TestReplay_BuildsTheRowsOfTheLiveProjection(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg))
 }
 
+// replay --verify (contract 6).
 func TestVerify_FindsCorruptRows(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

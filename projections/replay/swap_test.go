@@ -68,6 +68,7 @@ func (s *system) readSnapshot(ctx context.Context, projection string) (n int64, 
 	return n, err
 }
 
+// Readers never notice a replay (contract 6).
 func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -212,6 +213,7 @@ func (s *system) noSessionWaitsForAView(ctx context.Context) error {
 	return nil
 }
 
+// An interrupted replay (contract 6).
 func TestReplay_InterruptedLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -266,6 +268,7 @@ func TestReplay_RefusesASecondOne(t *testing.T) {
 	require.ErrorIs(t, <-second, replay.ErrRunning)
 }
 
+// A skip also holds in replays (contract 6).
 func TestReplay_StopsAtAFailingEventAndHonoursSkips(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
