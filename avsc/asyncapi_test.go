@@ -60,8 +60,8 @@ components:
   messages:
 `
 
-// TestAsyncAPI_NamesEverySchema holds docs/asyncapi.yaml against the schemas: one message
-// for each event type, with the text of its schema and the file that it is in.
+// TestAsyncAPI_NamesEverySchema compares docs/asyncapi.yaml with the schemas: one message
+// for each event type, with the text of its schema and its file.
 func TestAsyncAPI_NamesEverySchema(t *testing.T) {
 	files, err := filepath.Glob("*.avsc")
 	require.NoError(t, err)

@@ -63,7 +63,7 @@ func BenchmarkUnmarshal(b *testing.B) {
 	}
 }
 
-// BenchmarkEncode is what a command pays before its append.
+// BenchmarkEncode measures the cost for a command before its append.
 func BenchmarkEncode(b *testing.B) {
 	for _, event := range benchEvents(b) {
 		b.Run(event.EventType(), func(b *testing.B) {
@@ -77,7 +77,7 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode is what a replay pays for each event.
+// BenchmarkDecode measures the cost for a replay per event.
 func BenchmarkDecode(b *testing.B) {
 	for _, event := range benchEvents(b) {
 		b.Run(event.EventType(), func(b *testing.B) {

@@ -2,20 +2,20 @@ package avsc
 
 import "fmt"
 
-// UnknownEventError says that an event type is none of this program's: it was
-// written by a newer one, or is no event of ours at all.
+// UnknownEventError reports an event type that this program does not know: it was
+// written by a newer version, or it is not an event of this system.
 type UnknownEventError struct{ Type string }
 
 func (e *UnknownEventError) Error() string {
 	return fmt.Sprintf("event type %q is not known to this program", e.Type)
 }
 
-// UnknownVersionError says that a stored payload has a schema version that
-// this program cannot read: it was written by a newer one.
+// UnknownVersionError reports that a stored payload has a schema version that
+// this program cannot read: it was written by a newer version.
 type UnknownVersionError struct {
 	Type    string
 	Version int
-	Newest  int // what this program writes
+	Newest  int // the version that this program writes
 }
 
 func (e *UnknownVersionError) Error() string {
@@ -23,16 +23,16 @@ func (e *UnknownVersionError) Error() string {
 		e.Version, e.Type, e.Newest)
 }
 
-// UnknownSchemaError says that an Avro value was written with a schema that is
-// not among those ever published by this program.
+// UnknownSchemaError reports that an Avro value was written with a schema that this
+// program never published.
 type UnknownSchemaError struct{ Fingerprint uint64 }
 
 func (e *UnknownSchemaError) Error() string {
 	return fmt.Sprintf("no published schema has the CRC-64-AVRO fingerprint %016x", e.Fingerprint)
 }
 
-// ValueError says that a field's value cannot be encoded without changing it,
-// or was not what the field may hold when it was decoded.
+// ValueError reports that a field's value cannot be encoded without changing it,
+// or that a decoded value is invalid for its field.
 type ValueError struct {
 	Type, Field string
 	Reason      string

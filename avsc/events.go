@@ -8,16 +8,16 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// eventForm is how events of one type are written and read.
+// eventForm contains the codec of one event type.
 type eventForm struct {
-	slot     bool // of a slot's stream; else of a product's
+	slot     bool // of a slot's stream; otherwise of a product's
 	write    func(f *fields, e domain.Envelope)
 	read     func(f *fields) domain.Event
 	fromJSON func(payload []byte) (domain.Event, error)
 }
 
-// form is the eventForm of the event type E. The fields that all records have,
-// or all records of a slot, are not its business.
+// form returns the eventForm of the event type E. It does not include the fields that all
+// records have, or all records of a slot.
 func form[E domain.Event](slot bool, write func(*fields, E, domain.Envelope), read func(*fields) E) eventForm {
 	return eventForm{
 		slot:  slot,
@@ -31,7 +31,7 @@ func form[E domain.Event](slot bool, write func(*fields, E, domain.Envelope), re
 	}
 }
 
-// fromPayload reads a payload of the newest schema version.
+// fromPayload decodes a payload of the newest schema version.
 func (form eventForm) fromPayload(eventType string, payload []byte) (domain.Event, error) {
 	if read := flats[eventType]; read != nil {
 		if e, ok := readFlat(payload, read); ok {
@@ -41,7 +41,7 @@ func (form eventForm) fromPayload(eventType string, payload []byte) (domain.Even
 	return form.fromJSON(payload)
 }
 
-// bare is the eventForm of an event that says nothing but that it happened.
+// bare returns the eventForm of an event without fields.
 func bare[E domain.Event]() eventForm {
 	return form(false, func(*fields, E, domain.Envelope) {}, func(*fields) (e E) { return e })
 }
@@ -437,7 +437,7 @@ var forms = map[string]eventForm{
 		}),
 }
 
-// causeOf is the cause of a refund that became due before refunds had one.
+// causeOf returns the cause of a refund that became due before refunds had causes.
 func causeOf(reason string) domain.RefundCause {
 	if reason == domain.ReasonAmountMismatch {
 		return domain.RefundAmountMismatch

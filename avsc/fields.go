@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// goavro's names of the members of our unions. That of a uuid is the plain
+// Names that goavro uses for the members of unions. That of a uuid is the plain
 // type's, since goavro does not know the logical type.
 const (
 	unionString = "string"
@@ -21,13 +21,13 @@ const (
 )
 
 // moneyScale and maxMoney are the schema's decimal: precision 19, scale 4.
-// goavro turns an amount that does not fit into another without a word.
+// goavro silently changes an amount that does not fit.
 const moneyScale = 4
 
 var maxMoney = decimal.New(1, 19-moneyScale)
 
-// fields is a goavro record in the making, or one to read; the first thing
-// wrong with a field stays in err.
+// fields is a goavro record that is being written or read; err keeps the first
+// error of a field.
 type fields struct {
 	eventType string
 	native    map[string]any
@@ -91,13 +91,13 @@ func (f *fields) setOptionalTime(name string, v *time.Time) {
 	}
 }
 
-// millis refuses what a projection would show otherwise when it comes by
-// Kafka than when it comes from the store, whose payload has nanoseconds and
+// millis rejects times that a projection would show differently if they came from
+// Kafka than if they came from the store, whose payload has nanoseconds and
 // four digits for the year.
 func (f *fields) millis(name string, v time.Time) (int64, bool) {
 	switch {
 	case v.Nanosecond()%int(time.Millisecond) != 0:
-		f.fail(name, "%s is no whole millisecond", v.Format(time.RFC3339Nano))
+		f.fail(name, "%s has a fraction of a millisecond", v.Format(time.RFC3339Nano))
 	case v.Year() < 1 || v.Year() > 9999:
 		f.fail(name, "the year %d is not in 1 to 9999", v.Year())
 	default:
@@ -115,7 +115,7 @@ func (f *fields) setMoney(amount, currency string, v domain.Money) {
 	f.native[currency] = v.Currency()
 }
 
-// setOptionalMoney writes no amount as 0 of no currency.
+// setOptionalMoney writes a missing amount as 0 without a currency.
 func (f *fields) setOptionalMoney(amount, currency string, v *domain.Money) {
 	if v == nil {
 		f.setDecimal(amount, decimal.Zero)
@@ -159,7 +159,7 @@ func (f *fields) idOr(name string, other uuid.UUID) uuid.UUID {
 func (f *fields) parseID(name, text string) uuid.UUID {
 	id, err := uuid.Parse(text)
 	if err != nil {
-		f.fail(name, "%q is no UUID", text)
+		f.fail(name, "%q is not a UUID", text)
 	}
 	return id
 }
@@ -191,7 +191,7 @@ func (f *fields) optionalTime(name string) *time.Time {
 	}
 	t, ok := value[map[string]any](f, name)[unionMillis].(time.Time)
 	if !ok {
-		f.fail(name, "is no time")
+		f.fail(name, "is not a time")
 	}
 	t = t.UTC()
 	return &t
@@ -213,7 +213,7 @@ func (f *fields) money(amount, currency string) domain.Money {
 	}
 	n, err := decimal.NewFromString(r.FloatString(moneyScale))
 	if err != nil {
-		f.fail(amount, "%s is no decimal", r)
+		f.fail(amount, "%s is not a decimal", r)
 		return domain.Money{}
 	}
 	m, err := domain.NewPaid(n, code)

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// fingerprint is the CRC-64-AVRO of a schema's Parsing Canonical Form.
-// goavro's and hamba's forms keep what the specification strips from a logical
-// type, so neither's fingerprint is one that other readers know.
+// fingerprint returns the CRC-64-AVRO of a schema's Parsing Canonical Form.
+// goavro's and hamba's forms keep attributes of logical types that the specification
+// strips, so other readers do not know their fingerprints.
 //
 // https://avro.apache.org/docs/1.12.0/specification/#schema-fingerprints
 func fingerprint(schema []byte) (uint64, error) {
@@ -24,8 +24,8 @@ func fingerprint(schema []byte) (uint64, error) {
 }
 
 // canonical writes the Parsing Canonical Form of a schema made of records,
-// unions and primitive types, logical types among them; that is what events
-// are made of.
+// unions and primitive types, including logical types; events consist
+// of these.
 func canonical(b *strings.Builder, schema any, namespace string) error {
 	switch s := schema.(type) {
 	case string:
@@ -62,7 +62,7 @@ func canonicalRecord(b *strings.Builder, s map[string]any, namespace string) err
 	err := list(b, fields, func(field any) error {
 		f, ok := field.(map[string]any)
 		if !ok {
-			return fmt.Errorf("canonical form of Avro record %q: field %v is no object", name, field)
+			return fmt.Errorf("canonical form of Avro record %q: field %v is not an object", name, field)
 		}
 		fmt.Fprintf(b, `{"name":%q,"type":`, f["name"])
 		if err := canonical(b, f["type"], namespace); err != nil {
@@ -89,7 +89,7 @@ func list(b *strings.Builder, items []any, write func(any) error) error {
 	return nil
 }
 
-// crc64Empty is the fingerprint of no bytes, and the polynomial besides.
+// crc64Empty is the fingerprint of no bytes, and also the polynomial.
 const crc64Empty = 0xc15d213aa4d7a795
 
 var crc64Table = func() (table [256]uint64) {

@@ -11,11 +11,11 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// flat reads a payload as Encode writes it, several times as fast as
-// encoding/json, which a replay needs. It gives up (ok is false) on whatever
-// else it meets, a null, an escape, a field that it does not know: then
-// encoding/json reads the payload, so that what is accepted, and what is said of
-// the rest, is encoding/json's doing alone.
+// flat parses a payload in the form that Encode writes, several times as fast as
+// encoding/json, which a replay needs. It gives up (ok is false) on anything
+// else, such as a null, an escape or an unknown field: then
+// encoding/json parses the payload, so that encoding/json alone determines what is
+// accepted and which errors are returned.
 //
 //	for more := f.open(); more; more = f.more() {
 //		switch string(f.key) {
@@ -27,11 +27,11 @@ import (
 //	}
 type flat struct {
 	rest []byte
-	key  []byte // of the field whose value comes next
+	key  []byte // of the field whose value is next
 	ok   bool
 }
 
-// readFlat reads a payload whole.
+// readFlat parses a complete payload.
 func readFlat(payload []byte, read func(*flat) domain.Event) (domain.Event, bool) {
 	f := flat{rest: payload, ok: true}
 	e := read(&f)
@@ -47,7 +47,7 @@ func (f *flat) space() {
 	}
 }
 
-// mark takes the next byte that is no space; 0 at the end.
+// mark consumes the next byte that is not white space; 0 at the end.
 func (f *flat) mark() byte {
 	f.space()
 	if len(f.rest) == 0 {
@@ -58,7 +58,7 @@ func (f *flat) mark() byte {
 	return c
 }
 
-// open begins an object; false where it has no field.
+// open begins an object; it returns false if the object has no fields.
 func (f *flat) open() bool {
 	if f.mark() != '{' {
 		f.giveUp()
@@ -72,7 +72,7 @@ func (f *flat) open() bool {
 	return f.field()
 }
 
-// more goes on to the next field; false at the object's end.
+// more advances to the next field; false at the object's end.
 func (f *flat) more() bool {
 	switch f.mark() {
 	case ',':
@@ -92,7 +92,7 @@ func (f *flat) field() bool {
 	return f.ok
 }
 
-// quoted is what stands between quotes, as part of the payload.
+// quoted returns the content of a string, as part of the payload.
 func (f *flat) quoted() []byte {
 	if f.mark() != '"' {
 		f.giveUp()
@@ -116,7 +116,7 @@ func (f *flat) text() string { return string(f.quoted()) }
 
 func (f *flat) int() int { return int(f.long()) }
 
-// long is a number of as many digits as surely fit.
+// long parses a number with at most as many digits as fit.
 func (f *flat) long() (n int64) {
 	const digits = 18
 	f.space()

@@ -2,8 +2,8 @@ package avsc
 
 import "github.com/dopaminestore/dopamine/domain"
 
-// flats read the payloads of which a log has many: those of slots. Products'
-// are few and full of people's texts. They are for the newest schema versions.
+// flats parse the payloads of slots, of which a log has many. Payloads of products
+// are few and contain free text. They are for the newest schema versions.
 var flats = map[string]func(*flat) domain.Event{
 	"SlotAcquired": func(f *flat) domain.Event {
 		var e domain.SlotAcquired

@@ -11,7 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// sameAsJSON compares what is read, value and error, with encoding/json alone.
+// sameAsJSON compares value and error with encoding/json alone.
 func sameAsJSON(t require.TestingT, eventType, payload string) {
 	want, wantErr := forms[eventType].fromJSON([]byte(payload))
 	got, err := forms[eventType].fromPayload(eventType, []byte(payload))
@@ -23,7 +23,7 @@ func sameAsJSON(t require.TestingT, eventType, payload string) {
 	require.Equal(t, want, got, payload)
 }
 
-func TestPayloadsAreReadAsEncodingJSONReadsThem(t *testing.T) {
+func TestFlat_EqualsEncodingJSON(t *testing.T) {
 	for name, gen := range eventGenerators {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
@@ -31,7 +31,7 @@ func TestPayloadsAreReadAsEncodingJSONReadsThem(t *testing.T) {
 				require.NoError(t, err)
 				sameAsJSON(t, name, string(payload))
 
-				// And so are payloads that nobody wrote like that.
+				// The same for payloads that Encode would not write.
 				at := func(label string) int { return rapid.IntRange(0, len(payload)).Draw(t, label) }
 				from, to := at("from"), at("to")
 				put := rapid.SampledFrom([]string{"", "", " ", "\n", "0", "-", "9", "1e3", "1.5", "null", "{}", "[]", `""`, `"`, `\`, `\u0041`, "{", "}",
@@ -43,8 +43,8 @@ func TestPayloadsAreReadAsEncodingJSONReadsThem(t *testing.T) {
 	}
 }
 
-// What a log has many of must not fall back to the slow way unnoticed.
-func TestSlotsPayloadsAreReadFast(t *testing.T) {
+// Frequent payloads must not fall back to the slow parser unnoticed.
+func TestFlat_ReadsSlotPayloads(t *testing.T) {
 	for name, read := range flats {
 		rapid.Check(t, func(t *rapid.T) {
 			_, _, payload, err := Encode(eventGenerators[name](t))
@@ -74,7 +74,7 @@ func hasLongNumber(payload []byte) bool {
 	return false
 }
 
-func TestPayloadsThatOnlyEncodingJSONReads(t *testing.T) {
+func TestFlat_GivesUpOnOtherPayloads(t *testing.T) {
 	const user = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
 	for _, payload := range []string{
 		`{"userId":"` + user + `","unit":1,"arrivalSequence":2,"ttl":3,"warning":4,"keyHash":""}`,

@@ -45,8 +45,8 @@ func genMethod(t *rapid.T) domain.PaymentMethod {
 	return rapid.SampledFrom([]domain.PaymentMethod{domain.Card, domain.BankTransfer, domain.Wallet}).Draw(t, "method")
 }
 
-// genMoney reaches all that Money can hold, in currencies of 0, 2, 3 and 4
-// decimal places; what was paid may have more than its currency.
+// genMoney covers all values of Money, in currencies of 0, 2, 3 and 4
+// decimal places; a paid amount may have more than its currency.
 func genMoney(t *rapid.T) domain.Money {
 	places := map[string]int32{"KRW": 0, "USD": 2, "BHD": 3, "CLF": 4}
 	code := rapid.SampledFrom([]string{"KRW", "USD", "BHD", "CLF"}).Draw(t, "currency")
@@ -61,7 +61,7 @@ func genMoney(t *rapid.T) domain.Money {
 }
 
 // eventGenerators has one generator for each event type that this program
-// knows; a test sees to that.
+// knows, which a test checks.
 var eventGenerators = map[string]func(*rapid.T) domain.Event{
 	"ProductCreated": func(t *rapid.T) domain.Event {
 		return domain.ProductCreated{Name: genText(t, "name"), Description: genText(t, "description"), Price: genMoney(t),

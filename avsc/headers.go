@@ -9,7 +9,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// Names of the headers that stand beside a value in Kafka.
+// Names of the headers of a record in Kafka.
 const (
 	HeaderEventID       = "event-id"
 	HeaderEventType     = "event-type"
@@ -21,9 +21,9 @@ const (
 	HeaderCausationID   = "causation-id"
 )
 
-// Headers is what a Kafka record says about its event outside the value, so
-// that a consumer can choose without decoding. With the value it makes an
-// envelope whole.
+// Headers are the part of a Kafka record that describes its event outside the value, so
+// that a consumer can filter without decoding. Together with the value they form a
+// complete envelope.
 type Headers struct {
 	EventID       uuid.UUID
 	EventType     string
@@ -35,7 +35,7 @@ type Headers struct {
 	CausationID   string
 }
 
-// HeadersOf are the headers to send with e.
+// HeadersOf returns the headers to send with e.
 func HeadersOf(e domain.Envelope) Headers {
 	return Headers{
 		EventID:       e.EventID,
@@ -61,8 +61,8 @@ func (h Headers) Each(set func(name, text string)) {
 	set(HeaderCausationID, h.CausationID)
 }
 
-// ParseHeaders reads back what Each has set; get gives the text of a header,
-// "" where there is none. The error names the header that is wrong.
+// ParseHeaders parses what Each has set; get returns the text of a header,
+// or "" if it is missing. The error names the invalid header.
 func ParseHeaders(get func(name string) string) (Headers, error) {
 	h := Headers{
 		EventType:     get(HeaderEventType),

@@ -10,17 +10,17 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// versionOf names a payload's form.
+// versionOf identifies a version of a payload.
 type versionOf struct {
 	eventType string
 	version   int
 }
 
-// payloads are the forms that stored payloads have, or once had.
+// payloads are the present and former versions of stored payloads.
 type payloads struct {
-	// upcasts turn a payload of one version into the next version's. The
-	// newest version of an event type is the one that nothing here turns
-	// further; the first is 1.
+	// upcasts convert a payload of one version to the next. The
+	// newest version of an event type is the one without an upcast;
+	// the first is 1.
 	upcasts map[versionOf]func(payload []byte) ([]byte, error)
 }
 
@@ -30,8 +30,8 @@ var stored = payloads{upcasts: map[versionOf]func([]byte) ([]byte, error){
 	{"RefundCompleted", 1}: identifyRefund,
 }}
 
-// identifyRefund gives the refund of an event of before refunds had ids the id of
-// its payment, and a cause (contract 5).
+// identifyRefund sets the id of a refund in an event written before refunds had ids to the id of
+// its payment, and sets a cause (contract 5).
 func identifyRefund(payload []byte) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &fields); err != nil {
@@ -56,15 +56,15 @@ func (p payloads) newest(eventType string) int {
 	return version
 }
 
-// trialBuffers hold what is encoded on trial and thrown away.
+// trialBuffers hold values that are encoded on trial and discarded.
 var trialBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// trialTime stands for the moment of recording, which is not known when an
+// trialTime stands for the time of recording, which is not known when an
 // event is encoded for the store.
 var trialTime = time.UnixMilli(0)
 
-// Encode makes the payload of e for the event store, and the type and schema
-// version that belong to it. It also encodes e as Avro on trial, so that the
+// Encode returns the payload of e for the event store, with its type and schema
+// version. It also encodes e as Avro on trial, so that the
 // relay will be able to. The error is an *UnknownEventError or a *ValueError.
 func Encode(e domain.Event) (eventType string, schemaVersion int, payload []byte, err error) {
 	trial := trialBuffers.Get().(*[]byte)
@@ -83,9 +83,9 @@ func Encode(e domain.Event) (eventType string, schemaVersion int, payload []byte
 	return eventType, stored.newest(eventType), payload, nil
 }
 
-// Decode makes the envelope of a stored event, whatever version its payload
-// has. The error is an *UnknownEventError or an *UnknownVersionError where a
-// newer program wrote it, or says what is wrong with the payload.
+// Decode returns the envelope of a stored event of any schema
+// version. The error is an *UnknownEventError or an *UnknownVersionError if a
+// newer program wrote it, or describes what is wrong with the payload.
 func Decode(r eventstore.Recorded) (domain.Envelope, error) { return stored.decode(r) }
 
 func (p payloads) decode(r eventstore.Recorded) (domain.Envelope, error) {

@@ -21,14 +21,14 @@ const (
 	registeredSize   = 1 + 4
 )
 
-// Schema is the schema by which events of a type are written now.
+// Schema is the schema with which events of a type are written now.
 type Schema struct {
 	EventType string
 	Name      string // of the record, with its namespace: the subject in a registry
 	Text      string
 }
 
-// Schemas returns the schema of every event type, by name.
+// Schemas returns the schemas of all event types, by name.
 func Schemas() []Schema {
 	all := make([]Schema, 0, len(known.current))
 	for _, s := range known.current {
@@ -41,7 +41,7 @@ func Schemas() []Schema {
 // Registered writes values in the Confluent wire format.
 type Registered struct{ ids map[string]uint32 }
 
-// NewRegistered takes the id that a registry gave to each of Schemas, by event
+// NewRegistered returns a Registered with the registry's id of each of Schemas, by event
 // type.
 func NewRegistered(ids map[string]int) (*Registered, error) {
 	r := &Registered{ids: make(map[string]uint32, len(known.current))}
@@ -55,29 +55,29 @@ func NewRegistered(ids map[string]int) (*Registered, error) {
 	return r, nil
 }
 
-// Marshal is like the function of that name, with an id for a fingerprint.
+// Marshal is like the function Marshal, with a schema id instead of a fingerprint.
 func (r *Registered) Marshal(dst []byte, e domain.Envelope) ([]byte, error) {
 	return marshal(dst, e, r.ids)
 }
 
-var errNoRegistry = errors.New("decode Avro value: its schema has an id in a schema registry, and none was named")
+var errNoRegistry = errors.New("decode Avro value: its schema has an id in a schema registry, and none is configured")
 
-// Source gives the text of the schema with an id: a schema registry.
+// Source returns the text of the schema with an id: a schema registry.
 type Source interface {
 	SchemaText(ctx context.Context, id uint32) (string, error)
 }
 
-// askAgainAfter is how long a registry is not asked again for an id that it did
-// not tell.
-const askAgainAfter = 5 * time.Second
+// retryInterval is how long an id that the registry did not return is not requested
+// again.
+const retryInterval = 5 * time.Second
 
-// Decoder reads values of both framings: a topic keeps what was written before
-// there was a registry. It asks for each id once. nil reads single-object encoding
-// alone.
+// Decoder reads values of both framings: a topic keeps values from before
+// there was a registry. It requests each id once. A nil Decoder reads only single-object
+// encoding.
 type Decoder struct {
 	source Source
 	byID   sync.Map   // uint32 -> *writerSchema
-	asking sync.Mutex // held while the registry is asked: whoever comes wants the same few ids
+	asking sync.Mutex // held during requests: concurrent callers need the same few ids
 	failed map[uint32]failure
 }
 
@@ -86,13 +86,13 @@ type failure struct {
 	till time.Time
 }
 
-// NewDecoder makes a decoder that asks source for what it does not know.
+// NewDecoder returns a decoder that requests unknown ids from source.
 func NewDecoder(source Source) *Decoder {
 	return &Decoder{source: source, failed: map[uint32]failure{}}
 }
 
-// Unmarshal is like the function of that name, for both framings. What a registry
-// says beyond that is an error of its own.
+// Unmarshal is like the function Unmarshal, for both framings. Errors of the registry
+// are returned as such.
 func (d *Decoder) Unmarshal(ctx context.Context, value []byte, h Headers) (domain.Envelope, error) {
 	if len(value) < registeredSize || value[0] != registeredMarker {
 		return known.unmarshal(value, h)
@@ -107,8 +107,8 @@ func (d *Decoder) Unmarshal(ctx context.Context, value []byte, h Headers) (domai
 	return known.read(writer, value[registeredSize:], h)
 }
 
-// writer finds the schema that has the id. Only ones that this program has ever
-// published are known to it, however the registry writes them.
+// writer returns the schema with the id. It must be one that this program has
+// published, in whatever form the registry stores it.
 func (d *Decoder) writer(ctx context.Context, id uint32) (*writerSchema, error) {
 	if w, ok := d.byID.Load(id); ok {
 		return w.(*writerSchema), nil
@@ -124,7 +124,7 @@ func (d *Decoder) writer(ctx context.Context, id uint32) (*writerSchema, error) 
 	w, err := d.ask(ctx, id)
 	if err != nil {
 		if ctx.Err() == nil {
-			d.failed[id] = failure{err, time.Now().Add(askAgainAfter)}
+			d.failed[id] = failure{err, time.Now().Add(retryInterval)}
 		}
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (d *Decoder) writer(ctx context.Context, id uint32) (*writerSchema, error) 
 func (d *Decoder) ask(ctx context.Context, id uint32) (*writerSchema, error) {
 	text, err := d.source.SchemaText(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("decode Avro value: ask the registry for schema %d: %w", id, err)
+		return nil, fmt.Errorf("decode Avro value: request schema %d from the registry: %w", id, err)
 	}
 	fp, err := fingerprint([]byte(text))
 	if err != nil {

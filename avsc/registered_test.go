@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// shelf is a registry that gives out what was put on it.
+// shelf is a registry with the schemas that were put on it.
 type shelf struct {
 	texts map[uint32]string
 	asked int
@@ -27,7 +27,7 @@ func (s *shelf) SchemaText(_ context.Context, id uint32) (string, error) {
 	return s.texts[id], nil
 }
 
-// registered is a writer whose schemas are on a shelf, with ids from 1000 on.
+// registered returns a writer whose schemas are on a shelf, with ids from 1000 on.
 func registered(t *testing.T) (*Registered, *shelf) {
 	ids, s := map[string]int{}, &shelf{texts: map[uint32]string{}}
 	for i, schema := range Schemas() {
@@ -40,7 +40,7 @@ func registered(t *testing.T) (*Registered, *shelf) {
 	return r, s
 }
 
-func TestAnEventComesBackFromEitherFraming(t *testing.T) {
+func TestDecoder_BothFramings(t *testing.T) {
 	writer, source := registered(t)
 	decoder := NewDecoder(source)
 	for name, gen := range eventGenerators {
@@ -70,7 +70,7 @@ func TestAnEventComesBackFromEitherFraming(t *testing.T) {
 	require.Equal(t, len(eventGenerators), source.asked, "each id is asked for once")
 }
 
-func TestARegistryThatDoesNotTellIsNotAskedForEveryRecord(t *testing.T) {
+func TestDecoder_DoesNotRetryForEveryRecord(t *testing.T) {
 	e := rapid.Custom(func(t *rapid.T) domain.Envelope { return genEnvelope(t, eventGenerators["SlotExpired"](t)) }).Example(1)
 	writer, source := registered(t)
 	value, err := writer.Marshal(nil, e)
@@ -94,7 +94,7 @@ func TestARegistryThatDoesNotTellIsNotAskedForEveryRecord(t *testing.T) {
 	}
 }
 
-func TestEverySchemaNeedsAnID(t *testing.T) {
+func TestNewRegistered_RequiresAllIDs(t *testing.T) {
 	_, err := NewRegistered(map[string]int{"SlotAcquired": 1})
 	require.Error(t, err)
 }

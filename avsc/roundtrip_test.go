@@ -19,15 +19,15 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// asText has no Money in it, whose decimals may be equal and look
-// different inside.
+// asText contains no Money, because equal decimals may have different
+// representations.
 func asText(t require.TestingT, e domain.Envelope) string {
 	b, err := json.Marshal(e)
 	require.NoError(t, err)
 	return fmt.Sprintf("%T %s", e.Event, b)
 }
 
-func TestEveryEventOfTheDomainHasAFormASchemaAndAGenerator(t *testing.T) {
+func TestForms_CoverEveryDomainEvent(t *testing.T) {
 	var declared []string
 	for _, file := range []string{"events_product.go", "events_slot.go", "events_payment.go"} {
 		source, err := os.ReadFile("../domain/" + file)
@@ -43,7 +43,7 @@ func TestEveryEventOfTheDomainHasAFormASchemaAndAGenerator(t *testing.T) {
 	require.Equal(t, declared, slices.Sorted(maps.Keys(eventGenerators)))
 }
 
-func TestAnEventComesBackFromTheStoreAndFromKafkaAsItWas(t *testing.T) {
+func TestRoundTrip_StoreAndKafka(t *testing.T) {
 	for name, gen := range eventGenerators {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
@@ -76,7 +76,7 @@ func TestAnEventComesBackFromTheStoreAndFromKafkaAsItWas(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesWhatItWouldHaveToChange(t *testing.T) {
+func TestEncode_RejectsLossyValues(t *testing.T) {
 	at := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
 	created := func(change func(*domain.ProductCreated)) domain.Event {
 		price, err := domain.NewMoney(decimal.New(1, 0), "KRW")
@@ -101,9 +101,9 @@ func TestEncodeRefusesWhatItWouldHaveToChange(t *testing.T) {
 	}
 }
 
-// Money holds no such amounts; the codec does not rely on it, since goavro
-// would change them without a word.
-func TestAnAmountBeyondTheSchemasDecimalIsRefused(t *testing.T) {
+// Money never has such amounts; the codec does not rely on it, since goavro
+// would change them silently.
+func TestEncode_RejectsTooLargeAmount(t *testing.T) {
 	for _, amount := range []string{"1000000000000000", "-1000000000000000", "0.00001", "999999999999999.99999"} {
 		f := fields{native: map[string]any{}}
 		f.setDecimal("amount", decimal.RequireFromString(amount))
@@ -117,7 +117,7 @@ type strangeEvent struct{}
 
 func (strangeEvent) EventType() string { return "Strange" }
 
-func TestAnUnknownEventTypeIsSaidSo(t *testing.T) {
+func TestUnknownEventError(t *testing.T) {
 	var unknown *UnknownEventError
 	_, _, _, err := Encode(strangeEvent{})
 	require.ErrorAs(t, err, &unknown)
@@ -128,7 +128,7 @@ func TestAnUnknownEventTypeIsSaidSo(t *testing.T) {
 	require.ErrorAs(t, err, &unknown)
 }
 
-func TestDecodeRefusesANewerVersionAndABrokenPayload(t *testing.T) {
+func TestDecode_RejectsNewerVersionAndInvalidPayload(t *testing.T) {
 	var newer *UnknownVersionError
 	_, err := Decode(eventstore.Recorded{Type: "SlotExpiringSoon", SchemaVersion: 2, Payload: []byte("{}")})
 	require.ErrorAs(t, err, &newer)
@@ -139,7 +139,7 @@ func TestDecodeRefusesANewerVersionAndABrokenPayload(t *testing.T) {
 	require.ErrorContains(t, err, "SlotExpiringSoon at position 9")
 }
 
-func TestAnOldPayloadIsUpcastVersionByVersion(t *testing.T) {
+func TestDecode_UpcastsVersionByVersion(t *testing.T) {
 	rename := func(from, to string) func([]byte) ([]byte, error) {
 		return func(payload []byte) ([]byte, error) {
 			var fields map[string]json.RawMessage
@@ -168,7 +168,7 @@ func TestAnOldPayloadIsUpcastVersionByVersion(t *testing.T) {
 	require.ErrorContains(t, err, "from schema version 1")
 }
 
-func TestUnmarshalRefusesWhatItDoesNotUnderstand(t *testing.T) {
+func TestUnmarshal_Rejections(t *testing.T) {
 	slot, product := uuid.New(), uuid.New()
 	e := domain.Envelope{StreamID: slot, ProductID: product, RecordedAt: trialTime, Event: domain.SlotExpiringSoon{Deadline: trialTime}}
 	value, err := Marshal(nil, e)
@@ -183,11 +183,11 @@ func TestUnmarshalRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	require.NotEqual(t, known.current["SlotExpiringSoon"].fingerprint, unknown.Fingerprint)
 
 	_, err = Unmarshal(value[1:], h)
-	require.ErrorContains(t, err, "no single-object encoding")
+	require.ErrorContains(t, err, "not in single-object encoding")
 	_, err = Unmarshal(value[:len(value)-1], h)
 	require.Error(t, err)
 	_, err = Unmarshal(append(slices.Clone(value), 0), h)
-	require.ErrorContains(t, err, "1 bytes too many")
+	require.ErrorContains(t, err, "1 unexpected bytes at the end")
 
 	var bad *ValueError
 	other := h

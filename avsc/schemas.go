@@ -73,7 +73,7 @@ func loadSchema(dir fs.FS, path string) (*writerSchema, error) {
 }
 
 // known are the schemas of this program; they are part of the binary, so that
-// a broken one is a bug that any test shows.
+// any test reveals an invalid one.
 var known = func() *schemas {
 	s, err := loadSchemas(files)
 	if err != nil {

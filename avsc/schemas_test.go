@@ -35,12 +35,12 @@ func readSchema(t require.TestingT, path string) (*avro.RecordSchema, []byte) {
 	return s.(*avro.RecordSchema), b
 }
 
-// fileOf is the name of an event's schema without its ending: slot-acquired.
+// fileOf returns the name of an event's schema without its extension: slot-acquired.
 func fileOf(eventType string) string {
 	return strings.ToLower(regexp.MustCompile(`\B[A-Z]`).ReplaceAllString(eventType, "-$0"))
 }
 
-func TestASchemaIsNamedAfterItsEvent(t *testing.T) {
+func TestSchemas_NamedAfterEvent(t *testing.T) {
 	for eventType := range forms {
 		s, _ := readSchema(t, fileOf(eventType)+".avsc")
 		require.Equal(t, "com.dopaminestore.product.events."+eventType+"Event", s.FullName())
@@ -51,9 +51,9 @@ func TestASchemaIsNamedAfterItsEvent(t *testing.T) {
 	}
 }
 
-// What other domains read, as it was promised to them: field, type, default.
-// Whatever else is there has a default.
-func TestTheRecordsThatOtherDomainsReadHaveTheirFields(t *testing.T) {
+// The fields that other domains read, as published: field, type, default.
+// All other fields have a default.
+func TestSchemas_PublishedFields(t *testing.T) {
 	const none = "none"
 	promised := map[string][][3]string{
 		"slot-acquired": {
@@ -94,7 +94,7 @@ func TestTheRecordsThatOtherDomainsReadHaveTheirFields(t *testing.T) {
 	}
 }
 
-// describe names a type with all that its readers go by.
+// describe returns everything of a type that matters to readers.
 func describe(s avro.Schema) string {
 	if u, ok := s.(*avro.UnionSchema); ok {
 		members := make([]string, 0, 2)
@@ -113,7 +113,7 @@ func describe(s avro.Schema) string {
 	return name
 }
 
-func TestAnotherImplementationReadsEveryEvent(t *testing.T) {
+func TestMarshal_ReadableByOtherImplementation(t *testing.T) {
 	for eventType, gen := range eventGenerators {
 		schema, _ := readSchema(t, fileOf(eventType)+".avsc")
 		t.Run(eventType, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestAnotherImplementationReadsEveryEvent(t *testing.T) {
 	}
 }
 
-// plain is a decoded value as text, after a look at whether its Go type is
+// plain returns a decoded value as text, after checking that its Go type is
 // that of the logical type.
 func plain(t require.TestingT, description string, v any) string {
 	if m, ok := v.(map[string]any); ok { // a union
@@ -168,7 +168,7 @@ func plain(t require.TestingT, description string, v any) string {
 	}
 }
 
-func TestFingerprintsAreThoseOfAnotherImplementation(t *testing.T) {
+func TestFingerprint_EqualsOtherImplementation(t *testing.T) {
 	list, err := os.ReadFile("testdata/fingerprints.txt")
 	require.NoError(t, err)
 	listed := map[string]string{}
@@ -198,7 +198,7 @@ func TestFingerprintsAreThoseOfAnotherImplementation(t *testing.T) {
 	require.ErrorContains(t, err, "not a record")
 }
 
-// published are an event's schemas, oldest first.
+// published returns an event's schemas, oldest first.
 func published(t *testing.T, eventType string) (schemas []*avro.RecordSchema, last []byte) {
 	for n := 1; ; n++ {
 		p := "published/" + fileOf(eventType) + "." + strconv.Itoa(n) + ".avsc"
@@ -211,7 +211,7 @@ func published(t *testing.T, eventType string) (schemas []*avro.RecordSchema, la
 	}
 }
 
-func TestAPresentSchemaIsTheLastPublishedOne(t *testing.T) {
+func TestSchemas_PresentIsLastPublished(t *testing.T) {
 	count := 0
 	for eventType := range forms {
 		all, last := published(t, eventType)
@@ -224,7 +224,7 @@ func TestAPresentSchemaIsTheLastPublishedOne(t *testing.T) {
 	require.Len(t, paths, count, "published/ has nothing but numbered schemas of events")
 }
 
-func TestEverySchemaReadsWhatItsPredecessorsWrote(t *testing.T) {
+func TestSchemas_ReadPredecessors(t *testing.T) {
 	for eventType := range forms {
 		all, _ := published(t, eventType)
 		for i, reader := range all {
@@ -235,9 +235,9 @@ func TestEverySchemaReadsWhatItsPredecessorsWrote(t *testing.T) {
 	}
 }
 
-// breaks says why a reader with the newer schema could not read what was
-// written with the older one: by Avro's rules (BACKWARD), or because a field's
-// logical type or default is another, which those rules do not look at.
+// breaks returns why a reader with the newer schema could not read data that was
+// written with the older one: by Avro's rules (BACKWARD), or because a field has another
+// logical type or default, which those rules do not check.
 func breaks(newer, older *avro.RecordSchema) error {
 	if err := avro.NewSchemaCompatibility().Compatible(newer, older); err != nil {
 		return err
@@ -258,7 +258,7 @@ func breaks(newer, older *avro.RecordSchema) error {
 	return nil
 }
 
-func TestABreakingChangeIsFound(t *testing.T) {
+func TestBreaks(t *testing.T) {
 	older, text := readSchema(t, "slot-expired.avsc")
 	for name, change := range map[string]func(string) string{
 		"a field without a default": func(s string) string {
@@ -284,9 +284,9 @@ func TestABreakingChangeIsFound(t *testing.T) {
 	require.NoError(t, breaks(newer.(*avro.RecordSchema), older))
 }
 
-// A value of an older schema: fields that came later have their defaults, one
-// that was dropped since is passed over.
-func TestUnmarshalReadsByTheWritersSchema(t *testing.T) {
+// A value of an older schema: fields added later have their defaults, a
+// field that was removed since is skipped.
+func TestUnmarshal_UsesWriterSchema(t *testing.T) {
 	_, present := readSchema(t, "slot-expired.avsc")
 	var old map[string]any
 	require.NoError(t, json.Unmarshal(present, &old))

@@ -73,15 +73,15 @@ func marshal(dst []byte, e domain.Envelope, ids map[string]uint32) ([]byte, erro
 	return dst, nil
 }
 
-// Unmarshal makes the envelope that was marshaled to value, in single-object
+// Unmarshal returns the envelope that was marshaled to value, in single-object
 // encoding, and sent with the headers h. The value may have been written with any schema ever published.
-// The error is an *UnknownSchemaError or a *ValueError, or says what else is
+// The error is an *UnknownSchemaError or a *ValueError, or describes what else is
 // wrong with value.
 func Unmarshal(value []byte, h Headers) (domain.Envelope, error) { return known.unmarshal(value, h) }
 
 func (s *schemas) unmarshal(value []byte, h Headers) (domain.Envelope, error) {
 	if len(value) < headerSize || value[0] != marker0 || value[1] != marker1 {
-		return domain.Envelope{}, fmt.Errorf("decode Avro value of %d bytes: no single-object encoding", len(value))
+		return domain.Envelope{}, fmt.Errorf("decode Avro value of %d bytes: not in single-object encoding", len(value))
 	}
 	fp := binary.LittleEndian.Uint64(value[2:])
 	writer, ok := s.written[fp]
@@ -91,7 +91,7 @@ func (s *schemas) unmarshal(value []byte, h Headers) (domain.Envelope, error) {
 	return s.read(writer, value[headerSize:], h)
 }
 
-// read makes the envelope of a record that was written with the schema.
+// read returns the envelope of a record that was written with the schema.
 func (s *schemas) read(writer *writerSchema, record []byte, h Headers) (domain.Envelope, error) {
 	native, err := s.native(writer, record)
 	if err != nil {
@@ -116,14 +116,14 @@ func (s *schemas) read(writer *writerSchema, record []byte, h Headers) (domain.E
 		Event:         form.read(&f),
 	}
 	if h.EventType != writer.eventType {
-		f.fail("event-type", "the header says %q", h.EventType)
+		f.fail("event-type", "the header is %q", h.EventType)
 	}
 	stream := e.ProductID
 	if form.slot {
 		stream = f.id("slotId")
 	}
 	if stream != h.StreamID {
-		f.fail("stream-id", "the header says %s, the record %s", h.StreamID, stream)
+		f.fail("stream-id", "the header is %s, that of the record %s", h.StreamID, stream)
 	}
 	if f.err != nil {
 		return domain.Envelope{}, f.err
@@ -131,9 +131,9 @@ func (s *schemas) read(writer *writerSchema, record []byte, h Headers) (domain.E
 	return e, nil
 }
 
-// native decodes a record with the schema that it was written with. goavro
-// has no schema resolution; what it has is defaults for fields that are
-// missing when it encodes, so a record of an older schema goes once through
+// native decodes a record with the schema with which it was written. goavro
+// has no schema resolution, but it fills in defaults for missing fields
+// when it encodes, so a record of an older schema is encoded and decoded once with
 // the present one.
 func (s *schemas) native(writer *writerSchema, record []byte) (map[string]any, error) {
 	native, err := decodeAll(writer, record)
@@ -157,7 +157,7 @@ func decodeAll(schema *writerSchema, record []byte) (map[string]any, error) {
 		return nil, err
 	}
 	if len(rest) > 0 {
-		return nil, fmt.Errorf("%d bytes too many", len(rest))
+		return nil, fmt.Errorf("%d unexpected bytes at the end", len(rest))
 	}
 	return native.(map[string]any), nil
 }

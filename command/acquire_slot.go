@@ -26,12 +26,12 @@ const (
 	// acquireAttempts is how often one request asks the gate because its answer was
 	// stale. The gate is corrected before each retry, so the second attempt is
 	// usually the last.
-	acquireTries = 6
+	acquireAttempts = 6
 	// acquireTimeout is after how long a request is no longer retried.
-	acquireWithin = 3 * time.Second
+	acquireTimeout = 3 * time.Second
 	// giveBackTimeout bounds giving back a grant that was never sent; if that fails,
 	// the worker withdraws the grant.
-	giveBackWithin = 500 * time.Millisecond
+	giveBackTimeout = 500 * time.Millisecond
 	// obstructedRetryAfter is the Retry-After of a product whose gate cannot
 	// decide now.
 	obstructedRetryAfter = time.Second
@@ -39,7 +39,7 @@ const (
 
 var (
 	// errRetry reports that the gate was stale and has been corrected.
-	errAgain = errors.New("the gate was stale")
+	errRetry = errors.New("the gate was stale")
 	// errKeySpent reports that the slot of the request's key is no longer active:
 	// the request is decided and numbered without the key.
 	errKeySpent = errors.New("the key's slot is no longer active")
@@ -47,13 +47,13 @@ var (
 
 // acquireSlot waits for an entry in the append queue, decides with the gate, and appends the
 // grant.
-func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (done[apimodel.Slot], error) {
+func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
 	admission, verdict := s.admission.enter(ctx, c.product)
 	switch verdict {
 	case overloaded:
-		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	case obstructed:
-		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
+		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
 	}
 	defer admission.leave()
 	start := time.Now()
@@ -62,22 +62,22 @@ func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlo
 		switch {
 		case errors.Is(err, errKeySpent):
 			c.key = ""
-		case !errors.Is(err, errAgain):
+		case !errors.Is(err, errRetry):
 			return answer, err
 		}
-		if try == acquireTries || time.Since(start) > acquireWithin {
-			return done[apimodel.Slot]{}, errUnavailable.Wrap(err)
+		if try == acquireAttempts || time.Since(start) > acquireTimeout {
+			return commandResult[apimodel.Slot]{}, errUnavailable.Wrap(err)
 		}
 	}
 }
 
-func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (done[apimodel.Slot], error) {
+func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
 	place, err := s.store.Reserve()
 	if errors.Is(err, eventstore.ErrOverloaded) {
-		return done[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	}
 	if err != nil {
-		return done[apimodel.Slot]{}, err
+		return commandResult[apimodel.Slot]{}, err
 	}
 	defer place.Release()
 	// The client may leave while it waits, but not after the request was sent to the gate.
@@ -85,19 +85,19 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	asking, span := telemetry.Start(ctx, "gate decide")
 	d, err := s.gate.Decide(asking, redis.Request{Product: c.product, Buyer: by.user.Sub, Key: c.key})
 	telemetry.End(span, err)
-	since(s.metrics.gate, start)
+	observeSince(s.metrics.gate, start)
 	if err != nil {
-		return done[apimodel.Slot]{}, err
+		return commandResult[apimodel.Slot]{}, err
 	}
 	switch d.Outcome {
 	case redis.SoldOut:
-		return done[apimodel.Slot]{}, errSoldOut
+		return commandResult[apimodel.Slot]{}, errSoldOut
 	case redis.NotStarted:
-		return done[apimodel.Slot]{}, notStarted(d)
+		return commandResult[apimodel.Slot]{}, notStarted(d)
 	case redis.Ended:
-		return done[apimodel.Slot]{}, errSaleEnded
+		return commandResult[apimodel.Slot]{}, errSaleEnded
 	case redis.Paused:
-		return done[apimodel.Slot]{}, errSalePaused
+		return commandResult[apimodel.Slot]{}, errSalePaused
 	case redis.Held:
 		place.Release()
 		return s.held(ctx, d)
@@ -107,8 +107,8 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 }
 
 // appendGrant makes a grant final, or determines why it cannot be.
-func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Reservation, d redis.Decision) (done[apimodel.Slot], error) {
-	ctx, cancel := detached(ctx, appendWithin)
+func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Reservation, d redis.Decision) (commandResult[apimodel.Slot], error) {
+	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	name := s.catalogue.join(d.Product) // reads during the append
 	event := domain.SlotAcquired{
@@ -117,7 +117,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 	}
 	encoded, err := by.Encode(ctx, event)
 	if err != nil {
-		return done[apimodel.Slot]{}, err
+		return commandResult[apimodel.Slot]{}, err
 	}
 	start := time.Now()
 	appending, span := telemetry.Start(ctx, "store append")
@@ -130,7 +130,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 		}.GuardItem()},
 	})
 	telemetry.End(span, err)
-	since(s.metrics.append, start)
+	observeSince(s.metrics.append, start)
 	if err != nil {
 		return s.refusedByClaims(ctx, d, err)
 	}
@@ -138,12 +138,12 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 		StreamID: d.SlotID, ProductID: d.Product, StreamVersion: 1,
 		Position: result.Position, RecordedAt: result.RecordedAt, Event: event,
 	})
-	return done[apimodel.Slot]{apimodel.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
+	return commandResult[apimodel.Slot]{apimodel.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
 }
 
 // refusedByClaims corrects the gate if it was stale, and
 // returns errRetry then.
-func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (done[apimodel.Slot], error) {
+func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (commandResult[apimodel.Slot], error) {
 	var (
 		away  *eventstore.UnavailableError
 		taken *claims.UnitTakenError
@@ -158,59 +158,59 @@ func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err er
 	case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrSlotEnded):
 		return s.held(ctx, d)
 	case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn):
-		return s.fedAgain(ctx, d.Product, "stale-grant")
+		return s.syncAndRetry(ctx, d.Product, "stale-grant")
 	case errors.As(err, &taken), errors.Is(err, claims.ErrNoUnit):
 		s.rebuild(ctx, d)
-		return done[apimodel.Slot]{}, errAgain
+		return commandResult[apimodel.Slot]{}, errRetry
 	case errors.As(err, &away) && !away.Sent, errors.Is(err, eventstore.ErrClosed):
 		s.giveBack(ctx, d)
 	}
-	return done[apimodel.Slot]{}, err
+	return commandResult[apimodel.Slot]{}, err
 }
 
 // held answers if the gate knows a slot of the buyer, after reading the
 // claim: if that is gone, the gate has not applied the slot's end yet.
-func (s *services) held(ctx context.Context, d redis.Decision) (done[apimodel.Slot], error) {
-	ctx, cancel := detached(ctx, appendWithin)
+func (s *services) held(ctx context.Context, d redis.Decision) (commandResult[apimodel.Slot], error) {
+	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	claim, found, err := s.claims.ByBuyer(ctx, d.Product, d.Buyer)
 	if err != nil {
-		return done[apimodel.Slot]{}, reading("the claim of buyer", d.Buyer, err)
+		return commandResult[apimodel.Slot]{}, wrapRead("the claim of buyer", d.Buyer, err)
 	}
 	if !found {
-		return s.fedAgain(ctx, d.Product, "slot-ended")
+		return s.syncAndRetry(ctx, d.Product, "slot-ended")
 	}
 	return s.holding(ctx, claim, d)
 }
 
 // holding answers a buyer who holds a slot: with the slot, if the request has
 // the key of its acquisition and the slot is active, otherwise with the refusal.
-func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (done[apimodel.Slot], error) {
+func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decision) (commandResult[apimodel.Slot], error) {
 	switch {
 	case len(d.KeyHash) == 0 || !bytes.Equal(d.KeyHash, c.KeyHash):
-		return done[apimodel.Slot]{}, at(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
+		return commandResult[apimodel.Slot]{}, withPosition(errDuplicate.With("slotId", c.SlotID), c.Product, c.Position)
 	case c.Status != claims.Active: // paid: the gate accepts the key without a decision
-		return done[apimodel.Slot]{}, errKeySpent
+		return commandResult[apimodel.Slot]{}, errKeySpent
 	}
 	// The claim is visible, but it may not be on the standby yet.
 	if err := s.store.Confirm(ctx); err != nil {
-		return done[apimodel.Slot]{}, err
+		return commandResult[apimodel.Slot]{}, err
 	}
 	slot := domain.Slot{
 		ID: c.SlotID, ProductID: c.Product, UserID: c.Buyer, Unit: c.Unit, ArrivalSequence: c.Number,
 		AcquiredAt: c.AcquiredAt, Deadline: c.Deadline, Status: domain.ActiveSlot,
 	}
 	name := s.nameFrom(ctx, s.catalogue.join(c.Product), c.Product)
-	return done[apimodel.Slot]{apimodel.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
+	return commandResult[apimodel.Slot]{apimodel.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
 }
 
 // syncAndRetry applies the events that the gate has missed, and returns errRetry.
-func (s *services) fedAgain(ctx context.Context, product uuid.UUID, reason string) (done[apimodel.Slot], error) {
+func (s *services) syncAndRetry(ctx context.Context, product uuid.UUID, reason string) (commandResult[apimodel.Slot], error) {
 	s.metrics.again.WithLabelValues(reason).Inc()
 	if err := s.gate.Sync(ctx, product); err != nil {
-		return done[apimodel.Slot]{}, err
+		return commandResult[apimodel.Slot]{}, err
 	}
-	return done[apimodel.Slot]{}, errAgain
+	return commandResult[apimodel.Slot]{}, errRetry
 }
 
 // rebuild replaces a wrong gate. If that fails, the next
@@ -229,7 +229,7 @@ func (s *services) giveBack(ctx context.Context, d redis.Decision) {
 	if d.Deliveries != 1 {
 		return
 	}
-	ctx, cancel := detached(ctx, giveBackWithin)
+	ctx, cancel := detached(ctx, giveBackTimeout)
 	defer cancel()
 	if err := s.gate.GiveBack(ctx, d); err != nil {
 		s.log.WarnContext(ctx, "grant not given back, worker withdraws it", "product", d.Product, "number", d.Number, "error", err)
@@ -238,7 +238,7 @@ func (s *services) giveBack(ctx context.Context, d redis.Decision) {
 
 // nameFrom returns the product's name from l. The slot is durable by now: if the
 // name cannot be read, the last known one is used.
-func (s *services) nameFrom(ctx context.Context, l *look, product uuid.UUID) string {
+func (s *services) nameFrom(ctx context.Context, l *lookup, product uuid.UUID) string {
 	select {
 	case <-l.done:
 		return l.product.Name

@@ -47,9 +47,9 @@ func TestAcquire(t *testing.T) {
 	require.NotEmpty(t, event.Meta.CausationID)
 }
 
-// TestRefusals goes through the states in the order in which they are checked:
-// each is looked at while those after it hold too.
-func TestRefusals(t *testing.T) {
+// TestAcquire_Refusals checks the states in the order of the code:
+// each one is tested while the later ones apply too.
+func TestAcquire_Refusals(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -99,7 +99,7 @@ func TestRefusals(t *testing.T) {
 	require.Equal(t, "product-not-found", a.slug())
 }
 
-func TestIdempotencyKey(t *testing.T) {
+func TestAcquire_IdempotencyKey(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n, other := s.node(t), s.node(t)
@@ -132,7 +132,7 @@ func TestIdempotencyKey(t *testing.T) {
 	require.Equal(t, 204, s.release(t, n, buyer, first.text("id")).status)
 	again := s.acquire(t, n, buyer, product, "Idempotency-Key", key)
 	require.Equal(t, 201, again.status)
-	require.NotEqual(t, first.text("id"), again.text("id"), "remembered only while it is active")
+	require.NotEqual(t, first.text("id"), again.text("id"), "the key applies only while the slot is active")
 	require.Greater(t, again.number("arrivalSequence"), first.number("arrivalSequence"))
 }
 
@@ -175,10 +175,10 @@ func TestRelease(t *testing.T) {
 	unknown := s.release(t, n, owner, uuid.NewString())
 	require.Equal(t, 404, unknown.status)
 	require.Equal(t, "slot-not-found", unknown.slug())
-	require.Equal(t, "slot-not-found", s.release(t, n, s.admin, product.String()).slug(), "a product is no slot")
+	require.Equal(t, "slot-not-found", s.release(t, n, s.admin, product.String()).slug(), "a product is not a slot")
 }
 
-func TestReleaseWhileAPaymentIsPending(t *testing.T) {
+func TestRelease_WhilePaymentIsPending(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -202,7 +202,7 @@ func TestReleaseWhileAPaymentIsPending(t *testing.T) {
 	require.Equal(t, 403, s.release(t, n, s.user(t, auth.Buyer), slot.String()).status)
 }
 
-func TestReleaseWorksPastTheDeadline(t *testing.T) {
+func TestRelease_AfterDeadline(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t, func(c *Config) { c.SlotTTL = time.Millisecond })
@@ -225,7 +225,7 @@ func TestReleaseWorksPastTheDeadline(t *testing.T) {
 	require.Equal(t, 204, s.release(t, n, owner, slot.text("id")).status)
 }
 
-func TestSlotBearsTheNameOfNow(t *testing.T) {
+func TestAcquire_ReturnsCurrentProductName(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n, other := s.node(t), s.node(t)
@@ -238,7 +238,7 @@ func TestSlotBearsTheNameOfNow(t *testing.T) {
 	}
 }
 
-func TestFullAppendQueue(t *testing.T) {
+func TestAcquire_FullAppendQueue(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	product := s.product(t, s.node(t), 1)

@@ -32,7 +32,7 @@ func (g *someGates) obstruct(p uuid.UUID, is bool) {
 
 func healthy() *someGates { return &someGates{obstructed: map[uuid.UUID]bool{}} }
 
-// full is an admission without a free entry, and what has them.
+// full returns an admission without a free entry, and the tickets that hold the entries.
 func full(t *testing.T, queue int, gates gateHealth) (a *admission, inside []*ticket) {
 	t.Helper()
 	a = newAdmission(queue, gates)
@@ -55,7 +55,7 @@ func TestAdmission_LeavesEntriesToOtherCommands(t *testing.T) {
 	require.Equal(t, 1, newAdmission(1, healthy()).free)
 }
 
-func TestAdmission_IsFirstComeFirstServed(t *testing.T) {
+func TestAdmission_FirstComeFirstServed(t *testing.T) {
 	a, inside := full(t, 8, healthy())
 	product := uuid.New()
 	order := make(chan int, 20)
@@ -75,10 +75,10 @@ func TestAdmission_IsFirstComeFirstServed(t *testing.T) {
 		require.Equal(t, i, <-order)
 	}
 	require.Equal(t, 1, a.free)
-	require.Len(t, a.products, len(inside)-1, "what nobody asks for any more is forgotten")
+	require.Len(t, a.products, len(inside)-1, "a product without requests is dropped")
 }
 
-// One buyer of another product does not wait behind the whole crowd of the first.
+// One buyer of another product does not wait behind the whole queue of the first.
 func TestAdmission_ProductsTakeTurns(t *testing.T) {
 	a, inside := full(t, 8, healthy())
 	hot, cold := uuid.New(), uuid.New()
@@ -103,7 +103,7 @@ func TestAdmission_RefusesIfNothingMoves(t *testing.T) {
 	start := time.Now()
 	_, v := a.enter(t.Context(), uuid.New())
 	require.Equal(t, overloaded, v)
-	require.Less(t, time.Since(start), admissionTimeout, "nobody was admitted, so nobody will be")
+	require.Less(t, time.Since(start), admissionTimeout, "no request was admitted during the timeout")
 	require.Zero(t, a.waiting())
 
 	a.crowd = maxCrowd
@@ -113,7 +113,7 @@ func TestAdmission_RefusesIfNothingMoves(t *testing.T) {
 	require.Less(t, time.Since(start), standstillTimeout, "too many to wait behind")
 }
 
-func TestAdmission_IsLeftByWhoGoes(t *testing.T) {
+func TestAdmission_CanceledRequestLeaves(t *testing.T) {
 	a, inside := full(t, 1, healthy())
 	ctx, leave := context.WithCancel(t.Context())
 	in := make(chan verdict)
@@ -129,10 +129,10 @@ func TestAdmission_IsLeftByWhoGoes(t *testing.T) {
 	require.Empty(t, a.products)
 }
 
-// A product of which the gate cannot decide takes its share of the entries and no
-// more, those on one Redis master theirs; the rest is refused early, with its own
-// reason, and every other product is admitted at once.
-func TestAdmission_ProductsThatCannotBeDecidedTakeAFraction(t *testing.T) {
+// A product whose gate cannot decide takes its share of the entries and no
+// more, products on one Redis master take theirs; further requests are refused early, with
+// their own reason, and every other product is admitted at once.
+func TestAdmission_ObstructedProductsTakeFraction(t *testing.T) {
 	gates := healthy()
 	a := newAdmission(64, gates)
 	sick := uuid.New()
@@ -145,7 +145,7 @@ func TestAdmission_ProductsThatCannotBeDecidedTakeAFraction(t *testing.T) {
 		inside = append(inside, in)
 	}
 	var wg sync.WaitGroup
-	for i := range share { // its waiting room
+	for i := range share { // fill its waiting room
 		wg.Go(func() {
 			if in, v := a.enter(t.Context(), sick); v == admitted {
 				in.leave()
@@ -158,7 +158,7 @@ func TestAdmission_ProductsThatCannotBeDecidedTakeAFraction(t *testing.T) {
 	require.Equal(t, obstructed, v)
 	require.Less(t, time.Since(start), standstillTimeout, "one beyond the waiting room is refused early")
 
-	for range 5 { // others on the same master, of which each has a share
+	for range 5 { // others on the same master, each with its own share
 		other := uuid.New()
 		gates.obstruct(other, true)
 		for a.admitNow(other) {
@@ -169,12 +169,12 @@ func TestAdmission_ProductsThatCannotBeDecidedTakeAFraction(t *testing.T) {
 		require.True(t, a.admitNow(uuid.New()))
 	}
 
-	gates.obstruct(sick, false) // it is put right: who waits is admitted
+	gates.obstruct(sick, false) // the gate recovers: waiting requests are admitted
 	inside[0].leave()
 	wg.Wait()
 }
 
-// admitNow admits a request if it need not wait.
+// admitNow admits a request that does not have to wait.
 func (a *admission) admitNow(product uuid.UUID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -91,18 +91,18 @@ func (c *Config) validate() error {
 // API is the command API.
 type API struct {
 	server  *httpapi.Server
-	create  func(context.Context, auth.Identity, domain.CreateProduct) (done[apimodel.Product], error)
-	update  func(context.Context, auth.Identity, updateProduct) (done[apimodel.Product], error)
-	remove  func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
-	acquire func(context.Context, auth.Identity, acquireSlot) (done[apimodel.Slot], error)
-	release func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)
-	pay     func(context.Context, auth.Identity, payments.Start) (done[apimodel.PaymentWithAction], error)
-	notify  func(context.Context, auth.Identity, gateway.Notification) (done[nothing], error)
+	create  func(context.Context, auth.Identity, domain.CreateProduct) (commandResult[apimodel.Product], error)
+	update  func(context.Context, auth.Identity, updateProduct) (commandResult[apimodel.Product], error)
+	remove  func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)
+	acquire func(context.Context, auth.Identity, acquireSlot) (commandResult[apimodel.Slot], error)
+	release func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)
+	pay     func(context.Context, auth.Identity, payments.Start) (commandResult[apimodel.PaymentWithAction], error)
+	notify  func(context.Context, auth.Identity, gateway.Notification) (commandResult[nothing], error)
 
-	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (done[apimodel.Product], error)
-	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (done[apimodel.Payment], error)
-	refund        func(context.Context, auth.Identity, payments.RequestRefund) (done[apimodel.Refund], error)
-	resolve       func(context.Context, auth.Identity, payments.Resolve) (done[apimodel.Payment], error)
+	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (commandResult[apimodel.Product], error)
+	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (commandResult[apimodel.Payment], error)
+	refund        func(context.Context, auth.Identity, payments.RequestRefund) (commandResult[apimodel.Refund], error)
+	resolve       func(context.Context, auth.Identity, payments.Resolve) (commandResult[apimodel.Payment], error)
 
 	webhooks gateway.WebhookParser
 	reader   *eventstore.Reader
@@ -248,9 +248,9 @@ func (a *API) putProduct(c echo.Context) error {
 	return answerProduct(c, http.StatusOK, "", id, r, err)
 }
 
-func (a *API) deleteProduct(c echo.Context) error { return byID(c, a.remove) }
+func (a *API) deleteProduct(c echo.Context) error { return handleByID(c, a.remove) }
 
-func (a *API) deleteSlot(c echo.Context) error { return byID(c, a.release) }
+func (a *API) deleteSlot(c echo.Context) error { return handleByID(c, a.release) }
 
 // acquireRequest is the body of POST /v1/slots/acquire.
 type acquireRequest struct {
@@ -287,7 +287,7 @@ func (a *API) postPayment(c echo.Context) error {
 }
 
 // byID handles a command that needs only an id and returns no body.
-func byID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (done[nothing], error)) error {
+func handleByID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
 		return err
@@ -302,7 +302,7 @@ func byID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (d
 
 // answer writes the result of a command. location is the query API's path before the
 // id, "" for no header.
-func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r done[V], err error) error {
+func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r commandResult[V], err error) error {
 	if err != nil {
 		return refused(c, err)
 	}
@@ -311,7 +311,7 @@ func answer[V any](c echo.Context, status int, location string, id uuid.UUID, r 
 }
 
 // answerProduct is like answer for a product, which has an ETag.
-func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r done[apimodel.Product], err error) error {
+func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r commandResult[apimodel.Product], err error) error {
 	if err != nil {
 		return refused(c, err)
 	}
@@ -319,7 +319,7 @@ func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r 
 	return httpapi.TaggedJSON(c, status, r.view, r.view.Version())
 }
 
-func setResult[V any](c echo.Context, location string, id uuid.UUID, r done[V]) {
+func setResult[V any](c echo.Context, location string, id uuid.UUID, r commandResult[V]) {
 	httpapi.SetPosition(c, r.product, r.place)
 	if location != "" {
 		c.Response().Header().Set("Location", location+id.String())

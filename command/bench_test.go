@@ -30,9 +30,9 @@ func (soldOut) Decide(_ context.Context, r redis.Request) (redis.Decision, error
 	return redis.Decision{Outcome: redis.SoldOut, Product: r.Product, Buyer: r.Buyer, Number: 1}, nil
 }
 
-// BenchmarkSoldOut is what a sold-out answer costs this side of the gate, beside
-// a bare Echo handler that verifies the same token, parses and answers; and what
-// it costs with a gate on Redis and many requests at once.
+// BenchmarkSoldOut measures a sold-out response without the gate, compared with
+// a bare Echo handler that verifies the same token, parses and responds; and
+// with a gate on Redis and many requests at once.
 func BenchmarkSoldOut(b *testing.B) {
 	k := newTokens(b)
 	buyer := k.user(b, auth.Buyer)

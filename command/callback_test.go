@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestCallbackRefusalsInOrder(t *testing.T) {
+func TestCallback_RefusalsInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -52,15 +52,15 @@ func TestCallbackRefusalsInOrder(t *testing.T) {
 		require.Equal(t, 204, n.callback(t, "w1", body).status)
 	}
 	require.Len(t, s.story(t, slot), 2)
-	// No refusal took the id, and the media type does not matter.
+	// Refused callbacks do not use up the id, and the media type does not matter.
 	body := succeeded(id, "10")
 	require.Equal(t, 204, post(body, append(signed(t, webhookSecret, "w1", time.Now(), body), "Content-Type", "text/plain")...).status)
 	require.Len(t, s.story(t, slot), 3)
 }
 
-// Money over another amount than asked for goes back; what is no money at all
-// waits for a person.
-func TestOtherAmounts(t *testing.T) {
+// A success with another amount than requested is refunded; an amount that is not
+// money waits for an operator.
+func TestCallback_OtherAmounts(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)

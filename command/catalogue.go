@@ -35,12 +35,12 @@ type catalogue struct {
 type catalogued struct {
 	product domain.Product
 	last    uuid.UUID // the event of product.Version
-	running *look
-	next    *look // starts when running has ended
+	running *lookup
+	next    *lookup // starts when running has ended
 }
 
 // lookup is one read that many callers may wait for. Its result is valid once done is closed.
-type look struct {
+type lookup struct {
 	done    chan struct{}
 	product domain.Product
 	err     error
@@ -78,7 +78,7 @@ func (c *catalogue) remembered(id uuid.UUID) (domain.Product, bool) {
 	return e.product, e.product.Exists()
 }
 
-func (c *catalogue) join(id uuid.UUID) *look {
+func (c *catalogue) join(id uuid.UUID) *lookup {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[id]
@@ -88,18 +88,18 @@ func (c *catalogue) join(id uuid.UUID) *look {
 		c.entries[id] = e
 	}
 	if e.running == nil {
-		e.running = &look{done: make(chan struct{})}
+		e.running = &lookup{done: make(chan struct{})}
 		go c.run(id, e, e.running)
 		return e.running
 	}
 	if e.next == nil {
-		e.next = &look{done: make(chan struct{})}
+		e.next = &lookup{done: make(chan struct{})}
 	}
 	return e.next
 }
 
 // run reads for the callers that arrived before it began, and then for those that arrived since.
-func (c *catalogue) run(id uuid.UUID, e *catalogued, l *look) {
+func (c *catalogue) run(id uuid.UUID, e *catalogued, l *lookup) {
 	for l != nil {
 		var last uuid.UUID
 		l.product, last, l.err = c.refresh(id, e.product, e.last)

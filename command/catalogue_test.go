@@ -14,7 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// tape is a product's stream that a test writes; reads wait at its gate.
+// tape is a product's stream that a test writes; reads block until the test lets them pass.
 type tape struct {
 	mu     sync.Mutex
 	events []domain.Envelope
@@ -32,7 +32,7 @@ func (p *tape) write(id uuid.UUID, events ...domain.Event) {
 	}
 }
 
-// restore forgets the events behind a version, as a store does that is restored to an
+// restore removes the events after a version, like a store that is restored to an
 // earlier moment.
 func (p *tape) restore(version int) {
 	p.mu.Lock()
@@ -51,15 +51,15 @@ func (p *tape) read(_ context.Context, _ uuid.UUID, after int) ([]domain.Envelop
 	return events, err
 }
 
-func TestCatalogueSeesWhatWasThereBeforeTheQuestion(t *testing.T) {
+func TestCatalogue_ReturnsCurrentState(t *testing.T) {
 	id, p := uuid.New(), &tape{pass: make(chan struct{})}
 	c := newCatalogue(p.read)
 	p.write(id, domain.ProductCreated{Name: "first"})
-	first := c.join(id) // reads "first" and is held up
+	first := c.join(id) // reads "first" and is blocked
 	require.Eventually(t, func() bool { return p.reads.Load() == 1 }, time.Second, time.Millisecond)
 
 	p.write(id, domain.ProductDetailsChanged{Name: "second"})
-	var later []*look
+	var later []*lookup
 	for range 100 {
 		later = append(later, c.join(id))
 	}
@@ -68,12 +68,12 @@ func TestCatalogueSeesWhatWasThereBeforeTheQuestion(t *testing.T) {
 	require.Equal(t, "first", first.product.Name)
 	for _, l := range later {
 		<-l.done
-		require.Equal(t, "second", l.product.Name, "an answer older than its question")
+		require.Equal(t, "second", l.product.Name, "a result older than its request")
 	}
-	require.Equal(t, int32(2), p.reads.Load(), "a hundred questions share one read")
+	require.Equal(t, int32(2), p.reads.Load(), "a hundred requests share one read")
 }
 
-func TestCatalogueKeepsNothingOfWhatIsNotThere(t *testing.T) {
+func TestCatalogue_DoesNotCacheMissingProducts(t *testing.T) {
 	id, p := uuid.New(), &tape{}
 	c := newCatalogue(p.read)
 	_, err := c.product(t.Context(), id)
@@ -89,7 +89,7 @@ func TestCatalogueKeepsNothingOfWhatIsNotThere(t *testing.T) {
 	_, err = c.product(t.Context(), id)
 	require.ErrorIs(t, err, p.err)
 	known, ok := c.remembered(id)
-	require.True(t, ok, "a failed read forgets nothing")
+	require.True(t, ok, "a failed read keeps the cached product")
 	require.Equal(t, "n", known.Name)
 
 	p.err = nil
@@ -99,7 +99,7 @@ func TestCatalogueKeepsNothingOfWhatIsNotThere(t *testing.T) {
 	require.Empty(t, c.entries)
 }
 
-func TestCatalogue_ForgetsWhatARestoredStoreLost(t *testing.T) {
+func TestCatalogue_DropsStateThatRestoredStoreLost(t *testing.T) {
 	id, p := uuid.New(), &tape{}
 	c := newCatalogue(p.read)
 	p.write(id, domain.ProductCreated{Name: "n"}, domain.ProductSalePaused{}, domain.ProductSaleResumed{})
@@ -129,7 +129,7 @@ func TestCatalogue_ForgetsWhatARestoredStoreLost(t *testing.T) {
 	require.Empty(t, c.entries)
 }
 
-func TestCatalogueIsBounded(t *testing.T) {
+func TestCatalogue_IsBounded(t *testing.T) {
 	c := newCatalogue(func(_ context.Context, id uuid.UUID, _ int) ([]domain.Envelope, error) {
 		return []domain.Envelope{{StreamID: id, StreamVersion: 1, Event: domain.ProductCreated{}}}, nil
 	})

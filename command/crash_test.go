@@ -16,14 +16,14 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A process that ends after it has begun a payment leaves the asking to the
-// worker.
-func TestPaymentWhoseProcessEndsIsAskedForByTheWorker(t *testing.T) {
+// If a process ends after it has started a payment, the worker posts
+// it.
+func TestPayment_WorkerPostsAfterProcessEnded(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	dying, worker := s.node(t), s.node(t)
 	product := s.product(t, dying, 1)
-	require.NoError(t, dying.payments.Close(t.Context())) // asks nothing any more
+	require.NoError(t, dying.payments.Close(t.Context())) // posts nothing any more
 	_, slot, id := s.paying(t, dying, product)
 	require.Empty(t, s.fake.asks())
 	require.NoError(t, s.ask(t, worker, id))
@@ -34,7 +34,7 @@ func TestPaymentWhoseProcessEndsIsAskedForByTheWorker(t *testing.T) {
 
 // A refund that was made but not recorded is queried, and posted again under the
 // same id if the gateway does not know it.
-func TestRefundThatWasNotRecordedIsMadeOnce(t *testing.T) {
+func TestRefund_UnrecordedIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -62,9 +62,9 @@ func TestRefundThatWasNotRecordedIsMadeOnce(t *testing.T) {
 	require.Equal(t, "7", s.fake.refunded[uuid.MustParse(id)].String())
 }
 
-// A process that ends between the gate's grant and its append leaves a grant
-// that nobody appends; the word comes again and gets the same one.
-func TestLateSuccessAfterAProcessEndedBesideItsGrant(t *testing.T) {
+// A process that ends between the gate's grant and its append leaves a pending grant;
+// the repeated report gets the same one.
+func TestLateSuccess_AfterProcessEndedWithGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -91,7 +91,7 @@ func TestLateSuccessAfterAProcessEndedBesideItsGrant(t *testing.T) {
 	require.Equal(t, domain.SuccessfulPayment, s.payment(t, product, slot, id).Status)
 }
 
-// keepsGrants is a process that ends before it gives anything back.
+// keepsGrants is a process that ends before it gives a grant back.
 type keepsGrants struct{ Gate }
 
 func (keepsGrants) GiveBack(context.Context, redis.Decision) error { return nil }

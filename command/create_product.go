@@ -12,9 +12,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
-// done is the result of a command: the new state, and the position that
+// commandResult is the outcome of a command: the new state, and the position that
 // a query must have reached to see it.
-type done[V any] struct {
+type commandResult[V any] struct {
 	view    V
 	product uuid.UUID
 	place   int64
@@ -22,20 +22,20 @@ type done[V any] struct {
 
 // createProduct creates a product and builds its gate, so that it can be acquired
 // once the response has been sent.
-func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (done[apimodel.Product], error) {
-	ctx, cancel := detached(ctx, appendWithin)
+func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (commandResult[apimodel.Product], error) {
+	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	event, err := c.Decide(s.now())
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	encoded, err := by.Encode(ctx, event)
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	defer place.Release()
 	id := origin.NewID()
@@ -47,11 +47,11 @@ func (s *services) createProduct(ctx context.Context, by *invocation, c domain.C
 		}.GuardItem()},
 	})
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
-	s.feed(ctx, id)
+	s.sync(ctx, id)
 	p := fold(domain.Product{}, id, result, event)
-	return done[apimodel.Product]{apimodel.ProductOf(p, 0, s.now()), id, p.Position}, nil
+	return commandResult[apimodel.Product]{apimodel.ProductOf(p, 0, s.now()), id, p.Position}, nil
 }
 
 // fold returns the product after events that were appended to its stream.

@@ -17,7 +17,7 @@ import (
 // conflictAttempts is how often a command reads and decides again because another
 // append to its stream came first. Each lost race is another's progress, so after
 // this many in a row the stream is contended, and the command fails.
-const conflictTries = 20
+const conflictAttempts = 20
 
 // invocation is one execution of a command.
 type invocation struct {
@@ -38,7 +38,7 @@ func decorate[C, R any](m *metrics, name string, lostRace *problem.Error, h hand
 		ctx, span := telemetry.Start(ctx, name)
 		by := invocation{user, origin.Origin{Actor: user.Sub.String()}}
 		r, err := h(ctx, &by, c)
-		for try := 1; decidedOnThePast(err) && try < conflictTries; try++ {
+		for try := 1; decidedOnThePast(err) && try < conflictAttempts; try++ {
 			observe.retries.Inc()
 			r, err = h(ctx, &by, c)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 )
 
-// requireFair folds the product's decision log (R6) and returns what it says.
+// requireFair folds the product's decision log (R6) and returns the report.
 func (s *system) requireFair(t testing.TB, n node, product uuid.UUID) fairness.Report {
 	t.Helper()
 	require.NoError(t, n.gate.Ship(t.Context(), product))

@@ -18,8 +18,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// between stands between an API and its gate and does something after a
-// decision, before the API hears of it.
+// between is between an API and its gate and runs a function after a
+// decision, before the API receives it.
 type between struct {
 	Gate
 	after func(try int32, d *redis.Decision, err *error)
@@ -38,7 +38,7 @@ func (s *system) interposed(t *testing.T, after func(try int32, d *redis.Decisio
 	return s.node(t, func(c *Config) { c.Gate = &between{Gate: c.Gate, after: after} })
 }
 
-// at1 does something after the first decision only.
+// at1 runs a function after the first decision only.
 func at1(do func(d *redis.Decision, err *error)) func(int32, *redis.Decision, *error) {
 	return func(try int32, d *redis.Decision, err *error) {
 		if try == 1 {
@@ -47,7 +47,7 @@ func at1(do func(d *redis.Decision, err *error)) func(int32, *redis.Decision, *e
 	}
 }
 
-func TestGrantOfAnEarlierEpochIsDecidedAnew(t *testing.T) {
+func TestAcquire_RetriesGrantOfEarlierEpoch(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -64,7 +64,7 @@ func TestGrantOfAnEarlierEpochIsDecidedAnew(t *testing.T) {
 	require.Equal(t, int64(1), a.number("unit"), "the unit was not lost with the epoch")
 }
 
-func TestGrantOfASaleThatWasPausedMeanwhile(t *testing.T) {
+func TestAcquire_SalePausedAfterGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -75,7 +75,7 @@ func TestGrantOfASaleThatWasPausedMeanwhile(t *testing.T) {
 	require.Equal(t, "sale-paused", s.acquire(t, n, s.user(t, auth.Buyer), product).slug())
 }
 
-func TestGrantOfAProductThatWasDeletedMeanwhile(t *testing.T) {
+func TestAcquire_ProductDeletedAfterGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -87,7 +87,7 @@ func TestGrantOfAProductThatWasDeletedMeanwhile(t *testing.T) {
 	require.Empty(t, s.requireLawful(t, product))
 }
 
-func TestWithdrawnGrantIsAskedForAgain(t *testing.T) {
+func TestAcquire_RetriesWithdrawnGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -107,9 +107,9 @@ func TestWithdrawnGrantIsAskedForAgain(t *testing.T) {
 	require.Greater(t, a.number("arrivalSequence"), withdrawn)
 }
 
-// TestWrongGateIsRebuilt lets the gate hand out a unit that is held: what a
-// Redis with a wrong memory would do.
-func TestWrongGateIsRebuilt(t *testing.T) {
+// TestAcquire_RebuildsWrongGate makes the gate grant a unit that is held, as a
+// Redis with wrong data would.
+func TestAcquire_RebuildsWrongGate(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -127,8 +127,8 @@ func TestWrongGateIsRebuilt(t *testing.T) {
 	require.Len(t, s.requireLawful(t, product), 2)
 }
 
-// TestLostGrantBelongsToItsBuyer: the gate granted, and nobody heard of it.
-func TestLostGrantBelongsToItsBuyer(t *testing.T) {
+// The gate granted, and the answer was lost.
+func TestAcquire_LostGrantBelongsToItsBuyer(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	product := s.product(t, s.node(t), 1)
@@ -148,7 +148,7 @@ func TestLostGrantBelongsToItsBuyer(t *testing.T) {
 	require.Equal(t, number, a.number("arrivalSequence"))
 }
 
-func TestGrantIsAppendedAlsoIfItsClientHasGone(t *testing.T) {
+func TestAcquire_AppendsAfterClientDisconnected(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	product := s.product(t, s.node(t), 1)
@@ -164,8 +164,8 @@ func TestGrantIsAppendedAlsoIfItsClientHasGone(t *testing.T) {
 	}
 }
 
-// TestUnsentGrantGoesBackAtOnce closes the store under a grant.
-func TestUnsentGrantGoesBackAtOnce(t *testing.T) {
+// TestAcquire_GivesBackUnsentGrant closes the store after a grant.
+func TestAcquire_GivesBackUnsentGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -186,9 +186,9 @@ func TestUnsentGrantGoesBackAtOnce(t *testing.T) {
 	require.Equal(t, 201, s.acquire(t, other, s.user(t, auth.Buyer), product).status, "the unit was lost")
 }
 
-// TestTwinsOfOneGrant lets a buyer's second request append the grant that the
-// first one holds.
-func TestTwinsOfOneGrant(t *testing.T) {
+// TestAcquire_TwoRequestsOfOneGrant lets a buyer's second request append the grant that the
+// first one received.
+func TestAcquire_TwoRequestsOfOneGrant(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -216,9 +216,9 @@ func TestTwinsOfOneGrant(t *testing.T) {
 	}
 }
 
-// TestTwinThatHasEndedAlready: the twin's slot is given up before this node
+// The slot of the second request is released before this node
 // appends the same grant.
-func TestTwinThatHasEndedAlready(t *testing.T) {
+func TestAcquire_SecondRequestOfEndedSlot(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)

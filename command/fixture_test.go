@@ -62,14 +62,14 @@ func (k tokens) as(t testing.TB, id uuid.UUID, roles auth.Roles) user {
 	return user{id, token}
 }
 
-// answered is an answer whose body was JSON, or empty.
+// answered is a response whose body was JSON, or empty.
 type answered struct {
 	status int
 	header http.Header
 	body   map[string]any
 }
 
-// slug is the problem's, or "" where it is none.
+// slug returns the problem's slug, or "" if the response is not a problem.
 func (a answered) slug() string {
 	typ, _ := a.body["type"].(string)
 	return strings.TrimPrefix(typ, "https://dopaminestore.dev/problems/")
@@ -85,7 +85,7 @@ func (a answered) number(name string) int64 {
 	return int64(n)
 }
 
-// fields are the names in the problem's errors.
+// fields returns the names in the problem's errors.
 func (a answered) fields() []string {
 	names := []string{}
 	list, _ := a.body["errors"].([]any)
@@ -95,7 +95,7 @@ func (a answered) fields() []string {
 	return names
 }
 
-// place is what X-Position names.
+// place returns the value of X-Position.
 func (a answered) place(t testing.TB) consistency.ProductPosition {
 	t.Helper()
 	p, err := consistency.Parse(a.header.Get("X-Position"))
@@ -103,7 +103,7 @@ func (a answered) place(t testing.TB) consistency.ProductPosition {
 	return p
 }
 
-// client sends requests to one API and holds every answer against its document.
+// client sends requests to one API and validates every response against its document.
 type client struct {
 	handler http.Handler
 	routes  routers.Router
@@ -153,7 +153,7 @@ func (c client) send(ctx context.Context, u user, method, path string, body any,
 	return a, c.documented(ctx, r, w)
 }
 
-// do is send for a test that goes on only if the answer is as documented.
+// do is like send, and fails the test if the response is not as documented.
 func (c client) do(t testing.TB, u user, method, path string, body any, headers ...string) answered {
 	t.Helper()
 	a, err := c.send(context.Background(), u, method, path, body, headers...)
@@ -161,7 +161,7 @@ func (c client) do(t testing.TB, u user, method, path string, body any, headers 
 	return a
 }
 
-// documented checks an answer against openapi.yaml: status, headers and body.
+// documented validates a response against openapi.yaml: status, headers and body.
 func (c client) documented(ctx context.Context, r *http.Request, w *httptest.ResponseRecorder) error {
 	route, params, err := c.routes.FindRoute(r)
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	paymentTimeout = 400 * time.Millisecond
 )
 
-// fakeGateway responds as a test wants: nil functions respond that a payment is
+// fakeGateway responds as a test requires: nil functions respond that a payment is
 // pending, that it is unknown, and that a refund succeeded.
 type fakeGateway struct {
 	mu         sync.Mutex
@@ -118,7 +118,7 @@ func (g *fakeGateway) FindRefund(_ context.Context, r gateway.RefundRequest) (ga
 	return f(r)
 }
 
-// set changes how the gateway answers.
+// set changes how the gateway responds.
 func (g *fakeGateway) set(change func(*fakeGateway)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -131,7 +131,7 @@ func (g *fakeGateway) asks() []sentPayment {
 	return append([]sentPayment(nil), g.asked...)
 }
 
-// paymentOf is the body of a payment of the slot, at the price of tests.
+// paymentOf returns the body of a payment of the slot, at the price of tests.
 func paymentOf(slot string) map[string]any {
 	return map[string]any{
 		"purchaseSlotId": slot, "idempotencyKey": uuid.NewString(), "amount": "10", "currency": "KRW", "paymentMethod": "CARD",
@@ -143,7 +143,7 @@ func (s *system) pay(t testing.TB, n node, u user, slot string) answered {
 	return n.do(t, u, http.MethodPost, "/v1/payments", paymentOf(slot))
 }
 
-// paying is a buyer with a slot and a payment that is pending.
+// paying returns a buyer with a slot and a pending payment.
 func (s *system) paying(t testing.TB, n node, product uuid.UUID) (user, string, string) {
 	t.Helper()
 	u := s.user(t, auth.Buyer)
@@ -159,13 +159,13 @@ func succeeded(payment, amount string) string {
 		"data":{"reference":%q,"paymentId":"g1","amount":%q,"currency":"KRW","failureReason":null,"more":[]}}`, payment, amount)
 }
 
-// failed takes its reason as it stands between the quotes of JSON.
+// failed takes its reason as the content of a JSON string.
 func failed(payment, reason string) string {
 	return fmt.Sprintf(`{"type":"payment.failed","timestamp":"2026-01-01T00:00:00Z",
 		"data":{"reference":%q,"paymentId":"g1","amount":"10","currency":"KRW","failureReason":"%s"}}`, payment, reason)
 }
 
-// signed are the headers of a callback.
+// signed returns the headers of a callback.
 func signed(t testing.TB, secret, id string, at time.Time, body string) []string {
 	t.Helper()
 	w, err := webhooks.NewWebhook(secret)
@@ -175,13 +175,13 @@ func signed(t testing.TB, secret, id string, at time.Time, body string) []string
 	return []string{"webhook-id", id, "webhook-timestamp", strconv.FormatInt(at.Unix(), 10), "webhook-signature", signature}
 }
 
-// callback sends a callback with a good signature.
+// callback sends a callback with a valid signature.
 func (n node) callback(t testing.TB, id, body string) answered {
 	t.Helper()
 	return n.do(t, user{}, http.MethodPost, "/v1/webhooks/payment", body, signed(t, webhookSecret, id, time.Now(), body)...)
 }
 
-// rawCallback sends a callback outside of a test's goroutine.
+// rawCallback sends a callback from another goroutine than the test's.
 func (n node) rawCallback(id, body string) int {
 	w, _ := webhooks.NewWebhook(webhookSecret)
 	at := time.Now()
@@ -195,13 +195,13 @@ func (n node) rawCallback(id, body string) int {
 	return rec.Code
 }
 
-// stored is the slot as its events tell it.
+// stored returns the slot according to its events.
 func (s *system) stored(t testing.TB, product uuid.UUID, slot string) domain.Slot {
 	t.Helper()
 	return s.slots(t, product)[uuid.MustParse(slot)]
 }
 
-// payment is a payment of the slot as the events tell it.
+// payment returns a payment of the slot according to its events.
 func (s *system) payment(t testing.TB, product uuid.UUID, slot, payment string) domain.Payment {
 	t.Helper()
 	p, ok := s.stored(t, product, slot).Payment(uuid.MustParse(payment))

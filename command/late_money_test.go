@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// endNow is the end of a slot whose payment is pending, as if its time were over.
+// endNow ends a slot whose payment is pending, as if it had timed out.
 func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.DueSlot {
 	t.Helper()
 	stored := s.stored(t, product, slot)
@@ -31,7 +31,7 @@ func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
 	require.NoError(t, n.payments.TimeOut(t.Context(), s.endNow(t, n, product, slot)))
 }
 
-// dueNow waits until the slot is due by itself.
+// dueNow waits until the slot is due.
 func (s *system) dueNow(t testing.TB, slot string) claims.DueSlot {
 	t.Helper()
 	var due claims.DueSlot
@@ -49,7 +49,7 @@ func (s *system) dueNow(t testing.TB, slot string) claims.DueSlot {
 	return due
 }
 
-// brief makes slots that a test can see ending.
+// brief makes slots so short that a test can wait for their end.
 func brief(c *Config) { c.SlotTTL = 250 * time.Millisecond }
 
 func TestTimeOut(t *testing.T) {
@@ -59,21 +59,21 @@ func TestTimeOut(t *testing.T) {
 	product := s.product(t, n, 1)
 	_, slot, id := s.paying(t, n, product)
 	due := s.dueNow(t, slot)
-	require.Equal(t, paymentTimeout, due.At.Sub(due.Deadline), "it waited for its payment")
+	require.Equal(t, paymentTimeout, due.At.Sub(due.Deadline), "the slot waited for its payment")
 	require.NoError(t, n.payments.TimeOut(t.Context(), due))
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
 	p := s.payment(t, product, slot, id)
 	require.Equal(t, domain.ReasonTimeout, p.FailureReason)
 	require.Equal(t, p.UpdatedAt, s.stored(t, product, slot).EndedAt, "in one append")
-	require.Len(t, s.fake.looked, 1, "asked once more")
+	require.Len(t, s.fake.looked, 1, "queried once more")
 	require.NoError(t, n.payments.TimeOut(t.Context(), due), "again")
 	require.Len(t, s.story(t, slot), 4)
 	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status, "the unit is on sale again")
 }
 
-// A slot that should have ended long ago, as behind thousands of others, does not
-// wait for the gateway; that is asked afterwards.
-func TestTimeOutThatIsLateAsksNothing(t *testing.T) {
+// A slot that should have ended long ago, because thousands of others delayed it, does not
+// wait for the gateway; that is queried afterwards.
+func TestTimeOut_LateDoesNotQuery(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t, brief)
@@ -87,7 +87,7 @@ func TestTimeOutThatIsLateAsksNothing(t *testing.T) {
 	require.True(t, s.askedAgain(t, id))
 }
 
-func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
+func TestTimeOut_QueriesGatewayOnceMore(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t, brief)
@@ -108,7 +108,7 @@ func TestTimeOutHearsTheGatewaysLastWord(t *testing.T) {
 	require.False(t, s.askedAgain(t, id))
 }
 
-// tookAll is a gateway that has taken the price of tests of whoever is asked about.
+// tookAll is a gateway that has taken the price of every payment that is queried.
 func tookAll(t testing.TB) func(uuid.UUID) (gateway.Payment, error) {
 	amount, err := domain.ParseDecimal("10")
 	require.NoError(t, err)
@@ -117,7 +117,7 @@ func tookAll(t testing.TB) func(uuid.UUID) (gateway.Payment, error) {
 	}
 }
 
-func TestLateSuccessGetsAnotherUnit(t *testing.T) {
+func TestLateSuccess_IsRegranted(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -134,7 +134,7 @@ func TestLateSuccessGetsAnotherUnit(t *testing.T) {
 	again := s.stored(t, product, p.SlotID.String())
 	require.Equal(t, domain.CompletedSlot, again.Status)
 	require.Equal(t, slot, again.RegrantOf.String())
-	require.Greater(t, again.ArrivalSequence, s.stored(t, product, slot).ArrivalSequence, "a number of its own")
+	require.Greater(t, again.ArrivalSequence, s.stored(t, product, slot).ArrivalSequence, "a separate number")
 	claim, ok, err := s.claims.ByBuyer(t.Context(), product, buyer.id)
 	require.NoError(t, err)
 	require.True(t, ok)
@@ -146,11 +146,11 @@ func TestLateSuccessGetsAnotherUnit(t *testing.T) {
 	for _, id2 := range []string{"w1", "w2"} {
 		require.Equal(t, 204, n.callback(t, id2, succeeded(id, "10")).status)
 	}
-	require.Len(t, s.slots(t, product), 3, "awaitSale's, the old one, the new one")
+	require.Len(t, s.slots(t, product), 3, "those of awaitSale, the expired slot and the re-grant")
 }
 
-// What stands in the way of another unit makes the money go back.
-func TestLateSuccessIsRefunded(t *testing.T) {
+// If no other unit can be granted, the money is refunded.
+func TestLateSuccess_IsRefunded(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -181,7 +181,7 @@ func TestLateSuccessIsRefunded(t *testing.T) {
 	}
 }
 
-// switched is a gate that can be away.
+// switched is a gate that can be unavailable.
 type switched struct {
 	Gate
 	away *bool
@@ -194,8 +194,8 @@ func (g switched) Decide(ctx context.Context, r redis.Request) (redis.Decision, 
 	return g.Gate.Decide(ctx, r)
 }
 
-// A gate that cannot answer delays late money, it does not decide it.
-func TestLateSuccessWaitsForTheGate(t *testing.T) {
+// A gate that cannot answer delays the decision about late money.
+func TestLateSuccess_WaitsForGate(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	away := false
@@ -211,7 +211,7 @@ func TestLateSuccessWaitsForTheGate(t *testing.T) {
 	before := s.story(t, slot)
 	require.Empty(t, s.waitsFor(t, id))
 
-	// The gateway does not call again: the worker asks it.
+	// The gateway does not call again: the worker queries it.
 	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	job := uuid.MustParse(id)
 	s.askNow(t, id)
@@ -225,7 +225,7 @@ func TestLateSuccessWaitsForTheGate(t *testing.T) {
 	require.False(t, s.askedAgain(t, id))
 }
 
-// askNow makes the payment due to be asked about.
+// askNow makes the next query of the payment due.
 func (s *system) askNow(t testing.TB, payment string) {
 	t.Helper()
 	tag, err := s.pool.Exec(t.Context(), `update payments set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, payment)
@@ -233,7 +233,7 @@ func (s *system) askNow(t testing.TB, payment string) {
 	require.EqualValues(t, 1, tag.RowsAffected(), "payment %s is to be asked about", payment)
 }
 
-// askedAgain says whether the gateway is to be asked about the payment.
+// askedAgain reports whether a query of the payment is due.
 func (s *system) askedAgain(t testing.TB, payment string) (asked bool) {
 	t.Helper()
 	require.NoError(t, s.pool.QueryRow(t.Context(), `select ask_at is not null from payments where payment_id = $1`, payment).Scan(&asked))

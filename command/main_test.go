@@ -8,7 +8,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is a command API's process where these name its services.
+// If these name its services, the test binary runs as a command API's process.
 const (
 	processDatabase = "DOPAMINE_TEST_API_DATABASE"
 	processRedis    = "DOPAMINE_TEST_API_REDIS"

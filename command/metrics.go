@@ -86,4 +86,4 @@ func (c *commandMetrics) done(err error, took time.Duration) error {
 	return err
 }
 
-func since(o prometheus.Observer, start time.Time) { o.Observe(time.Since(start).Seconds()) }
+func observeSince(o prometheus.Observer, start time.Time) { o.Observe(time.Since(start).Seconds()) }

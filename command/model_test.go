@@ -12,14 +12,14 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// drop is the rules of product, grant and release for one product whose sale is on, told by one request
-// after the other.
+// drop is a model of product, grant and release for one product that is on sale, with one
+// request after the other.
 type drop struct {
 	stock  int
 	paused bool
 	held   map[uuid.UUID]holding // by buyer
-	last   int64                 // the highest arrivalSequence seen
-	ended  []string              // slots that are no more
+	last   int64                 // the highest arrivalSequence so far
+	ended  []string              // slots that have ended
 }
 
 type holding struct {
@@ -27,9 +27,9 @@ type holding struct {
 	unit      int64
 }
 
-// TestAnyOrderOfRequests sends a thousand requests, one after the other, to two
-// nodes in turn and knows each answer beforehand.
-func TestAnyOrderOfRequests(t *testing.T) {
+// TestRequests_MatchModel sends a thousand requests, one after the other, to two
+// nodes in turn and predicts each response.
+func TestRequests_MatchModel(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -70,7 +70,7 @@ func TestAnyOrderOfRequests(t *testing.T) {
 	}
 	t.Logf("%v", seen)
 	for _, kind := range []string{"new", "same", "sale-paused", "duplicate-slot", "sold-out", "204", "403", "slot-not-active"} {
-		require.NotZero(t, seen[kind], "a run that never met %s shows nothing of it", kind)
+		require.NotZero(t, seen[kind], "no request led to %s", kind)
 	}
 }
 

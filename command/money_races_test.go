@@ -370,9 +370,9 @@ func (a moneyArena) dying(t *testing.T) *payments.Service {
 	return s
 }
 
-// TestRace_RefundAgainstDispute: a refund is posted while the buyer's bank takes the
+// TestRace_RefundAndDispute: a refund is posted while the buyer's bank takes the
 // money back. Half of the processes that post it end before they record it.
-func TestRace_RefundAgainstDispute(t *testing.T) {
+func TestRace_RefundAndDispute(t *testing.T) {
 	rounds := moneyRounds(t)
 	a := newMoneyArena(t, rounds+1)
 	dying := a.dying(t)
@@ -422,9 +422,9 @@ func TestRace_RefundAgainstDispute(t *testing.T) {
 	a.unitsBack(t, a.product, rounds+1)
 }
 
-// TestRace_TwoRefundsOverTheSameRest: two admins, and in some rounds the provider's
+// TestRace_TwoRefundsOfOneRemainder: two admins, and in some rounds the provider's
 // dashboard, refund what is left.
-func TestRace_TwoRefundsOverTheSameRest(t *testing.T) {
+func TestRace_TwoRefundsOfOneRemainder(t *testing.T) {
 	rounds := moneyRounds(t)
 	a := newMoneyArena(t, rounds+1)
 	outcomes := map[string]int{}
@@ -461,9 +461,9 @@ func TestRace_TwoRefundsOverTheSameRest(t *testing.T) {
 	a.unitsBack(t, a.product, rounds+1)
 }
 
-// TestRace_CancelAgainstSuccess: the buyer cancels while the gateway takes the money.
+// TestRace_CancelAndSuccess: the buyer cancels while the gateway takes the money.
 // What the gateway did decides, and is recorded as the only outcome.
-func TestRace_CancelAgainstSuccess(t *testing.T) {
+func TestRace_CancelAndSuccess(t *testing.T) {
 	rounds := moneyRounds(t)
 	a := newMoneyArena(t, rounds+1)
 	outcomes := map[domain.PaymentStatus]int{}
@@ -496,9 +496,9 @@ func TestRace_CancelAgainstSuccess(t *testing.T) {
 	a.unitsBack(t, a.product, rounds+1)
 }
 
-// TestRace_CancelAgainstTimeout: the buyer cancels a payment whose time is over. It
+// TestRace_CancelAndTimeout: the buyer cancels a payment whose time is over. It
 // fails once, the slot ends once, and the gateway has cancelled it in the end.
-func TestRace_CancelAgainstTimeout(t *testing.T) {
+func TestRace_CancelAndTimeout(t *testing.T) {
 	rounds := moneyRounds(t)
 	a := newMoneyArena(t, rounds+1)
 	outcomes := map[string]int{}
@@ -533,9 +533,9 @@ func TestRace_CancelAgainstTimeout(t *testing.T) {
 	a.unitsBack(t, a.product, rounds+1)
 }
 
-// TestRace_ReturnedUnitAgainstAFreshBuyer: a refund gives the only unit back while
+// TestRace_ReturnedUnitAndNewBuyer: a refund gives the only unit back while
 // others click for it.
-func TestRace_ReturnedUnitAgainstAFreshBuyer(t *testing.T) {
+func TestRace_ReturnedUnitAndNewBuyer(t *testing.T) {
 	rounds := moneyRounds(t)
 	a := newMoneyArena(t, 1)
 	outcomes := map[string]int{}

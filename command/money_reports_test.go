@@ -21,9 +21,9 @@ func refundReport(typ, payment, refund string) string {
 		"refundReference":%q,"refundId":"r1","failureReason":"ACCOUNT_CLOSED"}}`, typ, payment, refund)
 }
 
-// TestRefund_AnOldResponseDecidesNothing: the response to a post, or to a query,
+// TestRefund_OldResponseIsIgnored: the response to a post, or to a query,
 // that was under way while a callback reported the opposite is older than it.
-func TestRefund_AnOldResponseDecidesNothing(t *testing.T) {
+func TestRefund_OldResponseIsIgnored(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -88,9 +88,9 @@ func TestRefund_AnOldResponseDecidesNothing(t *testing.T) {
 	}
 }
 
-// TestSuccess_OfAnotherChargeIsQueriedOnce: the gateway accepted one charge and
+// TestSuccess_OfOtherChargeIsQueriedOnce: the gateway accepted one charge and
 // reports success of another. Both may have been taken.
-func TestSuccess_OfAnotherChargeIsQueriedOnce(t *testing.T) {
+func TestSuccess_OfOtherChargeIsQueriedOnce(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -131,9 +131,9 @@ func TestSuccess_OfAnotherChargeIsQueriedOnce(t *testing.T) {
 	}
 }
 
-// TestCancel_IsRepeatedOnceTheGatewayKnowsThePayment: the post was still under way
+// TestCancel_IsRepeatedOncePaymentIsKnown: the post was still under way
 // when the gateway was to cancel the payment.
-func TestCancel_IsRepeatedOnceTheGatewayKnowsThePayment(t *testing.T) {
+func TestCancel_IsRepeatedOncePaymentIsKnown(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -191,9 +191,9 @@ func TestUnreadableAmount_KeepsWhatWasReported(t *testing.T) {
 	}
 }
 
-// TestRefund_OfTheVersionBeforeIsAdopted: that program kept refunds in the payments'
+// TestRefund_OfPreviousVersionIsAdopted: that program kept refunds in the payments'
 // rows, under the payment's id. It may have posted one, so it is queried first.
-func TestRefund_OfTheVersionBeforeIsAdopted(t *testing.T) {
+func TestRefund_OfPreviousVersionIsAdopted(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)

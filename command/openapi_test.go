@@ -15,8 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// TestOpenAPI holds the document against the routes: neither has one that the
-// other does not know, and every example fits its schema.
+// TestOpenAPI compares the document with the routes: both have the same ones,
+// and every example matches its schema.
 func TestOpenAPI(t *testing.T) {
 	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
 	require.NoError(t, err)
@@ -44,8 +44,8 @@ func TestOpenAPI(t *testing.T) {
 	require.Equal(t, string(openAPI), w.Body.String())
 }
 
-// requireExample wants an example of every JSON answer, and of every problem
-// one with the status and title that are really answered.
+// requireExample requires an example of every JSON response, and for every problem
+// one with the status and title that are actually returned.
 func requireExample(t *testing.T, where string, r *openapi3.Response) {
 	t.Helper()
 	for media, content := range r.Content {

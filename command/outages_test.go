@@ -20,9 +20,9 @@ import (
 // outage bounds how long a system may take until it serves again.
 const outage = 20 * time.Second
 
-// TestPostgresAway: nothing is answered that is not durable, refusals stop too
-// once Postgres is away for longer than a lease, and no unit is lost.
-func TestPostgresAway(t *testing.T) {
+// TestPostgresOutage: no response without a durable event, refusals stop too
+// once Postgres is unavailable for longer than a lease, and no unit is lost.
+func TestPostgresOutage(t *testing.T) {
 	t.Parallel()
 	postgres := testkit.OwnPostgres(t)
 	require.NoError(t, db.MigrateWrite(t.Context(), postgres.URL()))
@@ -71,14 +71,14 @@ func TestPostgresAway(t *testing.T) {
 	require.NoError(t, n.gate.Sync(t.Context(), open))
 	state, err := n.gate.State(t.Context(), open)
 	require.NoError(t, err)
-	// The one whose commit was under way when Postgres died is the worker's to settle.
+	// The worker withdraws the grant whose commit was in progress when Postgres died.
 	require.LessOrEqual(t, state.Pending, 1, "grants that were never sent were not given back")
 	require.Equal(t, stock, state.Free+state.Held+state.Pending)
 	s.requireFair(t, n, open)
 }
 
-// TestRedisAway: another Redis process, empty, in the place of the one that died.
-func TestRedisAway(t *testing.T) {
+// TestRedisOutage: an empty Redis process replaces the one that died.
+func TestRedisOutage(t *testing.T) {
 	t.Parallel()
 	own := testkit.OwnRedis(t)
 	s := newSystem(t, own.URL())
@@ -93,8 +93,8 @@ func TestRedisAway(t *testing.T) {
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "unavailable", a.slug())
 	start := time.Now()
-	require.Equal(t, 204, s.release(t, n, holder, held.text("id")).status, "the store decides, the gate is told later")
-	require.Less(t, time.Since(start), 2*feedWithin)
+	require.Equal(t, 204, s.release(t, n, holder, held.text("id")).status, "the store decides, the gate is synced later")
+	require.Less(t, time.Since(start), 2*syncTimeout)
 	requireReady(t, n, 503, map[string]any{"database": "UP", "redis": "DOWN"})
 
 	require.NoError(t, own.Restart(t.Context()))

@@ -21,7 +21,7 @@ type answers struct {
 	mu      sync.Mutex
 	counts  map[string]int
 	took    map[string][]time.Duration
-	without int // 503 that named no time to retry
+	without int // 503 without Retry-After
 }
 
 func newAnswers() *answers {
@@ -47,10 +47,10 @@ func (a *answers) acquire(ctx context.Context, n node, u user, product uuid.UUID
 	}
 }
 
-// One product's gate is being rebuilt by another node, for as long as it likes, and
-// a crowd asks for it: the entries of the append queue stay with the others. All
-// of a healthy product's buyers get their slot.
-func TestOverload_AProductUnderRebuildTakesNoOthersEntries(t *testing.T) {
+// Another node rebuilds one product's gate, indefinitely, and
+// many requests for it arrive: the append queue remains available to others. All
+// buyers of a healthy product get their slot.
+func TestOverload_ProductUnderRebuildDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	const queue, crowd, buyers = 64, 400, 40
@@ -63,7 +63,7 @@ func TestOverload_AProductUnderRebuildTakesNoOthersEntries(t *testing.T) {
 	_, err := s.pool.Exec(t.Context(), `update product_gates set epoch = epoch + 1, rebuilt = epoch + 1, raised_at = clock_timestamp(),
 		rebuild_beat = rebuild_beat + 1, rebuild_owner = gen_random_uuid() where product_id = $1`, sick)
 	require.NoError(t, err)
-	background.Go(func() { // its signs of life
+	background.Go(func() { // its heartbeats
 		for ctx.Err() == nil {
 			_, _ = s.pool.Exec(ctx, `update product_gates set raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1 where product_id = $1`, sick)
 			select {
@@ -105,9 +105,9 @@ func TestOverload_AProductUnderRebuildTakesNoOthersEntries(t *testing.T) {
 		sold.took["201 "][buyers/2], sold.took["201 "][buyers-2], before.took["201 "], refused.counts, refused.took["503 unavailable"][0])
 }
 
-// A master of Redis that hangs is given to a bounded part of the requests; it is
-// asked again as soon as it answers.
-func TestOverload_RecoversFromARedisThatHangs(t *testing.T) {
+// A Redis master that hangs holds a bounded part of the requests; it is
+// used again as soon as it responds.
+func TestOverload_RecoversFromHungRedis(t *testing.T) {
 	t.Parallel()
 	own := testkit.OwnRedis(t)
 	s := newSystem(t, own.URL())
@@ -123,7 +123,7 @@ func TestOverload_RecoversFromARedisThatHangs(t *testing.T) {
 	require.Less(t, time.Since(start), 20*time.Second)
 	require.Equal(t, len(users), got.counts["503 unavailable"]+got.counts["503 overloaded"], "%v", got.counts)
 	require.Zero(t, got.without)
-	require.Zero(t, n.store.Queued(), "no entry stays taken")
+	require.Zero(t, n.store.Queued(), "all entries were released")
 	resume()
 	testkit.Eventually(t, 10*time.Second, "a slot", func() error {
 		if a := s.acquire(t, n, s.user(t, auth.Buyer), product); a.status != 201 {

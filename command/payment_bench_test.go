@@ -19,8 +19,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// BenchmarkPayments is 64 buyers who start a payment each, then the gateway's
-// callbacks for all of them, 64 at a time, beside as many bare appends of one
+// BenchmarkPayments lets 64 buyers start a payment each, then sends the gateway's
+// callbacks for all of them, 64 at a time, compared with as many bare appends of one
 // event in the same run. Run it with -benchtime 1x.
 func BenchmarkPayments(b *testing.B) {
 	const callers, each = 64, 40
@@ -72,7 +72,7 @@ func BenchmarkPayments(b *testing.B) {
 				r.Header.Set("Authorization", "Bearer "+buyers[i].token)
 				r.Header.Set("Content-Type", "application/json")
 				w := httptest.NewRecorder()
-				n.handler.ServeHTTP(w, r) // not by send, which holds the answer against the document
+				n.handler.ServeHTTP(w, r) // not by send, which validates the response against the document
 				var p apimodel.Payment
 				if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 201 {
 					b.Error(err, w.Code)

@@ -15,30 +15,30 @@ import (
 )
 
 // cancelPayment requests that a pending payment is cancelled at the gateway.
-func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (done[apimodel.Payment], error) {
+func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[apimodel.Payment], error) {
 	changed, err := s.payments.Cancel(ctx, id, callerOf(by.user), &by.Origin)
-	return done[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
+	return commandResult[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
 }
 
 // refundPayment makes a refund due.
-func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (done[apimodel.Refund], error) {
+func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (commandResult[apimodel.Refund], error) {
 	refunded, err := s.payments.RequestRefund(ctx, c, &by.Origin)
 	var amount *domain.MoneyError
 	if errors.As(err, &amount) {
 		var v faults
 		v.add("amount", amount.Message)
-		return done[apimodel.Refund]{}, v.err()
+		return commandResult[apimodel.Refund]{}, v.err()
 	}
-	return done[apimodel.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
+	return commandResult[apimodel.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
 }
 
 // resolvePayment records an operator's decision.
-func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (done[apimodel.Payment], error) {
+func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (commandResult[apimodel.Payment], error) {
 	changed, err := s.payments.Resolve(ctx, c, &by.Origin)
 	if errors.Is(err, domain.ErrNothingToResolve) {
-		return done[apimodel.Payment]{}, at(errNoItem.Wrap(err), changed.Product, changed.Position)
+		return commandResult[apimodel.Payment]{}, withPosition(errNoItem.Wrap(err), changed.Product, changed.Position)
 	}
-	return done[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, err
+	return commandResult[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, err
 }
 
 // stateRefusal adds the position of its reason to a refusal by a payment's state.
@@ -48,7 +48,7 @@ func stateRefusal(err error) error {
 	if !errors.As(err, &refused) || errors.As(err, &invalid) {
 		return err
 	}
-	return at(asRefusal(refused), refused.Product, refused.Position)
+	return withPosition(asRefusal(refused), refused.Product, refused.Position)
 }
 
 func (a *API) deletePayment(c echo.Context) error {
@@ -73,7 +73,7 @@ const aCode = "a code of A-Z, 0-9 and _, 1 to 64 characters"
 func (r refundRequest) command(payment uuid.UUID) (payments.RequestRefund, error) {
 	var v faults
 	c := payments.RequestRefund{
-		Payment: payment, Key: need(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID, Reason: domain.ReasonRequested,
+		Payment: payment, Key: required(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID, Reason: domain.ReasonRequested,
 	}
 	if amount := optional(&v, "amount", aDecimal, r.Amount); amount != nil {
 		c.Amount = &amount.Decimal
@@ -129,13 +129,13 @@ const anAction = "RETRY, REFUNDED_ELSEWHERE, NOTHING_TAKEN or ACCEPT"
 
 func (r resolutionRequest) command(payment uuid.UUID) (payments.Resolve, error) {
 	var v faults
-	c := payments.Resolve{Payment: payment, Action: domain.ResolveAction(need(&v, "action", anAction, r.Action))}
+	c := payments.Resolve{Payment: payment, Action: domain.ResolveAction(required(&v, "action", anAction, r.Action))}
 	switch c.Action {
 	case domain.RetryItem, domain.RefundedElsewhere, domain.NothingTaken, domain.AcceptItem, "":
 	default:
 		v.add("action", "must be "+anAction)
 	}
-	if note := need(&v, "note", aCode, r.Note); len(v) == 0 {
+	if note := required(&v, "note", aCode, r.Note); len(v) == 0 {
 		c.Note = code(&v, "note", note)
 	}
 	return c, v.err()

@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// rounds is how often each race is run. What is logged says who won how often.
+// rounds is how often each race is run. The log shows which side won how often.
 const rounds = 200
 
 // arena is a system with two nodes and a product with a unit for each round.
@@ -54,7 +54,7 @@ func (a arena) homes(t *testing.T, slot string, payment uuid.UUID) (money, ends 
 	return money, ends
 }
 
-// requireClaims holds the claims against the events: R1, R2 and R3.
+// requireClaims compares the claims with the events: R1, R2 and R3.
 func (a arena) requireClaims(t *testing.T) {
 	t.Helper()
 	held := map[uuid.UUID]string{}
@@ -82,7 +82,7 @@ func (a arena) requireClaims(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Len(t, held, n)
-	// The ledger tells of each payment what the events tell.
+	// The ledger agrees with the events about each payment.
 	for _, slot := range a.slots(t, a.product) {
 		for _, p := range slot.Payments {
 			if p.SlotID != slot.ID {
@@ -99,7 +99,7 @@ func (a arena) requireClaims(t *testing.T) {
 	}
 }
 
-func TestSuccessAgainstExpiry(t *testing.T) {
+func TestSuccess_RacesExpiry(t *testing.T) {
 	a := newArena(t, rounds+10)
 	outcomes := map[domain.SlotStatus]int{}
 	for range rounds {
@@ -129,7 +129,7 @@ func TestSuccessAgainstExpiry(t *testing.T) {
 	a.requireClaims(t)
 }
 
-func TestReclaimAgainstPaymentStart(t *testing.T) {
+func TestReclaim_RacesPaymentStart(t *testing.T) {
 	a := newArena(t, rounds+10)
 	outcomes := map[string]int{}
 	for range rounds {
@@ -158,8 +158,8 @@ func TestReclaimAgainstPaymentStart(t *testing.T) {
 	a.requireClaims(t)
 }
 
-func TestGiveUpAgainstExpiry(t *testing.T) {
-	const crowds = 50 // of slots that are due together
+func TestRelease_RacesExpiry(t *testing.T) {
+	const crowds = 50 // groups of slots that are due together
 	a := newArena(t, crowds)
 	short := a.node(t, brief)
 	outcomes := map[string]int{}
@@ -203,7 +203,7 @@ func TestGiveUpAgainstExpiry(t *testing.T) {
 	a.requireClaims(t)
 }
 
-func TestCallbacksAtTheSameInstant(t *testing.T) {
+func TestCallbacks_AtTheSameTime(t *testing.T) {
 	a := newArena(t, 2*rounds+10)
 	for round := range 2 * rounds {
 		_, slot, id := a.paying(t, a.nodes[0], a.product)
@@ -225,9 +225,9 @@ func TestCallbacksAtTheSameInstant(t *testing.T) {
 	a.requireClaims(t)
 }
 
-// Success and failure of one payment, under ids of their own, and the worker's
-// look beside them: one of them is the payment's outcome.
-func TestCallbackAgainstReconciliation(t *testing.T) {
+// Success and failure of one payment, under separate ids, and a query by the worker
+// at the same time: one of them is the payment's outcome.
+func TestCallback_RacesReconciliation(t *testing.T) {
 	a := newArena(t, rounds+10)
 	a.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
 	_, err := a.pool.Exec(t.Context(), `create function due_at_once() returns trigger language plpgsql as $$
@@ -265,9 +265,9 @@ func TestCallbackAgainstReconciliation(t *testing.T) {
 	a.requireClaims(t)
 }
 
-// A late success and a fresh buyer want the last unit: one has it, and the money
-// of the other goes back or was never taken.
-func TestLateSuccessAgainstAFreshBuyer(t *testing.T) {
+// A late success and a new buyer compete for the last unit: one gets it, and the money
+// of the other is refunded or was never taken.
+func TestLateSuccess_RacesNewBuyer(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -288,7 +288,7 @@ func TestLateSuccessAgainstAFreshBuyer(t *testing.T) {
 				acquired, _ = nodes[1].send(t.Context(), fresh, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product})
 				return
 			}
-			status[i] = nodes[i].rawCallback(uuid.NewString(), succeeded(id, "10")) // both tell the same
+			status[i] = nodes[i].rawCallback(uuid.NewString(), succeeded(id, "10")) // both report the same
 		})
 		require.Equal(t, []int{204, 204}, status)
 		p := s.payment(t, product, slot, id)
@@ -308,9 +308,9 @@ func TestLateSuccessAgainstAFreshBuyer(t *testing.T) {
 	t.Logf("%v", outcomes)
 }
 
-// The buyer of an expired slot clicks again while their late money arrives: they
-// have one slot, and the money bought it or goes back.
-func TestLateSuccessAgainstTheSameBuyer(t *testing.T) {
+// The buyer of an expired slot acquires again while their late payment succeeds: they
+// have one slot, and the money paid for it or is refunded.
+func TestLateSuccess_RacesSameBuyer(t *testing.T) {
 	a := newArena(t, rounds+10)
 	outcomes := map[string]int{}
 	for range rounds {
@@ -343,7 +343,7 @@ func TestLateSuccessAgainstTheSameBuyer(t *testing.T) {
 	}
 	t.Logf("%v", outcomes)
 	a.requireClaims(t)
-	require.Eventually(t, func() bool { // R2: no unit stays with a grant that nobody used
+	require.Eventually(t, func() bool { // R2: no unit remains with an unused grant
 		state, err := a.nodes[0].gate.State(t.Context(), a.product)
 		if err == nil {
 			err = a.nodes[0].gate.Sync(t.Context(), a.product)

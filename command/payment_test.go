@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestPaymentFromStartToPurchase(t *testing.T) {
+func TestPayment_FromStartToPurchase(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -61,7 +61,7 @@ func TestPaymentFromStartToPurchase(t *testing.T) {
 	require.Equal(t, 204, n.callback(t, "w3", failed(id, "no")).status)
 	require.Equal(t, 204, n.callback(t, "w4", succeeded(id, "11")).status)
 	require.Equal(t, 204, n.callback(t, "w5", succeeded(id, "11")).status)
-	require.Equal(t, []string{"PaymentContradicted", "PaymentContradicted"}, s.story(t, slot)[3:], "what contradicts it is kept, once")
+	require.Equal(t, []string{"PaymentContradicted", "PaymentContradicted"}, s.story(t, slot)[3:], "each contradiction is recorded once")
 	require.Equal(t, domain.SuccessfulPayment, s.payment(t, product, slot, id).Status)
 
 	done := s.pay(t, n, buyer, slot)
@@ -74,7 +74,7 @@ func TestPaymentFromStartToPurchase(t *testing.T) {
 	require.Equal(t, claims.Completed, claim.Status)
 }
 
-func TestPaymentThatFailsCanBeTriedAgain(t *testing.T) {
+func TestPayment_CanBeRetriedAfterFailure(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -95,14 +95,14 @@ func TestPaymentThatFailsCanBeTriedAgain(t *testing.T) {
 	require.Equal(t, 201, second.status)
 	require.Equal(t, 204, n.callback(t, "w2", succeeded(id, "10")).status, "late, while another is pending")
 	require.Equal(t, domain.RefundsDue, s.payment(t, product, slot, id).RefundStatus())
-	require.True(t, due(), "the other payment is still waited for")
+	require.True(t, due(), "the slot still waits for the other payment")
 	require.Equal(t, 204, n.callback(t, "w3", succeeded(second.text("id"), "10")).status)
 	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status)
 }
 
-// Each refusal, in the order in which they are looked for: every request is at
-// fault in all that comes after its own refusal too, as far as that can be.
-func TestPaymentRefusalsInOrder(t *testing.T) {
+// Each refusal, in the order of the code: every request also violates
+// all later rules, as far as possible.
+func TestPayment_RefusalsInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -149,7 +149,7 @@ func TestPaymentRefusalsInOrder(t *testing.T) {
 
 	good := with(paymentOf(slot), "idempotencyKey", wrong["idempotencyKey"])
 	first := send(buyer, good)
-	require.Equal(t, 201, first.status, "an error is not remembered: %v", first.body)
+	require.Equal(t, 201, first.status, "an error is not stored for the key: %v", first.body)
 	require.Equal(t, "/v1/payments/"+first.text("id"), first.header.Get("Location"))
 	require.Equal(t, "PENDING", first.text("paymentStatus"))
 	require.Equal(t, 403, send(other, with(good, "amount", "11")).status)
@@ -159,7 +159,7 @@ func TestPaymentRefusalsInOrder(t *testing.T) {
 	for _, amount := range []any{"10", "10.0", 10, 10.00} { // by value
 		repeat := send(buyer, with(good, "amount", amount))
 		require.Equal(t, 201, repeat.status)
-		require.Equal(t, first.body, repeat.body, "as first answered")
+		require.Equal(t, first.body, repeat.body, "the first response")
 		require.Equal(t, first.header.Get("X-Position"), repeat.header.Get("X-Position"))
 	}
 	for name, value := range map[string]any{"amount": "11", "currency": "USD", "paymentMethod": "WALLET"} {
@@ -173,7 +173,7 @@ func TestPaymentRefusalsInOrder(t *testing.T) {
 	require.Equal(t, 201, send(other, with(good, "purchaseSlotId", mine)).status, "keys are per buyer")
 }
 
-func TestSlotCannotBePaidFromItsDeadlineOn(t *testing.T) {
+func TestPayment_RefusedFromDeadline(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t, func(c *Config) { c.SlotTTL = 250 * time.Millisecond })
@@ -195,12 +195,12 @@ func TestSlotCannotBePaidFromItsDeadlineOn(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, domain.ActiveSlot, s.stored(t, product, idle).Status, "before the event")
-	require.Equal(t, "slot-expired", s.pay(t, n, buyer, slot).slug(), "although one is pending")
+	require.Equal(t, "slot-expired", s.pay(t, n, buyer, slot).slug(), "one is pending")
 	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
-	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status, "what was begun in time completes past the deadline")
+	require.Equal(t, domain.CompletedSlot, s.stored(t, product, slot).Status, "a payment that was started in time completes after the deadline")
 }
 
-func TestNothingToPay(t *testing.T) {
+func TestPayment_PriceZero(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -221,8 +221,8 @@ func TestNothingToPay(t *testing.T) {
 		"a gateway that reports a payment it never got contradicts us")
 }
 
-// Whatever the gateway answers to being asked for the money.
-func TestAnswersToBeingAsked(t *testing.T) {
+// Every response of the gateway to a payment request.
+func TestPayment_GatewayResponses(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -252,8 +252,8 @@ func TestAnswersToBeingAsked(t *testing.T) {
 	}
 }
 
-// Many requests with one key at the same time make one payment.
-func TestOneKeyManyRequests(t *testing.T) {
+// Many requests with one key at the same time create one payment.
+func TestPayment_ConcurrentRequestsWithOneKey(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -277,8 +277,8 @@ func TestOneKeyManyRequests(t *testing.T) {
 	}
 }
 
-// Two payments of one slot at the same time, with keys of their own.
-func TestTwoPaymentsAtOnce(t *testing.T) {
+// Two payments of one slot at the same time, with separate keys.
+func TestPayment_TwoAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}

@@ -14,12 +14,12 @@ import (
 )
 
 // notify applies a callback of the payment gateway.
-func (s *services) notify(ctx context.Context, _ *invocation, n gateway.Notification) (done[nothing], error) {
+func (s *services) notify(ctx context.Context, _ *invocation, n gateway.Notification) (commandResult[nothing], error) {
 	place, err := s.payments.Notify(ctx, n)
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
-	return done[nothing]{product: place.Product, place: place.Position}, nil
+	return commandResult[nothing]{product: place.Product, place: place.Position}, nil
 }
 
 var (

@@ -31,12 +31,12 @@ const (
 	pagesMost = 60
 )
 
-// TestNoStatementReadsThroughATable: what a command or a sweep reads does not grow
-// with what there is of other products, slots and payments, nor does a deletion or
-// a pause read its product's slots. A server's plan depends on what it knows of
-// the tables, so it is asked for the plan of every statement that was sent, and
-// reads are carried out again, while one product has all that there is.
-func TestNoStatementReadsThroughATable(t *testing.T) {
+// TestStatements_DoNotScanTables: the cost of a command or a sweep does not depend
+// on the number of other products, slots and payments, nor does a deletion or
+// a pause read its product's slots. A plan depends on the server's statistics of
+// the tables, so the test explains every statement that was sent, and
+// repeats reads, while one product has all rows.
+func TestStatements_DoNotScanTables(t *testing.T) {
 	t.Parallel()
 	s, sent := newTraced(t)
 	n := s.node(t)
@@ -66,7 +66,7 @@ func TestNoStatementReadsThroughATable(t *testing.T) {
 	require.Equal(t, 200, s.update(t, n, fresh, map[string]any{"saleDate": time.Now().Add(2 * time.Hour)}).status)
 	require.Equal(t, 204, s.remove(t, n, fresh).status)
 	s.sweep(t, n)
-	// All that the product has is completed, and so it can go.
+	// All slots of the product are completed, so it can be deleted.
 	_, err = s.plain.Exec(t.Context(), `update slot_claims set status = 'COMPLETED', due_at = null, warn_at = null where product_id = $1`, full)
 	require.NoError(t, err)
 	_, err = s.plain.Exec(t.Context(), "vacuum analyze slot_claims")
@@ -79,7 +79,7 @@ func TestNoStatementReadsThroughATable(t *testing.T) {
 	}
 }
 
-// traced is a system whose statements are seen; plain is another pool on its database.
+// traced is a system that records its statements; plain is another pool on its database.
 type traced struct {
 	*system
 	plain *pgxpool.Pool
@@ -99,8 +99,8 @@ func newTraced(t *testing.T) (traced, *statements) {
 	return traced{s, plain}, sent
 }
 
-// fill gives the product its slots, half of them paid for, with all that beside
-// them that grows. The gate is to be made anew.
+// fill gives the product its slots, half of them paid, with all other rows
+// that grow with them. The gate must then be rebuilt.
 func (s traced) fill(t *testing.T, product uuid.UUID) {
 	t.Helper()
 	require.NoError(t, pgx.BeginFunc(t.Context(), s.plain, func(tx pgx.Tx) error {
@@ -126,7 +126,7 @@ func (s traced) fill(t *testing.T, product uuid.UUID) {
 	}))
 }
 
-// sweep is what a worker looks for.
+// sweep runs the queries of a worker.
 func (s traced) sweep(t *testing.T, n node) {
 	t.Helper()
 	for _, find := range []func(context.Context, int) ([]claims.DueSlot, error){s.claims.DueForExpiry, s.claims.DueForTimeout, s.claims.DueForWarning} {
@@ -149,13 +149,13 @@ func (s traced) sweep(t *testing.T, n node) {
 	require.NoError(t, n.payments.Purge(t.Context()))
 }
 
-// statement is one that was sent.
+// statement is a recorded statement.
 type statement struct {
 	sql  string
 	args []any
 }
 
-// statements sees what is sent.
+// statements records what is sent.
 type statements struct {
 	mu         sync.Mutex
 	watching   bool
@@ -192,12 +192,12 @@ func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEnd
 var (
 	reads  = regexp.MustCompile(`^(select|with)\b`)
 	writes = regexp.MustCompile(`\b(insert into|update|delete from)\b`)
-	// through finds a plan that reads a table that grows from end to end.
+	// through matches a plan that scans a growing table.
 	through = regexp.MustCompile(`"Seq Scan"[^{}]*"Relation Name": "(events|slot_claims|slot_numbers|payments|payment_keys|webhook_ids)"`)
 	pages   = regexp.MustCompile(`"Shared (?:Hit|Read) Blocks": (\d+)`)
 )
 
-// requireNarrow asks for the statement's plan, and carries it out again where it
+// requireNarrow explains the statement, and repeats it if it
 // only reads.
 func (s traced) requireNarrow(t *testing.T, st statement) {
 	t.Helper()
@@ -213,7 +213,7 @@ func (s traced) requireNarrow(t *testing.T, st statement) {
 	tx, err := s.plain.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(context.Background())) }()
-	// As inside an append, and with the products that were there then.
+	// As inside an append, and with the products of that moment.
 	_, err = tx.Exec(t.Context(), `select set_config('dopamine.event_now', clock_timestamp()::text, true);
 		set local session_replication_role = replica;
 		update product_gates set deleted = false where deleted`)
@@ -223,7 +223,7 @@ func (s traced) requireNarrow(t *testing.T, st statement) {
 	if write {
 		return
 	}
-	// The first node's are those of all below it.
+	// The counts of the first node include all nodes below it.
 	var whole []struct{ Plan json.RawMessage }
 	require.NoError(t, json.Unmarshal(plan, &whole))
 	seen := 0

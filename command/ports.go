@@ -54,24 +54,24 @@ type services struct {
 const (
 	// appendTimeout bounds an append with its reads. It does not depend on the client:
 	// a command continues if its client disconnects.
-	appendWithin = 3 * time.Second
+	appendTimeout = 3 * time.Second
 	// syncTimeout is how long a command waits for the sync of the gate.
-	feedWithin = time.Second
+	syncTimeout = time.Second
 )
 
 // append measures an append. It is reserved before the state is read, because a full
 // queue is reported first.
 func (s *services) append(ctx context.Context, place *eventstore.Reservation, a eventstore.Append) (eventstore.Result, error) {
-	defer since(s.metrics.append, time.Now())
+	defer observeSince(s.metrics.append, time.Now())
 	return place.Append(ctx, a)
 }
 
 // sync applies the appended events to the gate before the command responds. A failure
 // is not the command's failure: the worker syncs the gate too.
 // It removes the gate of a deleted product.
-func (s *services) feed(ctx context.Context, product uuid.UUID) {
-	defer since(s.metrics.feed, time.Now())
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), feedWithin)
+func (s *services) sync(ctx context.Context, product uuid.UUID) {
+	defer observeSince(s.metrics.feed, time.Now())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTimeout)
 	defer cancel()
 	if err := s.gate.Sync(ctx, product); err != nil && !errors.Is(err, redis.ErrUnknownProduct) {
 		s.log.WarnContext(ctx, "gate not synced in time, worker syncs it", "product", product, "error", err)

@@ -71,7 +71,7 @@ type positioned struct {
 func (e *positioned) Error() string { return e.problem.Error() }
 func (e *positioned) Unwrap() error { return e.problem }
 
-func at(p *problem.Error, product uuid.UUID, place int64) error {
+func withPosition(p *problem.Error, product uuid.UUID, place int64) error {
 	return &positioned{problem: p, product: product, place: place}
 }
 
@@ -119,7 +119,7 @@ func asProblem(err error) error {
 	case errors.Is(err, eventstore.ErrOverloaded):
 		return errOverloaded.Wrap(err)
 	case errors.As(err, &away), errors.Is(err, eventstore.ErrClosed), errors.Is(err, redis.ErrUnavailable),
-		errors.Is(err, redis.ErrClosed), isAway(err):
+		errors.Is(err, redis.ErrClosed), isUnavailable(err):
 		return errUnavailable.Wrap(err)
 	}
 	return err
@@ -169,13 +169,13 @@ func invalidProblem(e *domain.InvalidError) error {
 
 // awayClasses are the SQLSTATE classes of a server that cannot serve:
 // connection lost, out of resources, shutting down or starting, failing over.
-var awayClasses = []string{"08", "53", "57", "58", "25006"}
+var unavailableClasses = []string{"08", "53", "57", "58", "25006"}
 
 // isUnavailable reports whether err means the database is unreachable, not that it rejected the query.
-func isAway(err error) bool {
+func isUnavailable(err error) bool {
 	var said *pgconn.PgError
 	if errors.As(err, &said) {
-		for _, class := range awayClasses {
+		for _, class := range unavailableClasses {
 			if strings.HasPrefix(said.Code, class) {
 				return true
 			}
@@ -190,6 +190,6 @@ func isAway(err error) bool {
 }
 
 // reading wraps an error of a read.
-func reading(what string, id uuid.UUID, err error) error {
+func wrapRead(what string, id uuid.UUID, err error) error {
 	return fmt.Errorf("read %s %s: %w", what, id, err)
 }

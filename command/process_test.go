@@ -26,7 +26,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// beAPI serves until it is killed, and says where on standard output.
+// beAPI serves until it is killed, and prints its address to standard output.
 func beAPI(databaseURL, redisURL, keyFile string) error {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, databaseURL)
@@ -68,9 +68,9 @@ func beAPI(databaseURL, redisURL, keyFile string) error {
 	return api.Run(ctx)
 }
 
-// process is a command API in a process of its own.
+// process is a command API in a separate process.
 type process struct {
-	node // without what lies inside of it
+	node // without its components
 	cmd  *exec.Cmd
 }
 
@@ -105,7 +105,7 @@ func (p process) signal(t testing.TB, s syscall.Signal) {
 }
 
 // longerThanALease waits until so much time has passed since a moment that no
-// lease of then runs on.
+// lease of that moment is valid.
 func longerThanALease(t testing.TB, since time.Time) {
 	t.Helper()
 	testkit.Eventually(t, 3*redis.LeaseTime, "leases to run out", func() error {
@@ -116,10 +116,10 @@ func longerThanALease(t testing.TB, since time.Time) {
 	})
 }
 
-// A process is stopped between a grant and its append. Meanwhile the sale is
-// changed, its unit goes to somebody else, and its lease runs out. When it goes
-// on, the grant is of no use to anybody, and nothing has waited for it for long.
-func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
+// A process is stopped between a grant and its append. Meanwhile the sale
+// changes, another buyer gets the unit, and its lease runs out. When it resumes,
+// the grant is useless, and nothing has waited for it for long.
+func TestProcess_StoppedBetweenGrantAndAppend(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n, p := s.node(t), s.process(t)
@@ -140,7 +140,7 @@ func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
 		}
 		answer <- a
 	}()
-	testkit.Eventually(t, 5*time.Second, "a grant on its way", func() error {
+	testkit.Eventually(t, 5*time.Second, "a pending grant", func() error {
 		if state, err := n.gate.State(t.Context(), product); err != nil || state.Pending != 1 {
 			return fmt.Errorf("%+v %v", state, err)
 		}
@@ -151,7 +151,7 @@ func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
 	_, err = lock.Exec(t.Context(), `select pg_advisory_unlock($1)`, eventstore.AppendLock)
 	require.NoError(t, err)
 
-	// Its backend has the append lock now, until Postgres cuts it off.
+	// Its backend has the append lock now, until Postgres disconnects it.
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": false}).status)
 	winner := s.user(t, auth.Buyer)
@@ -183,11 +183,11 @@ func TestProcessStoppedBetweenGrantAndAppend(t *testing.T) {
 	s.requireFair(t, n, product)
 }
 
-// A process is stopped in the middle of a rush. Meanwhile Redis forgets everything,
-// another process builds the gate anew and sells on, and slots end. When the
-// stopped one goes on with whatever it had in its hands, no unit is sold twice, no
-// answer was empty, no unit is lost.
-func TestProcessStoppedInARush(t *testing.T) {
+// A process is stopped in the middle of a rush. Meanwhile Redis loses everything,
+// another process rebuilds the gate and continues the sale, and slots end. When the
+// stopped process resumes with its requests in progress, no unit is sold twice, no
+// response is empty, and no unit is lost.
+func TestProcess_StoppedInRush(t *testing.T) {
 	t.Parallel()
 	own := testkit.OwnRedis(t)
 	s := newSystem(t, own.URL())
@@ -249,7 +249,7 @@ func TestProcessStoppedInARush(t *testing.T) {
 	s.requireFair(t, n, product)
 }
 
-// stateOf is how the kernel says that the process is: T is stopped.
+// stateOf returns the kernel's state of the process: T is stopped.
 func stateOf(t testing.TB, p process) byte {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))

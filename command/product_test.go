@@ -86,7 +86,7 @@ func TestUpdateProduct(t *testing.T) {
 	})
 }
 
-func TestSaleDateStandsOnceThereWasASlot(t *testing.T) {
+func TestUpdateProduct_SaleDateFixedAfterFirstSlot(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -98,7 +98,7 @@ func TestSaleDateStandsOnceThereWasASlot(t *testing.T) {
 	require.Equal(t, "n", a.text("name"), "all or nothing")
 }
 
-func TestManyUpdatesAtOnceLoseNothing(t *testing.T) {
+func TestUpdateProduct_ConcurrentUpdatesLoseNothing(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	a, b := s.node(t), s.node(t)
@@ -122,7 +122,7 @@ func TestDeleteProduct(t *testing.T) {
 	buyer := s.user(t, auth.Buyer)
 	slot := s.acquire(t, n, buyer, product)
 	require.Equal(t, 201, slot.status, slot.body)
-	require.Equal(t, 404, s.remove(t, n, uuid.MustParse(slot.text("id"))).status, "a slot is no product")
+	require.Equal(t, 404, s.remove(t, n, uuid.MustParse(slot.text("id"))).status, "a slot is not a product")
 
 	a := s.remove(t, n, product)
 	require.Equal(t, 409, a.status)
@@ -163,7 +163,7 @@ func TestUpdateProduct_IfMatch(t *testing.T) {
 	stale := put(etag, map[string]any{"name": "theirs"})
 	require.Equal(t, 412, stale.status)
 	require.Equal(t, "precondition-failed", stale.slug())
-	require.Equal(t, 412, put(etag, map[string]any{"saleDate": time.Now().Add(time.Hour)}).status, "412 comes before what the state forbids")
+	require.Equal(t, 412, put(etag, map[string]any{"saleDate": time.Now().Add(time.Hour)}).status, "412 comes before refusals by the state")
 	require.Equal(t, "mine", s.update(t, n, product, map[string]any{"paused": false}).text("name"), "nothing was changed")
 
 	require.Equal(t, 200, put(`"0-0", `+sold.header.Get("ETag"), map[string]any{"description": "d2"}).status, "one of several")

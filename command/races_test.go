@@ -16,7 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// tally counts what a crowd was answered, by "201" or the problem's slug.
+// tally counts the responses to a crowd, by "201" or the problem's slug.
 type tally struct {
 	mu     sync.Mutex
 	counts map[string]int
@@ -53,7 +53,7 @@ func (s *system) requireDurable(t testing.TB, product uuid.UUID, c *tally) {
 	t.Helper()
 	slots := s.slots(t, product)
 	for id, buyer := range c.slots {
-		require.Equal(t, buyer, slots[uuid.MustParse(id)].UserID, "slot %s was answered and is not there", id)
+		require.Equal(t, buyer, slots[uuid.MustParse(id)].UserID, "slot %s was returned and does not exist", id)
 	}
 }
 
@@ -66,7 +66,7 @@ func (s *system) buyers(t testing.TB, n int) []user {
 	return users
 }
 
-func TestRushOverTwoNodes(t *testing.T) {
+func TestRush_TwoNodes(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -82,7 +82,7 @@ func TestRushOverTwoNodes(t *testing.T) {
 	require.GreaterOrEqual(t, r.Refused.SoldOut, int64(buyers-stock), "one asked again is decided again")
 }
 
-func TestOneBuyerClicksEverywhere(t *testing.T) {
+func TestRush_OneBuyerOnAllNodes(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -93,7 +93,7 @@ func TestOneBuyerClicksEverywhere(t *testing.T) {
 	require.Len(t, s.requireLawful(t, product), 1)
 }
 
-func TestStockRaisedInARush(t *testing.T) {
+func TestRush_StockRaised(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -109,7 +109,7 @@ func TestStockRaisedInARush(t *testing.T) {
 		}
 		c.acquire(t, nodes[i%2], users[i], product)
 	})
-	// Whoever was refused before the last units opened asks again and gets them.
+	// Buyers refused before the last units opened send another request and get them.
 	for _, u := range s.buyers(t, 10+waves*raise-c.counts["201"]) {
 		require.Equal(t, 201, s.acquire(t, nodes[0], u, product).status)
 	}
@@ -118,7 +118,7 @@ func TestStockRaisedInARush(t *testing.T) {
 	s.requireFair(t, nodes[0], product)
 }
 
-func TestPauseInARush(t *testing.T) {
+func TestRush_Paused(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -144,9 +144,9 @@ func TestPauseInARush(t *testing.T) {
 	s.requireFair(t, nodes[0], product)
 }
 
-// TestDeleteAgainstAcquire: at the same instant, many times. Either the product
-// goes and nobody has a slot, or somebody has one and it stays.
-func TestDeleteAgainstAcquire(t *testing.T) {
+// TestDelete_RacesAcquire: at the same instant, many times. Either the product
+// is deleted and has no slot, or a buyer has one and it stays.
+func TestDelete_RacesAcquire(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -182,7 +182,7 @@ func TestDeleteAgainstAcquire(t *testing.T) {
 	t.Logf("deleted %d of 60", deleted.Load())
 }
 
-func TestReleaseAgainstRelease(t *testing.T) {
+func TestRelease_RacesRelease(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}
@@ -208,8 +208,8 @@ func TestReleaseAgainstRelease(t *testing.T) {
 	}
 }
 
-// TestFlushInARush: Redis forgets everything while buyers come and go.
-func TestFlushInARush(t *testing.T) {
+// TestRush_RedisFlushed: Redis loses everything while buyers come and go.
+func TestRush_RedisFlushed(t *testing.T) {
 	t.Parallel()
 	own := testkit.OwnRedis(t)
 	s := newSystem(t, own.URL())
@@ -241,8 +241,8 @@ func TestFlushInARush(t *testing.T) {
 	t.Logf("%v", c.counts)
 }
 
-// TestPostgresConnectionsDieInARush: what was answered is there, whatever else.
-func TestPostgresConnectionsDieInARush(t *testing.T) {
+// TestRush_PostgresConnectionsKilled: every confirmed slot exists.
+func TestRush_PostgresConnectionsKilled(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	nodes := []node{s.node(t), s.node(t)}

@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// ask takes the next step of the payment at once.
+// ask runs the next step of the payment at once.
 func (s *system) ask(t testing.TB, n node, payment string) error {
 	t.Helper()
 	s.askNow(t, payment)
@@ -46,7 +46,7 @@ func (s *system) age(t testing.TB, payment, column, by string) {
 	require.NoError(t, err)
 }
 
-func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
+func TestReconcile_RetriesUnavailableGateway(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -69,9 +69,9 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 	asks := s.fake.asks()
 	require.GreaterOrEqual(t, len(asks), 3)
 	for _, a := range asks {
-		require.Equal(t, asks[0], a, "under the same reference")
+		require.Equal(t, asks[0], a, "with the same reference")
 	}
-	// It is known there now; a lost callback is found by asking.
+	// The gateway knows it now; a query replaces a lost callback.
 	require.NoError(t, n.payments.Do(t.Context(), payments.Query, uuid.MustParse(id)), "not due: nothing")
 	require.Empty(t, s.fake.looked)
 	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
@@ -80,8 +80,8 @@ func TestGatewayThatIsAwayIsAskedAgain(t *testing.T) {
 	require.False(t, s.askedAgain(t, id))
 }
 
-// A gateway that has forgotten what it took on is asked for the money again.
-func TestGatewayThatNeverHeardOfIt(t *testing.T) {
+// If the gateway has lost a payment that it accepted, the payment is posted again.
+func TestReconcile_PaymentUnknownToGateway(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -100,7 +100,7 @@ func TestGatewayThatNeverHeardOfIt(t *testing.T) {
 	require.NoError(t, s.ask(t, n, id))
 	require.Len(t, s.fake.asks(), 2)
 
-	// After our time-out "never heard of" is believed one hour after we asked last.
+	// After the timeout, "unknown" is final one hour after the last post.
 	s.timeOut(t, n, product, slot)
 	require.True(t, s.askedAgain(t, id))
 	require.NoError(t, s.ask(t, n, id))
@@ -111,7 +111,7 @@ func TestGatewayThatNeverHeardOfIt(t *testing.T) {
 	require.Empty(t, s.waitsFor(t, id))
 }
 
-func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
+func TestReconcile_QueriesAfterTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -136,9 +136,9 @@ func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
 	require.NoError(t, s.ask(t, n, id))
 	require.False(t, s.askedAgain(t, id))
 	require.Equal(t, "OUTCOME_UNKNOWN FAILED", s.waitsFor(t, id))
-	require.Equal(t, 204, n.callback(t, "w1", failed(id, "no")).status, "the gateway itself settles it")
+	require.Equal(t, 204, n.callback(t, "w1", failed(id, "no")).status, "the gateway's report settles it")
 	require.Empty(t, s.waitsFor(t, id))
-	require.Len(t, s.story(t, slot), 4, "for which there is no event")
+	require.Len(t, s.story(t, slot), 4, "without an event")
 
 	_, slot, id = s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
@@ -150,8 +150,8 @@ func TestAfterOurTimeOutTheGatewayIsAskedUntilItSays(t *testing.T) {
 	require.Len(t, s.story(t, slot), 4)
 }
 
-// Money taken after our time-out, and the callback lost: it goes back.
-func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
+// Money taken after the timeout, with a lost callback, is refunded.
+func TestReconcile_RefundsMoneyTakenUnnoticed(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -175,7 +175,7 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	require.Equal(t, "REFUND_FAILED ACCOUNT_CLOSED", s.waitsFor(t, id), "nothing had reached the gateway before")
 	require.Equal(t, domain.RefundsFailed, s.payment(t, product, slot, id).RefundStatus())
 
-	// An operator has it tried once more, under another id.
+	// An operator retries it, under another id.
 	by := &origin.Origin{Actor: payments.ActorOperator}
 	_, err = n.payments.Resolve(t.Context(), payments.Resolve{Payment: uuid.MustParse(id), Action: domain.RetryItem, Note: "NEW_CARD"}, by)
 	require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestMoneyTakenUnheardIsRefunded(t *testing.T) {
 	require.Empty(t, jobs)
 }
 
-func TestPurgeForgetsOnlyWhatIsOld(t *testing.T) {
+func TestPurge_DeletesOnlyOldRows(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)

@@ -13,9 +13,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// The key of a slot that is paid for stands for nothing any more: the request is
-// decided like one without it, numbered and in the order of the states.
-func TestKeyOfASlotThatIsPaidFor(t *testing.T) {
+// The key of a slot that is paid has no effect: the request is
+// decided like one without a key, numbered and in the order of the states.
+func TestAcquire_KeyOfPaidSlot(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -44,9 +44,9 @@ func TestKeyOfASlotThatIsPaidFor(t *testing.T) {
 	require.Equal(t, "sale-paused", s.acquire(t, n, buyer, product, "Idempotency-Key", "k").slug())
 }
 
-// That there is no place for an append comes after what is not there and whose it
-// is, and before the state.
-func TestOverloadedBeforeTheState(t *testing.T) {
+// A full append queue is reported after missing objects and foreign
+// ones, and before the state.
+func TestRefusals_OverloadedBeforeState(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -77,9 +77,9 @@ func TestOverloadedBeforeTheState(t *testing.T) {
 	require.NoError(t, small.Close(t.Context()))
 }
 
-// A refusal for a payment under way can be waited for like any other that lies in
-// the store.
-func TestPaymentInProgressBearsItsPlace(t *testing.T) {
+// A refusal because of a pending payment has a position that the client can wait for, like
+// any other refusal by the store.
+func TestRelease_PaymentInProgressHasPosition(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -93,8 +93,8 @@ func TestPaymentInProgressBearsItsPlace(t *testing.T) {
 	require.Equal(t, paid.header.Get("X-Position"), a.header.Get("X-Position"))
 }
 
-// The gate of a product that is deleted goes with it, which is no failure.
-func TestDeletionWarnsOfNothing(t *testing.T) {
+// The gate of a deleted product is removed, which is not a failure.
+func TestDelete_LogsNoWarning(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	var log bytes.Buffer

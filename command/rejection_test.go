@@ -13,9 +13,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// TestRejection_AfterAnUnknownOutcomeIsNotBelieved: the first post is taken and its
-// response lost; the repeat is rejected. What the gateway knows decides.
-func TestRejection_AfterAnUnknownOutcomeIsNotBelieved(t *testing.T) {
+// TestRejection_IsNotTrustedAfterUnknownOutcome: the first post is accepted and its
+// response lost; the repeat is rejected. The gateway's state decides.
+func TestRejection_IsNotTrustedAfterUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)

@@ -14,21 +14,21 @@ import (
 // releaseSlot ends an active slot before its time: its owner releases it, or an
 // admin reclaims it. An admin also returns the unit of a purchase whose money is
 // gone. The response follows once the gate has the unit on sale again.
-func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (done[nothing], error) {
-	ctx, cancel := detached(ctx, appendWithin)
+func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[nothing], error) {
+	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	// The owner is checked first: a foreign request must not cost a read of the
 	// slot's whole history.
 	owner, err := s.payments.Owner(ctx, id)
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
 	if by := callerOf(by.user); !by.Admin && !(by.Buyer && by.User == owner) {
-		return done[nothing]{}, &domain.NotOwnerError{Slot: id}
+		return commandResult[nothing]{}, &domain.NotOwnerError{Slot: id}
 	}
 	slot, last, err := s.slot(ctx, id)
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
 	events, refused := slot.Release(callerOf(by.user))
 	var (
@@ -37,24 +37,24 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 		paying   *domain.PaymentInProgressError
 	)
 	if errors.As(refused, &stranger) {
-		return done[nothing]{}, refused
+		return commandResult[nothing]{}, refused
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
 	defer place.Release()
 	switch {
 	case errors.As(refused, &ended):
-		return done[nothing]{}, at(errNotActive.Wrap(refused), slot.ProductID, last)
+		return commandResult[nothing]{}, withPosition(errNotActive.Wrap(refused), slot.ProductID, last)
 	case errors.As(refused, &paying):
-		return done[nothing]{}, at(errPaying.Wrap(refused), slot.ProductID, last)
+		return commandResult[nothing]{}, withPosition(errPaying.Wrap(refused), slot.ProductID, last)
 	case refused != nil:
-		return done[nothing]{}, refused
+		return commandResult[nothing]{}, refused
 	}
 	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
 	guard := claims.Release{Product: slot.ProductID, SlotID: id}.GuardItem()
 	if _, returns := events[0].(domain.SlotReturned); returns {
@@ -66,17 +66,17 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 		Guards:  []eventstore.GuardItem{guard},
 	})
 	if err != nil {
-		return done[nothing]{}, err
+		return commandResult[nothing]{}, err
 	}
-	s.feed(ctx, slot.ProductID)
-	return done[nothing]{product: slot.ProductID, place: result.Position}, nil
+	s.sync(ctx, slot.ProductID)
+	return commandResult[nothing]{product: slot.ProductID, place: result.Position}, nil
 }
 
 // slot reads a slot and the position of its last event.
 func (s *services) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
 	events, err := s.stream(ctx, id, 0)
 	if err != nil {
-		return domain.Slot{}, 0, reading("slot", id, err)
+		return domain.Slot{}, 0, wrapRead("slot", id, err)
 	}
 	slot := domain.FoldSlot(events)
 	if !slot.Exists() {

@@ -76,7 +76,7 @@ func (v faults) err() error {
 
 // value returns the field's value, and whether it was present; errors
 // are added to v. kind continues "must be".
-func take[T any](v *faults, name, kind string, f field[T]) (T, bool) {
+func value[T any](v *faults, name, kind string, f field[T]) (T, bool) {
 	var none T
 	switch {
 	case !f.given:
@@ -89,21 +89,21 @@ func take[T any](v *faults, name, kind string, f field[T]) (T, bool) {
 }
 
 // required is like value but records an error if the field is missing.
-func need[T any](v *faults, name, kind string, f field[T]) T {
+func required[T any](v *faults, name, kind string, f field[T]) T {
 	if !f.given {
 		v.add(name, "is missing")
 	}
-	value, _ := take(v, name, kind, f)
-	return value
+	given, _ := value(v, name, kind, f)
+	return given
 }
 
 // optional is like value but returns nil if the field is absent.
 func optional[T any](v *faults, name, kind string, f field[T]) *T {
-	value, ok := take(v, name, kind, f)
+	given, ok := value(v, name, kind, f)
 	if !ok {
 		return nil
 	}
-	return &value
+	return &given
 }
 
 const (
@@ -128,21 +128,21 @@ type createProductRequest struct {
 func (r createProductRequest) command() (domain.CreateProduct, error) {
 	var v faults
 	c := domain.CreateProduct{
-		Name:        need(&v, "name", aText, r.Name),
-		Description: need(&v, "description", aText, r.Description),
-		Stock:       need(&v, "stock", aNumber, r.Stock),
-		SaleDate:    need(&v, "saleDate", aTime, r.SaleDate).Time,
+		Name:        required(&v, "name", aText, r.Name),
+		Description: required(&v, "description", aText, r.Description),
+		Stock:       required(&v, "stock", aNumber, r.Stock),
+		SaleDate:    required(&v, "saleDate", aTime, r.SaleDate).Time,
 	}
 	if !r.SaleEndDate.null {
 		if end := optional(&v, "saleEndDate", aTime, r.SaleEndDate); end != nil {
 			c.SaleEndDate = &end.Time
 		}
 	}
-	code, ok := take(&v, "currency", "an ISO 4217 code", r.Currency)
+	code, ok := value(&v, "currency", "an ISO 4217 code", r.Currency)
 	if !ok {
 		code = domain.DefaultCurrency
 	}
-	amount := need(&v, "price", aDecimal, r.Price)
+	amount := required(&v, "price", aDecimal, r.Price)
 	var err error
 	if c.Price, err = domain.NewMoney(amount.Decimal, code); err != nil {
 		v.money("price", err)

@@ -18,7 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// noGate is for requests that must be refused before anything is asked.
+// noGate is for requests that must be refused before the gate is used.
 type noGate struct{}
 
 func (noGate) Decide(context.Context, redis.Request) (redis.Decision, error) {
@@ -32,8 +32,8 @@ func (noGate) Obstructed(uuid.UUID) bool                             { return fa
 func (noGate) Master(uuid.UUID) string                               { return "" }
 func (noGate) Health(context.Context) (int, int, error)              { return 1, 1, nil }
 
-// refusing is an API without any service behind it: what it answers, it answers
-// before it looks at anything.
+// refusing returns an API without any service behind it: it can only send responses
+// that need none.
 func refusing(t *testing.T, k tokens) client {
 	t.Helper()
 	pool, err := pgxpool.New(context.Background(), "postgres://127.0.0.1:1/none")
@@ -50,7 +50,7 @@ func refusing(t *testing.T, k tokens) client {
 
 const goodProduct = `{"name":"n","description":"d","price":"10","stock":1,"saleDate":"2999-01-01T00:00:00Z"}`
 
-// changed is goodProduct with one member put in the place of another.
+// changed returns goodProduct with one member replaced.
 func changed(name, value string) string {
 	members := map[string]string{"name": `"n"`, "description": `"d"`, "price": `"10"`, "stock": "1", "saleDate": `"2999-01-01T00:00:00Z"`}
 	members[name] = value
@@ -63,7 +63,7 @@ func changed(name, value string) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-func TestCreateIsValidated(t *testing.T) {
+func TestCreateProduct_Validation(t *testing.T) {
 	k := newTokens(t)
 	c, admin := refusing(t, k), k.user(t, auth.Admin)
 	cases := []struct {
@@ -105,12 +105,12 @@ func TestCreateIsValidated(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			a := c.do(t, admin, http.MethodPost, "/v1/products", body)
 			require.Equal(t, 400, a.status)
-			require.Equal(t, []string{}, a.fields(), "no field is at fault")
+			require.Equal(t, []string{}, a.fields(), "no field is invalid")
 		})
 	}
 }
 
-func TestUpdateIsValidated(t *testing.T) {
+func TestUpdateProduct_Validation(t *testing.T) {
 	k := newTokens(t)
 	c, admin := refusing(t, k), k.user(t, auth.Admin)
 	path := "/v1/products/" + uuid.NewString()
@@ -155,7 +155,7 @@ func TestUpdateIsValidated(t *testing.T) {
 	}
 }
 
-func TestAcquireIsValidated(t *testing.T) {
+func TestAcquire_Validation(t *testing.T) {
 	k := newTokens(t)
 	c, buyer := refusing(t, k), k.user(t, auth.Buyer)
 	for body, field := range map[string]string{
@@ -177,8 +177,8 @@ func TestAcquireIsValidated(t *testing.T) {
 	}
 }
 
-// TestOrderOfRefusals goes through the contract's list as far as no state is needed.
-func TestOrderOfRefusals(t *testing.T) {
+// TestRefusals_Order checks the order of the contract as far as no state is needed.
+func TestRefusals_Order(t *testing.T) {
 	k := newTokens(t)
 	c := refusing(t, k)
 	buyer, admin, nobody, neither := k.user(t, auth.Buyer), k.user(t, auth.Admin), user{}, k.user(t, 0)

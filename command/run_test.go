@@ -11,7 +11,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestRunServesUntilItsContextEnds(t *testing.T) {
+func TestRun_ServesUntilContextEnds(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	var cfg Config
@@ -41,7 +41,7 @@ func TestRunServesUntilItsContextEnds(t *testing.T) {
 	}
 }
 
-func TestConfigSaysWhatIsMissing(t *testing.T) {
+func TestConfig_ReportsMissingFields(t *testing.T) {
 	_, err := New(Config{})
 	require.ErrorContains(t, err, "are needed")
 	s := newSystem(t, testkit.Redis(t))

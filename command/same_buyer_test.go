@@ -19,14 +19,14 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// A buyer whose money comes late and who clicks again at that instant has one
-// grant on its way, of which both are told: a grant belongs to its buyer. It
-// becomes one slot, of the request that appends it first: the stream is to be new
-// and its number unclaimed. So the click is a 201 and the money goes back, or the
-// money buys the slot and the click hears of it as duplicate-slot. The tests below
-// put the one between the other's grant and its append.
+// A buyer whose payment succeeds late and who acquires again at that instant has one
+// pending grant, which both requests receive: a grant belongs to its buyer. It
+// becomes one slot, of the request that appends it first: the stream must be new
+// and its number unclaimed. So the acquire is a 201 and the money is refunded, or the
+// money buys the slot and the acquire returns duplicate-slot. The tests below
+// execute one of them between the other's grant and its append.
 
-// lateBuyer is a buyer whose slot has expired over a payment that is to succeed.
+// lateBuyer is a buyer whose slot has expired with a payment that will succeed.
 func (s *system) lateBuyer(t testing.TB, n node, product uuid.UUID) (buyer user, slot, payment string) {
 	t.Helper()
 	buyer, slot, payment = s.paying(t, n, product)
@@ -34,7 +34,7 @@ func (s *system) lateBuyer(t testing.TB, n node, product uuid.UUID) (buyer user,
 	return buyer, slot, payment
 }
 
-// requireUnits holds the gate against the claims, when it has been told all.
+// requireUnits compares the gate with the claims after a sync.
 func (s *system) requireUnits(t testing.TB, n node, product uuid.UUID, free int) {
 	t.Helper()
 	require.NoError(t, n.gate.Sync(t.Context(), product))
@@ -47,7 +47,7 @@ func (s *system) requireUnits(t testing.TB, n node, product uuid.UUID, free int)
 	require.Empty(t, difference)
 }
 
-// requireBought: the payment bought the slot, of which the click was told.
+// requireBought: the payment bought the slot that the acquire received.
 func (s *system) requireBought(t testing.TB, product uuid.UUID, clicked answered, slot, payment string) {
 	t.Helper()
 	require.Equal(t, "duplicate-slot", clicked.slug(), "%v", clicked.body)
@@ -58,7 +58,7 @@ func (s *system) requireBought(t testing.TB, product uuid.UUID, clicked answered
 	require.Equal(t, []string{"SlotAcquired", "PaymentCompleted"}, s.story(t, p.SlotID.String()))
 }
 
-// requireRefund: the click has its own slot, the money goes back.
+// requireRefund: the acquire has its own slot, the money is refunded.
 func (s *system) requireRefund(t testing.TB, product uuid.UUID, clicked answered, slot, payment string) {
 	t.Helper()
 	require.Equal(t, 201, clicked.status, "%v", clicked.body)
@@ -68,7 +68,7 @@ func (s *system) requireRefund(t testing.TB, product uuid.UUID, clicked answered
 	require.Equal(t, domain.ActiveSlot, s.stored(t, product, clicked.text("id")).Status)
 }
 
-func TestLateMoneyTakesOverTheGrantOfItsBuyersClick(t *testing.T) {
+func TestSameBuyer_LateMoneyUsesGrantOfAcquire(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -83,12 +83,12 @@ func TestLateMoneyTakesOverTheGrantOfItsBuyersClick(t *testing.T) {
 	clicked := s.acquire(t, n, buyer, product, key...)
 	s.requireBought(t, product, clicked, slot, payment)
 	require.Equal(t, granted.SlotID.String(), clicked.text("slotId"), "the click's own grant")
-	require.Equal(t, clicked.text("slotId"), s.acquire(t, other, buyer, product, key...).text("slotId"), "nor is it a 201 when asked again")
+	require.Equal(t, clicked.text("slotId"), s.acquire(t, other, buyer, product, key...).text("slotId"), "a repeated request is no 201 either")
 	require.Equal(t, 204, other.callback(t, "w2", succeeded(payment, "10")).status)
 	s.requireUnits(t, other, product, 1)
 }
 
-func TestClickAppendsTheGrantThatLateMoneyWasTold(t *testing.T) {
+func TestSameBuyer_AcquireUsesGrantOfLateMoney(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	other := s.node(t)
@@ -107,7 +107,7 @@ func TestClickAppendsTheGrantThatLateMoneyWasTold(t *testing.T) {
 }
 
 // Both in one transaction of one node, which decides them one after the other.
-func TestLateMoneyAndClickInOneBatch(t *testing.T) {
+func TestSameBuyer_BothInOneBatch(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t)
@@ -123,7 +123,7 @@ func TestLateMoneyAndClickInOneBatch(t *testing.T) {
 		var clicked answered
 		var status int
 		var running sync.WaitGroup
-		running.Go(func() { // a batch of its own, behind which the two gather
+		running.Go(func() { // a separate batch, during which the two queue up
 			_, err := n.store.Append(context.Background(), eventstore.Append{Key: uuid.New(), Streams: []eventstore.StreamAppend{{
 				Stream: uuid.New(), Events: []eventstore.NewEvent{{ID: uuid.New(), Type: "Bare", SchemaVersion: 1, Payload: []byte("{}")}}}}})
 			if err != nil {
@@ -159,7 +159,7 @@ func TestLateMoneyAndClickInOneBatch(t *testing.T) {
 
 func awaitQueued(t testing.TB, n node, want int) {
 	t.Helper()
-	testkit.Eventually(t, 5*time.Second, "the appends to wait", func() error {
+	testkit.Eventually(t, 5*time.Second, "the appends to be queued", func() error {
 		if n.store.Queued() != want {
 			return errors.New("not yet")
 		}
@@ -167,9 +167,9 @@ func awaitQueued(t testing.TB, n node, want int) {
 	})
 }
 
-// A click that cannot append after all gives no unit back of which the money was
-// told, nor does the money lose it.
-func TestClickThatFailsLeavesTheGrantToLateMoney(t *testing.T) {
+// An acquire that fails to append does not give back a unit that the money
+// received too, nor does the money lose it.
+func TestSameBuyer_FailedAcquireLeavesGrantToLateMoney(t *testing.T) {
 	t.Parallel()
 	for _, first := range []string{"click", "money"} {
 		t.Run(first, func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestClickThatFailsLeavesTheGrantToLateMoney(t *testing.T) {
 			product := s.product(t, other, 1)
 			buyer, slot, payment := s.lateBuyer(t, other, product)
 			var clicked answered
-			failing := func(before func()) node { // its store ends between grant and append
+			failing := func(before func()) node { // its store closes between grant and append
 				store, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
 				require.NoError(t, err)
 				return s.node(t, func(c *Config) {
@@ -208,9 +208,9 @@ func TestClickThatFailsLeavesTheGrantToLateMoney(t *testing.T) {
 	}
 }
 
-// Two payments of one buyer come late at the same instant: one buys the slot that
-// the buyer may hold, the other goes back.
-func TestTwoLateSuccessesOfOneBuyer(t *testing.T) {
+// Two payments of one buyer succeed late at the same instant: one buys the slot that
+// the buyer may hold, the other is refunded.
+func TestSameBuyer_TwoLateSuccesses(t *testing.T) {
 	a := newArena(t, rounds+10)
 	outcomes := map[string]int{}
 	for range rounds / 4 {

@@ -19,18 +19,18 @@ import (
 // startPayment starts a payment of the caller's slot, or repeats the response
 // to its idempotency key. It waits briefly for the gateway, so that the response
 // usually contains the next action.
-func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (done[apimodel.PaymentWithAction], error) {
+func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (commandResult[apimodel.PaymentWithAction], error) {
 	c.By = callerOf(by.user)
 	started, err := s.payments.Start(ctx, c, &by.Origin)
 	var refused *payments.RefusedError
 	if errors.As(err, &refused) {
-		return done[apimodel.PaymentWithAction]{}, at(asRefusal(refused), refused.Product, refused.Position)
+		return commandResult[apimodel.PaymentWithAction]{}, withPosition(asRefusal(refused), refused.Product, refused.Position)
 	}
 	if err != nil {
-		return done[apimodel.PaymentWithAction]{}, err
+		return commandResult[apimodel.PaymentWithAction]{}, err
 	}
 	payment := apimodel.PaymentWithAction{Payment: started.Payment, NextAction: started.NextAction}
-	return done[apimodel.PaymentWithAction]{payment, started.Product, started.Position}, nil
+	return commandResult[apimodel.PaymentWithAction]{payment, started.Product, started.Position}, nil
 }
 
 // callerOf returns the user of a command for the rules of slots.
@@ -87,9 +87,9 @@ func plainURL(text string) bool {
 func (r startPaymentRequest) command(origins []string) (payments.Start, error) {
 	var v faults
 	c := payments.Start{
-		Slot:   need(&v, "purchaseSlotId", aUUID, r.PurchaseSlotID).UUID,
-		Key:    need(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID,
-		Method: domain.PaymentMethod(need(&v, "paymentMethod", aMethod, r.PaymentMethod)),
+		Slot:   required(&v, "purchaseSlotId", aUUID, r.PurchaseSlotID).UUID,
+		Key:    required(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID,
+		Method: domain.PaymentMethod(required(&v, "paymentMethod", aMethod, r.PaymentMethod)),
 	}
 	switch c.Method {
 	case domain.Card, domain.BankTransfer, domain.Wallet, "":
@@ -104,7 +104,7 @@ func (r startPaymentRequest) command(origins []string) (payments.Start, error) {
 			}
 		}
 	}
-	amount, code := need(&v, "amount", aDecimal, r.Amount), need(&v, "currency", "an ISO 4217 code", r.Currency)
+	amount, code := required(&v, "amount", aDecimal, r.Amount), required(&v, "currency", "an ISO 4217 code", r.Currency)
 	if len(v) > 0 {
 		return c, v.err()
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// system is a database and a Redis with any number of command APIs in front.
+// system is a database and a Redis with any number of command APIs.
 type system struct {
 	tokens
 	pool   *pgxpool.Pool
@@ -52,7 +52,7 @@ type node struct {
 	payments *payments.Service
 }
 
-// node starts one more API; change may put something between it and its services.
+// node starts one more API; change may replace its dependencies.
 func (s *system) node(t testing.TB, change ...func(*Config)) node {
 	t.Helper()
 	store, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
@@ -89,10 +89,10 @@ func (s *system) node(t testing.TB, change ...func(*Config)) node {
 	return node{client: newClient(t, api.Handler()), gate: gate, store: store, payments: cfg.Payments}
 }
 
-// opening is how far ahead tests put a sale; a test that acquires waits for it.
+// opening is how far in the future tests start a sale; a test that acquires waits for it.
 const opening = 50 * time.Millisecond
 
-// product makes a product whose sale is on.
+// product creates a product that is on sale.
 func (s *system) product(t testing.TB, n node, stock int, more ...any) uuid.UUID {
 	t.Helper()
 	id := s.upcoming(t, n, stock, opening, more...)
@@ -109,7 +109,7 @@ func (s *system) upcoming(t testing.TB, n node, stock int, in time.Duration, mor
 		body[more[i].(string)] = more[i+1]
 	}
 	var a answered
-	for ; ; in *= 4 { // on a slow machine the moment may have passed
+	for ; ; in *= 4 { // on a slow machine the time may have passed
 		body["saleDate"] = time.Now().Add(in).Format(time.RFC3339Nano)
 		a = n.do(t, s.admin, http.MethodPost, "/v1/products", body)
 		if a.status != 400 || in > time.Minute || !slices.Equal(a.fields(), []string{"saleDate"}) {
@@ -123,8 +123,8 @@ func (s *system) upcoming(t testing.TB, n node, stock int, in time.Duration, mor
 	return id
 }
 
-// awaitSale waits for the gate's clock, by a buyer who is too early until then
-// and gives up what they get.
+// awaitSale waits for the gate's clock, with a buyer who is too early until then
+// and releases the slot.
 func (s *system) awaitSale(t testing.TB, n node, product uuid.UUID) {
 	t.Helper()
 	early := s.user(t, auth.Buyer)
@@ -158,7 +158,7 @@ func (s *system) remove(t testing.TB, n node, product uuid.UUID) answered {
 	return n.do(t, s.admin, http.MethodDelete, "/v1/products/"+product.String(), nil)
 }
 
-// slots folds every slot of the product out of the store, whatever the answers said.
+// slots folds every slot of the product from the store, independent of the responses.
 func (s *system) slots(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slot {
 	t.Helper()
 	slots := map[uuid.UUID]domain.Slot{}
@@ -176,7 +176,7 @@ func (s *system) slots(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slo
 	return slots
 }
 
-// requireLawful checks R1 and R3 of the store's slots, and that no number was
+// requireLawful checks R1 and R3 for the store's slots, and that no number was
 // used twice; it returns the active ones.
 func (s *system) requireLawful(t testing.TB, product uuid.UUID) map[uuid.UUID]domain.Slot {
 	t.Helper()

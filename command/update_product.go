@@ -26,19 +26,19 @@ type updateProduct struct {
 // updateProduct changes a product, completely or not at all. An update
 // without changes appends nothing and returns the product's last
 // event.
-func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (done[apimodel.Product], error) {
-	ctx, cancel := detached(ctx, appendWithin)
+func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (commandResult[apimodel.Product], error) {
+	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	if err := c.change.Check(s.now()); err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	p, err := s.catalogue.product(ctx, c.product)
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	place, err := s.store.Reserve()
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	defer place.Release()
 	// Concurrently with the append, not before it: without the gate this takes longer the more
@@ -48,26 +48,26 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	// The content of the request is checked before its precondition, its conflict with
 	// the state after it.
 	if invalid := (*domain.InvalidError)(nil); errors.As(err, &invalid) {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	if !c.match.Matches(apimodel.ProductOf(p, 0, s.now()).Version()) {
-		return done[apimodel.Product]{}, errPrecondition
+		return commandResult[apimodel.Product]{}, errPrecondition
 	}
 	if err != nil {
-		return done[apimodel.Product]{}, err
+		return commandResult[apimodel.Product]{}, err
 	}
 	var cancellation *apimodel.Cancellation
 	if p.Cancelled {
 		counts, err := s.payments.Cancellation(ctx, p.ID)
 		if err != nil {
-			return done[apimodel.Product]{}, err
+			return commandResult[apimodel.Product]{}, err
 		}
 		cancellation = &counts
 	}
 	if len(events) > 0 {
 		encoded, err := by.Encode(ctx, events...)
 		if err != nil {
-			return done[apimodel.Product]{}, err
+			return commandResult[apimodel.Product]{}, err
 		}
 		guards := guardsOf(p, events)
 		result, err := s.append(ctx, place, eventstore.Append{
@@ -76,21 +76,21 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 			Guards:  guards,
 		})
 		if err != nil {
-			return done[apimodel.Product]{}, err
+			return commandResult[apimodel.Product]{}, err
 		}
 		p = fold(p, p.ID, result, events...)
 		if len(guards) > 0 {
-			s.feed(ctx, p.ID)
+			s.sync(ctx, p.ID)
 		}
 	}
 	shown := apimodel.ProductOf(p, held(), s.now())
 	shown.Cancellation = cancellation
-	return done[apimodel.Product]{shown, p.ID, p.Position}, nil
+	return commandResult[apimodel.Product]{shown, p.ID, p.Position}, nil
 }
 
 const (
 	// stateTimeout is how long a command waits to read the gate's state.
-	lookWithin = 500 * time.Millisecond
+	stateTimeout = 500 * time.Millisecond
 	// countTimeout is how long a response waits for the count of the units held.
 	countTimeout = 500 * time.Millisecond
 )
@@ -127,7 +127,7 @@ func (s *services) countHeld(ctx context.Context, p domain.Product) func() int {
 // counted, and those of later events. Only if there is no gate, or if it
 // is far behind, are the claims counted, which takes longer the more there are.
 func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error) {
-	looking, cancel := context.WithTimeout(ctx, lookWithin)
+	looking, cancel := context.WithTimeout(ctx, stateTimeout)
 	state, err := s.gate.State(looking, product)
 	cancel()
 	if err == nil && state.Alive {

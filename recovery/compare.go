@@ -19,7 +19,7 @@ import (
 // comparePage is how many records are looked up in the store at a time.
 const comparePage = 5000
 
-// Contradictions is what the topic and the read models have and the store does not.
+// Contradictions are what the topic and the read models have and the store does not.
 type Contradictions struct {
 	SharedPosition int64    // up to it nothing contradicts the store
 	Records        int64    // of the topic
@@ -82,7 +82,7 @@ func (r *run) compareTopic(ctx context.Context, own eventstore.Identity, histori
 	return nil
 }
 
-// partition is what one partition contradicts.
+// partition collects the contradictions of one partition.
 type partition struct {
 	own       eventstore.Identity
 	histories []eventstore.Incarnation
@@ -99,11 +99,11 @@ type published struct {
 	id       uuid.UUID
 }
 
-// take notes a record.
+// take records a record of the topic.
 func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 	named := rec.Header(kafka.HeaderStore)
 	origin := p.own.OriginOf(named)
-	incarnation := int64(0) // of a relay before records named theirs
+	incarnation := int64(0) // of a relay that did not write the identity yet
 	switch origin {
 	case eventstore.Foreign:
 		return &relay.ForeignError{Topic: p.topic, Named: named, Store: p.own.Store}
@@ -118,13 +118,13 @@ func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 	}
 	h, err := avsc.ParseHeaders(rec.Header)
 	if err != nil || h.Position < 1 && h.EventType != kafka.TypeIncarnation {
-		return nil // no event
+		return nil // not an event
 	}
 	if h.EventType == kafka.TypeIncarnation {
 		if origin == eventstore.Later {
 			return nil
 		}
-		// A recovery that the store knows has dealt with what comes before.
+		// A recovery that the store knows has handled the earlier records.
 		if err := p.look(ctx); err != nil {
 			return err
 		}
@@ -144,8 +144,8 @@ func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 	return nil
 }
 
-// superseded reports whether a later incarnation that the store knows has given
-// the position out again: a relay that was deposed by its recovery sent the record.
+// superseded reports whether a later incarnation that the store knows has assigned
+// the position again: a relay that was deposed by its recovery sent the record.
 func (p *partition) superseded(incarnation, position int64) bool {
 	for _, later := range p.histories {
 		if later.Number > incarnation && position > later.SharedPosition {
@@ -155,7 +155,7 @@ func (p *partition) superseded(incarnation, position int64) bool {
 	return false
 }
 
-// look compares the noted records with the store.
+// look compares the collected records with the store.
 func (p *partition) look(ctx context.Context) error {
 	positions := make([]int64, len(p.page))
 	for i, rec := range p.page {
@@ -175,7 +175,7 @@ func (p *partition) look(ctx context.Context) error {
 }
 
 // compareReadModels compares the live checkpoints: the read database may be
-// another one, which did not go back.
+// another one, which was not restored.
 func (r *run) compareReadModels(ctx context.Context, own eventstore.Identity, c *Contradictions) error {
 	var incarnation int64
 	if err := r.ReadPool.QueryRow(ctx, `SELECT incarnation FROM projection_source`).Scan(&incarnation); err != nil {

@@ -40,7 +40,7 @@ func every() []projections.Rebuildable {
 }
 
 // shop is an event store, its read side and its topic, with a relay and a
-// projector that run throughout.
+// projector that run all the time.
 type shop struct {
 	t         *testing.T
 	url       string // of the write side
@@ -82,7 +82,7 @@ func newShop(t *testing.T, separate bool) *shop {
 	return s
 }
 
-// project runs a projector, and ends the one before.
+// project runs a projector, and ends the previous one.
 func (s *shop) project() {
 	if s.stopProjector != nil {
 		require.NoError(s.t, s.stopProjector())
@@ -96,7 +96,7 @@ func (s *shop) project() {
 	s.stopProjector = testkit.Background(s.t, s.projector.Run)
 }
 
-// openPool opens a pool with room for a replay beside the rest.
+// openPool opens a pool with enough connections for a replay.
 func openPool(t *testing.T, url string) *pgxpool.Pool {
 	cfg, err := pgxpool.ParseConfig(url)
 	require.NoError(t, err)
@@ -113,7 +113,7 @@ func krw(t *testing.T) domain.Money {
 	return m
 }
 
-// append appends one event, also while the database changes under it.
+// append appends one event, also while the database is being replaced.
 func (s *shop) append(product, stream uuid.UUID, e domain.Event) (position int64) {
 	s.t.Helper()
 	typ, version, payload, err := avsc.Encode(e)
@@ -142,7 +142,7 @@ func (s *shop) acquire(n int) (position int64) {
 	return position
 }
 
-// create appends n other products, which lie in other partitions.
+// create appends n other products, which are in other partitions.
 func (s *shop) create(n int) (position int64) {
 	for range n {
 		product := uuid.New()
@@ -161,7 +161,7 @@ func (s *shop) published(ctx context.Context) (projections.Head, error) {
 	return projections.Head{Position: head, Published: c.Position, Last: c.Last, TopicID: c.TopicID, Topic: s.topic}, headErr
 }
 
-// awaitReadModels waits until relay and read models have all of the store.
+// awaitReadModels waits until relay and read models have processed the whole store.
 func (s *shop) awaitReadModels() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 90*time.Second, "the read models", func() error {
@@ -206,7 +206,7 @@ func (s *shop) config() Config {
 	return Config{WritePool: s.pool, ReadPool: s.read, Kafka: s.kafka, Topic: s.topic, Projections: every(), Logger: slog.New(slog.DiscardHandler)}
 }
 
-// storeIDs are the store's events by position.
+// storeIDs returns the store's events by position.
 func (s *shop) storeIDs() map[int64]uuid.UUID {
 	s.t.Helper()
 	ids := map[int64]uuid.UUID{}
@@ -238,7 +238,7 @@ func (s *shop) requireReadModels() {
 	require.Empty(s.t, differences)
 }
 
-// auditedBeyondStore are audit rows of events that the store does not have.
+// auditedBeyondStore returns audit rows of events that the store does not have.
 func (s *shop) auditedBeyondStore() (ghosts int) {
 	s.t.Helper()
 	ids := s.storeIDs()
@@ -258,7 +258,7 @@ func (s *shop) auditedBeyondStore() (ghosts int) {
 }
 
 // consumer is another system that reads the topic from its beginning and follows
-// the rules of the marker. It keeps what it believes the store to be.
+// the rules of the marker. It keeps its view of the store.
 type consumer struct {
 	t       *testing.T
 	current eventstore.Identity
@@ -266,7 +266,7 @@ type consumer struct {
 	markers int
 }
 
-// consume reads the topic as it is.
+// consume reads the topic to its current end.
 func (s *shop) consume() *consumer {
 	s.t.Helper()
 	c := &consumer{t: s.t, events: map[int64]uuid.UUID{}}

@@ -12,7 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// markers are the records that begin an incarnation, one for each partition; last
+// markers returns the records that begin an incarnation, one for each partition; last
 // are the last shared positions of the partitions.
 func markers(own eventstore.Identity, shared int64, last []int64) []*message.Message {
 	all := make([]*message.Message, len(last))
@@ -27,7 +27,7 @@ func markers(own eventstore.Identity, shared int64, last []int64) []*message.Mes
 	return all
 }
 
-// keyOf returns a key that belongs to a partition, always the same.
+// keyOf returns a key that belongs to a partition; it is always the same one.
 func keyOf(store uuid.UUID, partition, partitions int32) uuid.UUID {
 	for n := 0; ; n++ {
 		if key := uuid.NewSHA1(markerNamespace, fmt.Appendf(nil, "%s key %d", store, n)); kafka.Partition(key, partitions) == partition {

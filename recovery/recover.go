@@ -19,7 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/relay"
 )
 
-// Config is what to recover.
+// Config configures a recovery.
 type Config struct {
 	WritePool   *pgxpool.Pool // not through a pooler: Run holds a session lock
 	ReadPool    *pgxpool.Pool // for replay.Run
@@ -29,15 +29,15 @@ type Config struct {
 	// Force begins an incarnation even if nothing contradicts the store.
 	Force   bool
 	DropOld bool // drop older generations of the read models
-	// OnProgress is called as replay.Config's; may be nil.
+	// OnProgress is called like replay.Config's; it may be nil.
 	OnProgress func(replay.Replay)
 	Logger     *slog.Logger // default slog.Default()
 
-	// after is called after each step that a kill may follow; a test's.
+	// after is called after each step that a kill may follow, in tests.
 	after func(step string) error
 }
 
-// Result is what Run did.
+// Result describes what Run did.
 type Result struct {
 	Incarnation    eventstore.Identity
 	SharedPosition int64
@@ -64,7 +64,7 @@ type run struct {
 }
 
 // Run recovers. Its error is ErrNotNeeded, a *relay.ForeignError, an error of
-// replay.Run, or what went wrong; run it again after all but the first two.
+// replay.Run, or another error; retry after all but the first two.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	if cfg.Topic == "" {
 		cfg.Topic = kafka.Topic
@@ -155,7 +155,7 @@ func (r *run) lockRelay(ctx context.Context) (unlock func(), err error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_, _ = r.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()")
-		_ = r.conn.Close(ctx) // the lock goes with it in any case
+		_ = r.conn.Close(ctx) // disconnecting releases the lock in any case
 	}
 	locking, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
@@ -173,8 +173,8 @@ func (r *run) lockRelay(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// next records the next incarnation, under the append lock: appends before it and
-// after it are told apart.
+// next records the next incarnation, under the append lock, which separates appends before
+// it from those after it.
 func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnation, error) {
 	i := eventstore.Incarnation{SharedPosition: c.SharedPosition}
 	err := pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
@@ -242,7 +242,7 @@ func (r *run) mark(ctx context.Context, own eventstore.Identity, shared int64) e
 	})
 }
 
-// unknown are last positions of partitions that the store has to be searched for.
+// unknown returns last positions of partitions that must be searched for in the store.
 func unknown(partitions int32) []int64 {
 	last := make([]int64, partitions)
 	for i := range last {
@@ -257,7 +257,7 @@ func (r *run) publishMarkers(ctx context.Context, own eventstore.Identity, share
 	if err != nil {
 		return err
 	}
-	defer publisher.Close() //nolint:errcheck // what was acknowledged is in the topic
+	defer publisher.Close() //nolint:errcheck // acknowledged records are in the topic
 	done := make(chan error, 1)
 	go func() {
 		defer guard.Log("mark the incarnation in the topic")
@@ -276,7 +276,7 @@ func (r *run) publishMarkers(ctx context.Context, own eventstore.Identity, share
 	return nil
 }
 
-// published is how far store and relay are, for the replay.
+// published returns how far store and relay are, for the replay.
 func (r *run) published(ctx context.Context) (head projections.Head, err error) {
 	saved, err := relay.ReadCheckpoint(ctx, r.WritePool)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -287,5 +287,5 @@ func (r *run) published(ctx context.Context) (head projections.Head, err error) 
 	return head, err
 }
 
-// markerNamespace makes the ids of markers.
+// markerNamespace makes the ids of markers a function of incarnation and partition.
 var markerNamespace = uuid.MustParse("3d0f4c1e-5d52-5c4e-9a3b-6a1f0b7f2c44")

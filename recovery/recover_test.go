@@ -14,8 +14,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
-// requireRecovered requires what holds after a recovery: read models and topic
-// equal the store, and it goes on like that.
+// requireRecovered requires the state after a recovery: read models and topic
+// equal the store, and new events are processed.
 func (s *shop) requireRecovered(incarnation int64) {
 	s.t.Helper()
 	s.awaitReadModels()
@@ -35,7 +35,7 @@ func (s *shop) requireRecovered(incarnation int64) {
 	require.ErrorIs(s.t, err, ErrNotNeeded, "a second time")
 }
 
-func TestRecover_AfterARestore(t *testing.T) {
+func TestRecover_AfterRestore(t *testing.T) {
 	t.Parallel()
 	for name, separate := range map[string]bool{"one database": false, "a read database that did not go back": true} {
 		t.Run(name, func(t *testing.T) {
@@ -50,12 +50,12 @@ func TestRecover_AfterARestore(t *testing.T) {
 			s.awaitReadModels()
 			restore()
 			s.create(1)
-			s.acquire(6) // their positions are given out again
+			s.acquire(6) // their positions are assigned again
 			s.awaitRelayBlocked()
 			if separate {
 				require.NotZero(t, s.auditedBeyondStore(), "applied before the restore")
 			} else {
-				// Its checkpoints went back too: one that starts reads the lost history again.
+				// Its checkpoints were restored too: a projector that starts reads the lost history again.
 				s.project()
 				s.awaitProjectorBlocked()
 				require.Zero(t, s.auditedBeyondStore(), "nothing of the lost history was applied again")
@@ -72,7 +72,7 @@ func TestRecover_AfterARestore(t *testing.T) {
 }
 
 // Each step may be the last one of a run that is killed: the next run continues.
-func TestRecover_ContinuesAfterAKill(t *testing.T) {
+func TestRecover_ContinuesAfterKill(t *testing.T) {
 	t.Parallel()
 	for _, step := range []string{"begun", "published", "marked", "rebuilt"} {
 		t.Run(step, func(t *testing.T) {
@@ -109,9 +109,9 @@ func TestRecover_ContinuesAfterAKill(t *testing.T) {
 	}
 }
 
-// A restore to a moment before an earlier recovery: the store has forgotten that
-// incarnation, and must not give its number again.
-func TestRecover_NeverRepeatsAnIncarnation(t *testing.T) {
+// A restore to a moment before an earlier recovery: the store has lost that
+// incarnation, and must not assign its number again.
+func TestRecover_NeverRepeatsIncarnation(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	shared := s.acquire(2)
@@ -139,7 +139,7 @@ func TestRecover_NeverRepeatsAnIncarnation(t *testing.T) {
 	s.requireRecovered(3)
 }
 
-func TestRecover_RefusesIfNothingIsWrong(t *testing.T) {
+func TestRecover_RefusesIfNotNeeded(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	s.acquire(3)
@@ -147,7 +147,7 @@ func TestRecover_RefusesIfNothingIsWrong(t *testing.T) {
 	_, err := Run(t.Context(), s.config())
 	require.ErrorIs(t, err, ErrNotNeeded)
 	s.acquire(1)
-	s.awaitReadModels() // it goes on
+	s.awaitReadModels() // it continues
 
 	cfg := s.config()
 	cfg.Force = true
@@ -157,9 +157,9 @@ func TestRecover_RefusesIfNothingIsWrong(t *testing.T) {
 	s.requireRecovered(2)
 }
 
-// A relay of before that had not noticed a restore has mixed both histories: what
-// follows the last position that both share is published again.
-func TestRecover_AfterHistoriesWereMixed(t *testing.T) {
+// A relay of an older version that did not detect a restore has mixed both histories: the events
+// after the last shared position are published again.
+func TestRecover_AfterMixedHistories(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	shared := s.acquire(2)
@@ -185,7 +185,7 @@ func TestRecover_AfterHistoriesWereMixed(t *testing.T) {
 	require.Zero(t, s.auditedBeyondStore())
 }
 
-func TestRecover_RefusesAnotherStoresTopic(t *testing.T) {
+func TestRecover_RefusesTopicOfOtherStore(t *testing.T) {
 	t.Parallel()
 	one, two := newShop(t, false), newShop(t, false)
 	one.awaitReadModels()

@@ -17,8 +17,8 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// BenchmarkRelay carries events from the store to Kafka, by turns with raw
-// sarama batches of 5,000 of the very same records, encoded before. Prints the
+// BenchmarkRelay publishes events from the store to Kafka, alternating with raw
+// sarama batches of 5,000 of the same records, encoded before. It prints the
 // ratio of the medians of the rounds.
 func BenchmarkRelay(b *testing.B) {
 	const events = 40_000
@@ -32,9 +32,9 @@ func BenchmarkRelay(b *testing.B) {
 	b.Cleanup(r.cfg.Notifier.(*eventstore.Notifier).Close)
 	raw := rawProducer(b, brokers)
 	records := s.records(b, r, info.Partitions, events)
-	var carried, bare []time.Duration
+	var published, bare []time.Duration
 	for b.Loop() {
-		carried = append(carried, s.carryAll(b, r, info, events))
+		published = append(published, s.publishAll(b, r, info, events))
 		began := time.Now()
 		for chunk := range slices.Chunk(records, 5000) {
 			require.NoError(b, raw.SendMessages(chunk))
@@ -42,9 +42,9 @@ func BenchmarkRelay(b *testing.B) {
 		bare = append(bare, time.Since(began))
 	}
 	rate := func(d []time.Duration) float64 { slices.Sort(d); return events / d[len(d)/2].Seconds() }
-	b.ReportMetric(rate(carried), "events/s")
+	b.ReportMetric(rate(published), "events/s")
 	b.ReportMetric(rate(bare), "raw-events/s")
-	b.ReportMetric(rate(carried)/rate(bare), "ratio")
+	b.ReportMetric(rate(published)/rate(bare), "ratio")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -68,8 +68,8 @@ func (s *source) grants(n int) {
 	}
 }
 
-// carryAll is how long a relay that already leads takes for the whole store.
-func (s *source) carryAll(b *testing.B, r *Relay, info kafka.TopicInfo, events int64) time.Duration {
+// publishAll returns how long a relay that already leads takes for the whole store.
+func (s *source) publishAll(b *testing.B, r *Relay, info kafka.TopicInfo, events int64) time.Duration {
 	_, err := s.pool.Exec(b.Context(), "DELETE FROM relay_place")
 	require.NoError(b, err)
 	conn, err := r.elect(b.Context())
@@ -79,7 +79,7 @@ func (s *source) carryAll(b *testing.B, r *Relay, info kafka.TopicInfo, events i
 	done := make(chan error, 1)
 	began := time.Now()
 	go func() {
-		done <- r.carry(ctx, conn, Checkpoint{ClusterID: info.ClusterID, TopicID: info.TopicID, Last: make([]int64, info.Partitions)})
+		done <- r.publishChunks(ctx, conn, Checkpoint{ClusterID: info.ClusterID, TopicID: info.TopicID, Last: make([]int64, info.Partitions)})
 	}()
 	s.awaitPlace(events)
 	took := time.Since(began)
@@ -88,7 +88,7 @@ func (s *source) carryAll(b *testing.B, r *Relay, info kafka.TopicInfo, events i
 	return took
 }
 
-// rawProducer has the settings of the relay's, and nothing else.
+// rawProducer has the settings of the relay's producer, and nothing else.
 func rawProducer(b *testing.B, brokers []string) sarama.SyncProducer {
 	c := sarama.NewConfig()
 	c.Version = sarama.V4_0_0_0
@@ -101,7 +101,7 @@ func rawProducer(b *testing.B, brokers []string) sarama.SyncProducer {
 	return p
 }
 
-// records are the relay's own, as sarama takes them.
+// records returns the relay's own records in sarama's form.
 func (s *source) records(b *testing.B, r *Relay, partitions int32, n int) []*sarama.ProducerMessage {
 	events, err := s.reader.ReadAll(b.Context(), 0, n)
 	require.NoError(b, err)

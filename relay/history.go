@@ -15,9 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// tailSizes are how many records of a partition's end are compared with the
-// store, one after the other until the checkpoint's own records are reached. One
-// is enough to find a restore; a crash leaves at most a chunk or two beyond the
+// tailSizes are how many records at a partition's end are compared with the
+// store, one size after the other until the records covered by the checkpoint are reached. One
+// is enough to find a restore; a crash leaves at most a chunk or two after the
 // checkpoint.
 var tailSizes = []int64{1, 100, 10_000}
 
@@ -38,7 +38,7 @@ func (r *Relay) resume(ctx context.Context, conn *pgx.Conn, topic kafka.TopicInf
 	from := Checkpoint{ClusterID: topic.ClusterID, TopicID: topic.TopicID, Last: make([]int64, topic.Partitions), Incarnation: r.identity.Incarnation}
 	saved, err := ReadCheckpoint(ctx, conn)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows): // nothing was ever published, or nothing that this store knows of
+	case errors.Is(err, pgx.ErrNoRows): // nothing was ever published, or nothing that this store knows
 	case err != nil:
 		return Checkpoint{}, err
 	default:
@@ -46,19 +46,19 @@ func (r *Relay) resume(ctx context.Context, conn *pgx.Conn, topic kafka.TopicInf
 			return Checkpoint{}, err
 		}
 		if saved.TopicID != topic.TopicID || saved.ClusterID != topic.ClusterID {
-			r.log.Info("another topic or cluster than before, publishing from the beginning", "topic", r.cfg.Topic, "topicId", topic.TopicID, "clusterId", topic.ClusterID)
+			r.log.Info("topic or cluster changed, publishing from the beginning", "topic", r.cfg.Topic, "topicId", topic.TopicID, "clusterId", topic.ClusterID)
 			break
 		}
 		if len(saved.Last) != int(topic.Partitions) {
 			return Checkpoint{}, &RefusedError{fmt.Sprintf("topic %s has %d partitions, it had %d: products would change their partition and lose their order. "+
-				"Make the topic anew with %d partitions (the relay publishes everything again), or with another number and replay all projections", r.cfg.Topic, topic.Partitions, len(saved.Last), len(saved.Last))}
+				"Recreate the topic with %d partitions (the relay publishes everything again), or with another number and replay all projections", r.cfg.Topic, topic.Partitions, len(saved.Last), len(saved.Last))}
 		}
 		from = saved
 	}
 	return from, nil
 }
 
-// checkSaved compares the checkpoint with the store. Both usually lie in one
+// checkSaved compares the checkpoint with the store. Both are usually part of one
 // backup, so this finds little; checkTopic finds the rest.
 func (r *Relay) checkSaved(ctx context.Context, saved Checkpoint) error {
 	if saved.Position == 0 {
@@ -79,8 +79,8 @@ func restored(format string, args ...any) error {
 	return &BlockedError{fmt.Sprintf(format, args...) + ": it was restored to an earlier moment. Run `dopamine recover` (docs/restore.md)"}
 }
 
-// checkTopic compares the end of each partition with the store. The topic does
-// not go back with Postgres, so what was published and lost is there.
+// checkTopic compares the end of each partition with the store. The topic is
+// not restored with Postgres, so it has the records that the store lost.
 //
 // The checkpoint that it returns is lower than from if Kafka lost records that it
 // had acknowledged: they are published again.
@@ -111,8 +111,8 @@ func (r *Relay) checkTopic(ctx context.Context, from Checkpoint) (Checkpoint, er
 	return CheckpointAt(ctx, r.cfg.Store, from, lost)
 }
 
-// lostTail returns the position after which the partition lacks what was
-// acknowledged; the checkpoint's position if it lacks nothing, or retention has
+// lostTail returns the position after which the partition lacks acknowledged
+// records; the checkpoint's position if it lacks nothing, or if retention has
 // deleted all of it.
 func (r *Relay) lostTail(tail kafka.Tail, from Checkpoint, p int32) int64 {
 	switch {
@@ -125,7 +125,7 @@ func (r *Relay) lostTail(tail kafka.Tail, from Checkpoint, p int32) int64 {
 	}
 	last := tail.Records[len(tail.Records)-1]
 	if r.identity.OriginOf(last.Header(kafka.HeaderStore)) == eventstore.Foreign {
-		return from.Position // checkTail refuses it
+		return from.Position // checkTail returns the error
 	}
 	if at, err := strconv.ParseInt(last.Header(avsc.HeaderPosition), 10, 64); err == nil && at < from.Last[p] {
 		return at
@@ -150,15 +150,15 @@ func (r *Relay) checkTail(ctx context.Context, p int32, tail kafka.Tail, last in
 		case eventstore.Later:
 			return false, restored("partition %d has a record of %s, the store is in incarnation %d", p, rec.Header(kafka.HeaderStore), r.identity.Incarnation)
 		case eventstore.Earlier:
-			continue // of a relay that was deposed by a recovery: readers skip what the store does not have
+			continue // of a relay that was deposed by a recovery: readers skip events that the store does not have
 		}
 		if rec.Header(avsc.HeaderEventType) == kafka.TypeIncarnation {
-			whole = true // what came before was compared by the recovery that wrote it
+			whole = true // earlier records were compared by the recovery that wrote it
 			break
 		}
 		h, err := avsc.ParseHeaders(rec.Header)
 		if err != nil || h.Position < 1 {
-			continue // no event
+			continue // not an event
 		}
 		check = append(check, published{h.Position, h.EventID})
 		if h.Position <= last {
@@ -227,8 +227,8 @@ func CheckpointAt(ctx context.Context, store Store, from Checkpoint, position in
 }
 
 // CheckTopic returns a *ForeignError if the last record of a partition names
-// another store: for processes that start. A topic that does not exist yet is
-// nobody's.
+// another store, for processes that start. A topic that does not exist yet belongs to
+// no store.
 func CheckTopic(ctx context.Context, cluster kafka.Cluster, topic string, own eventstore.Identity) error {
 	if _, err := kafka.DescribeTopic(ctx, cluster, topic); errors.Is(err, kafka.ErrNoTopic) {
 		return nil

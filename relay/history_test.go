@@ -20,7 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// awaitBlocked waits until the relay is blocked, and returns why.
+// awaitBlocked waits until the relay is blocked, and returns the reason.
 func (s *source) awaitBlocked(r *Relay) (reason string) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 60*time.Second, "a blocked relay", func() error {
@@ -32,7 +32,7 @@ func (s *source) awaitBlocked(r *Relay) (reason string) {
 	return reason
 }
 
-func TestRelay_BlocksOnARestoredStore(t *testing.T) {
+func TestRelay_BlocksOnRestoredStore(t *testing.T) {
 	t.Parallel()
 	for name, while := range map[string]string{"while it runs": "", "before it starts": "stopped"} {
 		t.Run(name, func(t *testing.T) {
@@ -68,9 +68,9 @@ func TestRelay_BlocksOnARestoredStore(t *testing.T) {
 	}
 }
 
-// A relay that stopped between a publish and its checkpoint finds records beyond
-// it, which the store has: no restore.
-func TestRelay_ContinuesBehindAnUnsavedCheckpoint(t *testing.T) {
+// A relay that stopped between a publish and its checkpoint finds records after
+// it, which the store has: this is not a restore.
+func TestRelay_ContinuesAfterUnsavedCheckpoint(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
 	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
@@ -90,7 +90,7 @@ func TestRelay_ContinuesBehindAnUnsavedCheckpoint(t *testing.T) {
 	require.Empty(t, r.Blocked())
 }
 
-func TestRelay_BlocksOnAnotherStoresTopic(t *testing.T) {
+func TestRelay_BlocksOnTopicOfOtherStore(t *testing.T) {
 	t.Parallel()
 	brokers, topic := testkit.FakeKafka(t), testkit.Topic(t)
 	one, two := newSource(t), newSource(t)
@@ -120,9 +120,9 @@ func flat(partitions map[int32][]*kgo.Record) (all []*kgo.Record) {
 	return all
 }
 
-// Kafka acknowledged events and lost them: as if the checkpoint were ahead of
-// what the topic has.
-func TestRelay_PublishesAgainWhatKafkaLost(t *testing.T) {
+// Kafka acknowledged events and lost them: the checkpoint is ahead of
+// the topic.
+func TestRelay_RepublishesEventsLostByKafka(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
 	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New()}
@@ -142,7 +142,7 @@ func TestRelay_PublishesAgainWhatKafkaLost(t *testing.T) {
 }
 
 // An event of a newer version is left to a relay of that version.
-func TestRelay_LeavesNewerEventsToANewerRelay(t *testing.T) {
+func TestRelay_LeavesNewerEventsToNewerRelay(t *testing.T) {
 	t.Parallel()
 	for name, event := range map[string]struct {
 		typ     string
@@ -169,7 +169,7 @@ func TestRelay_LeavesNewerEventsToANewerRelay(t *testing.T) {
 	}
 }
 
-// slowRegistry gives ids, each after a wait.
+// slowRegistry assigns ids, each after a delay.
 type slowRegistry struct {
 	wait  time.Duration
 	down  atomic.Bool
@@ -192,7 +192,7 @@ func (g *slowRegistry) Register(ctx context.Context, subject, _ string) (int, er
 	return len(g.asked), nil
 }
 
-func TestRelay_KeepsItsLeadWhileTheRegistryIsSlow(t *testing.T) {
+func TestRelay_KeepsLeadWhileRegistryIsSlow(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
 	s.warn(3, uuid.New())
@@ -208,14 +208,14 @@ func TestRelay_KeepsItsLeadWhileTheRegistryIsSlow(t *testing.T) {
 	}
 	registry.mu.Unlock()
 
-	// A new term does not need the registry any more.
+	// A new term no longer needs the registry.
 	registry.down.Store(true)
 	s.depose()
 	s.warn(1, uuid.New())
 	s.awaitPlace(4)
 }
 
-func TestRelay_LagRisesWhileKafkaIsAway(t *testing.T) {
+func TestRelay_LagRisesWhileKafkaIsDown(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSource(t), testkit.FakeKafka(t)
 	r := s.relay(brokers, testkit.Topic(t), 100)
@@ -249,7 +249,7 @@ func TestRelay_LagRisesWhileKafkaIsAway(t *testing.T) {
 }
 
 // A relay that is stopped while it connects to Kafka ends cleanly and in time.
-func TestRelay_StopsWhileItConnects(t *testing.T) {
+func TestRelay_StopsWhileConnecting(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSource(t), testkit.FakeKafka(t)
 	r := s.relay(brokers, testkit.Topic(t), 100)

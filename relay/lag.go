@@ -29,7 +29,7 @@ func (l *lag) saved(position int64) {
 	}
 }
 
-// stalled is how long events have been waiting without the checkpoint moving.
+// stalled returns how long events have been waiting without the checkpoint moving.
 func (l *lag) stalled(head int64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,8 +40,8 @@ func (l *lag) stalled(head int64) time.Duration {
 	return time.Since(l.movedAt)
 }
 
-// measureLag keeps the metrics of lag until ctx ends. Without an answer of
-// Postgres they keep their last values, except that what is stalled grows older.
+// measureLag updates the metrics of lag until ctx ends. If Postgres does not answer
+// they keep their last values, except that the stalled time grows.
 func (r *Relay) measureLag(ctx context.Context) {
 	tick := time.NewTicker(lagInterval)
 	defer tick.Stop()

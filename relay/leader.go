@@ -60,8 +60,8 @@ func (r *Relay) elect(ctx context.Context) (*leadership, error) {
 	return nil, fmt.Errorf("take the relay's lock: %w", err)
 }
 
-// connect opens the connection that is to lead. After an error the connection
-// may be nil, and is of no use.
+// connect opens the connection for a term. After an error the connection
+// may be nil and is unusable.
 func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -69,7 +69,7 @@ func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A checkpoint that is lost with a crash of Postgres only means publishing
+	// If a crash of Postgres loses a checkpoint, events are only published
 	// twice. idle_session_timeout came with Postgres 14.
 	_, err = conn.Exec(ctx, `
 		SELECT set_config('synchronous_commit', 'off', false),
@@ -77,8 +77,8 @@ func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-// take takes the lock if it is free. It is bounded, so that a standby behind a
-// Postgres that stopped responding finds the next one.
+// take takes the lock if it is free. It is bounded, so that a standby connected to a
+// Postgres that stopped responding connects to the next one.
 func take(ctx context.Context, conn *pgx.Conn) (mine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -129,7 +129,7 @@ func (l *leadership) ping(ctx context.Context) error {
 	return nil
 }
 
-// lostLeadError ends a term: this relay does not lead any more.
+// lostLeadError ends a term: this relay no longer leads.
 type lostLeadError struct{ err error }
 
 func (e *lostLeadError) Error() string { return "the relay's lead is lost: " + e.err.Error() }

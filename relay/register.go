@@ -18,10 +18,10 @@ import (
 const registerConcurrency = 8
 
 // register registers the schemas of all events, each under its record's name,
-// before anything is published with them. A schema that readers could not live
-// with ends the relay. Ids are kept from term to term, so that only the first
-// one needs the registry. Without a registry there is nothing to do. The result
-// encodes values.
+// before anything is published with them. A schema that is incompatible for readers
+// ends the relay. Ids are kept from term to term, so that only the first
+// term needs the registry. Without a registry there is nothing to do. It returns the
+// function that encodes values.
 func (r *Relay) register(ctx context.Context) (func([]byte, domain.Envelope) ([]byte, error), error) {
 	if r.cfg.Registry == nil {
 		return avsc.Marshal, nil

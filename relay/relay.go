@@ -23,7 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// Store is what the relay reads of the event store.
+// Store is the part of the event store that the relay reads.
 type Store interface {
 	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
 	Head(ctx context.Context) (int64, error)
@@ -32,29 +32,29 @@ type Store interface {
 	KeysDown(ctx context.Context, from int64, limit int) ([]eventstore.KeyAt, error)
 }
 
-// Notifier waits until there may be events beyond a position, for a second or so
-// at most.
+// Notifier waits until there may be events after a position, for at most about a
+// second.
 type Notifier interface {
 	Wait(ctx context.Context, after int64) error
 }
 
-// Registry gives an Avro schema its id under a subject: *schemaregistry.Client. Its
-// error is a *schemaregistry.IncompatibleError where readers of what was written
-// before could not live with the schema.
+// Registry returns the id of an Avro schema under a subject: *schemaregistry.Client. Its
+// error is a *schemaregistry.IncompatibleError if readers of earlier values
+// cannot use the schema.
 type Registry interface {
 	Register(ctx context.Context, subject, schema string) (id int, err error)
 }
 
-// Config says from where to where.
+// Config configures a relay.
 type Config struct {
-	Pool          *pgxpool.Pool // of the write side
+	Pool          *pgxpool.Pool // the write side's database
 	Store         Store
 	Notifier      Notifier
 	Kafka         kafka.Cluster
 	Topic         string              // default kafka.Topic
-	TopicSettings kafka.TopicSettings // where the topic is missing
-	Registry      Registry            // gives schemas their ids; nil: values in single-object encoding
-	Chunk         int                 // most events sent at a time; default 5000
+	TopicSettings kafka.TopicSettings // used to create the topic if it is missing
+	Registry      Registry            // assigns ids to schemas; nil: values in single-object encoding
+	Chunk         int                 // maximum number of events sent at once; default 5000
 	Registerer    prometheus.Registerer
 	Logger        *slog.Logger // default slog.Default()
 }
@@ -65,36 +65,36 @@ type Relay struct {
 	log     *slog.Logger
 	metrics *metrics
 	lag     lag
-	// open makes a publisher for a topic of so many partitions.
+	// open creates a publisher for a topic with that many partitions.
 	open func(partitions int32) (message.Publisher, error)
-	// marshal appends an event's value; a term sets it anew.
+	// marshal appends an event's value; each term sets it.
 	marshal func(dst []byte, e domain.Envelope) ([]byte, error)
-	// identity is the history that a term's records belong to; a term sets it anew.
+	// identity is the history that a term's records belong to; each term sets it.
 	identity eventstore.Identity
-	// schemaIDs are those that the registry has given, by event type, for good.
+	// schemaIDs are the ids from the registry, by event type.
 	schemaIDs map[string]int
 
-	silence time.Duration // silenceTimeout, or a test's
+	silence time.Duration // silenceTimeout, or shorter in tests
 
 	blocked        atomic.Pointer[string]
 	shortRetention atomic.Pointer[string] // why, "" if it is not
 }
 
-// RefusedError says why the relay must not continue, and what to do.
+// RefusedError is the reason why the relay must not continue, and the remedy.
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return "relay: " + e.Reason }
 
-// BlockedError says why the relay publishes nothing for now. It continues by
-// itself once the reason is gone.
+// BlockedError is the reason why the relay publishes nothing for now. It continues
+// automatically once the reason is gone.
 type BlockedError struct{ Reason string }
 
 func (e *BlockedError) Error() string { return "relay: " + e.Reason }
 
-// ForeignError says that the topic has records of another event store.
+// ForeignError reports that the topic has records of another event store.
 type ForeignError struct {
 	Topic string
-	Named string // what a record names, <store id>/<incarnation>
+	Named string // the identity in a record, <store id>/<incarnation>
 	Store uuid.UUID
 }
 
@@ -102,7 +102,7 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a separate topic", e.Topic, e.Named, e.Store)
 }
 
-// New makes a relay; Run starts it.
+// New creates a relay; Run starts it.
 func New(cfg Config) *Relay {
 	if cfg.Topic == "" {
 		cfg.Topic = kafka.Topic
@@ -121,7 +121,7 @@ func New(cfg Config) *Relay {
 	}
 }
 
-// blockedInterval is how long a blocked relay waits before it looks again. It
+// blockedInterval is how long a blocked relay waits before it checks again. It
 // does not hold the lead meanwhile.
 const blockedInterval = 2 * time.Second
 
@@ -167,7 +167,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// Blocked returns why the relay publishes nothing until somebody acts; "" if it
+// Blocked returns why the relay publishes nothing until an operator acts; "" if it
 // leads or stands by.
 func (r *Relay) Blocked() string {
 	if reason := r.blocked.Load(); reason != nil {
@@ -176,7 +176,7 @@ func (r *Relay) Blocked() string {
 	return ""
 }
 
-// Health returns why the relay does not work as it should, nothing if it does: what
+// Health returns why the relay does not work correctly, or nothing if it does: what
 // blocks it, and a topic that keeps its records for less time than configured.
 func (r *Relay) Health() []string {
 	var reasons []string
@@ -210,7 +210,7 @@ func blockedBy(err error) string {
 	return ""
 }
 
-// block notes the reason for health, status and the log, which has it once.
+// block records the reason for health, status and, once, the log.
 func (r *Relay) block(ctx context.Context, reason string) {
 	r.metrics.blocked.Set(1)
 	if before := r.blocked.Swap(&reason); before == nil || *before != reason {
@@ -227,11 +227,11 @@ func (r *Relay) block(ctx context.Context, reason string) {
 	}
 }
 
-// unblock notes that the relay leads.
+// unblock records that the relay leads.
 func (r *Relay) unblock(ctx context.Context, conn *pgx.Conn) error {
 	r.metrics.blocked.Set(0)
 	if r.blocked.Swap(nil) != nil {
-		r.log.Info("not blocked any more")
+		r.log.Info("no longer blocked")
 	}
 	if _, err := conn.Exec(ctx, `DELETE FROM relay_blocked`); err != nil {
 		return fmt.Errorf("record that the relay is not blocked: %w", err)
@@ -245,7 +245,7 @@ type Blockage struct {
 	Since  time.Time
 }
 
-// ReadBlockage reads why no relay publishes; nil if one does, or none has
+// ReadBlockage reads why no relay publishes; nil if one does, or if none has
 // repeated its reason for a minute.
 func ReadBlockage(ctx context.Context, q RowQuerier) (*Blockage, error) {
 	var b Blockage
@@ -259,7 +259,7 @@ func ReadBlockage(ctx context.Context, q RowQuerier) (*Blockage, error) {
 	return &b, nil
 }
 
-// term waits for the lead and relays until something goes wrong.
+// term waits for the lead and relays until an error occurs.
 func (r *Relay) term(ctx context.Context) error {
 	lead, err := r.elect(ctx)
 	if err != nil {
@@ -297,5 +297,5 @@ func (r *Relay) term(ctx context.Context) error {
 	r.metrics.leading.Set(1)
 	defer r.metrics.leading.Set(0)
 	r.log.Info("leading", "topic", r.cfg.Topic, "after", from.Position, "incarnation", r.identity.Incarnation)
-	return r.carry(ctx, lead, from)
+	return r.publishChunks(ctx, lead, from)
 }

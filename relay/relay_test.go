@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
-// source is an event store of the test's own.
+// source is an event store of a single test.
 type source struct {
 	t      testing.TB
 	url    string
@@ -91,7 +91,7 @@ func (s *source) run(r *Relay) (stop func()) {
 
 func (s *source) awaitPlace(position int64) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 60*time.Second, "the relay's place", func() error {
+	testkit.Eventually(s.t, 60*time.Second, "the relay's checkpoint", func() error {
 		p, err := ReadCheckpoint(context.Background(), s.pool)
 		if err == nil && p.Position < position {
 			err = fmt.Errorf("at %d of %d", p.Position, position)
@@ -100,7 +100,7 @@ func (s *source) awaitPlace(position int64) {
 	})
 }
 
-// depose takes the lead from the relay that has it.
+// depose takes the lead from the leading relay.
 func (s *source) depose() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 30*time.Second, "a relay that leads", func() error {
@@ -115,7 +115,7 @@ func (s *source) depose() {
 	})
 }
 
-// consume reads a topic from its beginning to where it ends now.
+// consume reads a topic from its beginning to its current end.
 func consume(t *testing.T, brokers []string, topic string, until int64) map[int32][]*kgo.Record {
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
@@ -149,7 +149,7 @@ func position(t *testing.T, r *kgo.Record, name string) int64 {
 	return n
 }
 
-// requireChain checks that a reader that skips what it has misses nothing.
+// requireChain checks that a reader that skips repeated records misses nothing.
 func requireChain(t *testing.T, partitions map[int32][]*kgo.Record) (distinct int64) {
 	for p, records := range partitions {
 		last := int64(0)
@@ -166,7 +166,7 @@ func requireChain(t *testing.T, partitions map[int32][]*kgo.Record) (distinct in
 	return distinct
 }
 
-func TestEveryEventLiesInItsPartitionInOrder(t *testing.T) {
+func TestRelay_PublishesPartitionsInOrder(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
 	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New(), uuid.New()}
@@ -200,7 +200,7 @@ func TestEveryEventLiesInItsPartitionInOrder(t *testing.T) {
 	}
 }
 
-func TestAnotherRelayTakesOverAndTheDeposedDoesNoHarm(t *testing.T) {
+func TestRelay_DeposedDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
 	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
@@ -216,7 +216,7 @@ func TestAnotherRelayTakesOverAndTheDeposedDoesNoHarm(t *testing.T) {
 	require.EqualValues(t, 600, requireChain(t, consume(t, brokers, topic, 600)))
 }
 
-func TestALeaderThatWasStoppedDoesNotKeepTheOthersWaiting(t *testing.T) {
+func TestRelay_StoppedLeaderIsReplaced(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
 	s.warn(3, uuid.New())
@@ -229,7 +229,7 @@ func TestALeaderThatWasStoppedDoesNotKeepTheOthersWaiting(t *testing.T) {
 	require.Error(t, stopped.ping(context.Background()))
 }
 
-func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
+func TestRelay_FillsRecreatedTopicFromBeginning(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
 	product := uuid.New()
@@ -244,19 +244,19 @@ func TestATopicThatWasMadeAnewIsFilledFromTheBeginning(t *testing.T) {
 	_, err = kadm.NewClient(client).DeleteTopic(context.Background(), topic)
 	require.NoError(t, err)
 	s.warn(1, product)
-	testkit.Eventually(t, 60*time.Second, "a place in another topic", func() error {
+	testkit.Eventually(t, 60*time.Second, "a checkpoint in another topic", func() error {
 		now, err := ReadCheckpoint(context.Background(), s.pool)
 		if err == nil && (now.TopicID == before.TopicID || now.Position < 4) {
 			err = fmt.Errorf("at %d in %s", now.Position, now.TopicID)
 		}
 		return err
 	})
-	// What was under way when the topic went may come first in the new one, with
-	// a previous-position that tells; all else follows.
+	// A chunk that was in progress when the topic was deleted may come first in the new one, with
+	// a previous-position that reveals it; everything else follows.
 	consume(t, brokers, topic, 4)
 }
 
-// partly is a publisher that sometimes fails, after some of a batch arrived.
+// partly is a publisher that sometimes fails after a part of a batch arrived.
 type partly struct {
 	mu      sync.Mutex
 	calls   int
@@ -284,7 +284,7 @@ func (p *partly) Publish(_ string, messages ...*message.Message) error {
 
 func (p *partly) Close() error { return nil }
 
-func TestAfterAFailureTheSameChunkGoesFirst(t *testing.T) {
+func TestRelay_RetriesSameChunkFirst(t *testing.T) {
 	t.Parallel()
 	s, brokers := newSource(t), testkit.FakeKafka(t)
 	s.warn(6, uuid.New())
@@ -304,7 +304,7 @@ func TestAfterAFailureTheSameChunkGoesFirst(t *testing.T) {
 	require.Equal(t, 3, opened, "with a new producer after each failure")
 }
 
-// blocked is a publisher that is in the middle of a batch until told.
+// blocked is a publisher that blocks in the middle of a batch until it is released.
 type blocked struct {
 	partly
 	in, out chan struct{}
@@ -316,7 +316,7 @@ func (b *blocked) Publish(topic string, messages ...*message.Message) error {
 	return b.partly.Publish(topic, messages...)
 }
 
-func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T) {
+func TestRelay_SavesCheckpointOnlyAfterAckAndWhileLeading(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
 	ctx := context.Background()
@@ -329,7 +329,7 @@ func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T)
 	_, err := ReadCheckpoint(ctx, s.pool)
 	require.ErrorIs(t, err, pgx.ErrNoRows)
 
-	// The lead goes to another, who carries on; the first one's chunk arrives late.
+	// Another relay leads and continues; the first one's chunk arrives late.
 	s.depose()
 	second := s.relay(brokers, topic, 2)
 	pub := &partly{}
@@ -345,7 +345,7 @@ func TestThePlaceIsSavedOnlyPastWhatWasAcknowledgedAndWhileLeading(t *testing.T)
 	require.EqualValues(t, 5, place.Position, "the deposed one saved nothing")
 }
 
-func TestAnEventThatCannotBeEncodedHoldsNobodyUp(t *testing.T) {
+func TestRelay_PublishesUnencodableEventWithoutValue(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
 	product := uuid.New()

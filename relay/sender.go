@@ -13,8 +13,8 @@ import (
 // was asked to stop.
 const shutdownTimeout = 5 * time.Second
 
-// sender publishes with a new publisher after each failure: one that has failed
-// may not know any more what the broker has of it.
+// sender publishes with a new publisher after each failure, because a failed one
+// may no longer know what the broker has received from it.
 type sender struct {
 	open func() (message.Publisher, error)
 	pub  message.Publisher

@@ -13,9 +13,9 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-// Of relays side by side one leads and publishes each event once; the others
-// publish nothing, until it ends: then one of them goes on where it was.
-func TestOneRelayLeadsAndTheOthersStandBy(t *testing.T) {
+// Of several relays one leads and publishes each event once; the others
+// publish nothing until it ends: then one of them continues from its checkpoint.
+func TestRelay_OneLeadsOthersStandBy(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.Kafka(t), testkit.Topic(t)
 	products := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}

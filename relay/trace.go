@@ -11,11 +11,11 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
-// spansPerChunk bounds what a large chunk costs where spans are exported.
+// spansPerChunk bounds the cost of a large chunk if spans are exported.
 const spansPerChunk = 200
 
-// traceChunk adds to the trace of each event the span of its publishing, from
-// when the chunk began to now. Without an exporter it does nothing.
+// traceChunk adds a span of the publishing to the trace of each event, from
+// the beginning of the chunk until now. Without an exporter it does nothing.
 func traceChunk(ctx context.Context, topic string, c chunk, began time.Time) {
 	_, all := telemetry.Start(ctx, "relay chunk", trace.WithNewRoot(), trace.WithTimestamp(began))
 	defer all.End()

@@ -13,7 +13,7 @@ import (
 
 type key struct{}
 
-func TestBackgroundCallsAreFinishedBeforeTheEnd(t *testing.T) {
+func TestBackground_FinishesCallsOnClose(t *testing.T) {
 	a := newBackground()
 	begun, goOn, done := make(chan struct{}), make(chan struct{}), false
 	require.NotNil(t, a.try(context.WithValue(t.Context(), key{}, 1), func(ctx context.Context) {
@@ -31,7 +31,7 @@ func TestBackgroundCallsAreFinishedBeforeTheEnd(t *testing.T) {
 	require.NoError(t, a.close(t.Context()), "twice")
 }
 
-func TestBackgroundCallsAreGivenUpWhenTimeIsUp(t *testing.T) {
+func TestBackground_CancelsCallsAfterTimeout(t *testing.T) {
 	a := newBackground()
 	require.NotNil(t, a.try(t.Context(), func(ctx context.Context) { <-ctx.Done() }))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -39,7 +39,7 @@ func TestBackgroundCallsAreGivenUpWhenTimeIsUp(t *testing.T) {
 	require.ErrorIs(t, a.close(ctx), context.DeadlineExceeded)
 }
 
-func TestBackgroundCallsAreBounded(t *testing.T) {
+func TestBackground_IsBounded(t *testing.T) {
 	a := newBackground()
 	goOn := make(chan struct{})
 	for range maxBackgroundCalls {
@@ -51,7 +51,7 @@ func TestBackgroundCallsAreBounded(t *testing.T) {
 }
 
 // Equal bodies by value are equal; each of the body's values counts.
-func TestBodiesAreComparedByValue(t *testing.T) {
+func TestStart_ComparesBodiesByValue(t *testing.T) {
 	money := func(amount, code string) domain.Money {
 		m, err := domain.NewMoney(decimal.RequireFromString(amount), code)
 		require.NoError(t, err)
@@ -72,7 +72,7 @@ func TestBodiesAreComparedByValue(t *testing.T) {
 
 // A gateway that does not answer uses up a part only of the time in which a
 // process has to stop.
-func TestAGatewayThatDoesNotAnswerIsLeftWhenTheProcessEnds(t *testing.T) {
+func TestClose_DoesNotWaitForHungGateway(t *testing.T) {
 	s := &Service{background: newBackground()}
 	require.NotNil(t, s.background.try(t.Context(), func(ctx context.Context) { <-ctx.Done() }))
 	const stop = 10 * time.Second // a process has

@@ -97,7 +97,7 @@ var mutants = []mutant{
 		pkg: "redis", test: "TestGiveBack_FreesGrantDeliveredOnce"},
 	{name: "reservation", protection: "an entry of the append queue is reserved before the gate is asked",
 		file: "command/acquire_slot.go", old: `	if errors.Is(err, eventstore.ErrOverloaded) {`, new: `	if err == nil && errors.Is(err, eventstore.ErrOverloaded) {`,
-		pkg: "command", test: "TestFullAppendQueue"},
+		pkg: "command", test: "TestAcquire_FullAppendQueue"},
 	{name: "trim-by-number", protection: "the decision log is trimmed up to a number, not by a count",
 		file: "redis/lua/trim.lua", old: `math.min(tonumber(ARGV[2]), last) - first + 1`, new: `math.min(tonumber(ARGV[2]), last - first + 1)`,
 		pkg: "redis", test: "TestTrimScript_RemovesUpToIndexOnly"},
@@ -107,17 +107,17 @@ var mutants = []mutant{
 
 	// Relay.
 	{name: "gapless", protection: "after an error the same chunk goes again, before any other",
-		file: "relay/carry.go", old: `		r.metrics.failedChunks.Inc()
+		file: "relay/publish.go", old: `		r.metrics.failedChunks.Inc()
 `, new: `		r.metrics.failedChunks.Inc()
 		if len(c.messages) > 0 {
 			return nil
 		}
 `,
-		pkg: "relay", test: "TestAfterAFailureTheSameChunkGoesFirst"},
+		pkg: "relay", test: "TestRelay_RetriesSameChunkFirst"},
 	{name: "restored-store", protection: "the relay stops if the store lacks what was published",
 		file: "relay/history.go", old: `	if ids[saved.Position] != saved.EventID {`, new: `	if ids[saved.Position] != saved.EventID && saved.Position < 0 {`,
 		more: []edit{{"relay/history.go", `		if ids[c.position] != c.id {`, `		if ids[c.position] != c.id && c.position < 0 {`}},
-		pkg:  "relay", test: "TestRelay_BlocksOnARestoredStore"},
+		pkg:  "relay", test: "TestRelay_BlocksOnRestoredStore"},
 
 	// Projector and replay.
 	{name: "checkpoint-cas", protection: "a checkpoint advances by compare-and-swap",

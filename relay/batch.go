@@ -14,14 +14,14 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
-// chunk is what is sent at a time.
+// chunk is a batch of events that is sent at once.
 type chunk struct {
 	messages []*message.Message
-	end      Checkpoint // once all of it is acknowledged
+	end      Checkpoint // once the whole chunk is acknowledged
 	then     error      // what ends the term once it is saved; nil: the next chunk follows
 }
 
-// read makes chunks of what the store has beyond from.
+// read sends chunks of the events after from.
 func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) error {
 	for {
 		events, err := r.cfg.Store.ReadAll(ctx, from.Position, r.cfg.Chunk)
@@ -47,7 +47,7 @@ func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) err
 	}
 }
 
-// encode makes the chunk of the events that follow a checkpoint, up to the first
+// encode returns the chunk of the events that follow a checkpoint, up to the first
 // one that only a newer relay can publish.
 func (r *Relay) encode(from Checkpoint, events []eventstore.Recorded) chunk {
 	c := chunk{messages: make([]*message.Message, 0, len(events)), end: from}

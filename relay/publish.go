@@ -15,12 +15,12 @@ import (
 )
 
 // topicInterval is the interval at which a leader checks that the topic is still
-// the one that it began with.
+// the one with which its term began.
 const topicInterval = 5 * time.Second
 
-// carry publishes chunk after chunk. The next one is read and encoded while one
+// publishChunks publishes chunk after chunk. The next one is read and encoded while one
 // is being published.
-func (r *Relay) carry(ctx context.Context, lead *leadership, from Checkpoint) error {
+func (r *Relay) publishChunks(ctx context.Context, lead *leadership, from Checkpoint) error {
 	group, ctx := errgroup.WithContext(ctx)
 	chunks := make(chan chunk)
 	group.Go(func() error {
@@ -32,7 +32,7 @@ func (r *Relay) carry(ctx context.Context, lead *leadership, from Checkpoint) er
 	return group.Wait()
 }
 
-// publish sends the chunks and saves the checkpoint behind each.
+// publish sends the chunks and saves the checkpoint after each.
 func (r *Relay) publish(ctx context.Context, lead *leadership, from Checkpoint, chunks <-chan chunk) error {
 	out := &sender{open: func() (message.Publisher, error) { return r.open(int32(len(from.Last))) }}
 	defer out.close()
@@ -60,8 +60,8 @@ func (r *Relay) publish(ctx context.Context, lead *leadership, from Checkpoint, 
 	return context.Cause(ctx)
 }
 
-// send sends the chunk until all of it is acknowledged, or ctx ends: the relay
-// stops, does not lead any more, or the topic is another one.
+// send sends the chunk until all of it is acknowledged, or ctx ends because the relay
+// stops, no longer leads, or the topic was replaced.
 func (r *Relay) send(ctx context.Context, out *sender, c chunk) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
@@ -84,9 +84,9 @@ func (r *Relay) send(ctx context.Context, out *sender, c chunk) error {
 	}
 }
 
-// watchTopic fails once the topic does not exist any more, or is another one: the
-// next term creates it, or begins with it. A Kafka that does not respond is no
-// reason.
+// watchTopic fails once the topic no longer exists, or is another one: the
+// next term creates it, or starts with it. An unreachable Kafka is not an error
+// here.
 func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
 	tick := time.NewTicker(topicInterval)
 	defer tick.Stop()
@@ -101,7 +101,7 @@ func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
 		case errors.Is(err, kafka.ErrNoTopic):
 			return err
 		case err == nil && (topic.TopicID != from.TopicID || topic.ClusterID != from.ClusterID):
-			return fmt.Errorf("topic %s was made anew", r.cfg.Topic)
+			return fmt.Errorf("topic %s was recreated", r.cfg.Topic)
 		case err == nil:
 			if reason := r.cfg.TopicSettings.Mismatch(r.cfg.Topic, topic); reason != "" {
 				return &BlockedError{reason} // partitions were added
