@@ -115,6 +115,35 @@ func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg), found.all)
 }
 
+func TestSwap_WaitsUntilItHasWhatTheLiveGenerationHas(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.runLive(testkit.Kafka(t))
+	h := s.open(1)
+	h.acquire(20)
+	h.endSlots()
+	s.awaitCaughtUp()
+	before := s.count("SELECT count(*) FROM purchase_slots")
+	var live int64
+	var once sync.Once
+	cfg := s.config()
+	cfg.Projections = every()[1:2]
+	cfg.OnProgress = func(r replay.Replay) {
+		if r.Phase == replay.Swapping {
+			once.Do(func() { // the live generation gets ahead of one that had caught up
+				more := s.open(2)
+				more.acquire(20)
+				more.endSlots()
+				s.awaitCaughtUp()
+				live = s.count("SELECT count(*) FROM purchase_slots")
+			})
+		}
+	}
+	require.NoError(t, replay.Run(context.Background(), cfg))
+	require.Greater(t, live, before)
+	require.Equal(t, live, s.count("SELECT count(*) FROM purchase_slots"))
+}
+
 func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
