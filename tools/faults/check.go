@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/tools/books"
 )
 
 // violation is a rule that did not hold.
@@ -56,6 +58,16 @@ type payload struct {
 	ReclaimStatus   string    `json:"reclaimStatus"`
 	PaymentID       uuid.UUID `json:"paymentId"`
 	TTL             int64     `json:"ttl"` // ms
+	RefundID        uuid.UUID `json:"refundReference"`
+	Cause           string    `json:"cause"`
+	DisputeID       string    `json:"disputeId"`
+	Price           amount    `json:"price"`
+	Amount          amount    `json:"amount"` // of a refund
+}
+
+// amount is money as the store has it; the sale has one currency.
+type amount struct {
+	Amount decimal.Decimal `json:"amount"`
 }
 
 func readEvents(ctx context.Context, f *fleet) ([]event, error) {
@@ -103,14 +115,10 @@ type ledger struct {
 }
 
 type money struct {
-	slot                   uuid.UUID
-	initiated              bool
-	completed, failed      int
-	regranted              int
-	due, refunded, refused int
+	initiated         bool
+	completed, failed int
+	due               int // refunds
 }
-
-func (m *money) open() bool { return m.initiated && m.completed == 0 && m.failed == 0 }
 
 // fold goes through the log and reports every moment at which R1, R3, R5 or the
 // order of the log did not hold.
@@ -179,7 +187,7 @@ func (l *ledger) add(e event, v *verdict) {
 		l.free(e, s)
 	case "PaymentInitiated":
 		m := l.payment(p.PaymentID)
-		m.initiated, m.slot = true, e.stream
+		m.initiated = true
 		if s := l.slots[e.stream]; s != nil {
 			s.pending++
 		}
@@ -199,14 +207,8 @@ func (l *ledger) add(e event, v *verdict) {
 			return
 		}
 		s.status = "COMPLETED"
-	case "PaymentRegranted":
-		l.payment(p.PaymentID).regranted++
 	case "RefundDue":
 		l.payment(p.PaymentID).due++
-	case "RefundCompleted":
-		l.payment(p.PaymentID).refunded++
-	case "RefundFailed":
-		l.payment(p.PaymentID).refused++
 	}
 }
 
@@ -249,6 +251,38 @@ func (l *ledger) number(e event, v *verdict) {
 func (l *ledger) free(e event, s *slot) {
 	delete(l.units[e.key], s.unit)
 	delete(l.buyers[e.key], s.user)
+}
+
+// resales measures, by product, how long after a slot of a sold-out product had
+// ended its unit was granted again, while buyers asked for it: until a moment, and not
+// across a pause. It includes the time until a buyer asks.
+func resales(all []event, until time.Time) map[uuid.UUID][]time.Duration {
+	found := map[uuid.UUID][]time.Duration{}
+	held, total := map[uuid.UUID]int{}, map[uuid.UUID]int{}
+	since, paused := map[uuid.UUID]time.Time{}, map[uuid.UUID]bool{}
+	for _, e := range all {
+		switch e.kind {
+		case "ProductCreated":
+			total[e.key] = e.payload.Stock
+		case "ProductStockIncreased", "ProductStockDecreased":
+			total[e.key] = e.payload.TotalStock
+		case "ProductSalePaused", "ProductSaleResumed":
+			paused[e.key] = e.kind == "ProductSalePaused"
+			delete(since, e.key)
+		case "SlotAcquired":
+			held[e.key]++
+			if at, ok := since[e.key]; ok {
+				found[e.key] = append(found[e.key], e.recordedAt.Sub(at))
+				delete(since, e.key)
+			}
+		case "SlotExpired", "SlotReturned":
+			if held[e.key] == total[e.key] && !paused[e.key] && e.recordedAt.Before(until) {
+				since[e.key] = e.recordedAt
+			}
+			held[e.key]--
+		}
+	}
+	return found
 }
 
 // checkHistory is R4 and R6 as clients saw them.
@@ -369,7 +403,13 @@ func checkFairness(ctx context.Context, s *sale, l *ledger, all []attempt, v *ve
 		if report.Inversions > 0 {
 			v.broke("R6", "product %s: %d inversions", p.id, report.Inversions)
 		}
-		body, err := s.raw(ctx, "/v1/products/"+p.id+"/fairness/log")
+		var body string
+		reading, cancel = context.WithTimeout(ctx, 8*time.Second)
+		err = poll(reading, 300*time.Millisecond, "the decision log's text", func() (err error) {
+			body, err = s.raw(reading, "/v1/products/"+p.id+"/fairness/log")
+			return err
+		})
+		cancel()
 		if err != nil {
 			return err
 		}
@@ -398,11 +438,15 @@ func (s *sale) get(ctx context.Context, path string, into any) error {
 }
 
 func (s *sale) raw(ctx context.Context, path string) (string, error) {
+	return s.rawAs(ctx, s.admin, path)
+}
+
+func (s *sale) rawAs(ctx context.Context, bearer, path string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.fleet.queryURL+path, nil)
 	if err != nil {
 		return "", err
 	}
-	req.Header.Set("Authorization", "Bearer "+s.admin)
+	req.Header.Set("Authorization", "Bearer "+bearer)
 	resp, err := s.http.Do(req)
 	if err != nil {
 		return "", err
@@ -415,68 +459,63 @@ func (s *sale) raw(ctx context.Context, path string) (string, error) {
 	return string(b), err
 }
 
-// checkMoney is R7: it waits until no payment is without an outcome, and compares
-// with the gateway.
-func checkMoney(ctx context.Context, s *sale, timeout time.Duration, v *verdict) error {
+// checkMoney is R7: it waits until our events and the gateway's books agree to the
+// unit, payment by payment, and nothing is on its way any more.
+func checkMoney(ctx context.Context, s *sale, sc *scenario, v *verdict) error {
+	timeout := moneyLimit
+	if sc.worstGateway {
+		timeout = worstMoneyLimit
+	}
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var l *ledger
-	err := poll(waiting, 500*time.Millisecond, "every payment to have its outcome", func() error {
+	var ours books.Payments
+	var breaches []error
+	var differences []string
+	err := poll(waiting, 500*time.Millisecond, "events and the gateway's books to agree", func() error {
 		all, err := readEvents(ctx, s.fleet)
 		if err != nil {
 			return err
 		}
-		l = fold(all, &verdict{})
-		for id, m := range l.payments {
-			if m.open() {
-				return fmt.Errorf("payment %s is pending", id)
-			}
-			if m.due > m.refunded+m.refused {
-				return fmt.Errorf("a refund of payment %s is due", id)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		v.broke("R7", "%s", err)
-	}
-	if l == nil {
-		return err
-	}
-	for id, m := range l.payments {
-		if !m.initiated {
-			v.broke("R7", "payment %s has events and was never initiated", id)
-			continue
-		}
-		status, err := s.atGateway(ctx, id)
+		theirs, err := books.Read(ctx, s.http, s.fleet.gatewayURL)
 		if err != nil {
 			return err
 		}
-		kept := m.completed > 0 || m.due > 0
-		if (status == "succeeded") != kept && !m.open() {
-			v.broke("R7", "payment %s is %q at the gateway; the log has %d completed, %d failed, %d refunds", id, status, m.completed, m.failed, m.due)
+		ours, breaches = payments(all)
+		differences = ours.Differences(theirs)
+		for id := range theirs {
+			if ours[id] == nil && !sc.losesTail {
+				differences = append(differences, fmt.Sprintf("payment %s is in the gateway's books only", id))
+			}
 		}
+		if len(differences) > 0 {
+			return fmt.Errorf("%d differences: %s", len(differences), differences[0])
+		}
+		return nil
+	})
+	if ours == nil {
+		return err
 	}
+	for _, b := range breaches {
+		v.broke("R7", "%s", b)
+	}
+	for _, d := range differences {
+		v.broke("R7", "after %s: %s", timeout, d)
+	}
+	sums := ours.Sums()
+	v.note("%d payments, %s, kept %s", len(ours), sums, sums.Kept())
 	return nil
 }
 
-// atGateway is a payment's status there; "" if it is unknown.
-func (s *sale) atGateway(ctx context.Context, id uuid.UUID) (string, error) {
-	var body struct {
-		Status string `json:"status"`
+// payments folds the events of payments.
+func payments(all []event) (books.Payments, []error) {
+	folded, breaches := books.Payments{}, []error(nil)
+	for _, e := range all {
+		entry := books.Event{Kind: e.kind, Payment: e.payload.PaymentID, Slot: e.stream, Refund: e.payload.RefundID,
+			Amount: e.payload.Amount.Amount, Cause: e.payload.Cause, Dispute: e.payload.DisputeID}
+		if e.kind == "PaymentInitiated" {
+			entry.Amount = e.payload.Price.Amount
+		}
+		breaches = append(breaches, folded.Apply(entry)...)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.fleet.gatewayURL+"/payments/"+id.String(), nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode == http.StatusNotFound {
-		return "", nil
-	}
-	err = json.NewDecoder(resp.Body).Decode(&body)
-	return body.Status, err
+	return folded, breaches
 }

@@ -109,6 +109,20 @@ func TestFold_ReportsEachBrokenRule(t *testing.T) {
 	}
 }
 
+func TestResales_CountsUnitsOfSoldOutProducts(t *testing.T) {
+	product, start := id(1), time.Unix(1_800_000_000, 0)
+	at := func(kind string, ms int) event {
+		return event{kind: kind, key: product, recordedAt: start.Add(time.Duration(ms) * time.Millisecond), payload: payload{Stock: 2}}
+	}
+	all := []event{
+		at("ProductCreated", 0), at("SlotAcquired", 10), at("SlotExpired", 20), // had a free unit
+		at("SlotAcquired", 30), at("SlotAcquired", 40), at("SlotExpired", 100), at("SlotAcquired", 350),
+		at("SlotExpired", 400), at("ProductSalePaused", 410), at("ProductSaleResumed", 900), at("SlotAcquired", 910),
+		at("SlotExpired", 2000), at("SlotAcquired", 9000),
+	}
+	require.Equal(t, map[uuid.UUID][]time.Duration{product: {250 * time.Millisecond}}, resales(all, start.Add(time.Second)))
+}
+
 func id(n int) uuid.UUID { return uuid.UUID{15: byte(n)} }
 
 func TestKeySlot_IsTheClusterSpecifications(t *testing.T) {

@@ -37,8 +37,10 @@ type fleet struct {
 	services *services
 	dir      string
 	thorough bool // callbacks of the gateway are lost
-	topic    string
-	keyFile  string
+	// worstGateway: the simulator misbehaves in every way.
+	worstGateway bool
+	topic        string
+	keyFile      string
 
 	postgres    *devservices.Postgres // of this run, where the scenario needs one
 	standby     *devservices.Postgres
@@ -97,7 +99,7 @@ func (f *fleet) postgresServer() *devservices.Postgres {
 
 // startFleet starts everything for one run and returns when all are ready.
 func startFleet(ctx context.Context, s *services, sc *scenario, dir string, thorough bool) (f *fleet, err error) {
-	started := &fleet{services: s, dir: dir, thorough: thorough, links: map[string]*links{}}
+	started := &fleet{services: s, dir: dir, thorough: thorough, worstGateway: sc.worstGateway, links: map[string]*links{}}
 	f = started
 	defer func() {
 		if err != nil {
@@ -220,6 +222,9 @@ func (f *fleet) startProcesses(ctx context.Context, sc *scenario) error {
 			env = append(env, "DOPAMINE_QUERY_ADDR="+query)
 		case "gateway-sim":
 			args = append(args, "--addr", gateway, "--success-rate", "0.9", "--latency", "30ms", "--repeated", "0.2", "--reordered", "0.1", "--lost", lost)
+			if sc.worstGateway {
+				args = append(args, "--misbehave", "0.2", "--slow-latency", "1s")
+			}
 		}
 		env = append(env, sc.env[role]...)
 		p, err := startProcess(f.services.binary, f.dir, name, env, args...)

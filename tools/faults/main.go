@@ -21,9 +21,11 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -56,6 +58,7 @@ func command(ctx context.Context, args []string) int {
 	flags.IntVar(&o.thorough, "thorough", 1, "every `n`-th fleet: callbacks of the gateway are lost, so that payments are looked up after 30 s, and every projection is replayed and compared; 0: none")
 	flags.IntVar(&o.round, "round", 0, "after `n` seeds of a scenario comes the next one's turn; 0: all seeds at once")
 	flags.BoolVar(&o.resume, "resume", false, "skip what the file of --json has")
+	flags.IntVar(&o.parallel, "parallel", 1, "how many fleets run at once, each with servers of its own")
 	flags.StringVar(&o.build, "build", "", "`name` of the program's build, recorded with each run")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs of runs that held")
 	flags.DurationVar(&o.unaffectedGap, "unaffected-gap", 5*time.Second, "how long a product that does not depend on what failed may go without a grant")
@@ -137,12 +140,16 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 			return 1
 		}
 	}
-	s, err := newServices(ctx, dir, program, overlay, fakes)
+	var err error
+	if program == "" {
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			program, err = buildProgram(ctx, dir, overlay)
+		}
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 		return 1
 	}
-	defer s.stop(context.WithoutCancel(ctx))
 	var recorded []result
 	if o.resume {
 		if recorded, err = readRecorded(jsonFile); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -150,23 +157,10 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 			return 1
 		}
 	}
-	var results []result
-	for _, t := range turns(chosen, seeds, recorded, o) {
-		played := play(ctx, s, t.scenario, t.seeds, o)
-		if ctx.Err() != nil {
-			break // interrupted: it shows nothing
-		}
-		for _, res := range played {
-			results = append(results, res)
-			printResult(res)
-			if err := appendJSON(jsonFile, res); err != nil {
-				fmt.Fprintln(os.Stderr, "faults:", err)
-				return 1
-			}
-		}
-		if failed(played) {
-			s.stop(ctx) // the next run gets servers that nothing has happened to
-		}
+	results, err := playAll(ctx, turns(chosen, seeds, recorded, o), o, dir, jsonFile, program, fakes)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		return 1
 	}
 	fmt.Println()
 	printTable(results)
@@ -175,13 +169,53 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 		return 1
 	}
 	if temporary {
-		s.stop(context.WithoutCancel(ctx))
 		_ = os.RemoveAll(dir)
 	}
 	if ctx.Err() != nil {
 		return 1
 	}
 	return 0
+}
+
+// playAll plays the turns, as many at once as the options want, and records each.
+func playAll(ctx context.Context, all []turn, o options, dir, jsonFile, program string, fakes bool) (results []result, err error) {
+	next := make(chan turn)
+	var mu sync.Mutex
+	var players sync.WaitGroup
+	for i := range max(o.parallel, 1) {
+		s, err := newServices(filepath.Join(dir, itoa(i)), program, fakes)
+		if err != nil {
+			return nil, err
+		}
+		players.Go(func() {
+			defer s.stop(ctx)
+			for t := range next {
+				var played []result
+				if ctx.Err() == nil {
+					played = play(ctx, s, t.scenario, t.seeds, o)
+				}
+				if ctx.Err() != nil {
+					continue // interrupted: it shows nothing
+				}
+				if failed(played) {
+					s.stop(ctx) // the next run gets servers that nothing has happened to
+				}
+				mu.Lock()
+				for _, res := range played {
+					results = append(results, res)
+					printResult(res)
+					err = errors.Join(err, appendJSON(jsonFile, res))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, t := range all {
+		next <- t
+	}
+	close(next)
+	players.Wait()
+	return results, err
 }
 
 // turn is a fleet's seeds.

@@ -12,7 +12,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/tools/devservices"
@@ -25,8 +28,14 @@ const (
 	recoveryLimit = 15 * time.Second
 	// settleLimit is how long after healing everything may take to settle.
 	settleLimit = 30 * time.Second
+	// resaleLimit is how soon a freed unit of an unaffected product is on sale again.
+	// It is compared with the median: single ones wait for the machine.
+	resaleLimit = time.Second
 	// moneyLimit is longer: the gateway is queried about a payment from 30 s on.
 	moneyLimit = 75 * time.Second
+	// worstMoneyLimit is for a gateway that loses what it can: each step of a payment
+	// may be found by a query only, and those are 30 s apart.
+	worstMoneyLimit = 6 * time.Minute
 )
 
 // scenario is a kind of fault.
@@ -48,6 +57,8 @@ type scenario struct {
 
 	// affected reports whether a product depends on what was hurt; nil: all do.
 	affected func(r *run, product string) bool
+	// worstGateway: the simulator misbehaves in every way, and more buyers pay.
+	worstGateway bool
 	// mayRefuse: a process may exit with a refusal.
 	mayRefuse bool
 	// losesTail: the store loses committed events, so R4 is judged up to the loss only.
@@ -76,6 +87,10 @@ type run struct {
 	phases     map[string]float64 // seconds, by what the run did
 	phaseBegan time.Time
 	thorough   bool
+	overload   *overload
+	refusals   []time.Duration // of requests that are no part of the history
+	resales    map[uuid.UUID][]time.Duration
+	victim     string // the product that was hurt, if it was one
 }
 
 // phase adds the time since the last call to a part of the run.
@@ -119,14 +134,41 @@ type result struct {
 	Recovered  float64        `json:"recoveredSeconds"` // until the last product granted again; -1: never
 	Settled    float64        `json:"settledSeconds"`
 	Expiry     float64        `json:"latestExpirySeconds"` // behind its deadline
-	Events     int            `json:"events"`
-	Notes      []string       `json:"notes,omitempty"`
-	Violations []violation    `json:"violations"`
-	Took       float64        `json:"tookSeconds"`
+	// Of products that do not depend on the fault, or of all in a healthy run.
+	Latency    *latency    `json:"unaffectedLatency,omitempty"`
+	Overload   *overload   `json:"overload,omitempty"`
+	Resale     *latency    `json:"resale,omitempty"` // from the end of a sold-out product's slot to its next grant
+	Events     int         `json:"events"`
+	Notes      []string    `json:"notes,omitempty"`
+	Violations []violation `json:"violations"`
+	Took       float64     `json:"tookSeconds"`
 	// Phases are the seconds that parts of the run took, start to end of a fleet.
 	Phases map[string]float64 `json:"phaseSeconds,omitempty"`
 
 	hits map[failpoint.Point]bool
+}
+
+// latency is a distribution, in seconds.
+type latency struct {
+	N   int     `json:"n"`
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// distribution sorts the durations; nil if there are none.
+func distribution(all []time.Duration) *latency {
+	if len(all) == 0 {
+		return nil
+	}
+	slices.Sort(all)
+	at := func(share float64) float64 { return all[int(share*float64(len(all)-1))].Seconds() }
+	return &latency{N: len(all), P50: at(0.5), P99: at(0.99), Max: at(1)}
+}
+
+// isUnaffected reports whether a product's sale must go on as in a healthy run.
+func (sc *scenario) isUnaffected(r *run, product string) bool {
+	return sc.noFault || (sc.affected != nil && !sc.affected(r, product))
 }
 
 // options are what all runs share.
@@ -136,11 +178,16 @@ type options struct {
 	thorough      int
 	round         int
 	resume        bool
+	parallel      int
 	build         string
 	keep          bool
 	unaffectedGap time.Duration
 	batch         int // seeds for one fleet
 }
+
+// environment is locked while a server inherits variables that no other may: other
+// fleets start servers and processes at any moment.
+var environment sync.RWMutex
 
 // play runs seeds one after the other against one fleet, and checks everything at the
 // end. What is found then is reported with the last seed.
@@ -153,12 +200,22 @@ func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o opti
 	last := &results[len(results)-1]
 	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", sc.name, seeds[0]))
 	thorough := o.thorough > 0 && s.runs%o.thorough == 0
+	if sc.clockOf != "" {
+		environment.Lock()
+	} else {
+		environment.RLock()
+	}
 	f, err := startFleet(ctx, s, sc, dir, thorough)
+	if sc.clockOf != "" {
+		environment.Unlock()
+		environment.RLock()
+	}
+	defer environment.RUnlock()
 	if err != nil {
 		last.Violations = append(last.Violations, violation{"harness", "start: " + err.Error()})
 		return results
 	}
-	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate), duration: o.duration, thorough: thorough, phaseBegan: began}
+	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate, sc.worstGateway), duration: o.duration, thorough: thorough, phaseBegan: began}
 	r.phase("start")
 	defer func() {
 		broken := failed(results)
@@ -212,6 +269,7 @@ func (r *run) perform(sc *scenario, results []result, o options) error {
 func (r *run) seed(sc *scenario, res *result) error {
 	r.rand = rand.New(rand.NewPCG(res.Seed, 7))
 	r.seedNumber, r.points, r.strikes, r.verdict = res.Seed, map[string]int{}, nil, verdict{}
+	r.overload, r.refusals = nil, nil
 	r.forget()
 	r.wait(warmUp)
 	r.from = r.sale.history.now()
@@ -280,7 +338,7 @@ func (r *run) check(sc *scenario, o options) error {
 		v.broke("R2", "%s", err)
 	}
 	r.phase("check units")
-	if err := checkMoney(ctx, r.sale, moneyLimit, v); err != nil {
+	if err := checkMoney(ctx, r.sale, sc, v); err != nil {
 		return err
 	}
 	r.phase("check money")
@@ -294,7 +352,7 @@ func (r *run) check(sc *scenario, o options) error {
 	}
 	r.events = len(all)
 	l := fold(all, v)
-	r.expiry = l.latest
+	r.expiry, r.resales = l.latest, resales(all, r.sale.history.start.Add(r.to))
 	if l.latest > 30*time.Second+r.to-r.from {
 		v.broke("expiry", "a slot expired %s after its deadline", l.latest)
 	}
@@ -390,6 +448,27 @@ func (r *run) fill(res *result, sc *scenario, o options) {
 			res.Refused++
 		}
 	}
+	var latencies, resales []time.Duration
+	for i := range all {
+		if a := &all[i]; a.Op == "acquire" && a.Sent >= r.from && a.Sent < r.to && sc.isUnaffected(r, a.Product) {
+			latencies = append(latencies, a.Answered-a.Sent)
+		}
+	}
+	for _, p := range r.sale.products {
+		if sc.isUnaffected(r, p.id) {
+			resales = append(resales, r.resales[parse(p.id)]...)
+		}
+	}
+	if r.overload != nil {
+		for i := range all {
+			if a := &all[i]; a.Sent >= r.from && a.Sent < r.to && isRefusal(a.Status) {
+				r.refusals = append(r.refusals, a.Answered-a.Sent)
+			}
+		}
+		r.overload.Refused, r.overload.MemoryAfter = distribution(r.refusals), r.memory()>>20
+		res.Overload = r.overload
+	}
+	res.Latency, res.Resale = distribution(latencies), distribution(resales)
 	for _, p := range r.sale.products {
 		if p.scarce {
 			continue
@@ -418,6 +497,9 @@ func (r *run) fill(res *result, sc *scenario, o options) {
 	}
 	if res.Recovered < 0 && grants > 0 {
 		r.verdict.broke("R9", "a product did not grant again within %s of healing", recoveryLimit)
+	}
+	if res.Resale != nil && res.Resale.P50 > resaleLimit.Seconds() {
+		r.verdict.broke("R9", "half of the freed units of products that do not depend on the fault were on sale again after more than %.1f s", res.Resale.P50)
 	}
 	if res.Unaffected > o.unaffectedGap.Seconds() {
 		r.verdict.broke("R9", "a product that does not depend on what failed had no grant for %.1f s", res.Unaffected)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,15 +46,20 @@ type sale struct {
 	rate     int    // acquires per second
 	seed     uint64
 	products []product
+	paying   float64 // share of the buyers with a slot who pay
 
 	buyers atomic.Int64
 	wg     sync.WaitGroup
 	stop   context.CancelFunc
 }
 
-func newSale(f *fleet, seed uint64, rate int) *sale {
+func newSale(f *fleet, seed uint64, rate int, mostPay bool) *sale {
+	paying := 0.3
+	if mostPay {
+		paying = 0.6
+	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
-	return &sale{fleet: f, seed: seed, rate: rate, history: &history{start: time.Now()}, admin: token(uuid.New(), "admin"),
+	return &sale{fleet: f, seed: seed, rate: rate, paying: paying, history: &history{start: time.Now()}, admin: token(uuid.New(), "admin"),
 		http: &http.Client{Transport: transport, Timeout: requestTimeout}}
 }
 
@@ -232,7 +238,7 @@ func (s *sale) buyer(ctx context.Context, p product, r *rand.Rand) {
 				http.MethodDelete, s.fleet.commandURLs[node]+"/v1/slots/"+a.Slot, nil)
 			s.history.add(b)
 		}
-	case draw < 0.55:
+	case draw < 0.25+s.paying:
 		if pause(ctx, time.Duration(r.IntN(1000))*time.Millisecond) {
 			s.pay(background, p, a, bearer, node, r)
 		}
@@ -259,7 +265,11 @@ func (s *sale) pay(ctx context.Context, p product, held attempt, bearer string, 
 			break
 		}
 	}
-	if b.Status != http.StatusCreated || r.Float64() > 0.3 || !s.fleet.services.refunds {
+	if b.Status != http.StatusCreated {
+		return
+	}
+	s.act(ctx, b, bearer, node, r)
+	if r.Float64() > 0.3 || !s.fleet.services.refunds {
 		return
 	}
 	// Once it has succeeded, an admin refunds it and puts the unit back on sale.
@@ -273,6 +283,48 @@ func (s *sale) pay(ctx context.Context, p product, held attempt, bearer string, 
 			continue // pending, most likely
 		}
 		s.history.add(c)
+		return
+	}
+}
+
+// act does what the gateway wants the buyer to do next, as buyers do: most confirm,
+// some decline or cancel, a few close the page.
+func (s *sale) act(ctx context.Context, paid attempt, bearer string, node int, r *rand.Rand) {
+	if !s.fleet.worstGateway {
+		return // its simulator wants no confirmation
+	}
+	draw := r.Float64()
+	for range 6 {
+		var p struct {
+			Status     string `json:"paymentStatus"`
+			NextAction *struct {
+				URL string `json:"url"`
+			} `json:"nextAction"`
+		}
+		body, err := s.rawAs(ctx, bearer, "/v1/payments/"+paid.Payment)
+		if err == nil {
+			err = json.Unmarshal([]byte(body), &p)
+		}
+		switch {
+		case err != nil || (p.Status == "PENDING" && p.NextAction == nil):
+			if !pause(ctx, 400*time.Millisecond) {
+				return
+			}
+			continue
+		case p.Status != "PENDING" || draw < 0.05:
+		case draw < 0.15:
+			a, _ := s.do(ctx, attempt{Op: "cancel", Product: paid.Product, Node: node, Slot: paid.Slot, Payment: paid.Payment}, bearer,
+				http.MethodDelete, s.fleet.commandURLs[node]+"/v1/payments/"+paid.Payment, nil)
+			s.history.add(a)
+		default:
+			decision := "confirm"
+			if draw < 0.25 {
+				decision = "decline"
+			}
+			if resp, err := s.http.PostForm(p.NextAction.URL, url.Values{"decision": {decision}}); err == nil {
+				_ = resp.Body.Close()
+			}
+		}
 		return
 	}
 }

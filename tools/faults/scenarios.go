@@ -194,6 +194,17 @@ var processScenarios = []*scenario{
 		}
 		return nil
 	}},
+	{name: "money-worst", about: "kill -9 of every process in turn, the simulator too, which misbehaves in every way", worstGateway: true, play: func(r *run) error {
+		for _, i := range r.rand.Perm(len(r.fleet.processes)) {
+			p := r.fleet.processes[i]
+			r.struck("kill -9 of %s", p.name)
+			if err := ignoreGone(p.kill()); err != nil {
+				return err
+			}
+			r.wait(r.between(200*time.Millisecond, 900*time.Millisecond))
+		}
+		return nil
+	}},
 	{name: "gateway-away", about: "the payment gateway resets, hangs and recovers", play: func(r *run) error {
 		gateways := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.gateway })
 		for _, g := range gateways {
@@ -408,7 +419,7 @@ func (r *run) chaos(kind string) error {
 	case "flushall":
 		return r.flushAll()
 	case "key-deleted":
-		return r.deleteOneKey()
+		return r.deleteOneKey(r.sale.products[r.rand.IntN(len(r.sale.products))].id)
 	case "redis-oom":
 		return r.redisConfig("maxmemory", "1", "0", d)
 	case "redis-noreplicas":

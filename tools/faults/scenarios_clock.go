@@ -99,7 +99,7 @@ func (f *fleet) startRedisWithClock(ctx context.Context) error {
 
 func postgresWithClock(ctx context.Context, f *fleet) error {
 	return f.withClock(ctx, func() (err error) {
-		f.postgres, err = devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: f.dir + "/primary", Disposable: true, NoFsync: true})
+		f.postgres, err = devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: f.dir + "/primary", Disposable: true, NoFsync: true, Settings: committed})
 		return err
 	})
 }

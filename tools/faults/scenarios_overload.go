@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -30,8 +32,19 @@ func unaffected(*run, string) bool { return false }
 
 var overloadScenarios = []*scenario{
 	{name: "overload-burst", about: "3,000 requests in progress at a time, far more than the system can take", play: func(r *run) error {
-		return r.underLoad(func(ctx context.Context) { r.burst(ctx, 3000) })
+		return r.underLoad(func(ctx context.Context) { r.burst(ctx, 3000, 0) })
 	}},
+	{name: "overload-connections", about: "10,000 connections, each with a request every 10 s or sooner", play: func(r *run) error {
+		r.duration = max(r.duration, 12*time.Second)
+		return r.underLoad(func(ctx context.Context) { r.burst(ctx, 10_000, 10*time.Second) })
+	}},
+	{name: "overload-queue-full", about: "1,000 requests in progress, an append queue of 16 entries, answers of Postgres take 50 ms",
+		env: map[string][]string{"command-api": {"DOPAMINE_APPEND_QUEUE=16"}}, play: func(r *run) error {
+			return r.burstWhileSlow(1000, 50*time.Millisecond)
+		}},
+	{name: "overload-pool-exhausted", about: "1,000 requests in progress, one connection to Postgres and one to Redis",
+		env:  map[string][]string{"command-api": {"DOPAMINE_DATABASE_POOL=1", "DOPAMINE_DATABASE_POOL_MAX=1", "DOPAMINE_REDIS_POOL=1", "DOPAMINE_REDIS_POOL_MAX=1"}},
+		play: func(r *run) error { return r.burstWhileSlow(1000, 5*time.Millisecond) }},
 	{name: "overload-slow-redis", about: "every response of Redis takes 0.3 s", play: func(r *run) error {
 		return r.slow(func(l *links) *proxy.Proxy { return l.redis }, 300*time.Millisecond)
 	}},
@@ -60,11 +73,24 @@ func (r *run) underLoad(load func(ctx context.Context)) error {
 		}
 		most = max(most, r.memory())
 	}
-	r.verdict.note("largest command API: %d MB before, %d MB under load", before>>20, most>>20)
+	r.overload = &overload{MemoryBefore: before >> 20, MemoryPeak: most >> 20}
 	if most-before > memoryLimit {
 		r.verdict.broke("R9", "a command API grew from %d to %d MB", before>>20, most>>20)
 	}
 	return nil
+}
+
+// overload is what a run under load measured.
+type overload struct {
+	Refused      *latency `json:"refused,omitempty"`    // time to a 429 or 503
+	MemoryBefore int64    `json:"memoryBeforeMegabyte"` // of the largest command API
+	MemoryPeak   int64    `json:"memoryPeakMegabyte"`
+	MemoryAfter  int64    `json:"memoryAfterMegabyte"` // once everything has settled
+}
+
+// isRefusal reports whether a response turns a request away for want of resources.
+func isRefusal(status int) bool {
+	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 }
 
 // memory is the resident size of the largest command API, in bytes.
@@ -101,20 +127,39 @@ func (r *run) slow(of func(*links) *proxy.Proxy, delay time.Duration) error {
 	return err
 }
 
-// burst keeps so many acquires in progress. They are no part of the history: what
-// counts is that they are answered in time, by whatever answer.
-func (r *run) burst(ctx context.Context, inProgress int) {
+// burstWhileSlow is a burst while every answer of Postgres and Redis is delayed.
+func (r *run) burstWhileSlow(inProgress int, delay time.Duration) error {
+	return r.underLoad(func(ctx context.Context) {
+		for name, l := range r.fleet.links {
+			if strings.HasPrefix(name, "command-api-") {
+				l.postgres.Delay(delay)
+			}
+		}
+		r.burst(ctx, inProgress, 0)
+		for _, l := range r.fleet.links {
+			l.postgres.Heal()
+		}
+	})
+}
+
+// burst keeps so many connections busy with acquires, each with a pause after a
+// response. They are no part of the history: what counts is that they are answered in
+// time, by whatever answer.
+func (r *run) burst(ctx context.Context, inProgress int, rest time.Duration) {
 	transport := &http.Transport{MaxIdleConnsPerHost: inProgress, MaxConnsPerHost: inProgress}
 	client := &http.Client{Transport: transport, Timeout: 2 * refusalLimit}
 	defer transport.CloseIdleConnections()
 	var answered, refused, late, lost atomic.Int64
+	var mu sync.Mutex
+	var opened sync.Map // connections that were used
 	var all sync.WaitGroup
 	for i := range inProgress {
 		all.Go(func() {
 			node := r.fleet.commandURLs[i%len(r.fleet.commandURLs)]
 			// Products of the sale that are sold out most of the time: few are granted.
 			p := r.sale.products[steadyProducts+i%scarceProducts]
-			for ctx.Err() == nil {
+			for pause(ctx, time.Duration(rand.Int64N(int64(rest)+1))) {
+				opened.Store(i, true)
 				began := time.Now()
 				req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, node+"/v1/slots/acquire", strings.NewReader(`{"productId":"`+p.id+`"}`))
 				if err != nil {
@@ -127,19 +172,26 @@ func (r *run) burst(ctx context.Context, inProgress int) {
 					lost.Add(1)
 					continue
 				}
+				_, _ = io.Copy(io.Discard, resp.Body)
 				_ = resp.Body.Close()
 				answered.Add(1)
-				if resp.StatusCode >= 500 {
+				took := time.Since(began)
+				if isRefusal(resp.StatusCode) {
 					refused.Add(1)
+					mu.Lock()
+					r.refusals = append(r.refusals, took)
+					mu.Unlock()
 				}
-				if time.Since(began) > refusalLimit {
+				if took > refusalLimit {
 					late.Add(1)
 				}
 			}
 		})
 	}
 	all.Wait()
-	if answered.Load() > int64(inProgress) {
+	used := 0
+	opened.Range(func(any, any) bool { used++; return true })
+	if used > inProgress*9/10 && answered.Load() > int64(inProgress)/2 {
 		r.struck("%d requests more, %d refused as overloaded, %d without an answer", answered.Load(), refused.Load(), lost.Load())
 	}
 	if late.Load() > 0 {

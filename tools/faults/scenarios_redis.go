@@ -19,8 +19,10 @@ var redisScenarios = []*scenario{
 	{name: "flushall", about: "Redis forgets everything, again and again", play: func(r *run) error {
 		return r.repeat(func() error { r.struck("FLUSHALL"); return r.flushAll() }, 1500*time.Millisecond)
 	}},
-	{name: "key-deleted", about: "one key of a gate is deleted", play: func(r *run) error {
-		return r.repeat(r.deleteOneKey, 600*time.Millisecond)
+	{name: "key-deleted", about: "keys of one product's gate are deleted, one at a time", affected: onlyVictim, play: func(r *run) error {
+		victim := r.sale.products[r.rand.IntN(steadyProducts)].id
+		r.victim = victim
+		return r.repeat(func() error { return r.deleteOneKey(victim) }, 600*time.Millisecond)
 	}},
 	{name: "redis-oom", about: "Redis has no memory left and refuses writes, with and without gates", play: func(r *run) error {
 		return r.unwritable("maxmemory", "1", "0")
@@ -58,7 +60,7 @@ var redisScenarios = []*scenario{
 	}},
 	{name: "redis-old-copy", about: "Redis returns with data of some seconds ago", play: func(r *run) error {
 		dir := filepath.Join(r.fleet.services.folder("redis"), "appendonlydir")
-		old := filepath.Join(r.fleet.dir, "redis-copy")
+		old := filepath.Join(r.fleet.dir, "redis-copy-"+itoa(int(r.seedNumber)))
 		r.wait(time.Second)
 		if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
 			return err
@@ -224,6 +226,9 @@ func startCluster(replicas int) func(ctx context.Context) (*devservices.RedisGro
 	}
 }
 
+// onlyVictim reports whether a product is the one that was hurt.
+func onlyVictim(r *run, product string) bool { return product == r.victim }
+
 // onFirstShard reports whether a product's gate is on the first of three masters.
 func onFirstShard(_ *run, product string) bool { return int(keySlot(product)) < 16384/3 }
 
@@ -262,11 +267,10 @@ func (r *run) flushAll() error {
 }
 
 // deleteOneKey removes one key of a gate.
-func (r *run) deleteOneKey() error {
+func (r *run) deleteOneKey(product string) error {
 	c := redisClient(r.fleet.redis)
 	defer func() { _ = c.Close() }()
-	p := r.sale.products[r.rand.IntN(len(r.sale.products))]
-	keys, err := c.Keys(r.ctx, "*"+p.id+"*").Result()
+	keys, err := c.Keys(r.ctx, "*"+product+"*").Result()
 	if err != nil || len(keys) == 0 {
 		return err
 	}

@@ -36,17 +36,13 @@ type services struct {
 	refunds   bool // the program has the admin's refunds
 }
 
-func newServices(ctx context.Context, dir, program, overlay string, fakes bool) (*services, error) {
+func newServices(dir, program string, fakes bool) (*services, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
 	// As root, Postgres runs as another user, who has to enter the folder.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	if program == "" {
-		var err error
-		if program, err = buildProgram(ctx, dir, overlay); err != nil {
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -58,13 +54,17 @@ func (s *services) folder(name string) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%s-%d", name, s.restarts))
 }
 
+// committed makes a commit that was answered survive a kill -9 of the server, which
+// NoFsync alone does not.
+var committed = map[string]string{"synchronous_commit": "on"}
+
 // startPostgres starts the shared server: fsync off, since what is killed here are
 // processes, not machines.
 func (s *services) startPostgres(ctx context.Context) error {
 	if s.postgres != nil {
 		return nil
 	}
-	p, err := devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: s.folder("postgres"), Disposable: true, NoFsync: true})
+	p, err := devservices.StartPostgres(ctx, devservices.PostgresOptions{Dir: s.folder("postgres"), Disposable: true, NoFsync: true, Settings: committed})
 	if err != nil {
 		return fmt.Errorf("start Postgres: %w", err)
 	}
