@@ -15,7 +15,7 @@ type Rebuildable interface {
 	Tables() []KeyedTable
 	// NewBulk starts to fill the empty tables of a generation from the whole history. It keeps
 	// about 2*maxRows rows in memory.
-	NewBulk(generation, most int) Bulk
+	NewBulk(generation, maxRows int) Bulk
 }
 
 // KeyedTable describes a table of a projection. Every row has a uuid as its key and the

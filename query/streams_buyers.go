@@ -128,7 +128,7 @@ func (f *feed) showBuyers(states map[uuid.UUID]*buyerState, began time.Time) {
 	}
 }
 
-// news returns the buyers for whom the audit has an entry between told and reached, or who hold a
+// news returns the buyers for whom the audit has an entry between sent and reached, or who hold a
 // slot of a product whose name changed.
 func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, sent, reached vector) ([]uuid.UUID, error) {
 	low, more := reached.since(sent)

@@ -31,7 +31,7 @@ func (a *API) slotStream(c echo.Context) error {
 		if resumed {
 			l.last = since.String()
 		}
-		if err := l.tell(first, func(r buyerRow) bool { return r.news(since, resumed, first.at) }); err != nil {
+		if err := l.send(first, func(r buyerRow) bool { return r.news(since, resumed, first.at) }); err != nil {
 			return err
 		}
 		first = nil // it may be large, and the stream lives longer
@@ -54,7 +54,7 @@ func (l *buyerListener) follow(t *buyerTopic, entered time.Time) error {
 		s := t.now.Load()
 		if s.began.After(entered) {
 			differs := func(r buyerRow) bool { return l.known[r.subject] != r.content }
-			if err := l.tell(s, differs); err != nil {
+			if err := l.send(s, differs); err != nil {
 				return err
 			}
 		}
@@ -64,12 +64,12 @@ func (l *buyerListener) follow(t *buyerTopic, entered time.Time) error {
 	}
 }
 
-// tell writes those rows of a state for which toTell returns true. Only the last of them has the
+// send writes those rows of a state for which wanted returns true. Only the last of them has the
 // state's own id: if the connection is lost between two of them, the second is sent again.
-func (l *buyerListener) tell(s *buyerState, toTell func(buyerRow) bool) error {
+func (l *buyerListener) send(s *buyerState, wanted func(buyerRow) bool) error {
 	var rows []buyerRow
 	for _, r := range s.rows {
-		if toTell(r) {
+		if wanted(r) {
 			rows = append(rows, r)
 		}
 	}

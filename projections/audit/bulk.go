@@ -18,8 +18,8 @@ func (Projection) Tables() []projections.KeyedTable {
 
 // NewBulk implements projections.Rebuildable. Rows are written as they come; only the status of
 // slots is kept in memory.
-func (p Projection) NewBulk(generation, most int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[string](most), most: most}
+func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[string](maxRows), maxRows: maxRows}
 	b.fold = p.NewFold(generation).(*fold)
 	b.fold.status = b.window.Young
 	return b
@@ -29,9 +29,9 @@ func (p Projection) NewBulk(generation, most int) projections.Bulk {
 const copiedRows = 10_000
 
 type bulk struct {
-	fold   *fold
-	window *projections.Window[string]
-	most   int
+	fold    *fold
+	window  *projections.Window[string]
+	maxRows int
 }
 
 // keepsStatus returns the slot of an event that does not change the slot's status: the events of
@@ -78,8 +78,8 @@ func writeRow(w *pgbinary.Row, r Row) {
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	turns := all || len(b.window.Young) >= b.most // together with the rows that the statuses were read from
-	if turns || len(b.fold.rows) >= min(copiedRows, b.most) {
+	turns := all || len(b.window.Young) >= b.maxRows // together with the rows that the statuses were read from
+	if turns || len(b.fold.rows) >= min(copiedRows, b.maxRows) {
 		s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
 		b.fold.rows = make([]Row, 0, len(b.fold.rows))
 	}

@@ -17,8 +17,8 @@ func (Projection) Tables() []projections.KeyedTable {
 }
 
 // NewBulk implements projections.Rebuildable.
-func (p Projection) NewBulk(generation, most int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[*Row](most)}
+func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[*Row](maxRows)}
 	b.fold = p.NewFold(generation).(*fold)
 	b.fold.rows = b.window.Young
 	return b

@@ -17,17 +17,17 @@ func (Projection) Tables() []projections.KeyedTable {
 }
 
 // NewBulk implements projections.Rebuildable.
-func (p Projection) NewBulk(generation, most int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[*Row](most), most: most}
+func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[*Row](maxRows), maxRows: maxRows}
 	b.fold = newFold(generation)
 	b.fold.rows = b.window.Young
 	return b
 }
 
 type bulk struct {
-	fold   *fold
-	window *projections.Window[*Row]
-	most   int
+	fold    *fold
+	window  *projections.Window[*Row]
+	maxRows int
 }
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
@@ -78,7 +78,7 @@ func writeRow(w *pgbinary.Row, r *Row) {
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	if len(b.fold.refunds) >= b.most || all {
+	if len(b.fold.refunds) >= b.maxRows || all {
 		s.Upserts = append(s.Upserts, &fold{refundsTable: b.fold.refundsTable, refunds: b.fold.refunds})
 		b.fold.refunds = map[uuid.UUID]refundRow{}
 	}

@@ -20,17 +20,17 @@ func (Projection) Tables() []projections.KeyedTable {
 }
 
 // NewBulk implements projections.Rebuildable.
-func (p Projection) NewBulk(generation, most int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[*Row](most), most: most}
+func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
+	b := &bulk{window: projections.NewWindow[*Row](maxRows), maxRows: maxRows}
 	b.fold = p.NewFold(generation).(*fold)
 	b.fold.rows = b.window.Young
 	return b
 }
 
 type bulk struct {
-	fold   *fold
-	window *projections.Window[*Row]
-	most   int
+	fold    *fold
+	window  *projections.Window[*Row]
+	maxRows int
 }
 
 // ofSlot returns the slot whose row an event changes.
@@ -80,7 +80,7 @@ func writeRow(w *pgbinary.Row, r *Row) {
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	if len(b.fold.names) >= b.most || all {
+	if len(b.fold.names) >= b.maxRows || all {
 		s.Upserts = append(s.Upserts, &fold{namesTable: b.fold.namesTable, names: b.fold.names})
 		b.fold.names = map[uuid.UUID]name{}
 	}

@@ -47,7 +47,7 @@ type parts struct {
 	lazy    bool                      // open pools even if Postgres is unavailable: the process can work without it, or reports it
 	drain   time.Duration             // of the APIs in this process
 	startBy time.Time                 // until when await retries; zero: never
-	toldAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
+	stopAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
 	leasePool           *pgxpool.Pool // set by openPresence
@@ -82,7 +82,7 @@ func newParts(ctx context.Context, cmd *cli.Command, r *config.Reader, stderr io
 	p.log.Info("starting", "process", p.name, "version", build.Version, "revision", build.Revision, "go", build.Go)
 	context.AfterFunc(ctx, func() {
 		now := time.Now()
-		p.toldAt.Store(&now)
+		p.stopAt.Store(&now)
 	})
 	tracing, err := telemetry.StartTracing(ctx, "dopamine-"+cmd.Name, endpoint)
 	if err != nil {
@@ -100,7 +100,7 @@ func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.cl
 func (p *parts) close() {
 	limit := shutdownLimitWith(p.drain)
 	left := limit
-	if told := p.toldAt.Load(); told != nil {
+	if told := p.stopAt.Load(); told != nil {
 		left = max(closeLeast, time.Until(told.Add(limit)))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
