@@ -92,3 +92,36 @@ func BenchmarkPayments(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPaymentHistory is the success of a slot's first payment beside that of
+// its tenth, the last that it may have, one callback at a time. Run it with
+// -benchtime 1x.
+func BenchmarkPaymentHistory(b *testing.B) {
+	const slots = 100
+	s := newSystem(b, testkit.Redis(b))
+	n := s.node(b)
+	for b.Loop() {
+		product := s.product(b, n, 2*slots)
+		took := map[int][]time.Duration{}
+		for range slots {
+			for _, payments := range []int{1, 10} {
+				u, slot, id := s.paying(b, n, product)
+				for range payments - 1 {
+					if status := n.rawCallback(uuid.NewString(), failed(id, "NO")); status != 204 {
+						b.Fatal(status)
+					}
+					id = s.pay(b, n, u, slot).text("id")
+				}
+				start := time.Now()
+				if status := n.rawCallback(uuid.NewString(), succeeded(id, "10")); status != 204 {
+					b.Fatal(status)
+				}
+				took[payments] = append(took[payments], time.Since(start))
+			}
+		}
+		for payments, all := range took {
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, fmt.Sprintf("payments-%d-p50-ms", payments))
+		}
+	}
+}

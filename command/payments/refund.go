@@ -249,7 +249,9 @@ func (s *Service) reportRefund(ctx context.Context, report domain.RefundReport, 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transitionTimeout)
 	defer cancel()
 	t := &transition{Service: s, payment: report.PaymentID, webhookID: webhookID, by: origin.Origin{Actor: domain.ActorSystem}}
+	var decided []domain.Event // by the last attempt
 	t.decide = func(ctx context.Context, st *state) (change, error) {
+		decided = nil
 		r := report
 		result := st.slot.ReportRefund(r)
 		if result.Query {
@@ -263,15 +265,30 @@ func (s *Service) reportRefund(ctx context.Context, report domain.RefundReport, 
 			r.Status, r.Reason, r.Confirmed = refundStatus(answer.Status), answer.FailureReason, true
 			result = st.slot.ReportRefund(r)
 		}
-		return s.refundChange(ctx, st, report.RefundID, result), nil
+		c := refundChange(st, report.RefundID, result)
+		decided = c.events
+		return c, nil
 	}
-	return t.run(ctx)
+	place, err := t.run(ctx)
+	if err == nil {
+		s.noteRefunds(ctx, decided)
+	}
+	return place, err
 }
 
 // refundChange writes the ledger too if the gateway reported a state that is
 // recorded already: a program of the version before may have recorded it.
-func (s *Service) refundChange(ctx context.Context, st *state, id uuid.UUID, result domain.RefundResult) change {
-	for _, e := range result.Events {
+func refundChange(st *state, id uuid.UUID, result domain.RefundResult) change {
+	c := change{events: result.Events}
+	if r, ok := st.payment.Refund(id); ok && !r.Open() && len(result.Events) == 0 {
+		c.write, c.post = true, []uuid.UUID{id}
+	}
+	return c
+}
+
+// noteRefunds counts and logs what was recorded of refunds.
+func (s *Service) noteRefunds(ctx context.Context, events []domain.Event) {
+	for _, e := range events {
 		switch e := e.(type) {
 		case domain.RefundCompleted:
 			s.metrics.refunds.WithLabelValues("completed").Inc()
@@ -282,11 +299,6 @@ func (s *Service) refundChange(ctx context.Context, st *state, id uuid.UUID, res
 			s.Logger.ErrorContext(ctx, "refund failed, operator needed", "payment", e.PaymentID, "refund", e.RefundID, "reason", e.Reason)
 		}
 	}
-	c := change{events: result.Events}
-	if r, ok := st.payment.Refund(id); ok && !r.Open() && len(result.Events) == 0 {
-		c.write, c.post = true, []uuid.UUID{id}
-	}
-	return c
 }
 
 // findRefund queries the gateway about a refund; found is false if it does not

@@ -70,12 +70,13 @@ var suites = []suite{
 			{what: "mass expiry, one worker", of: "BenchmarkMassExpiry/workers=1", unit: "slots/s", limit: "bare-appends/s", limitIs: "bare appends, same concurrency", shown: "slots/s"},
 		},
 	}, {
-		name: "payments", about: "payment starts and callbacks of 64 callers compared with bare appends", pkg: "./command", bench: "^BenchmarkPayments$", rounds: "1x",
+		name: "payments", about: "payment starts and callbacks of 64 callers compared with bare appends", pkg: "./command", bench: "^BenchmarkPayment(s|History)$", rounds: "1x",
 		measures: []measure{
 			{what: "payment start, 64 callers, p50", of: "BenchmarkPayments", unit: "start-p50-ms", limit: "append-p50-ms", limitIs: "bare append", shown: "ms"},
 			{what: "payment start, 64 callers, p99", of: "BenchmarkPayments", unit: "start-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
 			{what: "payment callback, 64 at a time, p50", of: "BenchmarkPayments", unit: "callback-p50-ms", limit: "append-p50-ms", limitIs: "bare append", shown: "ms"},
 			{what: "payment callback, 64 at a time, p99", of: "BenchmarkPayments", unit: "callback-p99-ms", limit: "append-p99-ms", limitIs: "bare append", shown: "ms", aim: atMost(500, "ms")},
+			{what: "payment callback, slot with 10 payments, p50", of: "BenchmarkPaymentHistory", unit: "payments-10-p50-ms", limit: "payments-1-p50-ms", limitIs: "slot with 1 payment", shown: "ms"},
 		},
 	}, {
 		name: "replay", about: "replay of all projections compared with reading and COPY of the same rows", pkg: "./projections/replay", bench: "^BenchmarkReplay$/^all$", rounds: "2x",
