@@ -214,3 +214,22 @@ func TestRefusals_Order(t *testing.T) {
 		})
 	}
 }
+
+func TestReturnURL_ComparesOrigins(t *testing.T) {
+	for _, tc := range []struct {
+		listed, url string
+		allowed     bool
+	}{
+		{"https://shop.example.com", "https://shop.example.com/thanks", true},
+		{"https://shop.example.com", "https://SHOP.example.com:443/thanks", true},
+		{"https://shop.example.com:443", "https://shop.example.com/thanks", true},
+		{"https://shop.example.com", "https://shop.example.com:8443/thanks", false},
+		{"https://shop.example.com", "https://shop.example.com.evil.example/", false},
+		{"http://localhost", "http://localhost:80/", true},
+		{"http://localhost", "http://localhost:443/", false},
+		{"http://localhost", "http://localhost:3000/", false},
+	} {
+		err := returnURL(tc.url, []string{tc.listed})
+		require.Equal(t, tc.allowed, err == nil, "%s with %s listed: %v", tc.url, tc.listed, err)
+	}
+}

@@ -71,12 +71,26 @@ func returnURL(text string, origins []string) error {
 	if u.Scheme != "https" && !(loopback && u.Scheme == "http") {
 		return errors.New("must be an https URL, or a loopback address")
 	}
-	origin := strings.ToLower(u.Scheme + "://" + u.Host)
-	listed := slices.ContainsFunc(origins, func(o string) bool { return strings.ToLower(strings.TrimSuffix(o, "/")) == origin })
+	listed := slices.ContainsFunc(origins, func(o string) bool {
+		allowed, err := url.Parse(o)
+		return err == nil && webOrigin(allowed) == webOrigin(u)
+	})
 	if !listed && !(loopback && len(origins) == 0) {
 		return errors.New("must have an allowed origin")
 	}
 	return nil
+}
+
+// webOrigin returns a URL's origin (RFC 6454), without the scheme's default port.
+func webOrigin(u *url.URL) string {
+	host := strings.TrimSuffix(u.Host, ":")
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return u.Scheme + "://" + strings.ToLower(host)
 }
 
 // plainURL reports whether the text has no character that a URL must escape.
