@@ -184,6 +184,9 @@ func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnatio
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, eventstore.AppendLock); err != nil {
 			return err
 		}
+		if err := suspectLogs(ctx, tx, c.SharedPosition); err != nil {
+			return err
+		}
 		return tx.QueryRow(ctx, `
 			INSERT INTO store_incarnations (incarnation, shared_position)
 			SELECT 1 + greatest($1, (SELECT max(incarnation) FROM store_incarnations)), $2 RETURNING incarnation`,

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -107,6 +108,40 @@ func TestRecover_ContinuesAfterKill(t *testing.T) {
 			require.Equal(t, s.storeIDs(), s.consume().events)
 		})
 	}
+}
+
+// Gates of the lost history gave out numbers, and stored lines, that the store does not know.
+func TestRecover_RaisesEpochsAndSuspectsLogs(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, false)
+	ctx, day := context.Background(), "2026-11-01T10:00:00Z"
+	_, err := s.pool.Exec(ctx, `
+		INSERT INTO product_gates (product_id, units, sale_date, epoch, rebuilt) VALUES ($1, 10, $2, 3, 2)`, s.product, day)
+	require.NoError(t, err)
+	_, err = s.pool.Exec(ctx, `
+		INSERT INTO gate_epochs (product_id, epoch, ended_at) SELECT $1, n, CASE n WHEN 2 THEN clock_timestamp() ELSE $2::timestamptz END FROM generate_series(0, 2) n`, s.product, day)
+	require.NoError(t, err)
+	s.awaitReadModels()
+	forced := s.config()
+	forced.Force = true
+	_, err = Run(ctx, forced)
+	require.NoError(t, err)
+
+	var epoch, rebuilt int64
+	require.NoError(t, s.pool.QueryRow(ctx, `SELECT epoch, rebuilt FROM product_gates`).Scan(&epoch, &rebuilt))
+	require.EqualValues(t, 3+lostEpochs, epoch)
+	require.EqualValues(t, 2, rebuilt, "living gates open it in place")
+	suspect := func() (epochs []int64) {
+		rows, err := s.pool.Query(ctx, `SELECT epoch FROM gate_epochs_complete WHERE NOT complete ORDER BY 1`)
+		require.NoError(t, err)
+		epochs, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		require.NoError(t, err)
+		return epochs
+	}
+	require.Equal(t, []int64{2, 3}, suspect())
+	_, err = s.pool.Exec(ctx, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
+	require.NoError(t, err)
+	require.Empty(t, suspect(), "their gate shipped them to the end")
 }
 
 // A restore to a moment before an earlier recovery: the store has lost that

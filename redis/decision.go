@@ -106,6 +106,8 @@ type State struct {
 	Decided   int64         // numbers assigned in this epoch
 	LeaseLeft time.Duration // how much longer it may decide, by its own clock
 
+	rebuild uuid.UUID // the rebuild that made it, zero if not known
+
 	now int64       // the gate's clock, ms
 	at  LogPosition // Position, with the event there if the gate knows it
 	on  callTarget  // where it was read

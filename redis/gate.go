@@ -232,6 +232,11 @@ func (g *Gate) readState(ctx context.Context, keys []string) (State, error) {
 			return State{}, fmt.Errorf("%w: an event's id: %w", errReply, err)
 		}
 	}
+	if id := r.text(11); id != "" {
+		if state.rebuild, err = uuid.FromBytes([]byte(id)); err != nil {
+			return State{}, fmt.Errorf("%w: a rebuild's id: %w", errReply, err)
+		}
+	}
 	return state, r.err
 }
 

@@ -58,6 +58,7 @@ type leased struct {
 // on the same instance.
 type attempt struct {
 	epoch    int64 // NoEpoch for none
+	id       uuid.UUID
 	instance string
 	token    string    // the key without which that attempt can no longer open its gate
 	opensAt  time.Time // by then the old lease has run out

@@ -121,7 +121,7 @@ func (g *Gate) lease(ctx context.Context, p *product) error {
 		since := time.Now()
 		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
 		result, err := g.leases.call(asking, LeaseRequest{
-			Product: p.id, Epoch: state.Epoch, Instance: state.on.instance, View: state.on.view, Renew: renew, At: state.at,
+			Product: p.id, Epoch: state.Epoch, Instance: state.on.instance, View: state.on.view, Renew: renew, Rebuild: state.rebuild, At: state.at,
 		})
 		cancel()
 		switch {

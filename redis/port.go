@@ -27,12 +27,15 @@ type GateRow struct {
 	// raised by changes of the sale: a live gate of Rebuilt or later may open
 	// Epoch in place. An older one may not, because the gate of Rebuilt may be on
 	// another process.
-	Rebuilt  int64
-	Deleted  bool
-	Units    int
-	SaleDate time.Time
-	SaleEnd  *time.Time
-	Paused   bool
+	Rebuilt int64
+	// RebuiltID identifies the rebuild that raised to Rebuilt. A restored store assigns
+	// epochs again; a gate with another id is of a history that was lost. Zero: not known.
+	RebuiltID uuid.UUID
+	Deleted   bool
+	Units     int
+	SaleDate  time.Time
+	SaleEnd   *time.Time
+	Paused    bool
 	// Ended reports whether the sale had ended by Postgres' clock. It is a hint: the
 	// gate's own clock decides.
 	Ended bool
@@ -72,6 +75,8 @@ type LeaseRequest struct {
 	// Renew requests a lease that begins now. Without it the request only checks
 	// whether the epoch is still the product's, and the last lease is this gate's.
 	Renew bool
+	// Rebuild is the id of the rebuild that made the gate, zero if not known.
+	Rebuild uuid.UUID
 	// At is the last event that the gate has applied. A store that does not have it
 	// lost its tail.
 	At LogPosition
@@ -100,6 +105,9 @@ type RaiseRequest struct {
 	Product uuid.UUID
 	Found   int64 // the epoch must still be this one (compare and swap)
 	Above   int64 // the new one must also be higher than this one
+	// Foreign: a gate of another history was found. It may have decided something that
+	// is not recorded.
+	Foreign bool
 	Owner   uuid.UUID
 }
 
@@ -108,6 +116,7 @@ type RaiseRequest struct {
 type RaiseResult struct {
 	Raised bool
 	Epoch  int64
+	ID     uuid.UUID // of the rebuild
 	// Instance is the process for which the last lease was taken, "" for none.
 	Instance string
 }
@@ -163,6 +172,9 @@ type Shipment struct {
 	Product           uuid.UUID
 	Lines             []NumberedLine // the last may be a run that still grows
 	FirstEpoch, Epoch int64          // the gate's first epoch and its present one
+	// Before is the line before Lines, which was stored and trimmed earlier; nil if there
+	// is none, or it is not known. A store without it lost what was trimmed.
+	Before *NumberedLine
 	// Live: everything that the gate of Epoch decided before At is among Lines or
 	// was stored before, and so are all decisions of the epochs from FirstEpoch up to Epoch.
 	Live bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
@@ -47,7 +48,7 @@ const (
 //
 // The lease that follows shows others that it is finished. It returns errOvertaken if
 // another node was quicker.
-func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State) (err error) {
+func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State, foreign bool) (err error) {
 	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
 	defer func() {
 		if b.turn != nil {
@@ -74,22 +75,24 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		if row == nil || row.Deleted || !b.mayContinue(row) {
 			return errOvertaken
 		}
-		b.epoch = row.Rebuilt
+		b.epoch, b.id = row.Rebuilt, row.RebuiltID
 		switch {
-		case p.attempt.epoch == row.Rebuilt:
+		case p.attempt.epoch == row.Rebuilt && p.attempt.id == row.RebuiltID:
 			b.opensAt = p.attempt.opensAt
 		case waits: // the answer to the raise was lost
 			b.opensAt = began.Add(LeaseTime)
 		}
 	} else {
-		raised, err := g.raises.call(ctx, RaiseRequest{Product: p.id, Found: row.Epoch, Above: state.Epoch, Owner: g.id})
+		raised, err := g.raises.call(ctx, RaiseRequest{
+			Product: p.id, Found: row.Epoch, Above: max(state.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
+		})
 		if err != nil {
 			return fmt.Errorf("raise the epoch: %w", err)
 		}
 		if !raised.Raised {
 			return errOvertaken
 		}
-		b.epoch, b.lessee = raised.Epoch, raised.Instance
+		b.epoch, b.id, b.lessee = raised.Epoch, raised.ID, raised.Instance
 		if b.lessee != "" && b.lessee != b.instance {
 			b.opensAt = time.Now().Add(LeaseTime)
 		}
@@ -100,7 +103,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		if err == nil || errors.Is(err, errOvertaken) {
 			p.attempt = attempt{epoch: NoEpoch}
 		} else {
-			p.attempt = attempt{epoch: b.epoch, instance: b.instance, token: b.keys.token, opensAt: b.opensAt}
+			p.attempt = attempt{epoch: b.epoch, id: b.id, instance: b.instance, token: b.keys.token, opensAt: b.opensAt}
 		}
 		g.observer.Rebuilt(time.Since(began), row.Epoch == NoEpoch, err)
 	}()
@@ -110,7 +113,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
-	if there {
+	if there && !foreign { // its lines would be stored as those of our own epochs
 		if err := g.salvage(ctx, p, b.lessee); err != nil {
 			return fmt.Errorf("store the old gate's decision log: %w", err)
 		}
@@ -147,8 +150,9 @@ type build struct {
 	gate           *Gate
 	product        *product
 	epoch          int64
-	instance       string // on which the gate is built
-	lessee         string // the instance for which the last lease was taken, "" if not known
+	id             uuid.UUID // of the rebuild
+	instance       string    // on which the gate is built
+	lessee         string    // the instance for which the last lease was taken, "" if not known
 	keys           buildKeys
 	held, returned int
 	next           int           // the unit after the last holder's
@@ -331,7 +335,7 @@ func (b *build) write(ctx context.Context, pipe goredis.Pipeliner, holders []Hol
 func (b *build) open(ctx context.Context, s Snapshot) error {
 	keys := append(append([]string(nil), b.product.keys...), b.keys.holders, b.keys.queue, b.keys.token)
 	args := append([]any{b.epoch, s.At.Position, s.Row.Units, b.next, b.held, b.returned}, saleArgs(s.Row)...)
-	args = append(args, eventArg(s.At.Event))
+	args = append(args, idArg(s.At.Event), idArg(b.id))
 	var reply any
 	err := b.on(ctx, func(ln *lane) (err error) {
 		reply, err = ln.call(ctx, openScript, keys, args...)

@@ -138,7 +138,7 @@ func (g *Gate) reconcileLoop(p *product) {
 // connection to Redis is held during a call to Postgres.
 func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error {
 	defer p.rebuilding.Store(0)
-	ahead := false // the gate was ahead of the row
+	ahead := false // the gate was ahead of the row, or of another history
 	poll := minPoll
 	for {
 		row, err := g.rows.call(ctx, p.id)
@@ -161,7 +161,12 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 		if !needed && row.Ended && !state.Exists {
 			return nil
 		}
-		answers := state.Alive && row.Rebuilt > p.wrong.Load() // a change of the sale does not correct a wrong gate
+		foreign := state.Exists && state.rebuild != uuid.Nil && row.RebuiltID != uuid.Nil && state.Epoch >= row.Rebuilt && state.rebuild != row.RebuiltID
+		if foreign && !ahead {
+			ahead = true // or rebuilt since the row was read
+			continue
+		}
+		answers := state.Alive && !foreign && row.Rebuilt > p.wrong.Load() // a change of the sale does not correct a wrong gate
 		done := false
 		switch {
 		case answers && state.Epoch == row.Epoch:
@@ -189,7 +194,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 				}
 				poll = min(2*poll, maxPoll)
 			default:
-				err = g.rebuild(ctx, p, row, state)
+				err = g.rebuild(ctx, p, row, state, foreign)
 				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
 					if p.failures < maxWaitingFailures && !errors.Is(err, errSilent) {
 						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
@@ -300,7 +305,7 @@ func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen 
 		if n := len(events); n > 0 {
 			to = events[n-1].At
 		}
-		args := append(make([]any, 0, 10+5*len(events)), state.Epoch, at.Position, to.Position, eventArg(to.Event))
+		args := append(make([]any, 0, 10+5*len(events)), state.Epoch, at.Position, to.Position, idArg(to.Event))
 		if last && reopen != nil {
 			args = append(args, reopen.Epoch)
 			args = append(args, saleArgs(*reopen)...)
@@ -314,7 +319,7 @@ func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen 
 		reply, _, err := g.call(ctx, syncScript, p.keys, args...)
 		failpoint.Hit(failpoint.SyncAfter)
 		for err == nil && reply == "more" { // of the pending grants that opening in place frees
-			args = append(args[:1], to.Position, to.Position, eventArg(to.Event), reopen.Epoch)
+			args = append(args[:1], to.Position, to.Position, idArg(to.Event), reopen.Epoch)
 			args = append(args, saleArgs(*reopen)...)
 			reply, _, err = g.call(ctx, syncScript, p.keys, args...)
 		}
@@ -328,8 +333,8 @@ func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen 
 	}
 }
 
-// eventArg returns an event's id as a script argument, "" if it is not known.
-func eventArg(id uuid.UUID) string {
+// idArg returns an id as a script argument, "" if it is not known.
+func idArg(id uuid.UUID) string {
 	if id == uuid.Nil {
 		return ""
 	}

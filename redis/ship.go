@@ -37,6 +37,8 @@ type LogPiece struct {
 	Now     time.Duration // the gate's clock
 	Leased  bool          // it may decide now, by its own clock
 
+	before *NumberedLine // see Shipment
+
 	instance, on string // of the gate; of the process that answered
 	first, last  int64  // indexes in the list
 	closed       int    // how many of the lines are closed
@@ -64,7 +66,7 @@ func (l *LogPiece) LeasedBy(epoch int64, instance string) bool {
 // everything that its epoch decided before the read is stored with it, and all of
 // the epochs that the same gate had before.
 func (l *LogPiece) Shipment() Shipment {
-	s := Shipment{Product: l.Product, FirstEpoch: l.FirstEpoch, Epoch: l.Epoch, Lines: l.Lines, Unsettled: l.Pending > 0}
+	s := Shipment{Product: l.Product, FirstEpoch: l.FirstEpoch, Epoch: l.Epoch, Lines: l.Lines, Before: l.before, Unsettled: l.Pending > 0}
 	// A gate on another process is a replica's or an older one: it may lack some of
 	// the decisions.
 	s.Live = l.Alive && !l.More && l.Err == nil
@@ -149,7 +151,7 @@ func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*
 	if reply == nil {
 		return log, nil
 	}
-	r, err := parseReply(reply, 12)
+	r, err := parseReply(reply, 13)
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +179,10 @@ func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*
 		texts = append(texts, log.run)
 	}
 	log.Lines, log.Err = parseLines(texts)
+	if trimmed := r.text(12); trimmed != "" && log.Err == nil {
+		before, err := parseLine(trimmed)
+		log.before, log.Err = &before, err
+	}
 	return log, nil
 }
 

@@ -79,6 +79,9 @@ func (w *Worker) follow(ctx context.Context) error {
 		return err
 	}
 	for {
+		if position, err = w.checkFollowed(ctx, position); err != nil {
+			return err
+		}
 		products, upTo, err := w.concerned(ctx, position)
 		if err != nil {
 			return err
@@ -89,6 +92,9 @@ func (w *Worker) follow(ctx context.Context) error {
 			} else {
 				w.recent.add(p)
 			}
+		}
+		if upTo != position {
+			w.followedEvent = uuid.Nil // read by the next check
 		}
 		position = upTo
 		w.metrics.position.Set(float64(position))
@@ -102,6 +108,40 @@ func (w *Worker) follow(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// checkFollowed compares the last event that was followed with the store. If that was
+// restored to an earlier moment, and has another event there or none, what follows would
+// be skipped, and what is remembered of stored decision logs is not true any more: then
+// follow continues at the head, and all gates are synced. It returns where to continue.
+func (w *Worker) checkFollowed(ctx context.Context, position int64) (int64, error) {
+	if position == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	ids, err := w.cfg.Reader.IDs(ctx, []int64{position})
+	if err != nil {
+		return position, err
+	}
+	event, there := ids[position]
+	if there && (w.followedEvent == uuid.Nil || w.followedEvent == event) {
+		w.followedEvent = event
+		return position, nil
+	}
+	head, err := w.cfg.Reader.Head(ctx)
+	if err != nil {
+		return position, err
+	}
+	w.log.WarnContext(ctx, "the store lost events, syncing all gates", "position", position, "head", head)
+	w.followedEvent = uuid.Nil
+	w.followed.Store(head)
+	w.watcher.history.Add(1)
+	select {
+	case w.restored <- struct{}{}:
+	default:
+	}
+	return head, nil
 }
 
 // concerned returns the products with events after a position, and the position
@@ -150,13 +190,31 @@ func (w *Worker) takeOver(ctx context.Context) error {
 }
 
 // catchUp checks once every gate that ever decided, and syncs those whose product had
-// events while no worker ran. A gate that does not exist is built by the next request.
+// events while no worker ran. A gate that does not exist is built by the next request. If
+// the store lost events, it runs again, and syncs every gate that exists.
 func (w *Worker) catchUp(ctx context.Context) error {
 	select { // later events are handled by follow
 	case <-w.following:
 	case <-ctx.Done():
 		return nil
 	}
+	for {
+		if err := w.syncOutdated(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		w.syncAll.Store(false)
+		select {
+		case <-w.restored:
+			w.syncAll.Store(true)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// syncOutdated syncs the gates that have not applied all events, or every gate that exists
+// if the store lost events.
+func (w *Worker) syncOutdated(ctx context.Context) error {
 	led, err := w.cfg.Claims.GateHistories(ctx)
 	if err != nil {
 		return err
@@ -175,7 +233,7 @@ func (w *Worker) catchUp(ctx context.Context) error {
 		if err != nil {
 			return 0, errors.Is(err, redis.ErrUnavailable), err
 		}
-		if state.Exists && (l.Deleted || state.Alive && state.Position < l.Position) {
+		if state.Exists && (l.Deleted || state.Alive && state.Position < l.Position || w.syncAll.Load()) {
 			w.syncer.mark(product)
 		}
 		if left.Add(-1) == 0 {

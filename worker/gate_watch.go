@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,9 @@ type watcher struct {
 	shipper *shipper
 	soon    chan struct{} // of capacity 1: poll now, for tails too
 
+	// history changes when the store lost events: what was stored may be gone.
+	history atomic.Int64
+
 	mu    sync.Mutex
 	gates map[uuid.UUID]*watchedGate
 }
@@ -57,6 +61,7 @@ type watchedGate struct {
 	mu      sync.Mutex
 	lease   claims.GateLease // as of the last poll
 
+	history int64           // of the watcher, at the last look
 	last    *redis.LogPiece // as it was last read and stored
 	noted   time.Time       // when that was last noted in Postgres
 	whole   int64           // epochs of the same gate below it are recorded as complete
@@ -202,6 +207,11 @@ func (x *watcher) watchOnce(ctx context.Context, product uuid.UUID) (next time.D
 }
 
 func (x *watcher) watchGate(ctx context.Context, g *watchedGate) (next time.Duration, err error) {
+	if history := x.history.Load(); g.history != history {
+		g.history = history
+		g.last, g.mark, g.noted, g.whole = nil, leaseMark{}, time.Time{}, 0
+		g.setCovered(redis.LeaseID{})
+	}
 	g.mu.Lock()
 	lease := g.lease
 	g.mu.Unlock()

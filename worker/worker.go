@@ -82,6 +82,10 @@ type Worker struct {
 	watcher   *watcher      // set by Run
 	followed  atomic.Int64  // position that follow has reached; -1: it has not begun
 	following chan struct{} // closed when it has begun
+
+	followedEvent uuid.UUID     // at followed; belongs to follow, zero if not read yet
+	restored      chan struct{} // of capacity 1: the store lost events
+	syncAll       atomic.Bool   // catchUp syncs all gates
 }
 
 // New creates a worker; Run starts it.
@@ -92,7 +96,7 @@ func New(cfg Config) *Worker {
 	w := &Worker{
 		cfg: cfg, gate: cfg.Gate, log: cfg.Logger.With("component", "worker"),
 		metrics: newMetrics(cfg.Registerer), noisy: rate.NewLimiter(noisyLogs, noisyLogs),
-		owners: newOwners(cfg.Presence, cfg.Gate.Master), recent: newRecent(), following: make(chan struct{}),
+		owners: newOwners(cfg.Presence, cfg.Gate.Master), recent: newRecent(), following: make(chan struct{}), restored: make(chan struct{}, 1),
 	}
 	w.followed.Store(-1)
 	w.expirer = newExpirer(w)

@@ -18,6 +18,9 @@ import (
 // line that exists already is a run that has grown, or the same line again: it never
 // shrinks.
 //
+// A line that was trimmed off the gate's log was stored before. If it is not there now,
+// the store was restored to a moment before that, and the log is broken for good.
+//
 // It is one statement without a transaction around it: a process that dies leaves
 // no lock behind. It touches no table that is written under the append lock, so the
 // holder of that lock never waits for it. Rows are written in the order of their keys,
@@ -32,20 +35,28 @@ with lines as (
     set to_number = excluded.to_number, sold_out = excluded.sold_out, duplicate = excluded.duplicate,
         not_started = excluded.not_started, closed = excluded.closed
     where d.type = 'refused' and excluded.type = 'refused' and excluded.to_number > d.to_number
+), broken as (
+    select product from unnest($25::uuid[], $26::bigint[], $27::bigint[], $28::text[], $29::bigint[], $30::int[], $31::bigint[])
+        as b(product, epoch, line, type, sequence, unit, to_number)
+    where not exists (select from gate_decisions d
+        where d.product_id = b.product and d.epoch = b.epoch and d.line = b.line and d.type = b.type
+          and d.sequence is not distinct from b.sequence and d.unit is not distinct from b.unit and d.to_number is not distinct from b.to_number)
 )
-insert into gate_shipments as s (product_id, epoch, shipped_at, covered, covered_beat, whole, unsettled)
-select product, epoch, at, covered, covered_beat, closed, unsettled
+insert into gate_shipments as s (product_id, epoch, shipped_at, covered, covered_beat, whole, unsettled, broken)
+select product, epoch, at, covered, covered_beat, closed, unsettled, exists (select from broken b where b.product = i.product)
 from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::timestamptz[], $19::bigint[], $20::bool[], $21::bool[])
      as i(product, epoch, at, covered, covered_beat, closed, unsettled)
 union all
-select i.product, earlier, null, null, null, true, false
-from unnest($22::uuid[], $23::bigint[], $24::bigint[]) as i(product, born, epoch), generate_series(i.born, i.epoch - 1) as earlier
-where not exists (select from gate_shipments s where s.product_id = i.product and s.epoch = earlier and s.whole)
+select i.product, e.epoch, null, null, null, true, false, false
+from unnest($22::uuid[], $23::bigint[], $24::bigint[]) as i(product, born, epoch)
+join gate_epochs e on e.product_id = i.product and e.epoch >= i.born and e.epoch < i.epoch
+where not exists (select from gate_shipments s where s.product_id = i.product and s.epoch = e.epoch and s.whole)
+  and not exists (select from broken b where b.product = i.product)
 order by 1, 2
 on conflict (product_id, epoch) do update
 set shipped_at = greatest(s.shipped_at, excluded.shipped_at), covered = greatest(s.covered, excluded.covered),
     covered_beat = greatest(s.covered_beat, excluded.covered_beat),
-    whole = s.whole or excluded.whole, unsettled = excluded.unsettled`
+    whole = s.whole or excluded.whole, unsettled = excluded.unsettled, broken = s.broken or excluded.broken`
 
 // Ship implements redis.Store.
 func (s *Store) Ship(ctx context.Context, shipments []redis.Shipment) error {
@@ -67,7 +78,7 @@ func (s *Store) Ship(ctx context.Context, shipments []redis.Shipment) error {
 func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 	shipments = slices.Clone(shipments)
 	slices.SortFunc(shipments, func(a, b redis.Shipment) int { return bytes.Compare(a.Product[:], b.Product[:]) })
-	var c decisionColumns
+	var c, trimmed decisionColumns
 	var products, earlier []uuid.UUID
 	var epochs, born, before []int64
 	var at, covered []*time.Time
@@ -77,21 +88,28 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 		for i := range s.Lines {
 			c.add(s.Product, &s.Lines[i])
 		}
-		if !s.Live && !s.Closed {
+		if s.Before != nil {
+			trimmed.add(s.Product, s.Before)
+		}
+		if !s.Live && !s.Closed && s.Before == nil {
 			continue
 		}
 		products, epochs, closed = append(products, s.Product), append(epochs, s.Epoch), append(closed, s.Closed)
 		unsettled = append(unsettled, s.Unsettled)
+		if !s.Live && !s.Closed {
+			s.At, s.Covered = time.Time{}, redis.LeaseID{}
+		}
 		at, covered = append(at, timeOrNull(s.At)), append(covered, timeOrNull(s.Covered.At))
 		coveredBeat = append(coveredBeat, s.Covered.Beat)
-		if s.FirstEpoch < s.Epoch {
+		if (s.Live || s.Closed) && s.FirstEpoch < s.Epoch {
 			earlier, born, before = append(earlier, s.Product), append(born, s.FirstEpoch), append(before, s.Epoch)
 		}
 	}
 	if len(c.products) == 0 && len(products) == 0 {
 		return nil, 0
 	}
-	return append(c.args(), binary(products), epochs, at, covered, coveredBeat, closed, unsettled, binary(earlier), born, before), len(c.products)
+	return append(c.args(), binary(products), epochs, at, covered, coveredBeat, closed, unsettled, binary(earlier), born, before,
+		binary(trimmed.products), trimmed.epochs, trimmed.numbers, trimmed.types, trimmed.sequences, trimmed.unit, trimmed.to), len(c.products)
 }
 
 func timeOrNull(t time.Time) *time.Time {

@@ -23,7 +23,7 @@ const idleLease = 10 * time.Second
 //
 // For the gate a cancelled sale is one that ended before it could begin, so that it is
 // over whatever else its product's row contains.
-const rowColumns = `product_id, epoch, rebuilt, deleted, units,
+const rowColumns = `product_id, epoch, rebuilt, coalesce(rebuilt_id, '00000000-0000-0000-0000-000000000000'), deleted, units,
     case when cancelled then 'epoch'::timestamptz else sale_date end,
     case when cancelled then 'epoch'::timestamptz + interval '1 ms' else sale_end end,
     paused and not cancelled,
@@ -33,7 +33,7 @@ const rowColumns = `product_id, epoch, rebuilt, deleted, units,
     coalesce(rebuild_owner, '00000000-0000-0000-0000-000000000000'), concat(rebuild_beat, ' ', raised_at)`
 
 func scanRow(row pgx.Row) (product uuid.UUID, r redis.GateRow, err error) {
-	err = row.Scan(&product, &r.Epoch, &r.Rebuilt, &r.Deleted, &r.Units, &r.SaleDate, &r.SaleEnd, &r.Paused, &r.Ended,
+	err = row.Scan(&product, &r.Epoch, &r.Rebuilt, &r.RebuiltID, &r.Deleted, &r.Units, &r.SaleDate, &r.SaleEnd, &r.Paused, &r.Ended,
 		&r.Lease.Epoch, &r.Lease.Instance, &r.Lease.View, &r.Lease.Beat, &r.Lease.Idle, &r.Rebuild.Owner, &r.Rebuild.Beat)
 	return product, r, err
 }
@@ -90,12 +90,13 @@ func (s *Store) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRo
 // is not in it was answered after the statement was sent.
 const leasesSQL = `
 with asked as (
-    select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::boolean[], $6::bigint[], $7::uuid[])
-        with ordinality as a(product_id, epoch, instance, view, renew, position, event, n)
+    select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::boolean[], $6::bigint[], $7::uuid[], $8::uuid[])
+        with ordinality as a(product_id, epoch, instance, view, renew, position, event, rebuild, n)
 ), due as (
     select g.product_id, a.instance, a.view
     from asked a join product_gates g on g.product_id = a.product_id
     where a.renew and g.epoch = a.epoch and not g.deleted
+      and coalesce(g.rebuilt_id = a.rebuild, true)
       and (a.event is null or (select e.id from events e where e.position = a.position) = a.event)
     for update of g skip locked
 ), renewed as (
@@ -110,6 +111,7 @@ select a.n, g.product_id is not null,
        a.event is null or not a.renew or coalesce((select e.id from events e where e.position = a.position) = a.event, false)
 from asked a
 left join product_gates g on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted
+    and coalesce(g.rebuilt_id = a.rebuild, true)
 left join renewed r on r.product_id = a.product_id`
 
 // Leases implements redis.Store.
@@ -118,16 +120,19 @@ func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]re
 	defer cancel()
 	n := len(requests)
 	products, epochs, instances, views := make([]uuid.UUID, n), make([]int64, n), make([]string, n), make([]int64, n)
-	renew, positions, events := make([]bool, n), make([]int64, n), make([]*[16]byte, n)
+	renew, positions, events, rebuilds := make([]bool, n), make([]int64, n), make([]*[16]byte, n), make([]*[16]byte, n)
 	for i, r := range requests {
 		products[i], epochs[i], instances[i], views[i] = r.Product, r.Epoch, r.Instance, r.View
 		renew[i], positions[i] = r.Renew, r.At.Position
 		if r.At.Event != uuid.Nil {
-			events[i] = (*[16]byte)(&r.At.Event)
+			events[i] = (*[16]byte)(&requests[i].At.Event)
+		}
+		if r.Rebuild != uuid.Nil {
+			rebuilds[i] = (*[16]byte)(&requests[i].Rebuild)
 		}
 	}
 	failpoint.Hit(failpoint.LeaseBefore)
-	rows, err := s.leases.Query(ctx, leasesSQL, binary(products), epochs, instances, views, renew, positions, events)
+	rows, err := s.leases.Query(ctx, leasesSQL, binary(products), epochs, instances, views, renew, positions, events, rebuilds)
 	if err != nil {
 		return nil, fmt.Errorf("lease %d gates: %w", n, err)
 	}
@@ -222,28 +227,33 @@ select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction
 const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
 
 // rebuildSQL raises epochs for rebuilds, each if it is still the one found, and
-// records when the epoch before was last leased. It sees a lease that is being renewed,
+// records when the epoch before was last leased, and whether gates of a lost history
+// decided in it: an epoch above the row's belongs to such a history. It sees a lease that is being renewed,
 // or skips its row; no lease of the old epoch can follow.
 const rebuildSQL = `
 with asked as (
-    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) as a(product_id, found, above, owner)
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bool[]) as a(product_id, found, above, owner, foreign_gate)
 ), old as (
-    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner
+    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner, a.foreign_gate
     from asked a join product_gates g on g.product_id = a.product_id
     where not g.deleted and g.epoch = a.found
     order by g.product_id
     for update of g skip locked
 ), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat
-    from old where epoch >= 0 order by product_id
-    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat, lossy)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat, foreign_gate
+    from old where epoch >= 0
+    union all
+    select product_id, above, clock_timestamp(), null, null, true from old where above > epoch
+    order by 1, 2
+    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat,
+        lossy = e.lossy or excluded.lossy
 )
 update product_gates g
 set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, old.above) + 1,
     raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1, rebuild_owner = old.owner
 from old where g.product_id = old.product_id
-returning g.product_id, g.epoch, coalesce(old.lease_stamp, '')`
+returning g.product_id, g.epoch, g.rebuilt_id, coalesce(old.lease_stamp, '')`
 
 // Raise implements redis.Store. A separate statement takes the lock, in
 // READ COMMITTED: the next statement then sees the appends before it.
@@ -251,9 +261,9 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	n := len(requests)
-	products, found, above, owners := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n)
+	products, found, above, owners, foreign := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n), make([]bool, n)
 	for i, r := range requests {
-		products[i], found[i], above[i], owners[i] = r.Product, r.Found, r.Above, r.Owner
+		products[i], found[i], above[i], owners[i], foreign[i] = r.Product, r.Found, r.Above, r.Owner, r.Foreign
 	}
 	raised := make(map[uuid.UUID]redis.RaiseResult, n)
 	failpoint.Hit(failpoint.RaiseBefore)
@@ -262,11 +272,11 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 		b.Queue(raiseSettingsSQL)
 		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
 		b.Queue(heldLockTimeoutSQL)
-		b.Queue(rebuildSQL, binary(products), found, above, binary(owners)).Query(func(rows pgx.Rows) error {
+		b.Queue(rebuildSQL, binary(products), found, above, binary(owners), foreign).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var product uuid.UUID
 				r := redis.RaiseResult{Raised: true}
-				if err := rows.Scan(&product, &r.Epoch, &r.Instance); err != nil {
+				if err := rows.Scan(&product, &r.Epoch, &r.ID, &r.Instance); err != nil {
 					return err
 				}
 				raised[product] = r

@@ -1,7 +1,8 @@
 -- Prefix of every script: loads the gate's hash, checks whether the gate is alive, and
 -- defines the decision log. The field stamp is the instance id, event the id of the event
 -- at position ('' or absent if not known), opening the epoch that is being opened in place
--- (absent if none is). KEYS: see keys.go. Numbers that may exceed 10^14 are written with
+-- (absent if none is), trimmed the last line that was trimmed off the log, rebuild the id
+-- of the rebuild that made the gate (both absent if not known). KEYS: see keys.go. Numbers that may exceed 10^14 are written with
 -- F: '..' would write 1e+15.
 local S, Q, H, P, L = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call = redis.call
@@ -9,7 +10,7 @@ local call = redis.call
 local s = call('HMGET', S,
   'epoch', 'stamp', 'closed', 'lease', 'held', 'pending', 'returned', 'first', 'last', 'next',
   'units', 'counter', 'line', 'begin', 'end', 'paused', 'from', 'to', 'soldOut', 'duplicate',
-  'notStarted', 'shut', 'position', 'born', 'event', 'opening')
+  'notStarted', 'shut', 'position', 'born', 'event', 'opening', 'trimmed', 'rebuild')
 local function N(i) return tonumber(s[i]) end
 local function F(n) return string.format('%.0f', n) end
 

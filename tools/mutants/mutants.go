@@ -84,6 +84,17 @@ var mutants = []mutant{
 		more: []edit{{"redis/reconcile.go", `			p.markWrong(max(state.Epoch, row.Rebuilt))
 `, ``}},
 		pkg: "redis", test: "TestSync_RebuildsGateAfterStoreLostItsTail"},
+	{name: "rebuild-id", protection: "a gate of a lost history is not taken for the one that has its epoch now",
+		file: "redis/reconcile.go", old: `		foreign := state.Exists &&`, new: `		foreign := state.Exists && state.Epoch < NoEpoch &&`,
+		more: []edit{{"command/claims/gate_lease.go", `      and coalesce(g.rebuilt_id = a.rebuild, true)
+`, ``}},
+		pkg: "redis", test: "TestRestore_GateOfTheLostHistoryIsNotTheOneOfTheSameEpoch"},
+	{name: "line-before", protection: "a decision log whose store lost lines is not complete",
+		file: "command/claims/decisions.go", old: `    where not exists (select from gate_decisions d`, new: `    where false and not exists (select from gate_decisions d`,
+		pkg: "redis", test: "TestRestore_LogWithoutLinesThatWereStoredIsNotComplete"},
+	{name: "folded-base", protection: "a product that was read is not continued with another history's events",
+		file: "command/catalogue.go", old: `events[0].EventID == last:`, new: `events[0].EventID != uuid.Nil:`,
+		pkg: "command", test: "TestCatalogue_ForgetsWhatARestoredStoreLost"},
 
 	// Gate: sync, pending grants, decision log.
 	{name: "sync-cas", protection: "events are applied to a gate only at the position that was read",
