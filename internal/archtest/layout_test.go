@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"internal":    {"domain"},
 	"cmd":         {"*"},
 	"tools":       {"*"},
+	"examples":    {},
 }
 
 // domainMay lists all packages that the domain may import: none of them does I/O.

@@ -126,12 +126,12 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 
 func (v *Verifier) verify(ctx context.Context, token string) (Identity, error) {
 	if len(token) > maxToken {
-		return Identity{}, errors.New("longer than any token")
+		return Identity{}, refuse(ReasonMalformed, errors.New("longer than any token"))
 	}
 	head, rest, ok1 := strings.Cut(token, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
 	if !ok1 || !ok2 {
-		return Identity{}, errors.New("not three parts")
+		return Identity{}, refuse(ReasonMalformed, errors.New("not three parts"))
 	}
 	k, err := v.keyFor(ctx, head)
 	if err != nil {
@@ -141,22 +141,22 @@ func (v *Verifier) verify(ctx context.Context, token string) (Identity, error) {
 	buf := make([]byte, 0, encoding.DecodedLen(max(len(body), len(sig))))
 	signature, err := encoding.AppendDecode(buf, []byte(sig))
 	if err != nil {
-		return Identity{}, fmt.Errorf("decode the signature: %w", err)
+		return Identity{}, refuse(ReasonMalformed, fmt.Errorf("decode the signature: %w", err))
 	}
 	if err := k.verify(token[:len(head)+1+len(body)], signature); err != nil {
-		return Identity{}, err
+		return Identity{}, refuse(ReasonSignature, err)
 	}
 	payload, err := encoding.AppendDecode(buf, []byte(body))
 	if err != nil {
-		return Identity{}, fmt.Errorf("decode the claims: %w", err)
+		return Identity{}, refuse(ReasonMalformed, fmt.Errorf("decode the claims: %w", err))
 	}
 	var c claims
 	if err := json.Unmarshal(payload, &c); err != nil {
-		return Identity{}, fmt.Errorf("read the claims: %w", err)
+		return Identity{}, refuse(ReasonClaims, fmt.Errorf("read the claims: %w", err))
 	}
 	if v.cfg.RolesClaim != defaultRolesClaim {
 		if c.Roles, err = claimAt(payload, v.cfg.RolesClaim); err != nil {
-			return Identity{}, fmt.Errorf("read the claims: %w", err)
+			return Identity{}, refuse(ReasonClaims, fmt.Errorf("read the claims: %w", err))
 		}
 	}
 	return v.identity(&c)
@@ -170,21 +170,21 @@ func (v *Verifier) keyFor(ctx context.Context, head string) (key, error) {
 	}
 	raw, err := encoding.DecodeString(head)
 	if err != nil {
-		return key{}, fmt.Errorf("decode the header: %w", err)
+		return key{}, refuse(ReasonMalformed, fmt.Errorf("decode the header: %w", err))
 	}
 	var h header
 	if err := json.Unmarshal(raw, &h); err != nil {
-		return key{}, fmt.Errorf("read the header: %w", err)
+		return key{}, refuse(ReasonMalformed, fmt.Errorf("read the header: %w", err))
 	}
 	if h.Crit != nil { // RFC 7515, 4.1.11: extensions that must be understood and are not
-		return key{}, errors.New("the header has critical extensions")
+		return key{}, refuse(ReasonAlgorithm, errors.New("the header has critical extensions"))
 	}
 	k, err := v.lookup(ctx, h)
 	if err != nil {
-		return key{}, err
+		return key{}, refuse(ReasonKey, err)
 	}
 	if h.Alg != k.alg {
-		return key{}, fmt.Errorf("the algorithm is %q, the key's is %s", h.Alg, k.alg)
+		return key{}, refuse(ReasonAlgorithm, fmt.Errorf("the algorithm is %q, the key's is %s", h.Alg, k.alg))
 	}
 	if v.fixed {
 		head = strings.Clone(head)
@@ -198,24 +198,24 @@ func (v *Verifier) identity(c *claims) (Identity, error) {
 	at := float64(now.UnixMilli()) / 1000
 	switch {
 	case c.Exp == nil:
-		return Identity{}, errors.New("no exp")
+		return Identity{}, refuse(ReasonClaims, errors.New("no exp"))
 	case at >= *c.Exp:
-		return Identity{}, errors.New("expired")
+		return Identity{}, refuse(ReasonExpired, errors.New("expired"))
 	case c.Nbf != nil && at+nbfLeeway.Seconds() < *c.Nbf:
-		return Identity{}, errors.New("not valid yet")
+		return Identity{}, refuse(ReasonNotYetValid, errors.New("not valid yet"))
 	case v.cfg.Issuer != "" && c.Iss != v.cfg.Issuer:
-		return Identity{}, errors.New("another issuer")
+		return Identity{}, refuse(ReasonIssuer, errors.New("another issuer"))
 	}
 	if v.cfg.Audience != "" && !slices.Contains(c.Aud, v.cfg.Audience) {
-		return Identity{}, errors.New("another audience")
+		return Identity{}, refuse(ReasonAudience, errors.New("another audience"))
 	}
 	user, err := userID(c.Iss, c.Sub)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, refuse(ReasonClaims, err)
 	}
 	roles, given, err := rolesIn(c.Roles)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, refuse(ReasonClaims, err)
 	}
 	if !given {
 		roles = v.cfg.DefaultRoles

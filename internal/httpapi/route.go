@@ -171,6 +171,7 @@ type route struct {
 
 var (
 	errNoToken   = problem.New(problem.Unauthenticated, "the request has no bearer token")
+	errHeader    = errors.New("header Authorization")
 	errBadToken  = problem.New(problem.Unauthenticated, "the bearer token is not valid, or no longer")
 	errForbidden = problem.New(problem.Forbidden, "the token's roles do not allow this")
 )
@@ -281,11 +282,11 @@ func (s *Server) authenticate(r *http.Request, rc *request) error {
 		return nil
 	}
 	if len(values) > 1 {
-		return errBadToken.Wrap(errors.New("several Authorization headers"))
+		return errBadToken.Wrap(fmt.Errorf("%w: several", errHeader))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return errBadToken.Wrap(errors.New("another scheme than Bearer"))
+		return errBadToken.Wrap(fmt.Errorf("%w: another scheme than Bearer", errHeader))
 	}
 	id, err := s.opts.Verifier.Verify(rc, strings.Trim(token, " "))
 	if err != nil {

@@ -98,6 +98,7 @@ type Server struct {
 	metrics           *metrics
 	unrouted          *routeMetrics
 	busyLogs          *rate.Limiter
+	refusals          *refusals
 	prober            *prober
 	primary           *Server // of an Ops server: the server whose health it reports
 
@@ -130,6 +131,7 @@ func New(opts Options) *Server {
 		cors:      newCORS(opts.CORSOrigins),
 		metrics:   newMetrics(opts.Registry),
 		busyLogs:  rate.NewLimiter(unavailableLogs, unavailableLogs),
+		refusals:  newRefusals(opts.Registry, opts.Logger, opts.Now),
 		prober:    newProber(opts.Checks, opts.ProbeInterval, opts.Registry, opts.Logger),
 		open:      map[*Live]struct{}{},
 		ready:     make(chan struct{}),
@@ -286,6 +288,8 @@ func (s *Server) fail(c echo.Context, rc *request, err error) bool {
 		if s.busyLogs.Allow() {
 			s.log.WarnContext(rc, "request rejected as unavailable", "method", r.Method, "route", c.Path(), "error", err)
 		}
+	case p.Status() == http.StatusUnauthorized:
+		s.refusals.note(rc, c.Path(), err)
 	case p.Status() >= http.StatusInternalServerError:
 		s.log.ErrorContext(rc, "a request failed", "method", r.Method, "route", c.Path(), "error", err)
 	}
