@@ -59,9 +59,9 @@ func (e *exampleRecords) await(brokers []string, n int) {
 	}
 }
 
-// published waits until the relay's checkpoint is at the position: a relay that ends before
+// checkpointAt waits until the relay's checkpoint is at the position: a relay that ends before
 // that is followed by one that repeats what it published.
-func published(t *testing.T, d dbtest.DB, position int) {
+func checkpointAt(t *testing.T, d dbtest.DB, position int) {
 	t.Helper()
 	testkit.Eventually(t, 30*time.Second, "the relay's checkpoint", func() error {
 		var at int
@@ -113,12 +113,12 @@ func TestConsumerExamples(t *testing.T) {
 	appendTo(t, d, product, product, lamp(t), domain.ProductSalePaused{})
 	relay := start(t, args...)
 	e.await(brokers, 2)
-	published(t, d, 2)
+	checkpointAt(t, d, 2)
 	require.Equal(t, 0, relay.end(), relay.text())
 	appendTo(t, d, product, product, domain.ProductSaleResumed{})
 	relay = start(t, append(args, "--schema-registry-url", registry.URL())...)
 	e.await(brokers, 3)
-	published(t, d, 3)
+	checkpointAt(t, d, 3)
 	require.Equal(t, 0, relay.end(), relay.text())
 	require.Equal(t, []byte{0xC3, 0x01}, e.written[0].Value[:2], "single-object encoding")
 	require.Equal(t, byte(0), e.written[2].Value[0], "Confluent wire format")
@@ -156,7 +156,7 @@ func TestConsumerExamples(t *testing.T) {
 	t.Run("Python", func(t *testing.T) {
 		python := testkit.Python(t, examples+"/consumer-python/requirements.txt")
 		database := filepath.Join(t.TempDir(), "events.db")
-		flags := append([]string{examples + "/consumer-python/consumer.py", "--gap-timeout", "1", "--idle", "6", "--database", database}, flags...)
+		flags := append([]string{examples + "/consumer-python/consumer.py", "--gap-timeout", "1", "--idle", "4", "--database", database}, flags...)
 		lines := consume(t, python, append(flags, "--group", testkit.Topic(t))...)
 		require.Equal(t, want, findings(lines))
 		require.Equal(t, "259000.0000", lines[0].Value["price"], "a decimal, not a double")

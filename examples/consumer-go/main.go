@@ -40,7 +40,7 @@ func main() {
 	flag.StringVar(&o.schemas, "schemas", "", "folder of the schemas: every version that was ever written")
 	flag.StringVar(&o.registry, "registry", "", "URL of the schema registry")
 	flag.DurationVar(&o.gapTimeout, "gap-timeout", 30*time.Second, "time after which a missing record is reported")
-	flag.DurationVar(&o.idle, "idle", 0, "exit after this time without a record; 0: run until interrupted")
+	flag.DurationVar(&o.idle, "idle", 0, "exit after this time without a record, once there was one; 0: run until interrupted")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -75,7 +75,7 @@ func run(ctx context.Context, o options) error {
 	v := view{schemas: schemas, partitions: map[int32]*partition{}, gapTimeout: o.gapTimeout}
 	ticks := time.NewTicker(200 * time.Millisecond)
 	defer ticks.Stop()
-	last := time.Now()
+	var last time.Time // of the last record
 	for {
 		select {
 		case m, ok := <-messages:
@@ -89,7 +89,7 @@ func run(ctx context.Context, o options) error {
 			m.Ack()
 		case <-ticks.C:
 			v.checkGaps()
-			if o.idle > 0 && time.Since(last) > o.idle {
+			if o.idle > 0 && !last.IsZero() && time.Since(last) > o.idle {
 				return nil
 			}
 		case <-ctx.Done():

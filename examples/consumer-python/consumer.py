@@ -188,7 +188,7 @@ def main():
     parser.add_argument("--registry", help="URL of the schema registry")
     parser.add_argument("--database", default="events.db")
     parser.add_argument("--gap-timeout", type=float, default=30, help="seconds after which a missing record is reported")
-    parser.add_argument("--idle", type=float, help="exit after this many seconds without a record")
+    parser.add_argument("--idle", type=float, help="exit after this many seconds without a record, once there was one")
     args = parser.parse_args()
 
     reader = Reader(Database(args.database), Schemas(args.schemas, args.registry), args.gap_timeout)
@@ -198,9 +198,9 @@ def main():
     })
     # What is held back was not committed: whoever gets the partition next reads it again.
     consumer.subscribe([args.topic], on_revoke=lambda *_: (reader.held.clear(), reader.gap_since.clear()))
-    last = time.monotonic()
+    last = None
     try:
-        while not args.idle or time.monotonic() - last < args.idle:
+        while not args.idle or last is None or time.monotonic() - last < args.idle:
             message = consumer.poll(0.2)
             reader.check_gaps()
             if message is None:
