@@ -189,14 +189,10 @@ type streamMetrics struct {
 }
 
 func newStreamMetrics(reg *prometheus.Registry) *streamMetrics {
-	m := &streamMetrics{
-		listeners: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
-			Name: "listeners", Help: "Open streams of server-sent events."}, []string{"stream"}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
-			Name: "dropped_total", Help: "Listeners that were disconnected because they were too slow."}),
-		polls: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "streams",
-			Name: "look_seconds", Help: "Duration of one poll of the read models for all listeners.", Buckets: telemetry.DurationBuckets}),
+	m := telemetry.NewMetrics(reg, "streams")
+	return &streamMetrics{
+		listeners: m.Gauges("listeners", "Open streams of server-sent events.", "stream"),
+		dropped:   m.Counter("dropped_total", "Listeners that were disconnected because they were too slow."),
+		polls:     m.Histogram("look_seconds", "Duration of one poll of the read models for all listeners.", telemetry.DurationBuckets),
 	}
-	reg.MustRegister(m.listeners, m.dropped, m.polls)
-	return m
 }
