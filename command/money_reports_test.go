@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -237,4 +238,29 @@ func TestRefund_OfPreviousVersionIsAdopted(t *testing.T) {
 	due, err = n.payments.Due(t.Context(), payments.Refund, 10)
 	require.NoError(t, err)
 	require.Empty(t, due, "once")
+}
+
+// TestPost_RepeatsTheStoredBytes although another process, which has another callback
+// URL, repeats it: a gateway takes another body under the same key for a mistake.
+func TestPost_RepeatsTheStoredBytes(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	s.fake.set(func(g *fakeGateway) {
+		g.pay = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{}, errors.New("connection reset") }
+	})
+	_, _, id := s.paying(t, n, product)
+	s.awaitPosted(t, id)
+	other, err := payments.New(payments.Config{
+		Pool: s.pool, Store: n.store, Reader: s.reader, Claims: s.claims, Gate: n.gate, Gateway: s.fake,
+		CallbackURL: "http://elsewhere/v1/webhooks/payment", SlotTTL: time.Hour, Registry: registry(),
+	})
+	require.NoError(t, err)
+	s.askNow(t, id)
+	require.Error(t, other.Do(t.Context(), payments.Post, uuid.MustParse(id)))
+	asks := s.fake.asks()
+	require.Len(t, asks, 2)
+	require.Equal(t, asks[0], asks[1])
+	require.Contains(t, asks[1].Request, "http://here/")
 }

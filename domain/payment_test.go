@@ -205,3 +205,14 @@ func TestNewPaid_AllowsMoreDecimalPlaces(t *testing.T) {
 	_, err := domain.NewMoney(decimal.RequireFromString("10.5"), "KRW")
 	require.Error(t, err)
 }
+
+func TestRefundCancelledSale_OnceAlsoIfTheRefundFailed(t *testing.T) {
+	s := happen(active(t), acquired, initiated(paymentID), completed(paymentID))
+	events := s.RefundCancelledSale(paymentID)
+	require.Len(t, events, 1)
+	first := events[0].(domain.RefundDue)
+	require.Equal(t, []any{price, domain.RefundSaleCancelled}, []any{first.Amount, first.Cause})
+	require.Equal(t, events, s.RefundCancelledSale(paymentID), "the same id, whoever decides it")
+	s = happen(s, acquired, first, domain.RefundFailed{UserID: owner.User, PaymentID: paymentID, RefundID: first.RefundID, Amount: price, Reason: "ACCOUNT_CLOSED"})
+	require.Empty(t, s.RefundCancelledSale(paymentID), "an operator decides")
+}
