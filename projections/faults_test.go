@@ -26,6 +26,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -56,7 +57,7 @@ func (s *system) createIn(partition int32, stock int) uuid.UUID {
 	for kafka.Partition(product, 12) != partition {
 		product = uuid.New()
 	}
-	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: stock,
+	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(s.t, 259000), Stock: stock,
 		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
 	return product
 }

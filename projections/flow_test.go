@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -27,8 +28,8 @@ func TestProjector_BuildsAllReadModels(t *testing.T) {
 
 	other, _, _ := s.acquire(product, 2, 2)
 	payment := uuid.New()
-	s.append(product, slot, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: krw(t, 259000), Method: domain.Card})
-	s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: krw(t, 259000), Method: domain.Card})
+	s.append(product, slot, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: storetest.KRW(t, 259000), Method: domain.Card})
+	s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
 	s.append(product, other, domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
 	s.append(product, product, domain.GrantWithdrawn{ArrivalSequence: 3, Unit: 3, SlotID: uuid.New()})
 	at = s.append(product, product, domain.ProductDetailsChanged{Name: "Lantern", Description: "A lantern"})

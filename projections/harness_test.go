@@ -9,11 +9,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -23,7 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/purchases"
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
-	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -49,52 +47,31 @@ type system struct {
 }
 
 func newSystem(t testing.TB, brokers []string) *system {
-	s := &system{t: t, pool: dbtest.Both(t).Pool, brokers: brokers, topic: testkit.Topic(t)}
-	s.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	store, err := eventstore.Open(context.Background(), s.pool, eventstore.Options{})
-	require.NoError(t, err)
-	s.store, s.reader, s.workers = store, eventstore.NewReader(s.pool), s.pool
-	t.Cleanup(func() { _ = store.Close(context.Background()) })
-	return s
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	if !testing.Verbose() {
-		return len(b), nil
-	}
-	fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics after the test has ended
-	return len(b), nil
+	store := storetest.New(t, 0)
+	return &system{t: t, pool: store.Pool, workers: store.Pool, store: store.Store, reader: store.Reader, brokers: brokers,
+		topic: testkit.Topic(t), log: storetest.Logger(t)}
 }
 
 // append appends one event to a stream and returns its position.
 func (s *system) append(product, stream uuid.UUID, e domain.Event) int64 {
-	typ, version, payload, err := avsc.Encode(e)
-	require.NoError(s.t, err)
-	return s.appendRaw(product, stream, typ, version, payload)
+	return s.appendEvent(product, stream, storetest.NewEvent(s.t, e))
 }
 
 func (s *system) appendRaw(product, stream uuid.UUID, typ string, version int, payload []byte) int64 {
+	return s.appendEvent(product, stream, eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: storetest.Meta})
+}
+
+func (s *system) appendEvent(product, stream uuid.UUID, e eventstore.NewEvent) int64 {
 	res, err := s.store.Append(context.Background(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
-		Stream: stream, Expected: eventstore.Any,
-		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: eventstore.Meta{
-			Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "corr", CausationID: "cause", Actor: domain.ActorSystem,
-		}}},
+		Stream: stream, Expected: eventstore.Any, Events: []eventstore.NewEvent{e},
 	}}})
 	require.NoError(s.t, err)
 	return res.Position
 }
 
-func krw(t testing.TB, amount int64) domain.Money {
-	m, err := domain.NewMoney(decimal.NewFromInt(amount), "KRW")
-	require.NoError(t, err)
-	return m
-}
-
 func (s *system) create(stock int) uuid.UUID {
 	product := uuid.New()
-	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: stock,
+	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(s.t, 259000), Stock: stock,
 		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
 	return product
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
 // newOfflineSystem returns a system without Kafka: the test delivers the records.
@@ -230,10 +231,10 @@ func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
 	product := s.create(10)
 	slot, user, _ := s.acquire(product, 1, 1)
 	payment := uuid.New()
-	typ, version, payload, err := avsc.Encode(domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: krw(t, 259000), Method: domain.Card})
+	typ, version, payload, err := avsc.Encode(domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: storetest.KRW(t, 259000), Method: domain.Card})
 	require.NoError(t, err)
 	damaged := s.appendRaw(product, slot, typ, version, []byte(`{"userId":"nobody"}`))
-	behind := s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: krw(t, 259000), Method: domain.Card})
+	behind := s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{damaged, behind}, s.parked("purchases"))
 	require.Empty(t, s.rows(1)["purchases"])

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
 // history appends random events of every type, in an order that can occur.
@@ -70,7 +71,7 @@ func (s *system) history(t *rapid.T, steps int) {
 		case op == 6 && len(due) > 0:
 			l := due[0]
 			due = due[1:]
-			s.append(l.product, l.slot, domain.RefundCompleted{UserID: l.user, PaymentID: *l.payment, RefundID: *l.payment, GatewayRefundID: "r", Amount: krw(s.t, 5)})
+			s.append(l.product, l.slot, domain.RefundCompleted{UserID: l.user, PaymentID: *l.payment, RefundID: *l.payment, GatewayRefundID: "r", Amount: storetest.KRW(s.t, 5)})
 			continue
 		case len(open) == 0:
 			continue
@@ -84,7 +85,7 @@ func (s *system) history(t *rapid.T, steps int) {
 			if l.payment == nil && op == 9 {
 				id := uuid.New()
 				l.payment = &id
-				s.append(l.product, l.slot, domain.PaymentInitiated{UserID: l.user, PaymentID: id, Price: krw(s.t, 5), Method: domain.Wallet})
+				s.append(l.product, l.slot, domain.PaymentInitiated{UserID: l.user, PaymentID: id, Price: storetest.KRW(s.t, 5), Method: domain.Wallet})
 				continue
 			}
 			s.append(l.product, l.slot, domain.SlotExpired{UserID: l.user, Unit: l.unit, ArrivalSequence: l.number, ReclaimStatus: domain.AutoExpired, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
@@ -92,7 +93,7 @@ func (s *system) history(t *rapid.T, steps int) {
 			delete(holds, [2]uuid.UUID{l.product, l.user})
 			if l.payment != nil {
 				s.append(l.product, l.slot, domain.PaymentFailed{UserID: l.user, PaymentID: *l.payment, Reason: "TIMEOUT"})
-				s.append(l.product, l.slot, domain.RefundDue{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "LATE",
+				s.append(l.product, l.slot, domain.RefundDue{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Amount: storetest.KRW(s.t, 5), Reason: "LATE",
 					RefundID: *l.payment, Cause: domain.RefundLate})
 				due = append(due, l)
 			}
@@ -102,7 +103,7 @@ func (s *system) history(t *rapid.T, steps int) {
 				l.payment = nil
 				continue
 			}
-			s.append(l.product, l.slot, domain.PaymentCompleted{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Price: krw(s.t, 5), Method: domain.Wallet})
+			s.append(l.product, l.slot, domain.PaymentCompleted{UserID: l.user, PaymentID: *l.payment, GatewayPaymentID: "g", Price: storetest.KRW(s.t, 5), Method: domain.Wallet})
 			open = remove(open, i)
 			s.afterPurchase(t, l)
 		}
@@ -120,16 +121,16 @@ type live struct {
 // afterPurchase appends a random event that can follow a purchase.
 func (s *system) afterPurchase(t *rapid.T, l *live) {
 	refund, pay := uuid.New(), *l.payment
-	due := domain.RefundDue{UserID: l.user, PaymentID: pay, GatewayPaymentID: "g", Amount: krw(s.t, 5), Reason: "REQUESTED",
+	due := domain.RefundDue{UserID: l.user, PaymentID: pay, GatewayPaymentID: "g", Amount: storetest.KRW(s.t, 5), Reason: "REQUESTED",
 		RefundID: refund, Cause: domain.RefundRequested, ReturnUnit: true}
 	var events []domain.Event
 	switch rapid.IntRange(0, 4).Draw(t, "after the purchase") {
 	case 0:
-		events = []domain.Event{due, domain.RefundPending{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: krw(s.t, 5)},
-			domain.RefundCompleted{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: krw(s.t, 5)},
+		events = []domain.Event{due, domain.RefundPending{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: storetest.KRW(s.t, 5)},
+			domain.RefundCompleted{UserID: l.user, PaymentID: pay, RefundID: refund, GatewayRefundID: "r", Amount: storetest.KRW(s.t, 5)},
 			domain.SlotReturned{UserID: l.user, PaymentID: pay, Unit: l.unit, ArrivalSequence: l.number}}
 	case 1:
-		events = []domain.Event{due, domain.RefundFailed{UserID: l.user, PaymentID: pay, RefundID: refund, Amount: krw(s.t, 5), Reason: "CLOSED"},
+		events = []domain.Event{due, domain.RefundFailed{UserID: l.user, PaymentID: pay, RefundID: refund, Amount: storetest.KRW(s.t, 5), Reason: "CLOSED"},
 			domain.PaymentResolved{UserID: l.user, PaymentID: pay, Cause: domain.CauseRefundFailed, RefundID: &refund, Action: domain.AcceptItem, Note: "N"}}
 	case 2:
 		events = []domain.Event{domain.PaymentDisputed{UserID: l.user, PaymentID: pay, DisputeID: "d"},

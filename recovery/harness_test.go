@@ -11,11 +11,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -27,6 +25,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -60,24 +59,19 @@ type shop struct {
 }
 
 func newShop(t *testing.T, separate bool) *shop {
-	database := dbtest.Both(t)
-	s := &shop{t: t, url: database.URL, pool: openPool(t, database.URL), kafka: kafka.Cluster{Brokers: testkit.FakeKafka(t)}, topic: testkit.Topic(t), product: uuid.New()}
-	s.read = s.pool
+	store := storetest.New(t, poolSize)
+	s := &shop{t: t, url: store.URL, pool: store.Pool, read: store.Pool, store: store.Store, reader: store.Reader,
+		kafka: kafka.Cluster{Brokers: testkit.FakeKafka(t)}, topic: testkit.Topic(t), product: uuid.New()}
 	if separate {
-		s.read = openPool(t, dbtest.ReadDB(t).URL)
+		s.read = storetest.Pool(t, dbtest.ReadDB(t).URL, poolSize)
 	}
-	s.reader = eventstore.NewReader(s.pool)
-	store, err := eventstore.Open(context.Background(), s.pool, eventstore.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = store.Close(context.Background()) })
-	s.store = store
 	log := slog.New(slog.DiscardHandler)
 	notifier := eventstore.Listen(context.Background(), s.pool)
 	t.Cleanup(notifier.Close)
 	s.relay = relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: s.kafka, Topic: s.topic, Logger: log})
 	testkit.Background(t, s.relay.Run)
 	s.project()
-	s.append(s.product, s.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(t), Stock: 1000,
+	s.append(s.product, s.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(t, 259000), Stock: 1000,
 		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
 	return s
 }
@@ -96,33 +90,14 @@ func (s *shop) project() {
 	s.stopProjector = testkit.Background(s.t, s.projector.Run)
 }
 
-// openPool opens a pool with enough connections for a replay.
-func openPool(t *testing.T, url string) *pgxpool.Pool {
-	cfg, err := pgxpool.ParseConfig(url)
-	require.NoError(t, err)
-	cfg.MaxConns = 30
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-func krw(t *testing.T) domain.Money {
-	m, err := domain.NewMoney(decimal.NewFromInt(259000), "KRW")
-	require.NoError(t, err)
-	return m
-}
+// poolSize is enough connections for a replay.
+const poolSize = 30
 
 // append appends one event, also while the database is being replaced.
 func (s *shop) append(product, stream uuid.UUID, e domain.Event) (position int64) {
 	s.t.Helper()
-	typ, version, payload, err := avsc.Encode(e)
-	require.NoError(s.t, err)
 	a := eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
-		Stream: stream, Expected: eventstore.Any,
-		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: eventstore.Meta{
-			Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "corr", CausationID: "cause", Actor: domain.ActorSystem,
-		}}},
+		Stream: stream, Expected: eventstore.Any, Events: []eventstore.NewEvent{storetest.NewEvent(s.t, e)},
 	}}}
 	testkit.Eventually(s.t, 60*time.Second, "an append", func() error {
 		res, err := s.store.Append(context.Background(), a)
@@ -146,7 +121,7 @@ func (s *shop) acquire(n int) (position int64) {
 func (s *shop) create(n int) (position int64) {
 	for range n {
 		product := uuid.New()
-		position = s.append(product, product, domain.ProductCreated{Name: "Shoe", Description: "A shoe", Price: krw(s.t), Stock: 10,
+		position = s.append(product, product, domain.ProductCreated{Name: "Shoe", Description: "A shoe", Price: storetest.KRW(s.t, 259000), Stock: 10,
 			SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
 	}
 	return position

@@ -10,11 +10,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -25,7 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
-	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -50,29 +48,8 @@ type system struct {
 }
 
 func newSystem(t testing.TB) *system {
-	d := dbtest.Both(t)
-	cfg, err := pgxpool.ParseConfig(d.URL)
-	require.NoError(t, err)
-	cfg.MaxConns = 24
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
-	s := &system{t: t, url: d.URL, pool: pool, topic: testkit.Topic(t)}
-	s.log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s.store, err = eventstore.Open(context.Background(), s.pool, eventstore.Options{})
-	require.NoError(t, err)
-	s.reader = eventstore.NewReader(s.pool)
-	t.Cleanup(func() { _ = s.store.Close(context.Background()) })
-	return s
-}
-
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	if testing.Verbose() {
-		fmt.Print(w.t.Name(), " ", string(b)) // t.Log panics after the test has ended
-	}
-	return len(b), nil
+	store := storetest.New(t, 24)
+	return &system{t: t, url: store.URL, pool: store.Pool, store: store.Store, reader: store.Reader, topic: testkit.Topic(t), log: storetest.Logger(t)}
 }
 
 // streamEvent is an event and its stream.
@@ -87,26 +64,17 @@ func (s *system) append(product uuid.UUID, events ...streamEvent) int64 {
 	a := eventstore.Append{Key: product}
 	at := map[uuid.UUID]int{}
 	for _, e := range events {
-		typ, version, payload, err := avsc.Encode(e.event)
-		require.NoError(s.t, err)
 		i, known := at[e.stream]
 		if !known {
 			i = len(a.Streams)
 			at[e.stream] = i
 			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: e.stream, Expected: eventstore.Any})
 		}
-		a.Streams[i].Events = append(a.Streams[i].Events, eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload,
-			Meta: eventstore.Meta{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: "corr", CausationID: "cause", Actor: domain.ActorSystem}})
+		a.Streams[i].Events = append(a.Streams[i].Events, storetest.NewEvent(s.t, e.event))
 	}
 	res, err := s.store.Append(context.Background(), a)
 	require.NoError(s.t, err)
 	return res.Position
-}
-
-func krw(t testing.TB, amount int64) domain.Money {
-	m, err := domain.NewMoney(decimal.NewFromInt(amount), "KRW")
-	require.NoError(t, err)
-	return m
 }
 
 // shop creates a history of a product in which every type of event occurs.
@@ -128,7 +96,7 @@ type slot struct {
 
 func (s *system) open(seed uint64) *shop {
 	h := &shop{s: s, product: uuid.New(), total: 100_000, random: rand.New(rand.NewPCG(seed, seed))}
-	s.append(h.product, streamEvent{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: krw(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
+	s.append(h.product, streamEvent{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
 	return h
 }
 
@@ -149,10 +117,10 @@ func (h *shop) acquire(n int) (last int64) {
 
 // endSlots ends the open slots in the various possible ways, and changes the product.
 func (h *shop) endSlots() (last int64) {
-	price := krw(h.s.t, 259000)
+	price := storetest.KRW(h.s.t, 259000)
 	h.s.append(h.product,
 		streamEvent{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
-		streamEvent{h.product, domain.ProductPriceChanged{Price: krw(h.s.t, 250000)}},
+		streamEvent{h.product, domain.ProductPriceChanged{Price: storetest.KRW(h.s.t, 250000)}},
 		streamEvent{h.product, domain.ProductStockDecreased{Decrease: 10, TotalStock: h.total - 10}},
 		streamEvent{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total}},
 		streamEvent{h.product, domain.ProductSalePaused{}},
@@ -208,7 +176,7 @@ func (h *shop) endSlots() (last int64) {
 
 // afterPurchase returns events that can follow a purchase.
 func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []streamEvent {
-	refund, part, rest := uuid.New(), krw(h.s.t, 100000), krw(h.s.t, 159000)
+	refund, part, rest := uuid.New(), storetest.KRW(h.s.t, 100000), storetest.KRW(h.s.t, 159000)
 	due := func(id uuid.UUID, amount domain.Money) streamEvent {
 		return streamEvent{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: amount, Reason: "REQUESTED", RefundID: id,
 			Cause: domain.RefundRequested, ReturnUnit: amount.Equal(price)}}

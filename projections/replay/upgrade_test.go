@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -74,7 +75,7 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	s.runLive(testkit.Kafka(t))
 	h := s.open(1)
 	h.acquire(8)
-	price := krw(t, 259000)
+	price := storetest.KRW(t, 259000)
 	for i, sl := range h.slots {
 		payment := uuid.New()
 		s.oldEvent(h.product, sl.id, domain.PaymentInitiated{UserID: sl.user, PaymentID: payment, Price: price, Method: domain.Card})
@@ -91,7 +92,7 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 			s.oldEvent(h.product, sl.id, due)
 		default:
 			if i%2 == 0 {
-				failed.Reason, due.Reason, due.Amount = "AMOUNT_MISMATCH", "AMOUNT_MISMATCH", krw(t, 7)
+				failed.Reason, due.Reason, due.Amount = "AMOUNT_MISMATCH", "AMOUNT_MISMATCH", storetest.KRW(t, 7)
 			}
 			s.oldEvent(h.product, sl.id, failed)
 			s.oldEvent(h.product, sl.id, due)
