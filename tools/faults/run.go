@@ -57,6 +57,7 @@ type scenario struct {
 
 	// affected reports whether a product depends on what was hurt; nil: all do.
 	affected func(r *run, product string) bool
+	byID     bool // affected depends on the product's id only
 	// worstGateway: the simulator misbehaves in every way, and more buyers pay.
 	worstGateway bool
 	// mayRefuse: a process may exit with a refusal.
@@ -217,6 +218,9 @@ func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o opti
 	}
 	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate, sc.worstGateway), duration: o.duration, thorough: thorough, phaseBegan: began}
 	r.phase("start")
+	if sc.byID {
+		r.sale.dependent = sc.affected
+	}
 	defer func() {
 		broken := failed(results)
 		if broken {

@@ -46,7 +46,10 @@ type sale struct {
 	rate     int    // acquires per second
 	seed     uint64
 	products []product
-	paying   float64 // share of the buyers with a slot who pay
+	// dependent reports whether a product depends on what will be hurt, if that follows
+	// from its id; nil otherwise.
+	dependent func(r *run, product string) bool
+	paying    float64 // share of the buyers with a slot who pay
 
 	buyers atomic.Int64
 	wg     sync.WaitGroup
@@ -124,6 +127,10 @@ func (s *sale) prepare(ctx context.Context) error {
 			stock = scarceStock
 		}
 		id, err := s.create(ctx, stock)
+		// One product depends on what fails, and one does not.
+		for s.dependent != nil && err == nil && i < 2 && s.dependent(nil, id) != (i == 0) {
+			id, err = s.create(ctx, stock)
+		}
 		if err != nil {
 			return err
 		}

@@ -263,7 +263,7 @@ func (r *run) anyProcess() *process {
 // as the run lasts. Runs of consecutive seeds begin at other points, so that
 // together they visit all.
 func (r *run) atPoints(action string, targets []target) error {
-	begin := int(r.sale.seed) * 7 % len(targets)
+	begin := int(r.seedNumber) * 7 % len(targets)
 	targets = slices.Concat(targets[begin:], targets[:begin])
 	end := time.Now().Add(r.duration)
 	for _, t := range targets {
@@ -328,7 +328,7 @@ func (r *run) atPoint(action string, t target) error {
 // inRebuild loses every gate and strikes the processes that rebuild one.
 func (r *run) inRebuild(action string) error {
 	points := slices.Clone(rebuildPoints)
-	begin := int(r.sale.seed) * 3 % len(points)
+	begin := int(r.seedNumber) * 3 % len(points)
 	points = slices.Concat(points[begin:], points[:begin])
 	for end := time.Now().Add(r.duration); len(points) > 0 && time.Now().Before(end); points = points[1:] {
 		point := points[0]

@@ -197,7 +197,7 @@ var redisScenarios = []*scenario{
 		r.wait(2 * time.Second)
 		return err
 	}},
-	{name: "cluster-master-hung", about: "one of three cluster masters hangs", redis: startCluster(0), affected: onFirstShard, play: func(r *run) error {
+	{name: "cluster-master-hung", about: "one of three cluster masters hangs", redis: startCluster(0), affected: onFirstShard, byID: true, play: func(r *run) error {
 		return r.repeat(func() error {
 			d := r.between(3*time.Second, 6*time.Second)
 			r.struck("SIGSTOP of a cluster master for %s", d.Round(10*time.Millisecond))
@@ -208,7 +208,7 @@ var redisScenarios = []*scenario{
 			return r.fleet.redisGroup.Nodes[0].Resume()
 		}, time.Second)
 	}},
-	{name: "cluster-master-killed", once: true, about: "one of three cluster masters is killed, its replica takes over", redis: startCluster(1), affected: onFirstShard, play: func(r *run) error {
+	{name: "cluster-master-killed", once: true, about: "one of three cluster masters is killed, its replica takes over", redis: startCluster(1), affected: onFirstShard, byID: true, play: func(r *run) error {
 		r.struck("kill -9 of a cluster master")
 		r.fleet.redisGroup.Nodes[0].Kill9()
 		r.wait(max(r.duration, 6*time.Second))
