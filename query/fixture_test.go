@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	t      testing.TB
 	pool   *pgxpool.Pool
+	tx     pgx.Tx // of inOneCommit; nil outside
 	url    string
 	client *http.Client
 	signer *auth.Signer
@@ -167,8 +169,25 @@ func (w *world) described(req *http.Request, a response) {
 
 func (w *world) exec(sql string, args ...any) {
 	w.t.Helper()
-	_, err := w.pool.Exec(context.Background(), sql, args...)
+	var err error
+	if w.tx != nil {
+		_, err = w.tx.Exec(context.Background(), sql, args...)
+	} else {
+		_, err = w.pool.Exec(context.Background(), sql, args...)
+	}
 	require.NoError(w.t, err)
+}
+
+// inOneCommit executes the statements of f in one transaction, as a projector commits the rows of an
+// event together with its checkpoint.
+func (w *world) inOneCommit(f func(w *world)) {
+	w.t.Helper()
+	require.NoError(w.t, pgx.BeginFunc(context.Background(), w.pool, func(tx pgx.Tx) error {
+		inside := *w
+		inside.tx = tx
+		f(&inside)
+		return nil
+	}))
 }
 
 const buyer, admin = auth.Buyer, auth.Admin

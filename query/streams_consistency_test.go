@@ -183,8 +183,10 @@ func TestSlotStream_SendsWarningsOnce(t *testing.T) {
 	token := w.token(me, buyer)
 	s := w.stream("/v1/slots/my-slots/stream", token)
 	away := s.is("slot", held, "status", "ACTIVE")
-	w.trail("SlotExpiringSoon", held, shoe, me, 11, "{}")
-	w.applied(shoe, 11)
+	w.inOneCommit(func(w *world) {
+		w.trail("SlotExpiringSoon", held, shoe, me, 11, "{}")
+		w.applied(shoe, 11)
+	})
 	warned := s.is("warning", held, "status", "ACTIVE")
 
 	late := w.stream("/v1/slots/my-slots/stream", token)
@@ -195,9 +197,11 @@ func TestSlotStream_SendsWarningsOnce(t *testing.T) {
 	told := w.stream("/v1/slots/my-slots/stream", token, header{"Last-Event-ID": warned.id})
 	told.is("slot", held, "status", "ACTIVE")
 
-	w.exec(`UPDATE purchase_slots_g1 SET status = 'EXPIRED', ended_at = now(), reclaim_status = 'AUTO_EXPIRED', last_position = 12 WHERE id = $1`, held)
-	w.trail("SlotExpired", held, shoe, me, 12, "")
-	w.applied(shoe, 12)
+	w.inOneCommit(func(w *world) {
+		w.exec(`UPDATE purchase_slots_g1 SET status = 'EXPIRED', ended_at = now(), reclaim_status = 'AUTO_EXPIRED', last_position = 12 WHERE id = $1`, held)
+		w.trail("SlotExpired", held, shoe, me, 12, "")
+		w.applied(shoe, 12)
+	})
 	for _, open := range []*events{s, late, back, told} {
 		open.is("slot", held, "status", "EXPIRED")
 		require.Empty(t, open.c)

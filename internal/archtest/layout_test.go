@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"query":       {"domain", "eventstore", "avsc", "projections", "redis", "internal"},
 	"relay":       {"domain", "eventstore", "avsc", "internal"},
 	"projections": {"domain", "eventstore", "avsc", "internal"},
-	"recovery":    {"domain", "eventstore", "avsc", "relay", "projections", "internal"},
+	"recovery":    {"domain", "eventstore", "redis", "avsc", "relay", "projections", "internal"},
 	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/origin", "command/payments", "internal"},
 	"internal":    {"domain"},
 	"cmd":         {"*"},
