@@ -33,6 +33,8 @@ func callbackProblem(err error) error {
 	switch {
 	case errors.Is(err, gateway.ErrSignature):
 		return errSignature.Wrap(err)
+	case errors.Is(err, gateway.ErrUnknownReference):
+		return errNoPayment.Wrap(err)
 	case errors.As(err, &malformed) && malformed.Field != "":
 		return problem.Invalid(problem.Field(malformed.Field, malformed.Err.Error())).Wrap(err)
 	case errors.As(err, &malformed):

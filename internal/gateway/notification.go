@@ -13,7 +13,8 @@ import (
 // WebhookParser verifies a callback and normalises it.
 //
 // The error is ErrSignature if the callback is not from the gateway or not recent. It is
-// *MalformedError if it is from the gateway and cannot be parsed. It is any other error if the
+// *MalformedError if it is from the gateway and cannot be parsed, and ErrUnknownReference if
+// its reference is no id. It is any other error if the
 // parser has to query the gateway and cannot; the gateway should then send the callback again.
 type WebhookParser interface {
 	Parse(ctx context.Context, header http.Header, body []byte, now time.Time) (Notification, error)

@@ -108,9 +108,12 @@ func parseCallback(body []byte) (Notification, error) {
 	if err := json.Unmarshal(c.Data, &d); err != nil {
 		return Notification{}, &MalformedError{"data", err}
 	}
+	if d.Reference == "" {
+		return Notification{}, &MalformedError{"data.reference", errors.New("must be a payment id")}
+	}
 	var err error
 	if n.Reference, err = uuid.Parse(string(d.Reference)); err != nil {
-		return Notification{}, &MalformedError{"data.reference", errors.New("must be a payment id")}
+		return Notification{}, ErrUnknownReference // no id of ours
 	}
 	n.PaymentID, n.RefundID, n.DisputeID = ID(string(d.PaymentID)), ID(string(d.RefundID)), ID(string(d.DisputeID))
 	// A reference that is no id of ours is that of a refund that we do not know.

@@ -164,6 +164,9 @@ func TestWebhooks_Malformed(t *testing.T) {
 		var malformed *MalformedError
 		require.ErrorAs(t, err, &malformed, body)
 	}
+	body := `{"type":"payment.failed","data":{"reference":"x"}}`
+	_, err = w.Parse(t.Context(), signed(t, secret, "w1", time.Now(), body), []byte(body), time.Now())
+	require.ErrorIs(t, err, ErrUnknownReference)
 	for _, body := range []string{`{"type":"payment.created"}`, `{"type":"x","data":7}`} {
 		n, err := w.Parse(t.Context(), signed(t, secret, "w1", time.Now(), body), []byte(body), time.Now())
 		require.NoError(t, err)
