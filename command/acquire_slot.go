@@ -45,9 +45,11 @@ var (
 	errKeySpent = errors.New("the key's slot is no longer active")
 )
 
-// acquireSlot waits for an entry in the append queue, decides with the gate, and appends the
+type acquireSlotHandler struct{ command }
+
+// Handle waits for an entry in the append queue, decides with the gate, and appends the
 // grant.
-func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
+func (s acquireSlotHandler) Handle(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
 	admission, verdict := s.admission.enter(ctx, c.product)
 	switch verdict {
 	case overloaded:
@@ -72,14 +74,14 @@ func (s *services) acquireSlot(ctx context.Context, by *invocation, c acquireSlo
 }
 
 func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
-	place, err := s.store.Reserve()
+	reserved, err := s.store.Reserve()
 	if errors.Is(err, eventstore.ErrOverloaded) {
 		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
 	}
 	if err != nil {
 		return commandResult[apimodel.Slot]{}, err
 	}
-	defer place.Release()
+	defer reserved.Release()
 	// The client may leave while it waits, but not after the request was sent to the gate.
 	start := time.Now()
 	asking, span := telemetry.Start(ctx, "gate decide")
@@ -99,15 +101,15 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	case redis.Paused:
 		return commandResult[apimodel.Slot]{}, errSalePaused
 	case redis.Held:
-		place.Release()
+		reserved.Release()
 		return s.held(ctx, d)
 	default:
-		return s.appendGrant(ctx, by, place, d)
+		return s.appendGrant(ctx, by, reserved, d)
 	}
 }
 
 // appendGrant makes a grant final, or determines why it cannot be.
-func (s *services) appendGrant(ctx context.Context, by *invocation, place *eventstore.Reservation, d redis.Decision) (commandResult[apimodel.Slot], error) {
+func (s *services) appendGrant(ctx context.Context, by *invocation, reserved *eventstore.Reservation, d redis.Decision) (commandResult[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	name := s.catalogue.join(d.Product) // reads during the append
@@ -121,7 +123,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, place *event
 	}
 	start := time.Now()
 	appending, span := telemetry.Start(ctx, "store append")
-	result, err := place.Append(appending, eventstore.Append{
+	result, err := reserved.Append(appending, eventstore.Append{
 		Key:     d.Product,
 		Streams: []eventstore.StreamAppend{{Stream: d.SlotID, Expected: eventstore.None, Events: encoded}},
 		Guards: []eventstore.GuardItem{claims.Claim{

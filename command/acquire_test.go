@@ -245,7 +245,7 @@ func TestAcquire_FullAppendQueue(t *testing.T) {
 	small, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{Queue: 1})
 	require.NoError(t, err)
 	n := s.node(t, func(c *Config) { c.Store, c.AppendQueue = small, 1 })
-	place, err := small.Reserve()
+	reserved, err := small.Reserve()
 	require.NoError(t, err)
 	buyer := s.user(t, auth.Buyer)
 
@@ -257,7 +257,7 @@ func TestAcquire_FullAppendQueue(t *testing.T) {
 	a = n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), `{"paused":true}`)
 	require.Equal(t, "overloaded", a.slug())
 
-	place.Release()
+	reserved.Release()
 	require.Equal(t, 201, s.acquire(t, n, buyer, product).status, "no number was drawn, nothing is lost")
 	require.NoError(t, small.Close(t.Context()))
 }

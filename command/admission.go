@@ -85,7 +85,7 @@ type ticket struct {
 	admission *admission
 	queue     *productQueue
 	in        chan struct{} // closed when it is admitted
-	place     *list.Element // while it waits
+	element   *list.Element // while it waits
 	master    string        // counted in stuck; "": not counted
 }
 
@@ -118,7 +118,7 @@ func (a *admission) enter(ctx context.Context, product uuid.UUID) (*ticket, verd
 		timeout = obstructedTimeout
 	}
 	t.in = make(chan struct{})
-	t.place = q.waiting.PushBack(t)
+	t.element = q.waiting.PushBack(t)
 	a.crowd++
 	if q.turn == nil {
 		q.turn = a.turns.PushBack(q)
@@ -190,7 +190,7 @@ func (t *ticket) giveUp(why verdict) (*ticket, verdict) {
 // dequeue removes a request from the waiting ones. The caller holds the lock.
 func (a *admission) dequeue(t *ticket) {
 	q := t.queue
-	q.waiting.Remove(t.place)
+	q.waiting.Remove(t.element)
 	a.crowd--
 	if q.waiting.Len() == 0 {
 		a.turns.Remove(q.turn)

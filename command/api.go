@@ -90,20 +90,8 @@ func (c *Config) validate() error {
 
 // API is the command API.
 type API struct {
-	server  *httpapi.Server
-	create  func(context.Context, auth.Identity, domain.CreateProduct) (commandResult[apimodel.Product], error)
-	update  func(context.Context, auth.Identity, updateProduct) (commandResult[apimodel.Product], error)
-	remove  func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)
-	acquire func(context.Context, auth.Identity, acquireSlot) (commandResult[apimodel.Slot], error)
-	release func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)
-	pay     func(context.Context, auth.Identity, payments.Start) (commandResult[apimodel.PaymentWithAction], error)
-	notify  func(context.Context, auth.Identity, gateway.Notification) (commandResult[nothing], error)
-
-	cancelSale    func(context.Context, auth.Identity, uuid.UUID) (commandResult[apimodel.Product], error)
-	cancelPayment func(context.Context, auth.Identity, uuid.UUID) (commandResult[apimodel.Payment], error)
-	refund        func(context.Context, auth.Identity, payments.RequestRefund) (commandResult[apimodel.Refund], error)
-	resolve       func(context.Context, auth.Identity, payments.Resolve) (commandResult[apimodel.Payment], error)
-
+	server   *httpapi.Server
+	commands commands
 	webhooks gateway.WebhookParser
 	reader   *eventstore.Reader
 	origins  []string
@@ -130,20 +118,7 @@ func New(c Config) (*API, error) {
 		metrics: newMetrics(c.Registry), log: c.Logger, now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
 	}
 	a := &API{
-		create:  decorate(s.metrics, "CreateProduct", errUpdateRace, s.createProduct),
-		update:  decorate(s.metrics, "UpdateProduct", errUpdateRace, s.updateProduct),
-		remove:  decorate(s.metrics, "DeleteProduct", errDeleteRace, s.deleteProduct),
-		acquire: decorate(s.metrics, "AcquireSlot", errUnavailable, s.acquireSlot),
-		release: decorate(s.metrics, "ReleaseSlot", errUnavailable, s.releaseSlot),
-		pay:     decorate(s.metrics, "StartPayment", errUnavailable, s.startPayment),
-		notify:  decorate(s.metrics, "NotifyPayment", errUnavailable, s.notify),
-
-		cancelSale:    decorate(s.metrics, "CancelSale", errUpdateRace, s.cancelSale),
-		cancelPayment: decorate(s.metrics, "CancelPayment", errUnavailable, s.cancelPayment),
-		refund:        decorate(s.metrics, "RefundPayment", errUnavailable, s.refundPayment),
-		resolve:       decorate(s.metrics, "ResolvePayment", errUnavailable, s.resolvePayment),
-
-		webhooks: webhooks, origins: c.ReturnOrigins, reader: c.Reader, now: c.Now,
+		commands: newCommands(s), webhooks: webhooks, origins: c.ReturnOrigins, reader: c.Reader, now: c.Now,
 	}
 	a.server = httpapi.New(httpapi.Options{
 		Addr: c.Addr, Verifier: c.Verifier, Limits: c.Limits, CORSOrigins: c.CORSOrigins, HideMetrics: c.HideMetrics,
@@ -227,7 +202,7 @@ func (a *API) postProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.create(c.Request().Context(), caller(c), cmd)
+	r, err := execute(c, a.commands.createProduct, cmd)
 	return answerProduct(c, http.StatusCreated, "/v1/products/", r.view.ID, r, err)
 }
 
@@ -244,13 +219,13 @@ func (a *API) putProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.update(c.Request().Context(), caller(c), updateProduct{id, change, httpapi.IfMatchOf(c)})
+	r, err := execute(c, a.commands.updateProduct, updateProduct{id, change, httpapi.IfMatchOf(c)})
 	return answerProduct(c, http.StatusOK, "", id, r, err)
 }
 
-func (a *API) deleteProduct(c echo.Context) error { return handleByID(c, a.remove) }
+func (a *API) deleteProduct(c echo.Context) error { return handleByID(c, a.commands.deleteProduct) }
 
-func (a *API) deleteSlot(c echo.Context) error { return handleByID(c, a.release) }
+func (a *API) deleteSlot(c echo.Context) error { return handleByID(c, a.commands.releaseSlot) }
 
 // acquireRequest is the body of POST /v1/slots/acquire.
 type acquireRequest struct {
@@ -269,7 +244,7 @@ func (a *API) postAcquire(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.acquire(c.Request().Context(), caller(c), acquireSlot{body.ProductID.Value.UUID, key})
+	r, err := execute(c, a.commands.acquireSlot, acquireSlot{body.ProductID.Value.UUID, key})
 	return answer(c, http.StatusCreated, "/v1/slots/", r.view.ID, r, err)
 }
 
@@ -282,21 +257,21 @@ func (a *API) postPayment(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.pay(c.Request().Context(), caller(c), cmd)
+	r, err := execute(c, a.commands.startPayment, cmd)
 	return answer(c, http.StatusCreated, "/v1/payments/", r.view.ID, r, err)
 }
 
-// byID handles a command that needs only an id and returns no body.
-func handleByID(c echo.Context, run func(context.Context, auth.Identity, uuid.UUID) (commandResult[nothing], error)) error {
+// handleByID executes a command that needs only an id and returns no body.
+func handleByID(c echo.Context, h handler[uuid.UUID, commandResult[nothing]]) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
 		return err
 	}
-	r, err := run(c.Request().Context(), caller(c), id)
+	r, err := execute(c, h, id)
 	if err != nil {
 		return refused(c, err)
 	}
-	httpapi.SetPosition(c, r.product, r.place)
+	httpapi.SetPosition(c, r.product, r.position)
 	return c.NoContent(http.StatusNoContent)
 }
 
@@ -320,7 +295,7 @@ func answerProduct(c echo.Context, status int, location string, id uuid.UUID, r 
 }
 
 func setResult[V any](c echo.Context, location string, id uuid.UUID, r commandResult[V]) {
-	httpapi.SetPosition(c, r.product, r.place)
+	httpapi.SetPosition(c, r.product, r.position)
 	if location != "" {
 		c.Response().Header().Set("Location", location+id.String())
 	}
@@ -330,7 +305,7 @@ func setResult[V any](c echo.Context, location string, id uuid.UUID, r commandRe
 func refused(c echo.Context, err error) error {
 	var p *positioned
 	if errors.As(err, &p) {
-		httpapi.SetPosition(c, p.product, p.place)
+		httpapi.SetPosition(c, p.product, p.position)
 	}
 	return err
 }

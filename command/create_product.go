@@ -15,41 +15,33 @@ import (
 // commandResult is the outcome of a command: the new state, and the position that
 // a query must have reached to see it.
 type commandResult[V any] struct {
-	view    V
-	product uuid.UUID
-	place   int64
+	view     V
+	product  uuid.UUID
+	position int64
 }
 
-// createProduct creates a product and builds its gate, so that it can be acquired
+type createProductHandler struct{ command }
+
+// Handle creates a product and builds its gate, so that it can be acquired
 // once the response has been sent.
-func (s *services) createProduct(ctx context.Context, by *invocation, c domain.CreateProduct) (commandResult[apimodel.Product], error) {
+func (s createProductHandler) Handle(ctx context.Context, by *invocation, c domain.CreateProduct) (commandResult[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	event, err := c.Decide(s.now())
 	if err != nil {
 		return commandResult[apimodel.Product]{}, err
 	}
-	encoded, err := by.Encode(ctx, event)
+	reserved, err := s.store.Reserve()
 	if err != nil {
 		return commandResult[apimodel.Product]{}, err
 	}
-	place, err := s.store.Reserve()
-	if err != nil {
-		return commandResult[apimodel.Product]{}, err
-	}
-	defer place.Release()
+	defer reserved.Release()
 	id := origin.NewID()
-	result, err := s.append(ctx, place, eventstore.Append{
-		Key:     id,
-		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.None, Events: encoded}},
-		Guards: []eventstore.GuardItem{claims.Create{
-			Product: id, Stock: event.Stock, SaleDate: event.SaleDate, SaleEnd: event.SaleEndDate,
-		}.GuardItem()},
-	})
+	created := claims.Create{Product: id, Stock: event.Stock, SaleDate: event.SaleDate, SaleEnd: event.SaleEndDate}
+	result, err := s.commit(ctx, by, reserved, stream{product: id, id: id}, []domain.Event{event}, created.GuardItem())
 	if err != nil {
 		return commandResult[apimodel.Product]{}, err
 	}
-	s.sync(ctx, id)
 	p := fold(domain.Product{}, id, result, event)
 	return commandResult[apimodel.Product]{apimodel.ProductOf(p, 0, s.now()), id, p.Position}, nil
 }

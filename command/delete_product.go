@@ -6,25 +6,26 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
-	"github.com/dopaminestore/dopamine/eventstore"
 )
 
 type nothing struct{}
 
-// deleteProduct deletes a product that has no active slot and no open refund of a
+type deleteProductHandler struct{ command }
+
+// Handle deletes a product that has no active slot and no open refund of a
 // cancelled sale, and closes its gate.
-func (s *services) deleteProduct(ctx context.Context, by *invocation, product uuid.UUID) (commandResult[nothing], error) {
+func (s deleteProductHandler) Handle(ctx context.Context, by *invocation, product uuid.UUID) (commandResult[nothing], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	p, err := s.catalogue.product(ctx, product)
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	place, err := s.store.Reserve()
+	reserved, err := s.store.Reserve()
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	defer place.Release()
+	defer reserved.Release()
 	events, err := p.Delete()
 	if err != nil {
 		return commandResult[nothing]{}, err
@@ -46,18 +47,10 @@ func (s *services) deleteProduct(ctx context.Context, by *invocation, product uu
 			return commandResult[nothing]{}, errOpenRefunds
 		}
 	}
-	encoded, err := by.Encode(ctx, events...)
+	deleted := claims.Delete{Product: p.ID, NoneActiveAt: at}
+	result, err := s.commit(ctx, by, reserved, streamOfProduct(p), events, deleted.GuardItem())
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	result, err := s.append(ctx, place, eventstore.Append{
-		Key:     p.ID,
-		Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
-		Guards:  []eventstore.GuardItem{claims.Delete{Product: p.ID, NoneActiveAt: at}.GuardItem()},
-	})
-	if err != nil {
-		return commandResult[nothing]{}, err
-	}
-	s.sync(ctx, p.ID)
-	return commandResult[nothing]{product: p.ID, place: result.Position}, nil
+	return commandResult[nothing]{product: p.ID, position: result.Position}, nil
 }

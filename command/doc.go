@@ -4,7 +4,7 @@
 //
 // A command reads a stream, decides (package domain), and appends; conflicts with the
 // claims in Postgres are detected in the same transaction (package claims).
-// decorate contains what all commands share: the span, the ids in the events,
+// execute (commands.go) contains what all commands share: the span, the ids in the events,
 // reading and deciding again if another append came first, counting.
 //
 // # Admission

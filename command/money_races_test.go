@@ -404,7 +404,7 @@ func TestRace_RefundAndDispute(t *testing.T) {
 		a.settle(t, id)
 		require.True(t, a.folded(t, slot).Payments[0].Reversed)
 		books := a.bank.accounts[uuid.MustParse(id)]
-		p := a.conserved(t, slot, id, 10-10-books.refunded.IntPart())
+		p := a.conserved(t, slot, id, -books.refunded.IntPart())
 		switch {
 		case books.refunded.IsPositive():
 			outcomes["both"]++

@@ -14,14 +14,18 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// cancelPayment requests that a pending payment is cancelled at the gateway.
-func (s *services) cancelPayment(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[apimodel.Payment], error) {
+type cancelPaymentHandler struct{ command }
+
+// Handle requests that a pending payment is cancelled at the gateway.
+func (s cancelPaymentHandler) Handle(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[apimodel.Payment], error) {
 	changed, err := s.payments.Cancel(ctx, id, callerOf(by.user), &by.Origin)
 	return commandResult[apimodel.Payment]{changed.Payment, changed.Product, changed.Position}, stateRefusal(err)
 }
 
-// refundPayment makes a refund due.
-func (s *services) refundPayment(ctx context.Context, by *invocation, c payments.RequestRefund) (commandResult[apimodel.Refund], error) {
+type refundPaymentHandler struct{ command }
+
+// Handle makes a refund due.
+func (s refundPaymentHandler) Handle(ctx context.Context, by *invocation, c payments.RequestRefund) (commandResult[apimodel.Refund], error) {
 	refunded, err := s.payments.RequestRefund(ctx, c, &by.Origin)
 	var amount *domain.MoneyError
 	if errors.As(err, &amount) {
@@ -32,8 +36,10 @@ func (s *services) refundPayment(ctx context.Context, by *invocation, c payments
 	return commandResult[apimodel.Refund]{refunded.Refund, refunded.Product, refunded.Position}, stateRefusal(err)
 }
 
-// resolvePayment records an operator's decision.
-func (s *services) resolvePayment(ctx context.Context, by *invocation, c payments.Resolve) (commandResult[apimodel.Payment], error) {
+type resolvePaymentHandler struct{ command }
+
+// Handle records an operator's decision.
+func (s resolvePaymentHandler) Handle(ctx context.Context, by *invocation, c payments.Resolve) (commandResult[apimodel.Payment], error) {
 	changed, err := s.payments.Resolve(ctx, c, &by.Origin)
 	if errors.Is(err, domain.ErrNothingToResolve) {
 		return commandResult[apimodel.Payment]{}, withPosition(errNoItem.Wrap(err), changed.Product, changed.Position)
@@ -56,7 +62,7 @@ func (a *API) deletePayment(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.cancelPayment(c.Request().Context(), caller(c), id)
+	r, err := execute(c, a.commands.cancelPayment, id)
 	return answer(c, http.StatusAccepted, "", id, r, err)
 }
 
@@ -112,7 +118,7 @@ func (a *API) postRefund(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.refund(c.Request().Context(), caller(c), cmd)
+	r, err := execute(c, a.commands.refundPayment, cmd)
 	if err == nil {
 		c.Response().Header().Set("Location", "/v1/payments/"+id.String()+"/refunds")
 	}
@@ -154,6 +160,6 @@ func (a *API) postResolution(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.resolve(c.Request().Context(), caller(c), cmd)
+	r, err := execute(c, a.commands.resolvePayment, cmd)
 	return answer(c, http.StatusOK, "", id, r, err)
 }

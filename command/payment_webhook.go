@@ -7,19 +7,20 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
-// notify applies a callback of the payment gateway.
-func (s *services) notify(ctx context.Context, _ *invocation, n gateway.Notification) (commandResult[nothing], error) {
+type notifyPaymentHandler struct{ command }
+
+// Handle applies a callback of the payment gateway.
+func (s notifyPaymentHandler) Handle(ctx context.Context, _ *invocation, n gateway.Notification) (commandResult[nothing], error) {
 	place, err := s.payments.Notify(ctx, n)
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	return commandResult[nothing]{product: place.Product, place: place.Position}, nil
+	return commandResult[nothing]{product: place.Product, position: place.Position}, nil
 }
 
 var (
@@ -51,12 +52,12 @@ func (a *API) postCallback(c echo.Context) error {
 	if n.Kind == gateway.Ignored {
 		return c.NoContent(http.StatusNoContent)
 	}
-	r, err := a.notify(c.Request().Context(), auth.Identity{}, n)
+	r, err := execute(c, a.commands.notifyPayment, n)
 	if err != nil {
 		return refused(c, err)
 	}
-	if r.place > 0 {
-		httpapi.SetPosition(c, r.product, r.place)
+	if r.position > 0 {
+		httpapi.SetPosition(c, r.product, r.position)
 	}
 	return c.NoContent(http.StatusNoContent)
 }

@@ -63,16 +63,16 @@ func notStarted(d redis.Decision) error {
 // positioned is a refusal whose reason is in the store, at a position that the
 // client can wait for.
 type positioned struct {
-	problem *problem.Error
-	product uuid.UUID
-	place   int64
+	problem  *problem.Error
+	product  uuid.UUID
+	position int64
 }
 
 func (e *positioned) Error() string { return e.problem.Error() }
 func (e *positioned) Unwrap() error { return e.problem }
 
-func withPosition(p *problem.Error, product uuid.UUID, place int64) error {
-	return &positioned{problem: p, product: product, place: place}
+func withPosition(p *problem.Error, product uuid.UUID, position int64) error {
+	return &positioned{problem: p, product: product, position: position}
 }
 
 // asProblem is the only place that converts errors to problems. Unknown errors

@@ -58,7 +58,7 @@ func TestRefusals_OverloadedBeforeState(t *testing.T) {
 	small, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{Queue: 1})
 	require.NoError(t, err)
 	full := s.node(t, func(c *Config) { c.Store, c.AppendQueue = small, 1 })
-	place, err := small.Reserve()
+	reserved, err := small.Reserve()
 	require.NoError(t, err)
 	for name, ask := range map[string]func() answered{
 		"end a slot that has ended":              func() answered { return s.release(t, full, stranger, ended.text("id")) },
@@ -71,7 +71,7 @@ func TestRefusals_OverloadedBeforeState(t *testing.T) {
 	}
 	require.Equal(t, "forbidden", s.release(t, full, stranger, held.text("id")).slug())
 	require.Equal(t, "slot-not-found", s.release(t, full, stranger, product.String()).slug())
-	place.Release()
+	reserved.Release()
 	require.Equal(t, "slot-not-active", s.release(t, full, stranger, ended.text("id")).slug())
 	require.Equal(t, "product-delete-conflict", s.remove(t, full, product).slug())
 	require.NoError(t, small.Close(t.Context()))

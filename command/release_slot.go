@@ -8,13 +8,14 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// releaseSlot ends an active slot before its time: its owner releases it, or an
+type releaseSlotHandler struct{ command }
+
+// Handle ends an active slot before its time: its owner releases it, or an
 // admin reclaims it. An admin also returns the unit of a purchase whose money is
 // gone. The response follows once the gate has the unit on sale again.
-func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[nothing], error) {
+func (s releaseSlotHandler) Handle(ctx context.Context, by *invocation, id uuid.UUID) (commandResult[nothing], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	// The owner is checked first: a foreign request must not cost a read of the
@@ -39,11 +40,11 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	if errors.As(refused, &stranger) {
 		return commandResult[nothing]{}, refused
 	}
-	place, err := s.store.Reserve()
+	reserved, err := s.store.Reserve()
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	defer place.Release()
+	defer reserved.Release()
 	switch {
 	case errors.As(refused, &ended):
 		return commandResult[nothing]{}, withPosition(errNotActive.Wrap(refused), slot.ProductID, last)
@@ -52,24 +53,15 @@ func (s *services) releaseSlot(ctx context.Context, by *invocation, id uuid.UUID
 	case refused != nil:
 		return commandResult[nothing]{}, refused
 	}
-	encoded, err := by.Encode(ctx, events...)
-	if err != nil {
-		return commandResult[nothing]{}, err
-	}
 	guard := claims.Release{Product: slot.ProductID, SlotID: id}.GuardItem()
 	if _, returns := events[0].(domain.SlotReturned); returns {
 		guard = claims.Return{Product: slot.ProductID, SlotID: id}.GuardItem()
 	}
-	result, err := s.append(ctx, place, eventstore.Append{
-		Key:     slot.ProductID,
-		Streams: []eventstore.StreamAppend{{Stream: id, Expected: eventstore.Expected(slot.Version), Events: encoded}},
-		Guards:  []eventstore.GuardItem{guard},
-	})
+	result, err := s.commit(ctx, by, reserved, stream{product: slot.ProductID, id: id, version: slot.Version}, events, guard)
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	s.sync(ctx, slot.ProductID)
-	return commandResult[nothing]{product: slot.ProductID, place: result.Position}, nil
+	return commandResult[nothing]{product: slot.ProductID, position: result.Position}, nil
 }
 
 // slot reads a slot and the position of its last event.

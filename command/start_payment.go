@@ -16,10 +16,12 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// startPayment starts a payment of the caller's slot, or repeats the response
+type startPaymentHandler struct{ command }
+
+// Handle starts a payment of the caller's slot, or repeats the response
 // to its idempotency key. It waits briefly for the gateway, so that the response
 // usually contains the next action.
-func (s *services) startPayment(ctx context.Context, by *invocation, c payments.Start) (commandResult[apimodel.PaymentWithAction], error) {
+func (s startPaymentHandler) Handle(ctx context.Context, by *invocation, c payments.Start) (commandResult[apimodel.PaymentWithAction], error) {
 	c.By = callerOf(by.user)
 	started, err := s.payments.Start(ctx, c, &by.Origin)
 	var refused *payments.RefusedError

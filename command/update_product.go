@@ -23,10 +23,12 @@ type updateProduct struct {
 	match httpapi.IfMatch
 }
 
-// updateProduct changes a product, completely or not at all. An update
+type updateProductHandler struct{ command }
+
+// Handle changes a product, completely or not at all. An update
 // without changes appends nothing and returns the product's last
 // event.
-func (s *services) updateProduct(ctx context.Context, by *invocation, c updateProduct) (commandResult[apimodel.Product], error) {
+func (s updateProductHandler) Handle(ctx context.Context, by *invocation, c updateProduct) (commandResult[apimodel.Product], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
 	if err := c.change.Check(s.now()); err != nil {
@@ -36,11 +38,11 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 	if err != nil {
 		return commandResult[apimodel.Product]{}, err
 	}
-	place, err := s.store.Reserve()
+	reserved, err := s.store.Reserve()
 	if err != nil {
 		return commandResult[apimodel.Product]{}, err
 	}
-	defer place.Release()
+	defer reserved.Release()
 	// Concurrently with the append, not before it: without the gate this takes longer the more
 	// claims there are, and just then it must be possible to change the sale.
 	held := s.countHeld(ctx, p)
@@ -65,23 +67,11 @@ func (s *services) updateProduct(ctx context.Context, by *invocation, c updatePr
 		cancellation = &counts
 	}
 	if len(events) > 0 {
-		encoded, err := by.Encode(ctx, events...)
-		if err != nil {
-			return commandResult[apimodel.Product]{}, err
-		}
-		guards := guardsOf(p, events)
-		result, err := s.append(ctx, place, eventstore.Append{
-			Key:     p.ID,
-			Streams: []eventstore.StreamAppend{{Stream: p.ID, Expected: eventstore.Expected(p.Version), Events: encoded}},
-			Guards:  guards,
-		})
+		result, err := s.commit(ctx, by, reserved, streamOfProduct(p), events, guardsOf(p, events)...)
 		if err != nil {
 			return commandResult[apimodel.Product]{}, err
 		}
 		p = fold(p, p.ID, result, events...)
-		if len(guards) > 0 {
-			s.sync(ctx, p.ID)
-		}
 	}
 	shown := apimodel.ProductOf(p, held(), s.now())
 	shown.Cancellation = cancellation

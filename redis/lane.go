@@ -53,7 +53,7 @@ func (l *lane) identify(ctx context.Context) error {
 	}
 	if role := infoField(replication.Val(), "role"); role != "master" {
 		l.broken = true
-		return fmt.Errorf("Redis is a %s, not a master", role)
+		return fmt.Errorf("the server is a %s, not a master", role)
 	}
 	l.instance, l.identifiedAt = run+":"+life, before
 	l.pool.recordInstance(l.instance)

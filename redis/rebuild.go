@@ -207,7 +207,7 @@ func (b *build) probe(ctx context.Context) error {
 		return ln.checked(err)
 	})
 	if err != nil && !errors.Is(err, errMoved) {
-		return fmt.Errorf("Redis accepts no writes: %w", err)
+		return fmt.Errorf("no writes accepted by Redis: %w", err)
 	}
 	return err
 }

@@ -59,11 +59,36 @@ const (
 	syncTimeout = time.Second
 )
 
-// append measures an append. It is reserved before the state is read, because a full
-// queue is reported first.
-func (s *services) append(ctx context.Context, place *eventstore.Reservation, a eventstore.Append) (eventstore.Result, error) {
-	defer observeSince(s.metrics.append, time.Now())
-	return place.Append(ctx, a)
+// stream is the stream to which a command appends, at the version that it read.
+type stream struct {
+	product uuid.UUID // the partition key
+	id      uuid.UUID
+	version int
+}
+
+func streamOfProduct(p domain.Product) stream { return stream{p.ID, p.ID, p.Version} }
+
+// commit appends the events with their guards, and syncs the gate if there are guards: only
+// then does an event concern it. The entry of the append queue was reserved before the state
+// was read, because a full queue is reported first.
+func (s *services) commit(ctx context.Context, by *invocation, reserved *eventstore.Reservation, to stream,
+	events []domain.Event, guards ...eventstore.GuardItem,
+) (eventstore.Result, error) {
+	encoded, err := by.Encode(ctx, events...)
+	if err != nil {
+		return eventstore.Result{}, err
+	}
+	start := time.Now()
+	result, err := reserved.Append(ctx, eventstore.Append{
+		Key:     to.product,
+		Streams: []eventstore.StreamAppend{{Stream: to.id, Expected: eventstore.Expected(to.version), Events: encoded}},
+		Guards:  guards,
+	})
+	observeSince(s.metrics.append, start)
+	if err == nil && len(guards) > 0 {
+		s.sync(ctx, to.product)
+	}
+	return result, err
 }
 
 // sync applies the appended events to the gate before the command responds. A failure
