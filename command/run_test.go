@@ -43,7 +43,7 @@ func TestRun_ServesUntilContextEnds(t *testing.T) {
 
 func TestConfig_ReportsMissingFields(t *testing.T) {
 	_, err := New(Config{})
-	require.ErrorContains(t, err, "are needed")
+	require.ErrorContains(t, err, "are required")
 	s := newSystem(t, testkit.Redis(t))
 	for want, change := range map[string]func(*Config){
 		"append queue": func(c *Config) { c.AppendQueue = 0 },
