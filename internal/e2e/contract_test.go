@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,6 +23,7 @@ type site struct {
 	command, query string
 	users          *clients
 	admin          *client
+	attackers      *http.Client // of TestAttacks
 }
 
 // TestContract checks contract 4.2, 4.3 and 7 by HTTP only, like a client that knows only
