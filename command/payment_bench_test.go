@@ -97,7 +97,7 @@ func BenchmarkPayments(b *testing.B) {
 // its tenth, the last that it may have, one callback at a time. Run it with
 // -benchtime 1x.
 func BenchmarkPaymentHistory(b *testing.B) {
-	const slots = 100
+	const slots = 30
 	s := newSystem(b, testkit.Redis(b))
 	n := s.node(b)
 	for b.Loop() {
