@@ -94,7 +94,7 @@ var mutants = []mutant{
 		pkg: "redis", test: "TestRestore_LogWithoutLinesThatWereStoredIsNotComplete"},
 	{name: "folded-base", protection: "a product that was read is not continued with another history's events",
 		file: "command/catalogue.go", old: `events[0].EventID == last:`, new: `events[0].EventID != uuid.Nil:`,
-		pkg: "command", test: "TestCatalogue_ForgetsWhatARestoredStoreLost"},
+		pkg: "command", test: "TestCatalogue_DropsStateThatRestoredStoreLost"},
 
 	// Gate: sync, pending grants, decision log.
 	{name: "sync-cas", protection: "events are applied to a gate only at the position that was read",
