@@ -92,6 +92,7 @@
 //	an unfinished rebuild             wait until it has sent no heartbeat for 5 s
 //	a lease on another instance       see below
 //	the store lacks its last event    rebuild: the store lost its tail
+//	of another rebuild's id           rebuild above its epoch: it is of a lost history
 //	none, and the sale has ended      nothing, until a request arrives ([Gate.Unload])
 //	product deleted                   close it, store its log, remove it
 //	else                              rebuild (rebuild.go)
@@ -139,4 +140,12 @@
 // the epoch, the open run under the next one (a stored run only grows), and trims
 // up to the list index that it read. Any number of processes may be delayed or die at
 // every step.
+//
+// # A store that was restored
+//
+// A store that returns to an earlier moment assigns positions, epochs and lines again.
+// Each rebuild has an id, which its gate keeps and each lease compares, so that a gate of
+// the lost history is not taken for the one that has its epoch now. A gate keeps the last
+// line that was trimmed, and each shipment names it: if the store does not have it, the log
+// is not complete, ever. It is assumed that a restore takes longer than a lease or a request.
 package redis

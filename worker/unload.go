@@ -26,20 +26,28 @@ func (w *Worker) unload(ctx context.Context) error {
 		if sleep.For(ctx, unloadInterval) != nil {
 			return nil
 		}
-		products, err := w.cfg.Claims.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)
-		if err != nil {
+		if err := w.unloadIdle(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		for _, product := range products {
-			unloading, cancel := context.WithTimeout(ctx, unloadTimeout)
-			_, err := w.cfg.Gate.Unload(unloading, product)
-			cancel()
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				w.warn(ctx, "unload failed, retrying", "product", product, "error", err)
-			}
+	}
+}
+
+// unloadIdle removes the gates that are due now.
+func (w *Worker) unloadIdle(ctx context.Context) error {
+	products, err := w.cfg.Claims.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)
+	if err != nil {
+		return err
+	}
+	for _, product := range products {
+		unloading, cancel := context.WithTimeout(ctx, unloadTimeout)
+		_, err := w.cfg.Gate.Unload(unloading, product)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			w.warn(ctx, "unload failed, retrying", "product", product, "error", err)
 		}
 	}
+	return nil
 }

@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ended, recent, open := w.product(1), w.product(1), w.product(1)
+	for product, ago := range map[uuid.UUID]string{ended: "11 minutes", recent: "9 minutes", open: "-1 hour"} {
+		require.NoError(t, w.gate.Sync(t.Context(), product))
+		_, err := w.pool.Exec(t.Context(), `
+			update product_gates set sale_date = clock_timestamp() - interval '1 day', sale_end = clock_timestamp() - $2::interval,
+			       leased_at = clock_timestamp() - interval '11 minutes' where product_id = $1`, product, ago)
+		require.NoError(t, err)
+	}
+	worker, _ := w.work()
+	exists := func(product uuid.UUID) bool {
+		state, err := w.gate.State(context.Background(), product)
+		require.NoError(t, err)
+		return state.Exists
+	}
+	testkit.Eventually(t, 10*time.Second, "the gate to go once its own lease has run out", func() error {
+		require.NoError(t, worker.unloadIdle(t.Context()))
+		if exists(ended) {
+			return errors.New("it exists")
+		}
+		return nil
+	})
+	require.True(t, exists(recent))
+	require.True(t, exists(open))
+	var instance *string
+	require.NoError(t, w.pool.QueryRow(t.Context(), `select lease_stamp from product_gates where product_id = $1`, ended).Scan(&instance))
+	require.Nil(t, instance, "it is not listed again")
+}
+
+// The new history assigns positions again that the worker has followed.
+func TestSync_FollowsARestoredStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(9)
+	w.acquire(product, life{ttl: time.Hour})
+	worker, _ := w.work()
+	w.awaitGate(5*time.Second, product, 8, 1, 0)
+	restore := dbtest.Snapshot(t, w.pool.Config().ConnString())
+	w.pool.Reset()
+	for range 5 {
+		w.acquire(product, life{ttl: time.Hour})
+	}
+	w.awaitGate(10*time.Second, product, 3, 6, 0)
+	lost := worker.followed.Load()
+	restore()
+	w.pool.Reset()
+	testkit.Eventually(t, 10*time.Second, "the store", func() error { return w.gate.Sync(context.Background(), product) })
+	w.acquire(product, life{ttl: time.Hour})
+	w.awaitGate(10*time.Second, product, 7, 2, 0)
+	require.Less(t, worker.followed.Load(), lost)
+}
