@@ -47,7 +47,7 @@ type parts struct {
 	lazy    bool                      // open pools even if Postgres is unavailable: the process can work without it, or reports it
 	drain   time.Duration             // of the APIs in this process
 	startBy time.Time                 // until when await retries; zero: never
-	stopAt  atomic.Pointer[time.Time] // when the process was told to stop; nil: not yet
+	stopAt  atomic.Pointer[time.Time] // when the process was asked to stop; nil: not yet
 
 	writePool, readPool *pgxpool.Pool
 	leasePool           *pgxpool.Pool // set by openPresence

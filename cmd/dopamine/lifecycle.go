@@ -24,7 +24,7 @@ func shutdownLimitWith(drain time.Duration) time.Duration {
 }
 
 // unlessStopped returns the error of a process's start, nil if it failed because the process was
-// told to stop meanwhile.
+// stopped meanwhile.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

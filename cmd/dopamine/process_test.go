@@ -68,7 +68,7 @@ func start(t *testing.T, args ...string) *process {
 	return p
 }
 
-// end tells the process to stop and waits. It returns -1 if it has been stopped before.
+// end stops the process and waits. It returns -1 if it has been stopped before.
 func (p *process) end() (status int) {
 	p.t.Helper()
 	p.stop()

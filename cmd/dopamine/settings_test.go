@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/config"
 )
 
-// longLived are the commands that serve until they are told to stop.
+// longLived are the commands that serve until they are stopped.
 var longLived = []string{"command-api", "query-api", "relay", "projector", "worker", "gateway-sim", "dev"}
 
 // unset removes every variable that the tests' own environment may have.
@@ -33,7 +33,7 @@ func unset(t *testing.T) {
 }
 
 // bounded runs dopamine for a call that should end: a process that starts although it should not is
-// told to stop.
+// stopped.
 func bounded(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
 	t.Chdir(t.TempDir())

@@ -31,7 +31,7 @@ func FromData(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	return fromData(ctx, cmd, true)
 }
 
-// FromDataIfThere is FromData of a command that keeps data of its own in the folder: the
+// FromDataIfThere is FromData of a command that keeps its data in the folder: the
 // folder need not be that of a dev, nor exist.
 func FromDataIfThere(ctx context.Context, cmd *cli.Command) (context.Context, error) {
 	return fromData(ctx, cmd, false)

@@ -116,7 +116,7 @@ func parseCallback(body []byte) (Notification, error) {
 		return Notification{}, ErrUnknownReference // no id of ours
 	}
 	n.PaymentID, n.RefundID, n.DisputeID = ID(string(d.PaymentID)), ID(string(d.RefundID)), ID(string(d.DisputeID))
-	// A reference that is no id of ours is that of a refund that we do not know.
+	// A reference that is not an id of this system belongs to an unknown refund.
 	n.RefundReference, _ = uuid.Parse(string(d.RefundReference))
 	switch n.Kind {
 	case PaymentSucceeded, PaymentRefunded:

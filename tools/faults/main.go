@@ -1,5 +1,5 @@
 // Command faults breaks the system on purpose and checks that the rules of the
-// contract (R1 to R9) hold. It starts real processes of ours with real Postgres,
+// contract (R1 to R9) hold. It starts real processes with real Postgres,
 // Redis and Kafka, plays a sale, injects faults drawn by a seed, heals, waits until
 // everything has settled, and compares what clients saw with the event store, the
 // topic, the read models and the decision logs.

@@ -35,7 +35,7 @@ func buildProgram(ctx context.Context, dir, overlay string) (string, error) {
 	return binary, nil
 }
 
-// process is one process of ours. It is restarted whenever it ends, as an
+// process is one process of the system. It is restarted whenever it ends, as an
 // orchestrator does, until stop.
 type process struct {
 	name   string // as in command-0

@@ -537,7 +537,7 @@ func kind(a *attempt) string {
 	return "no answer"
 }
 
-// keepEvidence writes history and result beside the processes' logs.
+// keepEvidence writes history and result next to the processes' logs.
 func (r *run) keepEvidence(results []result) {
 	for name, what := range map[string]any{"history.json": r.sale.history.list(), "result.json": results} {
 		if b, err := json.MarshalIndent(what, "", " "); err == nil {

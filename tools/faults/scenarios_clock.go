@@ -127,7 +127,7 @@ func (r *run) stepClock(server string, by time.Duration) error {
 	return nil
 }
 
-// postgresOnSmallDisk puts the server on a file system of its own in memory.
+// postgresOnSmallDisk puts the server on a separate file system in memory.
 func postgresOnSmallDisk(ctx context.Context, f *fleet) (err error) {
 	disk := filepath.Join(f.dir, "disk")
 	if err := os.MkdirAll(disk, 0o755); err != nil {
