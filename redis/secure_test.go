@@ -67,7 +67,7 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 		wrong.User = url.UserPassword("shop", "wrong")
 		_, err := redis.Open(w.ctx, []string{wrong.String()}, w.claims, opts)
 		require.ErrorIs(t, err, redis.ErrAddress)
-		require.ErrorContains(t, err, "user name or password")
+		require.ErrorContains(t, err, "user name, password or permissions")
 		require.NotContains(t, err.Error(), "wrong:")
 	})
 }
