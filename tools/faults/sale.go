@@ -151,14 +151,21 @@ func (s *sale) prepare(ctx context.Context) error {
 }
 
 func (s *sale) create(ctx context.Context, stock int) (id string, err error) {
-	body := map[string]any{"name": "Thing", "description": "Made to be sold.", "stock": stock, "price": price,
-		"saleDate": time.Now().Add(400 * time.Millisecond).UTC().Format("2006-01-02T15:04:05.000Z")}
-	a, got := s.do(ctx, attempt{Op: "change"}, s.admin, http.MethodPost, s.fleet.commandURLs[0]+"/v1/products", body)
-	s.history.add(a)
-	if a.Status != http.StatusCreated {
-		return "", fmt.Errorf("create a product: %d %s %s", a.Status, a.Slug, a.Error)
+	// The sale date has to be in the future when the request is served.
+	for _, lead := range []time.Duration{400 * time.Millisecond, 2 * time.Second, 8 * time.Second} {
+		body := map[string]any{"name": "Thing", "description": "Made to be sold.", "stock": stock, "price": price,
+			"saleDate": time.Now().Add(lead).UTC().Format("2006-01-02T15:04:05.000Z")}
+		a, got := s.do(ctx, attempt{Op: "change"}, s.admin, http.MethodPost, s.fleet.commandURLs[0]+"/v1/products", body)
+		s.history.add(a)
+		if a.Status == http.StatusCreated {
+			return got["id"].(string), nil
+		}
+		err = fmt.Errorf("create a product: %d %s %s", a.Status, a.Slug, a.Error)
+		if a.Status != http.StatusBadRequest {
+			break
+		}
 	}
-	return got["id"].(string), nil
+	return "", err
 }
 
 // acquire asks for a slot once and records it.
