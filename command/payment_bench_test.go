@@ -93,7 +93,7 @@ func BenchmarkPayments(b *testing.B) {
 	}
 }
 
-// BenchmarkPaymentHistory is the success of a slot's first payment beside that of
+// BenchmarkPaymentHistory compares the success of a slot's first payment with that of
 // its tenth, the last that it may have, one callback at a time. Run it with
 // -benchtime 1x.
 func BenchmarkPaymentHistory(b *testing.B) {

@@ -43,7 +43,7 @@ func TestStatements_DoNotScanTables(t *testing.T) {
 	s.reader = eventstore.NewReader(s.plain) // the test's own reads are not meant
 	full := s.product(t, n, 2*crowded)
 	s.fill(t, full)
-	difference, err := s.claims.Compare(t.Context(), n.gate, full) // builds the gate anew
+	difference, err := s.claims.Compare(t.Context(), n.gate, full) // rebuilds the gate
 	require.NoError(t, err)
 	require.Empty(t, difference)
 	_, err = s.pool.Exec(t.Context(), "vacuum analyze")

@@ -45,7 +45,7 @@
 // partition with the store: a record of the current incarnation (or without the
 // header store) that the store does not have, a record of a later incarnation, or one
 // of another store blocks the relay. It then publishes nothing, gives up the lead,
-// and says why: Blocked, the table relay_blocked, the metric relay_blocked and the
+// and reports why: Blocked, the table relay_blocked, the metric relay_blocked and the
 // log. It looks again every two seconds, and continues once `dopamine recover` has
 // begun the next incarnation (package recovery).
 //

@@ -46,7 +46,7 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 	raised, err := w.claims.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
-	// Nobody rebuilds here: the gate need not wait for it.
+	// No rebuild is in progress: the gate need not wait for it.
 	_, err = w.pool.Exec(context.Background(), `update product_gates set lease_epoch = epoch where product_id = $1`, product)
 	require.NoError(w.t, err)
 	const piece = 250

@@ -1,5 +1,5 @@
 // Package origin makes events ready for the store: encoded, with ids of their
-// own, and with what they say about who and what caused them.
+// own, and with metadata about who and what caused them.
 package origin
 
 import (

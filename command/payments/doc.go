@@ -9,11 +9,11 @@
 // Every change of a payment is a transition (transition.go): it reads the ledger's
 // row and the slot's stream, decides, and appends with the version that it read,
 // together with the claims and the ledger. If another append came first it reads
-// and decides anew; nothing else retries. A callback, the response to a post, the
+// and decides again; nothing else retries. A callback, the response to a post, the
 // answer to a query and the last query before a time-out all end in ApplyReport.
 //
 // The slot's stream is the truth; after a re-grant that is the new slot's. The
-// table payments (the ledger) says what is to be done next. It is written by a
+// table payments (the ledger) contains what is to be done next. It is written by a
 // guard in the transaction of the events, with idempotency keys and the ids of
 // callbacks. In the ledger alone are: the stored request, the next action, that a
 // payment is unsettled (we failed it, and what the gateway did is not known), and
@@ -29,8 +29,8 @@
 //
 // # Who calls when
 //
-// Whoever begins a payment posts it in the background; the worker does so if that
-// did not happen, or failed. The worker has a concurrency of its own for each step:
+// The process that starts a payment posts it in the background; the worker does so if that
+// did not happen, or failed. The worker has a separate concurrency limit for each step:
 //
 //	Post     not known to have arrived: after 10 s, then after 1 s up to each 30 s
 //	Query    accepted, no outcome: each 30 s, and once when it times out;

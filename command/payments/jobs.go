@@ -16,7 +16,7 @@ import (
 )
 
 // Step is a kind of work that is due for payments. The worker takes each with a
-// concurrency of its own, so that a slow gateway starves none of them.
+// separate concurrency limit, so that a slow gateway starves none of them.
 type Step string
 
 // The steps.
@@ -58,7 +58,7 @@ func (s *Service) Due(ctx context.Context, step Step, limit int) ([]uuid.UUID, e
 }
 
 // Do takes a step that is due. If another process was faster it does nothing. An
-// error means that the step becomes due again by itself.
+// error means that the step becomes due again.
 func (s *Service) Do(ctx context.Context, step Step, id uuid.UUID) error {
 	switch step {
 	case Post:
@@ -83,7 +83,7 @@ func money(amount, currency string) (domain.Money, error) {
 
 const (
 	// takePostSQL takes a payment for as long as posting may take, so that no two
-	// processes post at once: whoever moves ask_at is the one who posts. The new
+	// processes post at once: the process that moves ask_at posts. The new
 	// ask_at holds if no answer comes.
 	takePostSQL = `
 update payments set posted_at = clock_timestamp(), attempts = attempts + 1, ask_at = clock_timestamp() + $2::interval

@@ -25,7 +25,7 @@ const (
 )
 
 type (
-	// began is a new payment with its idempotency key, beside PaymentInitiated.
+	// began is a new payment with its idempotency key, together with PaymentInitiated.
 	// Refusal: ErrKeyTaken.
 	began struct {
 		domain.Payment
@@ -34,7 +34,7 @@ type (
 		bodyHash      []byte
 		request       []byte // the body of the POST to the gateway; nil for none
 	}
-	// ledgerChange is a change of a payment, beside its events or without any.
+	// ledgerChange is a change of a payment, with or without events.
 	// Refusals: errSeen, ErrKeyTaken, errRetry (a refund was posted meanwhile).
 	ledgerChange struct {
 		change
@@ -80,7 +80,7 @@ join refund_keys k on k.payment_id = i.payment and k.idempotency_key = i.key`
 	idsSeenSQL = `
 select i.n from unnest($1::text[]) with ordinality as i(id, n) join webhook_ids w on w.id = i.id`
 
-	// postedSQL locks the rows: whoever is about to post one waits, and sees then
+	// postedSQL locks the rows: a process that is about to post one waits, and then sees
 	// that it is not due any more.
 	postedSQL = `
 select i.n from unnest($1::uuid[]) with ordinality as i(id, n)

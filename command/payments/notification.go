@@ -34,7 +34,7 @@ func (s *Service) Notify(ctx context.Context, n gateway.Notification) (Place, er
 	return Place{}, nil
 }
 
-// notifyRefund reports a refund of ours. One that we do not know was made at the
+// notifyRefund reports a refund that we requested. An unknown one was made at the
 // gateway, if it was made.
 func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (Place, error) {
 	e, err := s.entry(ctx, n.Reference, n.ID)
@@ -61,7 +61,7 @@ func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (Pla
 	case status == domain.CompletedRefund:
 		return s.refundedAtGateway(ctx, n)
 	}
-	return s.remember(ctx, n) // a refund of nobody's that was not made
+	return s.remember(ctx, n) // an unknown refund that was not made
 }
 
 // remember keeps the id of a callback that has no effect.
@@ -202,7 +202,7 @@ update payments set accepted = true, next_action = coalesce($2::jsonb, next_acti
                     ask_at = greatest(ask_at, clock_timestamp() + $4::interval)
 where payment_id = $1 and status = 'PENDING'`
 
-// noteAction keeps what a status that is not final says. After an outcome it means
+// noteAction stores the contents of a status that is not final. After an outcome it means
 // nothing.
 func (s *Service) noteAction(ctx context.Context, r Report) (Place, error) {
 	var action *string

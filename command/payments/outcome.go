@@ -17,7 +17,7 @@ type Report struct {
 	Reference uuid.UUID // our payment id
 	gateway.Payment
 	// WebhookID is the id of a callback, which is remembered with what the callback
-	// causes; "" for a response to a call of ours.
+	// causes; "" for a response to our own call.
 	WebhookID string
 }
 

@@ -96,7 +96,7 @@ func (t *transition) refused(ctx context.Context, product uuid.UUID, regrant boo
 	switch {
 	case errors.As(err, &holds):
 		// If another process brought this outcome to its effect with the same grant,
-		// the slot's stream says so; otherwise the buyer holds what they got.
+		// the slot's stream contains it; otherwise the buyer holds another slot.
 		if t.noUnit = true; holds.Claim.SlotID != grant.SlotID {
 			t.rebuild(ctx, grant)
 		}
@@ -117,7 +117,7 @@ func (t *transition) refused(ctx context.Context, product uuid.UUID, regrant boo
 }
 
 // rebuild replaces a gate that was found wrong. If that fails, its next answer
-// says so.
+// reports it.
 func (t *transition) rebuild(ctx context.Context, d *redis.Decision) {
 	t.Logger.WarnContext(ctx, "gate contradicts the claims, rebuilding", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
 	if err := t.Gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
@@ -125,8 +125,8 @@ func (t *transition) rebuild(ctx context.Context, d *redis.Decision) {
 	}
 }
 
-// giveBack frees the unit of a grant that was not needed, unless somebody else
-// was given it too.
+// giveBack frees the unit of a grant that was not needed, unless another
+// request received it too.
 func (t *transition) giveBack(ctx context.Context) {
 	if t.grant == nil || t.grant.Deliveries != 1 {
 		return

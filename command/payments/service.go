@@ -53,7 +53,7 @@ type Config struct {
 	Gateway        gateway.Gateway    //
 	CallbackURL    string             // where the gateway is to call us
 	PaymentTimeout time.Duration      // how long past its deadline a slot waits for a pending payment, 0 or more
-	SlotTTL        time.Duration      // life of a slot, 1 ms or more: what is granted again says it too
+	SlotTTL        time.Duration      // life of a slot, 1 ms or more, also of a re-granted one
 	SlotWarning    time.Duration      // ahead of a slot's deadline
 	Registry       prometheus.Registerer
 	Logger         *slog.Logger // nil: slog.Default()

@@ -19,7 +19,7 @@ const (
 	// end does not wait for it.
 	lastQueryTimeout = 750 * time.Millisecond
 	// maxLastQueryDelay is how late a slot's end may be for there to be a last query.
-	// A gateway that answers nobody must not keep thousands of slots from ending;
+	// A gateway that does not answer must not keep thousands of slots from ending;
 	// what became of their payments is queried afterwards.
 	maxLastQueryDelay = 10 * time.Second
 )

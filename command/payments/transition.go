@@ -14,7 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// maxAttempts is how often one transition is decided anew because another append
+// maxAttempts is how often one transition is decided again because another append
 // came first or the gate knew less than Postgres. It is the only retry of what
 // happens to a payment; its callers do not retry.
 const maxAttempts = 20
@@ -60,7 +60,7 @@ type state struct {
 }
 
 // state reads the slot in whose stream the payment is: after a re-grant the new
-// one, with what the stream before says of the payment's beginning.
+// one, with the payment's history in the previous stream.
 func (s *Service) state(ctx context.Context, payment uuid.UUID, e entry) (*state, error) {
 	slot, last, err := s.slot(ctx, e.slot)
 	if err != nil {
@@ -125,7 +125,7 @@ type transition struct {
 	reservedGrant
 }
 
-// run reads, decides and appends, anew if another append came first.
+// run reads, decides and appends, and retries if another append came first.
 func (t *transition) run(ctx context.Context) (Place, error) {
 	defer t.giveBack(ctx)
 	for range maxAttempts {

@@ -11,7 +11,7 @@ import (
 // maxLineBytes is far above the longest line there is.
 const maxLineBytes = 64 << 10
 
-// ParseError says which line of a log cannot be read, and why.
+// ParseError reports which line of a log is invalid, and why.
 type ParseError struct {
 	Number int // from 1
 	Err    error
