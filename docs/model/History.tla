@@ -7,7 +7,6 @@ EXTENDS Integers, Sequences, FiniteSets, TLC
 CONSTANTS None, MaxEvents, MaxRestores, MaxTopic,
   RelayCompares,     \* a relay publishes nothing if the store lacks a record of the topic
   ProjectorCompares, \* a projector applies no record that the store does not have
-  CheckpointChecked, \* nor anything if the store lacks the event of its checkpoint
   EarlierSkipped,    \* a record of an earlier incarnation that the store lacks is skipped
   NumberAboveAll,    \* an incarnation's number is above those that topic and read models know
   MarkerFirst        \* the marker is in the topic before the relay publishes again
@@ -47,7 +46,7 @@ Arrive == /\ fly # None /\ Len(topic) < MaxTopic /\ topic' = Append(topic, fly) 
 \* the projector: one record
 Sound == (IF rows = <<>> THEN TRUE ELSE IF Len(rows) > Len(s) THEN FALSE ELSE s[Len(rows)] = rows[Len(rows)]) /\ rinc = inc
 Apply ==
-  /\ off < Len(topic) /\ (CheckpointChecked => Sound)
+  /\ off < Len(topic) /\ Sound
   /\ LET r == topic[off + 1]
          fill == SubSeq(s, Len(rows) + 1, r.pos - 1)      \* a gap is read from the store
      IN
