@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
@@ -67,8 +66,8 @@ const topicCheckTimeout = 10 * time.Second
 // or records of another event store, and credentials that the brokers refuse. If Kafka does not
 // respond, it does not refuse: the process waits for it, and checks the topic again before it uses
 // it.
-func checkTopic(ctx context.Context, p *parts, k kafkaSettings) error {
-	ctx, cancel := context.WithTimeout(ctx, topicCheckTimeout)
+func checkTopic(start context.Context, p *parts, k kafkaSettings) error {
+	ctx, cancel := context.WithTimeout(start, topicCheckTimeout)
 	defer cancel()
 	info, err := kafka.DescribeTopic(ctx, k.cluster, k.topic)
 	if auth := (*kafka.AuthError)(nil); errors.As(kafka.Explain(err), &auth) {
@@ -81,7 +80,7 @@ func checkTopic(ctx context.Context, p *parts, k kafkaSettings) error {
 	if reason := k.wanted.Mismatch(k.topic, info); reason != "" {
 		return config.Usage("--" + config.KafkaPartitions.Name + " (" + config.KafkaPartitions.Variable() + "): " + reason)
 	}
-	own, err := eventstore.NewReader(p.writePool).Identity(ctx)
+	own, err := p.storeIdentity(start)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/gateway/stripe"
@@ -58,7 +57,7 @@ func (p *parts) openGateway(ctx context.Context, s gatewaySettings) (gateway.Gat
 
 // openStripe returns the client of Stripe, and keeps it for the webhooks.
 func (p *parts) openStripe(ctx context.Context, s gatewaySettings) (gateway.Gateway, error) {
-	identity, err := eventstore.NewReader(p.writePool).Identity(ctx)
+	identity, err := p.storeIdentity(ctx)
 	if err != nil {
 		return nil, err
 	}

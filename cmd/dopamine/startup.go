@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -39,6 +40,15 @@ func (p *parts) await(ctx context.Context, service string, try func() error) err
 		case <-time.After(min(wait.NextBackOff(), max(0, time.Until(p.startBy)))):
 		}
 	}
+}
+
+// storeIdentity returns the event store's identity, and waits for the database as await does.
+func (p *parts) storeIdentity(ctx context.Context) (identity eventstore.Identity, err error) {
+	err = p.await(ctx, "Postgres", func() error {
+		identity, err = eventstore.NewReader(p.writePool).Identity(ctx)
+		return err
+	})
+	return identity, err
 }
 
 // isAway reports whether err means that a service does not respond now, and may later.

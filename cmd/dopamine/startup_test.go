@@ -23,6 +23,7 @@ func TestAwait_RetriesWhatIsAwayUntilTheTimeout(t *testing.T) {
 	}{
 		"becomes available":              {[]error{away, &pgconn.PgError{Code: "57P03"}, nil}, time.Minute, 3, nil},
 		"stays unavailable":              {[]error{away}, 500 * time.Millisecond, 2, away},
+		"a terminated session":           {[]error{&pgconn.PgError{Code: "57P01"}, nil}, time.Minute, 2, nil},
 		"no timeout":                     {[]error{away, nil}, 0, 1, away},
 		"a wrong password is not waited": {[]error{&pgconn.PgError{Code: "28P01"}, nil}, time.Minute, 1, &pgconn.PgError{Code: "28P01"}},
 	} {

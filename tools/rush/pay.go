@@ -69,7 +69,7 @@ func payAndAbandon(ctx context.Context, cfg Config, api *api, crowd *crowd, sale
 		latest[a.buyer] = a
 	}
 	var waiting []int
-	var positions []string // of the grants: no older state is read
+	var positions []string      // of the grants: no older state is read
 	for i := range cfg.Buyers { // in order, so that the rush is repeatable except for the random choice of who pays
 		if a := latest[i]; a.granted() {
 			positions = append(positions, a.position)
