@@ -125,7 +125,7 @@ func (p *parts) close() {
 
 // pool opens a connection pool suitable for the pooler in front of the database, if any; pooled
 // reports a pooler in transaction mode.
-func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *pgxpool.Pool, pooled bool, err error) {
+func (p *parts) pool(ctx context.Context, url string, size config.Pool, prepare ...func(*pgxpool.Config)) (pool *pgxpool.Pool, pooled bool, err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, false, fmt.Errorf("database URL: %w", err)
@@ -154,6 +154,9 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool) (pool *p
 		p.log.Info("connection pooler found", "transaction_mode", pooling == postgres.Transaction)
 		cfg.ConnConfig = postgres.PoolerConfig(cfg.ConnConfig)
 	}
+	for _, f := range prepare {
+		f(cfg)
+	}
 	pool, err = postgres.Open(ctx, cfg)
 	if err != nil {
 		return nil, false, err
@@ -176,7 +179,7 @@ func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 	p.directPool = p.writePool
 	if url := r.DatabaseDirectURL(); url != r.DatabaseURL() {
 		var err error
-		if p.directPool, pooled, err = p.pool(ctx, url, config.Pool{Max: r.DatabasePool().Max}); err != nil {
+		if p.directPool, pooled, err = p.pool(ctx, url, config.Pool{Max: r.DatabasePool().Max}, postgres.CommitDurably); err != nil {
 			return err
 		}
 	}
@@ -188,7 +191,7 @@ func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 
 // openWrite opens the write side's database and checks its schema.
 func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
-	p.writePool, p.writePooled, err = p.pool(ctx, url, size)
+	p.writePool, p.writePooled, err = p.pool(ctx, url, size, postgres.CommitDurably)
 	if err == nil {
 		p.claims = claims.NewStore(p.writePool, avsc.Decode)
 	}

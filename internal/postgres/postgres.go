@@ -30,6 +30,23 @@ select set_config('idle_in_transaction_session_timeout', '%d', false),
        set_config('tcp_user_timeout', '%d', false)`,
 	IdleInTransactionTimeout.Milliseconds(), deadPeerTimeout.Milliseconds())
 
+// durableSQL raises a synchronous_commit that lets a crash of Postgres lose what it has acknowledged.
+const durableSQL = `
+select set_config('synchronous_commit', 'on', false)
+where current_setting('synchronous_commit') in ('off', 'local')`
+
+// CommitDurably raises synchronous_commit from off and local to on in each session that is opened with
+// cfg. The write side needs it for more than events: a gate's lease that is lost lets two gates
+// decide, and lines of a decision log are trimmed from Redis once they are stored.
+func CommitDurably(cfg *pgxpool.Config) {
+	afterConnect(cfg, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, durableSQL); err != nil {
+			return fmt.Errorf("raise synchronous_commit: %w", err)
+		}
+		return nil
+	})
+}
+
 // Open opens a pool with cfg, with limits on each session.
 func Open(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	Bound(cfg)
@@ -46,6 +63,16 @@ func Bound(cfg *pgxpool.Config) {
 	// would wait until its context ends.
 	cfg.PingTimeout = pingTimeout
 	cfg.ConnConfig.DialFunc = dial
+	afterConnect(cfg, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, sessionSQL); err != nil {
+			return fmt.Errorf("bound the session: %w", err)
+		}
+		return nil
+	})
+}
+
+// afterConnect adds a step to what is done with each new session.
+func afterConnect(cfg *pgxpool.Config, step func(context.Context, *pgx.Conn) error) {
 	before := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if before != nil {
@@ -53,9 +80,6 @@ func Bound(cfg *pgxpool.Config) {
 				return err
 			}
 		}
-		if _, err := conn.Exec(ctx, sessionSQL); err != nil {
-			return fmt.Errorf("bound the session: %w", err)
-		}
-		return nil
+		return step(ctx, conn)
 	}
 }

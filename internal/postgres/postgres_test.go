@@ -36,3 +36,21 @@ func TestOpen_BoundsIdleTransactions(t *testing.T) {
 		return err
 	})
 }
+
+func TestCommitDurably_RaisesWhatTheServerIsSetTo(t *testing.T) {
+	t.Parallel()
+	for server, want := range map[string]string{"off": "on", "local": "on", "on": "on", "remote_apply": "remote_apply"} {
+		t.Run(server, func(t *testing.T) {
+			t.Parallel()
+			cfg := dbtest.Write(t).Config()
+			cfg.ConnConfig.RuntimeParams["synchronous_commit"] = server
+			postgres.CommitDurably(cfg)
+			pool, err := postgres.Open(t.Context(), cfg)
+			require.NoError(t, err)
+			t.Cleanup(pool.Close)
+			var setting string
+			require.NoError(t, pool.QueryRow(t.Context(), `show synchronous_commit`).Scan(&setting))
+			require.Equal(t, want, setting)
+		})
+	}
+}
