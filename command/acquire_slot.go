@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -103,9 +104,10 @@ func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlo
 	case redis.Held:
 		reserved.Release()
 		return s.held(ctx, d)
-	default:
+	case redis.Granted:
 		return s.appendGrant(ctx, by, reserved, d)
 	}
+	return commandResult[apimodel.Slot]{}, fmt.Errorf("the gate decided %q, which acquire does not know", d.Outcome)
 }
 
 // appendGrant makes a grant final, or determines why it cannot be.

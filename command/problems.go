@@ -167,7 +167,7 @@ func invalidProblem(e *domain.InvalidError) error {
 	return v.err()
 }
 
-// awayClasses are the SQLSTATE classes of a server that cannot serve:
+// unavailableClasses are the SQLSTATE classes of a server that cannot serve:
 // connection lost, out of resources, shutting down or starting, failing over.
 var unavailableClasses = []string{"08", "53", "57", "58", "25006"}
 
@@ -189,7 +189,7 @@ func isUnavailable(err error) bool {
 		errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
 }
 
-// reading wraps an error of a read.
+// wrapRead wraps an error of a read.
 func wrapRead(what string, id uuid.UUID, err error) error {
 	return fmt.Errorf("read %s %s: %w", what, id, err)
 }

@@ -47,7 +47,7 @@ func TestConfig_ReportsMissingFields(t *testing.T) {
 	s := newSystem(t, testkit.Redis(t))
 	for want, change := range map[string]func(*Config){
 		"append queue": func(c *Config) { c.AppendQueue = 0 },
-		"slot's life":  func(c *Config) { c.SlotTTL = 0 },
+		"slot TTL":     func(c *Config) { c.SlotTTL = 0 },
 		"warning":      func(c *Config) { c.SlotWarning = -1 },
 		"no webhook":   func(c *Config) { c.WebhookSecrets = nil },
 		"secret 1 of":  func(c *Config) { c.WebhookSecrets = []string{"whsec_?"} },

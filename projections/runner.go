@@ -30,6 +30,8 @@ const (
 	// missingTopicInterval is the interval at which a missing topic is polled for. The relay
 	// creates it.
 	missingTopicInterval = 250 * time.Millisecond
+	// missingTopicLogInterval is the interval at which a missing topic is logged.
+	missingTopicLogInterval = time.Minute
 )
 
 // Runner is one projector process.
@@ -70,6 +72,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer stop()
 	guard.Go(&measuring, r.log, "measure the projections' lag", func() { r.measureLag(measured) })
 	wait := newBackoff()
+	var missingLogged time.Time
 	for {
 		began := time.Now()
 		err := guard.Run(r.log, "project events", func() error { return r.run(ctx) })
@@ -94,6 +97,10 @@ func (r *Runner) Run(ctx context.Context) error {
 			pause = blockedInterval
 		case errors.Is(err, kafka.ErrNoTopic):
 			pause = missingTopicInterval
+			if time.Since(missingLogged) >= missingTopicLogInterval {
+				missingLogged = time.Now()
+				r.log.Warn("topic does not exist, waiting", "topic", r.cfg.Topic)
+			}
 		default:
 			r.log.Warn("projecting ended, retrying", "error", err)
 		}

@@ -41,8 +41,8 @@ func (w *csvWriter) text(s string) {
 }
 
 // isFormula reports whether a spreadsheet would interpret the text as a formula
-// (https://owasp.org/www-community/attacks/CSV_Injection). Numbers are not written by this
-// function, so none is changed.
+// (https://owasp.org/www-community/attacks/CSV_Injection). Amounts are never negative, so none
+// begins with one of these characters.
 func isFormula(s string) bool {
 	return s != "" && strings.ContainsRune("=+-@\t\r\n", rune(s[0])) || strings.HasPrefix(s, "\uff1d") ||
 		strings.HasPrefix(s, "\uff0b") || strings.HasPrefix(s, "\uff0d") || strings.HasPrefix(s, "\uff20")

@@ -21,7 +21,7 @@ type Request struct {
 // Outcome is how the gate decided a request.
 type Outcome int
 
-// The outcomes, in the order in which the gate checks for them.
+// The outcomes. decide.lua has the order of the checks, which contract 4.3 promises.
 const (
 	// Granted: the buyer has a pending grant; append it. If Deliveries is above 1,
 	// another request may be appending the same grant.

@@ -142,8 +142,7 @@ type Snapshot struct {
 }
 
 // GateEvent is an event of a product's log. Event is set if it concerns the
-// gate: SlotAcquired, SlotExpired, GrantWithdrawn or ProductStockIncreased. Others
-// only move the position.
+// gate: the types that claims.Store.Events decodes. Others only move the position.
 type GateEvent struct {
 	At    LogPosition
 	Event domain.Event

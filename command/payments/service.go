@@ -66,7 +66,7 @@ func (c *Config) validate() error {
 	case c.PaymentTimeout < 0:
 		return fmt.Errorf("payments: a payment timeout of %s; give 0 or more", c.PaymentTimeout)
 	case c.SlotTTL < time.Millisecond:
-		return fmt.Errorf("payments: a slot's life of %s; give 1ms or more", c.SlotTTL)
+		return fmt.Errorf("payments: slot TTL %s: must be 1ms or more", c.SlotTTL)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

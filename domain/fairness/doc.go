@@ -14,7 +14,6 @@
 //     and free is 0 if soldOut is above 0;
 //   - decisions have numbers: epoch × 10^10 + 1 first, then each one more than
 //     the previous one. Epochs only increase.
-//     the one before. Epochs only rise.
 //
 // Each request that a run refused as sold out while a unit was free is an
 // inversion. After a line that violates a rule, a Fold continues from the state that the

@@ -4,6 +4,8 @@
 -- stores the nodes that received it; a slot held stores the key's hash in the same field.
 -- Returns 'ok', epoch, the counter before, the sale's begin, a letter for each
 -- request, then "number unit deliveries" for each of the letters G, A, K, D.
+-- G: granted. A: the buyer's own pending grant. K: holds a slot with the same key.
+-- D: holds a slot. N: not started. E: ended. P: paused. S: sold out.
 if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
 local now = clock()
 if now >= lease then return {'lease', s[1]} end
