@@ -24,9 +24,8 @@ const (
 	admissionTimeout = 5 * time.Second
 	// maxCrowd is how many may wait.
 	maxCrowd = 1 << 14
-	// share determines the part of the append queue that is reserved for all other commands, of
-	// the rest the part that no single product may take, and the part that a product
-	// may take while its gate cannot decide.
+	// share: 1/share of the append queue is kept for other commands. Of the rest, 1/share is closed
+	// to any single product, and 1/share is all that a product gets while its gate cannot decide.
 	share = 8
 	// masterShare is the part that all products of one Redis master take together
 	// while their gates cannot decide.

@@ -2,14 +2,9 @@ package payments
 
 import (
 	"context"
-	"time"
 
 	"github.com/dopaminestore/dopamine/internal/attention"
 )
-
-// stuckAfter is how long a refund may have no final answer before it waits for an
-// operator (see package attention).
-const stuckAfter = 24 * time.Hour
 
 // Observe sets the gauge of what waits for an operator.
 func (s *Service) Observe(ctx context.Context) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 )
 
@@ -151,7 +152,7 @@ func (s *Service) refundStep(ctx context.Context, id uuid.UUID) error {
 	var amount, currency string
 	var posted, stuck bool
 	taking, cancel := context.WithTimeout(ctx, statementTimeout)
-	err := s.Pool.QueryRow(taking, takeRefundSQL, id, handOver, stuckAfter).Scan(&r.Reference, &r.GatewayPaymentID, &r.GatewayRefundID,
+	err := s.Pool.QueryRow(taking, takeRefundSQL, id, handOver, attention.StuckAfter).Scan(&r.Reference, &r.GatewayPaymentID, &r.GatewayRefundID,
 		&amount, &currency, &posted, &stuck)
 	cancel()
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -161,7 +162,7 @@ func (s *Service) refundStep(ctx context.Context, id uuid.UUID) error {
 		return fmt.Errorf("take refund %s: %w", id, err)
 	}
 	if stuck {
-		s.Logger.ErrorContext(ctx, "refund has no final answer, operator needed", "payment", r.Reference, "refund", id, "since", stuckAfter)
+		s.Logger.ErrorContext(ctx, "refund has no final answer, operator needed", "payment", r.Reference, "refund", id, "since", attention.StuckAfter)
 	}
 	if r.Amount, err = money(amount, currency); err != nil {
 		return fmt.Errorf("refund %s: %w", id, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/attention"
 )
 
 // ActorOperator is the actor of what is decided from the command line.
@@ -40,7 +41,7 @@ from payment_refunds where payment_id = $1`
 // refundStates returns which refunds of a payment may have reached the gateway,
 // and which have had no final answer for too long.
 func (s *Service) refundStates(ctx context.Context, payment uuid.UUID) (posted map[uuid.UUID]bool, stuck []uuid.UUID, err error) {
-	rows, err := s.Pool.Query(ctx, refundsSQL, payment, stuckAfter)
+	rows, err := s.Pool.Query(ctx, refundsSQL, payment, attention.StuckAfter)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the refunds of payment %s: %w", payment, err)
 	}

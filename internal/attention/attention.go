@@ -35,20 +35,24 @@ type Key struct {
 // Key returns the item's key in the list.
 func (a Item) Key() Key { return Key{a.Since, a.PaymentID, a.N} }
 
+// StuckAfter is how long a refund may have no final answer before it waits for an operator. It is
+// still tried meanwhile.
+const StuckAfter = 24 * time.Hour
+
 // itemsSQL selects causes recorded by events of payments, and causes that arise with time. The
-// former come from a table that has open items only. A refund is stuck after a day, which is rare;
-// refunds of disputed payments wait for the dispute. A payment with an unknown outcome is no longer
-// queried.
-const itemsSQL = `
+// former come from a table that has open items only. A refund is stuck after StuckAfter, which is
+// rare; refunds of disputed payments wait for the dispute. A payment with an unknown outcome is no
+// longer queried.
+var itemsSQL = fmt.Sprintf(`
 select payment_id, refund_id, cause, code, since, n from (
     select payment_id, refund_id, cause, code, since, n from payment_attention
     union all
     select r.payment_id, r.refund_id, 'REFUND_STUCK', r.status, r.due_at, 1000 + row_number() over (partition by r.payment_id order by r.refund_id)::int
     from payment_refunds r join payments p using (payment_id)
-    where r.status in ('DUE', 'PENDING') and r.due_at < (select clock_timestamp()) - interval '24 hours' and r.ask_at is not null
+    where r.status in ('DUE', 'PENDING') and r.due_at < (select clock_timestamp()) - interval '%d seconds' and r.ask_at is not null
     union all
     select payment_id, null, 'OUTCOME_UNKNOWN', 'FAILED', initiated_at, 2000
-    from payments where unsettled and ask_at is null) as items`
+    from payments where unsettled and ask_at is null) as items`, int(StuckAfter.Seconds()))
 
 // List returns the items after a key (nil: from the start), oldest first. It reads only the write
 // side's database.

@@ -283,7 +283,7 @@ var (
 		Usage: "seed of chance (0: another one each time)",
 		Right: "a whole number from 0 on"}
 	AppendQueue = &Setting{Name: "append-queue", Default: "4096",
-		Usage: "appends that may wait for the event store before requests are rejected",
+		Usage: "entries of the append queue: acquire requests wait for one, other commands get 503",
 		Right: "a whole number from 1 to 1000000"}
 )
 

@@ -106,7 +106,7 @@ func TestPostgres_RefusesDataOfAnotherVersion(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(p.data(), "PG_VERSION"), []byte("9\n"), 0o600))
 	_, err := StartPostgres(t.Context(), PostgresOptions{Dir: dir})
 	require.ErrorContains(t, err, p.data())
-	require.ErrorContains(t, err, "made by PostgreSQL 9")
+	require.ErrorContains(t, err, "created by PostgreSQL 9")
 	require.ErrorContains(t, err, "move the folder away")
 }
 
