@@ -47,7 +47,7 @@ type Registry interface {
 
 // Config configures a relay.
 type Config struct {
-	Pool          *pgxpool.Pool // the write side's database
+	Pool          *pgxpool.Pool // the write side's database, not behind a pooler: the lead is a session's lock
 	Store         Store
 	Notifier      Notifier
 	Kafka         kafka.Cluster

@@ -69,7 +69,7 @@ func roomForGarbage() {
 
 func newRelay(p *parts, k kafkaSettings, registry *schemaregistry.Client) *relay.Relay {
 	cfg := relay.Config{
-		Pool: p.writePool, Store: eventstore.NewReader(p.writePool), Notifier: p.notifier, Kafka: k.cluster, Topic: k.topic,
+		Pool: p.directPool, Store: eventstore.NewReader(p.writePool), Notifier: p.notifier, Kafka: k.cluster, Topic: k.topic,
 		TopicSettings: k.wanted, Registerer: p.registry, Logger: p.log,
 	}
 	if registry != nil {
