@@ -55,7 +55,7 @@ var (
 	errPrecondition = problem.New(problem.PreconditionFailed, "the product is not in the state that If-Match names: read it again")
 )
 
-// notStarted tells an early buyer when the sale starts.
+// notStarted returns the problem of a buyer who is too early, with the sale date.
 func notStarted(d redis.Decision) error {
 	return errNotStarted.With("saleDate", apimodel.Time(d.SaleDate))
 }

@@ -352,7 +352,7 @@ func requestParked(action parking.Action) cli.ActionFunc {
 	}
 }
 
-// actor returns who is recorded with a request.
+// actor returns the operator that is recorded with a request.
 func actor(cmd *cli.Command) string {
 	if by := strings.TrimSpace(cmd.String("by")); by != "" {
 		return by

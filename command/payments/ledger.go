@@ -338,7 +338,7 @@ func applyRefunds(b *pgx.Batch, at time.Time, changes []ledgerChange) {
 	}
 }
 
-// applyAttention writes what waits for an operator of payments where that changed.
+// applyAttention writes what waits for an operator, of the payments of which that changed.
 func applyAttention(b *pgx.Batch, at time.Time, changes []ledgerChange) {
 	var gone, payments, refunds []uuid.UUID
 	var ns []int32
