@@ -32,6 +32,8 @@ const (
 	missingTopicInterval = 250 * time.Millisecond
 	// missingTopicLogInterval is the interval at which a missing topic is logged.
 	missingTopicLogInterval = time.Minute
+	// missingTopicGrace is how long after the start a missing topic is not logged.
+	missingTopicGrace = 5 * time.Second
 )
 
 // Runner is one projector process.
@@ -72,7 +74,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer stop()
 	guard.Go(&measuring, r.log, "measure the projections' lag", func() { r.measureLag(measured) })
 	wait := newBackoff()
-	var missingLogged time.Time
+	// At a first start the relay creates the topic within a moment, so that is not logged.
+	missingLogged := time.Now().Add(missingTopicGrace - missingTopicLogInterval)
 	for {
 		began := time.Now()
 		err := guard.Run(r.log, "project events", func() error { return r.run(ctx) })
