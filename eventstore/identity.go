@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -165,4 +166,18 @@ func Incarnations(ctx context.Context, q querier) ([]Incarnation, error) {
 		return nil, fmt.Errorf("read the store's incarnations: %w", pgx.ErrNoRows)
 	}
 	return all, nil
+}
+
+// Incarnations returns all incarnations of the store, the current one last.
+func (r *Reader) Incarnations(ctx context.Context) ([]Incarnation, error) {
+	return Incarnations(ctx, r.pool)
+}
+
+// Superseded reports whether an incarnation later than the named one has assigned the position
+// again. A relay that was deposed by a recovery sent such a record; its predecessor may be an event
+// of the lost history.
+func Superseded(all []Incarnation, incarnation, position int64) bool {
+	return slices.ContainsFunc(all, func(later Incarnation) bool {
+		return later.Number > incarnation && position > later.SharedPosition
+	})
 }

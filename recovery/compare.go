@@ -135,24 +135,13 @@ func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 		}
 		return nil
 	}
-	if incarnation > 0 && p.superseded(incarnation, h.Position) {
+	if incarnation > 0 && eventstore.Superseded(p.histories, incarnation, h.Position) {
 		return nil
 	}
 	if p.page = append(p.page, published{h.Position, h.EventID}); len(p.page) == comparePage {
 		return p.look(ctx)
 	}
 	return nil
-}
-
-// superseded reports whether a later incarnation that the store knows has assigned
-// the position again: a relay that was deposed by its recovery sent the record.
-func (p *partition) superseded(incarnation, position int64) bool {
-	for _, later := range p.histories {
-		if later.Number > incarnation && position > later.SharedPosition {
-			return true
-		}
-	}
-	return false
 }
 
 // look compares the collected records with the store.

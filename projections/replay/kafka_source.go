@@ -71,6 +71,10 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 		return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s (%d partitions, id %s) is not the one that the relay has published to (%d partitions, id %s); replay from the store",
 			name, topic.Partitions, topic.TopicID, len(head.Last), head.TopicID)}
 	}
+	histories, err := r.Store.Incarnations(ctx)
+	if err != nil {
+		return err
+	}
 	chains := make([]*chain, len(head.Last))
 	for i := range chains {
 		chains[i] = &chain{partition: int32(i), links: make(chan link, 1024)}
@@ -84,7 +88,7 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 			if int(p) >= len(chains) {
 				return &projections.RefusedError{Reason: fmt.Sprintf("the topic %s has more partitions than the %d that the relay knows; replay from the store", name, len(chains))}
 			}
-			return r.follow(ctx, chains[p], head.Last[p], records)
+			return r.follow(ctx, chains[p], head.Last[p], histories, records)
 		})
 		for _, c := range chains {
 			close(c.links)
@@ -103,7 +107,7 @@ func (r *runner) readTopic(ctx context.Context, pages chan<- *page) error {
 
 // follow sorts a partition's records into the order of their chain, up to the position last, and
 // decodes them.
-func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(func(kafka.Record) bool)) error {
+func (r *runner) follow(ctx context.Context, c *chain, last int64, histories []eventstore.Incarnation, records func(func(kafka.Record) bool)) error {
 	at := int64(0)
 	waiting := map[int64]link{} // by the predecessor's position
 	var failed error
@@ -139,7 +143,8 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 		return at < last
 	}
 	// A record that the store does not have belongs to a history that a restore lost. It must not
-	// replace the event that now has its position.
+	// replace the event that now has its position. A relay that ran during the restore may have sent
+	// an event of the store with a predecessor of the lost history: the recovery published it again.
 	flush := func() bool {
 		ids, err := r.idsOf(ctx, page)
 		if err != nil {
@@ -147,7 +152,7 @@ func (r *runner) follow(ctx context.Context, c *chain, last int64, records func(
 			return false
 		}
 		for _, rec := range page {
-			if !r.storeHas(rec, ids) {
+			if !r.storeHas(rec, ids, histories) {
 				continue
 			}
 			if !take(rec) {
@@ -186,11 +191,18 @@ func (r *runner) idsOf(ctx context.Context, page []kafka.Record) (map[int64]uuid
 	return r.Store.IDs(ctx, positions)
 }
 
-// storeHas reports whether the record is the event that the store has at its
-// position.
-func (r *runner) storeHas(rec kafka.Record, ids map[int64]uuid.UUID) bool {
+// storeHas reports whether the record is the event that the store has at its position, published by
+// the newest incarnation that assigned the position.
+func (r *runner) storeHas(rec kafka.Record, ids map[int64]uuid.UUID, histories []eventstore.Incarnation) bool {
 	h, err := avsc.ParseHeaders(rec.Header)
-	return err == nil && h.EventType != kafka.TypeIncarnation && ids[h.Position] == h.EventID
+	if err != nil || h.EventType == kafka.TypeIncarnation || ids[h.Position] != h.EventID {
+		return false
+	}
+	var incarnation int64 // 0: of a relay that did not write the identity yet
+	if named, err := eventstore.ParseIdentity(rec.Header(kafka.HeaderStore)); err == nil {
+		incarnation = named.Incarnation
+	}
+	return !eventstore.Superseded(histories, incarnation, h.Position)
 }
 
 func (c *chain) broken(at int64) error {

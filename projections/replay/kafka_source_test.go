@@ -87,7 +87,7 @@ func (s *system) republish(brokers []string, change func([]*message.Message) []*
 		var all []*message.Message
 		records(func(r kafka.Record) bool {
 			headers := map[string]string{}
-			for _, name := range []string{"event-id", "event-type", "stream-id", "stream-version", "position", "previous-position",
+			for _, name := range []string{"event-id", "event-type", "stream-id", "stream-version", "position", "previous-position", "store",
 				"traceparent", "correlation-id", "causation-id"} {
 				headers[name] = r.Header(name)
 			}
@@ -149,4 +149,40 @@ func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 		require.Contains(t, refused.Reason, "replay from the store", lacks)
 		require.Equal(t, 1, s.generation("products"), "the live generation stays")
 	}
+}
+
+// A relay that runs during a restore sends an event of the restored store, whose predecessor it
+// still takes from the lost history. The recovery publishes it again, with the right predecessor.
+func TestReplay_SkipsRecordsThatARecoverySuperseded(t *testing.T) {
+	t.Parallel()
+	s, brokers := newSystem(t), testkit.Kafka(t)
+	s.open(1).acquire(5)
+	s.publish(brokers)
+	s.projector(brokers)
+	s.awaitCaughtUp()
+	own, err := s.reader.Identity(t.Context())
+	require.NoError(t, err)
+	later := own
+	later.Incarnation++
+	var shared string
+	topic := s.republish(brokers, func(all []*message.Message) []*message.Message {
+		if len(all) < 6 {
+			return all
+		}
+		shared = all[1].Metadata.Get("position")
+		mixed := all[4].Copy()
+		mixed.Metadata.Set("previous-position", shared)
+		for _, m := range all[2:] {
+			m.Metadata.Set("store", later.String())
+		}
+		return slices.Insert(all, 2, mixed)
+	})
+	require.NotEmpty(t, shared, "all events are in one partition")
+	s.exec(`INSERT INTO store_incarnations (incarnation, shared_position) VALUES (2, ` + shared + `)`)
+
+	cfg := s.config()
+	cfg.Verify, cfg.Topic = true, &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: topic}
+	var found differences
+	cfg.OnDifference = found.add
+	require.NoError(t, replay.Run(t.Context(), cfg), "%v", found.all)
 }

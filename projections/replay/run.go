@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -20,6 +21,7 @@ import (
 type Store interface {
 	projections.Store
 	Head(ctx context.Context) (int64, error)
+	Incarnations(ctx context.Context) ([]eventstore.Incarnation, error)
 }
 
 // Config configures a replay.
