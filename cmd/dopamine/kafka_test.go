@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -45,4 +48,33 @@ func TestRelayAndProjector_RefuseAnotherTopicAtStartup(t *testing.T) {
 	}
 	_, err = kadm.NewClient(client).DeleteTopic(context.Background(), topic)
 	require.NoError(t, err)
+}
+
+// TestKafka_WrongCredentialsAreAWrongSetting ends processes whose password the brokers refuse
+// with exit status 2, naming the settings and not the password.
+func TestKafka_WrongCredentialsAreAWrongSetting(t *testing.T) {
+	unset(t)
+	port, err := devservices.FreePort()
+	require.NoError(t, err)
+	listener := fmt.Sprintf("SASL_PLAINTEXT://127.0.0.1:%d", port)
+	testkit.OwnKafkaWith(t,
+		"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},"+listener,
+		"advertised.listeners=PLAINTEXT://127.0.0.1:{port},"+listener,
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+		"sasl.enabled.mechanisms=PLAIN",
+		`listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="shop-secret";`)
+	d := dbtest.Both(t)
+	for _, name := range []string{"relay", "projector"} {
+		p := start(t, name, "--database-url", d.URL, "--kafka-brokers", fmt.Sprintf("127.0.0.1:%d", port),
+			"--kafka-sasl", "PLAIN", "--kafka-user", "shop", "--kafka-password", "another-secret")
+		select {
+		case status := <-p.exited:
+			close(p.exited)
+			require.Equal(t, 2, status, "%s: %s", name, p.text())
+		case <-time.After(30 * time.Second):
+			require.Fail(t, "still runs", "%s: %s", name, p.text())
+		}
+		require.Contains(t, p.text(), "--kafka-user (DOPAMINE_KAFKA_USER), --kafka-password", name)
+		require.NotContains(t, p.text(), "another-secret", name)
+	}
 }
