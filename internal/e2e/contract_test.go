@@ -71,17 +71,17 @@ func (s *site) in(t *testing.T) *site {
 }
 
 // openSite starts a dev on a shared database and Redis, with a gateway that always succeeds and
-// loses nothing.
-func openSite(t *testing.T) *site {
+// loses nothing, and additional arguments.
+func openSite(t *testing.T, args ...string) *site {
 	t.Helper()
 	data := filepath.Join(t.TempDir(), "data")
 	gateway, command := freeAddr(t), freeAddr(t)
 	secret := []string{"DOPAMINE_WEBHOOK_SECRETS=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
 	start(t, "gateway-sim", secret, "gateway-sim", "--addr", gateway, "--success-rate", "1", "--latency", "50ms",
 		"--lost", "0", "--repeated", "0.5", "--reordered", "0").ready()
-	start(t, "dev", secret, "dev", "--data", data, "--command-addr", command, "--query-addr", "127.0.0.1:0",
-		"--database-url", dbtest.Both(t).URL, "--redis-url", testkit.Redis(t), "--gateway-url", "http://"+gateway,
-		"--cors-origins", origin, "--log-format", "json").ready()
+	start(t, "dev", secret, append([]string{"dev", "--data", data, "--command-addr", command, "--query-addr", "127.0.0.1:0",
+		"--database-url", dbtest.Both(t).URL, "--redis-url", testkit.Redis(t), "--gateway-url", "http://" + gateway,
+		"--cors-origins", origin, "--log-format", "json"}, args...)...).ready()
 	values, err := config.ReadEnvFile(data)
 	require.NoError(t, err)
 	require.Equal(t, command, values["command-addr"])
