@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -144,7 +145,7 @@ func (r createProductRequest) command() (domain.CreateProduct, error) {
 	}
 	amount := required(&v, "price", aDecimal, r.Price)
 	var err error
-	if c.Price, err = domain.NewMoney(amount.Decimal, code); err != nil {
+	if c.Price, err = domain.NewMoney(amount.Decimal, strings.ToUpper(code)); err != nil {
 		v.money("price", err)
 	}
 	return c, v.err()

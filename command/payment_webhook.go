@@ -24,7 +24,7 @@ func (s notifyPaymentHandler) Handle(ctx context.Context, _ *invocation, n gatew
 }
 
 var (
-	errSignature = problem.New(problem.InvalidSignature, "the callback is not signed by the gateway, or not now")
+	errSignature = problem.New(problem.InvalidSignature, "the callback is not signed with one of the webhook secrets, or its timestamp is more than 5 minutes away")
 	errCallback  = problem.New(problem.InvalidRequest, "the callback is not valid JSON with a type and the type's data")
 )
 

@@ -12,8 +12,8 @@ import (
 
 // WebhookParser verifies a callback and normalises it.
 //
-// The error is ErrSignature if the callback is not from the gateway or not recent. It is
-// *MalformedError if it is from the gateway and cannot be parsed, and ErrUnknownReference if
+// The error is a *SignatureError, which is ErrSignature, if the callback is not from the gateway or not
+// recent. It is *MalformedError if it is from the gateway and cannot be parsed, and ErrUnknownReference if
 // its reference is no id. It is any other error if the
 // parser has to query the gateway and cannot; the gateway should then send the callback again.
 type WebhookParser interface {
@@ -84,6 +84,31 @@ func (n Notification) Payment() (Payment, bool) {
 // ErrSignature: a callback is not signed by the gateway, or its timestamp is too
 // far away.
 var ErrSignature = errors.New("gateway: bad callback signature")
+
+// Reasons for which a callback is refused. They contain nothing of the callback, so they may be logged
+// and counted.
+const (
+	ReasonHeaders   = "headers"   // a header is missing or cannot be read
+	ReasonTimestamp = "timestamp" // signed by one of our secrets, at a time too far from this machine's clock
+	ReasonSignature = "signature" // not signed by one of our secrets
+)
+
+// SignatureError reports why a callback is refused. It is ErrSignature.
+type SignatureError struct {
+	Reason string
+	Err    error
+}
+
+func (e *SignatureError) Error() string { return ErrSignature.Error() + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SignatureError) Unwrap() error { return e.Err }
+
+// Is implements errors.Is for ErrSignature.
+func (e *SignatureError) Is(target error) bool { return target == ErrSignature }
+
+// RefusalReason returns Reason.
+func (e *SignatureError) RefusalReason() string { return e.Reason }
 
 // MalformedError reports a callback whose signature is good and whose content
 // cannot be read.

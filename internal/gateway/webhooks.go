@@ -43,7 +43,7 @@ func NewWebhooks(secrets []string) (*Webhooks, error) {
 func (w *Webhooks) Parse(_ context.Context, header http.Header, body []byte, now time.Time) (Notification, error) {
 	id, err := w.verify(header, body, now)
 	if err != nil {
-		return Notification{}, fmt.Errorf("%w: %w", ErrSignature, err)
+		return Notification{}, err
 	}
 	if id == "" || len(id) > maxID || !utf8.ValidString(id) {
 		return Notification{}, &MalformedError{standardwebhooks.HeaderWebhookID, errors.New("must be 1 to 255 bytes of text")}
@@ -53,21 +53,29 @@ func (w *Webhooks) Parse(_ context.Context, header http.Header, body []byte, now
 	return n, err
 }
 
+// verify returns the callback's id. The error is a *SignatureError. The signature is verified before the
+// timestamp, so that ReasonTimestamp means a clock that is wrong, here or at the gateway.
 func (w *Webhooks) verify(h http.Header, body []byte, now time.Time) (string, error) {
 	seconds, err := strconv.ParseInt(h.Get(standardwebhooks.HeaderWebhookTimestamp), 10, 64)
 	if err != nil {
-		return "", errors.New("no timestamp")
-	}
-	if at := time.Unix(seconds, 0); at.Before(now.Add(-maxCallbackAge)) || at.After(now.Add(maxCallbackAge)) {
-		return "", fmt.Errorf("its timestamp is %s", at.UTC())
+		return "", &SignatureError{ReasonHeaders, errors.New("no timestamp")}
 	}
 	err = errors.New("no secret")
 	for _, secret := range w.secrets {
 		if err = secret.VerifyIgnoringTimestamp(body, h); err == nil {
-			return h.Get(standardwebhooks.HeaderWebhookID), nil
+			break
 		}
 	}
-	return "", err
+	switch {
+	case errors.Is(err, standardwebhooks.ErrRequiredHeaders):
+		return "", &SignatureError{ReasonHeaders, err}
+	case err != nil:
+		return "", &SignatureError{ReasonSignature, err}
+	}
+	if at := time.Unix(seconds, 0); at.Before(now.Add(-maxCallbackAge)) || at.After(now.Add(maxCallbackAge)) {
+		return "", &SignatureError{ReasonTimestamp, fmt.Errorf("its timestamp is %s", at.UTC())}
+	}
+	return h.Get(standardwebhooks.HeaderWebhookID), nil
 }
 
 // callback is the body of POST /v1/webhooks/payment. Other members are ignored.

@@ -73,34 +73,38 @@ func TestWebhooks_VerifySender(t *testing.T) {
 	good := headers(secret, now).Get("webhook-signature")
 	for name, c := range map[string]struct {
 		header http.Header
-		ok     bool
+		reason string // "" if it is accepted
 	}{
-		"signed":                  {headers(secret, now), true},
-		"by the secret before":    {headers(otherSecret, now), true},
-		"by another":              {headers("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", now), false},
-		"five minutes old":        {headers(secret, now.Add(-5*time.Minute)), true},
-		"older":                   {headers(secret, now.Add(-5*time.Minute-time.Second)), false},
-		"five minutes ahead":      {headers(secret, now.Add(5*time.Minute)), true},
-		"further ahead":           {headers(secret, now.Add(5*time.Minute+time.Second)), false},
-		"one of several":          {headers(secret, now, "webhook-signature", "v1,AAAA v2,BBBB "+good), true},
-		"of another version":      {headers(secret, now, "webhook-signature", strings.Replace(good, "v1,", "v1a,", 1)), false},
-		"half a signature":        {headers(secret, now, "webhook-signature", "v1,"), false},
-		"without a version":       {headers(secret, now, "webhook-signature", good[3:]), false},
-		"another id":              {headers(secret, now, "webhook-id", "w2"), false},
-		"another time":            {headers(secret, now, "webhook-timestamp", "1800000001"), false},
-		"no id":                   {headers(secret, now, "webhook-id", ""), false},
-		"no timestamp":            {headers(secret, now, "webhook-timestamp", ""), false},
-		"no signature":            {headers(secret, now, "webhook-signature", ""), false},
-		"a timestamp that's none": {headers(secret, now, "webhook-timestamp", "now"), false},
-		"nothing":                 {http.Header{}, false},
+		"signed":                  {headers(secret, now), ""},
+		"by the secret before":    {headers(otherSecret, now), ""},
+		"by another":              {headers("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", now), ReasonSignature},
+		"five minutes old":        {headers(secret, now.Add(-5*time.Minute)), ""},
+		"older":                   {headers(secret, now.Add(-5*time.Minute-time.Second)), ReasonTimestamp},
+		"five minutes ahead":      {headers(secret, now.Add(5*time.Minute)), ""},
+		"further ahead":           {headers(secret, now.Add(5*time.Minute+time.Second)), ReasonTimestamp},
+		"one of several":          {headers(secret, now, "webhook-signature", "v1,AAAA v2,BBBB "+good), ""},
+		"of another version":      {headers(secret, now, "webhook-signature", strings.Replace(good, "v1,", "v1a,", 1)), ReasonSignature},
+		"half a signature":        {headers(secret, now, "webhook-signature", "v1,"), ReasonSignature},
+		"without a version":       {headers(secret, now, "webhook-signature", good[3:]), ReasonSignature},
+		"another id":              {headers(secret, now, "webhook-id", "w2"), ReasonSignature},
+		"another time":            {headers(secret, now, "webhook-timestamp", "1800000001"), ReasonSignature},
+		"by another, long ago":    {headers("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", now.Add(-time.Hour)), ReasonSignature},
+		"no id":                   {headers(secret, now, "webhook-id", ""), ReasonHeaders},
+		"no timestamp":            {headers(secret, now, "webhook-timestamp", ""), ReasonHeaders},
+		"no signature":            {headers(secret, now, "webhook-signature", ""), ReasonHeaders},
+		"a timestamp that's none": {headers(secret, now, "webhook-timestamp", "now"), ReasonHeaders},
+		"nothing":                 {http.Header{}, ReasonHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := w.Parse(t.Context(), c.header, []byte(body), now)
-			if c.ok {
+			if c.reason == "" {
 				require.NoError(t, err)
-			} else {
-				require.ErrorIs(t, err, ErrSignature)
+				return
 			}
+			var refused *SignatureError
+			require.ErrorIs(t, err, ErrSignature)
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, c.reason, refused.Reason)
 		})
 	}
 }

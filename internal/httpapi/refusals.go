@@ -47,7 +47,9 @@ func newRefusals(r prometheus.Registerer, log *slog.Logger, now func() time.Time
 	f := &refusals{log: log, now: now, bursts: map[refusedReason]*refusalBurst{},
 		counter: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "http", Name: "refused_credentials_total",
 			Help: "Requests whose token or signature was refused, by kind (token, callback) and reason."}, []string{"kind", "reason"})}
-	f.counter.WithLabelValues(refusedCallback, auth.ReasonSignature) // 0 until the first, so that an increase is seen
+	for _, reason := range []string{auth.ReasonSignature, "timestamp"} {
+		f.counter.WithLabelValues(refusedCallback, reason) // 0 until the first, so that an increase is seen
+	}
 	r.MustRegister(f.counter)
 	return f
 }
@@ -58,7 +60,7 @@ func (f *refusals) note(ctx context.Context, route string, err error) {
 	var p *problem.Error
 	switch {
 	case errors.As(err, &p) && p.Slug() == problem.InvalidSignature:
-		key = refusedReason{refusedCallback, auth.ReasonSignature}
+		key = refusedReason{refusedCallback, callbackReason(err)}
 	case errors.Is(err, auth.ErrToken):
 		key.reason = auth.Reason(err)
 	case errors.Is(err, errHeader):
@@ -83,4 +85,13 @@ func (f *refusals) note(ctx context.Context, route string, err error) {
 	b.logged, b.more = now, 0
 	f.mu.Unlock()
 	f.log.WarnContext(ctx, "credentials refused", "kind", key.kind, "reason", key.reason, "route", route, "unlogged_before", suppressed)
+}
+
+// callbackReason returns why a callback was refused, as its parser reports it.
+func callbackReason(err error) string {
+	var r interface{ RefusalReason() string }
+	if errors.As(err, &r) {
+		return r.RefusalReason()
+	}
+	return auth.ReasonSignature
 }

@@ -35,12 +35,22 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
+// lateCallback is a parser's error that has a reason.
+type lateCallback struct{}
+
+func (lateCallback) Error() string { return "too far away" }
+
+func (lateCallback) RefusalReason() string { return "timestamp" }
+
 func TestRefusedCredentials_AreCountedAndLoggedOncePerReason(t *testing.T) {
 	var logs lockedBuffer
 	a := start(t, func(o *httpapi.Options) { o.Logger = slog.New(slog.NewJSONHandler(&logs, nil)) },
 		httpapi.Route{Method: http.MethodGet, Path: "/mine", Access: httpapi.Role(auth.Buyer), Handler: ok},
 		httpapi.Route{Method: http.MethodPost, Path: "/callback", Access: httpapi.Open, Handler: func(echo.Context) error {
 			return problem.New(problem.InvalidSignature, "")
+		}},
+		httpapi.Route{Method: http.MethodPost, Path: "/late", Access: httpapi.Open, Handler: func(echo.Context) error {
+			return problem.New(problem.InvalidSignature, "").Wrap(lateCallback{})
 		}})
 	// The last quarter of an HS256 token is its signature.
 	good := a.token(auth.Buyer)
@@ -56,12 +66,14 @@ func TestRefusedCredentials_AreCountedAndLoggedOncePerReason(t *testing.T) {
 		require.Equal(t, http.StatusUnauthorized, a.send("GET", "/mine", nil, "Authorization", "Basic c2VjcmV0").StatusCode)
 		require.Equal(t, http.StatusUnauthorized, a.send("GET", "/mine", nil).StatusCode)
 		require.Equal(t, http.StatusUnauthorized, a.send("POST", "/callback", nil).StatusCode)
+		require.Equal(t, http.StatusUnauthorized, a.send("POST", "/late", nil).StatusCode)
 	}
 	metrics := string(a.send("GET", "/metrics", nil).body)
 	require.Contains(t, metrics, `dopamine_http_refused_credentials_total{kind="token",reason="malformed"} 40`)
 	require.Contains(t, metrics, `dopamine_http_refused_credentials_total{kind="token",reason="signature"} 20`)
 	require.Contains(t, metrics, `dopamine_http_refused_credentials_total{kind="callback",reason="signature"} 20`)
-	require.Equal(t, 3, strings.Count(logs.String(), `"credentials refused"`), "%s", logs.String())
+	require.Contains(t, metrics, `dopamine_http_refused_credentials_total{kind="callback",reason="timestamp"} 20`)
+	require.Equal(t, 4, strings.Count(logs.String(), `"credentials refused"`), "%s", logs.String())
 	require.NotContains(t, logs.String(), "secret-content")
 	require.NotContains(t, logs.String(), forged[len("Bearer "):])
 }

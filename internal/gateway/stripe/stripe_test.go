@@ -305,11 +305,27 @@ func TestWebhooks_Signature(t *testing.T) {
 	now := time.Now()
 	require.NoError(t, parse(webhookSecret, now, payload))
 	require.NoError(t, parse("whsec_old", now, payload))
-	require.ErrorIs(t, parse("whsec_another", now, payload), gateway.ErrSignature)
-	require.ErrorIs(t, parse(webhookSecret, now.Add(-6*time.Minute), payload), gateway.ErrSignature)
-	require.ErrorIs(t, parse(webhookSecret, now.Add(6*time.Minute), payload), gateway.ErrSignature)
-	_, err = parser.Parse(t.Context(), http.Header{}, payload, now)
-	require.ErrorIs(t, err, gateway.ErrSignature)
+	refused := func(reason string, err error) {
+		t.Helper()
+		var refused *gateway.SignatureError
+		require.ErrorIs(t, err, gateway.ErrSignature)
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, reason, refused.Reason)
+	}
+	refused(gateway.ReasonSignature, parse("whsec_another", now, payload))
+	refused(gateway.ReasonSignature, parse("whsec_another", now.Add(-6*time.Minute), payload))
+	for _, payload := range [][]byte{payload, []byte("{")} {
+		refused(gateway.ReasonTimestamp, parse(webhookSecret, now.Add(-6*time.Minute), payload))
+		refused(gateway.ReasonTimestamp, parse(webhookSecret, now.Add(6*time.Minute), payload))
+	}
+	for _, header := range []string{"", "v1", "t=now,v1=00"} {
+		_, err = parser.Parse(t.Context(), http.Header{"Stripe-Signature": {header}}, payload, now)
+		refused(gateway.ReasonHeaders, err)
+	}
+	// A part that the library ignores does not make an old event recent.
+	old := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: payload, Secret: webhookSecret, Timestamp: now.Add(-time.Hour)})
+	_, err = parser.Parse(t.Context(), http.Header{"Stripe-Signature": {fmt.Sprintf("%s, t=%d", old.Header, now.Unix())}}, payload, now)
+	refused(gateway.ReasonTimestamp, err)
 	var malformed *gateway.MalformedError
 	require.ErrorAs(t, parse(webhookSecret, now, []byte("{")), &malformed)
 

@@ -79,38 +79,44 @@ func (w *Webhooks) Parse(ctx context.Context, header http.Header, body []byte, n
 	return n, nil
 }
 
+// verify returns the event. The signature is verified before the timestamp, which the library does not
+// offer, so that the reason separates a wrong clock from a wrong secret.
 func (w *Webhooks) verify(signature string, body []byte, now time.Time) (stripego.Event, error) {
 	var event stripego.Event
 	err := errors.New("no secret")
 	for _, secret := range w.secrets {
 		event, err = webhook.ConstructEventWithOptions(body, signature, secret, webhook.ConstructEventOptions{
 			IgnoreAPIVersionMismatch: true, // the object is read anew, with the library's version
+			IgnoreTolerance:          true, // checked below
 		})
 		if err == nil || !errors.Is(err, webhook.ErrNoValidSignature) {
 			break
 		}
 	}
 	switch {
-	case err == nil && tooFarAhead(signature, now):
-		return event, fmt.Errorf("%w: its timestamp is in the future", gateway.ErrSignature)
-	case err == nil:
-		return event, nil
-	case errors.Is(err, webhook.ErrNoValidSignature), errors.Is(err, webhook.ErrNotSigned), errors.Is(err, webhook.ErrInvalidHeader), errors.Is(err, webhook.ErrTooOld):
-		return event, fmt.Errorf("%w: %w", gateway.ErrSignature, err)
+	case errors.Is(err, webhook.ErrNotSigned), errors.Is(err, webhook.ErrInvalidHeader):
+		return event, &gateway.SignatureError{Reason: gateway.ReasonHeaders, Err: err}
+	case errors.Is(err, webhook.ErrNoValidSignature):
+		return event, &gateway.SignatureError{Reason: gateway.ReasonSignature, Err: err}
+	case !isRecent(signature, now):
+		return event, &gateway.SignatureError{Reason: gateway.ReasonTimestamp, Err: errors.New("its timestamp is too far away")}
+	case err != nil:
+		return event, &gateway.MalformedError{Err: err}
 	}
-	return event, &gateway.MalformedError{Err: err}
+	return event, nil
 }
 
-// tooFarAhead reports whether a verified signature's timestamp is more than the
-// tolerance ahead, which the library does not check.
-func tooFarAhead(signature string, now time.Time) bool {
+// isRecent reports whether a verified signature's timestamp is within the tolerance, in either direction.
+// It reads what the library reads, the last part that begins with "t=": any other part is not signed.
+func isRecent(signature string, now time.Time) bool {
+	recent := false
 	for part := range strings.SplitSeq(signature, ",") {
-		if text, ok := strings.CutPrefix(strings.TrimSpace(part), "t="); ok {
+		if text, ok := strings.CutPrefix(part, "t="); ok {
 			seconds, err := strconv.ParseInt(text, 10, 64)
-			return err != nil || time.Unix(seconds, 0).After(now.Add(webhook.DefaultTolerance))
+			recent = err == nil && time.Unix(seconds, 0).Sub(now).Abs() <= webhook.DefaultTolerance
 		}
 	}
-	return true
+	return recent
 }
 
 // of returns a notification about the payment of a PaymentIntent, false if that
