@@ -16,6 +16,7 @@
 //     the previous one. Epochs only increase.
 //
 // Each request that a run refused as sold out while a unit was free is an
-// inversion. After a line that violates a rule, a Fold continues from the state that the
+// inversion. If lines are missing, which shows as a gap in the numbers, only those count that
+// are inversions even if each missing decision was a grant. After a line that violates a rule, a Fold continues from the state that the
 // line implies, so that one wrong line is reported once.
 package fairness

@@ -35,6 +35,7 @@ type Fold struct {
 	epoch  int64 // of the last line, -1 before the first
 	free   int64 // units on sale
 	next   int64 // number of the next decision
+	lost   int64 // decisions whose lines are missing, since free was last certain
 	out    bits  // units granted in this epoch and not returned since
 	in     bits  // units returned in this epoch and not granted since
 }
@@ -108,7 +109,7 @@ func (f *Fold) enter(epoch int64) (broken string) {
 		broken = "the epoch is lower than that of the previous line"
 	}
 	f.epoch = epoch
-	f.free = 0
+	f.free, f.lost = 0, 0
 	f.next = epoch*NumbersPerEpoch + 1
 	f.out, f.in = f.out.empty(), f.in.empty()
 	f.report.Epochs++
@@ -120,6 +121,7 @@ func (f *Fold) decide(epoch, from, to int64) (broken string) {
 	switch last := (epoch+1)*NumbersPerEpoch - 1; {
 	case from != f.next:
 		broken = fmt.Sprintf("the next number is %d", f.next)
+		f.miss(from - f.next)
 	case to < from:
 		broken = "a run ends before it begins"
 	case to > last:
@@ -133,8 +135,18 @@ func (f *Fold) decide(epoch, from, to int64) (broken string) {
 	return broken
 }
 
+// miss notes that lines are missing, with n decisions. Each of those may have been a grant,
+// and nothing is known of the units that they granted and returned.
+func (f *Fold) miss(n int64) {
+	if n > 0 {
+		f.lost += n
+		f.out, f.in = bits{}, bits{} // not the memory that With shares
+	}
+}
+
 func (f *Fold) take(unit int) (broken string) {
 	switch {
+	case f.free == 0 && f.lost > 0: // lines that returned or opened it may be missing, too
 	case f.free == 0:
 		broken = "no unit is free"
 	case f.out.has(unit):
@@ -153,7 +165,11 @@ func (f *Fold) refuse(l Line) (broken string) {
 	if l.To-l.From+1 != sum {
 		broken = fmt.Sprintf("the counts sum to %d, the numbers to %d", sum, l.To-l.From+1)
 	}
-	if l.Refused.SoldOut > 0 && f.free > 0 {
+	switch {
+	case l.Refused.SoldOut == 0:
+	case f.free <= f.lost: // the missing lines explain it: free was 0
+		f.free, f.lost = 0, 0
+	default:
 		f.report.Inversions += l.Refused.SoldOut
 		if broken == "" {
 			broken = fmt.Sprintf("refused as sold out while %d units were free", f.free)

@@ -1,6 +1,7 @@
 package fairness_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -56,6 +57,53 @@ func TestFold_CountsInversions(t *testing.T) {
 	require.EqualValues(t, 2, report.Inversions)
 	require.Len(t, wrong, 1)
 	require.Contains(t, wrong[0], "line 2: refused as sold out while 1 units were free")
+}
+
+func TestFold_CountsNoInversionsAgainstMissingGrants(t *testing.T) {
+	lines := func(missing ...string) (log string) {
+		for i, l := range []string{
+			`{"epoch":0,"type":"opened","units":3}`,
+			`{"epoch":0,"type":"granted","sequence":1,"unit":1}`,
+			`{"epoch":0,"type":"granted","sequence":2,"unit":2}`,
+			`{"epoch":0,"type":"returned","unit":2,"reason":"WITHDRAWN"}`,
+			`{"epoch":0,"type":"granted","sequence":3,"unit":2}`,
+			`{"epoch":0,"type":"granted","sequence":4,"unit":3}`,
+			`{"epoch":0,"type":"refused","from":5,"to":7,"soldOut":3,"duplicate":0,"notStarted":0,"closed":0}`,
+			`{"epoch":0,"type":"returned","unit":2,"reason":"WITHDRAWN"}`,
+			`{"epoch":0,"type":"granted","sequence":8,"unit":2}`,
+			`{"epoch":0,"type":"refused","from":9,"to":9,"soldOut":1,"duplicate":0,"notStarted":0,"closed":0}`,
+		} {
+			if !strings.Contains(" "+strings.Join(missing, " ")+" ", fmt.Sprintf(" %d ", i)) {
+				log += l + "\n"
+			}
+		}
+		return log
+	}
+	for name, c := range map[string]struct {
+		missing    []string
+		inversions int64
+		want       []string
+	}{
+		"none":                      {nil, 0, nil},
+		"grants":                    {[]string{"1", "2"}, 0, []string{"line 3: the next number is 1"}},
+		"a grant and a return":      {[]string{"2", "3"}, 0, []string{"line 3: the next number is 2"}},
+		"grants before and after":   {[]string{"5", "8"}, 0, []string{"line 6: the next number is 4", "line 8: the next number is 8"}},
+		"grants and a later return": {[]string{"4", "5", "7"}, 0, []string{"line 5: the next number is 3", "line 6: no unit is free"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			report, wrong := verify(t, lines(c.missing...))
+			require.EqualValues(t, c.inversions, report.Inversions)
+			require.Len(t, wrong, len(c.want), "%v", wrong)
+			for i, w := range c.want {
+				require.Contains(t, wrong[i], w)
+			}
+		})
+	}
+	report, _ := verify(t, `{"epoch":0,"type":"opened","units":3}
+{"epoch":0,"type":"granted","sequence":2,"unit":1}
+{"epoch":0,"type":"refused","from":3,"to":4,"soldOut":2,"duplicate":0,"notStarted":0,"closed":0}
+`)
+	require.EqualValues(t, 2, report.Inversions, "one unit was free even if the missing decision was a grant")
 }
 
 func TestFold_NamesViolatedRuleAndContinues(t *testing.T) {
