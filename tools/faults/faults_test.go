@@ -128,3 +128,31 @@ func id(n int) uuid.UUID { return uuid.UUID{15: byte(n)} }
 func TestKeySlot_IsTheClusterSpecifications(t *testing.T) {
 	require.EqualValues(t, 12739, keySlot("123456789")) // its CRC16 is 0x31C3
 }
+
+func TestTargets_TwentySeedsVisitAll(t *testing.T) {
+	for _, sc := range scenarios {
+		visited := map[target]bool{}
+		for seed := uint64(1); seed <= 20 && len(sc.targets) > 0; seed++ {
+			for _, at := range sc.from(seed)[:sc.perSeed] {
+				visited[at] = true
+			}
+		}
+		require.Len(t, visited, len(sc.targets), sc.name)
+	}
+}
+
+func TestUncovered_NamesTargetsThatWereNeverStruck(t *testing.T) {
+	chosen, err := choose("kill9-failpoints,kill9-rebuild")
+	require.NoError(t, err)
+	var results []result
+	for _, sc := range chosen {
+		at := sc.from(1)[0]
+		role := at.role
+		if role == "" {
+			role = "worker"
+		}
+		results = append(results, result{Scenario: sc.name, Seed: 1, Points: map[string]int{role + " " + string(at.point): 1}})
+	}
+	missed := chosen[0].from(1)[1]
+	require.Equal(t, []string{"kill9-failpoints: " + missed.role + " " + string(missed.point)}, uncovered(results))
+}

@@ -7,7 +7,8 @@
 //	go run ./tools/faults --list
 //	go run ./tools/faults --scenario flushall,redis-oom --seeds 1-20
 //
-// Exit status 1: a rule did not hold, a run had no traffic, or no fault struck.
+// Exit status 1: a rule did not hold, a run had no traffic, no fault struck, or a failpoint
+// of a scenario that visits failpoints was never struck.
 package main
 
 import (
@@ -18,7 +19,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -140,8 +140,8 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 			return 1
 		}
 	}
-	var err error
-	if program == "" {
+	dir, err := filepath.Abs(dir) // processes run in folders of their own
+	if err == nil && program == "" {
 		if err = os.MkdirAll(dir, 0o755); err == nil {
 			program, err = buildProgram(ctx, dir, overlay)
 		}
@@ -164,6 +164,7 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 	}
 	fmt.Println()
 	printTable(results)
+	covered := printCoverage(append(slices.Clone(recorded), results...))
 	if failed(results) {
 		fmt.Println("logs and histories:", dir)
 		return 1
@@ -171,7 +172,7 @@ func runAll(ctx context.Context, chosen []*scenario, seeds []uint64, o options, 
 	if temporary {
 		_ = os.RemoveAll(dir)
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || !covered {
 		return 1
 	}
 	return 0
@@ -354,16 +355,8 @@ func printRecorded(file string) int {
 		return 1
 	}
 	printTable(results)
-	points := map[string]int{}
-	for _, r := range results {
-		for name, n := range r.Points {
-			points[strings.Fields(r.Scenario)[0]+" "+name] += n
-		}
-	}
-	fmt.Println("\n| scenario | process | failpoint | strikes |\n|---|---|---|---|")
-	for _, name := range slices.Sorted(maps.Keys(points)) {
-		f := strings.Fields(name)
-		fmt.Printf("| `%s` | %s | `%s` | %d |\n", f[0], f[1], f[2], points[name])
+	if !printCoverage(results) {
+		return 1
 	}
 	return 0
 }

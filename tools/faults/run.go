@@ -68,11 +68,15 @@ type scenario struct {
 	noFault bool
 	// once: the fault cannot be repeated against the same fleet.
 	once bool
+	// targets are the failpoints that the seeds strike together, perSeed of them each.
+	targets []target
+	perSeed int
 }
 
 // run is one seed of one scenario.
 type run struct {
 	ctx        context.Context
+	scenario   *scenario
 	fleet      *fleet
 	sale       *sale
 	rand       *rand.Rand
@@ -216,7 +220,7 @@ func play(ctx context.Context, s *services, sc *scenario, seeds []uint64, o opti
 		last.Violations = append(last.Violations, violation{"harness", "start: " + err.Error()})
 		return results
 	}
-	r := &run{ctx: ctx, fleet: f, sale: newSale(f, seeds[0], o.rate, sc.worstGateway), duration: o.duration, thorough: thorough, phaseBegan: began}
+	r := &run{ctx: ctx, scenario: sc, fleet: f, sale: newSale(f, seeds[0], o.rate, sc.worstGateway), duration: o.duration, thorough: thorough, phaseBegan: began}
 	r.phase("start")
 	if sc.byID {
 		r.sale.dependent = sc.affected

@@ -34,10 +34,10 @@ var rolePoints = map[string][]failpoint.Point{
 	},
 	"worker": {
 		failpoint.AppendBeforeCommit, failpoint.AppendAfterCommit, failpoint.SyncBefore, failpoint.SyncAfter,
-		failpoint.ShipBefore, failpoint.ShipAfter, failpoint.TrimBefore, failpoint.TrimAfter,
+		failpoint.ShipBefore, failpoint.ShipAfter, failpoint.TrimBefore, failpoint.TrimAfter, failpoint.GatewayBefore, failpoint.GatewayAfter,
 	},
-	"relay":     {failpoint.PublishBefore, failpoint.PublishAfter, failpoint.RelayCheckpointBefore, failpoint.RelayCheckpointAfter},
-	"projector": {failpoint.ProjectMoved, failpoint.ProjectBeforeCommit, failpoint.ProjectAfterCommit},
+	"relay":     {failpoint.RelayLeads, failpoint.PublishBefore, failpoint.PublishAfter, failpoint.RelayCheckpointBefore, failpoint.RelayCheckpointAfter},
+	"projector": {failpoint.ProjectTakeOver, failpoint.ProjectMoved, failpoint.ProjectBeforeCommit, failpoint.ProjectAfterCommit},
 }
 
 // rebuildPoints are reached by a process that rebuilds a gate.
@@ -46,25 +46,35 @@ var rebuildPoints = []failpoint.Point{
 	failpoint.RebuildPiece, failpoint.RebuildOpen, failpoint.RebuildOpened,
 }
 
+// replayPoints are reached by a replay.
+var replayPoints = []failpoint.Point{failpoint.ReplayPage, failpoint.SwapBefore, failpoint.SwapBeforeCommit, failpoint.SwapAfter}
+
+// target is a failpoint in the processes of a role; in those of any role if it is "".
 type target struct {
 	role  string
 	point failpoint.Point
 }
 
+// in lists the points as targets.
+func in(role string, points []failpoint.Point) (all []target) {
+	for _, p := range points {
+		all = append(all, target{role, p})
+	}
+	return all
+}
+
 func allTargets() (all []target) {
 	for _, role := range []string{"command-api", "worker", "relay", "projector"} {
-		for _, p := range rolePoints[role] {
-			all = append(all, target{role, p})
-		}
+		all = append(all, in(role, rolePoints[role])...)
 	}
 	return all
 }
 
 var processScenarios = []*scenario{
-	{name: "kill9-failpoints", about: "kill -9 of each process at each failpoint, one after the other", play: func(r *run) error { return r.atPoints("kill", allTargets()) }},
-	{name: "stop-failpoints", about: "SIGSTOP at failpoints for longer than a lease", play: func(r *run) error { return r.atPoints("stop", allTargets()) }},
-	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of the rebuilding process at each step", play: func(r *run) error { return r.inRebuild("kill") }},
-	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of the rebuilding process at each step", play: func(r *run) error { return r.inRebuild("stop") }},
+	{name: "kill9-failpoints", about: "kill -9 of each process at each failpoint, one after the other", targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("kill") }},
+	{name: "stop-failpoints", about: "SIGSTOP at failpoints for longer than a lease", targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("stop") }},
+	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("kill") }},
+	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("stop") }},
 	{name: "kill9", about: "kill -9 of processes at random moments", play: func(r *run) error {
 		return r.repeat(func() error {
 			p := r.anyProcess()
@@ -182,10 +192,9 @@ var processScenarios = []*scenario{
 		r.wait(r.duration)
 		return nil
 	}},
-	{name: "replay-killed", about: "replays are killed at their failpoints; the next one succeeds", once: true, play: func(r *run) error {
-		points := []failpoint.Point{failpoint.ReplayPage, failpoint.SwapBefore, failpoint.SwapBeforeCommit, failpoint.SwapAfter}
-		for i := range points {
-			point := points[(i+int(r.seedNumber))%len(points)]
+	{name: "replay-killed", about: "replays are killed at their failpoints; the next one succeeds", once: true, targets: in("replay", replayPoints), perSeed: len(replayPoints), play: func(r *run) error {
+		for _, t := range r.scenario.from(r.seedNumber) {
+			point := t.point
 			_, err := r.fleet.callWith(r.ctx, []string{fmt.Sprintf("DOPAMINE_FAILPOINTS=%s=kill@%d", point, 1+r.rand.IntN(3))}, "replay", "all")
 			if err != nil && strings.Contains(err.Error(), "killed") {
 				r.points["replay "+string(point)]++
@@ -259,15 +268,12 @@ func (r *run) anyProcess() *process {
 	return all[r.rand.IntN(len(all))]
 }
 
-// atPoints arms one failpoint after the other, in an order of the seed, for as long
-// as the run lasts. Runs of consecutive seeds begin at other points, so that
-// together they visit all.
-func (r *run) atPoints(action string, targets []target) error {
-	begin := int(r.seedNumber) * 7 % len(targets)
-	targets = slices.Concat(targets[begin:], targets[:begin])
+// atPoints arms one failpoint after the other: those of the seed, and more for as long
+// as the run lasts.
+func (r *run) atPoints(action string) error {
 	end := time.Now().Add(r.duration)
-	for _, t := range targets {
-		if (time.Now().After(end) && len(r.strikes) > 0) || r.ctx.Err() != nil {
+	for i, t := range r.scenario.from(r.seedNumber) {
+		if (i >= r.scenario.perSeed && time.Now().After(end) && len(r.strikes) > 0) || r.ctx.Err() != nil {
 			return nil
 		}
 		if err := r.atPoint(action, t); err != nil {
@@ -285,16 +291,26 @@ func (r *run) atPoint(action string, t target) error {
 	before := map[string]int{}
 	victim := all[0]
 	candidates := all[:1]
-	if t.role == "relay" || t.role == "projector" { // who leads, who has partitions
+	if t.role != "command-api" { // who leads, who has the product or the partition
 		candidates = all
+	}
+	takesOver := t.point == failpoint.RelayLeads || t.point == failpoint.ProjectTakeOver
+	nth := 1 + r.rand.IntN(3)
+	if takesOver {
+		nth = 1
 	}
 	for _, p := range candidates {
 		before[p.name] = p.struck(t.point, action)
-		if err := p.arm(fmt.Sprintf("%s=%s@%d", t.point, action, 1+r.rand.IntN(3))); err != nil {
+		if err := p.arm(fmt.Sprintf("%s=%s@%d", t.point, action, nth)); err != nil {
 			return err
 		}
 	}
-	hit := r.await(4*time.Second, func() bool {
+	if takesOver {
+		if err := r.depose(t.role); err != nil {
+			return err
+		}
+	}
+	hit := r.await(6*time.Second, func() bool {
 		for _, p := range candidates {
 			if p.struck(t.point, action) > before[p.name] {
 				victim = p
@@ -325,13 +341,28 @@ func (r *run) atPoint(action string, t target) error {
 	return nil
 }
 
+// depose kills the leading relay, or a projector, so that another takes over.
+func (r *run) depose(role string) error {
+	r.wait(300 * time.Millisecond) // until the points are armed
+	p := r.fleet.of(role)[r.rand.IntN(2)]
+	if role == "relay" {
+		leader, err := r.fleet.leader(r.ctx)
+		if err != nil {
+			return nil // one is about to take over in any case
+		}
+		p = leader
+	}
+	return ignoreGone(p.kill())
+}
+
 // inRebuild loses every gate and strikes the processes that rebuild one.
 func (r *run) inRebuild(action string) error {
-	points := slices.Clone(rebuildPoints)
-	begin := int(r.seedNumber) * 3 % len(points)
-	points = slices.Concat(points[begin:], points[:begin])
-	for end := time.Now().Add(r.duration); len(points) > 0 && time.Now().Before(end); points = points[1:] {
-		point := points[0]
+	end := time.Now().Add(r.duration)
+	for i, t := range r.scenario.from(r.seedNumber) {
+		if (i >= r.scenario.perSeed && time.Now().After(end) && len(r.strikes) > 0) || r.ctx.Err() != nil {
+			return nil
+		}
+		point := t.point
 		all := slices.Concat(r.fleet.of("command-api"), r.fleet.of("worker"))
 		before := map[string]int{}
 		for _, p := range all {
