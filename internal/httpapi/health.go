@@ -166,7 +166,6 @@ type prober struct {
 	checks   []Check
 	interval time.Duration
 	log      *slog.Logger
-	metric   *prometheus.GaugeVec
 
 	mu      sync.Mutex
 	results []probeResult
@@ -183,12 +182,8 @@ func newProber(checks []Check, interval time.Duration, r prometheus.Registerer, 
 	if interval <= 0 {
 		interval = probeInterval
 	}
-	p := &prober{checks: checks, interval: interval, log: log, results: make([]probeResult, len(checks)), first: make(chan struct{}),
-		metric: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: telemetry.Namespace, Name: "component_health",
-			Help: "Health of a component: 0 DOWN, 1 DEGRADED, 2 UP.",
-		}, []string{"component"})}
-	_ = r.Register(p.metric) // two servers of one process may share a registry
+	p := &prober{checks: checks, interval: interval, log: log, results: make([]probeResult, len(checks)), first: make(chan struct{})}
+	_ = r.Register(healthCollector{p}) // two servers of one process may share a registry
 	if len(checks) == 0 {
 		close(p.first)
 	}
@@ -281,6 +276,11 @@ func (p *prober) report(ctx context.Context) readiness {
 		case <-ctx.Done():
 		}
 	}
+	return p.last()
+}
+
+// last returns the last results without waiting.
+func (p *prober) last() readiness {
 	now := time.Now()
 	p.mu.Lock()
 	results := append([]probeResult(nil), p.results...)
@@ -296,10 +296,29 @@ func (p *prober) report(ctx context.Context) readiness {
 		}
 		r.add(check, h)
 	}
-	for name, h := range r.Components {
-		p.metric.WithLabelValues(name).Set(float64(2 - h.severity()))
-	}
 	return r
+}
+
+var healthDesc = prometheus.NewDesc(prometheus.BuildFQName(telemetry.Namespace, "", "component_health"),
+	"Health of a component: 0 DOWN, 1 DEGRADED, 2 UP.", []string{"component"}, nil)
+
+// healthCollector exports the last results. It reads them at each scrape: they change, and expire,
+// without a request for the readiness.
+type healthCollector struct{ p *prober }
+
+// Describe implements prometheus.Collector.
+func (healthCollector) Describe(ch chan<- *prometheus.Desc) { ch <- healthDesc }
+
+// Collect implements prometheus.Collector. Without any result there are no metrics yet.
+func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
+	select {
+	case <-c.p.first:
+	default:
+		return
+	}
+	for name, h := range c.p.last().Components {
+		ch <- prometheus.MustNewConstMetric(healthDesc, prometheus.GaugeValue, float64(2-h.severity()), name)
+	}
 }
 
 type readiness struct {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -78,6 +80,26 @@ func TestReadiness_FollowsComponents(t *testing.T) {
 		a.awaitReady(c.status, map[string]any{"status": c.whole, "components": map[string]any{"database": c.database, "redis": c.redis, "kafka": c.kafka}})
 	}
 	require.Equal(t, 200, a.send("GET", "/health/live", nil).StatusCode)
+}
+
+// TestHealthMetric_FollowsComponents reads the metric without any request for the readiness, which
+// a process without a supervisor may never get.
+func TestHealthMetric_FollowsComponents(t *testing.T) {
+	f := &fakeComponents{health: map[string]httpapi.ComponentHealth{}}
+	registry := prometheus.NewRegistry()
+	start(t, func(o *httpapi.Options) {
+		o.Registry, o.ProbeInterval = registry, time.Millisecond
+		o.Checks = []httpapi.Check{f.check("kafka", false)}
+	})
+	for health, value := range map[httpapi.Health]string{httpapi.Down: "0", httpapi.Degraded: "1", httpapi.Up: "2"} {
+		f.set("kafka", health)
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			require.NoError(c, testutil.GatherAndCompare(registry, strings.NewReader(`
+				# HELP dopamine_component_health Health of a component: 0 DOWN, 1 DEGRADED, 2 UP.
+				# TYPE dopamine_component_health gauge
+				dopamine_component_health{component="kafka"} `+value+"\n"), "dopamine_component_health"))
+		}, 5*time.Second, 2*time.Millisecond)
+	}
 }
 
 func TestReadiness_MergesChecksOfOneComponent(t *testing.T) {
