@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
@@ -24,15 +26,8 @@ type acquireSlot struct {
 }
 
 const (
-	// acquireAttempts is how often one request asks the gate because its answer was
-	// stale. The gate is corrected before each retry, so the second attempt is
-	// usually the last.
-	acquireAttempts = 6
 	// acquireTimeout is after how long a request is no longer retried.
 	acquireTimeout = 3 * time.Second
-	// giveBackTimeout bounds giving back a grant that was never sent; if that fails,
-	// the worker withdraws the grant.
-	giveBackTimeout = 500 * time.Millisecond
 	// obstructedRetryAfter is the Retry-After of a product whose gate cannot
 	// decide now.
 	obstructedRetryAfter = time.Second
@@ -68,7 +63,7 @@ func (s acquireSlotHandler) Handle(ctx context.Context, by *invocation, c acquir
 		case !errors.Is(err, errRetry):
 			return answer, err
 		}
-		if try == acquireAttempts || time.Since(start) > acquireTimeout {
+		if try == grants.MaxDecisions || time.Since(start) > acquireTimeout {
 			return commandResult[apimodel.Slot]{}, errUnavailable.Wrap(err)
 		}
 	}
@@ -117,7 +112,7 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, reserved *ev
 	name := s.catalogue.join(d.Product) // reads during the append
 	event := domain.SlotAcquired{
 		UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, KeyHash: d.KeyHash,
-		TTLMillis: s.ttl.Milliseconds(), WarningMillis: s.warning.Milliseconds(),
+		TTLMillis: s.grants.SlotTTL.Milliseconds(), WarningMillis: s.grants.SlotWarning.Milliseconds(),
 	}
 	encoded, err := by.Encode(ctx, event)
 	if err != nil {
@@ -128,15 +123,12 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, reserved *ev
 	result, err := reserved.Append(appending, eventstore.Append{
 		Key:     d.Product,
 		Streams: []eventstore.StreamAppend{{Stream: d.SlotID, Expected: eventstore.None, Events: encoded}},
-		Guards: []eventstore.GuardItem{claims.Claim{
-			Product: d.Product, SlotID: d.SlotID, Number: d.Number, Unit: d.Unit, Buyer: d.Buyer,
-			KeyHash: d.KeyHash, TTL: s.ttl, Warning: s.warning,
-		}.GuardItem()},
+		Guards:  []eventstore.GuardItem{s.grants.Claim(d, d.KeyHash, false)},
 	})
 	telemetry.End(span, err)
 	observeSince(s.metrics.append, start)
 	if err != nil {
-		return s.refusedByClaims(ctx, d, err)
+		return s.notAppended(ctx, d, err)
 	}
 	slot := domain.EvolveSlot(domain.Slot{}, domain.Envelope{
 		StreamID: d.SlotID, ProductID: d.Product, StreamVersion: 1,
@@ -145,44 +137,30 @@ func (s *services) appendGrant(ctx context.Context, by *invocation, reserved *ev
 	return commandResult[apimodel.Slot]{apimodel.SlotOf(slot, s.nameFrom(ctx, name, d.Product), s.now()), d.Product, result.Position}, nil
 }
 
-// refusedByClaims corrects the gate if it was stale, and
-// returns errRetry then.
-func (s *services) refusedByClaims(ctx context.Context, d redis.Decision, err error) (commandResult[apimodel.Slot], error) {
-	var (
-		away  *eventstore.UnavailableError
-		taken *claims.UnitTakenError
-		holds *claims.BuyerHoldsError
-	)
-	switch {
-	case errors.As(err, &holds):
-		if holds.Claim.SlotID != d.SlotID {
-			s.rebuild(ctx, d)
-		}
-		return s.holding(ctx, holds.Claim, d)
-	case errors.Is(err, eventstore.ErrConflict), errors.Is(err, claims.ErrSlotEnded):
+// notAppended answers the request of a grant whose append was refused with err, or returns errRetry
+// once the gate was corrected.
+func (s *services) notAppended(ctx context.Context, d redis.Decision, err error) (commandResult[apimodel.Slot], error) {
+	fate, claim, failed := s.grants.Refused(ctx, d, err)
+	switch fate {
+	case grants.BuyerHolds:
+		return s.holding(ctx, claim, d)
+	case grants.Appended:
 		return s.held(ctx, d)
-	case errors.Is(err, claims.ErrEpoch), errors.Is(err, claims.ErrWithdrawn):
-		return s.syncAndRetry(ctx, d.Product, "stale-grant")
-	case errors.As(err, &taken), errors.Is(err, claims.ErrNoUnit):
-		s.rebuild(ctx, d)
-		return commandResult[apimodel.Slot]{}, errRetry
-	case errors.As(err, &away) && !away.Sent, errors.Is(err, eventstore.ErrClosed):
-		s.giveBack(ctx, d)
+	case grants.Corrected:
+		return commandResult[apimodel.Slot]{}, cmp.Or(failed, errRetry)
+	case grants.NotWritten:
+		s.grants.GiveBack(ctx, d)
 	}
 	return commandResult[apimodel.Slot]{}, err
 }
 
-// held answers if the gate knows a slot of the buyer, after reading the
-// claim: if that is gone, the gate has not applied the slot's end yet.
+// held answers if the gate knows a slot of the buyer, after reading the claim.
 func (s *services) held(ctx context.Context, d redis.Decision) (commandResult[apimodel.Slot], error) {
 	ctx, cancel := detached(ctx, appendTimeout)
 	defer cancel()
-	claim, found, err := s.claims.ByBuyer(ctx, d.Product, d.Buyer)
-	if err != nil {
-		return commandResult[apimodel.Slot]{}, wrapRead("the claim of buyer", d.Buyer, err)
-	}
+	claim, found, err := s.grants.Holder(ctx, d.Product, d.Buyer)
 	if !found {
-		return s.syncAndRetry(ctx, d.Product, "slot-ended")
+		return commandResult[apimodel.Slot]{}, cmp.Or(err, errRetry)
 	}
 	return s.holding(ctx, claim, d)
 }
@@ -206,38 +184,6 @@ func (s *services) holding(ctx context.Context, c claims.Record, d redis.Decisio
 	}
 	name := s.nameFrom(ctx, s.catalogue.join(c.Product), c.Product)
 	return commandResult[apimodel.Slot]{apimodel.SlotOf(slot, name, s.now()), c.Product, c.Position}, nil
-}
-
-// syncAndRetry applies the events that the gate has missed, and returns errRetry.
-func (s *services) syncAndRetry(ctx context.Context, product uuid.UUID, reason string) (commandResult[apimodel.Slot], error) {
-	s.metrics.again.WithLabelValues(reason).Inc()
-	if err := s.gate.Sync(ctx, product); err != nil {
-		return commandResult[apimodel.Slot]{}, err
-	}
-	return commandResult[apimodel.Slot]{}, errRetry
-}
-
-// rebuild replaces a wrong gate. If that fails, the next
-// decision reports it.
-func (s *services) rebuild(ctx context.Context, d redis.Decision) {
-	s.metrics.again.WithLabelValues("wrong-gate").Inc()
-	s.log.WarnContext(ctx, "gate contradicts the claims, rebuilding", "product", d.Product, "epoch", d.Epoch, "unit", d.Unit)
-	if err := s.gate.Rebuild(ctx, d.Product, d.Epoch); err != nil {
-		s.log.WarnContext(ctx, "gate not rebuilt yet", "product", d.Product, "error", err)
-	}
-}
-
-// giveBack frees the unit of a grant that never left this node, unless another
-// request received it too.
-func (s *services) giveBack(ctx context.Context, d redis.Decision) {
-	if d.Deliveries != 1 {
-		return
-	}
-	ctx, cancel := detached(ctx, giveBackTimeout)
-	defer cancel()
-	if err := s.gate.GiveBack(ctx, d); err != nil {
-		s.log.WarnContext(ctx, "grant not given back, worker withdraws it", "product", d.Product, "number", d.Number, "error", err)
-	}
 }
 
 // nameFrom returns the product's name from l. The slot is durable by now: if the

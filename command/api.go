@@ -19,6 +19,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -112,10 +113,15 @@ func New(c Config) (*API, error) {
 		webhookPath = "/v1/webhooks/payment"
 	}
 	stream := streamOf(c.Reader)
+	m := newMetrics(c.Registry)
 	s := &services{
 		store: c.Store, gate: c.Gate, claims: c.Claims, payments: c.Payments, stream: stream,
+		grants: &grants.Grants{
+			Gate: c.Gate, Claims: c.Claims, SlotTTL: c.SlotTTL, SlotWarning: c.SlotWarning, Logger: c.Logger,
+			Corrected: func(reason string) { m.again.WithLabelValues(reason).Inc() },
+		},
 		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue, c.Gate),
-		metrics: newMetrics(c.Registry), log: c.Logger, now: c.Now, ttl: c.SlotTTL, warning: c.SlotWarning,
+		metrics: m, log: c.Logger, now: c.Now,
 	}
 	a := &API{
 		commands: newCommands(s), webhooks: webhooks, origins: c.ReturnOrigins, reader: c.Reader, now: c.Now,

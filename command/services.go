@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -17,10 +18,8 @@ import (
 
 // Gate is the part of the gate that commands use; *redis.Gate implements it.
 type Gate interface {
+	grants.Gate
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
-	GiveBack(ctx context.Context, d redis.Decision) error
-	Sync(ctx context.Context, product uuid.UUID) error
-	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
 	State(ctx context.Context, product uuid.UUID) (redis.State, error)
 	Obstructed(product uuid.UUID) bool
 	Master(product uuid.UUID) string
@@ -29,7 +28,7 @@ type Gate interface {
 
 // claimed reads claims; *claims.Store implements it.
 type claimed interface {
-	ByBuyer(ctx context.Context, product, buyer uuid.UUID) (claims.Record, bool, error)
+	grants.Claims
 	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
 	HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error)
 	HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error)
@@ -40,6 +39,7 @@ type services struct {
 	store     *eventstore.Store
 	gate      Gate
 	claims    claimed
+	grants    *grants.Grants
 	payments  *payments.Service
 	stream    func(ctx context.Context, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error)
 	catalogue *catalogue
@@ -47,8 +47,6 @@ type services struct {
 	metrics   *metrics
 	log       *slog.Logger
 	now       func() time.Time
-	ttl       time.Duration // of a slot
-	warning   time.Duration // before a slot's deadline
 }
 
 const (

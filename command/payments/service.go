@@ -14,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/gateway"
@@ -37,10 +38,8 @@ const (
 
 // Gate is what late money needs of the gate; *redis.Gate is one.
 type Gate interface {
+	grants.Gate
 	Decide(ctx context.Context, r redis.Request) (redis.Decision, error)
-	GiveBack(ctx context.Context, d redis.Decision) error
-	Sync(ctx context.Context, product uuid.UUID) error
-	Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error
 }
 
 // Config is what a Service works with. It closes none of it.
@@ -79,6 +78,7 @@ func (c *Config) validate() error {
 type Service struct {
 	Config
 	background *background
+	grants     *grants.Grants
 	metrics    *metrics
 
 	mu     sync.Mutex
@@ -93,6 +93,9 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{
 		Config: c, background: newBackground(), metrics: newMetrics(c.Registry), prices: map[uuid.UUID]domain.Money{},
+		grants: &grants.Grants{
+			Gate: c.Gate, Claims: c.Claims, SlotTTL: c.SlotTTL, SlotWarning: c.SlotWarning, Logger: c.Logger,
+		},
 	}, nil
 }
 

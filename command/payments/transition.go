@@ -199,10 +199,7 @@ func (t *transition) append(ctx context.Context, st *state, c change) (a eventst
 			return a, nil, err
 		}
 		a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: r.Slot, Expected: eventstore.None, Events: encoded})
-		a.Guards = append(a.Guards, claims.Claim{
-			Product: st.slot.ProductID, SlotID: r.Slot, Number: t.grant.Number, Unit: t.grant.Unit, Buyer: st.slot.UserID,
-			TTL: t.SlotTTL, Warning: t.SlotWarning, Paid: true,
-		}.GuardItem())
+		a.Guards = append(a.Guards, t.grants.Claim(*t.grant, nil, true))
 	}
 	a.Guards = append(a.Guards, claimsOf(st.slot, c.events)...)
 	evolved := st.slot
