@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,16 +91,73 @@ func (s *moneySite) waiting(payment any) (causes []string) {
 	return causes
 }
 
-// TestStripe_WholeSale plays a sale over Stripe's double through the real roles:
-// 3-D Secure, webhooks, purchase, refund, dispute.
-func TestStripe_WholeSale(t *testing.T) {
-	const secret = "whsec_not-base64!"
-	stripe := stripetest.New("sk_test_1")
-	t.Cleanup(stripe.Close)
+const stripeSecret = "whsec_not-base64!"
+
+// stripeFlags are the settings of a process that pays through Stripe at an address.
+func stripeFlags(t *testing.T, url string) []string {
+	t.Helper()
 	key := filepath.Join(t.TempDir(), "stripe.key")
 	require.NoError(t, os.WriteFile(key, []byte("sk_test_1\n"), 0o600))
-	s := openMoneySite(t, secret, "--gateway", "stripe", "--gateway-url", stripe.URL(), "--stripe-key-file", key, "--stripe-publishable-key", "pk_test_1")
-	stripe.WebhookURL, stripe.WebhookSecret = s.command+"/v1/webhooks/stripe", secret
+	return []string{"--gateway", "stripe", "--gateway-url", url, "--stripe-key-file", key, "--stripe-publishable-key", "pk_test_1"}
+}
+
+// openStripeProcesses starts the roles that a sale over Stripe needs, each a process, and with
+// reads also those of the read side.
+func openStripeProcesses(t *testing.T, url string, reads bool) *moneySite {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "jwt.key")
+	require.NoError(t, os.WriteFile(key, []byte(strings.Repeat("0123456789abcdef", 3)), 0o600))
+	command, query := freeAddr(t), freeAddr(t)
+	env := []string{
+		"DOPAMINE_DATABASE_URL=" + dbtest.Both(t).URL, "DOPAMINE_REDIS_URL=" + testkit.Redis(t), "DOPAMINE_JWT_KEY=" + key,
+		"DOPAMINE_COMMAND_ADDR=" + command, "DOPAMINE_QUERY_ADDR=" + query,
+	}
+	payments := stripeFlags(t, url)
+	started := []*process{
+		start(t, "command-api", append(env, "DOPAMINE_WEBHOOK_SECRETS="+stripeSecret), append([]string{"command-api"}, payments...)...),
+		start(t, "worker", env, append([]string{"worker"}, payments...)...),
+	}
+	if reads {
+		env = append(env, "DOPAMINE_KAFKA_BROKERS="+strings.Join(testkit.FakeKafka(t), ","))
+		for _, role := range []string{"relay", "projector", "query-api"} {
+			started = append(started, start(t, role, env, role))
+		}
+	}
+	for _, p := range started {
+		p.ready()
+	}
+	users := newClients(t, key)
+	return &moneySite{site: &site{t: t, command: "http://" + command, query: "http://" + query, users: users, admin: users.admin()}, secret: stripeSecret}
+}
+
+// TestStripe_WholeSale plays a sale over Stripe's double, with a process for each role: a declined
+// card, 3-D Secure, webhooks, purchase, refund with the unit, dispute, cancel. stripe-mock accepts
+// every request that was made.
+func TestStripe_WholeSale(t *testing.T) {
+	stripe := stripetest.New("sk_test_1")
+	t.Cleanup(stripe.Close)
+	var err error
+	stripe.Mock, err = stripetest.NewMock()
+	require.NoError(t, err)
+	s := openStripeProcesses(t, stripe.URL(), true)
+	stripe.WebhookURL, stripe.WebhookSecret = s.command+"/v1/webhooks/stripe", stripeSecret
+	playStripeSale(t, s, stripe)
+	require.Empty(t, stripe.Mock.Refused())
+	accepted := map[string]int{}
+	for _, request := range stripe.Mock.Accepted() {
+		accepted[identifier.ReplaceAllString(request, "/${1}_x")]++
+	}
+	t.Logf("accepted by stripe-mock: %v", accepted)
+	for _, request := range []string{"POST /v1/payment_intents", "GET /v1/payment_intents/pi_x", "POST /v1/payment_intents/pi_x/cancel",
+		"POST /v1/refunds", "GET /v1/refunds/re_x", "GET /v1/disputes/dp_x"} {
+		require.NotZero(t, accepted[request], "%s in %v", request, accepted)
+	}
+}
+
+// identifier is an id of the double in a path.
+var identifier = regexp.MustCompile(`/(pi|re|dp)_[0-9]+`)
+
+func playStripeSale(t *testing.T, s *moneySite, stripe *stripetest.Double) {
 	product := s.admin.product(s.command, 3)
 
 	intentOf := func(payment object) string {
@@ -156,6 +216,46 @@ func TestStripe_WholeSale(t *testing.T) {
 	// Only the configured gateway's webhook exists.
 	s.users.nobody().refused(http.StatusNotFound, "not-found", http.MethodPost, s.command+"/v1/webhooks/payment", object{})
 	s.users.nobody().refused(http.StatusUnauthorized, "invalid-signature", http.MethodPost, s.command+"/v1/webhooks/stripe", object{})
+}
+
+// TestStripe_ProcessesAgainstStripeMock: stripe-mock, in place of Stripe, accepts every request of a
+// command API and a worker.
+func TestStripe_ProcessesAgainstStripeMock(t *testing.T) {
+	mock, err := stripetest.NewMock()
+	require.NoError(t, err)
+	server := httptest.NewServer(mock)
+	t.Cleanup(server.Close)
+	s := openStripeProcesses(t, server.URL, false)
+	product := s.admin.product(s.command, 1)
+	_, _, payment := s.begin(product)
+	action := payment["nextAction"].(object)
+	require.Equal(t, "client_secret", action["type"])
+	require.Equal(t, "pk_test_1", action["publishableKey"])
+	require.NotEmpty(t, action["clientSecret"])
+
+	// Its webhooks report objects of another store, since the mock's content is fixed.
+	sender := &stripetest.Double{WebhookURL: s.command + "/v1/webhooks/stripe", WebhookSecret: stripeSecret}
+	for event, object := range map[string]stripetest.Object{
+		"payment_intent.succeeded": {"id": "pi_1"}, "refund.updated": {"id": "re_1"}, "charge.dispute.created": {"id": "dp_1"},
+	} {
+		require.NoError(t, sender.Send(event, object), event)
+	}
+	// The worker cancels.
+	s.users.nobody().refused(http.StatusUnauthorized, "unauthenticated", http.MethodDelete, s.command+"/v1/payments/"+payment["id"].(string), nil)
+	s.admin.want(http.StatusAccepted, http.MethodDelete, s.command+"/v1/payments/"+payment["id"].(string), nil)
+	testkit.Eventually(t, 30*time.Second, "the worker to cancel at stripe-mock", func() error {
+		if refused := mock.Refused(); len(refused) > 0 {
+			t.Fatalf("refused: %v", refused)
+		}
+		accepted := strings.Join(mock.Accepted(), "\n")
+		for _, request := range []string{"POST /v1/payment_intents\n", "GET /v1/payment_intents/pi_1", "GET /v1/refunds/re_1", "GET /v1/disputes/dp_1", "/cancel"} {
+			if !strings.Contains(accepted+"\n", request) {
+				return fmt.Errorf("no %s in %s", request, accepted)
+			}
+		}
+		return nil
+	})
+	t.Logf("accepted by stripe-mock: %v", mock.Accepted())
 }
 
 func toJSON(t *testing.T, v any) string {

@@ -16,8 +16,6 @@ import (
 	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"github.com/stripe/stripe-go/v85/webhook"
-	"github.com/stripe/stripe-mock/embedded"
-	"github.com/stripe/stripe-mock/server"
 	"go.uber.org/goleak"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -414,30 +412,9 @@ func TestMinorUnits(t *testing.T) {
 // Every request that the adapter makes is accepted by stripe-mock, which checks
 // it against Stripe's OpenAPI description. stripe-mock has no state.
 func TestAgainstStripeMock(t *testing.T) {
-	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
+	mock, err := stripetest.NewMock()
 	require.NoError(t, err)
-	fixtures, err := server.LoadFixtures(embedded.OpenAPIFixtures, "")
-	require.NoError(t, err)
-	stub, err := server.NewStubServer(fixtures, spec, false, false)
-	require.NoError(t, err)
-	var mu sync.Mutex
-	var refused, accepted []string
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := httptest.NewRecorder()
-		stub.HandleRequest(rec, r)
-		mu.Lock()
-		if what := r.Method + " " + r.URL.Path; rec.Code == http.StatusOK {
-			accepted = append(accepted, what)
-		} else {
-			refused = append(refused, fmt.Sprintf("%s: %d %s", what, rec.Code, rec.Body))
-		}
-		mu.Unlock()
-		for name, values := range rec.Header() {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(rec.Code)
-		_, _ = w.Write(rec.Body.Bytes())
-	}))
+	s := httptest.NewServer(mock)
 	defer s.Close()
 	c, err := New(Options{URL: s.URL, Key: "sk_test_123", Store: uuid.New()})
 	require.NoError(t, err)
@@ -469,6 +446,6 @@ func TestAgainstStripeMock(t *testing.T) {
 		_, err = report(ctx, "x_1")
 		require.NoError(t, err)
 	}
-	require.Empty(t, refused)
-	require.GreaterOrEqual(t, len(accepted), 12, "%v", accepted)
+	require.Empty(t, mock.Refused())
+	require.GreaterOrEqual(t, len(mock.Accepted()), 12, "%v", mock.Accepted())
 }

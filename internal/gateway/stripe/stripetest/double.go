@@ -34,6 +34,8 @@ type Double struct {
 	Key string
 	// WebhookURL and WebhookSecret are where and how events are sent; "": nowhere.
 	WebhookURL, WebhookSecret string
+	// Mock, if it is not nil, checks each request that has the key, and the double responds.
+	Mock *Mock
 
 	server *httptest.Server
 	mu     sync.Mutex
@@ -216,6 +218,9 @@ func (d *Double) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Authorization") != "Bearer "+d.Key {
 		d.write(w, r, http.StatusUnauthorized, problem("invalid_request_error", "", "Invalid API Key provided"))
 		return
+	}
+	if d.Mock != nil {
+		d.Mock.check(r, body)
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
