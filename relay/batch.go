@@ -24,9 +24,9 @@ type chunk struct {
 // read sends chunks of the events after from.
 func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) error {
 	for {
-		events, err := r.cfg.Store.ReadAll(ctx, from.Position, r.cfg.Chunk)
+		events, err := r.after(ctx, from)
 		if err != nil {
-			return fmt.Errorf("read events after %d: %w", from.Position, err)
+			return err
 		}
 		if len(events) == 0 {
 			if err := r.cfg.Notifier.Wait(ctx, from.Position); err != nil {
@@ -45,6 +45,27 @@ func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) err
 		}
 		from = c.end
 	}
+}
+
+// after returns the events that follow a checkpoint. One statement reads them with the event at the
+// checkpoint: a store that was restored meanwhile may have assigned that position again, and what
+// follows it would be published with a predecessor of the lost history.
+func (r *Relay) after(ctx context.Context, from Checkpoint) ([]eventstore.Recorded, error) {
+	if from.Position == 0 {
+		events, err := r.cfg.Store.ReadAll(ctx, 0, r.cfg.Chunk)
+		if err != nil {
+			return nil, fmt.Errorf("read the first events: %w", err)
+		}
+		return events, nil
+	}
+	events, err := r.cfg.Store.ReadAll(ctx, from.Position-1, r.cfg.Chunk+1)
+	if err != nil {
+		return nil, fmt.Errorf("read the events from position %d: %w", from.Position, err)
+	}
+	if len(events) == 0 || events[0].ID != from.EventID {
+		return nil, lacks(from)
+	}
+	return events[1:], nil
 }
 
 // encode returns the chunk of the events that follow a checkpoint, up to the first

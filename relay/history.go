@@ -69,9 +69,14 @@ func (r *Relay) checkSaved(ctx context.Context, saved Checkpoint) error {
 		return err
 	}
 	if ids[saved.Position] != saved.EventID {
-		return restored("the store does not have event %s at position %d, which was published", saved.EventID, saved.Position)
+		return lacks(saved)
 	}
 	return nil
+}
+
+// lacks is the error of a store without the event at a checkpoint.
+func lacks(at Checkpoint) error {
+	return restored("the store does not have event %s at position %d, which was published", at.EventID, at.Position)
 }
 
 // restored is the error of a store that lacks what others have seen.

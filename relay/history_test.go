@@ -68,6 +68,29 @@ func TestRelay_BlocksOnRestoredStore(t *testing.T) {
 	}
 }
 
+// A restore need not end the relay's sessions.
+func TestRelay_PublishesNothingAfterAnEventThatTheStoreLost(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.warn(7, uuid.New())
+	ids, err := s.reader.IDs(t.Context(), []int64{4})
+	require.NoError(t, err)
+	r := s.relay(testkit.FakeKafka(t), testkit.Topic(t), 2)
+	events, err := r.after(t.Context(), Checkpoint{Position: 4, EventID: ids[4]})
+	require.NoError(t, err)
+	require.Equal(t, []int64{5, 6}, []int64{events[0].Position, events[1].Position})
+	for name, from := range map[string]Checkpoint{
+		"assigned again":     {Position: 4, EventID: uuid.New()},
+		"not assigned again": {Position: 9, EventID: uuid.New()},
+	} {
+		events, err := r.after(t.Context(), from)
+		var blocked *BlockedError
+		require.ErrorAs(t, err, &blocked, name)
+		require.Contains(t, blocked.Reason, from.EventID.String(), name)
+		require.Empty(t, events, name)
+	}
+}
+
 // A relay that stopped between a publish and its checkpoint finds records after
 // it, which the store has: this is not a restore.
 func TestRelay_ContinuesAfterUnsavedCheckpoint(t *testing.T) {

@@ -6,6 +6,7 @@
 EXTENDS Integers, Sequences, FiniteSets, TLC
 CONSTANTS None, MaxEvents, MaxRestores, MaxTopic,
   RelayCompares,     \* a relay publishes nothing if the store lacks a record of the topic
+  ReadCompares,      \* a relay reads the next event together with the last one it published
   ProjectorCompares, \* a projector applies no record that the store does not have
   EarlierSkipped,    \* a record of an earlier incarnation that the store lacks is skipped
   NumberAboveAll,    \* an incarnation's number is above those that topic and read models know
@@ -13,9 +14,10 @@ CONSTANTS None, MaxEvents, MaxRestores, MaxTopic,
 VARIABLES s,      \* ids of the store's events, by position
   inc, place,     \* incarnation and relay's checkpoint: they go back with the store
   topic, lead, fly,  \* records; whether a relay leads; a record that is on its way
+  mem,               \* the leader's memory: the last event that it published, and its incarnation
   rows, off, rinc,   \* read models: ids applied, next offset, incarnation
   nid, bak, nr, lost \* next id; a backup; restores so far; whole histories that were lost
-vars == <<s, inc, place, topic, lead, fly, rows, off, rinc, nid, bak, nr, lost>>
+vars == <<s, inc, place, topic, lead, fly, mem, rows, off, rinc, nid, bak, nr, lost>>
 Prefix(a, b) == Len(a) <= Len(b) /\ SubSeq(b, 1, Len(a)) = a
 Max(S) == CHOOSE x \in S : \A y \in S : y <= x
 Min(S) == CHOOSE x \in S : \A y \in S : x <= y
@@ -26,22 +28,27 @@ Counts(i) == Ev(i) /\ ~ \E j \in DOMAIN topic : ~Ev(j) /\ topic[j].inc <= inc /\
 Known == {topic[i].inc : i \in DOMAIN topic} \cup {rinc, inc}
 Contradicts == \E i \in DOMAIN topic : (Counts(i) /\ ~HasEv(topic[i])) \/ topic[i].inc > inc
 
-Init == /\ s = <<>> /\ inc = 1 /\ place = 0 /\ topic = <<>> /\ lead = FALSE /\ fly = None
+Init == /\ s = <<>> /\ inc = 1 /\ place = 0 /\ topic = <<>> /\ lead = FALSE /\ fly = None /\ mem = None
         /\ rows = <<>> /\ off = 0 /\ rinc = 1 /\ nid = 1 /\ bak = None /\ nr = 0 /\ lost = {}
 Add == /\ nid <= MaxEvents /\ s' = Append(s, nid) /\ nid' = nid + 1
-       /\ UNCHANGED <<inc, place, topic, lead, fly, rows, off, rinc, bak, nr, lost>>
+       /\ UNCHANGED <<inc, place, topic, lead, fly, mem, rows, off, rinc, bak, nr, lost>>
 Backup == /\ bak = None /\ nr < MaxRestores /\ bak' = [s |-> s, inc |-> inc, place |-> place]
-          /\ UNCHANGED <<s, inc, place, topic, lead, fly, rows, off, rinc, nid, nr, lost>>
-\* sessions end with it, and it takes longer than a publish: nothing is on its way afterwards
-Restore == /\ bak # None /\ s' = bak.s /\ inc' = bak.inc /\ place' = bak.place /\ lead' = FALSE /\ bak' = None /\ nr' = nr + 1
-           /\ fly' = None /\ lost' = lost \cup {s} /\ UNCHANGED <<topic, rows, off, rinc, nid>>
-Lead == /\ ~lead /\ (RelayCompares => ~Contradicts) /\ lead' = TRUE
+          /\ UNCHANGED <<s, inc, place, topic, lead, fly, mem, rows, off, rinc, nid, nr, lost>>
+\* It takes longer than a publish, so nothing is on its way afterwards, and longer than a new leader needs
+\* to publish again what the one before it did not save. A leader may not notice it.
+Restore == /\ bak # None /\ (lead => \A i \in DOMAIN topic : topic[i].pos <= mem.pos) /\ s' = bak.s /\ inc' = bak.inc /\ place' = bak.place /\ bak' = None /\ nr' = nr + 1
+           /\ fly' = None /\ lost' = lost \cup {s} /\ UNCHANGED <<topic, lead, mem, rows, off, rinc, nid>>
+IdAt(p) == IF p = 0 THEN 0 ELSE IF p > Len(s) THEN None ELSE s[p]
+Lead == /\ ~lead /\ (RelayCompares => ~Contradicts) /\ lead' = TRUE /\ mem' = [pos |-> place, id |-> IdAt(place), inc |-> inc]
         /\ UNCHANGED <<s, inc, place, topic, fly, rows, off, rinc, nid, bak, nr, lost>>
-Ends == /\ lead /\ lead' = FALSE /\ UNCHANGED <<s, inc, place, topic, fly, rows, off, rinc, nid, bak, nr, lost>>
-Send == /\ lead /\ fly = None /\ place < Len(s) /\ fly' = [pos |-> place + 1, id |-> s[place + 1], inc |-> inc]
-        /\ UNCHANGED <<s, inc, place, topic, lead, rows, off, rinc, nid, bak, nr, lost>>
+Ends == /\ lead /\ lead' = FALSE /\ mem' = None /\ UNCHANGED <<s, inc, place, topic, fly, rows, off, rinc, nid, bak, nr, lost>>
+Send == /\ lead /\ fly = None /\ mem.pos < Len(s) /\ (ReadCompares => IdAt(mem.pos) = mem.id)
+        /\ fly' = [pos |-> mem.pos + 1, id |-> s[mem.pos + 1], inc |-> mem.inc]
+        /\ UNCHANGED <<s, inc, place, topic, lead, mem, rows, off, rinc, nid, bak, nr, lost>>
 Arrive == /\ fly # None /\ Len(topic) < MaxTopic /\ topic' = Append(topic, fly) /\ fly' = None
-          /\ place' = IF lead /\ fly.inc = inc /\ fly.pos = place + 1 /\ HasEv(fly) THEN fly.pos ELSE place
+          /\ LET own == lead /\ fly.inc = mem.inc /\ fly.pos = mem.pos + 1
+             IN /\ mem' = IF own THEN [mem EXCEPT !.pos = fly.pos, !.id = fly.id] ELSE mem
+                /\ place' = IF own THEN fly.pos ELSE place
           /\ UNCHANGED <<s, inc, lead, rows, off, rinc, nid, bak, nr, lost>>
 \* the projector: one record
 Sound == (IF rows = <<>> THEN TRUE ELSE IF Len(rows) > Len(s) THEN FALSE ELSE s[Len(rows)] = rows[Len(rows)]) /\ rinc = inc
@@ -55,7 +62,7 @@ Apply ==
         \/ r.id # None /\ r.pos > Len(rows) /\ HasEv(r) /\ rows' = rows \o fill \o <<r.id>>
         \/ r.id # None /\ r.pos > Len(rows) /\ ~HasEv(r) /\ EarlierSkipped /\ r.inc < inc /\ UNCHANGED rows
         \/ r.id # None /\ r.pos > Len(rows) /\ ~HasEv(r) /\ ~ProjectorCompares /\ r.pos - 1 <= Len(s) /\ rows' = rows \o fill \o <<r.id>>
-  /\ off' = off + 1 /\ UNCHANGED <<s, inc, place, topic, lead, fly, rinc, nid, bak, nr, lost>>
+  /\ off' = off + 1 /\ UNCHANGED <<s, inc, place, topic, lead, fly, mem, rinc, nid, bak, nr, lost>>
 \* recover: the next incarnation, its marker, the read models by replay
 Bad == {topic[i].pos : i \in {j \in DOMAIN topic : Counts(j) /\ ~HasEv(topic[j])}}
 Shared == Min({Len(s)} \cup {p - 1 : p \in Bad} \cup {p - 1 : p \in {q \in DOMAIN rows : IF q > Len(s) THEN TRUE ELSE s[q] # rows[q]}})
@@ -64,7 +71,7 @@ Recover ==
   /\ Len(topic) < MaxTopic
   /\ LET n == 1 + (IF NumberAboveAll THEN Max(Known) ELSE inc)
          sh == Shared
-     IN /\ inc' = n /\ rinc' = n /\ lead' = FALSE /\ place' = Min({place, sh})
+     IN /\ inc' = n /\ rinc' = n /\ lead' = FALSE /\ mem' = None /\ place' = Min({place, sh})
         /\ topic' = IF MarkerFirst THEN Append(topic, [pos |-> sh, id |-> None, inc |-> n]) ELSE topic
         /\ rows' = s
   /\ UNCHANGED <<s, fly, off, nid, bak, nr, lost>>

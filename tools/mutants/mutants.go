@@ -125,6 +125,12 @@ var mutants = []mutant{
 		}
 `,
 		pkg: "relay", test: "TestRelay_RetriesSameChunkFirst"},
+	{name: "read-with-predecessor", protection: "the relay reads events together with the last one that it published",
+		file: "relay/batch.go", old: `events[0].ID != from.EventID {`, new: `events[0].ID != from.EventID && from.Position < 0 {`,
+		pkg: "relay", test: "TestRelay_PublishesNothingAfterAnEventThatTheStoreLost"},
+	{name: "superseded-record", protection: "a replay from the topic skips what a recovery published again",
+		file: "projections/replay/kafka_source.go", old: `	return !eventstore.Superseded(histories, incarnation, h.Position)`, new: `	return incarnation >= 0 || !eventstore.Superseded(histories, incarnation, h.Position)`,
+		pkg: "projections/replay", test: "TestReplay_SkipsRecordsThatARecoverySuperseded"},
 	{name: "restored-store", protection: "the relay stops if the store lacks what was published",
 		file: "relay/history.go", old: `	if ids[saved.Position] != saved.EventID {`, new: `	if ids[saved.Position] != saved.EventID && saved.Position < 0 {`,
 		more: []edit{{"relay/history.go", `		if ids[c.position] != c.id {`, `		if ids[c.position] != c.id && c.position < 0 {`}},
