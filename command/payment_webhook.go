@@ -16,11 +16,11 @@ type notifyPaymentHandler struct{ command }
 
 // Handle applies a callback of the payment gateway.
 func (s notifyPaymentHandler) Handle(ctx context.Context, _ *invocation, n gateway.Notification) (commandResult[nothing], error) {
-	place, err := s.payments.Notify(ctx, n)
+	recorded, err := s.payments.Notify(ctx, n)
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
-	return commandResult[nothing]{product: place.Product, position: place.Position}, nil
+	return commandResult[nothing]{product: recorded.Product, position: recorded.Position}, nil
 }
 
 var (

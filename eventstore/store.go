@@ -159,21 +159,21 @@ func (s *Store) Confirm(ctx context.Context) error {
 	if !s.replicated.Load() {
 		return nil
 	}
-	place, err := s.Reserve()
+	reserved, err := s.Reserve()
 	if err != nil {
 		return err
 	}
-	_, err = place.append(ctx, newItem(Append{}))
+	_, err = reserved.append(ctx, newItem(Append{}))
 	return err
 }
 
 // Append is Reserve followed by Reservation.Append.
 func (s *Store) Append(ctx context.Context, a Append) (Result, error) {
-	place, err := s.Reserve()
+	reserved, err := s.Reserve()
 	if err != nil {
 		return Result{}, err
 	}
-	return place.Append(ctx, a)
+	return reserved.Append(ctx, a)
 }
 
 // Reserve reserves an entry of the queue. It returns ErrOverloaded or ErrClosed at
@@ -281,9 +281,9 @@ func (s *Store) leave(it *item) bool {
 	return true
 }
 
-// take returns the appends of the next batch; none, and false, once the store is
+// nextBatch returns the appends of the next batch; none, and false, once the store is
 // closed and all reservations were returned.
-func (s *Store) take() ([]*item, bool) {
+func (s *Store) nextBatch() ([]*item, bool) {
 	for {
 		s.mu.Lock()
 		n, events := 0, 0

@@ -11,7 +11,7 @@ import (
 func (s *Store) write() {
 	defer close(s.done)
 	for {
-		batch, ok := s.take()
+		batch, ok := s.nextBatch()
 		if !ok {
 			break
 		}

@@ -143,8 +143,8 @@ func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID,
 		}
 	}
 	products := slices.AppendSeq([]uuid.UUID{}, maps.Keys(holders))
-	fresh := func(product uuid.UUID, place int64) bool {
-		return reached.passed(product, place) && !sent.passed(product, place)
+	fresh := func(product uuid.UUID, position int64) bool {
+		return reached.passed(product, position) && !sent.passed(product, position)
 	}
 	woken := map[uuid.UUID]struct{}{}
 	entries := map[uuid.UUID]int{}
@@ -158,10 +158,10 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
     SELECT product_id, position FROM `+g.table(auditLog)+` WHERE user_id = buyer AND position > $2 AND position <= $3
     ORDER BY position DESC LIMIT $4) a`, ids, low, slices.Max(reached), maxNews).Query(func(rows pgx.Rows) error {
 			var buyer, product uuid.UUID
-			var place int64
-			_, err := pgx.ForEachRow(rows, []any{&buyer, &product, &place}, func() error {
+			var position int64
+			_, err := pgx.ForEachRow(rows, []any{&buyer, &product, &position}, func() error {
 				entries[buyer]++
-				if fresh(product, place) || entries[buyer] == maxNews {
+				if fresh(product, position) || entries[buyer] == maxNews {
 					woken[buyer] = struct{}{}
 				}
 				return nil
@@ -170,9 +170,9 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
 		})
 		b.Queue(`SELECT product_id, last_position FROM `+g.names()+` WHERE product_id = ANY($1) AND last_position > $2`, products, low).Query(func(rows pgx.Rows) error {
 			var product uuid.UUID
-			var place int64
-			_, err := pgx.ForEachRow(rows, []any{&product, &place}, func() error {
-				if fresh(product, place) {
+			var position int64
+			_, err := pgx.ForEachRow(rows, []any{&product, &position}, func() error {
+				if fresh(product, position) {
 					for _, buyer := range holders[product] {
 						woken[buyer] = struct{}{}
 					}
@@ -225,13 +225,13 @@ FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
     SELECT * FROM `+g.table(purchaseSlots)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) s
 LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
 			return each(rows, func() error {
-				var place int64
+				var position int64
 				var warned *int64
-				v, err := scanSlot(rows, &place, &warned)
+				v, err := scanSlot(rows, &position, &warned)
 				if err != nil {
 					return err
 				}
-				row := buyerRow{subject: subject{"slot", v.ID}, product: v.ProductID, position: place, active: v.EndedAt == nil, data: v}
+				row := buyerRow{subject: subject{"slot", v.ID}, product: v.ProductID, position: position, active: v.EndedAt == nil, data: v}
 				v.RemainingTimeSeconds = 0
 				if err := add(v.UserID, row, v); err != nil {
 					return err
@@ -250,13 +250,13 @@ LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Qu
 SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
     SELECT * FROM `+g.table(purchases)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) p`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
 			return each(rows, func() error {
-				var place int64
-				v, err := scanPayment(rows, &place)
+				var position int64
+				v, err := scanPayment(rows, &position)
 				if err != nil {
 					return err
 				}
 				shown := apimodel.PaymentWithAction{Payment: v}
-				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, position: place, data: shown})
+				states[v.UserID].rows = append(states[v.UserID].rows, buyerRow{subject: subject{"payment", v.ID}, product: v.ProductID, position: position, data: shown})
 				return nil
 			})
 		})

@@ -60,11 +60,11 @@ func (r *run) compareTopic(ctx context.Context, own eventstore.Identity, histori
 		found := partition{own: own, histories: histories, store: r.store, topic: r.Topic, lost: map[int64]struct{}{}}
 		var err error
 		records(func(rec kafka.Record) bool {
-			err = found.take(ctx, rec)
+			err = found.add(ctx, rec)
 			return err == nil
 		})
 		if err == nil {
-			err = found.look(ctx)
+			err = found.comparePending(ctx)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -99,8 +99,8 @@ type published struct {
 	id       uuid.UUID
 }
 
-// take records a record of the topic.
-func (p *partition) take(ctx context.Context, rec kafka.Record) error {
+// add records a record of the topic.
+func (p *partition) add(ctx context.Context, rec kafka.Record) error {
 	named := rec.Header(kafka.HeaderStore)
 	origin := p.own.OriginOf(named)
 	incarnation := int64(0) // of a relay that did not write the identity yet
@@ -125,7 +125,7 @@ func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 			return nil
 		}
 		// A recovery that the store knows has handled the earlier records.
-		if err := p.look(ctx); err != nil {
+		if err := p.comparePending(ctx); err != nil {
 			return err
 		}
 		for position := range p.lost {
@@ -139,13 +139,13 @@ func (p *partition) take(ctx context.Context, rec kafka.Record) error {
 		return nil
 	}
 	if p.page = append(p.page, published{h.Position, h.EventID}); len(p.page) == comparePage {
-		return p.look(ctx)
+		return p.comparePending(ctx)
 	}
 	return nil
 }
 
-// look compares the collected records with the store.
-func (p *partition) look(ctx context.Context) error {
+// comparePending compares the collected records with the store.
+func (p *partition) comparePending(ctx context.Context) error {
 	positions := make([]int64, len(p.page))
 	for i, rec := range p.page {
 		positions[i] = rec.position

@@ -42,7 +42,7 @@ func (r *Relay) elect(ctx context.Context) (*leadership, error) {
 	conn, err := r.connect(ctx)
 	for err == nil {
 		var mine bool
-		if mine, err = take(ctx, conn); err != nil {
+		if mine, err = tryLock(ctx, conn); err != nil {
 			break
 		}
 		if mine {
@@ -77,9 +77,9 @@ func (r *Relay) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-// take takes the lock if it is free. It is bounded, so that a standby connected to a
+// tryLock takes the lock if it is free. It is bounded, so that a standby connected to a
 // Postgres that stopped responding connects to the next one.
-func take(ctx context.Context, conn *pgx.Conn) (mine bool, err error) {
+func tryLock(ctx context.Context, conn *pgx.Conn) (mine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&mine)

@@ -100,8 +100,8 @@ func (p *parts) onClose(f func(context.Context) error) { p.closers = append(p.cl
 func (p *parts) close() {
 	limit := shutdownLimitWith(p.drain)
 	left := limit
-	if told := p.stopAt.Load(); told != nil {
-		left = max(closeLeast, time.Until(told.Add(limit)))
+	if requested := p.stopAt.Load(); requested != nil {
+		left = max(closeLeast, time.Until(requested.Add(limit)))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()

@@ -56,7 +56,7 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 	p.log = slog.New(slog.NewTextHandler(show, nil))
 	result, err := recovery.Run(ctx, recovery.Config{
 		WritePool: p.writePool, ReadPool: p.readPool, Kafka: k.cluster, Topic: k.topic, Projections: all,
-		Force: cmd.Bool("force"), DropOld: cmd.Bool("drop-old"), OnProgress: show.told, Logger: p.log,
+		Force: cmd.Bool("force"), DropOld: cmd.Bool("drop-old"), OnProgress: show.update, Logger: p.log,
 	})
 	show.end()
 	foreign := (*relay.ForeignError)(nil)

@@ -97,7 +97,7 @@ func replayProjections(ctx context.Context, cmd *cli.Command) error {
 	err = replay.Run(ctx, replay.Config{
 		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Published: published(p.writePool, k.topic), Projections: chosen, Topic: topic,
 		Rate: cmd.Int("rate"), Verify: cmd.Bool("verify"), DropOld: cmd.Bool("drop-old"),
-		OnProgress: show.told, OnDifference: differences.print, Logger: p.log,
+		OnProgress: show.update, OnDifference: differences.print, Logger: p.log,
 	})
 	show.end()
 	differences.end()
@@ -134,12 +134,12 @@ func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 // published returns a function that reads how far the store and the relay are.
 func published(writePool *pgxpool.Pool, topic string) func(context.Context) (projections.Head, error) {
 	return func(ctx context.Context) (head projections.Head, err error) {
-		place, err := relay.ReadCheckpoint(ctx, writePool)
+		checkpoint, err := relay.ReadCheckpoint(ctx, writePool)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return head, err
 		}
-		head.Published, head.Last, head.TopicID, head.Topic = place.Position, place.Last, place.TopicID, topic
-		head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the place: it is never behind it
+		head.Published, head.Last, head.TopicID, head.Topic = checkpoint.Position, checkpoint.Last, checkpoint.TopicID, topic
+		head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the checkpoint: never behind it
 		return head, err
 	}
 }

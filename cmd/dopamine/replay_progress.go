@@ -23,9 +23,9 @@ type replayProgress struct {
 	out  io.Writer
 	bars *mpb.Progress // nil: lines
 
-	telling sync.Mutex // held by told while it calls a bar
-	bar     map[string]*mpb.Bar
-	printed map[string]time.Time
+	updating sync.Mutex // held by update while it calls a bar
+	bar      map[string]*mpb.Bar
+	printed  map[string]time.Time
 
 	mu  sync.Mutex // not held while calling a bar: bars call last
 	now map[string]replay.Replay
@@ -47,9 +47,9 @@ func (s *replayProgress) Write(b []byte) (int, error) {
 	return s.out.Write(b)
 }
 
-func (s *replayProgress) told(r replay.Replay) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+func (s *replayProgress) update(r replay.Replay) {
+	s.updating.Lock()
+	defer s.updating.Unlock()
 	s.mu.Lock()
 	before := s.now[r.Projection]
 	s.now[r.Projection] = r
@@ -105,9 +105,9 @@ func (s *replayProgress) end() {
 	if s.bars == nil {
 		return
 	}
-	s.telling.Lock()
+	s.updating.Lock()
 	bars := slices.Collect(maps.Values(s.bar))
-	s.telling.Unlock()
+	s.updating.Unlock()
 	for _, bar := range bars {
 		bar.EnableTriggerComplete()
 		bar.Abort(false)

@@ -147,18 +147,18 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 	var parts []status.Part
 	writeSide := sync.OnceValues(func() (projections.Head, error) { return projections.Head{}, errors.New("no --database-url was given") })
 	if s.write != "" {
-		var place relay.Checkpoint
+		var checkpoint relay.Checkpoint
 		writeSide = sync.OnceValues(func() (head projections.Head, err error) {
 			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 			defer cancel()
 			if err = db.CheckWrite(ctx, s.write); err != nil {
 				return head, err
 			}
-			if place, err = relay.ReadCheckpoint(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			if checkpoint, err = relay.ReadCheckpoint(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return head, err
 			}
-			head.Published, head.Last, head.TopicID = place.Position, place.Last, place.TopicID
-			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the place: it is never behind it
+			head.Published, head.Last, head.TopicID = checkpoint.Position, checkpoint.Last, checkpoint.TopicID
+			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the checkpoint: never behind it
 			return head, err
 		})
 		parts = append(parts, status.Part{Name: "event store", Read: func(ctx context.Context, r *status.Report) error {
@@ -175,9 +175,9 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 				return err
 			}
 			r.Store = &status.Store{Head: head.Position, Identity: identity.String()}
-			r.Relay = &status.Relay{Position: place.Position, Lag: head.Position - place.Position}
-			if !place.SavedAt.IsZero() {
-				r.Relay.SavedAt = &place.SavedAt
+			r.Relay = &status.Relay{Position: checkpoint.Position, Lag: head.Position - checkpoint.Position}
+			if !checkpoint.SavedAt.IsZero() {
+				r.Relay.SavedAt = &checkpoint.SavedAt
 			}
 			if blockage != nil {
 				r.Relay.Blocked = &status.Blocked{Reason: blockage.Reason, Since: blockage.Since}

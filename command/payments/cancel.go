@@ -41,15 +41,15 @@ func (s *Service) Cancel(ctx context.Context, payment uuid.UUID, caller domain.C
 		product = st.slot.ProductID
 		events, err := st.slot.CancelPayment(payment)
 		if err != nil {
-			return change{}, &RefusedError{Place{st.slot.ProductID, st.last}, err}
+			return change{}, &RefusedError{ProductPosition{st.slot.ProductID, st.last}, err}
 		}
 		return change{events: events, cancel: len(events) > 0}, nil
 	}
-	place, err := t.run(ctx)
+	recorded, err := t.run(ctx)
 	if err != nil {
-		return Changed{Place: place}, err
+		return Changed{ProductPosition: recorded}, err
 	}
-	return Changed{apimodel.PaymentOf(t.after, product, owner), place}, nil
+	return Changed{apimodel.PaymentOf(t.after, product, owner), recorded}, nil
 }
 
 const (

@@ -19,7 +19,7 @@ const ActorGateway = "gateway"
 // Notify brings a verified callback to its effect, once for each id. The error is
 // ErrNoPayment; ErrDelayed or ErrQuery, after which the gateway should send it
 // again; or that of a Postgres that is away.
-func (s *Service) Notify(ctx context.Context, n gateway.Notification) (Place, error) {
+func (s *Service) Notify(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
 	if p, ok := n.Payment(); ok {
 		return s.ApplyReport(ctx, Report{Reference: n.Reference, Payment: p, WebhookID: n.ID})
 	}
@@ -31,19 +31,19 @@ func (s *Service) Notify(ctx context.Context, n gateway.Notification) (Place, er
 	case gateway.PaymentDisputed, gateway.PaymentDisputeClosed, gateway.PaymentReversed:
 		return s.notifyDispute(ctx, n)
 	}
-	return Place{}, nil
+	return ProductPosition{}, nil
 }
 
 // notifyRefund reports a refund that we requested. An unknown one was made at the
 // gateway, if it was made.
-func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (Place, error) {
+func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
 	e, err := s.entry(ctx, n.Reference, n.ID)
 	if err != nil || e.seen {
-		return e.place, err
+		return e.recorded, err
 	}
 	st, err := s.state(ctx, n.Reference, e)
 	if err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	refund, known := st.payment.Refund(n.RefundReference)
 	if !known {
@@ -65,7 +65,7 @@ func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (Pla
 }
 
 // remember keeps the id of a callback that has no effect.
-func (s *Service) remember(ctx context.Context, n gateway.Notification) (Place, error) {
+func (s *Service) remember(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
 	t := &transition{Service: s, payment: n.Reference, webhookID: n.ID, by: origin.Origin{Actor: domain.ActorSystem}}
 	t.decide = func(context.Context, *state) (change, error) { return change{}, nil }
 	return t.run(ctx)
@@ -74,16 +74,16 @@ func (s *Service) remember(ctx context.Context, n gateway.Notification) (Place, 
 // refundedAtGateway records a refund that was made at the gateway. The payment is
 // queried first if its success is not recorded, and our refunds that are not
 // final, of which it may be one.
-func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification) (Place, error) {
+func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transitionTimeout)
 	defer cancel()
 	if err := s.queryIfNotTaken(ctx, n.Reference); err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	id := origin.NewID()
 	unknown, err := s.queryOpenRefunds(ctx, n.Reference)
 	if err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	t := &transition{Service: s, payment: n.Reference, webhookID: n.ID, by: origin.Origin{Actor: ActorGateway}}
 	t.decide = func(_ context.Context, st *state) (change, error) {
@@ -168,11 +168,11 @@ func (s *Service) queryIfNotTaken(ctx context.Context, payment uuid.UUID) error 
 
 // notifyDispute records a dispute or a reversal. The payment is queried first if
 // its success is not recorded.
-func (s *Service) notifyDispute(ctx context.Context, n gateway.Notification) (Place, error) {
+func (s *Service) notifyDispute(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transitionTimeout)
 	defer cancel()
 	if err := s.queryIfNotTaken(ctx, n.Reference); err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	t := &transition{Service: s, payment: n.Reference, webhookID: n.ID, by: origin.Origin{Actor: domain.ActorSystem}}
 	t.decide = func(ctx context.Context, st *state) (change, error) {
@@ -204,19 +204,19 @@ where payment_id = $1 and status = 'PENDING'`
 
 // noteAction stores the contents of a status that is not final. After an outcome it means
 // nothing.
-func (s *Service) noteAction(ctx context.Context, r Report) (Place, error) {
+func (s *Service) noteAction(ctx context.Context, r Report) (ProductPosition, error) {
 	var action *string
 	if r.NextAction != nil {
 		text, err := json.Marshal(r.NextAction)
 		if err != nil {
-			return Place{}, err
+			return ProductPosition{}, err
 		}
 		b := string(text)
 		action = &b
 	}
 	e, err := s.entry(ctx, r.Reference, "")
 	if err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
-	return Place{Product: e.product}, s.exec(ctx, "note a payment's next action", noteActionSQL, r.Reference, action, domain.PlainID(r.ID), queryInterval)
+	return ProductPosition{Product: e.product}, s.exec(ctx, "note a payment's next action", noteActionSQL, r.Reference, action, domain.PlainID(r.ID), queryInterval)
 }

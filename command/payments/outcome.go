@@ -32,7 +32,7 @@ func (r Report) source() string {
 // it was reported; see the package comment. A callback that was received before,
 // and a repeat, change nothing. The error is ErrNoPayment; ErrDelayed, after which
 // the worker queries the gateway again; or that of a Postgres that is away.
-func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
+func (s *Service) ApplyReport(ctx context.Context, r Report) (ProductPosition, error) {
 	if !r.Status.Final() {
 		return s.noteAction(ctx, r)
 	}
@@ -68,11 +68,11 @@ func (s *Service) ApplyReport(ctx context.Context, r Report) (Place, error) {
 		}
 		return c, nil
 	}
-	place, err := t.run(ctx)
+	recorded, err := t.run(ctx)
 	if err == nil {
 		s.metrics.outcomes.WithLabelValues(r.source(), outcome).Inc()
 	}
-	return place, err
+	return recorded, err
 }
 
 // moneyOf returns the amount that a report names; nil if it is no money.

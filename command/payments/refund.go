@@ -43,12 +43,12 @@ func (c RequestRefund) bodyHash() []byte {
 // Refunded is the response to RequestRefund.
 type Refunded struct {
 	Refund apimodel.Refund
-	Place
+	ProductPosition
 }
 
 // RequestRefund makes a refund due, or returns what was returned first to its key.
 // The worker posts it. Errors, in this order: ErrNoPayment, ErrKeyReused, then
-// those of domain.Slot's RequestRefund with their place in the store, as
+// those of domain.Slot's RequestRefund with their position in the store, as
 // *RefusedError, and a *domain.MoneyError for an amount that is none of the
 // payment's currency.
 func (s *Service) RequestRefund(ctx context.Context, c RequestRefund, by *origin.Origin) (Refunded, error) {
@@ -87,16 +87,16 @@ func (s *Service) requestRefund(ctx context.Context, c RequestRefund, by *origin
 		}
 		events, err := st.slot.RequestRefund(r)
 		if err != nil {
-			return change{}, &RefusedError{Place{st.slot.ProductID, st.last}, err}
+			return change{}, &RefusedError{ProductPosition{st.slot.ProductID, st.last}, err}
 		}
 		return change{events: events, key: &refundKey{c.Payment, c.Key, c.bodyHash(), id}}, nil
 	}
-	place, err := t.run(ctx)
+	recorded, err := t.run(ctx)
 	if err != nil {
 		return Refunded{}, err
 	}
 	refund, _ := t.after.Refund(id)
-	return Refunded{apimodel.RefundOf(refund, c.Payment), place}, nil
+	return Refunded{apimodel.RefundOf(refund, c.Payment), recorded}, nil
 }
 
 const rememberedRefundSQL = `
@@ -246,7 +246,7 @@ func (s *Service) applyRefund(ctx context.Context, r gateway.RefundRequest, answ
 
 // reportRefund brings a report of a refund to its effect. One that contradicts a
 // final state has the gateway queried, whose answer counts.
-func (s *Service) reportRefund(ctx context.Context, report domain.RefundReport, webhookID string) (Place, error) {
+func (s *Service) reportRefund(ctx context.Context, report domain.RefundReport, webhookID string) (ProductPosition, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transitionTimeout)
 	defer cancel()
 	t := &transition{Service: s, payment: report.PaymentID, webhookID: webhookID, by: origin.Origin{Actor: domain.ActorSystem}}
@@ -270,11 +270,11 @@ func (s *Service) reportRefund(ctx context.Context, report domain.RefundReport, 
 		decided = c.events
 		return c, nil
 	}
-	place, err := t.run(ctx)
+	recorded, err := t.run(ctx)
 	if err == nil {
 		s.noteRefunds(ctx, decided)
 	}
-	return place, err
+	return recorded, err
 }
 
 // refundChange writes the ledger too if the gateway reported a state that is

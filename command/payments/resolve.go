@@ -26,7 +26,7 @@ type Resolve struct {
 // Changed is a payment after a command.
 type Changed struct {
 	Payment apimodel.Payment
-	Place
+	ProductPosition
 }
 
 const (
@@ -94,11 +94,11 @@ func (s *Service) Resolve(ctx context.Context, c Resolve, by *origin.Origin) (Ch
 		}
 		return ch, nil
 	}
-	place, err := t.run(ctx)
+	recorded, err := t.run(ctx)
 	if err != nil {
-		return Changed{Place: place}, err
+		return Changed{ProductPosition: recorded}, err
 	}
-	return Changed{apimodel.PaymentOf(t.after, product, owner), place}, nil
+	return Changed{apimodel.PaymentOf(t.after, product, owner), recorded}, nil
 }
 
 // unpostedOf are the refunds that a reversal ends because they were never posted.

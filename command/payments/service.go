@@ -126,8 +126,8 @@ func (s *Service) storeID(ctx context.Context) (uuid.UUID, error) {
 	return s.store, nil
 }
 
-// Place is the position of a command's outcome in the store.
-type Place struct {
+// ProductPosition is the position of a command's outcome in the store.
+type ProductPosition struct {
 	Product  uuid.UUID
 	Position int64
 }

@@ -46,13 +46,13 @@ func (c Start) bodyHash() []byte {
 type Started struct {
 	Payment    apimodel.Payment
 	NextAction json.RawMessage // what the buyer has to do next; nil for nothing, or not known yet
-	Place
+	ProductPosition
 }
 
 // RefusedError is a refusal of the slot's state, with the slot's last event as
-// its place.
+// its position.
 type RefusedError struct {
-	Place
+	ProductPosition
 	Err error // of domain.Slot's StartPayment
 }
 
@@ -122,7 +122,7 @@ func (s *Service) start(ctx context.Context, c Start, by *origin.Origin) (starte
 	id := origin.NewID()
 	events, err := slot.StartPayment(now, domain.StartPayment{ID: id, Offered: c.Offered, Method: c.Method, SaleCancelled: cancelled}, price)
 	if err != nil {
-		return Started{}, nil, &RefusedError{Place{slot.ProductID, last}, err}
+		return Started{}, nil, &RefusedError{ProductPosition{slot.ProductID, last}, err}
 	}
 	encoded, err := by.Encode(ctx, events...)
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *Service) start(ctx context.Context, c Start, by *origin.Origin) (starte
 	if !price.IsZero() {
 		posted = s.postInBackground(ctx, id, begin.request, rejected)
 	}
-	return Started{Payment: begin.answer(result.RecordedAt), Place: Place{slot.ProductID, result.Position}}, posted, nil
+	return Started{Payment: begin.answer(result.RecordedAt), ProductPosition: ProductPosition{slot.ProductID, result.Position}}, posted, nil
 }
 
 // startTimeout bounds a start without its wait for the gateway. It is not tied to
@@ -209,7 +209,7 @@ func (s *Service) remembered(ctx context.Context, c Start, of uuid.UUID) (first 
 	case !bytes.Equal(hash, c.bodyHash()):
 		return nil, now, cancelled, ErrKeyReused
 	}
-	first = &Started{Place: Place{*product, *position}}
+	first = &Started{ProductPosition: ProductPosition{*product, *position}}
 	if err := json.Unmarshal(answer, &first.Payment); err != nil {
 		return nil, now, cancelled, fmt.Errorf("decode the response to idempotency key %s: %w", c.Key, err)
 	}

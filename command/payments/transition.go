@@ -26,10 +26,10 @@ var errRetry = errors.New("payments: decided on a past state")
 type entry struct {
 	slot      uuid.UUID // in whose stream the payment is
 	product   uuid.UUID
-	gatewayID string // the gateway's id of the payment; "" if it is not known
-	open      bool   // the gateway is to be queried about it
-	seen      bool   // the callback was received before,
-	place     Place  // and this is what it led to then
+	gatewayID string          // the gateway's id of the payment; "" if it is not known
+	open      bool            // the gateway is to be queried about it
+	seen      bool            // the callback was received before,
+	recorded  ProductPosition // and this is what it led to then
 }
 
 const entrySQL = `
@@ -41,7 +41,7 @@ where p.payment_id = $1`
 func (s *Service) entry(ctx context.Context, payment uuid.UUID, webhookID string) (entry, error) {
 	var e entry
 	err := s.Pool.QueryRow(ctx, entrySQL, payment, webhookID).Scan(&e.slot, &e.product, &e.gatewayID, &e.open,
-		&e.seen, &e.place.Product, &e.place.Position)
+		&e.seen, &e.recorded.Product, &e.recorded.Position)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return entry{}, ErrNoPayment
 	}
@@ -126,45 +126,45 @@ type transition struct {
 }
 
 // run reads, decides and appends, and retries if another append came first.
-func (t *transition) run(ctx context.Context) (Place, error) {
+func (t *transition) run(ctx context.Context) (ProductPosition, error) {
 	defer t.giveBack(ctx)
 	for range maxAttempts {
 		e, err := t.entry(ctx, t.payment, t.webhookID)
 		if err != nil {
-			return Place{}, err
+			return ProductPosition{}, err
 		}
 		if e.seen {
-			return e.place, nil
+			return e.recorded, nil
 		}
-		place, err := t.once(ctx, e)
+		recorded, err := t.once(ctx, e)
 		if errors.Is(err, errRetry) || errors.Is(err, errSeen) {
 			continue
 		}
-		return place, err
+		return recorded, err
 	}
-	return Place{}, fmt.Errorf("change payment %s: %w", t.payment, eventstore.ErrConflict)
+	return ProductPosition{}, fmt.Errorf("change payment %s: %w", t.payment, eventstore.ErrConflict)
 }
 
-func (t *transition) once(ctx context.Context, e entry) (Place, error) {
+func (t *transition) once(ctx context.Context, e entry) (ProductPosition, error) {
 	st, err := t.state(ctx, t.payment, e)
 	if err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	c, err := t.decide(ctx, st)
 	if err != nil {
-		return Place{st.slot.ProductID, st.last}, err
+		return ProductPosition{st.slot.ProductID, st.last}, err
 	}
 	t.after = st.payment
 	if len(c.events) == 0 && !c.write && t.webhookID == "" {
-		return Place{st.slot.ProductID, st.last}, nil
+		return ProductPosition{st.slot.ProductID, st.last}, nil
 	}
 	a, after, err := t.append(ctx, st, c)
 	if err != nil {
-		return Place{}, err
+		return ProductPosition{}, err
 	}
 	result, err := t.Store.Append(ctx, a)
 	if err != nil {
-		return Place{}, t.refused(ctx, st.slot.ProductID, c.regrant != nil, err)
+		return ProductPosition{}, t.refused(ctx, st.slot.ProductID, c.regrant != nil, err)
 	}
 	if c.regrant != nil {
 		t.grant = nil // it is a slot now
@@ -174,9 +174,9 @@ func (t *transition) once(ctx context.Context, e entry) (Place, error) {
 		t.sync(ctx, st.slot.ProductID)
 	}
 	if result.Position > 0 {
-		return Place{st.slot.ProductID, result.Position}, nil
+		return ProductPosition{st.slot.ProductID, result.Position}, nil
 	}
-	return Place{st.slot.ProductID, st.last}, nil
+	return ProductPosition{st.slot.ProductID, st.last}, nil
 }
 
 func freesUnit(events []domain.Event) bool {

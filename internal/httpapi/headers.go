@@ -22,9 +22,9 @@ const (
 	maxIdempotencyKey = 255
 )
 
-// SetPosition puts the place of an event of the product into X-Position.
-func SetPosition(c echo.Context, product uuid.UUID, place int64) {
-	c.Response().Header().Set(PositionHeader, consistency.Encode(product, place))
+// SetPosition puts the position of an event of the product into X-Position.
+func SetPosition(c echo.Context, product uuid.UUID, position int64) {
+	c.Response().Header().Set(PositionHeader, consistency.Encode(product, position))
 }
 
 // MinPositions returns the positions of X-Min-Position, none if it is absent. Those of

@@ -75,7 +75,7 @@ func (p *progress) passed(events int, position, head int64) {
 	p.now.Target = max(p.now.Target, head)
 }
 
-func (p *progress) look() Replay {
+func (p *progress) state() Replay {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -91,13 +91,13 @@ func (p *progress) look() Replay {
 }
 
 func (p *progress) show() {
-	if now := p.look(); p.r.OnProgress != nil {
+	if now := p.state(); p.r.OnProgress != nil {
 		p.r.OnProgress(now)
 	}
 }
 
 func (p *progress) write(ctx context.Context) error {
-	now := p.look()
+	now := p.state()
 	_, err := p.r.ReadPool.Exec(ctx, `
 		UPDATE projection_replays SET phase = $2, events = $3, position = $4, target = $5, rate = $6, updated_at = now()
 		WHERE id = $1 AND ended_at IS NULL`, now.ID, now.Phase, now.Events, now.Position, now.Target, now.Rate)
@@ -124,7 +124,7 @@ func (p *progress) end(ctx context.Context, phase string, why *string) error {
 	}
 	p.mu.Unlock()
 	p.show()
-	now := p.look()
+	now := p.state()
 	_, err := p.r.ReadPool.Exec(ctx, `
 		UPDATE projection_replays SET phase = $2, events = $3, position = $4, target = $5, error = $6, updated_at = now(), ended_at = now()
 		WHERE id = $1 AND ended_at IS NULL`, now.ID, phase, now.Events, now.Position, now.Target, why)
