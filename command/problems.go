@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/problem"
 	"github.com/dopaminestore/dopamine/redis"
 )
@@ -167,20 +167,10 @@ func invalidProblem(e *domain.InvalidError) error {
 	return v.err()
 }
 
-// unavailableClasses are the SQLSTATE classes of a server that cannot serve:
-// connection lost, out of resources, shutting down or starting, failing over.
-var unavailableClasses = []string{"08", "53", "57", "58", "25006"}
-
 // isUnavailable reports whether err means the database is unreachable, not that it rejected the query.
 func isUnavailable(err error) bool {
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		for _, class := range unavailableClasses {
-			if strings.HasPrefix(said.Code, class) {
-				return true
-			}
-		}
-		return false
+	if postgres.Code(err) != "" {
+		return postgres.Unavailable(err)
 	}
 	var network net.Error
 	var connect *pgconn.ConnectError

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -29,7 +30,7 @@ func CheckRead(ctx context.Context, url string) error { return readSet.check(ctx
 
 func (s set) check(ctx context.Context, url string) error {
 	conn, err := connect(ctx, url)
-	if isCode(err, noSuchDatabase) {
+	if isCode(err, pgerrcode.InvalidCatalogName) {
 		return fmt.Errorf("%s side: %w, and so is the database: check its name in the URL, or run `dopamine migrate --create-database`", s.name, ErrSchemaMissing)
 	}
 	if err != nil {
@@ -107,7 +108,7 @@ func (s set) applied(ctx context.Context, conn *pgx.Conn, schema string) ([]stri
 	// An error of Query comes out of CollectRows again.
 	rows, _ := conn.Query(ctx, "select version from "+pgx.Identifier{schema, s.table}.Sanitize()+" order by version")
 	versions, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if isCode(err, noSuchTable) {
+	if isCode(err, pgerrcode.UndefinedTable) {
 		return nil, nil
 	}
 	if err != nil {
@@ -116,15 +117,7 @@ func (s set) applied(ctx context.Context, conn *pgx.Conn, schema string) ([]stri
 	return versions, nil
 }
 
-// SQLSTATEs of Postgres.
-const (
-	noSuchDatabase    = "3D000" // invalid_catalog_name
-	noSuchTable       = "42P01" // undefined_table
-	databaseIsThere   = "42P04" // duplicate_database
-	databaseNameTaken = "23505" // unique_violation: two made it at the same time
-)
-
-// isCode says whether err is Postgres' error of that SQLSTATE.
+// isCode reports whether err is Postgres' error of that SQLSTATE.
 func isCode(err error, code string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == code

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/amacneil/dbmate/v2/pkg/dbmate"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -75,7 +76,7 @@ func (s set) down(ctx context.Context, url string) error {
 // locked runs do on a connection that holds the migration lock.
 func (s set) locked(ctx context.Context, url string, do func(*pgx.Conn) error) error {
 	conn, err := connect(ctx, url)
-	if isCode(err, noSuchDatabase) {
+	if isCode(err, pgerrcode.InvalidCatalogName) {
 		return fmt.Errorf("%w: check the name in the URL", ErrNoDatabase)
 	}
 	if err != nil {
@@ -99,7 +100,7 @@ func CreateDatabase(ctx context.Context, url string) error {
 	if err == nil {
 		return conn.Close(ctx)
 	}
-	if !isCode(err, noSuchDatabase) {
+	if !isCode(err, pgerrcode.InvalidCatalogName) {
 		return err
 	}
 	config, err := parse(url)
@@ -114,7 +115,7 @@ func CreateDatabase(ctx context.Context, url string) error {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	_, err = conn.Exec(ctx, "create database "+pgx.Identifier{name}.Sanitize())
-	if isCode(err, databaseIsThere) || isCode(err, databaseNameTaken) {
+	if isCode(err, pgerrcode.DuplicateDatabase) || isCode(err, pgerrcode.UniqueViolation) { // two created it at the same time
 		return nil // another process created it meanwhile
 	}
 	if err != nil {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 )
 
 // Ways in which a transaction ends without a commit. Any other error means that Postgres
@@ -81,8 +82,7 @@ func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
 // is not alive. It uses a separate connection: this one has a failed
 // transaction.
 func (s *Store) freeLock(looked error) {
-	var pgErr *pgconn.PgError
-	if !errors.As(looked, &pgErr) || pgErr.Code != "55P03" {
+	if postgres.Code(looked) != pgerrcode.LockNotAvailable {
 		return
 	}
 	conn, err := connect(s.ctx, s.pool)
@@ -115,23 +115,10 @@ func (s *Store) rollback() bool {
 	return true
 }
 
-// unavailable reports whether err means that Postgres cannot serve,
-// whatever the statement was.
+// unavailable reports whether err means that Postgres cannot serve, whatever the statement was; a
+// lock that could not be had, the append lock or a table's, is such an error here.
 func unavailable(err error) bool {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) || len(pgErr.Code) != 5 {
-		return false
-	}
-	switch pgErr.Code[:2] {
-	case "08", "53", "57", "58": // connection, resources, operator, system
-		return true
-	}
-	switch pgErr.Code {
-	case "55P03", // lock_not_available: the append lock, or a table's
-		"25006": // read_only_sql_transaction: a standby
-		return true
-	}
-	return false
+	return postgres.Unavailable(err) || postgres.Code(err) == pgerrcode.LockNotAvailable
 }
 
 // resolve determines whether the attempt's commit, which was not answered, took

@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 )
 
 // contentError is a failure caused by the events themselves, found without Postgres.
@@ -30,15 +31,7 @@ func isContent(err error) bool {
 	if errors.As(err, &content) {
 		return true
 	}
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || len(pg.Code) != 5 {
-		return false
-	}
-	switch pg.Code[:2] {
-	case "22", "23", "P0":
-		return true
-	}
-	return false
+	return postgres.InClass(err, pgerrcode.DataException, pgerrcode.IntegrityConstraintViolation, pgerrcode.PLpgSQLError)
 }
 
 // park is an item that is to be parked.

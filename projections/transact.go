@@ -6,11 +6,13 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 )
 
 // idleTransactionTimeout is how long Postgres lets one of these transactions idle. A process that
@@ -87,8 +89,7 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	if err == nil {
 		err = failpoint.Error(failpoint.ProjectAfterCommit)
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "42P01" { // the tables of an old generation were dropped
+	if postgres.Code(err) == pgerrcode.UndefinedTable { // the tables of an old generation were dropped
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
 	r.adjustBatch(err)

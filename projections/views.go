@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/internal/postgres"
 )
 
 const (
@@ -15,17 +17,13 @@ const (
 	viewTimeout = "100ms"
 	// heldLong is the age from which a transaction that holds a view is not expected to end soon.
 	heldLong = "1s"
-	// lockMissing is the SQLSTATE of a lock that could not be acquired in time
-	// (lock_not_available).
-	lockMissing = "55P03"
 )
 
 var errHeld = errors.New("a transaction that has gone on for long holds the view")
 
 // LockedOut reports whether err means that a lock could not be acquired in time.
 func LockedOut(err error) bool {
-	var pg *pgconn.PgError
-	return errors.Is(err, errHeld) || errors.As(err, &pg) && pg.Code == lockMissing
+	return errors.Is(err, errHeld) || postgres.Code(err) == pgerrcode.LockNotAvailable
 }
 
 // CheckView returns an error for which LockedOut is true if a long transaction holds the

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
@@ -21,13 +23,6 @@ var (
 	errNoWrites    = problem.New(problem.Unavailable, "the event store cannot be read from here")
 )
 
-// SQLSTATE codes; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
-const (
-	undefinedTable = "42P01"
-	internalError  = "XX000" // "could not open relation": dropped after the statement was planned
-	queryCanceled  = "57014" // statement_timeout
-)
-
 // dbError converts a database error into the error response. If the database is down, starting,
 // stopping or too slow, the response is unavailable; any other error is internal.
 func dbError(what string, err error) error {
@@ -39,25 +34,22 @@ func dbError(what string, err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
+	if postgres.Code(err) == "" {
 		if errors.Is(err, context.Canceled) {
 			return err // the client left
 		}
 		return errUnavailable.Wrap(err) // no response: refused, reset or timed out
 	}
-	switch {
-	case pg.Code == queryCanceled,
-		strings.HasPrefix(pg.Code, "08"),  // connection
-		strings.HasPrefix(pg.Code, "53"),  // resources
-		strings.HasPrefix(pg.Code, "57P"): // shut down, starting
+	if postgres.Unavailable(err) {
 		return errUnavailable.Wrap(err)
 	}
 	return err
 }
 
-// isMissingTable reports whether a table does not exist or exists no longer.
+// isMissingTable reports whether a table does not exist or exists no longer. Postgres reports
+// "could not open relation" for one that was dropped after the statement was planned.
 func isMissingTable(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == undefinedTable || pg.Code == internalError && strings.Contains(pg.Message, "relation"))
+	return errors.As(err, &pg) && (pg.Code == pgerrcode.UndefinedTable ||
+		pg.Code == pgerrcode.InternalError && strings.Contains(pg.Message, "relation"))
 }

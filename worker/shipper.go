@@ -2,14 +2,13 @@ package worker
 
 import (
 	"context"
-	"errors"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgerrcode"
 
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -112,9 +111,9 @@ func (s *shipper) storeAll(batch []*shipping) {
 	}
 }
 
-// refused reports whether Postgres rejected a statement (SQLSTATE classes of
-// data, constraints, cardinality and names), rather than being unavailable.
+// refused reports whether Postgres rejected a statement (data, constraints, cardinality, names),
+// rather than being unavailable.
 func refused(err error) bool {
-	var said *pgconn.PgError
-	return errors.As(err, &said) && len(said.Code) == 5 && slices.Contains([]string{"21", "22", "23", "42"}, said.Code[:2])
+	return postgres.InClass(err, pgerrcode.CardinalityViolation, pgerrcode.DataException,
+		pgerrcode.IntegrityConstraintViolation, pgerrcode.SyntaxErrorOrAccessRuleViolation)
 }

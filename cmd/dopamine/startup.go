@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -53,13 +53,8 @@ func (p *parts) storeIdentity(ctx context.Context) (identity eventstore.Identity
 
 // isAway reports whether err means that a service does not respond now, and may later.
 func isAway(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && len(pg.Code) == 5 {
-		switch pg.Code[:2] {
-		case "08", "53", "57", "58": // connection, resources, starting or stopping, system
-			return true
-		}
-		return pg.Code == "25006" // a standby that has not been promoted yet
+	if postgres.Code(err) != "" {
+		return postgres.Unavailable(err)
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, redis.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
