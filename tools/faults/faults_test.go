@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -51,6 +53,30 @@ func TestHarness_RulesHoldUnderFaults(t *testing.T) {
 	}
 	for _, p := range failpoint.Names() {
 		require.True(t, hit[p], "failpoint %s was never reached", p)
+	}
+}
+
+// What the harness reports is why it went on waiting, not that its time was over.
+func TestPoll_ReportsTheLastAttemptThatWasNotInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	attempts := 0
+	err := poll(ctx, time.Millisecond, "the fleet to settle", func() error {
+		if attempts++; attempts < 3 {
+			return errors.New("projection purchases lags")
+		}
+		cancel()
+		return errors.New("signal: killed")
+	})
+	require.EqualError(t, err, "waited for the fleet to settle: projection purchases lags")
+}
+
+// kfake's groups do not recover from members that die while they join.
+func TestScenarios_ThatKillProjectorsUseApacheKafka(t *testing.T) {
+	for _, sc := range scenarios {
+		switch sc.name {
+		case "kill9", "money-worst", "chaos":
+			require.True(t, sc.realKafka, sc.name)
+		}
 	}
 }
 

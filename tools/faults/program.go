@@ -308,18 +308,23 @@ func lastLines(s string, n int) string {
 	return strings.Join(all[max(0, len(all)-n):], " | ")
 }
 
-// poll tries until it works or the context ends.
+// poll tries until it works or the context ends. The error is that of the last attempt which the end of
+// the context did not interrupt.
 func poll(ctx context.Context, interval time.Duration, what string, try func() error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var last error
 	for {
 		err := try()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited for %s: %w", what, err)
+			return fmt.Errorf("waited for %s: %w", what, last)
 		case <-tick.C:
 		}
 	}

@@ -47,9 +47,13 @@ type scenario struct {
 	play func(r *run) error
 	heal func(r *run) error
 
-	postgres  func(ctx context.Context, f *fleet) error                  // a server of the run's own; nil: the shared one
-	redis     func(ctx context.Context) (*devservices.RedisGroup, error) // a group of the run's own; nil: the shared single one
-	kafka     func(ctx context.Context, f *fleet) ([]string, error)      // brokers of the run's own; nil: the shared one
+	postgres func(ctx context.Context, f *fleet) error                  // a server of the run's own; nil: the shared one
+	redis    func(ctx context.Context) (*devservices.RedisGroup, error) // a group of the run's own; nil: the shared single one
+	kafka    func(ctx context.Context, f *fleet) ([]string, error)      // brokers of the run's own; nil: the shared one
+	// realKafka: not kfake, even if it is wanted. Also for scenarios that kill projectors: if a member's
+	// connection closes while its JoinGroup waits, kfake answers the group, never starts that member's
+	// session timeout, and keeps the others waiting for its SyncGroup until their read timeout of 30 s.
+	// Apache Kafka removes it after the session timeout of 6 s.
 	realKafka bool
 	clockOf   string // redis or postgres: that server's clock can be stepped
 	registry  bool

@@ -75,7 +75,7 @@ var processScenarios = []*scenario{
 	{name: "stop-failpoints", about: "SIGSTOP at failpoints for longer than a lease", targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("stop") }},
 	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("kill") }},
 	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("stop") }},
-	{name: "kill9", about: "kill -9 of processes at random moments", play: func(r *run) error {
+	{name: "kill9", about: "kill -9 of processes at random moments", realKafka: true, play: func(r *run) error {
 		return r.repeat(func() error {
 			p := r.anyProcess()
 			r.struck("kill -9 of %s", p.name)
@@ -203,7 +203,7 @@ var processScenarios = []*scenario{
 		}
 		return nil
 	}},
-	{name: "money-worst", about: "kill -9 of every process in turn, the simulator too, which misbehaves in every way", worstGateway: true, play: func(r *run) error {
+	{name: "money-worst", about: "kill -9 of every process in turn, the simulator too, which misbehaves in every way", worstGateway: true, realKafka: true, play: func(r *run) error {
 		for _, i := range r.rand.Perm(len(r.fleet.processes)) {
 			p := r.fleet.processes[i]
 			r.struck("kill -9 of %s", p.name)
