@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/avsc"
+	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/relay"
@@ -28,6 +29,7 @@ type Contradictions struct {
 
 	// Newest is the highest incarnation that the topic or the read models know.
 	Newest int64
+	Money  LostMoney
 }
 
 // Any reports whether there is anything to recover from.
@@ -57,7 +59,8 @@ func (r *run) compareTopic(ctx context.Context, own eventstore.Identity, histori
 	r.Logger.Info("comparing the topic with the event store", "topic", r.Topic)
 	var mu sync.Mutex
 	err := kafka.ReadTopic(ctx, r.Kafka, r.Topic, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
-		found := partition{own: own, histories: histories, store: r.store, topic: r.Topic, lost: map[int64]struct{}{}}
+		found := partition{own: own, histories: histories, store: r.store, topic: r.Topic, decoder: r.Decoder,
+			lost: map[int64]struct{}{}, money: map[int64]domain.Event{}}
 		var err error
 		records(func(rec kafka.Record) bool {
 			err = found.add(ctx, rec)
@@ -68,6 +71,9 @@ func (r *run) compareTopic(ctx context.Context, own eventstore.Identity, histori
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		var money LostMoney
+		money.add(found.money)
+		c.Money.join(money)
 		c.Records += int64(len(found.lost))
 		for position := range found.lost {
 			c.SharedPosition = min(c.SharedPosition, position-1)
@@ -88,15 +94,18 @@ type partition struct {
 	histories []eventstore.Incarnation
 	store     *eventstore.Reader
 	topic     string
+	decoder   *avsc.Decoder
 
 	newest int64 // incarnation
 	page   []published
-	lost   map[int64]struct{} // positions of records that the store does not have
+	lost   map[int64]struct{}     // positions of records that the store does not have
+	money  map[int64]domain.Event // of these, what LostMoney depends on
 }
 
 type published struct {
 	position int64
 	id       uuid.UUID
+	money    *moneyRecord // nil for most
 }
 
 // add records a record of the topic.
@@ -131,6 +140,7 @@ func (p *partition) add(ctx context.Context, rec kafka.Record) error {
 		for position := range p.lost {
 			if position > h.Position {
 				delete(p.lost, position)
+				delete(p.money, position)
 			}
 		}
 		return nil
@@ -138,7 +148,11 @@ func (p *partition) add(ctx context.Context, rec kafka.Record) error {
 	if incarnation > 0 && eventstore.Superseded(p.histories, incarnation, h.Position) {
 		return nil
 	}
-	if p.page = append(p.page, published{h.Position, h.EventID}); len(p.page) == comparePage {
+	var money *moneyRecord
+	if isMoney(h.EventType) {
+		money = &moneyRecord{rec.Value, h}
+	}
+	if p.page = append(p.page, published{h.Position, h.EventID, money}); len(p.page) == comparePage {
 		return p.comparePending(ctx)
 	}
 	return nil
@@ -157,6 +171,9 @@ func (p *partition) comparePending(ctx context.Context) error {
 	for _, rec := range p.page {
 		if ids[rec.position] != rec.id {
 			p.lost[rec.position] = struct{}{}
+			if rec.money != nil {
+				p.money[rec.position] = p.decode(ctx, rec.money)
+			}
 		}
 	}
 	p.page = p.page[:0]

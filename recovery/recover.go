@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
@@ -24,7 +25,8 @@ type Config struct {
 	WritePool   *pgxpool.Pool // not through a pooler: Run holds a session lock
 	ReadPool    *pgxpool.Pool // for replay.Run
 	Kafka       kafka.Cluster
-	Topic       string // default kafka.Topic
+	Topic       string        // default kafka.Topic
+	Decoder     *avsc.Decoder // of the topic's values; nil if there is no schema registry
 	Projections []projections.Rebuildable
 	// Force begins an incarnation even if nothing contradicts the store.
 	Force   bool
@@ -133,6 +135,9 @@ func (r *run) begin(ctx context.Context) (result Result, err error) {
 		if current, err = r.next(ctx, result.Contradictions); err != nil {
 			return result, err
 		}
+		for _, p := range result.Contradictions.Money.Payments {
+			r.Logger.Warn("payment lost, operator needed", "payment", p.Payment, "amount", p.Price.String(), "currency", p.Price.Currency())
+		}
 		r.Logger.Info("incarnation began", "incarnation", current.Number, "sharedPosition", current.SharedPosition)
 	}
 	result.Incarnation.Incarnation, result.SharedPosition = current.Number, current.SharedPosition
@@ -185,6 +190,9 @@ func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnatio
 			return err
 		}
 		if err := suspectLogs(ctx, tx, c.SharedPosition); err != nil {
+			return err
+		}
+		if err := c.Money.record(ctx, tx); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, `

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 
@@ -16,7 +17,7 @@ import (
 )
 
 func recoverCommand() *cli.Command {
-	flags := append(settings([]*config.Setting{config.DatabaseURL, config.DatabaseDirectURL}, readSide, kafkaSide, topicName, []*config.Setting{config.Data}),
+	flags := append(settings([]*config.Setting{config.DatabaseURL, config.DatabaseDirectURL}, readSide, kafkaSide, topicName, schemaSide, []*config.Setting{config.Data}),
 		&cli.BoolFlag{Name: "force", Usage: "begin the next incarnation even if nothing contradicts the event store"},
 		&cli.BoolFlag{Name: "drop-old", Usage: "drop older generations of the read models after the swap"})
 	return &cli.Command{
@@ -30,6 +31,7 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 	r := config.From(cmd)
 	r.Require(config.DatabaseURL, config.KafkaBrokers)
 	write, read, k := r.DatabaseDirectURL(), directReadURL(r), kafkaOf(r)
+	registry := registryOf(r)
 	if err := r.Err(); err != nil {
 		return err
 	}
@@ -55,7 +57,7 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 	show := newReplayProgress(cmd.Root().ErrWriter)
 	p.log = slog.New(slog.NewTextHandler(show, nil))
 	result, err := recovery.Run(ctx, recovery.Config{
-		WritePool: p.writePool, ReadPool: p.readPool, Kafka: k.cluster, Topic: k.topic, Projections: all,
+		WritePool: p.writePool, ReadPool: p.readPool, Kafka: k.cluster, Topic: k.topic, Decoder: decoderWith(registry), Projections: all,
 		Force: cmd.Bool("force"), DropOld: cmd.Bool("drop-old"), OnProgress: show.update, Logger: p.log,
 	})
 	show.end()
@@ -76,10 +78,24 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 		}
 		fmt.Fprintln(out)
 	}
+	printLostMoney(out, result.Contradictions.Money)
 	if result.Resumed {
 		fmt.Fprintln(out, "continued a recovery that was interrupted")
 	}
 	fmt.Fprintf(out, "incarnation %d of store %s: positions up to %d are as before, the read models are rebuilt\n",
 		result.Incarnation.Incarnation, result.Incarnation.Store, result.SharedPosition)
 	return nil
+}
+
+// printLostMoney names what the topic knows of payments and the store lost.
+func printLostMoney(out io.Writer, m recovery.LostMoney) {
+	if n := len(m.Refunds); n > 0 {
+		fmt.Fprintf(out, "refunds that the store lost: %d; the worker queries the gateway about them, and records those that were made\n", n)
+	}
+	if n := len(m.Payments); n > 0 {
+		fmt.Fprintf(out, "payments that the store lost: %d, named in the log; compare them with the provider's list\n", n)
+	}
+	if m.Undecodable > 0 {
+		fmt.Fprintf(out, "lost records about payments or refunds that could not be decoded: %d\n", m.Undecodable)
+	}
 }

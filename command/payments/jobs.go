@@ -43,7 +43,10 @@ select payment_id from payments
 where ask_at <= (select clock_timestamp()) and ask_at is not null and not (status = 'PENDING' and not accepted and not cancel_requested)
 order by ask_at limit $1`,
 	Cancel: `select payment_id from payments where cancel_at <= (select clock_timestamp()) order by cancel_at limit $1`,
-	Refund: `select refund_id from payment_refunds where ask_at <= (select clock_timestamp()) order by ask_at limit $1`,
+	Refund: `
+(select refund_id from payment_refunds where ask_at <= (select clock_timestamp()) order by ask_at limit $1)
+union all
+(select refund_id from lost_refunds where ask_at <= (select clock_timestamp()) order by ask_at limit $1)`,
 }
 
 // Due lists the payments, or refunds, for which a step is due, the longest due

@@ -27,7 +27,7 @@ func (s *Service) Notify(ctx context.Context, n gateway.Notification) (ProductPo
 	case gateway.RefundHasSucceeded, gateway.RefundHasFailed:
 		return s.notifyRefund(ctx, n)
 	case gateway.PaymentRefunded:
-		return s.refundedAtGateway(ctx, n)
+		return s.refundedAtGateway(ctx, n, origin.NewID())
 	case gateway.PaymentDisputed, gateway.PaymentDisputeClosed, gateway.PaymentReversed:
 		return s.notifyDispute(ctx, n)
 	}
@@ -59,7 +59,7 @@ func (s *Service) notifyRefund(ctx context.Context, n gateway.Notification) (Pro
 			PaymentID: n.Reference, RefundID: refund.ID, GatewayRefundID: n.RefundID, Status: status, Reason: n.FailureReason,
 		}, n.ID)
 	case status == domain.CompletedRefund:
-		return s.refundedAtGateway(ctx, n)
+		return s.refundedAtGateway(ctx, n, origin.NewID())
 	}
 	return s.remember(ctx, n) // an unknown refund that was not made
 }
@@ -71,16 +71,15 @@ func (s *Service) remember(ctx context.Context, n gateway.Notification) (Product
 	return t.run(ctx)
 }
 
-// refundedAtGateway records a refund that was made at the gateway. The payment is
-// queried first if its success is not recorded, and our refunds that are not
+// refundedAtGateway records a refund that was made at the gateway, under the given id. The
+// payment is queried first if its success is not recorded, and our refunds that are not
 // final, of which it may be one.
-func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification) (ProductPosition, error) {
+func (s *Service) refundedAtGateway(ctx context.Context, n gateway.Notification, id uuid.UUID) (ProductPosition, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transitionTimeout)
 	defer cancel()
 	if err := s.queryIfNotTaken(ctx, n.Reference); err != nil {
 		return ProductPosition{}, err
 	}
-	id := origin.NewID()
 	unknown, err := s.queryOpenRefunds(ctx, n.Reference)
 	if err != nil {
 		return ProductPosition{}, err

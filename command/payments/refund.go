@@ -156,7 +156,7 @@ func (s *Service) refundStep(ctx context.Context, id uuid.UUID) error {
 		&amount, &currency, &posted, &stuck)
 	cancel()
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+		return s.lostRefundStep(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("take refund %s: %w", id, err)
