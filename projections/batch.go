@@ -168,7 +168,7 @@ func (r *Runner) addRecord(ctx context.Context, o *assignment, p *plan, at *chec
 func (p *plan) add(at *checkpoint, items []item) bool {
 	for _, it := range items {
 		if it.newer() {
-			p.waiting = &BlockedError{byRecord: true, newer: &newerEvent{it.partition, it.position},
+			p.waiting = &BlockedError{byRecord: true, partition: it.partition, newer: &newerEvent{it.partition, it.position},
 				Reason: fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A projector of that version applies it; this one waits", it.position, it.eventType, it.err)}
 			return false
 		}
@@ -210,7 +210,7 @@ func (r *Runner) storeEvents(ctx context.Context, after int64, limit int) ([]eve
 	defer cancel()
 	page, err := r.cfg.Store.ReadAll(ctx, after, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read events after %d from the store: %w", after, err)
+		return nil, failedIn(partEventStore, fmt.Errorf("read events after %d from the store: %w", after, err))
 	}
 	return page, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -39,6 +40,7 @@ type session struct {
 	topic       kafka.TopicInfo
 	identity    eventstore.Identity
 	assignments []*assignment // one per projection
+	began       time.Time
 }
 
 // begin reads the checkpoints for an assignment. It implements kafka.SubscriberConfig.Begin.
@@ -47,7 +49,7 @@ func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, ass
 	if err != nil {
 		return nil, err
 	}
-	s := &session{kafka: ks, topic: info}
+	s := &session{kafka: ks, topic: info, began: time.Now()}
 	if s.identity, err = r.checkSource(ctx); err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func (r *Runner) describe(ctx context.Context) (kafka.TopicInfo, error) {
 	defer cancel()
 	info, err := kafka.DescribeTopic(ctx, r.cfg.Kafka, r.cfg.Topic)
 	if err != nil {
-		return info, err
+		return info, failedIn(partKafka, err)
 	}
 	r.topicWarning.set(r.cfg.TopicSettings.ShortRetention(r.cfg.Topic, info))
 	if reason := r.cfg.TopicSettings.Mismatch(r.cfg.Topic, info); reason != "" {
@@ -104,7 +106,7 @@ func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
 	}
 	id, err := r.cfg.Store.Identity(ctx)
 	if err != nil {
-		return id, err
+		return id, failedIn(partEventStore, err)
 	}
 	var incarnation int64
 	if err := r.cfg.ReadPool.QueryRow(ctx, `SELECT incarnation FROM projection_source`).Scan(&incarnation); err != nil {
@@ -235,7 +237,7 @@ func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
 }) error {
 	id, err := store.Identity(ctx)
 	if err != nil {
-		return fmt.Errorf("read the event store's id: %w", err)
+		return failedIn(partEventStore, fmt.Errorf("read the event store's id: %w", err))
 	}
 	var recorded uuid.UUID
 	err = readPool.QueryRow(ctx, `
@@ -266,7 +268,7 @@ func (r *Runner) checkStore(ctx context.Context, s *session) error {
 	}
 	for position, id := range applied {
 		if ids[position] != id {
-			return &BlockedError{Reason: fmt.Sprintf("the event store does not have event %s at position %d, which was applied: it was restored to an earlier moment. Run `dopamine recover`", id, position)}
+			return &BlockedError{Reason: fmt.Sprintf(lostEvent, id, position)}
 		}
 	}
 	return nil
@@ -281,7 +283,7 @@ func (r *Runner) storeIDs(ctx context.Context, positions []int64) (map[int64]uui
 	defer cancel()
 	ids, err := r.cfg.Store.IDs(ctx, positions)
 	if err != nil {
-		return nil, fmt.Errorf("compare %d records with the event store: %w", len(positions), err)
+		return nil, failedIn(partEventStore, fmt.Errorf("compare %d records with the event store: %w", len(positions), err))
 	}
 	return ids, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
@@ -126,3 +127,12 @@ func Reached(ctx context.Context, q Querier, projections []string, product uuid.
 
 // Reached exports what ReadStatus computes.
 func (h Head) Reached(partitions map[int32]int64) int64 { return h.reached(partitions) }
+
+// StaysBlocked blocks the projector by a record of the partition, and returns whether it is still
+// blocked in a session of that age.
+func (w *Owner) StaysBlocked(partition int32, age time.Duration) bool {
+	w.r.health.block(&BlockedError{Reason: "a record", byRecord: true, partition: partition})
+	w.s.began = time.Now().Add(-age)
+	w.r.unblockWithout(w.s)
+	return w.r.health.reason() != ""
+}

@@ -13,12 +13,18 @@ import (
 // blockedInterval is how long a blocked projector waits, outside of the group, before it retries.
 const blockedInterval = 2 * time.Second
 
+// lastingSession is the age of a session that no blocked member has interrupted: it is much longer
+// than blockedInterval.
+const lastingSession = 15 * time.Second
+
 // BlockedError is the reason why a projector applies nothing for now, with what to do about it. The
 // projector continues when the reason is gone.
 type BlockedError struct {
 	Reason   string
 	byRecord bool        // found in a record, not at the start of a session
 	newer    *newerEvent // the event that it waits for, if any
+
+	partition int32 // of the record
 }
 
 func (e *BlockedError) Error() string { return "projections: " + e.Reason }
@@ -63,6 +69,16 @@ func (h *health) unblock(applied bool) bool {
 	return true
 }
 
+// foundIn returns the partition of the record that the reason was found in, if it was found in one.
+func (h *health) foundIn() (partition int32, found bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.blocked == nil || !h.blocked.byRecord {
+		return 0, false
+	}
+	return h.blocked.partition, true
+}
+
 func (h *health) reason() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -91,6 +107,22 @@ func (r *Runner) unblock(applied bool) {
 		r.metrics.blocked.Set(0)
 		r.recordUnblocked()
 	}
+}
+
+// unblockWithout removes a reason that was found in a record of a partition that this process does
+// not own any more. A blocked owner leaves the group, which begins new sessions for all members, so
+// a session that lasts shows that the new owner is not blocked.
+func (r *Runner) unblockWithout(s *session) {
+	partition, found := r.health.foundIn()
+	if !found || s == nil || time.Since(s.began) < lastingSession {
+		return
+	}
+	for _, o := range s.assignments {
+		if o.checkpoints[partition] != nil {
+			return
+		}
+	}
+	r.unblock(true)
 }
 
 // warning is a reason that stops nothing.
@@ -146,9 +178,10 @@ func (r *Runner) newerApplied(ctx context.Context) error {
 		return fmt.Errorf("check for a newer projector: %w", err)
 	}
 	if behind {
-		return &BlockedError{Reason: r.health.reason(), byRecord: true, newer: n}
+		return &BlockedError{Reason: r.health.reason(), byRecord: true, partition: n.partition, newer: n}
 	}
 	r.health.setNewer(nil)
+	r.unblock(true)
 	return nil
 }
 

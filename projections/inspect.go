@@ -44,7 +44,8 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 	}
 	for position, id := range applied {
 		if ids[position] != id {
-			return restored("the event store does not have event %s at position %d, which was applied", id, position)
+			// The checks at the start of a session repeat this one.
+			return &BlockedError{Reason: fmt.Sprintf(lostEvent, id, position)}
 		}
 	}
 	for _, rs := range records {
@@ -53,7 +54,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 				continue
 			}
 			if s.identity.OriginOf(rec.store) == eventstore.Current {
-				return restored("partition %d has event %s at position %d, which the event store does not have", rec.partition, rec.item.eventID, rec.item.position)
+				return restored(rec.partition, "partition %d has event %s at position %d, which the event store does not have", rec.partition, rec.item.eventID, rec.item.position)
 			}
 			rec.skip = true
 			r.metrics.foreign.Inc()
@@ -70,9 +71,9 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 func (r *Runner) inspectHeaders(ctx context.Context, s *session, rec *record) error {
 	switch s.identity.OriginOf(rec.store) {
 	case eventstore.Foreign:
-		return &BlockedError{byRecord: true, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}
+		return &BlockedError{byRecord: true, partition: rec.partition, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}
 	case eventstore.Later:
-		return restored("partition %d has a record of %s, the event store is in incarnation %d", rec.partition, rec.store, s.identity.Incarnation)
+		return restored(rec.partition, "partition %d has a record of %s, the event store is in incarnation %d", rec.partition, rec.store, s.identity.Incarnation)
 	}
 	if rec.msg.Metadata[avsc.HeaderEventType] == kafka.TypeIncarnation {
 		rec.skip = true
@@ -97,6 +98,12 @@ func ForeignTopic(topic, named string, own eventstore.Identity) string {
 	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a separate topic with --kafka-topic", topic, named, own)
 }
 
-func restored(format string, args ...any) error {
-	return &BlockedError{byRecord: true, Reason: fmt.Sprintf(format, args...) + ": it was restored to an earlier moment. Run `dopamine recover`"}
+// lostEvent is the reason for a checkpoint beyond the store's history.
+const lostEvent = "the event store does not have event %s at position %d, which was applied" + restoreHint
+
+const restoreHint = ": it was restored to an earlier moment. Run `dopamine recover`"
+
+// restored returns the reason for a record that the store lacks.
+func restored(partition int32, format string, args ...any) error {
+	return &BlockedError{byRecord: true, partition: partition, Reason: fmt.Sprintf(format, args...) + restoreHint}
 }

@@ -89,7 +89,7 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 	defer cancel()
 	head, err := r.cfg.Published(readCtx)
 	if err != nil {
-		return fmt.Errorf("read how far the relay is: %w", err)
+		return failedIn(partEventStore, fmt.Errorf("read how far the relay is: %w", err))
 	}
 	if len(head.Last) != int(s.topic.Partitions) || head.TopicID != s.topic.TopicID {
 		return nil // the relay does not use this topic yet

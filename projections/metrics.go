@@ -1,6 +1,8 @@
 package projections
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,13 +24,15 @@ type metrics struct {
 	undecodable  prometheus.Counter
 	foreign      prometheus.Counter
 	blocked      prometheus.Gauge
+	failures     *prometheus.CounterVec
 }
 
-// newMetrics registers the metrics with reg, which may be nil.
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers the metrics with reg, which may be nil. Counters of each projection begin at
+// 0: an alert on an increase would not notice the first one of a counter that did not exist before.
+func newMetrics(reg prometheus.Registerer, projections []Projection) *metrics {
 	const label = "projection"
 	m := telemetry.NewMetrics(reg, "projector")
-	return &metrics{
+	all := &metrics{
 		lag:          m.Gauges("lag_events", "Events in the store that the projection has not applied yet, measured once a second.", label),
 		stalled:      m.Gauges("stalled_seconds", "Time since the projection last made progress while it is behind, or its progress cannot be read; 0 if it is not behind.", label),
 		blocked:      m.Gauge("blocked", "1 while the projector is blocked and applies nothing; /health/ready has the reason."),
@@ -42,7 +46,53 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		parked:       m.Counters("parked_events_total", "Events parked because they, or one before them, could not be applied.", label),
 		fenced:       m.Counters("fenced_batches_total", "Batches refused because another process had moved the checkpoint.", label),
 		undecodable:  m.Counter("undecodable_records_total", "Records whose value could not be decoded."),
+		failures:     m.Counters("failures_total", "Failures that ended the work on the topic and are retried, by the part that failed.", "part"),
 	}
+	for _, p := range projections {
+		for _, c := range []*prometheus.CounterVec{all.events, all.gapEvents, all.duplicates, all.parked, all.fenced} {
+			c.WithLabelValues(p.Name())
+		}
+	}
+	for _, part := range []string{partKafka, partEventStore, partReadModels, partSlow} {
+		all.failures.WithLabelValues(part)
+	}
+	return all
+}
+
+// Parts that can fail.
+const (
+	partKafka      = "kafka"
+	partEventStore = "event_store"
+	partReadModels = "read_models"
+	partSlow       = "read_models_timeout"
+)
+
+// partError is a failure of one part.
+type partError struct {
+	part string
+	error
+}
+
+func (e *partError) Unwrap() error { return e.error }
+
+func failedIn(part string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &partError{part, err}
+}
+
+// failed counts a failure. What no part is named for is the read database.
+func (m *metrics) failed(err error) {
+	part := partReadModels
+	var named *partError
+	switch {
+	case errors.As(err, &named):
+		part = named.part
+	case errors.Is(err, context.DeadlineExceeded):
+		part = partSlow
+	}
+	m.failures.WithLabelValues(part).Inc()
 }
 
 func (m *metrics) batch(projection string, items []item, took time.Duration) {

@@ -3,15 +3,20 @@ package projections_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
+	"github.com/dopaminestore/dopamine/projections/products"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
@@ -212,6 +217,22 @@ func TestProjector_WaitsForANewerOneAtAnEventThatItDoesNotKnow(t *testing.T) {
 			require.ErrorAs(t, owner.Apply(ctx, records), &blocked, "it waits")
 		})
 	}
+}
+
+func TestProjector_IsNotBlockedByAPartitionThatItLost(t *testing.T) {
+	_, _, owner := newOfflineSystem(t)
+	const owned, lost = 0, 1000
+	require.True(t, owner.StaysBlocked(lost, time.Second), "a blocked new owner would end the session")
+	require.True(t, owner.StaysBlocked(owned, time.Minute))
+	require.False(t, owner.StaysBlocked(lost, time.Minute))
+}
+
+func TestMetrics_BeginAtZero(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	projections.NewRunner(projections.Config{Projections: []projections.Projection{products.New()}, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
+	n, err := testutil.GatherAndCount(registry, "dopamine_projector_parked_events_total", "dopamine_projector_failures_total")
+	require.NoError(t, err)
+	require.Equal(t, 1+4, n, "an alert on an increase needs a value before it")
 }
 
 func TestProjector_ParksNothingOnDatabaseFailure(t *testing.T) {

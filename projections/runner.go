@@ -55,7 +55,7 @@ type Runner struct {
 func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
 	r := &Runner{
-		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer),
+		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer, cfg.Projections),
 		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second},
 	}
 	r.batchLimit.Store(int64(cfg.MaxBatch))
@@ -105,6 +105,7 @@ func (r *Runner) Run(ctx context.Context) error {
 				r.log.Warn("topic does not exist, waiting", "topic", r.cfg.Topic)
 			}
 		default:
+			r.metrics.failed(err)
 			r.log.Warn("projecting ended, retrying", "error", err)
 		}
 		select {
@@ -139,12 +140,12 @@ func (r *Runner) run(ctx context.Context) error {
 		Cluster: r.cfg.Kafka, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout, Logger: r.log,
 	})
 	if err != nil {
-		return err
+		return failedIn(partKafka, err)
 	}
 	defer sub.Close() //nolint:errcheck // nothing is lost with it
 	messages, err := sub.Subscribe(ctx, r.cfg.Topic)
 	if err != nil {
-		return err
+		return failedIn(partKafka, err)
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -186,6 +187,7 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 			}
 		case <-views.C:
 			r.followViews(ctx)
+			r.unblockWithout(s)
 		case <-gaps.C:
 			if s != nil && len(messages) == 0 {
 				err = r.fillLostTails(s, received)
@@ -193,9 +195,9 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 		case first, ok := <-messages:
 			if !ok {
 				if err := sub.Err(); err != nil {
-					return err
+					return failedIn(partKafka, err)
 				}
-				return errors.New("the subscription ended")
+				return failedIn(partKafka, errors.New("the subscription ended"))
 			}
 			batch := collect(first, messages, r.cfg.MaxBatch)
 			if s = r.current(); s != nil {

@@ -18,7 +18,7 @@ import (
 // payment.
 func (w *Worker) ending() sweep {
 	return sweep{
-		name: "ExpireSlot", frees: true, until: w.cfg.Claims.UntilExpiry,
+		name: sweepExpiry, frees: true, until: w.cfg.Claims.UntilExpiry,
 		find: w.cfg.Claims.DueForExpiry,
 		decide: func(s domain.Slot, at time.Time) []domain.Event {
 			if _, paying := s.Pending(); paying { // it was started after the query
@@ -36,7 +36,7 @@ func (w *Worker) ending() sweep {
 // while no worker ran is no longer found.
 func (w *Worker) warning() sweep {
 	return sweep{
-		name: "WarnOwner", find: w.cfg.Claims.DueForWarning, until: w.cfg.Claims.UntilWarning,
+		name: sweepWarning, find: w.cfg.Claims.DueForWarning, until: w.cfg.Claims.UntilWarning,
 		decide: domain.Slot.Warn,
 		guard: func(s domain.Slot) eventstore.GuardItem {
 			return claims.Warned{Product: s.ProductID, SlotID: s.ID}.GuardItem()
@@ -90,17 +90,17 @@ func (w *Worker) timeOut(ctx context.Context) error {
 func (w *Worker) timeOutOne(ctx context.Context, due claims.DueSlot) {
 	ctx, cancel := context.WithTimeout(ctx, timeOutTimeout)
 	defer cancel()
-	ctx, span := begin(ctx, "TimeOutPayment")
+	ctx, span := begin(ctx, sweepPaymentTimeout)
 	defer span.End()
 	if err := w.cfg.Payments.TimeOut(ctx, due); err != nil {
 		if ctx.Err() == nil {
-			w.metrics.failures.WithLabelValues("TimeOutPayment").Inc()
+			w.metrics.failures.WithLabelValues(sweepPaymentTimeout).Inc()
 			w.warn(ctx, "slot with timed-out payment not ended, retrying", "slot", due.SlotID, "error", err)
 		}
 		return
 	}
-	w.metrics.swept.WithLabelValues("TimeOutPayment").Inc()
-	w.metrics.lateness.WithLabelValues("TimeOutPayment").Observe(time.Since(due.At).Seconds())
+	w.metrics.swept.WithLabelValues(sweepPaymentTimeout).Inc()
+	w.metrics.lateness.WithLabelValues(sweepPaymentTimeout).Observe(time.Since(due.At).Seconds())
 	w.syncOwn(due.Product)
 }
 

@@ -50,6 +50,13 @@ const (
 	shares = 16
 )
 
+// Names of what is done with due slots, in metrics and traces.
+const (
+	sweepExpiry         = "ExpireSlot"
+	sweepWarning        = "WarnOwner"
+	sweepPaymentTimeout = "TimeOutPayment"
+)
+
 // sweep is an action on slots that are due.
 type sweep struct {
 	name  string

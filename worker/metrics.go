@@ -25,7 +25,7 @@ type metrics struct {
 // newMetrics registers the metrics with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := telemetry.NewMetrics(reg, "worker")
-	return &metrics{
+	all := &metrics{
 		failures:     m.Counters("failures_total", "Failures that are retried, by loop.", "loop"),
 		position:     m.Gauge("position", "Position in the log up to which the affected gates were scheduled for a sync."),
 		fed:          m.Histogram("feed_seconds", "Time to sync one gate.", telemetry.DurationBuckets),
@@ -40,4 +40,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		jobsDue:      m.Gauges("payment_steps_due", "Steps of payments that were due when they were last listed, up to the size of a list.", "step"),
 		jobSeconds:   m.Histograms("payment_step_seconds", "Time of a payment step, including the gateway's.", telemetry.DurationBuckets, "step"),
 	}
+	// An alert on a rate would not notice the first values of a metric that did not exist before.
+	for _, name := range []string{sweepExpiry, sweepWarning, sweepPaymentTimeout} {
+		all.swept.WithLabelValues(name)
+		all.conflicts.WithLabelValues(name)
+		all.lateness.WithLabelValues(name)
+	}
+	return all
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/config"
+	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
@@ -190,7 +191,7 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 		return s.readModels(ctx, r, head, err == nil)
 	}})
 	if s.write != "" {
-		parts = append(parts, status.Part{Name: "money", Read: s.money})
+		parts = append(parts, status.Part{Name: "processes", Read: s.processes}, status.Part{Name: "money", Read: s.money})
 	}
 	if s.write != "" && len(s.redis.urls) > 0 {
 		parts = append(parts, status.Part{Name: "gates", Read: s.gates})
@@ -254,6 +255,18 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 		r.Parked = append(r.Parked, status.Parked{Projection: k.Projection, Key: k.Key, Position: k.Position, Type: k.Type,
 			Events: k.Events, Error: k.Error, ParkedAt: k.ParkedAt.UTC()})
 	}
+	return nil
+}
+
+// processes counts the live processes of the write side.
+func (s *statusSources) processes(ctx context.Context, r *status.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	live, err := presence.Count(ctx, s.writePool)
+	if err != nil {
+		return err
+	}
+	r.Processes = &status.Processes{CommandAPIs: live.Others, Workers: live.Workers, Silent: live.Silent}
 	return nil
 }
 

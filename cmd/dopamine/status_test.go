@@ -55,6 +55,7 @@ func TestStatus_ShowsMoneyThatWaitsForAnOperator(t *testing.T) {
 	require.Equal(t, 0, exit, errs)
 	require.Contains(t, out, payment.String())
 	require.Contains(t, out, "OUTCOME_UNKNOWN")
+	require.Contains(t, out, "workers:     0 (NONE RUNS)")
 }
 
 func TestStatus_ReportsUnavailableParts(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,9 @@ const (
 	breakerInterval = 30 * time.Second
 	breakerTimeout  = 3 * time.Second
 	breakerTrials   = 5
+	// breakerMemory is how long the metric shows an open breaker if no call has tried the gateway
+	// since.
+	breakerMemory = time.Minute
 )
 
 // Calls limits, measures and traces the calls of an adapter. It never retries.
@@ -56,32 +60,37 @@ type Calls struct {
 type kind struct {
 	slots   chan struct{}
 	breaker *gobreaker.CircuitBreaker[struct{}]
+	opened  atomic.Int64 // Unix time in nanoseconds
+}
+
+// leftAlone reports whether the gateway is not called, or was not when it was last tried. After
+// breakerMemory without a call nothing is known.
+func (k *kind) leftAlone(now time.Time) bool {
+	return k.breaker.State() != gobreaker.StateClosed && now.Sub(time.Unix(0, k.opened.Load())) < breakerMemory
 }
 
 // NewCalls returns Calls that bound each call by timeout. registerer may be nil.
 func NewCalls(timeout time.Duration, registerer prometheus.Registerer, logger *slog.Logger) *Calls {
 	c := &Calls{timeout: timeout, metrics: newMetrics(registerer), kinds: make(map[Call]*kind, len(concurrency))}
 	for name, limit := range concurrency {
-		open := c.metrics.open.WithLabelValues(string(name))
-		c.kinds[name] = &kind{
-			slots: make(chan struct{}, limit),
-			breaker: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
-				Name:         string(name),
-				MaxRequests:  breakerTrials,
-				Interval:     breakerInterval,
-				Timeout:      breakerTimeout,
-				ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= breakerFailures },
-				IsSuccessful: answered,
-				IsExcluded:   func(err error) bool { return errors.Is(err, errCallerGone) },
-				OnStateChange: func(_ string, _, to gobreaker.State) {
-					open.Set(0)
-					if to == gobreaker.StateOpen {
-						open.Set(1)
-					}
-					logger.Warn("payment gateway circuit breaker changed", "call", string(name), "state", to.String())
-				},
-			}),
-		}
+		k := &kind{slots: make(chan struct{}, limit)}
+		k.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+			Name:         string(name),
+			MaxRequests:  breakerTrials,
+			Interval:     breakerInterval,
+			Timeout:      breakerTimeout,
+			ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= breakerFailures },
+			IsSuccessful: answered,
+			IsExcluded:   func(err error) bool { return errors.Is(err, errCallerGone) },
+			OnStateChange: func(_ string, _, to gobreaker.State) {
+				if to == gobreaker.StateOpen {
+					k.opened.Store(time.Now().UnixNano())
+				}
+				logger.Warn("payment gateway circuit breaker changed", "call", string(name), "state", to.String())
+			},
+		})
+		c.kinds[name] = k
+		c.metrics.watch(name, k)
 	}
 	return c
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/trace"
@@ -351,14 +350,19 @@ func TestClient_BreakerOfOneKindOfCallLeavesTheOthers(t *testing.T) {
 	}
 	require.ErrorIs(t, find(t.Context()), ErrNotSent)
 	require.EqualValues(t, breakerFailures, asked.Load(), "an open breaker sends nothing")
-	open := c.calls.metrics.open.WithLabelValues(string(CallFindPayment))
-	require.Equal(t, 1.0, testutil.ToFloat64(open))
+	k := c.calls.kinds[CallFindPayment]
+	require.True(t, k.leftAlone(time.Now()))
+	require.False(t, k.leftAlone(time.Now().Add(breakerMemory)), "after a minute without a call nothing is known")
+	require.False(t, c.calls.kinds[CallPay].leftAlone(time.Now()))
 	_, err := pay(t.Context(), t, c, uuid.New())
 	require.NoError(t, err, "payments have a breaker of their own")
 
 	status.Store(404) // it recovers
 	require.Eventually(t, func() bool { return errors.Is(find(t.Context()), ErrUnknownReference) }, 3*breakerTimeout, 50*time.Millisecond)
-	require.Equal(t, 0.0, testutil.ToFloat64(open))
+	for range breakerTrials {
+		require.ErrorIs(t, find(t.Context()), ErrUnknownReference)
+	}
+	require.False(t, k.leftAlone(time.Now()))
 }
 
 // Look-ups that hang use up only their own concurrency, not that of payments and refunds.

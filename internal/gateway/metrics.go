@@ -9,32 +9,45 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
+const subsystem = "gateway"
+
 type metrics struct {
 	calls    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-	open     *prometheus.GaugeVec
+	register func(...prometheus.Collector)
 }
 
 // newMetrics registers with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
-	const subsystem = "gateway"
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "calls_total",
 			Help: "Calls to the payment gateway, by call and outcome: ok, rejected, unknown (reference), not-sent, credentials, failed."}, []string{"call", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "call_seconds",
 			Help: "Duration of calls to the payment gateway.", Buckets: telemetry.DurationBuckets}, []string{"call"}),
-		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "breaker_open",
-			Help: "1 while the circuit breaker of a kind of call to the payment gateway is open."}, []string{"call"}),
+		register: func(...prometheus.Collector) {},
 	}
 	if reg != nil {
-		reg.MustRegister(m.calls, m.duration, m.open)
+		m.register = reg.MustRegister
 	}
+	m.register(m.calls, m.duration)
 	// So that the alert about refused credentials has a first value to compare with.
 	for call := range concurrency {
 		m.calls.WithLabelValues(string(call), "credentials")
-		m.open.WithLabelValues(string(call)).Set(0)
 	}
 	return m
+}
+
+// watch exports whether a breaker is open. It is read at each scrape: the last change of a breaker
+// may be long ago in a process that makes no further calls.
+func (m *metrics) watch(call Call, k *kind) {
+	m.register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "breaker_open",
+		Help: "1 while the circuit breaker of a kind of call to the payment gateway is open, until calls succeed or none was made for a minute.", ConstLabels: prometheus.Labels{"call": string(call)}},
+		func() float64 {
+			if k.leftAlone(time.Now()) {
+				return 1
+			}
+			return 0
+		}))
 }
 
 func (m *metrics) done(call Call, err error, took time.Duration) {

@@ -97,6 +97,9 @@ func TestPresence_FindsTheDead(t *testing.T) {
 	}
 	require.WithinDuration(t, time.Now(), p.LastDeath(), 10*time.Second)
 	await("this one alone", workers(1))
+	live, err := presence.Count(t.Context(), pool)
+	require.NoError(t, err)
+	require.Equal(t, presence.Live{Workers: 1, Silent: 2}, live)
 	require.NoError(t, stopped.Process.Signal(syscall.SIGCONT))
 	await("the stopped one", func() bool { return !p.Dead(stoppedID) })
 	require.True(t, p.Dead(killedID))

@@ -18,6 +18,8 @@ type Report struct {
 	Relay *Relay    `json:"relay"`
 	// ProjectorsBlocked is the reason why projectors apply nothing; null if they do.
 	ProjectorsBlocked *Blocked `json:"projectorsBlocked"`
+	// Processes are those that are in the list of the write side; null if it could not be read.
+	Processes *Processes `json:"processes"`
 
 	Projections []Projection  `json:"projections"`
 	Replays     []Replay      `json:"replays"`
@@ -39,6 +41,13 @@ type Relay struct {
 	Lag      int64      `json:"lag"`     // events of the store beyond it
 	SavedAt  *time.Time `json:"savedAt"` // when it last got further; null: never
 	Blocked  *Blocked   `json:"blocked"` // why it publishes nothing; null if it does
+}
+
+// Processes counts the processes of the write side.
+type Processes struct {
+	CommandAPIs int `json:"commandApis"`
+	Workers     int `json:"workers"` // 0: slots do not expire, and lost callbacks are not queried for
+	Silent      int `json:"silent"`  // without a sign of life for two seconds; removed after ten minutes
 }
 
 // Blocked is the reason why a process does nothing until an operator acts.

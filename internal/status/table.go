@@ -33,6 +33,16 @@ func Table(w io.Writer, r Report, width int) error {
 	}
 	p.line("event store: head %s", head)
 	p.line("relay:       %s", relay)
+	if r.Processes != nil {
+		workers := count(int64(r.Processes.Workers))
+		if r.Processes.Workers == 0 {
+			workers += " (NONE RUNS)"
+		}
+		if r.Processes.Silent > 0 {
+			workers += fmt.Sprintf(", %s silent processes", count(int64(r.Processes.Silent)))
+		}
+		p.line("workers:     %s", workers)
+	}
 	if r.Relay != nil && r.Relay.Blocked != nil {
 		p.line("relay BLOCKED since %s: %s", since(r.At, r.Relay.Blocked.Since), r.Relay.Blocked.Reason)
 	}
