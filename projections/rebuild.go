@@ -24,6 +24,9 @@ type KeyedTable struct {
 	Base     string // name without the generation
 	Key      string // the key's column
 	Upserted bool   // a Bulk writes by the key, so its index must exist from the start
+	// Later are columns that a migration added and could not fill, because the read database does not have
+	// the events: null in a live row means not known, until the row changes or is rebuilt.
+	Later []string
 }
 
 // Bulk folds a history that is too large for memory. Rows that have not changed for a while are

@@ -13,7 +13,7 @@ var _ projections.Rebuildable = Projection{}
 
 // Tables implements projections.Rebuildable.
 func (Projection) Tables() []projections.KeyedTable {
-	return []projections.KeyedTable{{Base: "products", Key: "id"}}
+	return []projections.KeyedTable{{Base: "products", Key: "id", Later: []string{"revision"}}}
 }
 
 // NewBulk implements projections.Rebuildable.

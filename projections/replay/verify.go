@@ -177,7 +177,7 @@ func (c *comparison) compare(ctx context.Context, keys []uuid.UUID, reached int6
 		case a == nil && b == nil:
 			continue
 		case a != nil && b != nil && a.last == b.last:
-			if !differing(a.columns, b.columns) {
+			if !c.differing(a.columns, b.columns) {
 				continue
 			}
 			differs = true
@@ -200,8 +200,22 @@ func (c *comparison) compare(ctx context.Context, keys []uuid.UUID, reached int6
 	return open, nil
 }
 
-func differing(a, b map[string]json.RawMessage) bool {
-	return !maps.EqualFunc(a, b, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
+// differing reports whether two rows of the same event are unequal.
+func (c *comparison) differing(live, next map[string]json.RawMessage) bool {
+	if len(live) != len(next) {
+		return true
+	}
+	for column, value := range next {
+		if !c.same(column, live[column], value) {
+			return true
+		}
+	}
+	return false
+}
+
+// same reports whether the values of a column agree: a live row of before the column existed has none.
+func (c *comparison) same(column string, live, next json.RawMessage) bool {
+	return bytes.Equal(live, next) || string(live) == "null" && slices.Contains(c.table.Later, column)
 }
 
 func (c *comparison) report(key uuid.UUID, live, next *fullRow) {
@@ -220,7 +234,7 @@ func (c *comparison) report(key uuid.UUID, live, next *fullRow) {
 		return
 	}
 	for _, column := range slices.Sorted(maps.Keys(next.columns)) {
-		if a, b := live.columns[column], next.columns[column]; !bytes.Equal(a, b) {
+		if a, b := live.columns[column], next.columns[column]; !c.same(column, a, b) {
 			d.Column, d.Live, d.Store = column, string(a), string(b)
 			c.t.r.OnDifference(d)
 		}
