@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/redis/topology"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -237,12 +238,12 @@ func TestOpen_RejectsWrongKindOfRedis(t *testing.T) {
 		"several servers of no cluster":  {[]string{alone, one}, "is not a node of a Redis Cluster"},
 	} {
 		_, err := redis.Open(ctx, c.urls, w.claims, redis.Options{})
-		require.ErrorIs(t, err, redis.ErrAddress, name)
+		require.ErrorIs(t, err, topology.ErrAddress, name)
 		require.ErrorContains(t, err, c.says, name)
 	}
 	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.claims, redis.Options{})
 	require.ErrorContains(t, err, "no Sentinel names the master")
-	require.NotErrorIs(t, err, redis.ErrAddress)
+	require.NotErrorIs(t, err, topology.ErrAddress)
 	serving, n, err := redis.CheckHealth(ctx, []string{one}, redis.Options{})
 	require.NoError(t, err)
 	require.Equal(t, []int{3, 3}, []int{serving, n})

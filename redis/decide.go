@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 const (
@@ -157,9 +158,9 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		if err == nil && verdict.status == "ok" {
 			p.decides(true)
 		}
-		var lost *lostError
+		var lost *topology.LostError
 		switch {
-		case errors.As(err, &lost) && !asked, errors.Is(err, errMoved) && !asked:
+		case errors.As(err, &lost) && !asked, errors.Is(err, topology.ErrMoved) && !asked:
 			asked = true
 			unsend(batch)
 			continue
@@ -240,8 +241,8 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 		copy(blob[i*width+len(w.buyer):], w.keyHash)
 	}
 	failpoint.Hit(failpoint.DecideBefore)
-	err = g.nodes.run(ctx, p.keys[0], func(ln *lane) error {
-		reply, err := ln.runScript(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
+	err = g.topology.Run(ctx, p.keys[0], func(c *topology.Conn) error {
+		reply, err := c.CallBatch(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
 		if err != nil {
 			return err
 		}
@@ -249,7 +250,7 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 		if err != nil {
 			return err
 		}
-		v = verdict{status: r.text(0), instance: ln.instance, reply: r}
+		v = verdict{status: r.text(0), instance: c.Instance, reply: r}
 		if v.status == "ok" {
 			v.epoch, v.before, v.begin, v.kinds = r.number(1), r.number(2), r.number(3), r.text(4)
 			if len(v.kinds) != len(batch) {
@@ -259,7 +260,7 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 		return r.err
 	})
 	if lost := failpoint.Error(failpoint.DecideAfter); lost != nil && err == nil {
-		err = &lostError{lost}
+		err = &topology.LostError{Err: lost}
 	}
 	return v, err
 }

@@ -31,7 +31,7 @@
 // # Which Redis
 //
 // One server, the master that Sentinels name, or the masters of a Redis Cluster
-// (nodes.go). Each master has its own connections (lanes), and a product's keys are on the
+// (package topology). Each master has its own connections, and a product's keys are on the
 // master of the hash slot of {id}. The topology is refreshed each second, and when the
 // error of a call suggests that it has changed. If servers disagree, the one with the
 // higher configuration epoch counts. A stale topology is harmless: the checks that make a

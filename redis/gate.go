@@ -15,6 +15,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 // Options configure a Gate. The zero value is valid.
@@ -43,6 +44,12 @@ func (o Options) prepare(c *goredis.Client) error {
 		return fmt.Errorf("redis: trace calls: %w", err)
 	}
 	return nil
+}
+
+func (o Options) topology() topology.Options {
+	return topology.Options{
+		Conns: o.Lanes, ConnsMax: o.LanesMax, Builds: maxBuilds, KeyPrefix: o.KeyPrefix, Prepare: o.prepare, Called: o.Observer.Called,
+	}
 }
 
 func (o Options) withDefaults() Options {
@@ -78,7 +85,7 @@ func (noopObserver) Raised(int64)                             {}
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {
 	store     Store
-	nodes     *nodes
+	topology  *topology.Topology
 	observer  Observer
 	keyPrefix string
 	node      func() int64
@@ -104,24 +111,24 @@ type Gate struct {
 // TLS. One URL is a server, or a node of a Redis Cluster, which is detected; several
 // are nodes of a cluster; with ?master_name= they are the Sentinels of that master.
 // Open rejects a Redis that may evict keys. The context bounds the opening only. If the
-// URLs themselves are invalid the error is an ErrAddress.
+// URLs themselves are invalid the error is a topology.ErrAddress.
 func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate, error) {
 	opts = opts.withDefaults()
-	where, err := parseURLs(urls)
+	where, err := topology.ParseURLs(urls)
 	if err == nil {
-		err = where.trust(opts.CA)
+		err = where.Trust(opts.CA)
 	}
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := openNodes(ctx, where, opts)
+	masters, err := topology.Open(ctx, where, opts.topology())
 	if err == nil {
-		err = nodes.checkNoEviction(ctx)
+		err = masters.CheckNoEviction(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(credentialsError(err), nodes.close())
+		return nil, errors.Join(topology.CredentialsError(err), masters.Close())
 	}
-	g := &Gate{store: store, nodes: nodes, keyPrefix: opts.KeyPrefix, observer: opts.Observer, node: opts.Node, id: uuid.New()}
+	g := &Gate{store: store, topology: masters, keyPrefix: opts.KeyPrefix, observer: opts.Observer, node: opts.Node, id: uuid.New()}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.rows = &batcher[uuid.UUID, *GateRow]{do: store.Rows, timeout: rowsTimeout, maxSize: maxRows}
 	g.leases = &batcher[LeaseRequest, LeaseResult]{do: store.Leases, timeout: leaseTimeout, interval: leaseInterval, maxSize: maxLeases}
@@ -129,27 +136,27 @@ func Open(ctx context.Context, urls []string, store Store, opts Options) (*Gate,
 	g.alive = &batcher[AliveRequest, bool]{do: store.Alive, timeout: rowsTimeout, interval: leaseInterval, maxSize: maxLeases}
 	g.rows.ctx, g.leases.ctx, g.raises.ctx, g.alive.ctx = g.ctx, g.ctx, g.ctx, g.ctx
 	g.rows.start, g.leases.start, g.raises.start, g.alive.start = g.start, g.start, g.start, g.start
-	g.start(func() { nodes.watch(g.ctx) })
+	g.start(func() { masters.Watch(g.ctx) })
 	return g, nil
 }
 
 // CheckHealth connects to a Redis, checks its masters as Gate.Health does, and
 // disconnects. It is for processes that have no gate.
 func CheckHealth(ctx context.Context, urls []string, opts Options) (serving, all int, err error) {
-	where, err := parseURLs(urls)
+	where, err := topology.ParseURLs(urls)
 	if err == nil {
-		err = where.trust(opts.CA)
+		err = where.Trust(opts.CA)
 	}
 	if err != nil {
 		return 0, 1, err
 	}
 	opts.Lanes, opts.LanesMax = 1, 1
-	nodes, err := openNodes(ctx, where, opts.withDefaults())
+	masters, err := topology.Open(ctx, where, opts.withDefaults().topology())
 	if err != nil {
-		return 0, 1, errors.Join(err, nodes.close())
+		return 0, 1, errors.Join(err, masters.Close())
 	}
-	serving, all, err = nodes.health(ctx)
-	return serving, all, errors.Join(err, nodes.close())
+	serving, all, err = masters.Health(ctx)
+	return serving, all, errors.Join(err, masters.Close())
 }
 
 // Close stops all background work and closes the connections. Close is idempotent.
@@ -163,7 +170,7 @@ func (g *Gate) Close() error {
 	}
 	g.stop()
 	g.runs.Wait()
-	return g.nodes.close()
+	return g.topology.Close()
 }
 
 // start runs f in a goroutine owned by the gate; it returns false once the gate is closed.
@@ -180,22 +187,29 @@ func (g *Gate) start(f func()) bool {
 // Health reports how many of Redis' masters take writes, and how many there should be,
 // at least 1. The error names what is wrong with those that do not.
 func (g *Gate) Health(ctx context.Context) (serving, all int, err error) {
-	serving, all, err = g.nodes.health(ctx)
+	serving, all, err = g.topology.Health(ctx)
 	return serving, all, unavailable("ask the masters", err)
 }
 
 // callTarget identifies the process that answered a call.
 type callTarget struct {
 	instance string
-	view     int64  // the configuration epoch by which that instance was found, 0 for none
-	pool     *lanes // the connections to that address
+	view     int64 // the configuration epoch by which that instance was found, 0 for none
+	server   *topology.Server
 }
 
-// call runs a script once, on any lane to the master of the keys, and returns its target.
-func (g *Gate) call(ctx context.Context, s *script, keys []string, args ...any) (reply any, on callTarget, err error) {
-	err = g.nodes.run(ctx, keys[0], func(ln *lane) (err error) {
-		reply, err = ln.call(ctx, s, keys, args...)
-		on = callTarget{instance: ln.instance, view: ln.pool.view.Load(), pool: ln.pool}
+// ClockSkew returns how far the clock of a master is ahead of this process's, and the uncertainty
+// of the measurement; see topology.Topology.ClockSkew.
+func (g *Gate) ClockSkew(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
+	ahead, uncertainty, err = g.topology.ClockSkew(ctx)
+	return ahead, uncertainty, unavailable("read the masters' clocks", err)
+}
+
+// call runs a script once, on any connection to the master of the keys, and returns its target.
+func (g *Gate) call(ctx context.Context, s *topology.Script, keys []string, args ...any) (reply any, on callTarget, err error) {
+	err = g.topology.Run(ctx, keys[0], func(c *topology.Conn) (err error) {
+		reply, err = c.Call(ctx, s, keys, args...)
+		on = callTarget{instance: c.Instance, view: c.Server.View(), server: c.Server}
 		return err
 	})
 	return reply, on, err
@@ -319,8 +333,8 @@ func (g *Gate) nodeName() string {
 // Master returns the address of the Redis master that has the product's gate, as far as
 // it is known, or "".
 func (g *Gate) Master(product uuid.UUID) string {
-	if l := g.nodes.of(g.keys(product)[0]); l != nil {
-		return l.addr
+	if l := g.topology.Of(g.keys(product)[0]); l != nil {
+		return l.Addr
 	}
 	return ""
 }

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	goredis "github.com/redis/go-redis/v9"
 )
 
 // maxNamed is how many products a reason lists.
@@ -76,7 +74,7 @@ const obstructedAfter = 200 * time.Millisecond
 // rebuild for obstructedAfter, its last reconciliation failed a moment ago, or its
 // Redis master did not answer the last call. It takes no lock and makes no call.
 func (g *Gate) Obstructed(id uuid.UUID) bool {
-	if l := g.nodes.of(productPrefix(g.keyPrefix, id) + "stock"); l == nil || l.silent.Load() {
+	if l := g.topology.Of(productPrefix(g.keyPrefix, id) + "stock"); l == nil || l.Silent() {
 		return true
 	}
 	kept, ok := g.products.Load(id)
@@ -86,18 +84,4 @@ func (g *Gate) Obstructed(id uuid.UUID) bool {
 	p := kept.(*product)
 	since := p.rebuilding.Load()
 	return since != 0 && time.Since(time.Unix(0, since)) > obstructedAfter || p.paused() != nil
-}
-
-// recordResult records whether the server answered a call.
-func (l *lanes) recordResult(err error) {
-	var refused goredis.Error
-	switch {
-	case err == nil, errors.As(err, &refused):
-		if l.silent.Load() {
-			l.silent.Store(false)
-		}
-	case errors.Is(err, errMoved), errors.Is(err, errRetired), errors.Is(err, context.Canceled): // not evidence about the server
-	default:
-		l.silent.Store(true)
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/sleep"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 const (
@@ -57,7 +58,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 	}()
 	waits := b.lessee != "" && b.lessee != b.instance
 	if !waits { // otherwise many wait for the same lease: they are raised first, and take turns afterwards
-		if err := b.takeTurn(ctx, state.on.pool.builds); err != nil {
+		if err := b.takeTurn(ctx, state.on.server.Builds); err != nil {
 			return err
 		}
 	}
@@ -122,7 +123,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return err
 	}
 	if b.turn == nil {
-		if err := b.takeTurn(ctx, state.on.pool.builds); err != nil {
+		if err := b.takeTurn(ctx, state.on.server.Builds); err != nil {
 			return err
 		}
 	}
@@ -194,19 +195,19 @@ func (b *build) mayContinue(row *GateRow) bool {
 // without it the attempt cannot put its gate in place: a delayed call does
 // nothing once a later attempt has begun, or the Redis was flushed.
 func (b *build) probe(ctx context.Context) error {
-	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
-		if ln.instance != b.instance {
-			return errMoved
+	err := b.gate.topology.Run(ctx, b.product.keys[0], func(c *topology.Conn) error {
+		if c.Instance != b.instance {
+			return topology.ErrMoved
 		}
-		pipe := ln.conn.Pipeline()
+		pipe := c.Redis.Pipeline()
 		if old := b.product.attempt; old.epoch != NoEpoch && old.instance == b.instance {
 			pipe.Del(ctx, old.token)
 		}
 		pipe.Set(ctx, b.keys.token, 1, buildTTL)
 		_, err := pipe.Exec(ctx)
-		return ln.checked(err)
+		return c.Checked(err)
 	})
-	if err != nil && !errors.Is(err, errMoved) {
+	if err != nil && !errors.Is(err, topology.ErrMoved) {
 		return fmt.Errorf("no writes accepted by Redis: %w", err)
 	}
 	return err
@@ -216,8 +217,8 @@ func (b *build) probe(ctx context.Context) error {
 // there is already one of this epoch.
 func (b *build) begin(ctx context.Context) (there bool, err error) {
 	var reply any
-	err = b.on(ctx, func(ln *lane) (err error) {
-		reply, err = ln.call(ctx, closeScript, b.product.keys, b.epoch)
+	err = b.on(ctx, func(c *topology.Conn) (err error) {
+		reply, err = c.Call(ctx, closeScript, b.product.keys, b.epoch)
 		return err
 	})
 	if err != nil {
@@ -231,24 +232,24 @@ func (b *build) begin(ctx context.Context) (there bool, err error) {
 
 // on runs do on the instance on which the gate is built, and verifies that it
 // was still that instance afterwards.
-func (b *build) on(ctx context.Context, do func(*lane) error) error {
-	err := b.gate.nodes.run(ctx, b.product.keys[0], func(ln *lane) error {
-		if ln.instance != b.instance {
-			return errMoved
+func (b *build) on(ctx context.Context, do func(*topology.Conn) error) error {
+	err := b.gate.topology.Run(ctx, b.product.keys[0], func(c *topology.Conn) error {
+		if c.Instance != b.instance {
+			return topology.ErrMoved
 		}
-		if err := do(ln); err != nil {
+		if err := do(c); err != nil {
 			return err
 		}
-		if err := ln.identify(ctx); err != nil {
+		if err := c.Identify(ctx); err != nil {
 			return err
 		}
-		if ln.instance != b.instance {
-			return errMoved
+		if c.Instance != b.instance {
+			return topology.ErrMoved
 		}
 		return nil
 	})
-	if _, moved := goredis.IsMovedError(err); moved { // one more redirect than run follows
-		return errMoved
+	if _, moved := goredis.IsMovedError(err); moved { // one more redirect than Run follows
+		return topology.ErrMoved
 	}
 	return err
 }
@@ -288,7 +289,7 @@ func (b *build) piece(ctx context.Context, holders []Holder) error {
 		return err
 	}
 	failpoint.Hit(failpoint.RebuildPiece)
-	err := b.on(ctx, func(ln *lane) error { return ln.checked(b.write(ctx, ln.conn.Pipeline(), holders)) })
+	err := b.on(ctx, func(c *topology.Conn) error { return c.Checked(b.write(ctx, c.Redis.Pipeline(), holders)) })
 	if err != nil {
 		return fmt.Errorf("write holders of epoch %d: %w", b.epoch, err)
 	}
@@ -337,8 +338,8 @@ func (b *build) open(ctx context.Context, s Snapshot) error {
 	args := append([]any{b.epoch, s.At.Position, s.Row.Units, b.next, b.held, b.returned}, saleArgs(s.Row)...)
 	args = append(args, idArg(s.At.Event), idArg(b.id))
 	var reply any
-	err := b.on(ctx, func(ln *lane) (err error) {
-		reply, err = ln.call(ctx, openScript, keys, args...)
+	err := b.on(ctx, func(c *topology.Conn) (err error) {
+		reply, err = c.Call(ctx, openScript, keys, args...)
 		return err
 	})
 	switch {

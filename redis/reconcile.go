@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/sleep"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 const (
@@ -195,8 +196,8 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 				poll = min(2*poll, maxPoll)
 			default:
 				err = g.rebuild(ctx, p, row, state, foreign)
-				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, errMoved) && ctx.Err() == nil {
-					if p.failures < maxWaitingFailures && !errors.Is(err, errSilent) {
+				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, topology.ErrMoved) && ctx.Err() == nil {
+					if p.failures < maxWaitingFailures && !errors.Is(err, topology.ErrSilent) {
 						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
 						err = sleep.For(ctx, p.backoff())
 						break
@@ -210,7 +211,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 			slog.WarnContext(ctx, "event store lost applied events, rebuilding the gate", "component", "redis",
 				"product", p.id, "epoch", state.Epoch, "position", state.at.Position)
 			p.markWrong(max(state.Epoch, row.Rebuilt))
-		case errors.Is(err, errOvertaken), errors.Is(err, errMoved):
+		case errors.Is(err, errOvertaken), errors.Is(err, topology.ErrMoved):
 			err = sleep.For(ctx, minPoll)
 		case err == nil && done:
 			p.failures = 0
@@ -255,7 +256,7 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 		return false, nil // it was lost on this instance
 	case on.view > from.View && from.View > 0:
 		return false, nil // a later failover
-	case on.pool.superseded(from.Instance):
+	case on.server.Superseded(from.Instance):
 		return false, nil // it restarted, or was promoted, under the same address
 	case from.Idle && c.lease.changes == 0:
 		return false, nil

@@ -4,18 +4,13 @@ import (
 	_ "embed"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
-// script is a script of the gate. An instanced one receives the instance id of the
-// connection on which it runs as ARGV[1].
-type script struct {
-	name      string
-	instanced bool
-	*goredis.Script
-}
-
-func newScript(name, source string, instanced bool) *script {
-	return &script{name: name, instanced: instanced, Script: goredis.NewScript(gateSource + source)}
+// newScript returns a script of the gate.
+func newScript(name, source string, instanced bool) *topology.Script {
+	return &topology.Script{Name: name, Instanced: instanced, Script: goredis.NewScript(gateSource + source)}
 }
 
 //go:embed lua/gate.lua

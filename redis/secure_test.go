@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/redis/topology"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -59,14 +60,14 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 	})
 	t.Run("an authority without TLS is refused", func(t *testing.T) {
 		_, err := redis.Open(w.ctx, []string{w.url}, w.claims, opts)
-		require.ErrorIs(t, err, redis.ErrAddress)
+		require.ErrorIs(t, err, topology.ErrAddress)
 		require.ErrorContains(t, err, "rediss://")
 	})
 	t.Run("a wrong password is named", func(t *testing.T) {
 		wrong := u
 		wrong.User = url.UserPassword("shop", "wrong")
 		_, err := redis.Open(w.ctx, []string{wrong.String()}, w.claims, opts)
-		require.ErrorIs(t, err, redis.ErrAddress)
+		require.ErrorIs(t, err, topology.ErrAddress)
 		require.ErrorContains(t, err, "user name, password or permissions")
 		require.NotContains(t, err.Error(), "wrong:")
 	})

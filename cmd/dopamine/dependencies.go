@@ -28,6 +28,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 // connectTimeout bounds the opening of a connection to Postgres: an unavailable database is noticed
@@ -244,7 +245,7 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 		p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
 		return err
 	})
-	if errors.Is(err, redis.ErrAddress) { // for example if db 3 of a cluster's node is requested
+	if errors.Is(err, topology.ErrAddress) { // for example if db 3 of a cluster's node is requested
 		return config.Usage("--redis-url (DOPAMINE_REDIS_URL): " + err.Error())
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/redis/topology"
 )
 
 // redisServer is the configuration of the connection to Redis.
@@ -17,7 +18,7 @@ type redisServer struct {
 func redisOf(r *config.Reader) redisServer {
 	s := redisServer{urls: r.RedisURLs(), opts: redis.Options{CA: r.TLS(config.RedisCA).RootCAs, KeyPrefix: r.String(config.RedisKeyPrefix)}}
 	if len(s.urls) > 0 {
-		if err := redis.CheckURLs(s.urls); err != nil {
+		if err := topology.CheckURLs(s.urls); err != nil {
 			r.Refuse(config.RedisURL, "cannot be used: "+err.Error())
 		}
 	}

@@ -63,7 +63,7 @@ func (r *Reader) postgres(s *Setting) string {
 }
 
 // RedisURLs returns the nodes of Redis: one, or several of a cluster or of Sentinels. All but the
-// first may be host:port alone, and then have the first one's scheme. redis.CheckURLs checks
+// first may be host:port alone, and then have the first one's scheme. topology.CheckURLs checks
 // whether they can be combined.
 func (r *Reader) RedisURLs() []string {
 	list := r.List(RedisURL)

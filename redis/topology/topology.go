@@ -1,4 +1,4 @@
-package redis
+package topology
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
-	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
@@ -30,43 +29,55 @@ const (
 	maxQueried = 5
 )
 
-// nodes are the masters of one Redis: the one server, the one that the Sentinels
-// name, or all of a cluster. It knows which of them has a product's keys.
+// Options configure a Topology.
+type Options struct {
+	Conns     int    // connections kept open to each master
+	ConnsMax  int    // connections to each master at most
+	Builds    int    // size of Server.Builds
+	KeyPrefix string // of the key that health checks write
+	// Prepare is called with each new client of a master; nil: not called.
+	Prepare func(*goredis.Client) error
+	// Called is called after each script.
+	Called func(script string, requests int, took time.Duration, err error)
+}
+
+// Topology knows the masters of one Redis (the one server, the one that the Sentinels name, or all
+// of a cluster) and which of them has a key.
 //
 // No decision about trusting a gate is made here. The addresses of the masters may be
 // stale: a call that goes to the wrong one meets a process with another instance id,
 // or one that does not accept writes.
-type nodes struct {
-	address    *address
-	cluster    bool
-	keep, most int
-	keyPrefix  string
-	prepare    func(*goredis.Client) error
-	seen       func(script string, requests int, took time.Duration, err error)
+type Topology struct {
+	address *Address
+	opts    Options
+	cluster bool
 
 	slotTable atomic.Pointer[slotTable] // what calls read
 
 	mu               sync.Mutex
-	lanes            map[string]*lanes          // of the masters, by host:port
+	servers          map[string]*Server         // the masters, by host:port
 	queryClients     map[string]*goredis.Client // of the Sentinels, or of all nodes
 	refreshRequested chan struct{}
 }
 
 // slotTable maps slots to masters: one entry for all slots, or one for each. An entry is
 // nil if no master is known.
-type slotTable struct{ slots []*lanes }
+type slotTable struct{ slots []*Server }
 
-// errNoMaster: no master of the keys is known.
-var errNoMaster = errors.New("no master is known")
+var (
+	// ErrNoMaster: no master of the keys is known.
+	ErrNoMaster = errors.New("no master is known")
+	errClosed   = errors.New("redis: the topology is closed")
+)
 
-// openNodes discovers the masters. A single server is not asked: it is the master,
-// or its lanes detect that it is not. The caller must close the result even after an error.
-func openNodes(ctx context.Context, a *address, opts Options) (*nodes, error) {
-	n := &nodes{keyPrefix: opts.KeyPrefix,
-		address: a, keep: opts.Lanes, most: opts.LanesMax, seen: opts.Observer.Called, prepare: opts.prepare,
-		lanes: map[string]*lanes{}, queryClients: map[string]*goredis.Client{}, refreshRequested: make(chan struct{}, 1),
+// Open discovers the masters. A single server is not asked: it is the master,
+// or its connections detect that it is not. The caller must close the result even after an error.
+func Open(ctx context.Context, a *Address, opts Options) (*Topology, error) {
+	n := &Topology{
+		address: a, opts: opts, servers: map[string]*Server{}, queryClients: map[string]*goredis.Client{},
+		refreshRequested: make(chan struct{}, 1),
 	}
-	n.slotTable.Store(&slotTable{slots: []*lanes{nil}})
+	n.slotTable.Store(&slotTable{slots: []*Server{nil}})
 	switch {
 	case a.master != "":
 		for _, seed := range a.seeds {
@@ -89,7 +100,7 @@ func openNodes(ctx context.Context, a *address, opts Options) (*nodes, error) {
 }
 
 // detectCluster asks the seeds whether they are nodes of a cluster.
-func (n *nodes) detectCluster(ctx context.Context) (bool, error) {
+func (n *Topology) detectCluster(ctx context.Context) (bool, error) {
 	several := len(n.address.seeds) > 1
 	var errs []error
 	for _, seed := range n.address.seeds {
@@ -106,20 +117,20 @@ func (n *nodes) detectCluster(ctx context.Context) (bool, error) {
 	return false, fmt.Errorf("redis: no node responded: %w", errors.Join(errs...))
 }
 
-// run calls do with a lane to the master of the key. If that master answers MOVED, it
-// did not execute the command, and run calls do once more with the one that it names. All
+// Run calls do with a connection to the master of the key. If that master answers MOVED, it
+// did not execute the command, and Run calls do once more with the one that it names. All
 // other errors are returned to the caller.
 //
 // ASK and TRYAGAIN are returned as errors: the slot is migrating, the scripts name keys
 // that need not exist, and neither side runs such a script before the slot has
 // arrived.
-func (n *nodes) run(ctx context.Context, key string, do func(*lane) error) error {
-	var at *lanes
+func (n *Topology) Run(ctx context.Context, key string, do func(*Conn) error) error {
+	var at *Server
 	err := errRetired
 	for try := 0; try < 2 && errors.Is(err, errRetired); try++ {
-		if at = n.of(key); at == nil {
+		if at = n.Of(key); at == nil {
 			n.scheduleRefresh()
-			return fmt.Errorf("redis: %w", errNoMaster)
+			return fmt.Errorf("redis: %w", ErrNoMaster)
 		}
 		err = at.with(ctx, do)
 		at.recordResult(err)
@@ -138,8 +149,8 @@ func (n *nodes) run(ctx context.Context, key string, do func(*lane) error) error
 	return err
 }
 
-// of returns the master of the key, or nil if none is known.
-func (n *nodes) of(key string) *lanes {
+// Of returns the master of the key, or nil if none is known.
+func (n *Topology) Of(key string) *Server {
 	slots := n.slotTable.Load().slots
 	if len(slots) == 1 {
 		return slots[0]
@@ -149,7 +160,7 @@ func (n *nodes) of(key string) *lanes {
 
 // moved handles a MOVED: until the next refresh the slot belongs to the node that was
 // named.
-func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
+func (n *Topology) moved(key string, from *Server, err error) (*Server, bool) {
 	addr, ok := goredis.IsMovedError(err)
 	if !ok || !n.cluster {
 		return nil, false
@@ -159,16 +170,16 @@ func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
 		return nil, false
 	}
 	if host == "" {
-		host, _, _ = net.SplitHostPort(from.addr)
+		host, _, _ = net.SplitHostPort(from.Addr)
 	}
 	addr = net.JoinHostPort(host, port)
 	n.scheduleRefresh()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.lanes == nil {
+	if n.servers == nil {
 		return nil, false
 	}
-	to, err := n.lanesTo(addr)
+	to, err := n.serverAt(addr)
 	if err != nil {
 		return nil, false
 	}
@@ -184,7 +195,7 @@ func (n *nodes) moved(key string, from *lanes, err error) (*lanes, bool) {
 func topological(err error) bool {
 	var refused goredis.Error
 	if !errors.As(err, &refused) {
-		return !errors.Is(err, errMoved)
+		return !errors.Is(err, ErrMoved)
 	}
 	for _, prefix := range []string{"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "MASTERDOWN"} {
 		if strings.HasPrefix(refused.Error(), prefix) {
@@ -195,15 +206,15 @@ func topological(err error) bool {
 }
 
 // scheduleRefresh requests a refresh without waiting for it.
-func (n *nodes) scheduleRefresh() {
+func (n *Topology) scheduleRefresh() {
 	select {
 	case n.refreshRequested <- struct{}{}:
 	default:
 	}
 }
 
-// watch keeps the topology up to date until the context ends.
-func (n *nodes) watch(ctx context.Context) {
+// Watch keeps the topology up to date until the context ends.
+func (n *Topology) Watch(ctx context.Context) {
 	if n.address.master == "" && !n.cluster {
 		return
 	}
@@ -226,7 +237,7 @@ func (n *nodes) watch(ctx context.Context) {
 }
 
 // refresh queries the topology once.
-func (n *nodes) refresh(ctx context.Context) error {
+func (n *Topology) refresh(ctx context.Context) error {
 	if n.address.master != "" {
 		return n.querySentinels(ctx)
 	}
@@ -235,22 +246,22 @@ func (n *nodes) refresh(ctx context.Context) error {
 
 // setOwners replaces the slot table: one owner for all slots, or one for each, "" for none.
 // views are the configuration epochs of the owners, nil if there are none.
-func (n *nodes) setOwners(owners []string, views []int64) error {
+func (n *Topology) setOwners(owners []string, views []int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.lanes == nil {
-		return ErrClosed
+	if n.servers == nil {
+		return errClosed
 	}
-	slots, used := make([]*lanes, len(owners)), map[string]bool{}
+	slots, used := make([]*Server, len(owners)), map[string]bool{}
 	for i, addr := range owners {
 		if addr == "" {
 			continue
 		}
-		if i > 0 && slots[i-1] != nil && slots[i-1].addr == addr {
+		if i > 0 && slots[i-1] != nil && slots[i-1].Addr == addr {
 			slots[i] = slots[i-1] // a master has the same configuration epoch for all its slots
 			continue
 		}
-		l, err := n.lanesTo(addr)
+		l, err := n.serverAt(addr)
 		if err != nil {
 			return err
 		}
@@ -263,33 +274,33 @@ func (n *nodes) setOwners(owners []string, views []int64) error {
 		return nil
 	}
 	n.slotTable.Store(&slotTable{slots: slots})
-	for addr, l := range n.lanes {
+	for addr, l := range n.servers {
 		if !used[addr] {
-			delete(n.lanes, addr)
+			delete(n.servers, addr)
 			l.retire()
 		}
 	}
 	return nil
 }
 
-// lanesTo returns the lanes to an address. The caller holds mu.
-func (n *nodes) lanesTo(addr string) (*lanes, error) {
-	if l, ok := n.lanes[addr]; ok {
+// serverAt returns the server at an address. The caller holds mu.
+func (n *Topology) serverAt(addr string) (*Server, error) {
+	if l, ok := n.servers[addr]; ok {
 		return l, nil
 	}
-	l := newLanes(n.address.of(addr), n.keep, n.most, n.seen)
-	l.addr = addr
-	if n.prepare != nil {
-		if err := n.prepare(l.client); err != nil {
+	l := newServer(n.address.of(addr), n.opts.Conns, n.opts.ConnsMax, n.opts.Builds, n.opts.Called)
+	l.Addr = addr
+	if n.opts.Prepare != nil {
+		if err := n.opts.Prepare(l.client); err != nil {
 			return nil, errors.Join(err, l.close())
 		}
 	}
-	n.lanes[addr] = l
+	n.servers[addr] = l
 	return l, nil
 }
 
-// queryClient returns a client for queries to a server that need no lane.
-func (n *nodes) queryClient(addr string) *goredis.Client {
+// queryClient returns a client for queries to a server that need no identified connection.
+func (n *Topology) queryClient(addr string) *goredis.Client {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c, ok := n.queryClients[addr]
@@ -312,8 +323,8 @@ func (n *nodes) queryClient(addr string) *goredis.Client {
 }
 
 // masters returns the servers that have slots.
-func (n *nodes) masters() []*lanes {
-	var found []*lanes
+func (n *Topology) masters() []*Server {
+	var found []*Server
 	for _, l := range n.slotTable.Load().slots {
 		if l != nil && !slices.Contains(found, l) {
 			found = append(found, l)
@@ -322,9 +333,9 @@ func (n *nodes) masters() []*lanes {
 	return found
 }
 
-// checkNoEviction returns an error if a master may evict keys of a gate. A master
+// CheckNoEviction returns an error if a master may evict keys of a gate. A master
 // that does not answer is skipped if another one does.
-func (n *nodes) checkNoEviction(ctx context.Context) error {
+func (n *Topology) CheckNoEviction(ctx context.Context) error {
 	var errs []error
 	answered := false
 	for _, l := range n.masters() {
@@ -338,59 +349,14 @@ func (n *nodes) checkNoEviction(ctx context.Context) error {
 	if answered {
 		return nil
 	}
-	return errors.Join(append(errs, errNoMaster)...)
+	return errors.Join(append(errs, ErrNoMaster)...)
 }
 
-// health checks for each master that it is one and accepts a write.
-func (n *nodes) health(ctx context.Context) (serving, all int, err error) {
-	masters := n.masters()
-	errs := make([]error, len(masters))
-	var wg sync.WaitGroup
-	for i, l := range masters {
-		wg.Go(func() {
-			defer guard.Log("probe masters")
-			errs[i] = l.with(ctx, func(ln *lane) error {
-				if err := ln.identify(ctx); err != nil {
-					return err
-				}
-				if err := n.probeWrite(ctx, l, ln); err != nil || !n.cluster {
-					return err
-				}
-				info, err := ln.conn.ClusterInfo(ctx).Result()
-				if err == nil && infoField(info, "cluster_state") != "ok" {
-					err = errors.New("the cluster's state is not ok")
-				}
-				return err
-			})
-			if errs[i] != nil {
-				errs[i] = fmt.Errorf("redis at %s: %w", l.addr, errs[i])
-			}
-		})
-	}
-	wg.Wait()
-	all = max(1, len(masters))
-	for _, err := range errs {
-		if err == nil {
-			serving++
-		}
-	}
-	if slices.Contains(n.slotTable.Load().slots, nil) && len(masters) > 0 {
-		all++ // slots without a master
-	}
-	if serving < all {
-		n.scheduleRefresh()
-	}
-	if len(masters) == 0 {
-		errs = append(errs, errNoMaster)
-	}
-	return serving, all, errors.Join(errs...)
-}
-
-// close closes all connections. close is idempotent.
-func (n *nodes) close() error {
+// Close closes all connections. Close is idempotent.
+func (n *Topology) Close() error {
 	n.mu.Lock()
-	all, askers := n.lanes, n.queryClients
-	n.lanes, n.queryClients = nil, nil
+	all, askers := n.servers, n.queryClients
+	n.servers, n.queryClients = nil, nil
 	n.mu.Unlock()
 	var errs []error
 	for _, l := range all {

@@ -1,4 +1,4 @@
-package redis
+package topology
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 // caller waits at most about twice as long.
 const callTimeout = 900 * time.Millisecond
 
-// lanes are the connections to one server: a few stay open, more are opened while they
-// are needed.
-type lanes struct {
-	addr    string // host:port
+// Server is one Redis server with the connections to it: a few stay open, more are opened while
+// they are needed.
+type Server struct {
+	Addr    string // host:port
 	client  *goredis.Client
 	keep    int
-	permits chan struct{} // one for each lane that may be in use
-	builds  chan struct{} // one for each gate that is being built there
+	permits chan struct{} // one for each connection that may be in use
+	Builds  chan struct{} // one for each gate that is being built there
 	view    atomic.Int64  // the configuration epoch by which this is a master, 0 if there is none
 	seen    func(script string, requests int, took time.Duration, err error)
 
@@ -36,14 +36,14 @@ type lanes struct {
 	mu      sync.Mutex
 	current string          // the instance seen last
 	former  map[string]bool // instances seen before; false: one that came back, so they are not successors
-	idle    []*lane
+	idle    []*Conn
 	used    int
 	retired bool // the server is no longer a master
 }
 
-func newLanes(opt *goredis.Options, keep, most int, seen func(string, int, time.Duration, error)) *lanes {
+func newServer(opt *goredis.Options, keep, most, builds int, seen func(string, int, time.Duration, error)) *Server {
 	disableRetries(opt, most)
-	return &lanes{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), builds: make(chan struct{}, maxBuilds), seen: seen}
+	return &Server{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), Builds: make(chan struct{}, builds), seen: seen}
 }
 
 // disableRetries configures a client that neither retries nor reconnects on its own.
@@ -66,11 +66,11 @@ const (
 	silentInterval = time.Second
 )
 
-// errSilent: nothing was sent, because the server has not answered recently.
-var errSilent = errors.New("redis: the server does not answer")
+// ErrSilent: nothing was sent, because the server has not answered recently.
+var ErrSilent = errors.New("redis: the server does not answer")
 
-// with calls do with a lane whose process is known.
-func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
+// with calls do with a connection whose process is known.
+func (l *Server) with(ctx context.Context, do func(*Conn) error) error {
 	select {
 	case l.permits <- struct{}{}:
 	case <-ctx.Done():
@@ -79,7 +79,7 @@ func (l *lanes) with(ctx context.Context, do func(*lane) error) error {
 	defer func() { <-l.permits }()
 	if l.unanswered.Load() >= maxUnanswered {
 		if time.Now().UnixNano() < l.nextTry.Load() || !l.trying.CompareAndSwap(false, true) {
-			return errSilent
+			return ErrSilent
 		}
 		defer func() {
 			l.nextTry.Store(time.Now().Add(silentInterval).UnixNano())
@@ -106,7 +106,7 @@ func expired(ctx context.Context) bool {
 // deadlineTolerance is more than the difference between two timers of one deadline.
 const deadlineTolerance = 20 * time.Millisecond
 
-func (l *lanes) lend(ctx context.Context, do func(*lane) error) error {
+func (l *Server) lend(ctx context.Context, do func(*Conn) error) error {
 	ln, err := l.take(ctx)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func timedOut(err error) bool {
 }
 
 // recordInstance records an instance that answered at this address.
-func (l *lanes) recordInstance(instance string) {
+func (l *Server) recordInstance(instance string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if instance == l.current {
@@ -140,9 +140,9 @@ func (l *lanes) recordInstance(instance string) {
 	l.current = instance
 }
 
-// superseded reports whether the instance was seen at this address and then replaced by
+// Superseded reports whether the instance was seen at this address and then replaced by
 // another one for good.
-func (l *lanes) superseded(instance string) bool {
+func (l *Server) Superseded(instance string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.former[instance]
@@ -151,28 +151,28 @@ func (l *lanes) superseded(instance string) bool {
 // errRetired: the server has just ceased to be the master; nothing was sent.
 var errRetired = errors.New("redis: another server is the master now")
 
-// take returns an idle lane or a new one. An idle lane may have been disconnected in the
+// take returns an idle connection or a new one. An idle one may have been disconnected in the
 // meantime: then a new one replaces it, because nothing was sent yet.
-func (l *lanes) take(ctx context.Context) (*lane, error) {
+func (l *Server) take(ctx context.Context) (*Conn, error) {
 	l.mu.Lock()
 	if l.retired {
 		l.mu.Unlock()
 		return nil, errRetired
 	}
 	l.used++
-	var ln *lane
+	var ln *Conn
 	if n := len(l.idle); n > 0 {
 		ln, l.idle = l.idle[n-1], l.idle[:n-1]
 	}
 	l.mu.Unlock()
 	if ln != nil {
-		if time.Since(ln.identifiedAt) <= identityInterval || ln.identify(ctx) == nil {
+		if time.Since(ln.identifiedAt) <= identityInterval || ln.Identify(ctx) == nil {
 			return ln, nil
 		}
-		_ = ln.conn.Close()
+		_ = ln.Redis.Close()
 	}
-	ln = &lane{conn: l.client.Conn(), pool: l, seen: l.seen}
-	if err := ln.identify(ctx); err != nil {
+	ln = &Conn{Redis: l.client.Conn(), Server: l, seen: l.seen}
+	if err := ln.Identify(ctx); err != nil {
 		ln.broken = true
 		l.put(ln)
 		return nil, err
@@ -180,7 +180,7 @@ func (l *lanes) take(ctx context.Context) (*lane, error) {
 	return ln, nil
 }
 
-func (l *lanes) put(ln *lane) {
+func (l *Server) put(ln *Conn) {
 	l.mu.Lock()
 	if ln.broken { // the others may be disconnected too: check before use
 		for _, other := range l.idle {
@@ -195,7 +195,7 @@ func (l *lanes) put(ln *lane) {
 	last := l.retired && l.used == 0
 	l.mu.Unlock()
 	if !keep {
-		_ = ln.conn.Close()
+		_ = ln.Redis.Close()
 	}
 	if last {
 		_ = l.client.Close()
@@ -203,27 +203,27 @@ func (l *lanes) put(ln *lane) {
 }
 
 // retire closes the connections, each after its call was answered.
-func (l *lanes) retire() {
+func (l *Server) retire() {
 	l.mu.Lock()
 	idle, last := l.idle, l.used == 0
 	l.idle, l.retired = nil, true
 	l.mu.Unlock()
 	for _, ln := range idle {
-		_ = ln.conn.Close()
+		_ = ln.Redis.Close()
 	}
 	if last {
 		_ = l.client.Close()
 	}
 }
 
-func (l *lanes) close() error {
+func (l *Server) close() error {
 	l.mu.Lock()
 	idle := l.idle
 	l.idle = nil
 	l.mu.Unlock()
 	var errs []error
 	for _, ln := range idle {
-		errs = append(errs, ln.conn.Close())
+		errs = append(errs, ln.Redis.Close())
 	}
 	return errors.Join(append(errs, l.client.Close())...)
 }
@@ -233,7 +233,7 @@ var errEvicts = errors.New("must be noeviction, because a full Redis would evict
 
 // checkNoEviction returns an error if a Redis may evict keys of a gate. If the server does
 // not allow the query, it is accepted: the counts would reveal an eviction.
-func (l *lanes) checkNoEviction(ctx context.Context) error {
+func (l *Server) checkNoEviction(ctx context.Context) error {
 	got, err := l.client.ConfigGet(ctx, "maxmemory-policy").Result()
 	var refused goredis.Error
 	if errors.As(err, &refused) {
@@ -246,4 +246,24 @@ func (l *lanes) checkNoEviction(ctx context.Context) error {
 		return fmt.Errorf("redis: maxmemory-policy is %q: %w", policy, errEvicts)
 	}
 	return nil
+}
+
+// View returns the configuration epoch by which this is a master, plus 1; 0 if there is none.
+func (l *Server) View() int64 { return l.view.Load() }
+
+// Silent reports whether the last call was not answered.
+func (l *Server) Silent() bool { return l.silent.Load() }
+
+// recordResult records whether the server answered a call.
+func (l *Server) recordResult(err error) {
+	var refused goredis.Error
+	switch {
+	case err == nil, errors.As(err, &refused):
+		if l.silent.Load() {
+			l.silent.Store(false)
+		}
+	case errors.Is(err, ErrMoved), errors.Is(err, errRetired), errors.Is(err, context.Canceled): // not evidence about the server
+	default:
+		l.silent.Store(true)
+	}
 }

@@ -1,4 +1,4 @@
-package redis
+package topology
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 
 // queryServers queries up to maxQueried servers at a time, in random order, and further
 // ones only if none of these answered.
-func (n *nodes) queryServers(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) error) error {
+func (n *Topology) queryServers(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) error) error {
 	addrs = slices.Clone(addrs)
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	var errs []error
@@ -45,7 +45,7 @@ func (n *nodes) queryServers(ctx context.Context, addrs []string, ask func(ctx c
 
 // known returns the servers that can be queried: those of the URLs and those that
 // they named.
-func (n *nodes) known() []string {
+func (n *Topology) known() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	addrs := slices.Clone(n.address.seeds)
@@ -58,7 +58,7 @@ func (n *nodes) known() []string {
 }
 
 // dropQueryClients closes the clients of servers that are no longer named.
-func (n *nodes) dropQueryClients(named []string) {
+func (n *Topology) dropQueryClients(named []string) {
 	if len(named) == 0 {
 		return
 	}
@@ -73,7 +73,7 @@ func (n *nodes) dropQueryClients(named []string) {
 }
 
 // queryNodes asks nodes of the cluster for the owners of the slots.
-func (n *nodes) queryNodes(ctx context.Context) error {
+func (n *Topology) queryNodes(ctx context.Context) error {
 	var mu sync.Mutex
 	m := &slotMap{}
 	err := n.queryServers(ctx, n.known(), func(ctx context.Context, addr string) error {
@@ -97,7 +97,7 @@ func (n *nodes) queryNodes(ctx context.Context) error {
 
 // querySentinels asks the Sentinels for the master. If they disagree,
 // the higher configuration epoch is the later failover.
-func (n *nodes) querySentinels(ctx context.Context) error {
+func (n *Topology) querySentinels(ctx context.Context) error {
 	var mu sync.Mutex
 	var master string
 	var last int64 = -1
