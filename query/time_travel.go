@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 	pastConcurrency = 2
 	// pastWait is how long a request waits for the semaphore.
 	pastWait = time.Second
-	// pastTTL is how long a result is kept; it never changes.
+	// pastTTL is how long a result is kept; it changes only if the store loses events (history).
 	pastTTL     = 10 * time.Minute
 	pastEntries = 1000
 	// settledAfter is the age from which a moment is final: no transaction that began before it can
@@ -41,6 +42,7 @@ type timeTravel struct {
 	pool     *pgxpool.Pool // nil if the write side cannot be read
 	events   *eventstore.Reader
 	held     *heldCounts
+	history  *history
 	turns    *semaphore.Weighted
 	products *cache[apimodel.Product]
 	slots    *cache[apimodel.Slot]
@@ -51,8 +53,9 @@ func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 		return &timeTravel{}
 	}
 	turns := semaphore.NewWeighted(pastConcurrency)
+	events, held := eventstore.NewReader(pool), newHeldCounts(pool)
 	return &timeTravel{
-		pool: pool, events: eventstore.NewReader(pool), held: newHeldCounts(pool), turns: turns,
+		pool: pool, events: events, held: held, turns: turns, history: &history{events: events, forget: held.forget},
 		products: newCache[apimodel.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 		slots:    newCache[apimodel.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 	}
@@ -60,8 +63,8 @@ func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 
 // pastKey is the cache key of the state of a stream at a moment. The key of a moment that is not
 // final yet includes the current second, so that the result is shared only briefly.
-func pastKey(id uuid.UUID, at time.Time) string {
-	key := id.String() + at.UTC().Format(time.RFC3339Nano)
+func (p *timeTravel) pastKey(ctx context.Context, id uuid.UUID, at time.Time) string {
+	key := strconv.Itoa(p.history.current(ctx)) + " " + id.String() + at.UTC().Format(time.RFC3339Nano)
 	if now := time.Now(); now.Sub(at) < settledAfter {
 		key += now.Truncate(time.Second).Format(time.RFC3339)
 	}
@@ -81,7 +84,7 @@ func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (a
 	if p.pool == nil {
 		return apimodel.Product{}, errNoWrites
 	}
-	return p.products.get(ctx, pastKey(id, at), func(ctx context.Context) (apimodel.Product, error) {
+	return p.products.get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Product, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
 			return apimodel.Product{}, err
@@ -159,7 +162,7 @@ func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apim
 	if p.pool == nil {
 		return apimodel.Slot{}, errNoWrites
 	}
-	return p.slots.get(ctx, pastKey(id, at), func(ctx context.Context) (apimodel.Slot, error) {
+	return p.slots.get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Slot, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
 			return apimodel.Slot{}, err

@@ -39,6 +39,13 @@ func newHeldCounts(pool *pgxpool.Pool) *heldCounts {
 	return &heldCounts{pool: pool, products: map[uuid.UUID][]heldCount{}}
 }
 
+// forget drops all counts: the store lost events that they include.
+func (h *heldCounts) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.products)
+}
+
 // heldPageSQL counts a page of the product's events after a position, up to a moment. Their times
 // never decrease with position, so a page that ends before the moment is complete. The index is
 // (key, position).

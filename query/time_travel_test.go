@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // history appends events to the store at chosen times.
@@ -31,6 +34,31 @@ func (h *history) append(product, stream uuid.UUID, at time.Time, e domain.Event
 	h.versions[stream]++
 	h.exec(`INSERT INTO events VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', '', '', 'system', $9)`,
 		h.position, uuid.New(), stream, h.versions[stream], product, kind, version, string(payload), at)
+}
+
+// A store that returned to an earlier moment: what was kept of the history that it lost is not
+// returned any more.
+func TestPast_OfRestoredStoreIsNotFromLostHistory(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Both(t)
+	h := &history{world: newWorldOver(t, query.Config{ReadPool: db.Pool, WritePool: db.Pool}), versions: map[uuid.UUID]int{}}
+	shoe := uuid.New()
+	ms := func(n int) time.Time { return day.Add(time.Duration(n) * time.Millisecond) }
+	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
+	require.NoError(t, err)
+	h.append(shoe, shoe, ms(0), domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: 2, SaleDate: ms(10)})
+	restore := dbtest.Snapshot(t, db.URL)
+	db.Pool.Reset() // its connections were ended
+	h.append(shoe, shoe, ms(1), domain.ProductDetailsChanged{Name: "Boot", Description: "d"})
+	name := func() any { return h.get("/v1/products/"+shoe.String()+at(ms(5)), "").json(t)["name"] }
+	require.Equal(t, "Boot", name())
+	restore()
+	testkit.Eventually(t, 20*time.Second, "the product of the restored store", func() error {
+		if got := h.get("/v1/products/"+shoe.String()+at(ms(5)), ""); got.StatusCode != http.StatusOK || name() != "Shoe" {
+			return errors.New("still of the lost history")
+		}
+		return nil
+	})
 }
 
 func at(moment time.Time) string { return "?at=" + url.QueryEscape(moment.Format(time.RFC3339Nano)) }
