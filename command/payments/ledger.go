@@ -81,11 +81,14 @@ join refund_keys k on k.payment_id = i.payment and k.idempotency_key = i.key`
 select i.n from unnest($1::text[]) with ordinality as i(id, n) join webhook_ids w on w.id = i.id`
 
 	// postedSQL locks the rows: a process that is about to post one waits, and then sees
-	// that it is not due any more.
+	// that it is not due any more. The CTE is materialized so that posted_at is compared
+	// after the lock: a condition on a subquery would be applied before it, to the row as it
+	// was, and a refund that is being posted would be neither locked nor seen.
 	postedSQL = `
-select i.n from unnest($1::uuid[]) with ordinality as i(id, n)
-join lateral (select posted_at from payment_refunds where refund_id = i.id for update) r on true
-where r.posted_at is not null`
+with locked as materialized (
+    select i.n, r.posted_at from unnest($1::uuid[]) with ordinality as i(id, n)
+    join payment_refunds r on r.refund_id = i.id for update of r)
+select n from locked where posted_at is not null`
 )
 
 // Check implements eventstore.Guard.

@@ -127,6 +127,9 @@ func TestWebhooks_Normalise(t *testing.T) {
 		{"payment.succeeded", `"amount":null,"currency":"KRW"`, Notification{Paid: &Paid{Unreadable: "KRW"}}},
 		{"payment.succeeded", `"amount":{"value":10},"currency":[]`, Notification{Paid: &Paid{Unreadable: "none"}}},
 		{"payment.succeeded", ``, Notification{Paid: &Paid{Unreadable: "none"}}},
+		// Names of members are case-sensitive: these are others, and ignored.
+		{"payment.succeeded", `"Amount":"10","currency":"KRW"`, Notification{Paid: &Paid{Unreadable: "KRW"}}},
+		{"payment.succeeded", `"paymentId":"g","amount":"10","AMOUNT":"99","currency":"KRW","Currency":"USD"`, Notification{PaymentID: "g", Paid: won}},
 		{"payment.refunded", `"refundId":"re_1","amount":"ten"`, Notification{RefundID: "re_1", Paid: &Paid{Unreadable: "ten"}}},
 		{"payment.failed", `"failureReason":"no_funds","amount":[]`, Notification{FailureReason: "NO_FUNDS"}},
 		{"payment.failed", `"failureReason":"Mr. Smith"`, Notification{FailureReason: "DECLINED"}},

@@ -172,4 +172,45 @@ var mutants = []mutant{
 	{name: "swap-skips", protection: "a replay does not undo an operator's skip",
 		file: "projections/replay/swap.go", old: `if ids[p] == skipped[p] {`, new: `if ids[p] == skipped[p] && p < 0 {`,
 		pkg: "projections/replay", test: "TestReplay_StartsOverAfterASkip"},
+
+	// Money.
+	{name: "owner-first", protection: "a stranger's payment is refused before the slot's history is read",
+		file: "command/payments/start.go", old: `	owner, err := s.Owner(ctx, c.Slot)
+`, new: `	whole, _, err := s.slot(ctx, c.Slot)
+	owner := whole.UserID
+`,
+		pkg: "command", test: "TestStartPayment_StrangerDoesNotReadTheHistory"},
+	{name: "cancel-owner", protection: "only its owner or an admin cancels a payment",
+		file: "command/payments/cancel.go", old: `!(caller.Buyer && caller.User == owner)`, new: `!caller.Buyer`,
+		pkg: "command", test: "TestCancelPayment_Responses"},
+	{name: "action-wait", protection: "the response to a new payment waits for the gateway, so that it has the next action",
+		file: "command/payments/start.go", old: `		case <-posted:
+`, new: `		case <-posted:
+		default:
+`,
+		pkg: "command", test: "TestStartPayment_WaitsForTheNextAction"},
+	{name: "action-timeout", protection: "it waits for two seconds at most",
+		file: "command/payments/service.go", old: `actionTimeout = 2 * time.Second`, new: `actionTimeout = 20 * time.Second`,
+		pkg: "command", test: "TestStartPayment_WaitsForTheNextAction"},
+	{name: "query-before-repost", protection: "a refund that may have reached the gateway is queried before it is posted again",
+		file: "command/payments/refund.go", old: `	if posted {
+`, new: `	if posted && amount == "" {
+`,
+		pkg: "command", test: "TestRefund_IsQueriedBeforeItIsPostedAgain"},
+	{name: "posted-recheck", protection: "whether a refund was posted is read again under its row's lock when a reversal ends it",
+		file: "command/payments/ledger.go", old: `	if len(unposted) > 0 {
+		b.Queue`, new: `	if len(unposted) > 1<<30 {
+		b.Queue`,
+		pkg: "command", test: "TestReversal_WaitsForARefundThatIsBeingPosted"},
+	{name: "expiry-version", protection: "a slot's end is appended only to the history that it was decided on",
+		file: "command/payments/timeout.go", old: `Expected: eventstore.Expected(slot.Version)`, new: `Expected: eventstore.Any`,
+		pkg: "command", test: "TestTimeOut_OutcomeArrivesDuringTheLastQuery"},
+	{name: "member-names", protection: "member names of a gateway's JSON are case-sensitive",
+		file: "internal/gateway/webhooks.go", old: `json.Unmarshal(c.Data, &d)`, new: `json.Unmarshal(c.Data, &d, json.MatchCaseInsensitiveNames(true))`,
+		pkg: "internal/gateway", test: "TestWebhooks_Normalise"},
+	{name: "callback-signature-first", protection: "a callback's time is judged only if its signature is good",
+		file: "internal/gateway/webhooks.go", old: `	case err != nil:
+		return "", &SignatureError{ReasonSignature, err}
+`, new: ``,
+		pkg: "internal/gateway", test: "TestWebhooks_VerifySender"},
 }

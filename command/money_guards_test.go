@@ -1,0 +1,131 @@
+package command
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/command/payments"
+	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+// TestStartPayment_StrangerDoesNotReadTheHistory: ownership is checked before anything whose cost
+// grows with the slot's history (contract 4.5). The history cannot be decoded here, so whatever
+// reads it fails.
+func TestStartPayment_StrangerDoesNotReadTheHistory(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	buyer := s.user(t, auth.Buyer)
+	slot := s.acquire(t, n, buyer, product).text("id")
+	_, err := n.store.Append(t.Context(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
+		Stream: uuid.MustParse(slot), Expected: eventstore.Any,
+		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: "SlotOfALaterVersion", SchemaVersion: 1, Payload: []byte(`{}`), Meta: eventstore.Meta{Actor: domain.ActorSystem}}},
+	}}})
+	require.NoError(t, err)
+	pay := func(u user) int { return n.do(t, u, http.MethodPost, "/v1/payments", paymentOf(slot)).status }
+	require.Equal(t, 403, pay(s.user(t, auth.Buyer)))
+	require.Equal(t, 403, pay(s.admin))
+	require.Equal(t, 500, pay(buyer), "the owner's request reads it")
+}
+
+// TestRefund_IsQueriedBeforeItIsPostedAgain, because the gateway may have forgotten the key.
+func TestRefund_IsQueriedBeforeItIsPostedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+	refund := s.refund(t, n, id, map[string]any{})
+	require.Equal(t, 201, refund.status, refund.body)
+	posts, answered := 0, gateway.Refund{}
+	s.fake.set(func(g *fakeGateway) {
+		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
+			posts++
+			return gateway.Refund{}, errors.New("the response was lost")
+		}
+		g.findRefund = func(gateway.RefundRequest) (gateway.Refund, error) {
+			if answered.Status == "" {
+				return answered, errors.New("no answer")
+			}
+			return answered, nil
+		}
+	})
+	step := func() error {
+		s.refundNow(t, id)
+		return n.payments.Do(t.Context(), payments.Refund, uuid.MustParse(refund.text("id")))
+	}
+	require.Error(t, step())
+	require.Error(t, step(), "without an answer it is neither posted nor failed")
+	require.Equal(t, 1, posts)
+	answered = gateway.Refund{ID: "re_1", Status: gateway.RefundSucceeded}
+	require.NoError(t, step())
+	require.Equal(t, 1, posts)
+	require.Equal(t, []string{"RefundDue", "RefundCompleted"}, s.story(t, slot)[3:])
+}
+
+// TestReversal_WaitsForARefundThatIsBeingPosted: only a refund that was never posted fails with the
+// reversal, and whether it was is decided under its row's lock.
+func TestReversal_WaitsForARefundThatIsBeingPosted(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+	refund := s.refund(t, n, id, map[string]any{})
+	require.Equal(t, 201, refund.status, refund.body)
+
+	posting, err := s.pool.Begin(t.Context()) // what a worker does before it posts
+	require.NoError(t, err)
+	defer posting.Rollback(t.Context()) //nolint:errcheck // after the commit it does nothing
+	_, err = posting.Exec(t.Context(), `update payment_refunds set posted_at = clock_timestamp(), posts = posts + 1 where refund_id = $1`, refund.text("id"))
+	require.NoError(t, err)
+	reversed := make(chan int, 1)
+	go func() {
+		reversed <- n.callback(t, uuid.NewString(), `{"type":"payment.reversed","data":{"reference":"`+id+`","paymentId":"g1"}}`).status
+	}()
+	testkit.Eventually(t, 5*time.Second, "the reversal to wait for the row", func() error {
+		var waits bool
+		err := s.pool.QueryRow(t.Context(), `select exists (select from pg_locks where not granted and locktype = 'transactionid'
+			and database is null and pid in (select pid from pg_stat_activity where datname = current_database()))`).Scan(&waits)
+		if err == nil && !waits {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	require.NoError(t, posting.Commit(t.Context()))
+	require.Equal(t, 204, <-reversed)
+	require.Equal(t, []string{"PaymentCompleted", "RefundDue", "PaymentReversed"}, s.story(t, slot)[2:], "the refund was posted, so the gateway decides about it")
+}
+
+// TestTimeOut_OutcomeArrivesDuringTheLastQuery: the slot's end was decided on a history that has
+// changed, and is decided again.
+func TestTimeOut_OutcomeArrivesDuringTheLastQuery(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 1)
+	_, slot, id := s.paying(t, n, product)
+	s.fake.set(func(g *fakeGateway) {
+		g.find = func(uuid.UUID) (gateway.Payment, error) {
+			if a := n.callback(t, uuid.NewString(), failed(id, "NO_FUNDS")); a.status != 204 {
+				return gateway.Payment{}, errors.New(a.slug())
+			}
+			return gateway.Payment{Status: gateway.Pending}, nil
+		}
+	})
+	s.timeOut(t, n, product, slot)
+	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
+	require.Equal(t, "NO_FUNDS", s.payment(t, product, slot, id).FailureReason)
+}
