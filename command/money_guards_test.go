@@ -114,9 +114,10 @@ func TestReversal_WaitsForARefundThatIsBeingPosted(t *testing.T) {
 func TestTimeOut_OutcomeArrivesDuringTheLastQuery(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	n := s.node(t, func(c *Config) { c.SlotTTL = 2 * time.Second })
 	product := s.product(t, n, 1)
 	_, slot, id := s.paying(t, n, product)
+	due := s.dueNow(t, slot)
 	s.fake.set(func(g *fakeGateway) {
 		g.find = func(uuid.UUID) (gateway.Payment, error) {
 			if a := n.callback(t, uuid.NewString(), failed(id, "NO_FUNDS")); a.status != 204 {
@@ -125,7 +126,7 @@ func TestTimeOut_OutcomeArrivesDuringTheLastQuery(t *testing.T) {
 			return gateway.Payment{Status: gateway.Pending}, nil
 		}
 	})
-	s.timeOut(t, n, product, slot)
+	require.NoError(t, n.payments.TimeOut(t.Context(), due))
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
 	require.Equal(t, "NO_FUNDS", s.payment(t, product, slot, id).FailureReason)
 }
