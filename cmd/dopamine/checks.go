@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -76,15 +77,32 @@ func gateCheck(gate *redis.Gate) httpapi.Check {
 	return required(httpapi.Check{Name: "redis", Probe: httpapi.PartsCheck(gate.Health)})
 }
 
+// pipelineHealth reports why relay and projector do not work as they should, in a process that
+// runs them together with the APIs: those are created first.
+type pipelineHealth struct {
+	parts atomic.Pointer[[]func() []string]
+}
+
+func (h *pipelineHealth) set(parts ...func() []string) { h.parts.Store(&parts) }
+
+func (h *pipelineHealth) reasons() (all []string) {
+	if parts := h.parts.Load(); parts != nil {
+		for _, reasons := range *parts {
+			all = append(all, reasons()...)
+		}
+	}
+	return all
+}
+
 // optionalChecks returns the checks of services that an API has an address for and can work
-// without.
-func optionalChecks(p *parts, server redisServer, cluster kafka.Cluster) []httpapi.Check {
+// without. reasons is as for kafkaCheck.
+func optionalChecks(p *parts, server redisServer, cluster kafka.Cluster, reasons func() []string) []httpapi.Check {
 	var checks []httpapi.Check
 	if len(server.urls) > 0 {
 		checks = append(checks, redisCheck(server))
 	}
 	if len(cluster.Brokers) > 0 {
-		checks = append(checks, kafkaCheck(p, cluster, nil))
+		checks = append(checks, kafkaCheck(p, cluster, reasons))
 	}
 	return checks
 }

@@ -24,7 +24,7 @@ func commandAPICommand() *cli.Command {
 			r.Require(config.DatabaseURL, config.RedisURL, config.WebhookSecrets)
 			requireGateway(r)
 			cfg := commandConfig(ctx, p, r)
-			cfg.Checks = optionalChecks(p, redisServer{}, kafkaOf(r).cluster)
+			cfg.Checks = optionalChecks(p, redisServer{}, kafkaOf(r).cluster, nil)
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}

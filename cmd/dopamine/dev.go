@@ -102,6 +102,7 @@ type devSystem struct {
 	// ownPostgres: the server was started by this process, so its database is created
 	// by it too.
 	ownPostgres bool
+	pipeline    pipelineHealth
 }
 
 // readSettings reads all settings once, so that one start reports all wrong ones before anything is
@@ -330,8 +331,8 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
 	kafka, registry := kafkaOf(r), registryOf(r)
 	commandCfg.CORSOrigins = append(commandCfg.CORSOrigins, dropOrigins(queryCfg.Addr)...)
-	commandCfg.Checks = optionalChecks(d.parts, redisServer{}, kafka.cluster)
-	queryCfg.Checks = optionalChecks(d.parts, redisOf(r), kafka.cluster)
+	commandCfg.Checks = optionalChecks(d.parts, redisServer{}, kafka.cluster, d.pipeline.reasons)
+	queryCfg.Checks = optionalChecks(d.parts, redisOf(r), kafka.cluster, d.pipeline.reasons)
 	if err := openCommandSide(ctx, d.parts, r); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -360,6 +361,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 		return unlessStopped(ctx, err)
 	}
 	relay, projector := newRelay(d.parts, kafka, registry), newProjector(d.parts, kafka, registry)
+	d.pipeline.set(relay.Health, projector.Health)
 	if err := config.WriteEnvFile(d.dir, d.values); err != nil {
 		return err
 	}

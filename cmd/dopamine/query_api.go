@@ -24,7 +24,7 @@ func queryAPICommand() *cli.Command {
 			write, read, size := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool()
 			cfg := queryServer(ctx, p, r)
 			kafka := kafkaOf(r)
-			cfg.Checks = optionalChecks(p, redisOf(r), kafka.cluster)
+			cfg.Checks = optionalChecks(p, redisOf(r), kafka.cluster, nil)
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
