@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 // keysSQL selects the keys in a range of the log, and its last position.
@@ -49,11 +51,7 @@ order by s.n, e.version`
 // Streams returns all events of several streams in one round trip: those of the
 // first stream in order, then those of the second, and so on.
 func (r *Reader) Streams(ctx context.Context, streams []uuid.UUID) ([]Recorded, error) {
-	ids := make([][16]byte, len(streams))
-	for i, id := range streams {
-		ids[i] = id
-	}
-	events, err := r.read(ctx, streamsSQL, 2*len(streams), ids)
+	events, err := r.read(ctx, streamsSQL, 2*len(streams), pgbinary.Raw(streams))
 	if err != nil {
 		return nil, fmt.Errorf("read %d streams: %w", len(streams), err)
 	}

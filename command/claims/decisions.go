@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -108,8 +109,8 @@ func shipArgs(shipments []redis.Shipment) (args []any, lines int) {
 	if len(c.products) == 0 && len(products) == 0 {
 		return nil, 0
 	}
-	return append(c.args(), binary(products), epochs, at, covered, coveredBeat, closed, unsettled, binary(earlier), born, before,
-		binary(trimmed.products), trimmed.epochs, trimmed.numbers, trimmed.types, trimmed.sequences, trimmed.unit, trimmed.to), len(c.products)
+	return append(c.args(), pgbinary.Raw(products), epochs, at, covered, coveredBeat, closed, unsettled, pgbinary.Raw(earlier), born, before,
+		pgbinary.Raw(trimmed.products), trimmed.epochs, trimmed.numbers, trimmed.types, trimmed.sequences, trimmed.unit, trimmed.to), len(c.products)
 }
 
 func timeOrNull(t time.Time) *time.Time {
@@ -163,6 +164,6 @@ func number32(n int) *int32 {
 }
 
 func (c *decisionColumns) args() []any {
-	return []any{binary(c.products), c.epochs, c.numbers, c.types, c.units, c.sequences, c.unit, c.reasons,
+	return []any{pgbinary.Raw(c.products), c.epochs, c.numbers, c.types, c.units, c.sequences, c.unit, c.reasons,
 		c.from, c.to, c.soldOut, c.duplicate, c.notStarted, c.closed}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -56,7 +57,7 @@ func (s *Store) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRo
 	defer cancel()
 	// The alternative, a join with unnest, lets Postgres choose to read the whole table.
 	rows, err := s.leases.Query(ctx, `select `+rowColumns+` from product_gates where product_id = any($1::uuid[])`,
-		binary(products), idleLease)
+		pgbinary.Raw(products), idleLease)
 	if err != nil {
 		return nil, fmt.Errorf("read the rows of %d products: %w", len(products), err)
 	}
@@ -132,7 +133,7 @@ func (s *Store) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]re
 		}
 	}
 	failpoint.Hit(failpoint.LeaseBefore)
-	rows, err := s.leases.Query(ctx, leasesSQL, binary(products), epochs, instances, views, renew, positions, events, rebuilds)
+	rows, err := s.leases.Query(ctx, leasesSQL, pgbinary.Raw(products), epochs, instances, views, renew, positions, events, rebuilds)
 	if err != nil {
 		return nil, fmt.Errorf("lease %d gates: %w", n, err)
 	}
@@ -191,7 +192,7 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 	for i, r := range requests {
 		products[i], epochs[i] = r.Product, r.Epoch
 	}
-	rows, err := s.leases.Query(ctx, aliveSQL, binary(products), epochs)
+	rows, err := s.leases.Query(ctx, aliveSQL, pgbinary.Raw(products), epochs)
 	if err != nil {
 		return nil, fmt.Errorf("record heartbeats of %d rebuilds: %w", n, err)
 	}
@@ -272,7 +273,7 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 		b.Queue(raiseSettingsSQL)
 		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
 		b.Queue(heldLockTimeoutSQL)
-		b.Queue(rebuildSQL, binary(products), found, above, binary(owners), foreign).Query(func(rows pgx.Rows) error {
+		b.Queue(rebuildSQL, pgbinary.Raw(products), found, above, pgbinary.Raw(owners), foreign).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var product uuid.UUID
 				r := redis.RaiseResult{Raised: true}

@@ -8,7 +8,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// A command passes these items with its events, each by its Guarded method. Their
+// A command passes these items with its events, each by its GuardItem method. Their
 // refusals are in errors.go.
 type (
 	// Create makes a new product's row. Refusal: ErrExists.
@@ -74,46 +74,70 @@ type (
 		Number  int64
 		Unit    int
 	}
+	// PaymentBegun delays a slot's end while its payment is pending, at most until Timeout
+	// after the deadline. Refusals: ErrNotActive, ErrPastDeadline, ErrSaleCancelled.
+	PaymentBegun struct {
+		Product, SlotID uuid.UUID
+		Timeout         time.Duration
+		Paid            bool // the price was zero: the slot is COMPLETED at once
+	}
+	// PaymentEnded lets a slot end at its deadline again, because its payment
+	// failed. Refusal: ErrNotActive.
+	PaymentEnded struct{ Product, SlotID uuid.UUID }
+	// Warned records that the slot's owner was warned. Refusal: ErrNotActive.
+	Warned struct{ Product, SlotID uuid.UUID }
 )
 
 // item is the interface of all items.
 type item interface{ product() uuid.UUID }
 
-func (i Create) product() uuid.UUID   { return i.Product }
-func (i Stock) product() uuid.UUID    { return i.Product }
-func (i Sale) product() uuid.UUID     { return i.Product }
-func (i Delete) product() uuid.UUID   { return i.Product }
-func (i Claim) product() uuid.UUID    { return i.Product }
-func (i Release) product() uuid.UUID  { return i.Product }
-func (i Complete) product() uuid.UUID { return i.Product }
-func (i Return) product() uuid.UUID   { return i.Product }
-func (i Withdraw) product() uuid.UUID { return i.Product }
+func (i Create) product() uuid.UUID       { return i.Product }
+func (i Stock) product() uuid.UUID        { return i.Product }
+func (i Sale) product() uuid.UUID         { return i.Product }
+func (i Delete) product() uuid.UUID       { return i.Product }
+func (i Claim) product() uuid.UUID        { return i.Product }
+func (i Release) product() uuid.UUID      { return i.Product }
+func (i Complete) product() uuid.UUID     { return i.Product }
+func (i Return) product() uuid.UUID       { return i.Product }
+func (i Withdraw) product() uuid.UUID     { return i.Product }
+func (i PaymentBegun) product() uuid.UUID { return i.Product }
+func (i PaymentEnded) product() uuid.UUID { return i.Product }
+func (i Warned) product() uuid.UUID       { return i.Product }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Create) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Stock) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Sale) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Delete) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Claim) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Release) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Return) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Complete) GuardItem() eventstore.GuardItem { return guarded(i) }
 
-// Guarded returns the item for an append.
+// GuardItem returns the item for an append.
 func (i Withdraw) GuardItem() eventstore.GuardItem { return guarded(i) }
+
+// GuardItem returns the item for an append.
+func (i PaymentBegun) GuardItem() eventstore.GuardItem { return guarded(i) }
+
+// GuardItem returns the item for an append.
+func (i PaymentEnded) GuardItem() eventstore.GuardItem { return guarded(i) }
+
+// GuardItem returns the item for an append.
+func (i Warned) GuardItem() eventstore.GuardItem { return guarded(i) }
 
 func guarded(i item) eventstore.GuardItem { return eventstore.GuardItem{Guard: guard{}, Data: i} }

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -40,7 +41,7 @@ func checkClaims(b *pgx.Batch, items []any, which picked, refused []error) {
 		products, buyers = append(products, c.Product), append(buyers, c.Buyer)
 		numbers, units = append(numbers, c.Number), append(units, int32(c.Unit))
 	}
-	b.Queue(checkClaimsSQL, binary(products), numbers, units, binary(buyers)).Query(func(rows pgx.Rows) error {
+	b.Queue(checkClaimsSQL, pgbinary.Raw(products), numbers, units, pgbinary.Raw(buyers)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var (
 				n              int
@@ -131,7 +132,7 @@ func applyNumbers(b *pgx.Batch, claims []claimAt, withdrawals []Withdraw) {
 	for _, w := range withdrawals {
 		add(w.Product, w.Number, "withdrawn", w.Unit)
 	}
-	b.Queue(numbersSQL, binary(products), numbers, states, units)
+	b.Queue(numbersSQL, pgbinary.Raw(products), numbers, states, units)
 }
 
 // claimsSQL: the trigger on slot_claims checks stock, epoch and product.
@@ -160,7 +161,7 @@ func applyClaims(b *pgx.Batch, at time.Time, claims []claimAt) {
 			warnings[i] = &warn
 		}
 	}
-	b.Queue(claimsSQL, at, binary(products), units, binary(slots), numbers, binary(buyers), hashes, deadlines, warnings, positions, paid)
+	b.Queue(claimsSQL, at, pgbinary.Raw(products), units, pgbinary.Raw(slots), numbers, pgbinary.Raw(buyers), hashes, deadlines, warnings, positions, paid)
 }
 
 const endsSQL = `
@@ -185,7 +186,7 @@ func checkEnds(b *pgx.Batch, items []any, which picked, refused []error) {
 			slots = append(slots, it.SlotID)
 		}
 	}
-	b.Queue(endsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
+	b.Queue(endsSQL, pgbinary.Raw(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var active bool
@@ -214,7 +215,7 @@ func checkReturns(b *pgx.Batch, items []any, which picked, refused []error) {
 	for _, i := range which {
 		slots = append(slots, items[i].(Return).SlotID)
 	}
-	b.Queue(returnsSQL, binary(slots)).Query(func(rows pgx.Rows) error {
+	b.Queue(returnsSQL, pgbinary.Raw(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var completed bool
@@ -236,10 +237,10 @@ const (
 
 func applyEnds(b *pgx.Batch, released, completed []uuid.UUID) {
 	if len(released) > 0 {
-		b.Queue(releaseSQL, binary(released))
+		b.Queue(releaseSQL, pgbinary.Raw(released))
 	}
 	if len(completed) > 0 {
-		b.Queue(completeSQL, binary(completed))
+		b.Queue(completeSQL, pgbinary.Raw(completed))
 	}
 }
 
@@ -259,7 +260,7 @@ func checkWithdrawals(b *pgx.Batch, items []any, which picked, refused []error) 
 		w := items[i].(Withdraw)
 		products, numbers = append(products, w.Product), append(numbers, w.Number)
 	}
-	b.Queue(withdrawalsSQL, binary(products), numbers).Query(func(rows pgx.Rows) error {
+	b.Queue(withdrawalsSQL, pgbinary.Raw(products), numbers).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var state string

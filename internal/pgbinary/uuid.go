@@ -19,3 +19,13 @@ func OptionalID(id *uuid.UUID) pgtype.UUID {
 	}
 	return ID(*id)
 }
+
+// Raw converts ids to the form that pgx sends without converting them to text first,
+// which would cost a batch a quarter of its time.
+func Raw(ids []uuid.UUID) [][16]byte {
+	raw := make([][16]byte, len(ids))
+	for i, id := range ids {
+		raw[i] = id
+	}
+	return raw
+}

@@ -1,0 +1,120 @@
+package claims
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// storeClockSQL is the event store's clock outside of an append: the time that the next
+// event would have. Payments and expiry are judged by this clock only: Postgres' own
+// may have been set back since an event was recorded.
+const storeClockSQL = `greatest(clock_timestamp(), (select recorded_at from events order by position desc limit 1))`
+
+// StoreClock reads the event store's clock.
+func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var now time.Time
+	if err := s.pool.QueryRow(ctx, `select `+storeClockSQL).Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("read the event store's clock: %w", err)
+	}
+	return now, nil
+}
+
+// DueSlot is an active slot for which an action is due.
+type DueSlot struct {
+	Product, SlotID uuid.UUID
+	Deadline        time.Time // UTC
+	At              time.Time // UTC; since when it is due
+}
+
+// DueForExpiry lists active slots whose deadline has passed and that have no pending
+// payment, those due longest first. Slots with a pending payment are excluded before the
+// limit, so that they delay no other slot's end, however many there are.
+func (s *Store) DueForExpiry(ctx context.Context, limit int) ([]DueSlot, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, due_at from slot_claims
+where due_at <= $1 and due_at = deadline
+order by due_at limit $2`, limit)
+}
+
+// DueForTimeout lists active slots whose pending payment has reached its timeout,
+// those due longest first.
+func (s *Store) DueForTimeout(ctx context.Context, limit int) ([]DueSlot, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, due_at from slot_claims
+where due_at <= $1 and due_at > deadline
+order by due_at limit $2`, limit)
+}
+
+// DueForWarning lists active slots whose owners must be warned, those with the
+// nearest warning first. After the deadline no warning is due.
+func (s *Store) DueForWarning(ctx context.Context, limit int) ([]DueSlot, error) {
+	return s.due(ctx, `
+select product_id, slot_id, deadline, warn_at from slot_claims
+where warn_at <= $1 and deadline > $1
+order by warn_at limit $2`, limit)
+}
+
+func (s *Store) due(ctx context.Context, sql string, limit int) ([]DueSlot, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	now, err := s.StoreClock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, sql, now, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list due slots: %w", err)
+	}
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DueSlot, err error) {
+		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At)
+		d.Deadline, d.At = d.Deadline.UTC(), d.At.UTC()
+		return d, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list due slots: %w", err)
+	}
+	return due, nil
+}
+
+const (
+	untilEndSQL = `
+select extract(epoch from due_at - ` + storeClockSQL + `)::float8
+from slot_claims where due_at = deadline order by due_at limit 1`
+
+	// No warning is due after the deadline.
+	untilWarningSQL = `
+select extract(epoch from warn_at - at)::float8
+from slot_claims, (select ` + storeClockSQL + ` as at) as clock where warn_at is not null and deadline > at order by warn_at limit 1`
+)
+
+// UntilExpiry returns in how long the next active slot without a pending payment is due
+// to end, 0 or less if one is due already; false if there is none.
+func (s *Store) UntilExpiry(ctx context.Context) (time.Duration, bool, error) {
+	return s.until(ctx, untilEndSQL)
+}
+
+// UntilWarning returns in how long the next owner must be warned; see UntilExpiry.
+func (s *Store) UntilWarning(ctx context.Context) (time.Duration, bool, error) {
+	return s.until(ctx, untilWarningSQL)
+}
+
+func (s *Store) until(ctx context.Context, sql string) (time.Duration, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var seconds float64
+	err := s.pool.QueryRow(ctx, sql).Scan(&seconds)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("find the next due slot: %w", err)
+	}
+	return time.Duration(seconds * float64(time.Second)), true, nil
+}
