@@ -16,6 +16,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -108,10 +109,8 @@ func (r *Runner) Run(ctx context.Context) error {
 			r.metrics.failed(err)
 			r.log.Warn("projecting ended, retrying", "error", err)
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, pause) != nil {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }
@@ -211,10 +210,7 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 		case errors.Is(err, errMoved):
 			r.log.Warn("checkpoint moved by another owner, rejoining the group", "error", err)
 			s.kafka.End()
-			select {
-			case <-ctx.Done():
-			case <-time.After(moved.NextBackOff()):
-			}
+			_ = sleep.For(ctx, moved.NextBackOff())
 		default:
 			return err
 		}

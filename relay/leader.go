@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -48,11 +49,7 @@ func (r *Relay) elect(ctx context.Context) (*leadership, error) {
 		if mine {
 			return &leadership{conn: conn}, nil
 		}
-		select {
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-time.After(electionInterval):
-		}
+		err = sleep.For(ctx, electionInterval)
 	}
 	if conn != nil {
 		closeConn(ctx, conn)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // topicInterval is the interval at which a leader checks that the topic is still
@@ -76,10 +77,8 @@ func (r *Relay) send(ctx context.Context, out *sender, c chunk) error {
 		}
 		r.metrics.failedChunks.Inc()
 		r.log.Warn("publish failed, retrying the same chunk", "events", len(c.messages), "to", c.end.Position, "error", err)
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, wait.NextBackOff()) != nil {
 			return context.Cause(ctx)
-		case <-time.After(wait.NextBackOff()):
 		}
 	}
 }

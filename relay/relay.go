@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // Store is the part of the event store that the relay reads.
@@ -159,10 +160,8 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = wait.NextBackOff()
 			r.log.Warn("term ended, retrying", "error", err)
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, pause) != nil {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }

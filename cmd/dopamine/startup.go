@@ -12,6 +12,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/postgres"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -34,10 +35,8 @@ func (p *parts) await(ctx context.Context, service string, try func() error) err
 			logged = time.Now()
 			p.log.Warn("waiting for a service", "service", service, "timeout", time.Until(p.startBy).Round(time.Second).String(), "error", err)
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, min(wait.NextBackOff(), max(0, time.Until(p.startBy)))) != nil {
 			return err
-		case <-time.After(min(wait.NextBackOff(), max(0, time.Until(p.startBy)))):
 		}
 	}
 }

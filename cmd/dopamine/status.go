@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/presence"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
@@ -91,10 +92,8 @@ func showStatus(ctx context.Context, cmd *cli.Command) error {
 			}
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, every) != nil {
 			return nil
-		case <-time.After(every):
 		}
 	}
 }

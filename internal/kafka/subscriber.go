@@ -13,6 +13,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // Session is one assignment of partitions to this member of the group, from the assignment until
@@ -147,10 +148,7 @@ func (s *Subscriber) consume(ctx context.Context, topic string, out chan<- *mess
 			return
 		}
 		s.cfg.Logger.Warn("consume failed, rejoining the group", "group", s.cfg.Group, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait.NextBackOff()):
-		}
+		_ = sleep.For(ctx, wait.NextBackOff())
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // ErrNoTopic means that the topic does not exist (yet).
@@ -83,10 +84,7 @@ func EnsureTopic(ctx context.Context, cluster Cluster, topic string, s TopicSett
 			if err == nil || !errors.Is(err, ErrNoTopic) || ctx.Err() != nil {
 				return info, err
 			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(50 * time.Millisecond):
-			}
+			_ = sleep.For(ctx, 50*time.Millisecond)
 		}
 	})
 }

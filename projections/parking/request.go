@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // Action is what an operator requests for a parked key.
@@ -119,10 +121,8 @@ func Await(ctx context.Context, q Querier, projection string, key uuid.UUID, int
 		if last = requests[0]; last.DoneAt != nil {
 			return last, nil
 		}
-		select {
-		case <-ctx.Done():
-			return last, ctx.Err()
-		case <-time.After(interval):
+		if err := sleep.For(ctx, interval); err != nil {
+			return last, err
 		}
 	}
 }
