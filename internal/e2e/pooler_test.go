@@ -48,7 +48,7 @@ func TestFleet_BehindPooler(t *testing.T) {
 		require.Equal(t, 1, terms)
 		var holders int
 		require.NoError(t, d.Pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks
-			WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = $1`, int64(relay.LeaderLock)).Scan(&holders))
+			WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = $1`, relay.LeaderLock).Scan(&holders))
 		require.Equal(t, 1, holders)
 	})
 	t.Run("replay", func(t *testing.T) {
