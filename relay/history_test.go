@@ -68,6 +68,27 @@ func TestRelay_BlocksOnRestoredStore(t *testing.T) {
 	}
 }
 
+func TestRelay_StandbyIsNotBlockedOnceAnotherLeads(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	s.run(s.relay(brokers, topic, 10))
+	s.warn(1, uuid.New())
+	s.awaitPlace(1)
+	standby := s.relay(brokers, topic, 10)
+	standby.block(t.Context(), "of its last term")
+	s.run(standby)
+	require.NotEmpty(t, standby.Blocked())
+	_, err := s.pool.Exec(t.Context(), `DELETE FROM relay_blocked`) // as a relay does that begins to lead
+	require.NoError(t, err)
+	testkit.Eventually(t, 60*time.Second, "a standby that is not blocked", func() error {
+		if reason := standby.Blocked(); reason != "" {
+			return errors.New(reason)
+		}
+		return nil
+	})
+	require.Zero(t, testutil.ToFloat64(standby.metrics.blocked))
+}
+
 // A restore need not end the relay's sessions.
 func TestRelay_PublishesNothingAfterAnEventThatTheStoreLost(t *testing.T) {
 	t.Parallel()

@@ -49,12 +49,29 @@ func (r *Relay) elect(ctx context.Context) (*leadership, error) {
 		if mine {
 			return &leadership{conn: conn}, nil
 		}
-		err = sleep.For(ctx, electionInterval)
+		if err = r.standBy(ctx, conn); err == nil {
+			err = sleep.For(ctx, electionInterval)
+		}
 	}
 	if conn != nil {
 		closeConn(ctx, conn)
 	}
 	return nil, fmt.Errorf("take the relay's lock: %w", err)
+}
+
+// standBy ends the blocked state of a relay that lost the lead while it was blocked, once another
+// relay leads: that one removed the recorded reason.
+func (r *Relay) standBy(ctx context.Context, conn *pgx.Conn) error {
+	if r.Blocked() == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	blockage, err := ReadBlockage(ctx, conn)
+	if err == nil && blockage == nil {
+		r.notBlocked()
+	}
+	return err
 }
 
 // connect opens the connection for a term. After an error the connection

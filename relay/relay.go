@@ -228,14 +228,18 @@ func (r *Relay) block(ctx context.Context, reason string) {
 
 // unblock records that the relay leads.
 func (r *Relay) unblock(ctx context.Context, conn *pgx.Conn) error {
-	r.metrics.blocked.Set(0)
-	if r.blocked.Swap(nil) != nil {
-		r.log.Info("no longer blocked")
-	}
+	r.notBlocked()
 	if _, err := conn.Exec(ctx, `DELETE FROM relay_blocked`); err != nil {
 		return fmt.Errorf("record that the relay is not blocked: %w", err)
 	}
 	return nil
+}
+
+func (r *Relay) notBlocked() {
+	r.metrics.blocked.Set(0)
+	if r.blocked.Swap(nil) != nil {
+		r.log.Info("no longer blocked")
+	}
 }
 
 // Blockage is why the leading relay publishes nothing, as it recorded it.
