@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -199,67 +198,4 @@ func BenchmarkLeases(b *testing.B) {
 	wg.Wait()
 	b.ReportMetric(perSecond, "statements/s")
 	b.ReportMetric(float64(n*nodes), "product-nodes") // for comparison: one statement each per second
-}
-
-// BenchmarkIsolation measures the latency of products of healthy masters while one master
-// of the cluster hangs, and compares it with the latency before.
-func BenchmarkIsolation(b *testing.B) {
-	group := testkit.RedisCluster(b, 3, 0)
-	w := newClusterWorld(b, group)
-	g, _ := w.node(b)
-	of := w.productsOn(group, 3, 4, 1)
-	hung := group.Nodes[0]
-	var healthy []uuid.UUID
-	for r, some := range of {
-		for _, product := range some {
-			w.granted(g, product)
-			if r != hung {
-				healthy = append(healthy, product)
-			}
-		}
-	}
-	measure := func(d time.Duration) float64 {
-		ctx, cancel := context.WithTimeout(w.ctx, d)
-		defer cancel()
-		var mu sync.Mutex
-		var took []time.Duration
-		var wg sync.WaitGroup
-		for _, product := range of[hung] { // many requests for the products of the hung master
-			for range 50 {
-				wg.Go(func() {
-					for ctx.Err() == nil {
-						_, _ = g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
-						_ = sleep.For(ctx, 10*time.Millisecond)
-					}
-				})
-			}
-		}
-		for _, product := range healthy {
-			wg.Go(func() {
-				for ctx.Err() == nil {
-					began := time.Now()
-					_, err := g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
-					if ctx.Err() == nil {
-						require.NoError(b, err)
-						mu.Lock()
-						took = append(took, time.Since(began))
-						mu.Unlock()
-					}
-					_ = sleep.For(ctx, 5*time.Millisecond)
-				}
-			})
-		}
-		wg.Wait()
-		slices.Sort(took)
-		return float64(took[len(took)*99/100].Microseconds())
-	}
-	var before, with float64
-	for b.Loop() {
-		before = measure(3 * time.Second)
-		require.NoError(b, hung.Pause())
-		with = measure(3 * time.Second)
-		require.NoError(b, hung.Resume())
-	}
-	b.ReportMetric(before, "healthy-p99-µs")
-	b.ReportMetric(with, "p99-µs")
 }

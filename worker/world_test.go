@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func (w *world) open() (*eventstore.Store, *redis.Gate) {
 	store, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, store.Close(context.Background())) })
-	gate, err := redis.Open(context.Background(), []string{w.redis}, w.claims, redis.Options{})
+	gate, err := redis.Open(context.Background(), strings.Split(w.redis, ","), w.claims, redis.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, gate.Close()) })
 	return store, gate

@@ -21,11 +21,14 @@ type aim struct {
 func atLeast(v float64, unit string) aim { return aim{value: v, unit: unit} }
 func atMost(v float64, unit string) aim  { return aim{value: v, unit: unit, most: true} }
 func ratioOf(v float64) aim              { return aim{value: v, ratio: true} }
+func ratioAtMost(v float64) aim          { return aim{value: v, ratio: true, most: true} }
 
 func (a aim) String() string {
 	switch {
 	case a == aim{}:
 		return ""
+	case a.ratio && a.most:
+		return fmt.Sprintf("ratio ≤ %g", a.value)
 	case a.ratio:
 		return fmt.Sprintf("ratio ≥ %g", a.value)
 	case a.most:

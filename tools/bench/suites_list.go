@@ -24,9 +24,14 @@ var suites = []suite{
 			{what: "lease statements, 20 nodes", of: "BenchmarkLeases", unit: "statements/s", limit: "product-nodes", limitIs: "one for each product and node a second", aim: atMost(1000, "statements/s")},
 		},
 	}, {
-		name: "isolation", about: "products of healthy masters while one of three hangs", pkg: "./redis", bench: "^BenchmarkIsolation$", rounds: "1x",
+		name: "isolation", about: "products beside a master that hangs, and beside a product that is rebuilt", pkg: "./worker", bench: "^BenchmarkIsolation$", rounds: "1x",
 		measures: []measure{
-			{what: "decisions while another master hangs, p99", of: "BenchmarkIsolation", unit: "p99-µs", limit: "healthy-p99-µs", limitIs: "the same while it serves", shown: "ms", scale: milli},
+			{what: "one of three masters hangs: other products' decisions, p99", of: "BenchmarkIsolation/hung-master", unit: "decision-p99-µs", limit: "decision-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: ratioAtMost(2)},
+			{what: "  until their freed unit is granted, p99", of: "BenchmarkIsolation/hung-master", unit: "freed-p99-µs", limit: "freed-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: atMost(1000, "ms")},
+			{what: "  until their decision is in the stored log, p99", of: "BenchmarkIsolation/hung-master", unit: "logged-p99-µs", limit: "logged-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: atMost(2000, "ms")},
+			{what: "a product with 50,000 holders is rebuilt: other products' decisions, p99", of: "BenchmarkIsolation/rebuild", unit: "decision-p99-µs", limit: "decision-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: ratioAtMost(2)},
+			{what: "  until their freed unit is granted, p99", of: "BenchmarkIsolation/rebuild", unit: "freed-p99-µs", limit: "freed-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: atMost(1000, "ms")},
+			{what: "  until their decision is in the stored log, p99", of: "BenchmarkIsolation/rebuild", unit: "logged-p99-µs", limit: "logged-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: atMost(2000, "ms")},
 		},
 	}, {
 		name: "append", about: "appends of 64 callers compared with bare inserts", pkg: "./eventstore", bench: "^BenchmarkAppend$", rounds: "30x",

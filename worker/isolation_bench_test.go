@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
+	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+// isolation measures products that do not depend on a fault, in a cluster of three masters with a
+// worker. Many buyers ask for the products that do depend on it.
+type isolation struct {
+	*world
+	group     *devservices.RedisGroup
+	raw       *goredis.ClusterClient
+	healthy   []uuid.UUID
+	dependent []uuid.UUID
+}
+
+// figures are what the products without a fault took.
+type figures struct{ decision, freed, logged []time.Duration }
+
+// BenchmarkIsolation compares products while another part is at fault with the same products
+// before: the latency of decisions, the time from the end of a slot until its unit is granted
+// again, and the time until a decision is in the stored log.
+func BenchmarkIsolation(b *testing.B) {
+	b.Run("hung-master", func(b *testing.B) {
+		w := newIsolation(b)
+		hung := w.group.Nodes[0]
+		w.classify(24, func(p uuid.UUID) bool { return w.masterOf(p) == hung })
+		w.compare(b, func(during func()) {
+			require.NoError(b, hung.Pause())
+			during()
+			require.NoError(b, hung.Resume())
+		})
+	})
+	b.Run("rebuild", func(b *testing.B) {
+		w := newIsolation(b)
+		big := w.holders(50_000, func(int) life { return life{ttl: time.Hour} })
+		w.classify(8, func(uuid.UUID) bool { return false })
+		w.dependent = []uuid.UUID{big}
+		w.compare(b, func(during func()) {
+			ctx, stop := context.WithCancel(context.Background())
+			var losing sync.WaitGroup
+			losing.Go(func() {
+				for ctx.Err() == nil { // a rebuild begins as soon as the one before has ended
+					_ = w.raw.Del(ctx, "product:{"+big.String()+"}:stock").Err()
+					_ = sleep.For(ctx, 100*time.Millisecond)
+				}
+			})
+			began := w.epoch(big)
+			during()
+			stop()
+			losing.Wait()
+			require.Greater(b, w.epoch(big), began, "the gate was rebuilt")
+		})
+	})
+}
+
+func newIsolation(b *testing.B) *isolation {
+	group := testkit.RedisCluster(b, 3, 0)
+	w := &isolation{world: newWorldOn(b, dbtest.Write(b), group.URL()), group: group}
+	var addrs []string
+	for _, r := range group.Nodes {
+		addrs = append(addrs, addrOf(r))
+	}
+	w.raw = goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addrs})
+	b.Cleanup(func() { require.NoError(b, w.raw.Close()) })
+	return w
+}
+
+func (w *isolation) epoch(product uuid.UUID) (epoch int64) {
+	require.NoError(w.t, w.pool.QueryRow(context.Background(), `select epoch from product_gates where product_id = $1`, product).Scan(&epoch))
+	return epoch
+}
+
+func addrOf(r *devservices.Redis) string {
+	return strings.TrimSuffix(strings.TrimPrefix(r.URL(), "redis://"), "/0")
+}
+
+func (w *isolation) masterOf(product uuid.UUID) *devservices.Redis {
+	master, err := w.raw.MasterForKey(context.Background(), "product:{"+product.String()+"}:stock")
+	require.NoError(w.t, err)
+	for _, r := range w.group.Nodes {
+		if _, port, _ := strings.Cut(addrOf(r), ":"); strings.HasSuffix(master.Options().Addr, ":"+port) {
+			return r
+		}
+	}
+	w.t.Fatalf("%s is no master of this cluster", master.Options().Addr)
+	return nil
+}
+
+// classify creates n products with one unit each.
+func (w *isolation) classify(n int, dependent func(uuid.UUID) bool) {
+	for range n {
+		product := w.product(1)
+		if dependent(product) {
+			w.dependent = append(w.dependent, product)
+			w.acquire(product, life{ttl: time.Hour})
+		} else {
+			w.healthy = append(w.healthy, product)
+		}
+	}
+}
+
+// compare reports the figures without and with a fault.
+func (w *isolation) compare(b *testing.B, fault func(during func())) {
+	const each = 6 * time.Second
+	w.work()
+	held := make(map[uuid.UUID]redis.Decision)
+	for _, product := range w.healthy {
+		held[product] = w.acquire(product, life{ttl: time.Hour})
+	}
+	var before, with figures
+	for b.Loop() {
+		before = w.measure(each, held)
+		fault(func() { with = w.measure(each, held) })
+	}
+	b.ReportMetric(0, "ns/op")
+	for name, both := range map[string][2][]time.Duration{
+		"decision": {before.decision, with.decision}, "freed": {before.freed, with.freed}, "logged": {before.logged, with.logged},
+	} {
+		b.ReportMetric(float64(percentile(both[0], 0.99).Microseconds()), name+"-healthy-p99-µs")
+		b.ReportMetric(float64(percentile(both[1], 0.99).Microseconds()), name+"-p99-µs")
+		b.ReportMetric(float64(len(both[1])), name+"-samples")
+	}
+}
+
+func (w *isolation) measure(d time.Duration, held map[uuid.UUID]redis.Decision) (all figures) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	record := func(into *[]time.Duration, since time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		*into = append(*into, time.Since(since))
+	}
+	for i := range 200 {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = w.gate.Decide(ctx, redis.Request{Product: w.dependent[i%len(w.dependent)], Buyer: uuid.New()})
+				_ = sleep.For(ctx, 10*time.Millisecond)
+			}
+		})
+	}
+	for _, product := range w.healthy {
+		mine := held[product]
+		running.Go(func() {
+			for ctx.Err() == nil {
+				w.expire(mine)
+				freed := time.Now()
+				for { // the buyers who ask meanwhile are the measured decisions
+					began := time.Now()
+					d, err := w.gate.Decide(context.Background(), redis.Request{Product: product, Buyer: uuid.New()})
+					require.NoError(w.t, err)
+					record(&all.decision, began)
+					if d.Outcome == redis.Granted {
+						mine = d
+						break
+					}
+					_ = sleep.For(context.Background(), 5*time.Millisecond)
+				}
+				record(&all.freed, freed)
+				granted := time.Now()
+				require.NoError(w.t, w.append(product, mine.SlotID,
+					life{ttl: time.Hour}.claim(product, mine.SlotID, mine.Buyer, mine.Number, mine.Unit).GuardItem(),
+					life{ttl: time.Hour}.acquired(mine.Buyer, mine.Number, mine.Unit)))
+				for w.stored(product) < mine.Number {
+					_ = sleep.For(context.Background(), 10*time.Millisecond)
+				}
+				record(&all.logged, granted)
+			}
+			mu.Lock()
+			held[product] = mine
+			mu.Unlock()
+		})
+	}
+	running.Wait()
+	for _, took := range [][]time.Duration{all.decision, all.freed, all.logged} {
+		require.NotEmpty(w.t, took)
+		slices.Sort(took)
+	}
+	return all
+}
+
+// stored returns the highest number in the product's stored decision log.
+func (w *isolation) stored(product uuid.UUID) (number int64) {
+	require.NoError(w.t, w.pool.QueryRow(context.Background(),
+		`select coalesce(max(greatest(sequence, to_number)), 0) from gate_decisions where product_id = $1`, product).Scan(&number))
+	return number
+}
