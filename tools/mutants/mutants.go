@@ -158,7 +158,7 @@ var mutants = []mutant{
 		pkg: "projections", test: "TestProjector_CheckpointBelongsToOneTopic"},
 	{name: "foreign-store", protection: "a record of another store is refused",
 		file: "projections/inspect.go", old: `	case eventstore.Foreign:
-		return &BlockedError{byRecord: true, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}`, new: `	case eventstore.Foreign:`,
+		return &BlockedError{byRecord: true, partition: rec.partition, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}`, new: `	case eventstore.Foreign:`,
 		pkg: "projections", test: "TestProjector_RefusesAnotherStoresRecords"},
 	{name: "newer-event", protection: "an event of a newer program waits for a newer projector",
 		file: "projections/batch.go", old: `		if it.newer() {`, new: `		if it.newer() && it.position < 0 {`,
