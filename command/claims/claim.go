@@ -8,15 +8,17 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/domain"
 )
 
 // Status is the status of a slot that holds a unit.
-type Status string
+type Status = domain.SlotStatus
 
 // The statuses of slots that hold a unit.
 const (
-	Active    Status = "ACTIVE"
-	Completed Status = "COMPLETED"
+	Active    = domain.ActiveSlot
+	Completed = domain.CompletedSlot
 )
 
 // Record is a row of slot_claims: it assigns a unit to a slot.

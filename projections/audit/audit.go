@@ -16,10 +16,10 @@ import (
 
 // The status of a slot.
 const (
-	active    = "ACTIVE"
-	completed = "COMPLETED"
-	expired   = "EXPIRED"
-	returned  = "RETURNED"
+	active    = string(domain.ActiveSlot)
+	completed = string(domain.CompletedSlot)
+	expired   = string(domain.ExpiredSlot)
+	returned  = string(domain.ReturnedSlot)
 )
 
 // Projection implements projections.Projection.

@@ -16,10 +16,10 @@ import (
 
 // The status of a slot.
 const (
-	Active    = "ACTIVE"
-	Completed = "COMPLETED"
-	Expired   = "EXPIRED"
-	Returned  = "RETURNED"
+	Active    = string(domain.ActiveSlot)
+	Completed = string(domain.CompletedSlot)
+	Expired   = string(domain.ExpiredSlot)
+	Returned  = string(domain.ReturnedSlot)
 )
 
 // Projection implements projections.Projection.
