@@ -186,24 +186,7 @@ func (r *readModels) products(ctx context.Context, query productQuery, min []con
 }
 
 func (a *API) getProduct(c echo.Context) error {
-	id, err := httpapi.PathUUID(c, "id")
-	if err != nil {
-		return err
-	}
-	at, past, err := pastOf(c)
-	if err != nil {
-		return err
-	}
-	min, err := httpapi.MinPositions(c)
-	if err != nil {
-		return err
-	}
-	var p apimodel.Product
-	if past {
-		p, err = a.past.product(c.Request().Context(), id, at)
-	} else {
-		p, err = a.models.product(c.Request().Context(), id, min)
-	}
+	p, err := nowOrAt(c, a.models.product, a.past.product)
 	if err != nil {
 		return err
 	}

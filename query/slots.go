@@ -144,24 +144,7 @@ func (l *largeCounts) keep(key string, n int64) {
 }
 
 func (a *API) getSlot(c echo.Context) error {
-	id, err := httpapi.PathUUID(c, "id")
-	if err != nil {
-		return err
-	}
-	at, past, err := pastOf(c)
-	if err != nil {
-		return err
-	}
-	min, err := httpapi.MinPositions(c)
-	if err != nil {
-		return err
-	}
-	var s apimodel.Slot
-	if past {
-		s, err = a.past.slot(c.Request().Context(), id, at)
-	} else {
-		s, err = a.models.slot(c.Request().Context(), id, min)
-	}
+	s, err := nowOrAt(c, a.models.slot, a.past.slot)
 	if err != nil {
 		return err
 	}

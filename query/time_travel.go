@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
+	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
@@ -76,6 +77,29 @@ func pastOf(c echo.Context) (at time.Time, given bool, err error) {
 	q := httpapi.QueryOf(c)
 	at, given = q.Time("at")
 	return at.Truncate(time.Millisecond), given, q.Err()
+}
+
+// nowOrAt reads the object of the path: at the moment that the request names, or the current one.
+func nowOrAt[V any](c echo.Context,
+	now func(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (V, error),
+	past func(ctx context.Context, id uuid.UUID, at time.Time) (V, error),
+) (v V, err error) {
+	id, err := httpapi.PathUUID(c, "id")
+	if err != nil {
+		return v, err
+	}
+	at, given, err := pastOf(c)
+	if err != nil {
+		return v, err
+	}
+	min, err := httpapi.MinPositions(c)
+	if err != nil {
+		return v, err
+	}
+	if given {
+		return past(c.Request().Context(), id, at)
+	}
+	return now(c.Request().Context(), id, min)
 }
 
 // product returns the product at a moment. It returns errNoProduct for moments before its creation
