@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/tools/arrival"
 	"github.com/dopaminestore/dopamine/tools/books"
 )
 
@@ -287,12 +287,8 @@ func resales(all []event, until time.Time) map[uuid.UUID][]time.Duration {
 
 // checkHistory is R4 and R6 as clients saw them.
 func checkHistory(all []attempt, l *ledger, v *verdict) {
-	type grant struct {
-		sent, answered time.Duration
-		sequence       int64
-	}
 	first := map[string]time.Duration{} // a buyer's first request: a lost answer is asked for again
-	grants := map[string][]grant{}
+	grants := map[string][]arrival.Grant{}
 	for i := range all {
 		a := &all[i]
 		switch {
@@ -303,7 +299,7 @@ func checkHistory(all []attempt, l *ledger, v *verdict) {
 				first[a.Buyer] = a.Sent
 			}
 			if a.granted() {
-				grants[a.Product] = append(grants[a.Product], grant{first[a.Buyer], a.Answered, a.Sequence})
+				grants[a.Product] = append(grants[a.Product], arrival.Grant{Sent: first[a.Buyer], Answered: a.Answered, Sequence: a.Sequence})
 				checkGrant(a, l, v)
 			}
 		case a.Op == "release" && a.Status == http.StatusNoContent:
@@ -320,20 +316,10 @@ func checkHistory(all []attempt, l *ledger, v *verdict) {
 			}
 		}
 	}
-	for product, bySent := range grants {
-		byAnswer := slices.Clone(bySent)
-		slices.SortFunc(bySent, func(a, b grant) int { return int(a.sent - b.sent) })
-		slices.SortFunc(byAnswer, func(a, b grant) int { return int(a.answered - b.answered) })
-		var highest int64
-		i := 0
-		for _, g := range bySent {
-			for ; i < len(byAnswer) && byAnswer[i].answered < g.sent; i++ {
-				highest = max(highest, byAnswer[i].sequence)
-			}
-			if g.sequence < highest {
-				v.broke("R6", "product %s: number %d was requested after the response with number %d", product, g.sequence, highest)
-			}
-		}
+	for product, granted := range grants {
+		arrival.Inversions(granted, func(sequence, higher int64) {
+			v.broke("R6", "product %s: number %d was requested after the response with number %d", product, sequence, higher)
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dopaminestore/dopamine/tools/arrival"
 	"github.com/dopaminestore/dopamine/tools/books"
 )
 
@@ -191,29 +192,15 @@ func checkArrival(attempts []attempt, rep *Report) {
 			asked[a.buyer] = a.sent
 		}
 	}
-	type grant struct {
-		sent, answered time.Duration
-		sequence       int64
-	}
-	var bySent []grant
+	var granted []arrival.Grant
 	for _, a := range attempts {
 		if a.granted() {
-			bySent = append(bySent, grant{asked[a.buyer], a.answered, a.slot.ArrivalSequence})
+			granted = append(granted, arrival.Grant{Sent: asked[a.buyer], Answered: a.answered, Sequence: a.slot.ArrivalSequence})
 		}
 	}
-	byAnswer := slices.Clone(bySent)
-	slices.SortFunc(bySent, func(a, b grant) int { return int(a.sent - b.sent) })
-	slices.SortFunc(byAnswer, func(a, b grant) int { return int(a.answered - b.answered) })
-	var highest int64
-	i := 0
-	for _, g := range bySent {
-		for ; i < len(byAnswer) && byAnswer[i].answered < g.sent; i++ {
-			highest = max(highest, byAnswer[i].sequence)
-		}
-		if g.sequence < highest {
-			rep.broke("R6", "number %d was requested after the response with number %d", g.sequence, highest)
-		}
-	}
+	arrival.Inversions(granted, func(sequence, higher int64) {
+		rep.broke("R6", "number %d was requested after the response with number %d", sequence, higher)
+	})
 }
 
 // checkLog checks R6 in the gate's decision log: it folds without inversions, and has at least the
