@@ -130,3 +130,38 @@ func TestTimeOut_OutcomeArrivesDuringTheLastQuery(t *testing.T) {
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentFailed", "SlotExpired"}, s.story(t, slot))
 	require.Equal(t, "NO_FUNDS", s.payment(t, product, slot, id).FailureReason)
 }
+
+// TestReports_BeforeTheSuccessTakeEffectAfterIt: what a gateway reports of a payment of which nothing
+// was taken is a contradiction; once the success is recorded, the same report is none.
+func TestReports_BeforeTheSuccessTakeEffectAfterIt(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	n := s.node(t)
+	product := s.product(t, n, 3)
+	s.fake.set(func(g *fakeGateway) {
+		g.find = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{Status: gateway.Pending}, nil }
+	})
+	for typ, c := range map[string]struct {
+		data   string
+		events []string
+	}{
+		"payment.refunded": {`"refundId":"re_1","amount":"4","currency":"KRW"`, []string{"RefundDue", "RefundCompleted"}},
+		"payment.disputed": {`"disputeId":"dp_1"`, []string{"PaymentDisputed"}},
+		"payment.reversed": {`"failureReason":"BOUNCED"`, []string{"PaymentReversed"}},
+	} {
+		t.Run(typ, func(t *testing.T) {
+			_, slot, id := s.paying(t, n, product)
+			report := func() {
+				body := `{"type":"` + typ + `","data":{"reference":"` + id + `","paymentId":"g1",` + c.data + `}}`
+				require.Equal(t, 204, n.callback(t, uuid.NewString(), body).status)
+			}
+			report()
+			report()
+			require.Equal(t, []string{"PaymentContradicted"}, s.story(t, slot)[2:])
+			require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+			report()
+			report()
+			require.Equal(t, append([]string{"PaymentContradicted", "PaymentCompleted"}, c.events...), s.story(t, slot)[2:])
+		})
+	}
+}

@@ -185,7 +185,8 @@ func (s Slot) RefundedAtGateway(g GatewayRefund) RefundResult {
 		return s.ReportRefund(RefundReport{PaymentID: p.ID, RefundID: ours.ID, GatewayRefundID: g.GatewayRefundID, Status: CompletedRefund})
 	}
 	if slices.ContainsFunc(p.Contradictions, func(c Contradiction) bool {
-		return g.GatewayRefundID != "" && c.GatewayRefundID == g.GatewayRefundID
+		// That nothing had been taken is over once the success is recorded.
+		return g.GatewayRefundID != "" && c.GatewayRefundID == g.GatewayRefundID && !(c.Code == RefundOfNothing && p.WasTaken())
 	}) {
 		return RefundResult{} // recorded before
 	}
