@@ -110,8 +110,7 @@ func schemathesis(t *testing.T) string {
 
 // TestDescription_Schemathesis sends requests that are made from the descriptions, valid
 // and not, with a token of all roles: no response is a server error, and each has a
-// status, a media type, headers and a body that the description names. The tester's phase
-// "coverage" is left out: under CPython 3.11 it ends in a SystemError of ast.parse.
+// status, a media type, headers and a body that the description names.
 func TestDescription_Schemathesis(t *testing.T) {
 	program := schemathesis(t)
 	s := openSite(t)
@@ -120,7 +119,7 @@ func TestDescription_Schemathesis(t *testing.T) {
 	for name, base := range map[string]string{"command": s.command, "query": s.query} {
 		t.Run(name, func(t *testing.T) {
 			out, err := runIn(t, dir, testerTimeout, program, "run", files[name], "--url", base,
-				"--header", "Authorization: "+token, "--max-examples", "15", "--seed", "1", "--workers", "1", "--phases", "examples,fuzzing",
+				"--header", "Authorization: "+token, "--max-examples", "15", "--seed", "1", "--workers", "1", "--phases", "examples,coverage,fuzzing",
 				"--request-timeout", "10", "--exclude-path-regex", "stream$|/metrics",
 				"--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance")
 			if err != nil {
