@@ -264,7 +264,8 @@ func (f *fleet) env(name string) []string {
 	if err != nil {
 		panic(err)
 	}
-	redisURL, gateway := "", f.gatewayURL
+	var redisURL string
+	gateway := f.gatewayURL
 	if f.redis != nil {
 		redisURL = f.redis.URL()
 	} else {
