@@ -24,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -51,10 +52,7 @@ func newWorld(t testing.TB, r *devservices.Redis) *world {
 func newWorldAt(t testing.TB, url string, raw goredis.UniversalClient) *world {
 	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), url: url, raw: raw}
 	w.claims = claims.NewStore(w.pool, avsc.Decode)
-	store, err := eventstore.Open(w.ctx, w.pool, eventstore.Options{})
-	require.NoError(t, err)
-	w.store = store
-	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
+	w.store = storetest.Open(t, w.pool)
 	return w
 }
 

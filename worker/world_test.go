@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -49,9 +50,7 @@ func newWorldOn(t testing.TB, pool *pgxpool.Pool, redisURL string) *world {
 
 // open returns the store and the gate of another process.
 func (w *world) open() (*eventstore.Store, *redis.Gate) {
-	store, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{})
-	require.NoError(w.t, err)
-	w.t.Cleanup(func() { require.NoError(w.t, store.Close(context.Background())) })
+	store := storetest.Open(w.t, w.pool)
 	gate, err := redis.Open(context.Background(), strings.Split(w.redis, ","), w.claims, redis.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, gate.Close()) })

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/avsc"
@@ -19,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
 type world struct {
@@ -30,10 +32,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	pool := dbtest.Write(t)
-	store, err := eventstore.Open(t.Context(), pool, eventstore.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
-	return &world{t: t, pool: pool, store: store, claims: claims.NewStore(pool, avsc.Decode)}
+	return &world{t: t, pool: pool, store: storetest.Open(t, pool), claims: claims.NewStore(pool, avsc.Decode)}
 }
 
 type guarded interface{ GuardItem() eventstore.GuardItem }
@@ -71,40 +70,51 @@ func TestClaim_Refusals(t *testing.T) {
 	w.must(first)
 
 	var holds *claims.BuyerHoldsError
-	require.ErrorAs(t, w.do(first), &holds, "the same grant, appended by another request")
-	require.Equal(t, first.SlotID, holds.Claim.SlotID)
-	require.Equal(t, first.KeyHash, holds.Claim.KeyHash)
-	require.Equal(t, claims.Active, holds.Claim.Status)
-	require.Equal(t, 30*time.Minute, holds.Claim.Deadline.Sub(holds.Claim.AcquiredAt))
-
-	second := claimOf(product, 2, 2)
-	second.Buyer = first.Buyer
-	require.ErrorAs(t, w.do(second), &holds)
-	require.Equal(t, first.SlotID, holds.Claim.SlotID)
-	var taken *claims.UnitTakenError
-	require.ErrorAs(t, w.do(claimOf(product, 2, 1)), &taken)
-	require.Equal(t, claims.UnitTakenError{Unit: 1, SlotID: first.SlotID}, *taken)
-	require.ErrorIs(t, w.do(claimOf(product, 2, 4)), claims.ErrNoUnit)
-	require.ErrorIs(t, w.do(claimOf(product, fairness.NumbersPerEpoch+1, 2)), claims.ErrEpoch)
-	require.ErrorIs(t, w.do(claimOf(uuid.New(), 1, 1)), claims.ErrGone)
-	w.must(claims.Withdraw{Product: product, Number: 2, Unit: 2})
-	require.ErrorIs(t, w.do(claimOf(product, 2, 2)), claims.ErrWithdrawn)
-	require.ErrorIs(t, w.do(claims.Withdraw{Product: product, Number: 2, Unit: 2}), claims.ErrWithdrawn)
-	require.ErrorIs(t, w.do(claims.Withdraw{Product: product, Number: 1, Unit: 1}), claims.ErrClaimed)
-
-	w.must(claims.Stock{Product: product, Total: 4})
-	w.must(claimOf(product, 3, 4))
-	require.ErrorIs(t, w.do(claims.Stock{Product: product, Total: 3}), claims.ErrFewerUnits)
-
-	w.must(claims.Release{Product: product, SlotID: first.SlotID})
-	require.ErrorIs(t, w.do(claims.Release{Product: product, SlotID: first.SlotID}), claims.ErrNotActive)
-	require.ErrorIs(t, w.do(first), claims.ErrSlotEnded)
-	_, found, err := w.claims.BySlot(t.Context(), first.SlotID)
-	require.NoError(t, err)
-	require.False(t, found)
-	counts, _, err := w.claims.Counts(t.Context(), product)
-	require.NoError(t, err)
-	require.Equal(t, 3, counts.Free())
+	t.Run("same grant of another request", func(t *testing.T) {
+		require.ErrorAs(t, w.do(first), &holds)
+		require.Equal(t, first.SlotID, holds.Claim.SlotID)
+		require.Equal(t, first.KeyHash, holds.Claim.KeyHash)
+		require.Equal(t, claims.Active, holds.Claim.Status)
+		require.Equal(t, 30*time.Minute, holds.Claim.Deadline.Sub(holds.Claim.AcquiredAt))
+	})
+	t.Run("second slot of the buyer", func(t *testing.T) {
+		second := claimOf(product, 2, 2)
+		second.Buyer = first.Buyer
+		require.ErrorAs(t, w.do(second), &holds)
+		require.Equal(t, first.SlotID, holds.Claim.SlotID)
+	})
+	t.Run("unit of another slot", func(t *testing.T) {
+		var taken *claims.UnitTakenError
+		require.ErrorAs(t, w.do(claimOf(product, 2, 1)), &taken)
+		require.Equal(t, claims.UnitTakenError{Unit: 1, SlotID: first.SlotID}, *taken)
+	})
+	t.Run("unknown unit, epoch and product", func(t *testing.T) {
+		assert.ErrorIs(t, w.do(claimOf(product, 2, 4)), claims.ErrNoUnit)
+		assert.ErrorIs(t, w.do(claimOf(product, fairness.NumbersPerEpoch+1, 2)), claims.ErrEpoch)
+		assert.ErrorIs(t, w.do(claimOf(uuid.New(), 1, 1)), claims.ErrGone)
+	})
+	t.Run("withdrawn number", func(t *testing.T) {
+		w.must(claims.Withdraw{Product: product, Number: 2, Unit: 2})
+		assert.ErrorIs(t, w.do(claimOf(product, 2, 2)), claims.ErrWithdrawn)
+		assert.ErrorIs(t, w.do(claims.Withdraw{Product: product, Number: 2, Unit: 2}), claims.ErrWithdrawn)
+		assert.ErrorIs(t, w.do(claims.Withdraw{Product: product, Number: 1, Unit: 1}), claims.ErrClaimed)
+	})
+	t.Run("fewer units than before", func(t *testing.T) {
+		w.must(claims.Stock{Product: product, Total: 4})
+		w.must(claimOf(product, 3, 4))
+		assert.ErrorIs(t, w.do(claims.Stock{Product: product, Total: 3}), claims.ErrFewerUnits)
+	})
+	t.Run("slot that has ended", func(t *testing.T) {
+		w.must(claims.Release{Product: product, SlotID: first.SlotID})
+		assert.ErrorIs(t, w.do(claims.Release{Product: product, SlotID: first.SlotID}), claims.ErrNotActive)
+		assert.ErrorIs(t, w.do(first), claims.ErrSlotEnded)
+		_, found, err := w.claims.BySlot(t.Context(), first.SlotID)
+		require.NoError(t, err)
+		assert.False(t, found)
+		counts, _, err := w.claims.Counts(t.Context(), product)
+		require.NoError(t, err)
+		assert.Equal(t, 3, counts.Free())
+	})
 }
 
 func TestProduct_Lifecycle(t *testing.T) {

@@ -1,5 +1,5 @@
 // Package storetest provides tests with an event store on a separate migrated database: the part
-// that the fixtures of projections, replay and recovery share.
+// that the packages' fixtures share.
 package storetest
 
 import (
@@ -35,12 +35,22 @@ func New(tb testing.TB, maxConns int32) *Store {
 	if maxConns > 0 {
 		pool = Pool(tb, database.URL, maxConns)
 	}
+	return &Store{Store: Open(tb, pool), Pool: pool, Reader: eventstore.NewReader(pool), URL: database.URL}
+}
+
+// Open returns another process's store on the same database; it is closed at the test's end.
+func Open(tb testing.TB, pool *pgxpool.Pool) *eventstore.Store {
+	tb.Helper()
 	store, err := eventstore.Open(context.Background(), pool, eventstore.Options{})
 	if err != nil {
 		tb.Fatalf("open the event store: %v", err)
 	}
-	tb.Cleanup(func() { _ = store.Close(context.Background()) })
-	return &Store{Store: store, Pool: pool, Reader: eventstore.NewReader(pool), URL: database.URL}
+	tb.Cleanup(func() {
+		if err := store.Close(context.Background()); err != nil {
+			tb.Errorf("close the event store: %v", err)
+		}
+	})
+	return store
 }
 
 // Pool returns a pool that is closed at the test's end.
