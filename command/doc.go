@@ -25,18 +25,9 @@
 //
 // AcquireSlot takes its entry, then asks the gate. A refusal returns the entry and is
 // answered at once. A grant is appended even if its client has disconnected, and is final
-// only then: the claim, written in the same transaction, decides. If the
-// append is refused, the gate was stale:
-//
-//	epoch raised, number withdrawn   the gate is synced, which reopens it if necessary
-//	unit held by another slot        the gate is wrong, and is rebuilt
-//	buyer holds a slot               another request of the same buyer came first: the claim is read
-//	product deleted                  404
-//	no answer                        503; the unit goes back at once if nothing was sent and
-//	                                 only this node received the grant, otherwise the worker
-//	                                 withdraws it
-//
-// and the request is retried, a bounded number of times.
+// only then: the claim, written in the same transaction, decides. What a refused append makes of
+// the grant, and how the gate is corrected, is in package grants, which re-grants use too. The
+// request is retried a bounded number of times; with no answer of the store it ends as 503.
 //
 // "You hold a slot already" is the gate's state, so the claim is read before it is
 // answered: if it is gone, the gate has not applied the slot's end.

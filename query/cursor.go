@@ -6,6 +6,9 @@ import (
 	"errors"
 	"hash/crc32"
 	"hash/fnv"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
@@ -70,4 +73,26 @@ func hash(s string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(s)) // never fails
 	return h.Sum64()
+}
+
+// Limits of the page size of a list with a cursor.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// listKey is the row after which a page of a list begins, newest first.
+type listKey struct {
+	created time.Time
+	id      uuid.UUID
+}
+
+func (k listKey) bytes() []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(k.created.UnixMicro())), k.id[:]...)
+}
+
+const listKeyLength = 8 + 16
+
+func listKeyFrom(b []byte) *listKey {
+	return &listKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
 }

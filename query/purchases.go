@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"encoding/binary"
 	"net/http"
 	"strconv"
 	"time"
@@ -17,12 +16,6 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
-)
-
-// Limits of the page size of a list with a cursor.
-const (
-	defaultLimit = 100
-	maxLimit     = 1000
 )
 
 // purchasePage is the response of GET /v1/purchases.
@@ -95,22 +88,6 @@ func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []consistenc
 		})
 	}})
 	return p, err
-}
-
-// listKey is the row after which a page of a list begins, newest first.
-type listKey struct {
-	created time.Time
-	id      uuid.UUID
-}
-
-func (k listKey) bytes() []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(k.created.UnixMicro())), k.id[:]...)
-}
-
-const listKeyLength = 8 + 16
-
-func listKeyFrom(b []byte) *listKey {
-	return &listKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
 }
 
 func keyOfPurchase(p *apimodel.Payment) *listKey {

@@ -24,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -44,10 +45,7 @@ type source struct {
 func newSource(t testing.TB) *source {
 	db := dbtest.WriteDB(t)
 	pool := db.Pool
-	store, err := eventstore.Open(context.Background(), pool, eventstore.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = store.Close(context.Background()) })
-	return &source{t: t, url: db.URL, pool: pool, store: store, reader: eventstore.NewReader(pool)}
+	return &source{t: t, url: db.URL, pool: pool, store: storetest.Open(t, pool), reader: eventstore.NewReader(pool)}
 }
 
 // warn appends n events to each of the products, in turn, in one append each.
