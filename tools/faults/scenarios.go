@@ -71,7 +71,7 @@ func allTargets() (all []target) {
 }
 
 var processScenarios = []*scenario{
-	{name: "kill9-failpoints", about: "kill -9 of each process at each failpoint, one after the other", targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("kill") }},
+	{name: "kill9-failpoints", about: "kill -9 of each process at each failpoint, one after the other", realKafka: true, targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("kill") }},
 	{name: "stop-failpoints", about: "SIGSTOP at failpoints for longer than a lease", targets: allTargets(), perSeed: 2, play: func(r *run) error { return r.atPoints("stop") }},
 	{name: "kill9-rebuild", about: "FLUSHALL, and kill -9 of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("kill") }},
 	{name: "stop-rebuild", about: "FLUSHALL, and SIGSTOP of the rebuilding process at each step", targets: in("", rebuildPoints), perSeed: 1, play: func(r *run) error { return r.inRebuild("stop") }},
