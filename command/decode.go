@@ -3,7 +3,6 @@ package command
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -145,7 +144,7 @@ func (r createProductRequest) command() (domain.CreateProduct, error) {
 	}
 	amount := required(&v, "price", aDecimal, r.Price)
 	var err error
-	if c.Price, err = domain.NewMoney(amount.Decimal, strings.ToUpper(code)); err != nil {
+	if c.Price, err = domain.NewMoney(amount.Decimal, code); err != nil {
 		v.money("price", err)
 	}
 	return c, v.err()
@@ -158,7 +157,7 @@ func (v *faults) money(amountField string, err error) {
 	case !errors.As(err, &m):
 		v.add(amountField, "must be an amount of money")
 	case m.Field == "currency":
-		v.add("currency", "must be an ISO 4217 code")
+		v.add("currency", "must be an ISO 4217 code in upper case, such as KRW")
 	default:
 		v.add(amountField, m.Message)
 	}

@@ -76,7 +76,7 @@ func TestCreateProduct_Validation(t *testing.T) {
 		{"price", `"10.5"`, "price"}, {"price", `10.5`, "price"}, {"price", `"1000000000000000"`, "price"}, {"price", `1e15`, "price"},
 		{"price", `1e999999999`, "price"}, {"price", `"1e-999999999"`, "price"}, {"price", `"ten"`, "price"}, {"price", `true`, "price"},
 		{"price", `[1]`, "price"}, {"price", `" 10"`, "price"}, {"price", `"1,000"`, "price"}, {"price", `"NaN"`, "price"},
-		{"currency", `"XXY"`, "currency"}, {"currency", `"kör"`, "currency"}, {"currency", `""`, "currency"}, {"currency", `7`, "currency"},
+		{"currency", `"XXY"`, "currency"}, {"currency", `"krw"`, "currency"}, {"currency", `"kör"`, "currency"}, {"currency", `""`, "currency"}, {"currency", `7`, "currency"},
 		{"currency", `null`, "currency"},
 		{"stock", ``, "stock"}, {"stock", `0`, "stock"}, {"stock", `-1`, "stock"}, {"stock", `10000001`, "stock"}, {"stock", `1.5`, "stock"},
 		{"stock", `"1"`, "stock"}, {"stock", `99999999999999999999`, "stock"}, {"stock", `true`, "stock"},

@@ -104,6 +104,7 @@ func (s *site) refusesToCreate() {
 		"a price of 10^15":             {"price", "1000000000000000"},
 		"an unknown currency":          {"currency", "ABC"},
 		"a currency of two letters":    {"currency", "kr"},
+		"a currency in lower case":     {"currency", "krw"},
 		"no sale date":                 {"saleDate", nil},
 		"a sale date in the past":      {"saleDate", soon(-time.Second)},
 		"a date without a zone":        {"saleDate", "2099-01-01T00:00:00"},
