@@ -38,29 +38,31 @@ type Attention struct {
 	Code      string    // of the failure or the contradiction; a dispute's id
 	DisputeID string
 	Since     time.Time
+	Number    int // unique within the payment; the same whatever else is resolved or added
 }
 
 // Attention lists the items of the payment that wait for an operator, according to its events.
 // Items that depend on the time (REFUND_STUCK, OUTCOME_UNKNOWN) are not included.
 func (p Payment) Attention() []Attention {
 	var items []Attention
-	for _, r := range p.Refunds {
+	const kinds = 4 // the payment's lists only grow
+	for i, r := range p.Refunds {
 		if r.Status == FailedRefund && !r.Handled {
-			items = append(items, Attention{Cause: CauseRefundFailed, Refund: r.ID, Code: r.FailureReason, Since: r.UpdatedAt})
+			items = append(items, Attention{Cause: CauseRefundFailed, Refund: r.ID, Code: r.FailureReason, Since: r.UpdatedAt, Number: kinds * i})
 		}
 	}
-	for _, c := range p.Contradictions {
+	for i, c := range p.Contradictions {
 		if !c.Resolved {
-			items = append(items, Attention{Cause: CauseContradicted, Code: string(c.Code), Since: c.At})
+			items = append(items, Attention{Cause: CauseContradicted, Code: string(c.Code), Since: c.At, Number: kinds*i + 1})
 		}
 	}
-	for _, d := range p.Disputes {
+	for i, d := range p.Disputes {
 		if !d.Closed && !d.Accepted {
-			items = append(items, Attention{Cause: CauseDisputed, DisputeID: d.ID, Since: d.OpenedAt})
+			items = append(items, Attention{Cause: CauseDisputed, DisputeID: d.ID, Since: d.OpenedAt, Number: kinds*i + 2})
 		}
 	}
 	if p.Reversed && !p.ReversalHandled {
-		items = append(items, Attention{Cause: CauseReversed, Since: p.ReversedAt})
+		items = append(items, Attention{Cause: CauseReversed, Since: p.ReversedAt, Number: 3})
 	}
 	return items
 }

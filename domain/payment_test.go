@@ -2,6 +2,8 @@ package domain_test
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,4 +217,38 @@ func TestRefundCancelledSale_OnceAlsoIfTheRefundFailed(t *testing.T) {
 	require.Equal(t, events, s.RefundCancelledSale(paymentID), "the same id, whoever decides it")
 	s = happen(s, acquired, first, domain.RefundFailed{UserID: owner.User, PaymentID: paymentID, RefundID: first.RefundID, Amount: price, Reason: "ACCOUNT_CLOSED"})
 	require.Empty(t, s.RefundCancelledSale(paymentID), "an operator decides")
+}
+
+func TestAttention_NumberStaysIfOthersAreResolved(t *testing.T) {
+	disputed := func(id string) domain.Event {
+		return domain.PaymentDisputed{UserID: owner.User, PaymentID: paymentID, DisputeID: id}
+	}
+	contradicted := func(code domain.ContradictionCode) domain.Event {
+		return domain.PaymentContradicted{UserID: owner.User, PaymentID: paymentID, Code: code}
+	}
+	s := happen(active(t), acquired, initiated(paymentID), completed(paymentID), requested(paymentID, won(1), false), refundFailed(paymentID),
+		contradicted(domain.RefundUnreadable), contradicted(domain.DisputeOutcomeChanged), disputed("d1"), disputed("d2"),
+		domain.PaymentReversed{UserID: owner.User, PaymentID: paymentID})
+	items := func() map[string]int {
+		p, _ := s.Payment(paymentID)
+		numbers := map[string]int{}
+		for _, a := range p.Attention() {
+			numbers[string(a.Cause)+a.Code+a.DisputeID] = a.Number
+		}
+		return numbers
+	}
+	before := items()
+	require.Len(t, before, 6)
+	require.Len(t, slices.Compact(slices.Sorted(maps.Values(before))), 6, "%v", before)
+	for _, resolved := range []domain.PaymentResolved{
+		{Cause: domain.CauseRefundFailed, RefundID: &dueID}, {Cause: domain.CauseContradicted, Code: domain.RefundUnreadable}, {Cause: domain.CauseDisputed, DisputeID: "d1"},
+	} {
+		resolved.UserID, resolved.PaymentID = owner.User, paymentID
+		s = happen(s, acquired, resolved)
+	}
+	after := items()
+	require.Len(t, after, 3)
+	for item, number := range after {
+		require.Equal(t, before[item], number, item)
+	}
 }

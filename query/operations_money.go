@@ -33,16 +33,17 @@ type moneyPage struct {
 // moneyFilter distinguishes the list's cursors from those of other lists.
 const moneyFilter = "operations/money"
 
-const moneyKeyLength = 8 + 16 + 4
+const moneyKeyLength = 8 + 16 + 4 + 16
 
 func moneyKey(k attention.Key) []byte {
 	b := append(binary.BigEndian.AppendUint64(nil, uint64(k.Since.UnixMicro())), k.Payment[:]...)
-	return binary.BigEndian.AppendUint32(b, uint32(k.N))
+	return append(binary.BigEndian.AppendUint32(b, uint32(k.N)), k.Refund[:]...)
 }
 
 func moneyKeyFrom(b []byte) *attention.Key {
 	return &attention.Key{
-		Since: time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), Payment: uuid.UUID(b[8:24]), N: int(int32(binary.BigEndian.Uint32(b[24:]))),
+		Since: time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), Payment: uuid.UUID(b[8:24]),
+		N: int(int32(binary.BigEndian.Uint32(b[24:]))), Refund: uuid.UUID(b[28:]),
 	}
 }
 

@@ -353,11 +353,11 @@ func applyAttention(b *pgx.Batch, at time.Time, changes []ledgerChange) {
 			continue
 		}
 		gone = append(gone, c.after.ID)
-		for n, item := range items {
+		for _, item := range items {
 			if item.Since.IsZero() { // of the events of this append
 				item.Since = at
 			}
-			payments, ns, causes = append(payments, c.after.ID), append(ns, int32(n)), append(causes, string(item.Cause))
+			payments, ns, causes = append(payments, c.after.ID), append(ns, int32(item.Number)), append(causes, string(item.Cause))
 			refunds, codes, since = append(refunds, item.Refund), append(codes, item.Code), append(since, item.Since)
 		}
 	}

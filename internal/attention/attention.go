@@ -22,18 +22,26 @@ type Item struct {
 	Cause     domain.AttentionCause
 	Code      string    // of the failure or the contradiction; "" for none
 	Since     time.Time // UTC
-	N         int       // distinguishes items of one payment and time
+	N         int       // its domain.Attention.Number; negative if it arises with time
 }
 
-// Key is an item's key in the list, oldest first.
+// Key is an item's key in the list, oldest first. No two items have the same, and an item keeps its
+// own when others are resolved, so that a walk through pages skips none.
 type Key struct {
 	Since   time.Time
 	Payment uuid.UUID
 	N       int
+	Refund  uuid.UUID // zero unless the item is about a refund
 }
 
 // Key returns the item's key in the list.
-func (a Item) Key() Key { return Key{a.Since, a.PaymentID, a.N} }
+func (a Item) Key() Key {
+	k := Key{Since: a.Since, Payment: a.PaymentID, N: a.N}
+	if a.RefundID != nil {
+		k.Refund = *a.RefundID
+	}
+	return k
+}
 
 // StuckAfter is how long a refund may have no final answer before it waits for an operator. It is
 // still tried meanwhile.
@@ -47,21 +55,23 @@ var itemsSQL = fmt.Sprintf(`
 select payment_id, refund_id, cause, code, since, n from (
     select payment_id, refund_id, cause, code, since, n from payment_attention
     union all
-    select r.payment_id, r.refund_id, 'REFUND_STUCK', r.status, r.due_at, 1000 + row_number() over (partition by r.payment_id order by r.refund_id)::int
+    select r.payment_id, r.refund_id, 'REFUND_STUCK', r.status, r.due_at, -2
     from payment_refunds r join payments p using (payment_id)
     where r.status in ('DUE', 'PENDING') and r.due_at < (select clock_timestamp()) - interval '%d seconds' and r.ask_at is not null
     union all
-    select payment_id, null, 'OUTCOME_UNKNOWN', 'FAILED', initiated_at, 2000
+    select payment_id, null, 'OUTCOME_UNKNOWN', 'FAILED', initiated_at, -1
     from payments where unsettled and ask_at is null) as items`, int(StuckAfter.Seconds()))
 
 // List returns the items after a key (nil: from the start), oldest first. It reads only the write
 // side's database.
 func List(ctx context.Context, pool *pgxpool.Pool, after *Key, limit int) ([]Item, error) {
 	if after == nil {
-		after = &Key{Since: time.Time{}.Add(24 * time.Hour), N: -1}
+		after = &Key{Since: time.Time{}.Add(24 * time.Hour)}
 	}
 	rows, err := pool.Query(ctx, itemsSQL+`
-where (since, payment_id, n) > ($1, $2, $3) order by since, payment_id, n limit $4`, after.Since, after.Payment, after.N, limit)
+where (since, payment_id, n, coalesce(refund_id, '00000000-0000-0000-0000-000000000000')) > ($1, $2, $3, $4)
+order by since, payment_id, n, coalesce(refund_id, '00000000-0000-0000-0000-000000000000') limit $5`,
+		after.Since, after.Payment, after.N, after.Refund, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list money that waits for an operator: %w", err)
 	}
