@@ -1,70 +1,16 @@
-// Package projections maintains the read models. It consumes events from Kafka, folds them into
-// rows, and commits the rows of a batch together with its checkpoints. Each read model is a
-// subpackage; it defines which row an event belongs to, how the event changes the row, and how rows
-// are written.
+// Package projections is the contract of the read models: what each of them implements, and what
+// those who build and read them share.
 //
-// # A batch
+// A read model is a subpackage. It implements Projection (projection.go): which row an event
+// belongs to, how events change rows, how rows are read and written. If it also implements
+// Rebuildable (rebuild.go), its tables can be built from the whole history.
 //
-// The records that arrived while the previous batch was written are the next batch, up to a limit:
-// no timer delays anything. The projections apply it in parallel, each in its own transaction:
+// Two programs build rows with this code. The projector (package projector) applies events as they
+// arrive from Kafka, to the live generation. A replay (package replay) fills the tables of the next
+// generation from the event store, or from the topic, and swaps the two. A Fold does not depend on
+// the source of the events and does not commit, so that both can use it.
 //
-//  1. Advance the checkpoints of the batch's partitions by compare-and-swap on what this
-//     process remembers (topic id, offset, position, version). If two owners of a partition
-//     overlap in a rebalance, one of them wins.
-//  2. Under that lock read the live generation's number, the parked keys, the skipped events
-//     and the rows that will change.
-//  3. Fold, write the rows with one statement per table, commit.
-//  4. Only then remember the new checkpoints and acknowledge the records.
-//
-// If a checkpoint could not be advanced, a replay may have swapped generations. The checkpoints are
-// then read again. If only the generation differs, the batch is repeated, and records that were
-// below the old checkpoints are decoded now. Otherwise, and on any error of the database, the
-// session in the consumer group ends. Every statement has a deadline (Config.BatchTimeout,
-// ReadTimeout). A process that cannot reach Postgres stays out of the group, so that another one
-// takes its partitions.
-//
-// # Once, in order, none missed
-//
-// If an event's position is at or below the partition's, it was applied already and is skipped. If
-// a record's previous-position is above the partition's position, events are missing; they are read
-// from the event store first. The same applies to events that the relay published and the topic
-// does not deliver within a few seconds. Offsets belong to one topic, identified by its id. If the
-// topic does not have a checkpoint's offset (another topic, retention, a loss in Kafka), the
-// partition continues at the nearest offset that exists, and positions decide what is applied.
-//
-// # Which history
-//
-// A topic keeps events that a restore or a failover of Postgres lost. Therefore each event of a
-// batch is compared with the store before it is applied. A record of an earlier incarnation, or one
-// that names no incarnation, is skipped if the store does not have its event.
-//
-// These block the projector: a record of another store, a record that the store should have but
-// does not, read models of another incarnation, a topic whose partition count differs from the
-// configured one, and an event that only a newer program can apply. A blocked projector applies
-// nothing, reports the reason in Health, and continues when the reason is gone. Events before one
-// that needs a newer program are applied; then the process stays out of the group until a newer one
-// has applied it.
-//
-// If the topic is recreated under a running projector, this is noticed before anything is written:
-// by the partition of each key, by the topic's id and partition count every three seconds, and by
-// the topic id in the compare-and-swap.
-//
-// # What cannot be applied
-//
-// If a batch fails because of its content (not because of the database's state), it is retried a
-// few times and then split by row key. An event that fails is parked with its error, later events
-// of its key are parked behind it, and the others are applied, all in the batch's transaction.
-// Events after one that cannot be decoded are parked behind it, whatever their own key is. If a
-// record cannot be decoded, the store's copy is used instead. A record that is no event of the
-// store is parked alone.
-//
-// The partition's owner serves requests to retry or skip between batches, in pages. Each page is a
-// transaction that raises the checkpoint's version. An owner that was deposed meanwhile, and does
-// not know of the request, can therefore write no more.
-//
-// # Replays
-//
-// A Fold does not depend on the source of the events and does not commit: a replay folds events
-// from the store with the same code into the tables of the next generation. The model of all this
-// is docs/model/Relay.tla.
+// Readers query views, which show the live generation (views.go). How far each read model is, and
+// how many of its events are parked, is read by ReadStatus (status.go); what operators do about
+// parked events is in package parking. Rows belong to one event store (source.go).
 package projections

@@ -52,20 +52,3 @@ type Fold interface {
 
 // Table returns the name of a generation's table: "products_g2" for "products" and 2.
 func Table(base string, generation int) string { return fmt.Sprintf("%s_g%d", base, generation) }
-
-// applyAll applies events in order. A panic is returned as an error.
-func applyAll(f Fold, events []domain.Envelope) (err error) {
-	at := 0
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%s at position %d: panic: %v", events[at].Event.EventType(), events[at].Position, p)
-		}
-	}()
-	for i, e := range events {
-		at = i
-		if err := f.Apply(e); err != nil {
-			return fmt.Errorf("%s at position %d: %w", e.Event.EventType(), e.Position, err)
-		}
-	}
-	return nil
-}

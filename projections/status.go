@@ -71,20 +71,20 @@ func ReadStatus(ctx context.Context, q Querier, head Head) ([]Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the generations: %w", err)
 	}
-	positions, err := readPositions(ctx, q, head.Topic)
+	positions, err := ReadPositions(ctx, q, head.Topic)
 	if err != nil {
 		return nil, err
 	}
 	for i := range all {
-		all[i].Position = head.reached(positions[all[i].Projection])
+		all[i].Position = head.Reached(positions[all[i].Projection])
 		all[i].Lag = max(0, head.Position-all[i].Position)
 	}
 	return all, nil
 }
 
-// readPositions reads the live position of each partition of each projection, for one topic, or for
+// ReadPositions reads the live position of each partition of each projection, for one topic, or for
 // all topics if topic is "".
-func readPositions(ctx context.Context, q Querier, topic string) (map[string]map[int32]int64, error) {
+func ReadPositions(ctx context.Context, q Querier, topic string) (map[string]map[int32]int64, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.projection, c.partition, c.position
 		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation) WHERE g.state = 'live' AND ($1 = '' OR c.topic = $1)`, topic)
@@ -108,11 +108,11 @@ func readPositions(ctx context.Context, q Querier, topic string) (map[string]map
 	return positions, nil
 }
 
-// reached returns the position up to which all partitions are done. If every partition has what was
+// Reached returns the position up to which all partitions are done. If every partition has what was
 // published for it, that is the last published position; otherwise it is the lowest position of the
 // partitions that do not. After a replay all partitions may be ahead of the relay; then it is the
 // lowest of all partitions.
-func (h Head) reached(partitions map[int32]int64) int64 {
+func (h Head) Reached(partitions map[int32]int64) int64 {
 	reached := h.Published
 	lowest := int64(math.MaxInt64)
 	for p, last := range h.Last {

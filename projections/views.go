@@ -93,12 +93,3 @@ func FollowView(ctx context.Context, pool *pgxpool.Pool, projection string) erro
 		return SetView(ctx, tx, projection, live)
 	})
 }
-
-// followViews updates the views periodically: a replay that was to do so may have been killed.
-func (r *Runner) followViews(ctx context.Context) {
-	for _, p := range r.cfg.Projections {
-		if err := FollowView(ctx, r.cfg.ReadPool, p.Name()); err != nil && !LockedOut(err) && ctx.Err() == nil {
-			r.log.Warn("the view may not show the live generation", "view", p.Name(), "error", err)
-		}
-	}
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/projections/purchases"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/projections/slots"
@@ -50,7 +51,7 @@ type shop struct {
 	kafka     kafka.Cluster
 	topic     string
 	relay     *relay.Relay
-	projector *projections.Runner
+	projector *projector.Runner
 
 	stopProjector func() error
 
@@ -85,7 +86,7 @@ func (s *shop) project() {
 	for _, p := range every() {
 		all = append(all, p)
 	}
-	s.projector = projections.NewRunner(projections.Config{ReadPool: s.read, Store: s.reader, Kafka: s.kafka, Topic: s.topic, Group: s.topic,
+	s.projector = projector.NewRunner(projector.Config{ReadPool: s.read, Store: s.reader, Kafka: s.kafka, Topic: s.topic, Group: s.topic,
 		Projections: all, Published: s.published, Logger: slog.New(slog.DiscardHandler)})
 	s.stopProjector = testkit.Background(s.t, s.projector.Run)
 }

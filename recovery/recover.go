@@ -78,7 +78,11 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		cfg.after = func(string) error { return nil }
 	}
 	r := &run{Config: cfg, store: eventstore.NewReader(cfg.WritePool)}
-	if err := projections.CheckSource(ctx, r.ReadPool, r.store); err != nil {
+	id, err := r.store.Identity(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("read the event store's id: %w", err)
+	}
+	if err := projections.CheckSource(ctx, r.ReadPool, id); err != nil {
 		return Result{}, err
 	}
 	result, err := r.begin(ctx)

@@ -10,6 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/internal/schemaregistry"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 )
 
 func projectorCommand() *cli.Command {
@@ -37,10 +38,10 @@ func projectorCommand() *cli.Command {
 			if err := checkTopic(ctx, p, kafka); err != nil {
 				return nil, err
 			}
-			projector := newProjector(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster, projector.Health)))
+			runner := newProjector(p, kafka, registry)
+			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster, runner.Health)))
 			ops := opsService(p, r, checks...)
-			return append(ops, service{name: "projector", run: projector.Run}), nil
+			return append(ops, service{name: "projector", run: runner.Run}), nil
 		}),
 	}
 }
@@ -54,8 +55,8 @@ func readModels() []projections.Projection {
 	return all
 }
 
-func newProjector(p *parts, k kafkaSettings, registry *schemaregistry.Client) *projections.Runner {
-	return projections.NewRunner(projections.Config{
+func newProjector(p *parts, k kafkaSettings, registry *schemaregistry.Client) *projector.Runner {
+	return projector.NewRunner(projector.Config{
 		ReadPool: p.readPool, Store: eventstore.NewReader(p.writePool), Kafka: k.cluster, Topic: k.topic, Group: k.group,
 		TopicSettings: k.wanted, Published: published(p.writePool, k.topic),
 		Decoder: decoderWith(registry), Projections: readModels(), Registerer: p.registry, Logger: p.log,

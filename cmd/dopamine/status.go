@@ -27,6 +27,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/relay"
@@ -204,7 +205,7 @@ func (s *statusSources) readModels(ctx context.Context, r *status.Report, head p
 	if err := db.CheckRead(ctx, s.read); err != nil {
 		return err
 	}
-	blockage, err := projections.ReadBlockage(ctx, s.readPool)
+	blockage, err := projector.ReadBlockage(ctx, s.readPool)
 	if err != nil {
 		return err
 	}

@@ -168,6 +168,16 @@ func TestTools_AreImportedByCommandsAndTestsOnly(t *testing.T) {
 	}
 }
 
+// Read models, replays and readers share the contract in projections, not the running projector.
+func TestProjector_IsImportedByCommandsAndTestsOnly(t *testing.T) {
+	const projector = "projections/projector"
+	for _, f := range sources(t) {
+		if f.pkg != projector && top(f.pkg) != "cmd" && slices.Contains(f.imports, module+"/"+projector) {
+			t.Errorf("%s imports %s; what they share belongs into projections", f.pkg, projector)
+		}
+	}
+}
+
 func TestDomain_DoesNoIO(t *testing.T) {
 	for _, f := range sources(t) {
 		if top(f.pkg) != "domain" {

@@ -1,5 +1,5 @@
 // Package parking reads the events that a projector has parked, and records operators' requests to
-// retry or skip them. The projector parks events and serves requests, in package projections.
+// retry or skip them. The projector parks events and serves requests, in package projector.
 package parking
 
 import (

@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/projections/purchases"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/projections/slots"
@@ -221,7 +222,7 @@ func (s *system) projector(brokers []string) (stop func() error) {
 	for _, p := range every() {
 		all = append(all, p)
 	}
-	return testkit.Background(s.t, projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic,
+	return testkit.Background(s.t, projector.NewRunner(projector.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic,
 		Projections: all, Logger: s.log}).Run)
 }
 

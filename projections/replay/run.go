@@ -84,7 +84,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if r.Rate > 0 {
 		r.limit = rate.NewLimiter(rate.Limit(r.Rate), r.page())
 	}
-	if err := projections.CheckSource(ctx, r.ReadPool, r.Store); err != nil {
+	id, err := r.Store.Identity(ctx)
+	if err != nil {
+		return fmt.Errorf("read the event store's id: %w", err)
+	}
+	if err := projections.CheckSource(ctx, r.ReadPool, id); err != nil {
 		return err
 	}
 	ctx, unlock, err := r.lock(ctx)

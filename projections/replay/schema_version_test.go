@@ -12,6 +12,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -49,8 +50,8 @@ func shout(e domain.Envelope) domain.Envelope {
 	return e
 }
 
-func (s *system) only(brokers []string, p projections.Projection) *projections.Runner {
-	return projections.NewRunner(projections.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic + p.Name(),
+func (s *system) only(brokers []string, p projections.Projection) *projector.Runner {
+	return projector.NewRunner(projector.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic + p.Name(),
 		Projections: []projections.Projection{p}, Logger: s.log})
 }
 

@@ -56,7 +56,7 @@ var suites = []suite{
 			{what: "relay", of: "BenchmarkRelay", unit: "events/s", limit: "raw-events/s", limitIs: "sarama, encoded records from memory"},
 		},
 	}, {
-		name: "projector", about: "projections compared with fold and unnest from memory", pkg: "./projections", bench: "^BenchmarkProjector$", rounds: "7x",
+		name: "projector", about: "projections compared with fold and unnest from memory", pkg: "./projections/projector", bench: "^BenchmarkProjector$", rounds: "7x",
 		measures: []measure{
 			{what: "projector, one product", of: "BenchmarkProjector/products=1", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},
 			{what: "projector, 100 products", of: "BenchmarkProjector/products=100", unit: "events/s", limit: "memory-events/s", limitIs: "fold and unnest from memory"},

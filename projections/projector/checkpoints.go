@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 // checkpoint is this process's copy of a row of projection_checkpoints.
@@ -27,7 +27,7 @@ type checkpoint struct {
 
 // assignment is what this process remembers of one projection during a session.
 type assignment struct {
-	projection  Projection
+	projection  projections.Projection
 	topicID     string
 	partitions  int32 // of the topic
 	generation  int
@@ -101,12 +101,12 @@ func (r *Runner) describe(ctx context.Context) (kafka.TopicInfo, error) {
 func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	if err := CheckSource(ctx, r.cfg.ReadPool, r.cfg.Store); err != nil {
-		return eventstore.Identity{}, err
-	}
 	id, err := r.cfg.Store.Identity(ctx)
 	if err != nil {
-		return id, failedIn(partEventStore, err)
+		return id, failedIn(partEventStore, fmt.Errorf("read the event store's id: %w", err))
+	}
+	if err := projections.CheckSource(ctx, r.cfg.ReadPool, id); err != nil {
+		return id, err
 	}
 	var incarnation int64
 	if err := r.cfg.ReadPool.QueryRow(ctx, `SELECT incarnation FROM projection_source`).Scan(&incarnation); err != nil {
@@ -125,7 +125,7 @@ func (r *Runner) checkSource(ctx context.Context) (eventstore.Identity, error) {
 // record. If a checkpoint's offset is below the first record, retention deleted records; if it is
 // above the end, Kafka lost them. In both cases positions decide what is applied: the
 // previous-position of the first record reveals what is missing, and the event store has it.
-func (r *Runner) ensureCheckpoints(ctx context.Context, p Projection, topic kafka.TopicInfo, assigned []kafka.Assigned) (*assignment, error) {
+func (r *Runner) ensureCheckpoints(ctx context.Context, p projections.Projection, topic kafka.TopicInfo, assigned []kafka.Assigned) (*assignment, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	o := &assignment{projection: p, topicID: topic.TopicID, partitions: topic.Partitions}
@@ -193,15 +193,15 @@ func (r *Runner) ensureCheckpoints(ctx context.Context, p Projection, topic kafk
 
 // liveGeneration reads the number of the live generation. It refuses one that was built with
 // another schema version of the projection.
-func liveGeneration(ctx context.Context, tx pgx.Tx, p Projection, into *int) error {
+func liveGeneration(ctx context.Context, tx pgx.Tx, p projections.Projection, into *int) error {
 	var definition int
 	err := tx.QueryRow(ctx, `SELECT generation, definition FROM projection_generations WHERE projection = $1 AND state = 'live'`, p.Name()).
 		Scan(into, &definition)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("projection %s has no live generation: is the read database migrated?", p.Name())
 	}
-	if ours := SchemaVersionOf(p); err == nil && definition != ours {
-		return &RefusedError{fmt.Sprintf("the live generation of %s has definition %d, this program writes definition %d. "+
+	if ours := projections.SchemaVersionOf(p); err == nil && definition != ours {
+		return &projections.RefusedError{Reason: fmt.Sprintf("the live generation of %s has definition %d, this program writes definition %d. "+
 			"Run the program that belongs to it; if this one is the newer, build the next generation with it first (replay %[1]s)", p.Name(), definition, ours)}
 	}
 	return err
@@ -228,28 +228,6 @@ func readCheckpoints(ctx context.Context, tx pgx.Tx, projection string, generati
 		err = fmt.Errorf("%d of %d checkpoints exist", len(all), len(partitions))
 	}
 	return all, err
-}
-
-// CheckSource returns a *RefusedError if the event store is not the one that the rows were built
-// from. If there are no rows yet, it records that they are built from this store.
-func CheckSource(ctx context.Context, readPool *pgxpool.Pool, store interface {
-	Identity(ctx context.Context) (eventstore.Identity, error)
-}) error {
-	id, err := store.Identity(ctx)
-	if err != nil {
-		return failedIn(partEventStore, fmt.Errorf("read the event store's id: %w", err))
-	}
-	var recorded uuid.UUID
-	err = readPool.QueryRow(ctx, `
-		WITH made AS (INSERT INTO projection_source (store_id, incarnation) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING store_id)
-		SELECT store_id FROM made UNION ALL SELECT store_id FROM projection_source LIMIT 1`, id.Store, id.Incarnation).Scan(&recorded)
-	if err != nil {
-		return fmt.Errorf("read which event store the projections were built from: %w", err)
-	}
-	if recorded != id.Store {
-		return &RefusedError{fmt.Sprintf("the read side was built from event store %s, this one is %s. Point both at the same system, or begin with an empty read database", recorded, id.Store)}
-	}
-	return nil
 }
 
 // checkStore refuses a store that lacks events which were already applied.

@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 )
 
 // loseEvents removes the events after a position, as a restore does, or a failover to a standby that
@@ -37,7 +37,7 @@ func TestProjector_AppliesNothingThatTheStoreLost(t *testing.T) {
 	s.acquire(product, 3, 3) // at the position of the lost event
 	records := append(lost, f.produceAll(f.eventsAfter(kept))...)
 
-	var blocked *projections.BlockedError
+	var blocked *projector.BlockedError
 	require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 	require.Contains(t, blocked.Reason, "restored to an earlier moment")
 	require.EqualValues(t, 1, s.audited())
@@ -56,7 +56,7 @@ func TestProjector_NoticesThatTheStoreLostWhatItApplied(t *testing.T) {
 	s.acquire(product, 4, 4)
 	records := f.produceAll(f.eventsAfter(kept)) // the first is below the checkpoint, the second above it
 
-	var blocked *projections.BlockedError
+	var blocked *projector.BlockedError
 	require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 	require.Contains(t, blocked.Reason, "which was applied")
 	require.EqualValues(t, 2, s.audited())
@@ -93,7 +93,7 @@ func TestProjector_RefusesAnotherStoresRecords(t *testing.T) {
 	s.acquire(product, 1, 1)
 	own := f.store
 	f.store = eventstore.Identity{Store: uuid.New(), Incarnation: 1}.String()
-	var blocked *projections.BlockedError
+	var blocked *projector.BlockedError
 	require.ErrorAs(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))), &blocked)
 	require.Contains(t, blocked.Reason, f.store, "the record's store")
 	require.Contains(t, blocked.Reason, own[:36], "our store")
@@ -105,8 +105,8 @@ func TestProjector_RefusesAnotherStoresRecords(t *testing.T) {
 func TestProjector_WaitsForReadModelsOfTheCurrentIncarnation(t *testing.T) {
 	s, _, _ := newOfflineSystem(t)
 	s.exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, 0, now())")
-	_, err := projections.NewRunner(s.config()).TakeAllPartitions(context.Background(), 3)
-	var blocked *projections.BlockedError
+	_, err := projector.NewRunner(s.config()).TakeAllPartitions(context.Background(), 3)
+	var blocked *projector.BlockedError
 	require.ErrorAs(t, err, &blocked)
 	require.Contains(t, blocked.Reason, "dopamine recover")
 }
@@ -157,6 +157,6 @@ func TestProjector_CheckpointBelongsToOneTopic(t *testing.T) {
 	s.create(10)
 	records := f.produceAll(f.eventsAfter(0))
 	s.exec("UPDATE projection_checkpoints SET topic_id = 'recreated'")
-	require.ErrorIs(t, owner.Apply(ctx, records), projections.ErrMoved)
+	require.ErrorIs(t, owner.Apply(ctx, records), projector.ErrMoved)
 	require.Zero(t, s.count("SELECT count(*) FROM products"))
 }

@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/audit"
 	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/projections/purchases"
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
@@ -91,11 +92,11 @@ func (s *system) relay() (stop func() error) {
 }
 
 func (s *system) projector() (stop func() error) {
-	return testkit.Background(s.t, projections.NewRunner(s.config()).Run)
+	return testkit.Background(s.t, projector.NewRunner(s.config()).Run)
 }
 
-func (s *system) config() projections.Config {
-	return projections.Config{ReadPool: s.workers, Store: s.reader, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Group: s.topic, Projections: allProjections(), Logger: s.log}
+func (s *system) config() projector.Config {
+	return projector.Config{ReadPool: s.workers, Store: s.reader, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Group: s.topic, Projections: allProjections(), Logger: s.log}
 }
 
 func (s *system) names() []string {
@@ -113,7 +114,7 @@ func (s *system) awaitReached(product uuid.UUID, position int64, names ...string
 		names = s.names()
 	}
 	testkit.Eventually(s.t, 60*time.Second, fmt.Sprintf("position %d", position), func() error {
-		ok, err := projections.Reached(context.Background(), s.pool, names, product, position)
+		ok, err := projector.Reached(context.Background(), s.pool, names, product, position)
 		if err == nil && !ok {
 			status, _ := projections.ReadStatus(context.Background(), s.pool, projections.Head{})
 			err = fmt.Errorf("not there yet: %+v", status)

@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -147,7 +148,7 @@ func TestProjector_RefusesWithARemedy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	blocked := func(reason string) {
-		r := projections.NewRunner(s.config())
+		r := projector.NewRunner(s.config())
 		stop := testkit.Background(t, r.Run)
 		awaitBlocked(t, r, reason)
 		require.NoError(t, stop())
@@ -166,6 +167,6 @@ func TestProjector_RefusesWithARemedy(t *testing.T) {
 
 	exec("UPDATE projection_source SET store_id = gen_random_uuid()")
 	var refused *projections.RefusedError
-	require.ErrorAs(t, projections.NewRunner(s.config()).Run(ctx), &refused)
+	require.ErrorAs(t, projector.NewRunner(s.config()).Run(ctx), &refused)
 	require.ErrorContains(t, refused, "built from event store")
 }

@@ -1,35 +1,24 @@
-package projections
+package projector
 
 import (
 	"context"
 	"log/slog"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
 )
-
-// Store is the part of the event store that the projector reads: events missing from the topic, the
-// store's copy of a record that cannot be decoded, parked events, and the store's identity.
-type Store interface {
-	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
-	At(ctx context.Context, position int64) (eventstore.Recorded, error)
-	Events(ctx context.Context, positions []int64) ([]eventstore.Recorded, error)
-	IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error)
-	Identity(ctx context.Context) (eventstore.Identity, error)
-}
 
 // Config configures a projector: what is projected, from where and to where.
 type Config struct {
 	ReadPool    *pgxpool.Pool // required; should have a ping timeout, see pgxpool.Config
-	Store       Store
+	Store       projections.Store
 	Kafka       kafka.Cluster
-	Projections []Projection
+	Projections []projections.Projection
 	Topic       string // default: kafka.Topic
 	// TopicSettings are the settings that the topic must have. Another partition count blocks the
 	// projector, a shorter retention is a warning. Default: any partition count, kept forever.
@@ -40,7 +29,7 @@ type Config struct {
 	Group string
 	// Published reads how far the store and the relay are. It is used for the lag metrics and to
 	// notice acknowledged records that Kafka lost. Default: neither is done.
-	Published      func(context.Context) (Head, error)
+	Published      func(context.Context) (projections.Head, error)
 	MaxBatch       int           // maximum number of events per transaction; default: 5000
 	SessionTimeout time.Duration // after this a silent projector loses its partitions; default: 6 s
 	// BatchTimeout bounds the transaction of a batch, ReadTimeout every other query. Both are
@@ -71,8 +60,3 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
-
-// RefusedError is the reason why projecting must not continue, with what to do about it.
-type RefusedError struct{ Reason string }
-
-func (e *RefusedError) Error() string { return "projections: " + e.Reason }

@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 )
 
 // fakeTopic delivers records without Kafka: it stands in for a topic and keeps its offsets.
@@ -22,14 +22,14 @@ type fakeTopic struct {
 	store      string // header
 	partitions int32
 	next       map[int32]int64
-	log        map[int32][]projections.Delivered // records of each partition
-	last       map[int32]int64                   // previous-position
+	log        map[int32][]projector.Delivered // records of each partition
+	last       map[int32]int64                 // previous-position
 }
 
 func newFakeTopic(s *system, partitions int32) *fakeTopic {
 	id, err := s.reader.Identity(context.Background())
 	require.NoError(s.t, err)
-	return &fakeTopic{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projections.Delivered{}, last: map[int32]int64{}}
+	return &fakeTopic{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projector.Delivered{}, last: map[int32]int64{}}
 }
 
 // published is an event in the form in which the relay publishes it.
@@ -57,7 +57,7 @@ func (f *fakeTopic) eventsAfter(after int64) []published {
 }
 
 // produce appends a record to the topic.
-func (f *fakeTopic) produce(e published) projections.Delivered {
+func (f *fakeTopic) produce(e published) projector.Delivered {
 	h := map[string]string{kafka.HeaderPreviousPosition: strconv.FormatInt(e.previous, 10), kafka.HeaderStore: f.store}
 	avsc.Headers{EventID: e.event.ID, EventType: e.event.Type, StreamID: e.event.Stream, StreamVersion: e.event.Version, Position: e.event.Position,
 		Traceparent: e.event.Meta.Traceparent, CorrelationID: e.event.Meta.CorrelationID, CausationID: e.event.Meta.CausationID}.
@@ -65,17 +65,17 @@ func (f *fakeTopic) produce(e published) projections.Delivered {
 	return f.putRaw(e.event.Key, h, e.value)
 }
 
-func (f *fakeTopic) putRaw(key uuid.UUID, headers map[string]string, value []byte) projections.Delivered {
+func (f *fakeTopic) putRaw(key uuid.UUID, headers map[string]string, value []byte) projector.Delivered {
 	p := kafka.Partition(key, f.partitions)
-	d := projections.Delivered{Message: kafka.NewMessage(key, headers, value), Partition: p, Offset: f.next[p]}
+	d := projector.Delivered{Message: kafka.NewMessage(key, headers, value), Partition: p, Offset: f.next[p]}
 	f.next[p]++
 	f.log[p] = append(f.log[p], d)
 	return d
 }
 
 // produceAll appends all events to the topic and returns the records.
-func (f *fakeTopic) produceAll(events []published) []projections.Delivered {
-	var out []projections.Delivered
+func (f *fakeTopic) produceAll(events []published) []projector.Delivered {
+	var out []projector.Delivered
 	for _, e := range events {
 		out = append(out, f.produce(e))
 	}
@@ -115,8 +115,8 @@ func (s *system) foldInto(generation int, after int64) {
 	}
 }
 
-func newOwner(t testing.TB, s *system, partitions int32) *projections.Owner {
-	w, err := projections.NewRunner(s.config()).TakeAllPartitions(context.Background(), partitions)
+func newOwner(t testing.TB, s *system, partitions int32) *projector.Owner {
+	w, err := projector.NewRunner(s.config()).TakeAllPartitions(context.Background(), partitions)
 	require.NoError(t, err)
 	return w
 }

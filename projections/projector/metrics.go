@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 type metrics struct {
@@ -29,7 +30,7 @@ type metrics struct {
 
 // newMetrics registers the metrics with reg, which may be nil. Counters of each projection begin at
 // 0: an alert on an increase would not notice the first one of a counter that did not exist before.
-func newMetrics(reg prometheus.Registerer, projections []Projection) *metrics {
+func newMetrics(reg prometheus.Registerer, models []projections.Projection) *metrics {
 	const label = "projection"
 	m := telemetry.NewMetrics(reg, "projector")
 	all := &metrics{
@@ -48,7 +49,7 @@ func newMetrics(reg prometheus.Registerer, projections []Projection) *metrics {
 		undecodable:  m.Counter("undecodable_records_total", "Records whose value could not be decoded."),
 		failures:     m.Counters("failures_total", "Failures that ended the work on the topic and are retried, by the part that failed.", "part"),
 	}
-	for _, p := range projections {
+	for _, p := range models {
 		for _, c := range []*prometheus.CounterVec{all.events, all.gapEvents, all.duplicates, all.parked, all.fenced} {
 			c.WithLabelValues(p.Name())
 		}

@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 // ErrMoved is the error that a deposed owner gets.
@@ -93,14 +94,14 @@ func (w *Owner) Offset(projection string, partition int32) int64 {
 // the product up to and including position. A parked event of the product at or below it counts as
 // not applied. Inside a REPEATABLE READ transaction the result belongs to the same snapshot as the
 // rows.
-func Reached(ctx context.Context, q Querier, projections []string, product uuid.UUID, position int64) (bool, error) {
+func Reached(ctx context.Context, q projections.Querier, models []string, product uuid.UUID, position int64) (bool, error) {
 	rows, err := q.Query(ctx, `
 		SELECT c.projection, c.partition, c.partitions,
 		       c.position >= $3 AND NOT EXISTS (
 		           SELECT FROM parked_events e
 		           WHERE e.projection = c.projection AND e.generation = c.generation AND e.product_id = $2 AND e.position BETWEEN 1 AND $3)
 		FROM projection_checkpoints c JOIN projection_generations g USING (projection, generation)
-		WHERE c.projection = ANY($1) AND g.state = 'live'`, projections, product, position)
+		WHERE c.projection = ANY($1) AND g.state = 'live'`, models, product, position)
 	if err != nil {
 		return false, fmt.Errorf("read how far projections are: %w", err)
 	}
@@ -117,16 +118,13 @@ func Reached(ctx context.Context, q Querier, projections []string, product uuid.
 	if err != nil {
 		return false, fmt.Errorf("read how far projections are: %w", err)
 	}
-	for _, p := range projections {
+	for _, p := range models {
 		if !reached[p] {
 			return false, nil
 		}
 	}
 	return true, nil
 }
-
-// Reached exports what ReadStatus computes.
-func (h Head) Reached(partitions map[int32]int64) int64 { return h.reached(partitions) }
 
 // StaysBlocked blocks the projector by a record of the partition, and returns whether it is still
 // blocked in a session of that age.

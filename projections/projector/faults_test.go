@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -25,6 +25,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -79,13 +80,13 @@ func (s *system) relayWith(partitions int32) func() error {
 }
 
 // startRunner starts a projector and returns it.
-func (s *system) startRunner(cfg projections.Config) *projections.Runner {
-	r := projections.NewRunner(cfg)
+func (s *system) startRunner(cfg projector.Config) *projector.Runner {
+	r := projector.NewRunner(cfg)
 	testkit.Background(s.t, r.Run)
 	return r
 }
 
-func awaitBlocked(t *testing.T, r *projections.Runner, reason string) {
+func awaitBlocked(t *testing.T, r *projector.Runner, reason string) {
 	t.Helper()
 	testkit.Eventually(t, 60*time.Second, "blocked: "+reason, func() error {
 		for _, text := range r.Health() {

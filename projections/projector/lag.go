@@ -1,9 +1,11 @@
-package projections
+package projector
 
 import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 const (
@@ -58,21 +60,21 @@ func (r *Runner) measureLag(ctx context.Context) {
 }
 
 // readLag reads how far the projections of this process are behind the store.
-func (r *Runner) readLag(ctx context.Context) ([]Status, error) {
+func (r *Runner) readLag(ctx context.Context) ([]projections.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
 	head, err := r.cfg.Published(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read how far the relay is: %w", err)
 	}
-	positions, err := readPositions(ctx, r.cfg.ReadPool, r.cfg.Topic)
+	positions, err := projections.ReadPositions(ctx, r.cfg.ReadPool, r.cfg.Topic)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Status, len(r.cfg.Projections))
+	all := make([]projections.Status, len(r.cfg.Projections))
 	for i, p := range r.cfg.Projections {
-		at := head.reached(positions[p.Name()])
-		all[i] = Status{Projection: p.Name(), Position: at, Lag: max(0, head.Position-at)}
+		at := head.Reached(positions[p.Name()])
+		all[i] = projections.Status{Projection: p.Name(), Position: at, Lag: max(0, head.Position-at)}
 	}
 	return all, nil
 }

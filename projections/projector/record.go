@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 // record is one record of the topic.
@@ -48,7 +49,7 @@ type item struct {
 func (i item) isEvent() bool { return i.position > 0 }
 
 // key returns the row key of the item in a projection, false if it changes no row.
-func (i item) key(p Projection) (uuid.UUID, bool) {
+func (i item) key(p projections.Projection) (uuid.UUID, bool) {
 	switch {
 	case !i.isEvent():
 		return i.recordKey(), true

@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
@@ -170,7 +170,7 @@ func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 			}
 		}
 		events := f.eventsAfter(before)
-		owners := []*projections.Owner{newOwner(t, s, partitions), newOwner(t, s, partitions)}
+		owners := []*projector.Owner{newOwner(t, s, partitions), newOwner(t, s, partitions)}
 
 		// deliver appends records to the topic and delivers to an owner, in batches, all that it
 		// has not acknowledged.
@@ -183,7 +183,7 @@ func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 				if err == nil {
 					break
 				}
-				require.ErrorIs(t, err, projections.ErrMoved)
+				require.ErrorIs(t, err, projector.ErrMoved)
 				require.Less(t, try, 2, "an owner that reloaded its checkpoints is refused")
 				owners[who] = newOwner(t, s, partitions)
 			}
@@ -214,8 +214,8 @@ func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 }
 
 // unacknowledged returns the records that an owner has not applied yet in at least one projection.
-func (f *fakeTopic) unacknowledged(o *projections.Owner, names []string) []projections.Delivered {
-	var out []projections.Delivered
+func (f *fakeTopic) unacknowledged(o *projector.Owner, names []string) []projector.Delivered {
+	var out []projector.Delivered
 	for p, log := range f.log {
 		low := int64(len(log))
 		for _, n := range names {
@@ -241,13 +241,13 @@ func TestProjector_FillsAGapOfAnyLengthFromTheStore(t *testing.T) {
 			last = e
 		}
 	}
-	require.NoError(t, owner.Apply(ctx, []projections.Delivered{f.produce(last)}))
+	require.NoError(t, owner.Apply(ctx, []projector.Delivered{f.produce(last)}))
 	require.EqualValues(t, 2700, s.count("SELECT stock FROM products WHERE id = $1", product))
 	require.EqualValues(t, 300, s.count("SELECT count(*) FROM slot_audit_log WHERE product_id = $1", product))
 	if kafka.Partition(other, 3) != kafka.Partition(product, 3) {
 		require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", other), "another partition's events are left to it")
 	}
-	require.False(t, errors.Is(owner.Apply(ctx, nil), projections.ErrMoved))
+	require.False(t, errors.Is(owner.Apply(ctx, nil), projector.ErrMoved))
 }
 
 func TestProjector_FencesAnOwnerThatWasSuspended(t *testing.T) {
@@ -258,7 +258,7 @@ func TestProjector_FencesAnOwnerThatWasSuspended(t *testing.T) {
 	awake := newOwner(t, s, 3)
 	require.NoError(t, awake.Apply(ctx, records))
 	before := s.rows(1)
-	require.ErrorIs(t, asleep.Apply(ctx, records), projections.ErrMoved)
+	require.ErrorIs(t, asleep.Apply(ctx, records), projector.ErrMoved)
 	require.Equal(t, before, s.rows(1))
 	_, _, at := s.acquire(product, 1, 1)
 	require.NoError(t, awake.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))

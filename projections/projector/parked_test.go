@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -17,11 +17,12 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/products"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
 // newOfflineSystem returns a system without Kafka: the test delivers the records.
-func newOfflineSystem(t *testing.T) (*system, *fakeTopic, *projections.Owner) {
+func newOfflineSystem(t *testing.T) (*system, *fakeTopic, *projector.Owner) {
 	t.Parallel()
 	s := newSystem(t, nil)
 	f := newFakeTopic(s, 3)
@@ -72,7 +73,7 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_events WHERE error LIKE '%no unit 1 today%' AND record IS NOT NULL AND headers->>'event-type' = 'SlotAcquired' AND NOT behind"))
 
 	reached := func(name string, position int64) bool {
-		ok, err := projections.Reached(ctx, s.pool, []string{name}, product, position)
+		ok, err := projector.Reached(ctx, s.pool, []string{name}, product, position)
 		require.NoError(t, err)
 		return ok
 	}
@@ -120,7 +121,7 @@ func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
 	s.exec("DELETE FROM slot_audit_log_g1")
 	s.exec("UPDATE projection_checkpoints SET next_offset = 0, position = 0, event_id = NULL WHERE projection = 'slot_audit_log'")
 	again := newOwner(t, s, 3)
-	var all []projections.Delivered
+	var all []projector.Delivered
 	for _, log := range f.log {
 		all = append(all, log...)
 	}
@@ -141,7 +142,7 @@ func TestRequest_FencesADeposedOwner(t *testing.T) {
 	require.NoError(t, successor.ServeRequests(ctx))
 	at := s.append(product, slot, expired(1, 1))
 	records := f.produceAll(f.eventsAfter(broken))
-	require.ErrorIs(t, owner.Apply(ctx, records), projections.ErrMoved)
+	require.ErrorIs(t, owner.Apply(ctx, records), projector.ErrMoved)
 	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
 	// The other projections had no request, so the deposed owner may still write them.
 	require.NoError(t, newOwner(t, s, 3).Apply(ctx, records))
@@ -167,7 +168,7 @@ func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	product := s.create(10)
 	s.acquire(product, 1, 1)
 	events := f.eventsAfter(0)
-	records := []projections.Delivered{f.produce(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
+	records := []projector.Delivered{f.produce(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
 	f.store = "" // like records from before they had this header
 	forged := events[1]
 	forged.event.ID, forged.value = uuid.New(), []byte("another event at this position")
@@ -175,7 +176,7 @@ func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	require.NoError(t, owner.Apply(ctx, records))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the others are applied")
 	require.EqualValues(t, 4, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "one record, four projections; the store does not have the forged event")
-	ok, err := projections.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
+	ok, err := projector.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
 	require.NoError(t, err)
 	require.True(t, ok, "it holds up no reader")
 
@@ -208,7 +209,7 @@ func TestProjector_WaitsForANewerOneAtAnEventThatItDoesNotKnow(t *testing.T) {
 			at := newer(s, product, slot)
 			s.acquire(product, 2, 2)
 			records := f.produceAll(f.eventsAfter(0))
-			var blocked *projections.BlockedError
+			var blocked *projector.BlockedError
 			require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 			require.Contains(t, blocked.Reason, fmt.Sprintf("event %d (", at))
 			require.Zero(t, s.count("SELECT count(*) FROM parked_events"), "the event is not damaged")
@@ -229,7 +230,7 @@ func TestProjector_IsNotBlockedByAPartitionThatItLost(t *testing.T) {
 
 func TestMetrics_BeginAtZero(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	projections.NewRunner(projections.Config{Projections: []projections.Projection{products.New()}, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
+	projector.NewRunner(projector.Config{Projections: []projections.Projection{products.New()}, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	n, err := testutil.GatherAndCount(registry, "dopamine_projector_parked_events_total", "dopamine_projector_failures_total")
 	require.NoError(t, err)
 	require.Equal(t, 1+4, n, "an alert on an increase needs a value before it")

@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/postgres"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 // idleTransactionTimeout is how long Postgres lets one of these transactions idle. A process that
@@ -26,7 +27,7 @@ type rowEvent struct {
 	key, rawKey uuid.UUID
 }
 
-func withKey(it item, p Projection) (rowEvent, bool) {
+func withKey(it item, p projections.Projection) (rowEvent, bool) {
 	key, ok := it.key(p)
 	if !ok {
 		return rowEvent{}, false
@@ -45,8 +46,8 @@ type batchTx struct {
 	o     *assignment
 	topic string
 	tx    pgx.Tx
-	items []rowEvent // those that change a row
-	fold  Fold       // of all items that can be read; nil if the batch is split
+	items []rowEvent       // those that change a row
+	fold  projections.Fold // of all items that can be read; nil if the batch is split
 	heads map[uuid.UUID]int64
 	parks []park
 }
@@ -224,6 +225,23 @@ func (u *batchTx) foldAll() error {
 	}
 	if err := applyAll(u.fold, events); err != nil {
 		return &contentError{err}
+	}
+	return nil
+}
+
+// applyAll applies events in order. A panic is returned as an error.
+func applyAll(f projections.Fold, events []domain.Envelope) (err error) {
+	at := 0
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s at position %d: panic: %v", events[at].Event.EventType(), events[at].Position, p)
+		}
+	}()
+	for i, e := range events {
+		at = i
+		if err := f.Apply(e); err != nil {
+			return fmt.Errorf("%s at position %d: %w", e.Event.EventType(), e.Position, err)
+		}
 	}
 	return nil
 }

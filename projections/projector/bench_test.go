@@ -1,4 +1,4 @@
-package projections_test
+package projector_test
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -141,7 +141,7 @@ func BenchmarkVisible(b *testing.B) {
 		_, _, at := s.acquire(product, int(number), number)
 		began := time.Now()
 		for {
-			ok, err := projections.Reached(b.Context(), s.pool, s.names(), product, at)
+			ok, err := projector.Reached(b.Context(), s.pool, s.names(), product, at)
 			require.NoError(b, err)
 			if ok {
 				break

@@ -1,4 +1,4 @@
-package projections
+package projector
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/sleep"
+	"github.com/dopaminestore/dopamine/projections"
 )
 
 const (
@@ -63,8 +64,8 @@ func NewRunner(cfg Config) *Runner {
 	return r
 }
 
-// Run projects until ctx ends (nil) or it must refuse (*RefusedError). All other errors are
-// retried; Health reports what keeps it from applying events.
+// Run projects until ctx ends (nil) or it must refuse (*projections.RefusedError). All other
+// errors are retried; Health reports what keeps it from applying events.
 //
 // While it cannot work it stays out of the consumer group, so that other processes take its
 // partitions.
@@ -83,7 +84,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		if refused := (*projections.RefusedError)(nil); errors.As(err, &refused) {
 			return refused
 		}
 		if time.Since(began) > wait.MaxInterval {
@@ -307,4 +308,13 @@ func wanted(all []*assignment, rec *record) bool {
 		}
 	}
 	return false
+}
+
+// followViews updates the views periodically: a replay that was to do so may have been killed.
+func (r *Runner) followViews(ctx context.Context) {
+	for _, p := range r.cfg.Projections {
+		if err := projections.FollowView(ctx, r.cfg.ReadPool, p.Name()); err != nil && !projections.LockedOut(err) && ctx.Err() == nil {
+			r.log.Warn("the view may not show the live generation", "view", p.Name(), "error", err)
+		}
+	}
 }
