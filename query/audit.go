@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 // auditTypes are the types of the events in the audit log: those of a slot.
@@ -104,7 +105,7 @@ func (a *API) listAudit(c echo.Context) error {
 	}
 	limit, bom := q.Int("limit", defaultLimit, 1, maxLimit), q.Flag("bom")
 	var after int64
-	if key := cursorParam(q, filter.key(), auditKeyLength); key != nil {
+	if key := cursor.Param(q, filter.key(), auditKeyLength); key != nil {
 		after = int64(binary.BigEndian.Uint64(key))
 	}
 	if err := q.Err(); err != nil {
@@ -141,7 +142,7 @@ func (a *API) listAudit(c echo.Context) error {
 }
 
 func auditCursor(filter auditFilter, after int64) *string {
-	return nextCursor(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(after)))
+	return cursor.Next(filter.key(), binary.BigEndian.AppendUint64(nil, uint64(after)))
 }
 
 // exportAudit streams the entries up to the position where they were complete at the start of the

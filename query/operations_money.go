@@ -13,6 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 // moneyItem is an item of a payment that needs an operator.
@@ -53,7 +54,7 @@ func (a *API) listMoney(c echo.Context) error {
 	q := httpapi.QueryOf(c)
 	limit := q.Int("limit", defaultLimit, 1, maxLimit)
 	var after *attention.Key
-	if key := cursorParam(q, moneyFilter, moneyKeyLength); key != nil {
+	if key := cursor.Param(q, moneyFilter, moneyKeyLength); key != nil {
 		after = moneyKeyFrom(key)
 	}
 	if err := q.Err(); err != nil {
@@ -71,7 +72,7 @@ func (a *API) listMoney(c echo.Context) error {
 	answer := moneyPage{Items: make([]moneyItem, 0, len(items))}
 	for i, item := range items {
 		if i == limit {
-			answer.NextCursor = nextCursor(moneyFilter, moneyKey(items[limit-1].Key()))
+			answer.NextCursor = cursor.Next(moneyFilter, moneyKey(items[limit-1].Key()))
 			break
 		}
 		shown := moneyItem{PaymentID: item.PaymentID, RefundID: item.RefundID, Cause: item.Cause, Since: apimodel.Time(item.Since)}

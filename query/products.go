@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 const (
@@ -118,7 +119,7 @@ func (a *API) listProducts(c echo.Context) error {
 		page:   q.Int("page", 0, 0, maxPage),
 		size:   q.Int("size", defaultSize, 1, maxSize),
 	}
-	if key := cursorParam(q, "products|"+query.status, productKeyLength); key != nil {
+	if key := cursor.Param(q, "products|"+query.status, productKeyLength); key != nil {
 		query.after = productKeyFrom(key)
 		if _, both := q.String("page"); both {
 			q.Refuse("page", "must not be given together with cursor")
@@ -179,7 +180,7 @@ func (r *readModels) products(ctx context.Context, query productQuery, min []con
 	if len(answer.Products) > query.size {
 		answer.Products = answer.Products[:query.size]
 		last := answer.Products[query.size-1]
-		answer.NextCursor = nextCursor("products|"+query.status, productKey{query.page + 1, time.Time(last.SaleDate), last.ID}.bytes())
+		answer.NextCursor = cursor.Next("products|"+query.status, productKey{query.page + 1, time.Time(last.SaleDate), last.ID}.bytes())
 	}
 	answer.TotalPages = (answer.TotalElements + int64(query.size) - 1) / int64(query.size)
 	return httpapi.NewTagged(answer, "")

@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 // purchasePage is the response of GET /v1/purchases.
@@ -114,7 +115,7 @@ func (a *API) listPurchases(c echo.Context) error {
 	}
 	limit, bom := q.Int("limit", defaultLimit, 1, maxLimit), q.Flag("bom")
 	var after *listKey
-	if key := cursorParam(q, filter.key(), listKeyLength); key != nil {
+	if key := cursor.Param(q, filter.key(), listKeyLength); key != nil {
 		after = listKeyFrom(key)
 	}
 	if err := q.Err(); err != nil {
@@ -138,7 +139,7 @@ func (a *API) listPurchases(c echo.Context) error {
 	answer := purchasePage{Purchases: rows}
 	if len(rows) > limit {
 		answer.Purchases = rows[:limit]
-		answer.NextCursor = nextCursor(filter.key(), keyOfPurchase(&rows[limit-1]).bytes())
+		answer.NextCursor = cursor.Next(filter.key(), keyOfPurchase(&rows[limit-1]).bytes())
 	}
 	return httpapi.JSON(c, http.StatusOK, answer)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 // slotList is the response of GET /v1/slots/my-slots.
@@ -58,7 +59,7 @@ func (a *API) mySlots(c echo.Context) error {
 	}
 	limit := q.Int("limit", defaultLimit, 1, maxLimit)
 	var after *listKey
-	if key := cursorParam(q, filter.key(), listKeyLength); key != nil {
+	if key := cursor.Param(q, filter.key(), listKeyLength); key != nil {
 		after = listKeyFrom(key)
 	}
 	if err := q.Err(); err != nil {
@@ -97,7 +98,7 @@ func (a *API) mySlots(c echo.Context) error {
 	if len(answer.Slots) > limit {
 		answer.Slots = answer.Slots[:limit]
 		last := answer.Slots[limit-1]
-		answer.NextCursor = nextCursor(filter.key(), listKey{time.Time(last.CreatedAt), last.ID}.bytes())
+		answer.NextCursor = cursor.Next(filter.key(), listKey{time.Time(last.CreatedAt), last.ID}.bytes())
 	}
 	return httpapi.JSON(c, http.StatusOK, answer)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/query/cursor"
 )
 
 const (
@@ -71,13 +72,13 @@ func (r resumption) String() string {
 	for _, at := range r.positions {
 		b = binary.AppendUvarint(b, uint64(at))
 	}
-	return encodeCursor(resumptionList, b)
+	return cursor.Encode(resumptionList, b)
 }
 
 // parseResumption parses a token. It returns false for anything else.
 func parseResumption(token string) (resumption, bool) {
 	const account = 8
-	b, err := decodeCursor(resumptionList, token, anyLength)
+	b, err := cursor.Decode(resumptionList, token, cursor.AnyLength)
 	if err != nil || len(b) < account {
 		return resumption{}, false
 	}

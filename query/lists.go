@@ -1,6 +1,7 @@
 package query
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -60,4 +61,26 @@ func moment(q *httpapi.Query, name string) (time.Time, bool) {
 		floor = floor.Add(time.Millisecond)
 	}
 	return floor, given
+}
+
+// Limits of the page size of a list with a cursor.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// listKey is the row after which a page of a list begins, newest first.
+type listKey struct {
+	created time.Time
+	id      uuid.UUID
+}
+
+func (k listKey) bytes() []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(k.created.UnixMicro())), k.id[:]...)
+}
+
+const listKeyLength = 8 + 16
+
+func listKeyFrom(b []byte) *listKey {
+	return &listKey{time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC(), uuid.UUID(b[8:])}
 }
