@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/query/cache"
 )
 
 // openAPI describes the routes; tests check the routes and the responses against it.
@@ -62,7 +63,7 @@ type API struct {
 	drop   *Drop
 
 	// lists caches the product lists, which are the same for all clients.
-	lists      *cache[httpapi.Tagged]
+	lists      *cache.Cache[httpapi.Tagged]
 	slotCounts largeCounts // of my-slots
 
 	metrics *streamMetrics
@@ -93,7 +94,7 @@ func New(cfg Config) (*API, error) {
 		past:    newTimeTravel(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,
-		lists:   newCache[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
+		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
 		drop:    cfg.Drop,
 		metrics: newStreamMetrics(cfg.Server.Registry),
 	}

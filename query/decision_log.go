@@ -15,6 +15,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/cache"
 )
 
 const (
@@ -96,7 +97,7 @@ type decisionLogs struct {
 	turns *semaphore.Weighted
 	// first and further cache pages of logs; they differ in how long a request waits for the
 	// semaphore.
-	first, further *cache[[]storedLine]
+	first, further *cache.Cache[[]storedLine]
 
 	mu   sync.Mutex
 	kept map[uuid.UUID]*keptFold
@@ -117,8 +118,8 @@ func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
 	turns := semaphore.NewWeighted(logConcurrency)
 	return &decisionLogs{
 		pool: pool, turns: turns, kept: map[uuid.UUID]*keptFold{},
-		first:   newCache[[]storedLine](pageTTL, pageEntries, turns, logWait, readTimeout),
-		further: newCache[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readTimeout),
+		first:   cache.New[[]storedLine](pageTTL, pageEntries, turns, logWait, readTimeout),
+		further: cache.New[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readTimeout),
 	}
 }
 
@@ -146,7 +147,7 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 	if asked.Sub(k.at) < reportTTL {
 		return k.report, nil
 	}
-	if err := acquire(ctx, d.turns, logWait); err != nil {
+	if err := cache.Acquire(ctx, d.turns, logWait); err != nil {
 		return fairnessReport{}, err
 	}
 	defer d.turns.Release(1)
@@ -168,7 +169,7 @@ func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end l
 	if isFirst {
 		pages = d.first
 	}
-	return pages.get(ctx, fmt.Sprint(product, after, end), func(ctx context.Context) ([]storedLine, error) {
+	return pages.Get(ctx, fmt.Sprint(product, after, end), func(ctx context.Context) ([]storedLine, error) {
 		return d.lines(ctx, product, after, end, exportPage)
 	})
 }

@@ -37,7 +37,7 @@
 // second for all clients. Past states are read once and kept, and their counts are computed from
 // pages that are counted once. Decision logs are folded incrementally, and their pages are shared.
 // Only a few such reads run concurrently; a request that cannot start within a second is answered
-// 503 overloaded. See cache. Lists of a user are pages with a cursor.
+// 503 overloaded. See package cache. Lists of a user are pages with a cursor.
 //
 // # Exports
 //

@@ -139,7 +139,7 @@ func (a *API) listProducts(c echo.Context) error {
 	} else {
 		// The same list for all clients, requested by every open page of the shop: one read per
 		// second.
-		answer, err = a.lists.get(c.Request().Context(), query.key(), func(ctx context.Context) (httpapi.Tagged, error) {
+		answer, err = a.lists.Get(c.Request().Context(), query.key(), func(ctx context.Context) (httpapi.Tagged, error) {
 			return a.models.products(ctx, query, nil)
 		})
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/query/cache"
 )
 
 const (
@@ -45,8 +46,8 @@ type timeTravel struct {
 	held     *heldCounts
 	history  *history
 	turns    *semaphore.Weighted
-	products *cache[apimodel.Product]
-	slots    *cache[apimodel.Slot]
+	products *cache.Cache[apimodel.Product]
+	slots    *cache.Cache[apimodel.Slot]
 }
 
 func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
@@ -57,8 +58,8 @@ func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 	events, held := eventstore.NewReader(pool), newHeldCounts(pool)
 	return &timeTravel{
 		pool: pool, events: events, held: held, turns: turns, history: &history{events: events, forget: held.forget},
-		products: newCache[apimodel.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
-		slots:    newCache[apimodel.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+		products: cache.New[apimodel.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
+		slots:    cache.New[apimodel.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 	}
 }
 
@@ -108,7 +109,7 @@ func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (a
 	if p.pool == nil {
 		return apimodel.Product{}, errNoWrites
 	}
-	return p.products.get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Product, error) {
+	return p.products.Get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Product, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
 			return apimodel.Product{}, err
@@ -186,7 +187,7 @@ func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apim
 	if p.pool == nil {
 		return apimodel.Slot{}, errNoWrites
 	}
-	return p.slots.get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Slot, error) {
+	return p.slots.Get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Slot, error) {
 		events, err := p.until(ctx, id, at)
 		if err != nil {
 			return apimodel.Slot{}, err

@@ -1,4 +1,6 @@
-package query
+// Package cache keeps the results of reads that need no token, so that anonymous clients can cause
+// only a bounded amount of work.
+package cache
 
 import (
 	"context"
@@ -13,10 +15,9 @@ import (
 
 var errOverloaded = problem.New(problem.Overloaded, "too many requests of this kind are in progress; retry later")
 
-// cache keeps the results of reads that need no token, so that anonymous clients can cause only a
-// bounded amount of work: requests with the same key share one read, its result is kept for a
-// while, and the number of concurrent reads is limited.
-type cache[V any] struct {
+// Cache keeps results of reads: requests with the same key share one read, its result is kept for a
+// while, and the number of concurrent reads is limited. Create it with New.
+type Cache[V any] struct {
 	ttl     time.Duration // of a result
 	entries int           // maximum number of results
 	wait    time.Duration // how long a read waits for the semaphore before it fails with errOverloaded
@@ -34,13 +35,16 @@ type cached[V any] struct {
 	until time.Time
 }
 
-func newCache[V any](ttl time.Duration, entries int, turns *semaphore.Weighted, wait, timeout time.Duration) *cache[V] {
-	return &cache[V]{ttl: ttl, entries: entries, wait: wait, timeout: timeout, turns: turns, kept: map[string]cached[V]{}}
+// New returns an empty cache that keeps up to entries results for ttl each. turns limits the reads
+// that run concurrently, and may be shared with other caches. A read that waits longer than wait for
+// it fails with overloaded; timeout bounds each read.
+func New[V any](ttl time.Duration, entries int, turns *semaphore.Weighted, wait, timeout time.Duration) *Cache[V] {
+	return &Cache[V]{ttl: ttl, entries: entries, wait: wait, timeout: timeout, turns: turns, kept: map[string]cached[V]{}}
 }
 
-// get returns the cached result of the key, or calls read. The read continues if its client
+// Get returns the cached result of the key, or calls read. The read continues if its client
 // disconnects, for other requests that share it and for the next one.
-func (c *cache[V]) get(ctx context.Context, key string, read func(context.Context) (V, error)) (V, error) {
+func (c *Cache[V]) Get(ctx context.Context, key string, read func(context.Context) (V, error)) (V, error) {
 	if v, ok := c.find(key); ok {
 		return v.value, v.err
 	}
@@ -50,7 +54,7 @@ func (c *cache[V]) get(ctx context.Context, key string, read func(context.Contex
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.wait+c.timeout)
 		defer cancel()
-		if err := acquire(ctx, c.turns, c.wait); err != nil {
+		if err := Acquire(ctx, c.turns, c.wait); err != nil {
 			var none V
 			return none, err
 		}
@@ -72,8 +76,8 @@ func (c *cache[V]) get(ctx context.Context, key string, read func(context.Contex
 	}
 }
 
-// acquire acquires the semaphore. It returns errOverloaded if that takes longer than wait.
-func acquire(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) error {
+// Acquire acquires the semaphore. It returns errOverloaded if that takes longer than wait.
+func Acquire(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if turns.Acquire(waiting, 1) == nil {
@@ -91,7 +95,7 @@ func isResult(err error) bool {
 	return p.Status() < 500
 }
 
-func (c *cache[V]) find(key string) (cached[V], bool) {
+func (c *Cache[V]) find(key string) (cached[V], bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v, ok := c.kept[key]
@@ -100,7 +104,7 @@ func (c *cache[V]) find(key string) (cached[V], bool) {
 
 // keep adds a result. If there are too many, it removes expired ones, and then arbitrary ones if
 // necessary.
-func (c *cache[V]) keep(key string, v cached[V]) {
+func (c *Cache[V]) keep(key string, v cached[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.kept) >= c.entries {
