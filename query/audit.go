@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
+	"github.com/dopaminestore/dopamine/query/export"
 )
 
 // auditTypes are the types of the events in the audit log: those of a slot.
@@ -115,11 +116,11 @@ func (a *API) listAudit(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	switch negotiate(c, typeJSON, typeCSV, typeNDJSON) {
-	case typeCSV:
-		return a.exportAudit(c, filter, min, contentCSV, auditHeader(bom), appendAuditCSV)
-	case typeNDJSON:
-		return a.exportAudit(c, filter, min, typeNDJSON, nil, appendAuditJSON)
+	switch export.Negotiate(c, export.TypeJSON, export.TypeCSV, export.TypeNDJSON) {
+	case export.TypeCSV:
+		return a.exportAudit(c, filter, min, export.ContentCSV, auditHeader(bom), appendAuditCSV)
+	case export.TypeNDJSON:
+		return a.exportAudit(c, filter, min, export.TypeNDJSON, nil, appendAuditJSON)
 	}
 	page, err := a.models.audit(c.Request().Context(), auditQuery{filter: filter, after: after, limit: limit + 1, min: min, timeout: readTimeout})
 	if err != nil {
@@ -148,7 +149,7 @@ func auditCursor(filter auditFilter, after int64) *string {
 // exportAudit streams the entries up to the position where they were complete at the start of the
 // export.
 func (a *API) exportAudit(c echo.Context, filter auditFilter, min []consistency.ProductPosition, contentType string, head []byte, add func([]byte, *auditRow) ([]byte, error)) error {
-	query := auditQuery{filter: filter, limit: exportPage, min: min, timeout: exportTimeout}
+	query := auditQuery{filter: filter, limit: export.PageSize, min: min, timeout: export.PageTimeout}
 	next := func(last *auditRow) ([]auditRow, error) {
 		if last != nil {
 			query.after, query.min = last.position, nil
@@ -157,34 +158,33 @@ func (a *API) exportAudit(c echo.Context, filter auditFilter, min []consistency.
 		if err == nil && last == nil {
 			query.upTo = page.mark
 			if page.known {
-				announce(c, page.completeness)
+				export.Announce(c, page.token())
 			}
 		}
 		return page.rows, err
 	}
-	return export(c, contentType, head, next, add)
+	return export.Stream(c, contentType, head, next, add)
 }
 
 func auditHeader(bom bool) []byte {
-	return csvHead(bom, "eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
+	return export.Header(bom, "eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
 }
 
 func appendAuditCSV(b []byte, e *auditRow) ([]byte, error) {
-	w := csvWriter{b: b}
-	w.id(e.EventID)
-	w.text(e.Type)
+	w := export.NewRecord(b)
+	w.ID(e.EventID)
+	w.Text(e.Type)
 	for _, id := range []uuid.UUID{e.SlotID, e.ProductID, e.UserID} {
-		w.id(id)
+		w.ID(id)
 	}
-	w.optional(e.OldStatus)
-	w.text(e.NewStatus)
-	w.text(e.TraceID)
-	w.text(e.Actor)
-	w.time(e.RecordedAt)
-	w.text(e.Position)
-	w.text(string(e.Metadata))
-	w.end()
-	return w.b, nil
+	w.Optional(e.OldStatus)
+	w.Text(e.NewStatus)
+	w.Text(e.TraceID)
+	w.Text(e.Actor)
+	w.Time(e.RecordedAt)
+	w.Text(e.Position)
+	w.Text(string(e.Metadata))
+	return w.End(), nil
 }
 
 func appendAuditJSON(b []byte, e *auditRow) ([]byte, error) {

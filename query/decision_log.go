@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cache"
+	"github.com/dopaminestore/dopamine/query/export"
 )
 
 const (
@@ -76,7 +77,7 @@ func (a *API) fairnessLog(c echo.Context) error {
 		}
 		return a.logs.page(ctx, id, after, end, last == nil)
 	}
-	return export(c, typeNDJSON, nil, next, func(b []byte, l *storedLine) ([]byte, error) {
+	return export.Stream(c, export.TypeNDJSON, nil, next, func(b []byte, l *storedLine) ([]byte, error) {
 		return append(l.AppendJSON(b), '\n'), nil
 	})
 }
@@ -170,7 +171,7 @@ func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end l
 		pages = d.first
 	}
 	return pages.Get(ctx, fmt.Sprint(product, after, end), func(ctx context.Context) ([]storedLine, error) {
-		return d.lines(ctx, product, after, end, exportPage)
+		return d.lines(ctx, product, after, end, export.PageSize)
 	})
 }
 

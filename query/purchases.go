@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
+	"github.com/dopaminestore/dopamine/query/export"
 )
 
 // purchasePage is the response of GET /v1/purchases.
@@ -129,7 +130,7 @@ func (a *API) listPurchases(c echo.Context) error {
 		return errNotYours
 	}
 	ctx := c.Request().Context()
-	if negotiate(c, typeJSON, typeCSV) == typeCSV {
+	if export.Negotiate(c, export.TypeJSON, export.TypeCSV) == export.TypeCSV {
 		return a.exportPurchases(c, filter, min, bom)
 	}
 	rows, err := a.models.purchases(ctx, filter, after, limit+1, min, readTimeout)
@@ -145,7 +146,7 @@ func (a *API) listPurchases(c echo.Context) error {
 }
 
 func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistency.ProductPosition, bom bool) error {
-	head := csvHead(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
+	head := export.Header(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
 		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt",
 		"refundedAmount", "disputed", "reversed")
 	next := func(last *apimodel.Payment) ([]apimodel.Payment, error) {
@@ -155,33 +156,32 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistenc
 				return nil, err
 			}
 			if at.known {
-				announce(c, at)
+				export.Announce(c, at.token())
 			}
-			return a.models.purchases(c.Request().Context(), filter, nil, exportPage, min, exportTimeout)
+			return a.models.purchases(c.Request().Context(), filter, nil, export.PageSize, min, export.PageTimeout)
 		}
-		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), exportPage, nil, exportTimeout)
+		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), export.PageSize, nil, export.PageTimeout)
 	}
-	return export(c, contentCSV, head, next, func(b []byte, p *apimodel.Payment) ([]byte, error) {
-		w := csvWriter{b: b}
-		w.id(p.ID)
-		w.id(p.PurchaseSlotID)
-		w.id(p.ProductID)
-		w.id(p.UserID)
-		w.optional(p.PaymentID)
-		w.text(string(p.PaymentStatus))
-		w.text(p.Amount)
-		w.text(p.Currency)
-		w.text(string(p.PaymentMethod))
-		w.optionalTime(p.ConfirmationTimestamp)
-		w.optional(p.FailureReason)
-		w.optional(p.RefundStatus)
-		w.time(p.CreatedAt)
-		w.time(p.UpdatedAt)
-		w.text(p.RefundedAmount)
-		w.text(strconv.FormatBool(p.Disputed))
-		w.text(strconv.FormatBool(p.Reversed))
-		w.end()
-		return w.b, nil
+	return export.Stream(c, export.ContentCSV, head, next, func(b []byte, p *apimodel.Payment) ([]byte, error) {
+		w := export.NewRecord(b)
+		w.ID(p.ID)
+		w.ID(p.PurchaseSlotID)
+		w.ID(p.ProductID)
+		w.ID(p.UserID)
+		w.Optional(p.PaymentID)
+		w.Text(string(p.PaymentStatus))
+		w.Text(p.Amount)
+		w.Text(p.Currency)
+		w.Text(string(p.PaymentMethod))
+		w.OptionalTime(p.ConfirmationTimestamp)
+		w.Optional(p.FailureReason)
+		w.Optional(p.RefundStatus)
+		w.Time(p.CreatedAt)
+		w.Time(p.UpdatedAt)
+		w.Text(p.RefundedAmount)
+		w.Text(strconv.FormatBool(p.Disputed))
+		w.Text(strconv.FormatBool(p.Reversed))
+		return w.End(), nil
 	})
 }
 

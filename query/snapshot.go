@@ -28,8 +28,6 @@ var allProjections = []string{products, purchaseSlots, purchases, auditLog}
 const (
 	// readTimeout bounds one read, including the wait for a connection.
 	readTimeout = 2 * time.Second
-	// exportTimeout bounds one page of an export.
-	exportTimeout = 10 * time.Second
 	// maxSwaps is how many times a read is repeated because generations were swapped during it. Two
 	// swaps in a row are very unlikely.
 	maxSwaps = 5

@@ -1,4 +1,4 @@
-package query
+package export
 
 import (
 	"strings"
@@ -9,24 +9,27 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
-// csvWriter appends records of RFC 4180 to a buffer. encoding/csv is not used because with CRLF it
+// Record appends a CSV record (RFC 4180) to a buffer. encoding/csv is not used because with CRLF it
 // rewrites line breaks inside fields.
-type csvWriter struct {
+type Record struct {
 	b     []byte
 	begun bool // the record has at least one field
 }
 
-func (w *csvWriter) separate() {
+// NewRecord returns a record without fields, which is appended to b.
+func NewRecord(b []byte) *Record { return &Record{b: b} }
+
+func (w *Record) separate() {
 	if w.begun {
 		w.b = append(w.b, ',')
 	}
 	w.begun = true
 }
 
-// text writes a field, quoted if necessary. An empty field means null or an empty text. If a
+// Text writes a field, quoted if necessary. An empty field means null or an empty text. If a
 // spreadsheet would run the text as a formula, it is prefixed with an apostrophe, which marks it as
 // text.
-func (w *csvWriter) text(s string) {
+func (w *Record) Text(s string) {
 	w.separate()
 	if isFormula(s) {
 		s = "'" + s
@@ -51,44 +54,41 @@ func isFormula(s string) bool {
 // byteOrderMark makes Excel read a file as UTF-8.
 const byteOrderMark = "\ufeff"
 
-// csvHead returns the header record, after a byte order mark if bom is set.
-func csvHead(bom bool, names ...string) []byte {
-	var w csvWriter
+// Header returns the header record, after a byte order mark if bom is set.
+func Header(bom bool, names ...string) []byte {
+	w := NewRecord(nil)
 	if bom {
 		w.b = append(w.b, byteOrderMark...)
 	}
-	w.header(names...)
-	return w.b
+	for _, n := range names {
+		w.Text(n)
+	}
+	return w.End()
 }
 
-func (w *csvWriter) optional(s *string) {
+// Optional writes a text, or an empty field if s is nil.
+func (w *Record) Optional(s *string) {
 	if s == nil {
 		w.separate()
 		return
 	}
-	w.text(*s)
+	w.Text(*s)
 }
 
-func (w *csvWriter) id(id uuid.UUID) { w.text(id.String()) }
+// ID writes a UUID.
+func (w *Record) ID(id uuid.UUID) { w.Text(id.String()) }
 
-func (w *csvWriter) time(t apimodel.Time) { w.text(apimodel.FormatTime(time.Time(t))) }
+// Time writes a time in the format of the APIs.
+func (w *Record) Time(t apimodel.Time) { w.Text(apimodel.FormatTime(time.Time(t))) }
 
-func (w *csvWriter) optionalTime(t *apimodel.Time) {
+// OptionalTime writes a time, or an empty field if t is nil.
+func (w *Record) OptionalTime(t *apimodel.Time) {
 	if t == nil {
 		w.separate()
 		return
 	}
-	w.time(*t)
+	w.Time(*t)
 }
 
-func (w *csvWriter) end() {
-	w.b = append(w.b, "\r\n"...)
-	w.begun = false
-}
-
-func (w *csvWriter) header(names ...string) {
-	for _, n := range names {
-		w.text(n)
-	}
-	w.end()
-}
+// End ends the record and returns the buffer.
+func (w *Record) End() []byte { return append(w.b, "\r\n"...) }

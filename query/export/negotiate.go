@@ -1,4 +1,4 @@
-package query
+package export
 
 import (
 	"mime"
@@ -10,17 +10,17 @@ import (
 
 // Media types of lists.
 const (
-	typeJSON   = "application/json"
-	typeCSV    = "text/csv"
-	typeNDJSON = "application/x-ndjson"
-	contentCSV = typeCSV + "; charset=utf-8; header=present"
+	TypeJSON   = "application/json"
+	TypeCSV    = "text/csv"
+	TypeNDJSON = "application/x-ndjson"
+	ContentCSV = TypeCSV + "; charset=utf-8; header=present"
 )
 
-// negotiate chooses the offer that the Accept headers prefer (RFC 9110, 12.5.1). Each offer has the
+// Negotiate chooses the offer that the Accept headers prefer (RFC 9110, 12.5.1). Each offer has the
 // quality of the most specific range that matches it. Between equals it prefers the more specific
 // match, then the earlier one in the header, then the earlier offer. If nothing matches it returns
 // the first offer.
-func negotiate(c echo.Context, offers ...string) string {
+func Negotiate(c echo.Context, offers ...string) string {
 	c.Response().Header().Add("Vary", "Accept")
 	var ranges []mediaRange
 	for _, header := range c.Request().Header.Values("Accept") {
