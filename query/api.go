@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/query/cache"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // openAPI describes the routes; tests check the routes and the responses against it.
@@ -56,7 +57,8 @@ type Config struct {
 // API is the query API. Create it with New and call Run once.
 type API struct {
 	server *httpapi.Server
-	models *readModels
+	models *readmodel.Reader
+	write  *pgxpool.Pool // nil if the write side cannot be read
 	past   *timeTravel
 	logs   *decisionLogs
 	assets map[string]asset // of the dashboard
@@ -90,15 +92,15 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		server:  httpapi.New(cfg.Server),
-		models:  newReadModels(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
+		models:  readmodel.New(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
+		write:   cfg.WritePool,
 		past:    newTimeTravel(cfg.WritePool),
 		logs:    newDecisionLogs(cfg.WritePool),
 		assets:  assets,
-		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readTimeout, readTimeout),
+		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readmodel.Timeout, readmodel.Timeout),
 		drop:    cfg.Drop,
 		metrics: newStreamMetrics(cfg.Server.Registry),
 	}
-	a.models.actions.pool = cfg.WritePool
 	a.feed = newFeed(a.models, a.metrics, log)
 	a.stats = newStatsPublisher(a.models, cfg.WritePool, log)
 	owner := httpapi.Role(auth.Buyer | auth.Admin)
@@ -142,7 +144,7 @@ func (a *API) Run(ctx context.Context) error {
 	})
 	readers.Go(func() {
 		defer guard.Log("sample rates")
-		consistency.Follow(reading, a.models.incarnation)
+		consistency.Follow(reading, a.models.Incarnation)
 	})
 	defer readers.Wait()
 	defer stop()

@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
 	"github.com/dopaminestore/dopamine/query/export"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // auditTypes are the types of the events in the audit log: those of a slot.
@@ -122,7 +123,7 @@ func (a *API) listAudit(c echo.Context) error {
 	case export.TypeNDJSON:
 		return a.exportAudit(c, filter, min, export.TypeNDJSON, nil, appendAuditJSON)
 	}
-	page, err := a.models.audit(c.Request().Context(), auditQuery{filter: filter, after: after, limit: limit + 1, min: min, timeout: readTimeout})
+	page, err := a.audit(c.Request().Context(), auditQuery{filter: filter, after: after, limit: limit + 1, min: min, timeout: readmodel.Timeout})
 	if err != nil {
 		return err
 	}
@@ -154,11 +155,11 @@ func (a *API) exportAudit(c echo.Context, filter auditFilter, min []consistency.
 		if last != nil {
 			query.after, query.min = last.position, nil
 		}
-		page, err := a.models.audit(c.Request().Context(), query)
+		page, err := a.audit(c.Request().Context(), query)
 		if err == nil && last == nil {
-			query.upTo = page.mark
-			if page.known {
-				export.Announce(c, page.token())
+			query.upTo = page.Mark
+			if page.Known {
+				export.Announce(c, page.Token())
 			}
 		}
 		return page.rows, err
@@ -208,21 +209,21 @@ type auditQuery struct {
 // auditRows is such a page. Entries after its low-water mark are held back, because earlier entries
 // may not have been applied yet; held reports whether there are any.
 type auditRows struct {
-	completeness
+	readmodel.Completeness
 	rows []auditRow
 	held bool
 }
 
-func (r *readModels) audit(ctx context.Context, query auditQuery) (auditRows, error) {
+func (a *API) audit(ctx context.Context, query auditQuery) (auditRows, error) {
 	var page auditRows
-	err := r.read(ctx, snapshot{of: []string{auditLog}, min: query.min, timeout: query.timeout, queue: func(b *pgx.Batch, g generations) {
-		page = auditRows{completeness: completeness{mark: query.upTo}}
-		table := g.table(auditLog)
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.AuditLog}, Min: query.min, Timeout: query.timeout, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		page = auditRows{Completeness: readmodel.Completeness{Mark: query.upTo}}
+		table := g.Table(readmodel.AuditLog)
 		w := query.filter.in(table, query.after)
 		if query.upTo > 0 {
 			w.and("position <= ?", query.upTo)
 		} else {
-			r.queueComplete(b, g, auditLog, query.filter.product, query.filter.slot, query.min, &page.completeness)
+			a.models.QueueComplete(b, g, readmodel.AuditLog, query.filter.product, query.filter.slot, query.min, &page.Completeness)
 		}
 		w.args = append(w.args, query.limit)
 		b.Queue(`SELECT `+auditColumns+` FROM `+table+w.String()+` ORDER BY position LIMIT `+w.last(), w.args...).
@@ -232,7 +233,7 @@ func (r *readModels) audit(ctx context.Context, query auditQuery) (auditRows, er
 			})
 	}})
 	for i, row := range page.rows {
-		if row.position > page.mark {
+		if row.position > page.Mark {
 			page.rows, page.held = page.rows[:i], true
 			break
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cache"
 	"github.com/dopaminestore/dopamine/query/export"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -119,12 +120,12 @@ func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
 	turns := semaphore.NewWeighted(logConcurrency)
 	return &decisionLogs{
 		pool: pool, turns: turns, kept: map[uuid.UUID]*keptFold{},
-		first:   cache.New[[]storedLine](pageTTL, pageEntries, turns, logWait, readTimeout),
-		further: cache.New[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readTimeout),
+		first:   cache.New[[]storedLine](pageTTL, pageEntries, turns, logWait, readmodel.Timeout),
+		further: cache.New[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readmodel.Timeout),
 	}
 }
 
-// report folds a product's log. It returns errNoProduct if the product never existed. Concurrent
+// report folds a product's log. It returns ErrNoProduct if the product never existed. Concurrent
 // requests share one report.
 func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
 	k := d.known(product)
@@ -134,13 +135,13 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 		}
 		k = d.keep(product)
 	}
-	waited := time.NewTimer(readTimeout)
+	waited := time.NewTimer(readmodel.Timeout)
 	defer waited.Stop()
 	select {
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
 	case <-waited.C:
-		return fairnessReport{}, errUnavailable
+		return fairnessReport{}, readmodel.ErrUnavailable
 	case <-ctx.Done():
 		return fairnessReport{}, ctx.Err()
 	}

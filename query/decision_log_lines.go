@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // lastLinesSQL finds the last line of each epoch with one lookup in the primary key for each,
@@ -19,20 +21,20 @@ WITH RECURSIVE last AS (
 )
 SELECT epoch, line, coalesce(to_number, 0) FROM last ORDER BY epoch`
 
-// logState reads the extent of a product's log. It returns errNoProduct if the product never
+// logState reads the extent of a product's log. It returns ErrNoProduct if the product never
 // existed.
 func (d *decisionLogs) logState(ctx context.Context, product uuid.UUID) (logState, error) {
 	if d.pool == nil {
-		return logState{}, errNoWrites
+		return logState{}, readmodel.ErrNoWrites
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readmodel.Timeout)
 	defer cancel()
 	var s logState
 	b := &pgx.Batch{}
 	b.Queue(`
 SELECT NOT EXISTS (SELECT FROM gate_epochs_complete e WHERE e.product_id = g.product_id AND NOT e.complete)
 FROM product_gates g WHERE g.product_id = $1`, product).QueryRow(func(row pgx.Row) error {
-		return notFound(row.Scan(&s.complete), errNoProduct)
+		return readmodel.NotFound(row.Scan(&s.complete), readmodel.ErrNoProduct)
 	})
 	b.Queue(lastLinesSQL, product).Query(func(rows pgx.Rows) error {
 		var l lastLine
@@ -42,12 +44,12 @@ FROM product_gates g WHERE g.product_id = $1`, product).QueryRow(func(row pgx.Ro
 		})
 		return err
 	})
-	return s, dbError("read the extent of a decision log", d.pool.SendBatch(ctx, b).Close())
+	return s, readmodel.DatabaseError("read the extent of a decision log", d.pool.SendBatch(ctx, b).Close())
 }
 
 // lines reads up to limit lines after `after`, up to and including end, in order.
 func (d *decisionLogs) lines(ctx context.Context, product uuid.UUID, after, end linePlace, limit int) ([]storedLine, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readmodel.Timeout)
 	defer cancel()
 	rows, err := d.pool.Query(ctx, `
 SELECT epoch, line, type, coalesce(units, 0), coalesce(sequence, 0), coalesce(unit, 0), coalesce(reason, ''),
@@ -57,7 +59,7 @@ FROM gate_decisions
 WHERE product_id = $1 AND (epoch, line) > ($2, $3) AND (epoch, line) <= ($4, $5)
 ORDER BY epoch, line LIMIT $6`, product, after.epoch, after.number, end.epoch, end.number, limit)
 	if err != nil {
-		return nil, dbError("read a decision log", err)
+		return nil, readmodel.DatabaseError("read a decision log", err)
 	}
 	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (storedLine, error) {
 		var l storedLine
@@ -66,5 +68,5 @@ ORDER BY epoch, line LIMIT $6`, product, after.epoch, after.number, end.epoch, e
 		l.Epoch = l.epoch
 		return l, err
 	})
-	return page, dbError("read a decision log", err)
+	return page, readmodel.DatabaseError("read a decision log", err)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/attention"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // moneyItem is an item of a payment that needs an operator.
@@ -60,14 +61,14 @@ func (a *API) listMoney(c echo.Context) error {
 	if err := q.Err(); err != nil {
 		return err
 	}
-	if a.models.actions.pool == nil {
-		return errNoWrites
+	if a.write == nil {
+		return readmodel.ErrNoWrites
 	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), readTimeout)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), readmodel.Timeout)
 	defer cancel()
-	items, err := attention.List(ctx, a.models.actions.pool, after, limit+1)
+	items, err := attention.List(ctx, a.write, after, limit+1)
 	if err != nil {
-		return dbError("list money that waits for an operator", err)
+		return readmodel.DatabaseError("list money that waits for an operator", err)
 	}
 	answer := moneyPage{Items: make([]moneyItem, 0, len(items))}
 	for i, item := range items {

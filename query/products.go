@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -11,13 +10,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
-	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -36,50 +35,9 @@ type productPage struct {
 	NextCursor    *string            `json:"nextCursor"`
 }
 
-// productStatus computes a product's status with the snapshot's clock, like domain.StatusOf.
-const productStatus = `
-CASE WHEN cancelled THEN 'CANCELLED'
-     WHEN sale_end_date <= now() THEN 'ENDED'
-     WHEN paused THEN 'PAUSED'
-     WHEN sale_date > now() THEN 'UPCOMING'
-     WHEN stock <= 0 THEN 'SOLD_OUT'
-     ELSE 'ON_SALE' END`
-
 // productStatuses are the values of the parameter status.
 var productStatuses = []string{string(domain.ProductCancelled), string(domain.ProductEnded), string(domain.ProductPaused), string(domain.ProductUpcoming),
 	string(domain.ProductSoldOut), string(domain.ProductOnSale)}
-
-const productColumns = `id, name, description, price::text, currency, stock, initial_stock, total_stock,
-	sale_date, sale_end_date, paused,` + productStatus + `, created_at, updated_at,
-	CASE WHEN cancelled THEN projection_cancellation(id) END`
-
-// scanProduct scans productColumns and the columns after them.
-func scanProduct(row pgx.Row, more ...any) (apimodel.Product, error) {
-	var p apimodel.Product
-	var end *time.Time
-	err := row.Scan(append([]any{&p.ID, &p.Name, &p.Description, &p.Price, &p.Currency, &p.Stock, &p.InitialStock, &p.TotalStock,
-		(*time.Time)(&p.SaleDate), &end, &p.Paused, &p.Status, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
-		&p.Cancellation}, more...)...)
-	if err != nil {
-		return p, err
-	}
-	p.SaleEndDate = apimodel.At(end)
-	p.Price, err = showMoney(p.Price, p.Currency)
-	return p, err
-}
-
-// showMoney formats a stored number with its currency's decimal places.
-func showMoney(number, currency string) (string, error) {
-	amount, err := decimal.NewFromString(number)
-	if err != nil {
-		return "", fmt.Errorf("stored amount %q: %w", number, err)
-	}
-	money, err := domain.NewPaid(amount, currency)
-	if err != nil {
-		return "", fmt.Errorf("stored amount %s %s: %w", number, currency, err)
-	}
-	return money.String(), nil
-}
 
 // productKey is the product after which a page of products begins, in the order of the list. The
 // page number is only for display.
@@ -135,12 +93,12 @@ func (a *API) listProducts(c echo.Context) error {
 	}
 	var answer httpapi.Tagged
 	if len(min) > 0 {
-		answer, err = a.models.products(c.Request().Context(), query, min)
+		answer, err = a.products(c.Request().Context(), query, min)
 	} else {
 		// The same list for all clients, requested by every open page of the shop: one read per
 		// second.
 		answer, err = a.lists.Get(c.Request().Context(), query.key(), func(ctx context.Context) (httpapi.Tagged, error) {
-			return a.models.products(ctx, query, nil)
+			return a.products(ctx, query, nil)
 		})
 	}
 	if err != nil {
@@ -152,13 +110,13 @@ func (a *API) listProducts(c echo.Context) error {
 
 // products reads a page of products. The count and the order need narrow rows only; the page's rows
 // are joined to them.
-func (r *readModels) products(ctx context.Context, query productQuery, min []consistency.ProductPosition) (httpapi.Tagged, error) {
+func (a *API) products(ctx context.Context, query productQuery, min []consistency.ProductPosition) (httpapi.Tagged, error) {
 	answer := productPage{Page: query.page, Size: query.size}
-	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
-		table := g.table(products)
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Products}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		table := g.Table(readmodel.Products)
 		var w sqlFilter
 		if query.status != "" { // otherwise the condition would not help the planner
-			w.and(productStatus + " = '" + query.status + "'")
+			w.and(readmodel.ProductStatus + " = '" + query.status + "'")
 		}
 		b.Queue(`SELECT count(*) FROM ` + table + w.String()).QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalElements) })
 		offset := int64(query.page) * int64(query.size)
@@ -168,9 +126,9 @@ func (r *readModels) products(ctx context.Context, query productQuery, min []con
 		}
 		w.args = append(w.args, offset, query.size+1)
 		page := fmt.Sprintf(`SELECT sale_date, id FROM %s%s ORDER BY sale_date, id OFFSET $%d LIMIT $%d`, table, w, len(w.args)-1, len(w.args))
-		b.Queue(`SELECT `+productColumns+` FROM (`+page+`) page JOIN `+table+` USING (sale_date, id) ORDER BY sale_date, id`, w.args...).
+		b.Queue(`SELECT `+readmodel.ProductColumns+` FROM (`+page+`) page JOIN `+table+` USING (sale_date, id) ORDER BY sale_date, id`, w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Product, error) { return scanProduct(row) })
+				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Product, error) { return readmodel.ScanProduct(row) })
 				return err
 			})
 	}})
@@ -187,7 +145,7 @@ func (r *readModels) products(ctx context.Context, query productQuery, min []con
 }
 
 func (a *API) getProduct(c echo.Context) error {
-	p, err := nowOrAt(c, a.models.product, a.past.product)
+	p, err := nowOrAt(c, a.product, a.past.product)
 	if err != nil {
 		return err
 	}
@@ -195,22 +153,14 @@ func (a *API) getProduct(c echo.Context) error {
 	return httpapi.TaggedJSON(c, http.StatusOK, p, p.Version())
 }
 
-// product reads the current state of a product. It returns errNoProduct if there is none.
-func (r *readModels) product(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Product, error) {
+// product reads the current state of a product. It returns ErrNoProduct if there is none.
+func (a *API) product(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Product, error) {
 	var p apimodel.Product
-	err := r.read(ctx, snapshot{of: []string{products}, min: min, queue: func(b *pgx.Batch, g generations) {
-		b.Queue(`SELECT `+productColumns+` FROM `+g.table(products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			p, err = scanProduct(row)
-			return notFound(err, errNoProduct)
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Products}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		b.Queue(`SELECT `+readmodel.ProductColumns+` FROM `+g.Table(readmodel.Products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+			p, err = readmodel.ScanProduct(row)
+			return readmodel.NotFound(err, readmodel.ErrNoProduct)
 		})
 	}})
 	return p, err
-}
-
-// notFound replaces pgx.ErrNoRows by none.
-func notFound(err, none error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return none
-	}
-	return err
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
-	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/problem"
 	"github.com/dopaminestore/dopamine/query/cursor"
 	"github.com/dopaminestore/dopamine/query/export"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // purchasePage is the response of GET /v1/purchases.
@@ -26,36 +27,7 @@ type purchasePage struct {
 	NextCursor *string            `json:"nextCursor"`
 }
 
-const paymentColumns = `id, purchase_slot_id, product_id, user_id, payment_id, payment_status, amount::text, currency,
-	payment_method, confirmation_timestamp, failure_reason, refund_status, created_at, updated_at,
-	refunded_amount::text, disputed, reversed`
-
-// scanPayment scans paymentColumns and the columns after them.
-func scanPayment(row pgx.Row, more ...any) (apimodel.Payment, error) {
-	var p apimodel.Payment
-	var confirmed *time.Time
-	err := row.Scan(append([]any{&p.ID, &p.PurchaseSlotID, &p.ProductID, &p.UserID, &p.PaymentID, &p.PaymentStatus, &p.Amount, &p.Currency,
-		&p.PaymentMethod, &confirmed, &p.FailureReason, &p.RefundStatus, (*time.Time)(&p.CreatedAt), (*time.Time)(&p.UpdatedAt),
-		&p.RefundedAmount, &p.Disputed, &p.Reversed}, more...)...)
-	if err != nil {
-		return p, err
-	}
-	p.ConfirmationTimestamp = apimodel.At(confirmed)
-	if p.Amount, err = showMoney(p.Amount, p.Currency); err != nil {
-		return p, err
-	}
-	p.RefundedAmount, err = showRefunded(p.RefundedAmount, p.Currency)
-	return p, err
-}
-
-// showRefunded formats a stored sum of refunds, "0" if there is none.
-func showRefunded(number, currency string) (string, error) {
-	shown, err := showMoney(number, currency)
-	if amount, parsed := decimal.NewFromString(number); parsed == nil && amount.IsZero() {
-		return "0", err
-	}
-	return shown, err
-}
+var errNoPayment = problem.New(problem.PaymentNotFound, "there is no payment with this id")
 
 func (a *API) getPayment(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
@@ -66,7 +38,7 @@ func (a *API) getPayment(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.models.payment(c.Request().Context(), id, min)
+	p, err := a.payment(c.Request().Context(), id, min)
 	if err != nil {
 		return err
 	}
@@ -75,18 +47,18 @@ func (a *API) getPayment(c echo.Context) error {
 	}
 	shown := apimodel.PaymentWithAction{Payment: p}
 	if who, _ := httpapi.IdentityOf(c); who.Sub == p.UserID && p.PaymentStatus == domain.PendingPayment {
-		shown.NextAction = a.models.actions.of(c.Request().Context(), []uuid.UUID{id})[id]
+		shown.NextAction = a.models.NextActions(c.Request().Context(), []uuid.UUID{id})[id]
 	}
 	return httpapi.JSON(c, http.StatusOK, shown)
 }
 
 // payment reads the current state of a payment. It returns errNoPayment if there is none.
-func (r *readModels) payment(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Payment, error) {
+func (a *API) payment(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Payment, error) {
 	var p apimodel.Payment
-	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, queue: func(b *pgx.Batch, g generations) {
-		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			p, err = scanPayment(row)
-			return notFound(err, errNoPayment)
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Purchases}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		b.Queue(`SELECT `+readmodel.PaymentColumns+` FROM `+g.Table(readmodel.Purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+			p, err = readmodel.ScanPayment(row)
+			return readmodel.NotFound(err, errNoPayment)
 		})
 	}})
 	return p, err
@@ -133,7 +105,7 @@ func (a *API) listPurchases(c echo.Context) error {
 	if export.Negotiate(c, export.TypeJSON, export.TypeCSV) == export.TypeCSV {
 		return a.exportPurchases(c, filter, min, bom)
 	}
-	rows, err := a.models.purchases(ctx, filter, after, limit+1, min, readTimeout)
+	rows, err := a.purchases(ctx, filter, after, limit+1, min, readmodel.Timeout)
 	if err != nil {
 		return err
 	}
@@ -151,16 +123,16 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistenc
 		"refundedAmount", "disputed", "reversed")
 	next := func(last *apimodel.Payment) ([]apimodel.Payment, error) {
 		if last == nil {
-			at, err := a.models.complete(c.Request().Context(), purchases)
+			at, err := a.models.Complete(c.Request().Context(), readmodel.Purchases)
 			if err != nil {
 				return nil, err
 			}
-			if at.known {
-				export.Announce(c, at.token())
+			if at.Known {
+				export.Announce(c, at.Token())
 			}
-			return a.models.purchases(c.Request().Context(), filter, nil, export.PageSize, min, export.PageTimeout)
+			return a.purchases(c.Request().Context(), filter, nil, export.PageSize, min, export.PageTimeout)
 		}
-		return a.models.purchases(c.Request().Context(), filter, keyOfPurchase(last), export.PageSize, nil, export.PageTimeout)
+		return a.purchases(c.Request().Context(), filter, keyOfPurchase(last), export.PageSize, nil, export.PageTimeout)
 	}
 	return export.Stream(c, export.ContentCSV, head, next, func(b []byte, p *apimodel.Payment) ([]byte, error) {
 		w := export.NewRecord(b)
@@ -186,18 +158,18 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistenc
 }
 
 // purchases reads up to limit purchases after `after`, newest first.
-func (r *readModels) purchases(ctx context.Context, filter sqlFilter, after *listKey, limit int, min []consistency.ProductPosition, timeout time.Duration) ([]apimodel.Payment, error) {
+func (a *API) purchases(ctx context.Context, filter sqlFilter, after *listKey, limit int, min []consistency.ProductPosition, timeout time.Duration) ([]apimodel.Payment, error) {
 	if after != nil {
 		filter = filter.copy()
 		filter.and("(created_at, id) < (?, ?)", after.created, after.id)
 	}
 	var list []apimodel.Payment
-	err := r.read(ctx, snapshot{of: []string{purchases}, min: min, timeout: timeout, queue: func(b *pgx.Batch, g generations) {
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Purchases}, Min: min, Timeout: timeout, Queue: func(b *pgx.Batch, g readmodel.Generations) {
 		w := filter.copy()
 		w.args = append(w.args, limit)
-		b.Queue(`SELECT `+paymentColumns+` FROM `+g.table(purchases)+w.String()+` ORDER BY created_at DESC, id DESC LIMIT `+w.last(), w.args...).
+		b.Queue(`SELECT `+readmodel.PaymentColumns+` FROM `+g.Table(readmodel.Purchases)+w.String()+` ORDER BY created_at DESC, id DESC LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Payment, error) { return scanPayment(row) })
+				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Payment, error) { return readmodel.ScanPayment(row) })
 				return err
 			})
 	}})

@@ -15,7 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/internal/problem"
 	"github.com/dopaminestore/dopamine/query/cursor"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // slotList is the response of GET /v1/slots/my-slots.
@@ -23,27 +25,6 @@ type slotList struct {
 	Slots      []apimodel.Slot `json:"slots"`
 	TotalCount int64           `json:"totalCount"`
 	NextCursor *string         `json:"nextCursor"`
-}
-
-// slotColumns are the columns of s, a slot, with n, its product's current name.
-const slotColumns = `s.id, s.product_id, coalesce(n.name, ''), s.user_id, s.unit, s.arrival_sequence, s.acquisition_timestamp,
-	s.expiration_timestamp, s.status, s.created_at, s.regrant_of, s.ended_at, s.reclaim_status, now()`
-
-func slotsFrom(g generations) string {
-	return g.table(purchaseSlots) + ` s LEFT JOIN ` + g.names() + ` n ON n.product_id = s.product_id`
-}
-
-// scanSlot scans slotColumns and the columns after them.
-func scanSlot(row pgx.Row, more ...any) (apimodel.Slot, error) {
-	var s apimodel.Slot
-	var ended *time.Time
-	var now time.Time
-	err := row.Scan(append([]any{&s.ID, &s.ProductID, &s.ProductName, &s.UserID, &s.Unit, &s.ArrivalSequence,
-		(*time.Time)(&s.AcquisitionTimestamp), (*time.Time)(&s.ExpirationTimestamp), &s.Status, (*time.Time)(&s.CreatedAt),
-		&s.RegrantOf, &ended, &s.ReclaimStatus, &now}, more...)...)
-	s.EndedAt = apimodel.At(ended)
-	s.RemainingTimeSeconds = apimodel.Remaining(s.Status, time.Time(s.ExpirationTimestamp), now)
-	return s, err
 }
 
 // slotStatuses are the values of the parameter status.
@@ -71,9 +52,9 @@ func (a *API) mySlots(c echo.Context) error {
 	}
 	var answer slotList
 	counted := a.slotCounts.get(filter.key())
-	err = a.models.read(c.Request().Context(), snapshot{of: []string{purchaseSlots}, min: min, queue: func(b *pgx.Batch, g generations) {
+	err = a.models.Read(c.Request().Context(), readmodel.Snapshot{Projections: []string{readmodel.PurchaseSlots}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
 		if counted == nil {
-			b.Queue(`SELECT count(*) FROM `+g.table(purchaseSlots)+` s`+filter.String(), filter.args...).
+			b.Queue(`SELECT count(*) FROM `+g.Table(readmodel.PurchaseSlots)+` s`+filter.String(), filter.args...).
 				QueryRow(func(row pgx.Row) error { return row.Scan(&answer.TotalCount) })
 		} else {
 			answer.TotalCount = *counted
@@ -83,9 +64,9 @@ func (a *API) mySlots(c echo.Context) error {
 			w.and("(s.created_at, s.id) < (?, ?)", after.created, after.id)
 		}
 		w.args = append(w.args, limit+1)
-		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+w.String()+` ORDER BY s.created_at DESC, s.id DESC LIMIT `+w.last(), w.args...).
+		b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+w.String()+` ORDER BY s.created_at DESC, s.id DESC LIMIT `+w.last(), w.args...).
 			Query(func(rows pgx.Rows) (err error) {
-				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Slot, error) { return scanSlot(row) })
+				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Slot, error) { return readmodel.ScanSlot(row) })
 				return err
 			})
 	}})
@@ -145,7 +126,7 @@ func (l *largeCounts) keep(key string, n int64) {
 }
 
 func (a *API) getSlot(c echo.Context) error {
-	s, err := nowOrAt(c, a.models.slot, a.past.slot)
+	s, err := nowOrAt(c, a.slot, a.past.slot)
 	if err != nil {
 		return err
 	}
@@ -155,17 +136,19 @@ func (a *API) getSlot(c echo.Context) error {
 	return httpapi.JSON(c, http.StatusOK, s)
 }
 
-// slot reads the current state of a slot. It returns errNoSlot if there is none.
-func (r *readModels) slot(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Slot, error) {
+// slot reads the current state of a slot. It returns ErrNoSlot if there is none.
+func (a *API) slot(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Slot, error) {
 	var s apimodel.Slot
-	err := r.read(ctx, snapshot{of: []string{purchaseSlots}, min: min, queue: func(b *pgx.Batch, g generations) {
-		b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+` WHERE s.id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			s, err = scanSlot(row)
-			return notFound(err, errNoSlot)
+	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.PurchaseSlots}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+` WHERE s.id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+			s, err = readmodel.ScanSlot(row)
+			return readmodel.NotFound(err, readmodel.ErrNoSlot)
 		})
 	}})
 	return s, err
 }
+
+var errNotYours = problem.New(problem.Forbidden, "it belongs to another user")
 
 // ownerOrAdmin returns an error unless the caller is an admin or the owner.
 func ownerOrAdmin(c echo.Context, owner uuid.UUID) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -56,7 +57,7 @@ type productStats struct {
 // statsPublisher reads the state that operators watch, once a second while there are subscribers,
 // regardless of their number.
 type statsPublisher struct {
-	models *readModels
+	models *readmodel.Reader
 	write  *pgxpool.Pool // nil if there is none
 	rates  *rates
 	log    *slog.Logger
@@ -68,7 +69,7 @@ type statsPublisher struct {
 	gathering  singleflight.Group
 }
 
-func newStatsPublisher(models *readModels, write *pgxpool.Pool, log *slog.Logger) *statsPublisher {
+func newStatsPublisher(models *readmodel.Reader, write *pgxpool.Pool, log *slog.Logger) *statsPublisher {
 	return &statsPublisher{models: models, write: write, rates: newRates(write), log: log, work: make(chan struct{}, 1)}
 }
 
@@ -137,7 +138,7 @@ func (b *statsPublisher) run(ctx context.Context) {
 
 // gather reads and publishes everything once. Calls do not overlap.
 func (b *statsPublisher) gather(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readmodel.Timeout)
 	defer cancel()
 	var r statsReport
 	var o operations
@@ -161,9 +162,9 @@ func (b *statsPublisher) gather(ctx context.Context) error {
 	}
 	b.rates.measure(ctx, r.Products, b.log)
 	r.Products = shown(r.Products)
-	all, err := projections.ReadStatus(ctx, b.models.pool, head)
+	all, err := projections.ReadStatus(ctx, b.models.Pool(), head)
 	if err != nil {
-		return dbError("read the projections' progress", err)
+		return readmodel.DatabaseError("read the projections' progress", err)
 	}
 	r.ProjectionLag = map[string]int64{}
 	if known {
@@ -173,7 +174,7 @@ func (b *statsPublisher) gather(ctx context.Context) error {
 			r.ProjectionLag[p.Projection] = p.Lag
 		}
 	}
-	if err := o.fill(ctx, b.models.pool, r.At, all); err != nil {
+	if err := o.fill(ctx, b.models.Pool(), r.At, all); err != nil {
 		return err
 	}
 	statsEvent, err := encodeEvent("stats", "", r)
@@ -203,14 +204,14 @@ func shown(all []productStats) []productStats {
 func (b *statsPublisher) readSide(ctx context.Context) (statsReport, expiring, error) {
 	var r statsReport
 	var e expiring
-	err := b.models.read(ctx, snapshot{of: []string{products, purchaseSlots, purchases}, queue: func(q *pgx.Batch, g generations) {
+	err := b.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Products, readmodel.PurchaseSlots, readmodel.Purchases}, Queue: func(q *pgx.Batch, g readmodel.Generations) {
 		r = statsReport{}
 		q.Queue(`
-SELECT id, name, stock, total_stock, sale_date <= now() FROM `+g.table(products)+`
+SELECT id, name, stock, total_stock, sale_date <= now() FROM `+g.Table(readmodel.Products)+`
 WHERE sale_date <= now() + $1::interval AND NOT paused AND (sale_end_date IS NULL OR sale_end_date > now())
   AND (stock > 0 OR sale_date > now() - $3::interval)
 ORDER BY sale_date DESC, id LIMIT $2`, statsLead, statsProducts, soldOutShown).Query(func(rows pgx.Rows) error {
-			return each(rows, func() error {
+			return readmodel.EachRow(rows, func() error {
 				var p productStats
 				err := rows.Scan(&p.ID, &p.Name, &p.Free, &p.TotalStock, &p.shown)
 				r.Products = append(r.Products, p)
@@ -218,8 +219,8 @@ ORDER BY sale_date DESC, id LIMIT $2`, statsLead, statsProducts, soldOutShown).Q
 			})
 		})
 		q.Queue(`
-SELECT now(), (SELECT count(*) FROM ` + g.table(purchases) + ` WHERE payment_status = 'PENDING'),
-       (SELECT count(*) FROM ` + g.refunds() + ` WHERE status IN ('DUE', 'PENDING'))`).QueryRow(func(row pgx.Row) error {
+SELECT now(), (SELECT count(*) FROM ` + g.Table(readmodel.Purchases) + ` WHERE payment_status = 'PENDING'),
+       (SELECT count(*) FROM ` + g.Refunds() + ` WHERE status IN ('DUE', 'PENDING'))`).QueryRow(func(row pgx.Row) error {
 			return row.Scan((*time.Time)(&r.At), &r.PendingPayments, &r.RefundsDue)
 		})
 		e.queue(q, g)

@@ -10,6 +10,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -58,16 +59,16 @@ type replayProgress struct {
 	Error      string         `json:"error"`
 }
 
-func (e *expiring) queue(b *pgx.Batch, g generations) {
+func (e *expiring) queue(b *pgx.Batch, g readmodel.Generations) {
 	*e = expiring{Slots: []apimodel.Slot{}}
-	b.Queue(`SELECT count(*) FROM (SELECT FROM `+g.table(purchaseSlots)+`
+	b.Queue(`SELECT count(*) FROM (SELECT FROM `+g.Table(readmodel.PurchaseSlots)+`
 		WHERE status = 'ACTIVE' AND expiration_timestamp <= now() + $1::interval LIMIT $2) s`, expiringWindow, expiringCounted).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&e.Count) })
-	b.Queue(`SELECT `+slotColumns+` FROM `+slotsFrom(g)+`
+	b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+`
 		WHERE s.status = 'ACTIVE' AND s.expiration_timestamp <= now() + $1::interval
 		ORDER BY s.expiration_timestamp LIMIT $2`, expiringWindow, expiringShown).Query(func(rows pgx.Rows) error {
-		return each(rows, func() error {
-			s, err := scanSlot(rows)
+		return readmodel.EachRow(rows, func() error {
+			s, err := readmodel.ScanSlot(rows)
 			e.Slots = append(e.Slots, s)
 			return err
 		})
@@ -88,7 +89,7 @@ func (o *operations) fill(ctx context.Context, pool *pgxpool.Pool, at apimodel.T
 	}
 	replays, err := replay.Latest(ctx, pool)
 	if err != nil {
-		return dbError("read the replays", err)
+		return readmodel.DatabaseError("read the replays", err)
 	}
 	for _, r := range replays {
 		if !r.Running && time.Time(at).Sub(r.UpdatedAt) > replayShown {

@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // ratesWindow is the time over which decisions are averaged. The worker ships the decision logs to
@@ -84,7 +86,7 @@ SELECT p.id, coalesce(d.epoch, 0), coalesce(d.line, 0), coalesce(d.refused, 0)
 FROM unnest($1::uuid[]) p(id) LEFT JOIN LATERAL (
     SELECT epoch, line, sold_out + duplicate + not_started + closed AS refused
     FROM gate_decisions WHERE product_id = p.id ORDER BY epoch DESC, line DESC LIMIT 1) d ON true`, fresh).Query(func(rows pgx.Rows) error {
-		return each(rows, func() error {
+		return readmodel.EachRow(rows, func() error {
 			var id uuid.UUID
 			end := &logEnd{counts: []counted{{at: now}}}
 			err := rows.Scan(&id, &end.epoch, &end.number, &end.refused)
@@ -101,7 +103,7 @@ FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) p(id, epoch, line) CROSS JOI
 LEFT JOIN LATERAL (
     SELECT epoch, line, sold_out + duplicate + not_started + closed AS refused
     FROM gate_decisions WHERE product_id = p.id ORDER BY epoch DESC, line DESC LIMIT 1) last ON true`, ids, epochs, lines).Query(func(rows pgx.Rows) error {
-		return each(rows, func() error {
+		return readmodel.EachRow(rows, func() error {
 			var id uuid.UUID
 			var granted, refused, before int64
 			var end linePlace

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 
 // buyerProjections are the projections that a buyer's stream is read from. An event counts as news
 // only when all of them have passed it, so that slot and payment are sent together.
-var buyerProjections = []string{purchaseSlots, purchases, auditLog}
+var buyerProjections = []string{readmodel.PurchaseSlots, readmodel.Purchases, readmodel.AuditLog}
 
 // buyerState is a buyer's content of the read models in one snapshot.
 type buyerState struct {
@@ -74,7 +75,7 @@ func (f *feed) pollBuyers(ctx context.Context, seen, now progressSnapshot) error
 	all := len(reached) != len(sent) || now.fingerprint(buyerProjections) != seen.fingerprint(buyerProjections)
 	due, others := f.buyersDue(time.Now(), all)
 	if !all && len(others) > 0 {
-		woken, err := f.models.news(ctx, others, sent, reached)
+		woken, err := f.news(ctx, others, sent, reached)
 		if err != nil {
 			return err
 		}
@@ -87,7 +88,7 @@ func (f *feed) pollBuyers(ctx context.Context, seen, now progressSnapshot) error
 	}
 	for some := range slices.Chunk(due, buyersBatch) {
 		began := time.Now()
-		states, err := f.models.buyerStates(ctx, some, nil)
+		states, err := f.buyerStates(ctx, some, nil)
 		if err != nil {
 			return err
 		}
@@ -130,7 +131,7 @@ func (f *feed) showBuyers(states map[uuid.UUID]*buyerState, began time.Time) {
 
 // news returns the buyers for whom the audit has an entry between sent and reached, or who hold a
 // slot of a product whose name changed.
-func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, sent, reached vector) ([]uuid.UUID, error) {
+func (f *feed) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID, sent, reached vector) ([]uuid.UUID, error) {
 	low, more := reached.since(sent)
 	if !more {
 		return nil, nil
@@ -148,14 +149,14 @@ func (r *readModels) news(ctx context.Context, buyers map[uuid.UUID][]uuid.UUID,
 	}
 	woken := map[uuid.UUID]struct{}{}
 	entries := map[uuid.UUID]int{}
-	err := r.read(ctx, snapshot{of: []string{auditLog, purchaseSlots}, queue: func(b *pgx.Batch, g generations) {
+	err := f.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.AuditLog, readmodel.PurchaseSlots}, Queue: func(b *pgx.Batch, g readmodel.Generations) {
 		clear(woken)
 		clear(entries)
 		// By buyer, whatever the planner estimates for the range: it may be wide if a partition was
 		// idle for long, while a buyer has few events.
 		b.Queue(`
 SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
-    SELECT product_id, position FROM `+g.table(auditLog)+` WHERE user_id = buyer AND position > $2 AND position <= $3
+    SELECT product_id, position FROM `+g.Table(readmodel.AuditLog)+` WHERE user_id = buyer AND position > $2 AND position <= $3
     ORDER BY position DESC LIMIT $4) a`, ids, low, slices.Max(reached), maxNews).Query(func(rows pgx.Rows) error {
 			var buyer, product uuid.UUID
 			var position int64
@@ -168,7 +169,7 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
 			})
 			return err
 		})
-		b.Queue(`SELECT product_id, last_position FROM `+g.names()+` WHERE product_id = ANY($1) AND last_position > $2`, products, low).Query(func(rows pgx.Rows) error {
+		b.Queue(`SELECT product_id, last_position FROM `+g.ProductNames()+` WHERE product_id = ANY($1) AND last_position > $2`, products, low).Query(func(rows pgx.Rows) error {
 			var product uuid.UUID
 			var position int64
 			_, err := pgx.ForEachRow(rows, []any{&product, &position}, func() error {
@@ -189,13 +190,13 @@ SELECT buyer, a.product_id, a.position FROM unnest($1::uuid[]) buyer CROSS JOIN 
 }
 
 // buyerState reads the state of one buyer that includes the given positions.
-func (r *readModels) buyerState(ctx context.Context, buyer uuid.UUID, min []consistency.ProductPosition) (*buyerState, error) {
-	states, err := r.buyerStates(ctx, []uuid.UUID{buyer}, min)
+func (f *feed) buyerState(ctx context.Context, buyer uuid.UUID, min []consistency.ProductPosition) (*buyerState, error) {
+	states, err := f.buyerStates(ctx, []uuid.UUID{buyer}, min)
 	return states[buyer], err
 }
 
 // buyerStates reads the states of buyers in one snapshot.
-func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []consistency.ProductPosition) (map[uuid.UUID]*buyerState, error) {
+func (f *feed) buyerStates(ctx context.Context, buyers []uuid.UUID, min []consistency.ProductPosition) (map[uuid.UUID]*buyerState, error) {
 	var states map[uuid.UUID]*buyerState
 	add := func(buyer uuid.UUID, row buyerRow, content any) (err error) {
 		if row.content, err = contentOf(content); err == nil {
@@ -203,12 +204,12 @@ func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []
 		}
 		return err
 	}
-	err := r.read(ctx, snapshot{of: buyerProjections, min: min, queue: func(b *pgx.Batch, g generations) {
+	err := f.models.Read(ctx, readmodel.Snapshot{Projections: buyerProjections, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
 		states = make(map[uuid.UUID]*buyerState, len(buyers))
 		for _, id := range buyers {
 			states[id] = &buyerState{}
 		}
-		b.Queue(marksSQL, r.topic).Query(func(rows pgx.Rows) error {
+		b.Queue(marksSQL, f.models.Topic()).Query(func(rows pgx.Rows) error {
 			now, err := collectProgressSnapshot(rows)
 			for _, s := range states {
 				s.at = resumption{now.minPositions(buyerProjections), now.fingerprint(buyerProjections)}
@@ -217,17 +218,17 @@ func (r *readModels) buyerStates(ctx context.Context, buyers []uuid.UUID, min []
 		})
 		// The offset keeps the planner from filtering by type first.
 		b.Queue(`
-SELECT `+slotColumns+`, s.last_position,
+SELECT `+readmodel.SlotColumns+`, s.last_position,
        CASE WHEN s.status = 'ACTIVE' THEN (
-           SELECT position FROM (SELECT type, position FROM `+g.table(auditLog)+` WHERE slot_id = s.id OFFSET 0) a
+           SELECT position FROM (SELECT type, position FROM `+g.Table(readmodel.AuditLog)+` WHERE slot_id = s.id OFFSET 0) a
            WHERE type = 'SlotExpiringSoon' LIMIT 1) END
 FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
-    SELECT * FROM `+g.table(purchaseSlots)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) s
-LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
-			return each(rows, func() error {
+    SELECT * FROM `+g.Table(readmodel.PurchaseSlots)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) s
+LEFT JOIN `+g.ProductNames()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
+			return readmodel.EachRow(rows, func() error {
 				var position int64
 				var warned *int64
-				v, err := scanSlot(rows, &position, &warned)
+				v, err := readmodel.ScanSlot(rows, &position, &warned)
 				if err != nil {
 					return err
 				}
@@ -247,11 +248,11 @@ LEFT JOIN `+g.names()+` n ON n.product_id = s.product_id`, buyers, buyerRows).Qu
 			})
 		})
 		b.Queue(`
-SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
-    SELECT * FROM `+g.table(purchases)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) p`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
-			return each(rows, func() error {
+SELECT `+readmodel.PaymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOIN LATERAL (
+    SELECT * FROM `+g.Table(readmodel.Purchases)+` WHERE user_id = buyer ORDER BY created_at DESC, id DESC LIMIT $2) p`, buyers, buyerRows).Query(func(rows pgx.Rows) error {
+			return readmodel.EachRow(rows, func() error {
 				var position int64
-				v, err := scanPayment(rows, &position)
+				v, err := readmodel.ScanPayment(rows, &position)
 				if err != nil {
 					return err
 				}
@@ -264,7 +265,7 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 	if err != nil {
 		return nil, err
 	}
-	if err := r.addActions(ctx, states); err != nil {
+	if err := f.addActions(ctx, states); err != nil {
 		return nil, err
 	}
 	for _, s := range states {
@@ -275,7 +276,7 @@ SELECT `+paymentColumns+`, last_position FROM unnest($1::uuid[]) buyer CROSS JOI
 
 // addActions adds to the pending payments of the states what their buyers have to do next, which
 // only the write side has.
-func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyerState) error {
+func (f *feed) addActions(ctx context.Context, states map[uuid.UUID]*buyerState) error {
 	var pending []uuid.UUID
 	for _, s := range states {
 		for _, row := range s.rows {
@@ -284,7 +285,7 @@ func (r *readModels) addActions(ctx context.Context, states map[uuid.UUID]*buyer
 			}
 		}
 	}
-	actions := r.actions.of(ctx, pending)
+	actions := f.models.NextActions(ctx, pending)
 	for _, s := range states {
 		for i, row := range s.rows {
 			p, ok := row.data.(apimodel.PaymentWithAction)
@@ -317,17 +318,8 @@ func (f *feed) actionsKnown(ctx context.Context) []uuid.UUID {
 	}
 	f.mu.Unlock()
 	var due []uuid.UUID
-	for payment := range f.models.actions.of(ctx, slices.AppendSeq([]uuid.UUID{}, maps.Keys(buyers))) {
+	for payment := range f.models.NextActions(ctx, slices.AppendSeq([]uuid.UUID{}, maps.Keys(buyers))) {
 		due = append(due, buyers[payment])
 	}
 	return due
-}
-
-func each(rows pgx.Rows, row func() error) error {
-	for rows.Next() {
-		if err := row(); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/sleep"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -44,7 +45,7 @@ const (
 // Therefore, if the live generation has changed, or a request for parked events was served,
 // everything that is followed is read again and compared by content.
 type feed struct {
-	models  *readModels
+	models  *readmodel.Reader
 	metrics *streamMetrics
 	log     *slog.Logger
 	first   singleflight.Group // of products that are not followed yet
@@ -55,7 +56,7 @@ type feed struct {
 	work     chan struct{}
 }
 
-func newFeed(models *readModels, metrics *streamMetrics, log *slog.Logger) *feed {
+func newFeed(models *readmodel.Reader, metrics *streamMetrics, log *slog.Logger) *feed {
 	return &feed{
 		models: models, metrics: metrics, log: log, work: make(chan struct{}, 1),
 		products: map[uuid.UUID]*productTopic{}, buyers: map[uuid.UUID]*buyerTopic{},
@@ -114,7 +115,7 @@ func (f *feed) run(ctx context.Context) {
 
 // poll publishes what has changed since the given snapshot.
 func (f *feed) poll(ctx context.Context, seen progressSnapshot) (progressSnapshot, error) {
-	now, err := f.models.marks(ctx)
+	now, err := f.marks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +136,18 @@ type projectionState struct {
 	partitions map[int32]mark
 }
 
+// size returns the topic's partition count, 0 if no event was ever applied.
+func (s projectionState) size() int32 {
+	for _, any := range s.partitions {
+		return any.partitions
+	}
+	return 0
+}
+
 type mark struct {
-	checkpoint
-	version int64 // increases when a parked event is applied
+	partitions int32 // of the topic
+	position   int64 // of the last applied event
+	version    int64 // increases when a parked event is applied
 }
 
 // moved reports whether the product's partition may have changed.
@@ -166,15 +176,26 @@ func (m progressSnapshot) fingerprint(of []string) uint64 {
 	return h.Sum64()
 }
 
-// minPositions returns the vector that all of these projections have reached.
+// minPositions returns the lowest position of each partition among the projections. It is empty if
+// one of them has not begun or was built from another topic.
 func (m progressSnapshot) minPositions(of []string) vector {
-	p := progress{}
-	for _, projection := range of {
-		for partition, at := range m[projection].partitions {
-			p.add(projection, partition, at.checkpoint)
+	var v vector
+	for i, projection := range of {
+		partitions := m[projection].size()
+		if i == 0 {
+			v = make(vector, partitions)
+		}
+		if int(partitions) != len(v) {
+			return vector{}
+		}
+		for n := range v {
+			at := m[projection].partitions[int32(n)].position
+			if i == 0 || at < v[n] {
+				v[n] = at
+			}
 		}
 	}
-	return p.minPositions(of)
+	return v
 }
 
 const marksSQL = `
@@ -183,10 +204,10 @@ FROM projection_generations g
 LEFT JOIN projection_checkpoints c ON c.projection = g.projection AND c.generation = g.generation AND c.topic = $1
 WHERE g.state = 'live'`
 
-func (r *readModels) marks(ctx context.Context) (progressSnapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+func (f *feed) marks(ctx context.Context) (progressSnapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, readmodel.Timeout)
 	defer cancel()
-	rows, err := r.pool.Query(ctx, marksSQL, r.topic)
+	rows, err := f.models.Pool().Query(ctx, marksSQL, f.models.Topic())
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +227,7 @@ func collectProgressSnapshot(rows pgx.Rows) (progressSnapshot, error) {
 			all[projection] = s
 		}
 		if partition != nil {
-			s.partitions[*partition] = mark{checkpoint{partitions: *partitions, position: *position}, *version}
+			s.partitions[*partition] = mark{*partitions, *position, *version}
 		}
 		return nil
 	})

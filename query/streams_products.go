@@ -12,13 +12,14 @@ import (
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 // productPause is the minimum time between two events of a product stream. It is a little more than
 // a quarter of a second, so that no second has five events after delays in the network.
 const productPause = 260 * time.Millisecond
 
-var productProjections = []string{products}
+var productProjections = []string{readmodel.Products}
 
 // productStream serves GET /v1/products/{id}/stream. The ids of its events are X-Position tokens: a
 // client that reconnects with Last-Event-ID gets nothing older. The content is public, so the
@@ -135,12 +136,12 @@ func (r productRow) nextStatus() time.Time {
 	return time.Now().Add(next.Sub(r.now))
 }
 
-// join follows a product and provides an initial state. It returns errNoProduct if there is no such
+// join follows a product and provides an initial state. It returns ErrNoProduct if there is no such
 // product. If many clients join one product at the same time they share one read, except for those
 // that specify positions.
 func (f *feed) join(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (*productTopic, error) {
 	if len(min) > 0 {
-		row, err := f.models.productRow(ctx, id, min)
+		row, err := f.productRow(ctx, id, min)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +151,7 @@ func (f *feed) join(ctx context.Context, id uuid.UUID, min []consistency.Product
 		return t, nil
 	}
 	select {
-	case r := <-f.first.DoChan(id.String(), func() (any, error) { return f.models.productRow(context.WithoutCancel(ctx), id, nil) }):
+	case r := <-f.first.DoChan(id.String(), func() (any, error) { return f.productRow(context.WithoutCancel(ctx), id, nil) }):
 		if r.Err != nil {
 			return nil, r.Err
 		}
@@ -210,7 +211,7 @@ func (f *feed) pollProducts(ctx context.Context, seen, now progressSnapshot) err
 		if anew {
 			place = -1
 		}
-		if due || anew || now.moved(seen, products, id) {
+		if due || anew || now.moved(seen, readmodel.Products, id) {
 			ids, places = append(ids, id), append(places, place)
 		}
 	}
@@ -219,18 +220,18 @@ func (f *feed) pollProducts(ctx context.Context, seen, now progressSnapshot) err
 	}
 	var changed []productRow
 	same := map[uuid.UUID]bool{}
-	err := f.models.read(ctx, snapshot{of: productProjections, queue: func(b *pgx.Batch, g generations) {
+	err := f.models.Read(ctx, readmodel.Snapshot{Projections: productProjections, Queue: func(b *pgx.Batch, g readmodel.Generations) {
 		changed = changed[:0]
 		clear(same)
 		b.Queue(`
-SELECT w.id FROM unnest($1::uuid[], $2::bigint[]) w(id, place) JOIN `+g.table(products)+` p ON p.id = w.id AND p.last_position = w.place`, ids, places).
+SELECT w.id FROM unnest($1::uuid[], $2::bigint[]) w(id, place) JOIN `+g.Table(readmodel.Products)+` p ON p.id = w.id AND p.last_position = w.place`, ids, places).
 			Query(func(rows pgx.Rows) error {
 				var id uuid.UUID
 				_, err := pgx.ForEachRow(rows, []any{&id}, func() error { same[id] = true; return nil })
 				return err
 			})
 		b.Queue(`
-SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` p
+SELECT `+readmodel.ProductColumns+`, last_position, now() FROM `+g.Table(readmodel.Products)+` p
 JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.last_position <> w.place`, ids, places).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
@@ -262,14 +263,14 @@ JOIN unnest($1::uuid[], $2::bigint[]) w(wanted, place) ON p.id = w.wanted AND p.
 	return nil
 }
 
-// productRow reads a product for a stream. It returns errNoProduct if there is none.
-func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (productRow, error) {
+// productRow reads a product for a stream. It returns ErrNoProduct if there is none.
+func (f *feed) productRow(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (productRow, error) {
 	var p productRow
 	began := time.Now()
-	err := r.read(ctx, snapshot{of: productProjections, min: min, queue: func(b *pgx.Batch, g generations) {
-		b.Queue(`SELECT `+productColumns+`, last_position, now() FROM `+g.table(products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
+	err := f.models.Read(ctx, readmodel.Snapshot{Projections: productProjections, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
+		b.Queue(`SELECT `+readmodel.ProductColumns+`, last_position, now() FROM `+g.Table(readmodel.Products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
 			p, err = scanProductRow(row, began)
-			return notFound(err, errNoProduct)
+			return readmodel.NotFound(err, readmodel.ErrNoProduct)
 		})
 	}})
 	return p, err
@@ -278,6 +279,6 @@ func (r *readModels) productRow(ctx context.Context, id uuid.UUID, min []consist
 func scanProductRow(row pgx.Row, began time.Time) (productRow, error) {
 	p := productRow{began: began}
 	var err error
-	p.Product, err = scanProduct(row, &p.position, &p.now)
+	p.Product, err = readmodel.ScanProduct(row, &p.position, &p.now)
 	return p, err
 }

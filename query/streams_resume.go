@@ -20,28 +20,6 @@ const (
 // too.
 type vector []int64
 
-// minPositions returns the lowest position of each partition among the projections. It is empty if
-// one of them has not begun or was built from another topic.
-func (p progress) minPositions(of []string) vector {
-	var v vector
-	for i, projection := range of {
-		partitions := p.partitions(projection)
-		if i == 0 {
-			v = make(vector, partitions)
-		}
-		if int(partitions) != len(v) {
-			return vector{}
-		}
-		for n := range v {
-			at := p[projection][int32(n)].position
-			if i == 0 || at < v[n] {
-				v[n] = at
-			}
-		}
-	}
-	return v
-}
-
 // passed reports whether the product's event at the position is at or below v.
 func (v vector) passed(product uuid.UUID, place int64) bool {
 	return len(v) > 0 && place <= v[kafka.Partition(product, int32(len(v)))]

@@ -21,7 +21,7 @@ func (a *API) slotStream(c echo.Context) error {
 		return err
 	}
 	since, resumed := parseResumption(c.Request().Header.Get(lastEventID))
-	first, err := a.models.buyerState(c.Request().Context(), who.Sub, min)
+	first, err := a.feed.buyerState(c.Request().Context(), who.Sub, min)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
 	"github.com/dopaminestore/dopamine/query/cache"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
 const (
@@ -103,11 +104,11 @@ func nowOrAt[V any](c echo.Context,
 	return now(c.Request().Context(), id, min)
 }
 
-// product returns the product at a moment. It returns errNoProduct for moments before its creation
+// product returns the product at a moment. It returns ErrNoProduct for moments before its creation
 // or after its deletion.
 func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Product, error) {
 	if p.pool == nil {
-		return apimodel.Product{}, errNoWrites
+		return apimodel.Product{}, readmodel.ErrNoWrites
 	}
 	return p.products.Get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Product, error) {
 		events, err := p.until(ctx, id, at)
@@ -116,11 +117,11 @@ func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (a
 		}
 		product := foldProduct(events)
 		if product.ID != id || !product.Exists() {
-			return apimodel.Product{}, errNoProduct
+			return apimodel.Product{}, readmodel.ErrNoProduct
 		}
 		held, err := p.held.at(ctx, id, at)
 		if err != nil {
-			return apimodel.Product{}, dbError("count the units that were held", err)
+			return apimodel.Product{}, readmodel.DatabaseError("count the units that were held", err)
 		}
 		shown := apimodel.ProductOf(product, held, at)
 		if product.Cancelled {
@@ -139,7 +140,7 @@ func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at tim
 	for after := int64(0); ; {
 		recorded, err := p.events.ReadPartition(ctx, product, after, math.MaxInt64, pastPage)
 		if err != nil {
-			return nil, dbError("read a product's payments", err)
+			return nil, readmodel.DatabaseError("read a product's payments", err)
 		}
 		for _, r := range recorded {
 			after = r.Position
@@ -182,10 +183,10 @@ func countCancellation(all map[uuid.UUID]domain.Payment) *apimodel.Cancellation 
 	return c
 }
 
-// slot returns the slot at a moment. It returns errNoSlot for moments before its acquisition.
+// slot returns the slot at a moment. It returns ErrNoSlot for moments before its acquisition.
 func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Slot, error) {
 	if p.pool == nil {
-		return apimodel.Slot{}, errNoWrites
+		return apimodel.Slot{}, readmodel.ErrNoWrites
 	}
 	return p.slots.Get(ctx, p.pastKey(ctx, id, at), func(ctx context.Context) (apimodel.Slot, error) {
 		events, err := p.until(ctx, id, at)
@@ -194,7 +195,7 @@ func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apim
 		}
 		s := domain.FoldSlot(events)
 		if s.ID != id {
-			return apimodel.Slot{}, errNoSlot
+			return apimodel.Slot{}, readmodel.ErrNoSlot
 		}
 		ofProduct, err := p.until(ctx, s.ProductID, at)
 		if err != nil {
@@ -218,11 +219,11 @@ func foldProduct(events []domain.Envelope) domain.Product {
 func (p *timeTravel) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
 	var now time.Time
 	if err := p.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return nil, dbError("read the store's clock", err)
+		return nil, readmodel.DatabaseError("read the store's clock", err)
 	}
 	recorded, err := p.events.Stream(ctx, stream, 0)
 	if err != nil {
-		return nil, dbError("read a stream", err)
+		return nil, readmodel.DatabaseError("read a stream", err)
 	}
 	ahead := at.After(now)
 	var events []domain.Envelope

@@ -76,7 +76,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string, read func(context.Contex
 	}
 }
 
-// Acquire acquires the semaphore. It returns errOverloaded if that takes longer than wait.
+// Acquire acquires the semaphore. It returns the problem overloaded if that takes longer than wait.
 func Acquire(ctx context.Context, turns *semaphore.Weighted, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

@@ -1,5 +1,8 @@
-// Package export streams lists as CSV and NDJSON, page by page, so that memory does not grow with
-// the response.
+// Package export streams lists as CSV and NDJSON.
+//
+// They are read in pages ordered by key, each in its own snapshot, and written as they are read:
+// memory does not grow with the response, and no transaction outlives a page. If an export fails
+// after it has begun, the response is cut off.
 package export
 
 import (

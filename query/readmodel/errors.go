@@ -1,4 +1,4 @@
-package query
+package readmodel
 
 import (
 	"context"
@@ -7,25 +7,25 @@ import (
 	"strings"
 
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
+// Errors that are sent as responses.
 var (
-	errNoProduct   = problem.New(problem.ProductNotFound, "there is no product with this id")
-	errNoSlot      = problem.New(problem.SlotNotFound, "there is no slot with this id")
-	errNoPayment   = problem.New(problem.PaymentNotFound, "there is no payment with this id")
-	errNotYours    = problem.New(problem.Forbidden, "it belongs to another user")
+	ErrNoProduct   = problem.New(problem.ProductNotFound, "there is no product with this id")
+	ErrNoSlot      = problem.New(problem.SlotNotFound, "there is no slot with this id")
 	errBehind      = problem.New(problem.ReadModelBehind, "the read model has not reached the requested position")
-	errUnavailable = problem.New(problem.Unavailable, "the data cannot be read at the moment")
-	errNoWrites    = problem.New(problem.Unavailable, "the event store cannot be read from here")
+	ErrUnavailable = problem.New(problem.Unavailable, "the data cannot be read at the moment")
+	ErrNoWrites    = problem.New(problem.Unavailable, "the event store cannot be read from here")
 )
 
-// dbError converts a database error into the error response. If the database is down, starting,
-// stopping or too slow, the response is unavailable; any other error is internal.
-func dbError(what string, err error) error {
+// DatabaseError converts a database error into the error response. If the database is down,
+// starting, stopping or too slow, the response is unavailable; any other error is internal.
+func DatabaseError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -38,10 +38,10 @@ func dbError(what string, err error) error {
 		if errors.Is(err, context.Canceled) {
 			return err // the client left
 		}
-		return errUnavailable.Wrap(err) // no response: refused, reset or timed out
+		return ErrUnavailable.Wrap(err) // no response: refused, reset or timed out
 	}
 	if postgres.Unavailable(err) {
-		return errUnavailable.Wrap(err)
+		return ErrUnavailable.Wrap(err)
 	}
 	return err
 }
@@ -52,4 +52,12 @@ func isMissingTable(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == pgerrcode.UndefinedTable ||
 		pg.Code == pgerrcode.InternalError && strings.Contains(pg.Message, "relation"))
+}
+
+// NotFound replaces pgx.ErrNoRows by none.
+func NotFound(err, none error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return none
+	}
+	return err
 }

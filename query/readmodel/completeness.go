@@ -1,4 +1,4 @@
-package query
+package readmodel
 
 import (
 	"context"
@@ -98,65 +98,65 @@ func lowWater(p progress, projection string, head relayHead, product uuid.UUID) 
 	return low
 }
 
-// completeness is the completeness of a list in the order of positions.
-type completeness struct {
-	mark    int64     // rows up to and including it are complete
-	known   bool      // false if the write side cannot be read; then nothing is held back
+// Completeness is the completeness of a list in the order of positions.
+type Completeness struct {
+	Mark    int64     // rows up to and including it are complete
+	Known   bool      // false if the write side cannot be read; then nothing is held back
 	product uuid.UUID // only its partition counts; uuid.Nil: all
 }
 
-// token returns the value of X-Complete-Position.
-func (c completeness) token() string {
-	at := c.mark
+// Token returns the value of X-Complete-Position.
+func (c Completeness) Token() string {
+	at := c.Mark
 	if at == everything {
 		at = 0
 	}
 	return consistency.Encode(c.product, at)
 }
 
-// complete returns the current completeness of a projection.
-func (r *readModels) complete(ctx context.Context, projection string) (completeness, error) {
-	var at completeness
-	err := r.read(ctx, snapshot{of: []string{projection}, queue: func(b *pgx.Batch, g generations) {
-		r.queueComplete(b, g, projection, uuid.Nil, uuid.Nil, nil, &at)
+// Complete returns the current completeness of a projection.
+func (r *Reader) Complete(ctx context.Context, projection string) (Completeness, error) {
+	var at Completeness
+	err := r.Read(ctx, Snapshot{Projections: []string{projection}, Queue: func(b *pgx.Batch, g Generations) {
+		r.QueueComplete(b, g, projection, uuid.Nil, uuid.Nil, nil, &at)
 	}})
 	return at, err
 }
 
-// queueComplete queues the queries for the projection's completeness in the batch's snapshot.
+// QueueComplete queues the queries for the projection's completeness in the batch's snapshot.
 // Parked events will be applied at their old positions, so the first of them is a limit too. If
 // slot is given instead of product, the product is looked up in the audit's table.
-func (r *readModels) queueComplete(b *pgx.Batch, g generations, projection string, product, slot uuid.UUID, min []consistency.ProductPosition, into *completeness) {
-	*into = completeness{mark: everything, product: product}
-	if r.heads.pool == nil {
+func (r *Reader) QueueComplete(b *pgx.Batch, g Generations, projection string, product, slot uuid.UUID, min []consistency.ProductPosition, into *Completeness) {
+	*into = Completeness{Mark: everything, product: product}
+	if r.write == nil {
 		return
 	}
-	into.known = true
+	into.Known = true
 	head := r.heads.now() // before the snapshot: whatever is published by now is either applied in the snapshot or lags
 	if slot != uuid.Nil && product == uuid.Nil {
-		b.Queue(`SELECT product_id FROM `+g.table(auditLog)+` WHERE slot_id = $1 LIMIT 1`, slot).Query(func(rows pgx.Rows) error {
-			return each(rows, func() error { return rows.Scan(&into.product) })
+		b.Queue(`SELECT product_id FROM `+g.Table(AuditLog)+` WHERE slot_id = $1 LIMIT 1`, slot).Query(func(rows pgx.Rows) error {
+			return EachRow(rows, func() error { return rows.Scan(&into.product) })
 		})
 	}
 	queueProgress(b, r.topic, []string{projection}, func(p progress) error {
-		into.mark = lowWater(p, projection, head, into.product)
+		into.Mark = lowWater(p, projection, head, into.product)
 		return nil
 	})
 	b.Queue(`
 SELECT min(p.position) FROM projection_generations g JOIN parked_events p USING (projection, generation)
 WHERE g.state = 'live' AND g.projection = $1 AND p.position > 0
   AND ($2::uuid = '00000000-0000-0000-0000-000000000000' OR p.product_id = $2)
-  AND ($3::uuid = '00000000-0000-0000-0000-000000000000' OR p.product_id = (SELECT product_id FROM `+g.table(auditLog)+` WHERE slot_id = $3 LIMIT 1))`,
+  AND ($3::uuid = '00000000-0000-0000-0000-000000000000' OR p.product_id = (SELECT product_id FROM `+g.Table(AuditLog)+` WHERE slot_id = $3 LIMIT 1))`,
 		projection, product, slot).QueryRow(func(row pgx.Row) error {
 		var first *int64
 		if err := row.Scan(&first); err != nil {
 			return err
 		}
-		if first != nil && *first <= into.mark {
-			into.mark = *first - 1
+		if first != nil && *first <= into.Mark {
+			into.Mark = *first - 1
 		}
 		for _, m := range min {
-			if m.Position > into.mark {
+			if m.Position > into.Mark {
 				return errBehind // the entry would be held back
 			}
 		}
@@ -164,11 +164,11 @@ WHERE g.state = 'live' AND g.projection = $1 AND p.position > 0
 	})
 }
 
-// incarnation returns the incarnation of the event store, or that of the read models if the store
+// Incarnation returns the incarnation of the event store, or that of the read models if the store
 // cannot be read.
-func (r *readModels) incarnation(ctx context.Context) (n int64, err error) {
-	if r.heads.pool != nil {
-		err = r.heads.pool.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM store_incarnations`).Scan(&n)
+func (r *Reader) Incarnation(ctx context.Context) (n int64, err error) {
+	if r.write != nil {
+		err = r.write.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM store_incarnations`).Scan(&n)
 	} else {
 		err = r.pool.QueryRow(ctx, `SELECT coalesce(max(incarnation), 1) FROM projection_source`).Scan(&n)
 	}

@@ -1,4 +1,4 @@
-package query
+package readmodel
 
 import (
 	"context"
@@ -114,7 +114,7 @@ func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []str
 		select {
 		case seen := <-w.reads.DoChan("", w.now):
 			if seen.Err != nil {
-				return dbError("read the checkpoints", seen.Err)
+				return DatabaseError("read the checkpoints", seen.Err)
 			}
 			if seen.Val.(progress).reached(of, min) {
 				return nil
@@ -130,7 +130,7 @@ func (w *positionWaiter) until(ctx context.Context, deadline time.Time, of []str
 
 // now reads the checkpoints for all waiting requests, so the end of one request does not end it.
 func (w *positionWaiter) now() (any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	rows, err := w.pool.Query(ctx, checkpointsSQL, w.topic, allProjections)
 	if err != nil {

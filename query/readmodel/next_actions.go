@@ -1,4 +1,4 @@
-package query
+package readmodel
 
 import (
 	"context"
@@ -7,24 +7,21 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
-
-// nextActions reads what buyers have to do next for their pending payments. Only the write side has
-// this; it is in no event. If that database cannot be read, there are none.
-type nextActions struct{ pool *pgxpool.Pool }
 
 // actionTimeout bounds the read of the write database that accompanies one of the read models.
 const actionTimeout = 500 * time.Millisecond
 
-// of returns the next actions of the payments that are pending and have one.
-func (n *nextActions) of(ctx context.Context, payments []uuid.UUID) map[uuid.UUID]json.RawMessage {
-	if n == nil || n.pool == nil || len(payments) == 0 {
+// NextActions returns what buyers have to do next for those of the payments that are pending and
+// have a next action. Only the write side has this; it is in no event. If that database cannot be
+// read, there are none.
+func (r *Reader) NextActions(ctx context.Context, payments []uuid.UUID) map[uuid.UUID]json.RawMessage {
+	if r.write == nil || len(payments) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 	defer cancel()
-	rows, err := n.pool.Query(ctx, `
+	rows, err := r.write.Query(ctx, `
 SELECT payment_id, next_action FROM payments WHERE payment_id = ANY($1) AND status = 'PENDING' AND next_action IS NOT NULL`, payments)
 	if err != nil {
 		return nil

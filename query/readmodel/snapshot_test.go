@@ -1,4 +1,4 @@
-package query
+package readmodel
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/internal/problem"
@@ -15,12 +16,14 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
 // TestSlowRead_IsCancelledOnBothSides checks which statements Postgres still runs after the
 // response.
 func TestSlowRead_IsCancelledOnBothSides(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
-	err := newReadModels(pool, nil, kafka.Topic).read(t.Context(), snapshot{of: []string{products}, timeout: 300 * time.Millisecond, queue: func(b *pgx.Batch, _ generations) {
+	err := New(pool, nil, kafka.Topic).Read(t.Context(), Snapshot{Projections: []string{Products}, Timeout: 300 * time.Millisecond, Queue: func(b *pgx.Batch, _ Generations) {
 		b.Queue(`SELECT pg_sleep(60)`)
 	}})
 	require.ErrorIs(t, err, problem.New(problem.Unavailable, ""))
@@ -38,13 +41,13 @@ func TestSlowRead_IsCancelledOnBothSides(t *testing.T) {
 func TestSnapshot_IsConsistent(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.Read(t)
-	models := newReadModels(pool, nil, kafka.Topic)
+	models := New(pool, nil, kafka.Topic)
 	count := func(b *pgx.Batch, n *int) {
 		b.Queue(`SELECT count(*) FROM projection_source`).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
 	}
 	written := make(chan error, 1)
 	first, second := -1, -1
-	err := models.read(t.Context(), snapshot{of: []string{products, auditLog}, queue: func(b *pgx.Batch, _ generations) {
+	err := models.Read(t.Context(), Snapshot{Projections: []string{Products, AuditLog}, Queue: func(b *pgx.Batch, _ Generations) {
 		count(b, &first)
 		b.Queue(`SELECT pg_sleep(1)`)
 		count(b, &second)
