@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/query/cache"
+	"github.com/dopaminestore/dopamine/query/decisionlog"
 	"github.com/dopaminestore/dopamine/query/readmodel"
 )
 
@@ -60,7 +61,7 @@ type API struct {
 	models *readmodel.Reader
 	write  *pgxpool.Pool // nil if the write side cannot be read
 	past   *timeTravel
-	logs   *decisionLogs
+	logs   *decisionlog.Reader
 	assets map[string]asset // of the dashboard
 	drop   *Drop
 
@@ -95,7 +96,7 @@ func New(cfg Config) (*API, error) {
 		models:  readmodel.New(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
 		write:   cfg.WritePool,
 		past:    newTimeTravel(cfg.WritePool),
-		logs:    newDecisionLogs(cfg.WritePool),
+		logs:    decisionlog.New(cfg.WritePool),
 		assets:  assets,
 		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readmodel.Timeout, readmodel.Timeout),
 		drop:    cfg.Drop,
@@ -107,8 +108,8 @@ func New(cfg Config) (*API, error) {
 	a.server.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/products", Access: httpapi.Public, Handler: a.listProducts},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id", Access: httpapi.Public, Handler: a.getProduct},
-		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness", Access: httpapi.Public, Handler: a.fairness},
-		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness/log", Access: httpapi.Public, Handler: a.fairnessLog},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness", Access: httpapi.Public, Handler: a.logs.GetReport},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/fairness/log", Access: httpapi.Public, Handler: a.logs.GetLog},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots", Access: httpapi.Role(auth.Buyer), Handler: a.mySlots},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/:id", Access: owner, Handler: a.getSlot},
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/payments/:id", Access: owner, Handler: a.getPayment},

@@ -30,9 +30,9 @@ type rates struct {
 
 // logEnd is how far a product's decision log was counted, with the recent counts.
 type logEnd struct {
-	linePlace
-	refused int64 // refusals in that line
-	counts  []counted
+	epoch, number int64 // of its last line
+	refused       int64 // refusals in that line
+	counts        []counted
 }
 
 type counted struct {
@@ -105,14 +105,13 @@ LEFT JOIN LATERAL (
     FROM gate_decisions WHERE product_id = p.id ORDER BY epoch DESC, line DESC LIMIT 1) last ON true`, ids, epochs, lines).Query(func(rows pgx.Rows) error {
 		return readmodel.EachRow(rows, func() error {
 			var id uuid.UUID
-			var granted, refused, before int64
-			var end linePlace
-			var last int64
-			if err := rows.Scan(&id, &granted, &refused, &end.epoch, &end.number, &last); err != nil {
+			var granted, refused, epoch, number, last int64
+			if err := rows.Scan(&id, &granted, &refused, &epoch, &number, &last); err != nil {
 				return err
 			}
 			k := known[id]
-			before, k.refused, k.linePlace = k.refused, last, end
+			before := k.refused
+			k.epoch, k.number, k.refused = epoch, number, last
 			k.add(counted{now, granted, max(0, refused-before)})
 			return nil
 		})

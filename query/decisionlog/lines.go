@@ -1,4 +1,4 @@
-package query
+package decisionlog
 
 import (
 	"context"
@@ -23,7 +23,7 @@ SELECT epoch, line, coalesce(to_number, 0) FROM last ORDER BY epoch`
 
 // logState reads the extent of a product's log. It returns ErrNoProduct if the product never
 // existed.
-func (d *decisionLogs) logState(ctx context.Context, product uuid.UUID) (logState, error) {
+func (d *Reader) logState(ctx context.Context, product uuid.UUID) (logState, error) {
 	if d.pool == nil {
 		return logState{}, readmodel.ErrNoWrites
 	}
@@ -48,7 +48,7 @@ FROM product_gates g WHERE g.product_id = $1`, product).QueryRow(func(row pgx.Ro
 }
 
 // lines reads up to limit lines after `after`, up to and including end, in order.
-func (d *decisionLogs) lines(ctx context.Context, product uuid.UUID, after, end linePlace, limit int) ([]storedLine, error) {
+func (d *Reader) lines(ctx context.Context, product uuid.UUID, after, end linePlace, limit int) ([]storedLine, error) {
 	ctx, cancel := context.WithTimeout(ctx, readmodel.Timeout)
 	defer cancel()
 	rows, err := d.pool.Query(ctx, `

@@ -1,4 +1,7 @@
-package query
+// Package decisionlog serves a product's decision log, and the fairness report that is folded from
+// it (contract 7). Both are public and read the database of the append path: reports are folded
+// incrementally, pages of the log are shared, and only a few reads run concurrently.
+package decisionlog
 
 import (
 	"context"
@@ -46,25 +49,27 @@ type fairnessReport struct {
 	Complete bool `json:"complete"`
 }
 
-func (a *API) fairness(c echo.Context) error {
+// GetReport serves GET /v1/products/{id}/fairness.
+func (d *Reader) GetReport(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
 		return err
 	}
-	report, err := a.logs.report(c.Request().Context(), id)
+	report, err := d.report(c.Request().Context(), id)
 	if err != nil {
 		return err
 	}
 	return httpapi.JSON(c, http.StatusOK, report)
 }
 
-func (a *API) fairnessLog(c echo.Context) error {
+// GetLog serves GET /v1/products/{id}/fairness/log.
+func (d *Reader) GetLog(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
 		return err
 	}
 	ctx := c.Request().Context()
-	log, err := a.logs.logState(ctx, id)
+	log, err := d.logState(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -76,7 +81,7 @@ func (a *API) fairnessLog(c echo.Context) error {
 		if last != nil {
 			after = last.linePlace
 		}
-		return a.logs.page(ctx, id, after, end, last == nil)
+		return d.page(ctx, id, after, end, last == nil)
 	}
 	return export.Stream(c, export.TypeNDJSON, nil, next, func(b []byte, l *storedLine) ([]byte, error) {
 		return append(l.AppendJSON(b), '\n'), nil
@@ -93,8 +98,8 @@ type storedLine struct {
 	fairness.Line
 }
 
-// decisionLogs reads the decision logs that the worker ships to Postgres.
-type decisionLogs struct {
+// Reader reads the decision logs that the worker ships to Postgres. Create it with New.
+type Reader struct {
 	pool  *pgxpool.Pool // nil if the write side cannot be read
 	turns *semaphore.Weighted
 	// first and further cache pages of logs; they differ in how long a request waits for the
@@ -107,7 +112,7 @@ type decisionLogs struct {
 
 // keptFold is the fold of a log's final lines.
 type keptFold struct {
-	used   time.Time     // guarded by decisionLogs.mu
+	used   time.Time     // guarded by Reader.mu
 	turn   chan struct{} // held while the log is read; guards the fields below
 	fold   *fairness.Fold
 	folded []lastLine // the last folded line of each epoch
@@ -116,9 +121,11 @@ type keptFold struct {
 	at     time.Time // time of the report
 }
 
-func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
+// New returns a reader of the logs in pool, the write side's database. If pool is nil, its responses
+// are 503 unavailable.
+func New(pool *pgxpool.Pool) *Reader {
 	turns := semaphore.NewWeighted(logConcurrency)
-	return &decisionLogs{
+	return &Reader{
 		pool: pool, turns: turns, kept: map[uuid.UUID]*keptFold{},
 		first:   cache.New[[]storedLine](pageTTL, pageEntries, turns, logWait, readmodel.Timeout),
 		further: cache.New[[]storedLine](pageTTL, pageEntries, turns, logPageWait, readmodel.Timeout),
@@ -127,7 +134,7 @@ func newDecisionLogs(pool *pgxpool.Pool) *decisionLogs {
 
 // report folds a product's log. It returns ErrNoProduct if the product never existed. Concurrent
 // requests share one report.
-func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
+func (d *Reader) report(ctx context.Context, product uuid.UUID) (fairnessReport, error) {
 	k := d.known(product)
 	if k == nil {
 		if _, err := d.logState(ctx, product); err != nil { // unknown ids must not evict folds
@@ -166,7 +173,7 @@ func (d *decisionLogs) report(ctx context.Context, product uuid.UUID) (fairnessR
 }
 
 // page reads a page of a log that is sent to a client. Clients that read the same log share it.
-func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end linePlace, isFirst bool) ([]storedLine, error) {
+func (d *Reader) page(ctx context.Context, product uuid.UUID, after, end linePlace, isFirst bool) ([]storedLine, error) {
 	pages := d.further
 	if isFirst {
 		pages = d.first
@@ -178,7 +185,7 @@ func (d *decisionLogs) page(ctx context.Context, product uuid.UUID, after, end l
 
 // catchUp folds the new lines. If the log's last line is a run of refusals it may still grow; it is
 // reported but not folded.
-func (d *decisionLogs) catchUp(ctx context.Context, product uuid.UUID, k *keptFold, log logState) (fairness.Report, error) {
+func (d *Reader) catchUp(ctx context.Context, product uuid.UUID, k *keptFold, log logState) (fairness.Report, error) {
 	kept := k.fold != nil && log.continues(k.folded)
 	if kept && len(k.folded) > 0 { // a store that was restored to an earlier moment may have lost it
 		at := k.folded[len(k.folded)-1]
@@ -229,7 +236,7 @@ func (k *keptFold) note(l lastLine) {
 }
 
 // known returns the product's fold, nil if there is none.
-func (d *decisionLogs) known(product uuid.UUID) *keptFold {
+func (d *Reader) known(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := d.kept[product]
@@ -241,7 +248,7 @@ func (d *decisionLogs) known(product uuid.UUID) *keptFold {
 
 // keep adds a fold for the product unless another request has just done so. If there are too many,
 // it replaces the least recently used one.
-func (d *decisionLogs) keep(product uuid.UUID) *keptFold {
+func (d *Reader) keep(product uuid.UUID) *keptFold {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if k := d.kept[product]; k != nil {
