@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/query/cache"
 	"github.com/dopaminestore/dopamine/query/decisionlog"
 	"github.com/dopaminestore/dopamine/query/readmodel"
+	"github.com/dopaminestore/dopamine/query/timetravel"
 )
 
 // openAPI describes the routes; tests check the routes and the responses against it.
@@ -60,7 +61,7 @@ type API struct {
 	server *httpapi.Server
 	models *readmodel.Reader
 	write  *pgxpool.Pool // nil if the write side cannot be read
-	past   *timeTravel
+	past   *timetravel.Reader
 	logs   *decisionlog.Reader
 	assets map[string]asset // of the dashboard
 	drop   *Drop
@@ -95,7 +96,7 @@ func New(cfg Config) (*API, error) {
 		server:  httpapi.New(cfg.Server),
 		models:  readmodel.New(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
 		write:   cfg.WritePool,
-		past:    newTimeTravel(cfg.WritePool),
+		past:    timetravel.New(cfg.WritePool),
 		logs:    decisionlog.New(cfg.WritePool),
 		assets:  assets,
 		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readmodel.Timeout, readmodel.Timeout),

@@ -17,6 +17,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query/cursor"
 	"github.com/dopaminestore/dopamine/query/readmodel"
+	"github.com/dopaminestore/dopamine/query/timetravel"
 )
 
 const (
@@ -145,7 +146,7 @@ func (a *API) products(ctx context.Context, query productQuery, min []consistenc
 }
 
 func (a *API) getProduct(c echo.Context) error {
-	p, err := nowOrAt(c, a.product, a.past.product)
+	p, err := timetravel.NowOrAt(c, a.product, a.past.Product)
 	if err != nil {
 		return err
 	}

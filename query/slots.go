@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/problem"
 	"github.com/dopaminestore/dopamine/query/cursor"
 	"github.com/dopaminestore/dopamine/query/readmodel"
+	"github.com/dopaminestore/dopamine/query/timetravel"
 )
 
 // slotList is the response of GET /v1/slots/my-slots.
@@ -126,7 +127,7 @@ func (l *largeCounts) keep(key string, n int64) {
 }
 
 func (a *API) getSlot(c echo.Context) error {
-	s, err := nowOrAt(c, a.slot, a.past.slot)
+	s, err := timetravel.NowOrAt(c, a.slot, a.past.Slot)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,5 @@
-package query
+// Package timetravel folds earlier states of products and slots from the event store.
+package timetravel
 
 import (
 	"context"
@@ -40,8 +41,8 @@ const (
 	settledAfter = 10 * time.Second
 )
 
-// timeTravel folds the events that the event store had at the end of a millisecond.
-type timeTravel struct {
+// Reader folds the events that the event store had at the end of a millisecond. Create it with New.
+type Reader struct {
 	pool     *pgxpool.Pool // nil if the write side cannot be read
 	events   *eventstore.Reader
 	held     *heldCounts
@@ -51,13 +52,14 @@ type timeTravel struct {
 	slots    *cache.Cache[apimodel.Slot]
 }
 
-func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
+// New returns a reader of the event store in pool. If pool is nil, its errors are 503 unavailable.
+func New(pool *pgxpool.Pool) *Reader {
 	if pool == nil {
-		return &timeTravel{}
+		return &Reader{}
 	}
 	turns := semaphore.NewWeighted(pastConcurrency)
 	events, held := eventstore.NewReader(pool), newHeldCounts(pool)
-	return &timeTravel{
+	return &Reader{
 		pool: pool, events: events, held: held, turns: turns, history: &history{events: events, forget: held.forget},
 		products: cache.New[apimodel.Product](pastTTL, pastEntries, turns, pastWait, pastTimeout),
 		slots:    cache.New[apimodel.Slot](pastTTL, pastEntries, turns, pastWait, pastTimeout),
@@ -66,7 +68,7 @@ func newTimeTravel(pool *pgxpool.Pool) *timeTravel {
 
 // pastKey is the cache key of the state of a stream at a moment. The key of a moment that is not
 // final yet includes the current second, so that the result is shared only briefly.
-func (p *timeTravel) pastKey(ctx context.Context, id uuid.UUID, at time.Time) string {
+func (p *Reader) pastKey(ctx context.Context, id uuid.UUID, at time.Time) string {
 	key := strconv.Itoa(p.history.current(ctx)) + " " + id.String() + at.UTC().Format(time.RFC3339Nano)
 	if now := time.Now(); now.Sub(at) < settledAfter {
 		key += now.Truncate(time.Second).Format(time.RFC3339)
@@ -81,8 +83,8 @@ func pastOf(c echo.Context) (at time.Time, given bool, err error) {
 	return at.Truncate(time.Millisecond), given, q.Err()
 }
 
-// nowOrAt reads the object of the path: at the moment that the request names, or the current one.
-func nowOrAt[V any](c echo.Context,
+// NowOrAt reads the object of the path: at the moment that the request names, or the current one.
+func NowOrAt[V any](c echo.Context,
 	now func(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (V, error),
 	past func(ctx context.Context, id uuid.UUID, at time.Time) (V, error),
 ) (v V, err error) {
@@ -104,9 +106,9 @@ func nowOrAt[V any](c echo.Context,
 	return now(c.Request().Context(), id, min)
 }
 
-// product returns the product at a moment. It returns ErrNoProduct for moments before its creation
+// Product returns the product at a moment. It returns ErrNoProduct for moments before its creation
 // or after its deletion.
-func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Product, error) {
+func (p *Reader) Product(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Product, error) {
 	if p.pool == nil {
 		return apimodel.Product{}, readmodel.ErrNoWrites
 	}
@@ -135,7 +137,7 @@ func (p *timeTravel) product(ctx context.Context, id uuid.UUID, at time.Time) (a
 const pastPage = 2000
 
 // cancellation counts the purchases of a cancelled sale at a moment, from the payments' own events.
-func (p *timeTravel) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*apimodel.Cancellation, error) {
+func (p *Reader) cancellation(ctx context.Context, product uuid.UUID, at time.Time) (*apimodel.Cancellation, error) {
 	all := map[uuid.UUID]domain.Payment{}
 	for after := int64(0); ; {
 		recorded, err := p.events.ReadPartition(ctx, product, after, math.MaxInt64, pastPage)
@@ -183,8 +185,8 @@ func countCancellation(all map[uuid.UUID]domain.Payment) *apimodel.Cancellation 
 	return c
 }
 
-// slot returns the slot at a moment. It returns ErrNoSlot for moments before its acquisition.
-func (p *timeTravel) slot(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Slot, error) {
+// Slot returns the slot at a moment. It returns ErrNoSlot for moments before its acquisition.
+func (p *Reader) Slot(ctx context.Context, id uuid.UUID, at time.Time) (apimodel.Slot, error) {
 	if p.pool == nil {
 		return apimodel.Slot{}, readmodel.ErrNoWrites
 	}
@@ -216,7 +218,7 @@ func foldProduct(events []domain.Envelope) domain.Product {
 // until returns the events of a stream up to the end of the millisecond. Events that are not
 // recorded yet will be later than the store's clock, so that clock decides what is in the future.
 // An event may be ahead of the clock if the clock was set back.
-func (p *timeTravel) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
+func (p *Reader) until(ctx context.Context, stream uuid.UUID, at time.Time) ([]domain.Envelope, error) {
 	var now time.Time
 	if err := p.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
 		return nil, readmodel.DatabaseError("read the store's clock", err)
