@@ -22,6 +22,7 @@ import (
 	"github.com/dopaminestore/dopamine/query/cache"
 	"github.com/dopaminestore/dopamine/query/decisionlog"
 	"github.com/dopaminestore/dopamine/query/readmodel"
+	"github.com/dopaminestore/dopamine/query/streams"
 	"github.com/dopaminestore/dopamine/query/timetravel"
 )
 
@@ -58,21 +59,18 @@ type Config struct {
 
 // API is the query API. Create it with New and call Run once.
 type API struct {
-	server *httpapi.Server
-	models *readmodel.Reader
-	write  *pgxpool.Pool // nil if the write side cannot be read
-	past   *timetravel.Reader
-	logs   *decisionlog.Reader
-	assets map[string]asset // of the dashboard
-	drop   *Drop
+	server  *httpapi.Server
+	models  *readmodel.Reader
+	write   *pgxpool.Pool // nil if the write side cannot be read
+	past    *timetravel.Reader
+	logs    *decisionlog.Reader
+	streams *streams.Publisher
+	assets  map[string]asset // of the dashboard
+	drop    *Drop
 
 	// lists caches the product lists, which are the same for all clients.
 	lists      *cache.Cache[httpapi.Tagged]
 	slotCounts largeCounts // of my-slots
-
-	metrics *streamMetrics
-	feed    *feed
-	stats   *statsPublisher
 }
 
 // New returns the API. It does not need the database yet.
@@ -93,18 +91,16 @@ func New(cfg Config) (*API, error) {
 		log = slog.Default()
 	}
 	a := &API{
-		server:  httpapi.New(cfg.Server),
-		models:  readmodel.New(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
-		write:   cfg.WritePool,
-		past:    timetravel.New(cfg.WritePool),
-		logs:    decisionlog.New(cfg.WritePool),
-		assets:  assets,
-		lists:   cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readmodel.Timeout, readmodel.Timeout),
-		drop:    cfg.Drop,
-		metrics: newStreamMetrics(cfg.Server.Registry),
+		server: httpapi.New(cfg.Server),
+		models: readmodel.New(cfg.ReadPool, cfg.WritePool, cmp.Or(cfg.Topic, kafka.Topic)),
+		write:  cfg.WritePool,
+		past:   timetravel.New(cfg.WritePool),
+		logs:   decisionlog.New(cfg.WritePool),
+		assets: assets,
+		lists:  cache.New[httpapi.Tagged](listTTL, listEntries, semaphore.NewWeighted(listConcurrency), readmodel.Timeout, readmodel.Timeout),
+		drop:   cfg.Drop,
 	}
-	a.feed = newFeed(a.models, a.metrics, log)
-	a.stats = newStatsPublisher(a.models, cfg.WritePool, log)
+	a.streams = streams.New(a.models, cfg.WritePool, cfg.Server.Registry, log)
 	owner := httpapi.Role(auth.Buyer | auth.Admin)
 	a.server.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/products", Access: httpapi.Public, Handler: a.listProducts},
@@ -120,10 +116,10 @@ func New(cfg Config) (*API, error) {
 		httpapi.Route{Method: http.MethodGet, Path: "/v1/audit", Access: httpapi.Role(auth.Admin), Handler: a.listAudit},
 		httpapi.Route{Method: http.MethodGet, Path: "/", Access: httpapi.Public, Handler: a.dashboard},
 		httpapi.Route{Method: http.MethodGet, Path: "/assets/:file", Access: httpapi.Public, Handler: a.dashboard},
-		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/stream", Access: httpapi.Public, Endless: true, Handler: a.productStream},
-		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots/stream", Access: httpapi.Role(auth.Buyer), Endless: true, Handler: a.slotStream},
-		httpapi.Route{Method: http.MethodGet, Path: "/v1/stats/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.statsStream},
-		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.operationsStream},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/products/:id/stream", Access: httpapi.Public, Endless: true, Handler: a.streams.Product},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/slots/my-slots/stream", Access: httpapi.Role(auth.Buyer), Endless: true, Handler: a.streams.MySlots},
+		httpapi.Route{Method: http.MethodGet, Path: "/v1/stats/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.streams.Stats},
+		httpapi.Route{Method: http.MethodGet, Path: "/dashboard/stream", Access: httpapi.Role(auth.Admin), Endless: true, Handler: a.streams.Operations},
 	)
 	if a.drop != nil {
 		a.server.Handle(a.dropRoutes()...)
@@ -138,11 +134,7 @@ func (a *API) Run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	readers.Go(func() {
 		defer guard.Log("publish streams")
-		a.feed.run(reading)
-	})
-	readers.Go(func() {
-		defer guard.Log("publish stats")
-		a.stats.run(reading)
+		a.streams.Run(reading)
 	})
 	readers.Go(func() {
 		defer guard.Log("sample rates")

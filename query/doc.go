@@ -1,6 +1,7 @@
 // Package query is the query API. It serves products, slots, payments, purchases and the audit log
-// from the projections (package readmodel), a product's fairness report from its decision log, and
-// earlier states of products and slots from the event store. New lists all routes.
+// from the projections (package readmodel), a product's fairness report from its decision log
+// (decisionlog), earlier states of products and slots from the event store (timetravel), and
+// server-sent events (streams). New lists all routes.
 //
 // # Bounds
 //
@@ -9,19 +10,6 @@
 // pages that are counted once. Decision logs are folded incrementally, and their pages are shared.
 // Only a few such reads run concurrently; a request that cannot start within a second is answered
 // 503 overloaded. See package cache. Lists of a user are pages with a cursor.
-//
-// # Streams
-//
-// A process has one reader for all its streams of products and slots, and one for stats. Each reads
-// only while there are subscribers. A product's event is encoded once and the same bytes are
-// written to all subscribers. Every stream shows the newest state (of a product, a buyer, the
-// stats) and skips states that a subscriber was too slow for, so the reader waits for no
-// subscriber. A client that accepts no data for the server's write timeout is disconnected. A
-// buyer's stream compares each state with what was sent, by content. Therefore subscribers always
-// end up with the content of the read models, once, also if an event was applied late, a generation
-// was swapped in or a row was corrected. See feed for how it finds what to read.
-//
-// A stream that needs a token ends when the token expires; the client reconnects and gets 401.
 //
 // # The write side
 //

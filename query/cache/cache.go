@@ -36,8 +36,8 @@ type cached[V any] struct {
 }
 
 // New returns an empty cache that keeps up to entries results for ttl each. turns limits the reads
-// that run concurrently, and may be shared with other caches. A read that waits longer than wait for
-// it fails with overloaded; timeout bounds each read.
+// that run concurrently, and may be shared with other caches. A read that waits for it longer than
+// wait fails with overloaded; timeout bounds each read.
 func New[V any](ttl time.Duration, entries int, turns *semaphore.Weighted, wait, timeout time.Duration) *Cache[V] {
 	return &Cache[V]{ttl: ttl, entries: entries, wait: wait, timeout: timeout, turns: turns, kept: map[string]cached[V]{}}
 }

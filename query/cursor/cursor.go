@@ -1,5 +1,5 @@
-// Package cursor encodes where the next page of a list begins: after the key of the last row of the
-// page before, whatever was inserted since.
+// Package cursor encodes the key after which the next page of a list begins: that of the last row of
+// the previous page, whatever was inserted since.
 //
 // A cursor is the base64url encoding of a version byte, a hash of the list and its filters, the
 // key, and a CRC-32C of all that. With other filters it is refused. A cursor grants no access.

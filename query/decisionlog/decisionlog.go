@@ -121,8 +121,8 @@ type keptFold struct {
 	at     time.Time // time of the report
 }
 
-// New returns a reader of the logs in pool, the write side's database. If pool is nil, its responses
-// are 503 unavailable.
+// New returns a reader of the logs in pool, the write side's database. If pool is nil, its
+// responses are 503 unavailable.
 func New(pool *pgxpool.Pool) *Reader {
 	turns := semaphore.NewWeighted(logConcurrency)
 	return &Reader{

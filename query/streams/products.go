@@ -1,4 +1,4 @@
-package query
+package streams
 
 import (
 	"context"
@@ -21,10 +21,10 @@ const productPause = 260 * time.Millisecond
 
 var productProjections = []string{readmodel.Products}
 
-// productStream serves GET /v1/products/{id}/stream. The ids of its events are X-Position tokens: a
+// Product serves GET /v1/products/{id}/stream. The ids of its events are X-Position tokens: a
 // client that reconnects with Last-Event-ID gets nothing older. The content is public, so the
 // stream does not end when a token that was sent with the request expires.
-func (a *API) productStream(c echo.Context) error {
+func (p *Publisher) Product(c echo.Context) error {
 	id, err := httpapi.PathUUID(c, "id")
 	if err != nil {
 		return err
@@ -33,15 +33,15 @@ func (a *API) productStream(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if p, err := consistency.Parse(c.Request().Header.Get(lastEventID)); err == nil && p.Product == id && p.Incarnation >= consistency.Incarnation() {
-		min = append(min, p)
+	if last, err := consistency.Parse(c.Request().Header.Get(lastEventID)); err == nil && last.Product == id && last.Incarnation >= consistency.Incarnation() {
+		min = append(min, last)
 	}
-	t, err := a.feed.join(c.Request().Context(), id, min)
+	t, err := p.feed.join(c.Request().Context(), id, min)
 	if err != nil {
 		return err
 	}
-	return a.live(c, "product", time.Time{},
-		func(s *stream) error { return s.follow(&t.broadcast, productPause) }, func() { a.feed.leave(id, t) })
+	return p.live(c, "product", time.Time{},
+		func(s *stream) error { return s.follow(&t.broadcast, productPause) }, func() { p.feed.leave(id, t) })
 }
 
 // productTopic is a followed product.

@@ -1,20 +1,54 @@
-package query
+package streams
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/query/readmodel"
 )
+
+// Publisher serves the streams. Create it with New and call Run once.
+type Publisher struct {
+	metrics *metrics
+	feed    *feed
+	stats   *statsPublisher
+}
+
+// New returns a publisher of what models reads. write is the event store's database, nil if it
+// cannot be read.
+func New(models *readmodel.Reader, write *pgxpool.Pool, reg *prometheus.Registry, log *slog.Logger) *Publisher {
+	m := newMetrics(reg)
+	return &Publisher{metrics: m, feed: newFeed(models, m, log), stats: newStatsPublisher(models, write, log)}
+}
+
+// Run reads what the subscribers follow until ctx ends.
+func (p *Publisher) Run(ctx context.Context) {
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		defer guard.Log("publish products and slots")
+		p.feed.run(ctx)
+	})
+	readers.Go(func() {
+		defer guard.Log("publish stats")
+		p.stats.run(ctx)
+	})
+	readers.Wait()
+}
 
 const (
 	typeEvents = "text/event-stream"
@@ -81,16 +115,16 @@ type stream struct {
 // live responds with a stream of events, which run writes until it ends, at the latest when the
 // token expires; a zero time means no expiry. run outlives the handler. leave is called when it has
 // ended or cannot begin.
-func (a *API) live(c echo.Context, name string, until time.Time, run func(*stream) error, leave func()) error {
+func (p *Publisher) live(c echo.Context, name string, until time.Time, run func(*stream) error, leave func()) error {
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // keeps nginx from buffering events
-	listeners := a.metrics.listeners.WithLabelValues(name)
+	listeners := p.metrics.listeners.WithLabelValues(name)
 	err := httpapi.GoLive(c, typeEvents, until, func(l *httpapi.Live) error {
 		defer leave()
 		listeners.Inc()
 		defer listeners.Dec()
-		s := &stream{Live: l, silence: time.NewTimer(heartbeat), dropped: a.metrics.dropped}
+		s := &stream{Live: l, silence: time.NewTimer(heartbeat), dropped: p.metrics.dropped}
 		defer s.silence.Stop()
 		return ignoreEnd(run(s))
 	})
@@ -181,16 +215,16 @@ func ignoreEnd(err error) error {
 	return err
 }
 
-// streamMetrics are the metrics of the streams.
-type streamMetrics struct {
+// metrics are the metrics of the streams.
+type metrics struct {
 	listeners *prometheus.GaugeVec
 	dropped   prometheus.Counter
 	polls     prometheus.Histogram
 }
 
-func newStreamMetrics(reg *prometheus.Registry) *streamMetrics {
+func newMetrics(reg *prometheus.Registry) *metrics {
 	m := telemetry.NewMetrics(reg, "streams")
-	return &streamMetrics{
+	return &metrics{
 		listeners: m.Gauges("listeners", "Open streams of server-sent events.", "stream"),
 		dropped:   m.Counter("dropped_total", "Listeners that were disconnected because they were too slow."),
 		polls:     m.Histogram("look_seconds", "Duration of one poll of the read models for all listeners.", telemetry.DurationBuckets),

@@ -1,4 +1,4 @@
-package query
+package streams
 
 import (
 	"context"
@@ -73,16 +73,16 @@ func newStatsPublisher(models *readmodel.Reader, write *pgxpool.Pool, log *slog.
 	return &statsPublisher{models: models, write: write, rates: newRates(write), log: log, work: make(chan struct{}, 1)}
 }
 
-// statsStream serves GET /v1/stats/stream.
-func (a *API) statsStream(c echo.Context) error { return a.watch(c, "stats", &a.stats.stats) }
+// Stats serves GET /v1/stats/stream.
+func (p *Publisher) Stats(c echo.Context) error { return p.watch(c, "stats", &p.stats.stats) }
 
-// operationsStream serves GET /dashboard/stream.
-func (a *API) operationsStream(c echo.Context) error {
-	return a.watch(c, "operations", &a.stats.operations)
+// Operations serves GET /dashboard/stream.
+func (p *Publisher) Operations(c echo.Context) error {
+	return p.watch(c, "operations", &p.stats.operations)
 }
 
-func (a *API) watch(c echo.Context, name string, t *broadcast) error {
-	b := a.stats
+func (p *Publisher) watch(c echo.Context, name string, t *broadcast) error {
+	b := p.stats
 	if err := b.fresh(c.Request().Context()); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (a *API) watch(c echo.Context, name string, t *broadcast) error {
 	default:
 	}
 	who, _ := httpapi.IdentityOf(c)
-	return a.live(c, name, who.Expires,
+	return p.live(c, name, who.Expires,
 		func(s *stream) error { return s.follow(t, 0) }, func() { b.listeners.Add(-1) })
 }
 

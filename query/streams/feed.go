@@ -1,4 +1,4 @@
-package query
+package streams
 
 import (
 	"context"
@@ -46,7 +46,7 @@ const (
 // everything that is followed is read again and compared by content.
 type feed struct {
 	models  *readmodel.Reader
-	metrics *streamMetrics
+	metrics *metrics
 	log     *slog.Logger
 	first   singleflight.Group // of products that are not followed yet
 
@@ -56,7 +56,7 @@ type feed struct {
 	work     chan struct{}
 }
 
-func newFeed(models *readmodel.Reader, metrics *streamMetrics, log *slog.Logger) *feed {
+func newFeed(models *readmodel.Reader, metrics *metrics, log *slog.Logger) *feed {
 	return &feed{
 		models: models, metrics: metrics, log: log, work: make(chan struct{}, 1),
 		products: map[uuid.UUID]*productTopic{}, buyers: map[uuid.UUID]*buyerTopic{},

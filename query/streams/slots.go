@@ -1,4 +1,4 @@
-package query
+package streams
 
 import (
 	"sync/atomic"
@@ -10,23 +10,23 @@ import (
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
-// slotStream serves GET /v1/slots/my-slots/stream. It begins with the buyer's active slots. A
+// MySlots serves GET /v1/slots/my-slots/stream. It begins with the buyer's active slots. A
 // client that reconnects with Last-Event-ID also gets what has changed since. An id that is not one
 // of this stream's is ignored: a client sends the last id that it received, possibly from an older
 // version.
-func (a *API) slotStream(c echo.Context) error {
+func (p *Publisher) MySlots(c echo.Context) error {
 	who, _ := httpapi.IdentityOf(c)
 	min, err := httpapi.MinPositions(c)
 	if err != nil {
 		return err
 	}
 	since, resumed := parseResumption(c.Request().Header.Get(lastEventID))
-	first, err := a.feed.buyerState(c.Request().Context(), who.Sub, min)
+	first, err := p.feed.buyerState(c.Request().Context(), who.Sub, min)
 	if err != nil {
 		return err
 	}
-	t, entered := a.feed.listen(who.Sub)
-	return a.live(c, "slots", who.Expires, func(s *stream) error {
+	t, entered := p.feed.listen(who.Sub)
+	return p.live(c, "slots", who.Expires, func(s *stream) error {
 		l := &buyerListener{stream: s}
 		if resumed {
 			l.last = since.String()
@@ -36,7 +36,7 @@ func (a *API) slotStream(c echo.Context) error {
 		}
 		first = nil // it may be large, and the stream lives longer
 		return l.follow(t, entered)
-	}, func() { a.feed.unlisten(who.Sub) })
+	}, func() { p.feed.unlisten(who.Sub) })
 }
 
 // buyerListener is one open stream of a buyer.
