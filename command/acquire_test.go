@@ -59,44 +59,53 @@ func TestAcquire_Refusals(t *testing.T) {
 	slot := s.acquire(t, n, holder, product)
 	require.Equal(t, 201, slot.status, slot.body)
 
-	a := s.acquire(t, n, other, product)
-	require.Equal(t, 409, a.status)
-	require.Equal(t, "sold-out", a.slug())
-	require.Empty(t, a.header.Get("X-Position"))
-
-	a = s.acquire(t, n, holder, product)
-	require.Equal(t, 409, a.status)
-	require.Equal(t, "duplicate-slot", a.slug())
-	require.Equal(t, slot.text("id"), a.text("slotId"))
-	require.Equal(t, slot.header.Get("X-Position"), a.header.Get("X-Position"))
-
-	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
-	require.Equal(t, "sale-paused", s.acquire(t, n, holder, product).slug())
-	require.Equal(t, "sale-paused", s.acquire(t, n, other, product).slug())
-
-	testkit.Eventually(t, 10*time.Second, "the sale's end", func() error {
-		if a = s.acquire(t, n, holder, product); a.slug() != "sale-ended" {
-			return fmt.Errorf("%v", a.body)
-		}
-		return nil
+	t.Run("a buyer without a slot is refused with sold-out", func(t *testing.T) {
+		a := s.acquire(t, n, other, product)
+		require.Equal(t, 409, a.status)
+		require.Equal(t, "sold-out", a.slug())
+		require.Empty(t, a.header.Get("X-Position"))
 	})
-	require.Equal(t, 409, a.status)
-
-	a = s.update(t, n, product, map[string]any{"saleEndDate": nil, "paused": false})
-	require.Equal(t, 200, a.status, a.body)
-	require.Equal(t, "SOLD_OUT", a.text("status"))
-	require.Equal(t, "duplicate-slot", s.acquire(t, n, holder, product).slug(), "the sale is open again")
-
-	later := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	upcoming := s.upcoming(t, n, 1, time.Minute)
-	require.Equal(t, 200, s.update(t, n, upcoming, map[string]any{"saleDate": later, "paused": true}).status)
-	a = s.acquire(t, n, holder, upcoming)
-	require.Equal(t, "sale-not-started", a.slug())
-	require.Equal(t, later.UTC().Format("2006-01-02T15:04:05.000Z"), a.text("saleDate"))
-
-	a = s.acquire(t, n, holder, uuid.New())
-	require.Equal(t, 404, a.status)
-	require.Equal(t, "product-not-found", a.slug())
+	t.Run("the holder is refused with duplicate-slot and their slot", func(t *testing.T) {
+		a := s.acquire(t, n, holder, product)
+		require.Equal(t, 409, a.status)
+		require.Equal(t, "duplicate-slot", a.slug())
+		require.Equal(t, slot.text("id"), a.text("slotId"))
+		require.Equal(t, slot.header.Get("X-Position"), a.header.Get("X-Position"))
+	})
+	t.Run("a paused sale refuses both", func(t *testing.T) {
+		require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
+		require.Equal(t, "sale-paused", s.acquire(t, n, holder, product).slug())
+		require.Equal(t, "sale-paused", s.acquire(t, n, other, product).slug())
+	})
+	t.Run("an ended sale is refused with sale-ended", func(t *testing.T) {
+		var a answered
+		testkit.Eventually(t, 10*time.Second, "the sale's end", func() error {
+			if a = s.acquire(t, n, holder, product); a.slug() != "sale-ended" {
+				return fmt.Errorf("%v", a.body)
+			}
+			return nil
+		})
+		require.Equal(t, 409, a.status)
+	})
+	t.Run("a reopened sale is refused as before its end", func(t *testing.T) {
+		a := s.update(t, n, product, map[string]any{"saleEndDate": nil, "paused": false})
+		require.Equal(t, 200, a.status, a.body)
+		require.Equal(t, "SOLD_OUT", a.text("status"))
+		require.Equal(t, "duplicate-slot", s.acquire(t, n, holder, product).slug(), "the sale is open again")
+	})
+	t.Run("an upcoming sale is refused with its date", func(t *testing.T) {
+		later := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+		upcoming := s.upcoming(t, n, 1, time.Minute)
+		require.Equal(t, 200, s.update(t, n, upcoming, map[string]any{"saleDate": later, "paused": true}).status)
+		a := s.acquire(t, n, holder, upcoming)
+		require.Equal(t, "sale-not-started", a.slug())
+		require.Equal(t, later.UTC().Format("2006-01-02T15:04:05.000Z"), a.text("saleDate"))
+	})
+	t.Run("an unknown product is not found", func(t *testing.T) {
+		a := s.acquire(t, n, holder, uuid.New())
+		require.Equal(t, 404, a.status)
+		require.Equal(t, "product-not-found", a.slug())
+	})
 }
 
 func TestAcquire_IdempotencyKey(t *testing.T) {

@@ -83,51 +83,67 @@ func TestRefunds_Responses(t *testing.T) {
 	buyer, slot, id := s.bought(t, n, product)
 
 	key := uuid.NewString()
-	part := s.refund(t, n, id, map[string]any{"idempotencyKey": key, "amount": "4.0", "reason": "damaged"})
-	require.Equal(t, 201, part.status, part.body)
-	require.Equal(t, "/v1/payments/"+id+"/refunds", part.header.Get("Location"))
-	for name, want := range map[string]any{"paymentId": id, "amount": "4", "currency": "KRW", "cause": "REQUESTED", "status": "DUE",
-		"returnUnit": false, "reason": "DAMAGED", "failureReason": nil} {
-		require.Equal(t, want, part.body[name], name)
+	var part answered
+	if !t.Run("a part is refunded", func(t *testing.T) {
+		part = s.refund(t, n, id, map[string]any{"idempotencyKey": key, "amount": "4.0", "reason": "damaged"})
+		require.Equal(t, 201, part.status, part.body)
+		require.Equal(t, "/v1/payments/"+id+"/refunds", part.header.Get("Location"))
+		for name, want := range map[string]any{"paymentId": id, "amount": "4", "currency": "KRW", "cause": "REQUESTED", "status": "DUE",
+			"returnUnit": false, "reason": "DAMAGED", "failureReason": nil} {
+			require.Equal(t, want, part.body[name], name)
+		}
+		s.refundAll(t, n, id)
+	}) {
+		return
 	}
-	s.refundAll(t, n, id)
-	repeat := s.refund(t, n, id, map[string]any{"idempotencyKey": strings.ToUpper(key), "amount": 4, "reason": "DAMAGED", "returnUnit": false})
-	require.Equal(t, 201, repeat.status, repeat.body)
-	require.Equal(t, part.body, repeat.body, "as it was returned first")
-	require.Equal(t, part.header.Get("X-Position"), repeat.header.Get("X-Position"))
-	other := s.refund(t, n, id, map[string]any{"idempotencyKey": key, "amount": "5", "reason": "DAMAGED"})
-	require.Equal(t, []any{422, "idempotency-key-reused"}, []any{other.status, other.slug()})
-
-	for name, body := range map[string]map[string]any{
-		"amount": {"amount": "0"}, "reason": {"reason": "to Ms Kim"}, "idempotencyKey": {"idempotencyKey": "x"},
-		"returnUnit": {"amount": "1", "returnUnit": true}, // leaves 5
-	} {
-		r := s.refund(t, n, id, body)
-		require.Equal(t, 400, r.status, "%s %v", name, r.body)
-		require.Equal(t, []string{name}, r.fields())
+	t.Run("a repeated key returns the first response", func(t *testing.T) {
+		repeat := s.refund(t, n, id, map[string]any{"idempotencyKey": strings.ToUpper(key), "amount": 4, "reason": "DAMAGED", "returnUnit": false})
+		require.Equal(t, 201, repeat.status, repeat.body)
+		require.Equal(t, part.body, repeat.body, "as it was returned first")
+		require.Equal(t, part.header.Get("X-Position"), repeat.header.Get("X-Position"))
+		other := s.refund(t, n, id, map[string]any{"idempotencyKey": key, "amount": "5", "reason": "DAMAGED"})
+		require.Equal(t, []any{422, "idempotency-key-reused"}, []any{other.status, other.slug()})
+	})
+	t.Run("a wrong field is invalid", func(t *testing.T) {
+		for name, body := range map[string]map[string]any{
+			"amount": {"amount": "0"}, "reason": {"reason": "to Ms Kim"}, "idempotencyKey": {"idempotencyKey": "x"},
+			"returnUnit": {"amount": "1", "returnUnit": true}, // leaves 5
+		} {
+			r := s.refund(t, n, id, body)
+			require.Equal(t, 400, r.status, "%s %v", name, r.body)
+			require.Equal(t, []string{name}, r.fields())
+		}
+		require.Equal(t, []string{"amount"}, s.refund(t, n, id, map[string]any{"amount": "0.5"}).fields(), "KRW has no decimal places")
+		require.Equal(t, 400, s.refund(t, n, id, map[string]any{"unknown": 1}).status)
+	})
+	t.Run("more than the rest and an unknown payment are refused", func(t *testing.T) {
+		excess := s.refund(t, n, id, map[string]any{"amount": "7", "returnUnit": true})
+		require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{excess.status, excess.slug()}, "before returnUnit")
+		require.Equal(t, "payment-not-found", s.refund(t, n, uuid.NewString(), map[string]any{}).slug())
+	})
+	if !t.Run("the rest is refunded by default and the unit returned with the money", func(t *testing.T) {
+		rest := s.refund(t, n, id, map[string]any{"returnUnit": true})
+		require.Equal(t, 201, rest.status, rest.body)
+		require.Equal(t, []any{"6", true, "REQUESTED"}, []any{rest.body["amount"], rest.body["returnUnit"], rest.body["reason"]}, "by default what is left")
+		require.Equal(t, "duplicate-slot", s.acquire(t, n, buyer, product).slug(), "not before the money is back")
+		s.refundAll(t, n, id)
+		require.Equal(t, []string{"RefundCompleted", "SlotReturned"}, s.story(t, slot)[len(s.story(t, slot))-2:])
+		p := s.payment(t, product, slot, id)
+		require.Equal(t, []any{domain.SuccessfulPayment, domain.RefundsComplete}, []any{p.Status, p.RefundStatus()})
+		require.Equal(t, 201, s.acquire(t, n, buyer, product).status)
+	}) {
+		return
 	}
-	require.Equal(t, []string{"amount"}, s.refund(t, n, id, map[string]any{"amount": "0.5"}).fields(), "KRW has no decimal places")
-	require.Equal(t, 400, s.refund(t, n, id, map[string]any{"unknown": 1}).status)
-	excess := s.refund(t, n, id, map[string]any{"amount": "7", "returnUnit": true})
-	require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{excess.status, excess.slug()}, "before returnUnit")
-	require.Equal(t, "payment-not-found", s.refund(t, n, uuid.NewString(), map[string]any{}).slug())
-
-	rest := s.refund(t, n, id, map[string]any{"returnUnit": true})
-	require.Equal(t, 201, rest.status, rest.body)
-	require.Equal(t, []any{"6", true, "REQUESTED"}, []any{rest.body["amount"], rest.body["returnUnit"], rest.body["reason"]}, "by default what is left")
-	require.Equal(t, "duplicate-slot", s.acquire(t, n, buyer, product).slug(), "not before the money is back")
-	s.refundAll(t, n, id)
-	require.Equal(t, []string{"RefundCompleted", "SlotReturned"}, s.story(t, slot)[len(s.story(t, slot))-2:])
-	p := s.payment(t, product, slot, id)
-	require.Equal(t, []any{domain.SuccessfulPayment, domain.RefundsComplete}, []any{p.Status, p.RefundStatus()})
-	require.Equal(t, 201, s.acquire(t, n, buyer, product).status)
-	none := s.refund(t, n, id, map[string]any{})
-	require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{none.status, none.slug()})
-	done := n.do(t, buyer, http.MethodPost, "/v1/payments", paymentOf(slot))
-	require.Equal(t, "slot-already-completed", done.slug(), "also RETURNED")
-
-	_, _, pending := s.paying(t, n, product)
-	require.Equal(t, "payment-not-refundable", s.refund(t, n, pending, map[string]any{}).slug())
+	t.Run("a refunded payment is neither refunded nor paid again", func(t *testing.T) {
+		none := s.refund(t, n, id, map[string]any{})
+		require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{none.status, none.slug()})
+		done := n.do(t, buyer, http.MethodPost, "/v1/payments", paymentOf(slot))
+		require.Equal(t, "slot-already-completed", done.slug(), "also RETURNED")
+	})
+	t.Run("a pending payment is not refundable", func(t *testing.T) {
+		_, _, pending := s.paying(t, n, product)
+		require.Equal(t, "payment-not-refundable", s.refund(t, n, pending, map[string]any{}).slug())
+	})
 }
 
 func TestResolution_Responses(t *testing.T) {

@@ -24,54 +24,68 @@ func TestPayment_FromStartToPurchase(t *testing.T) {
 	n := s.node(t)
 	product := s.product(t, n, 2)
 	buyer, slot, id := s.paying(t, n, product)
+	var heard answered
 
-	again := s.pay(t, n, buyer, slot)
-	require.Equal(t, 409, again.status)
-	require.Equal(t, "payment-in-progress", again.slug())
-	for _, u := range []user{buyer, s.admin} {
-		a := s.release(t, n, u, slot)
-		require.Equal(t, "payment-in-progress", a.slug())
-	}
-	testkit.Eventually(t, 5*time.Second, "the gateway is asked", func() error {
-		if len(s.fake.asks()) == 0 {
-			return errors.New("not yet")
+	t.Run("a slot with a pending payment is neither paid nor released", func(t *testing.T) {
+		again := s.pay(t, n, buyer, slot)
+		require.Equal(t, 409, again.status)
+		require.Equal(t, "payment-in-progress", again.slug())
+		for _, u := range []user{buyer, s.admin} {
+			a := s.release(t, n, u, slot)
+			require.Equal(t, "payment-in-progress", a.slug())
 		}
-		return nil
 	})
-	asked := s.fake.asks()[0]
-	require.Equal(t, id, asked.Reference.String())
-	require.Equal(t, id+" 10 KRW CARD http://here/v1/webhooks/payment ", asked.Request)
-
-	heard := n.callback(t, "w1", succeeded(id, "10.00"))
-	require.Equal(t, 204, heard.status, heard.body)
-	head, err := s.reader.Head(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, head, heard.place(t).Position)
-	require.Equal(t, product, heard.place(t).Product)
-	stored := s.stored(t, product, slot)
-	require.Equal(t, domain.CompletedSlot, stored.Status)
-	require.Equal(t, "g1", stored.Payments[0].GatewayID)
-	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, s.story(t, slot))
-
-	repeat := n.callback(t, "w1", failed(id, "no"))
-	require.Equal(t, 204, repeat.status)
-	require.Equal(t, heard.header.Get("X-Position"), repeat.header.Get("X-Position"))
-	require.Equal(t, 204, n.callback(t, "w2", succeeded(id, "10")).status)
-	require.Len(t, s.story(t, slot), 3, "the same money changes nothing")
-	require.Equal(t, 204, n.callback(t, "w3", failed(id, "no")).status)
-	require.Equal(t, 204, n.callback(t, "w4", succeeded(id, "11")).status)
-	require.Equal(t, 204, n.callback(t, "w5", succeeded(id, "11")).status)
-	require.Equal(t, []string{"PaymentContradicted", "PaymentContradicted"}, s.story(t, slot)[3:], "each contradiction is recorded once")
-	require.Equal(t, domain.SuccessfulPayment, s.payment(t, product, slot, id).Status)
-
-	done := s.pay(t, n, buyer, slot)
-	require.Equal(t, "slot-already-completed", done.slug())
-	require.Equal(t, 409, done.status)
-	require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot).slug())
-	claim, ok, err := s.claims.BySlot(t.Context(), uuid.MustParse(slot))
-	require.NoError(t, err)
-	require.True(t, ok)
-	require.Equal(t, claims.Completed, claim.Status)
+	if !t.Run("the gateway receives the payment", func(t *testing.T) {
+		testkit.Eventually(t, 5*time.Second, "the gateway is asked", func() error {
+			if len(s.fake.asks()) == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		asked := s.fake.asks()[0]
+		require.Equal(t, id, asked.Reference.String())
+		require.Equal(t, id+" 10 KRW CARD http://here/v1/webhooks/payment ", asked.Request)
+	}) {
+		return
+	}
+	if !t.Run("a reported success completes the slot", func(t *testing.T) {
+		heard = n.callback(t, "w1", succeeded(id, "10.00"))
+		require.Equal(t, 204, heard.status, heard.body)
+		head, err := s.reader.Head(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, head, heard.place(t).Position)
+		require.Equal(t, product, heard.place(t).Product)
+		stored := s.stored(t, product, slot)
+		require.Equal(t, domain.CompletedSlot, stored.Status)
+		require.Equal(t, "g1", stored.Payments[0].GatewayID)
+		require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, s.story(t, slot))
+	}) {
+		return
+	}
+	t.Run("a repeated webhook returns the first position", func(t *testing.T) {
+		repeat := n.callback(t, "w1", failed(id, "no"))
+		require.Equal(t, 204, repeat.status)
+		require.Equal(t, heard.header.Get("X-Position"), repeat.header.Get("X-Position"))
+	})
+	t.Run("the same success changes nothing and each contradiction is recorded once", func(t *testing.T) {
+		require.Equal(t, 204, n.callback(t, "w2", succeeded(id, "10")).status)
+		require.Len(t, s.story(t, slot), 3, "the same money changes nothing")
+		require.Equal(t, 204, n.callback(t, "w3", failed(id, "no")).status)
+		require.Equal(t, 204, n.callback(t, "w4", succeeded(id, "11")).status)
+		require.Equal(t, 204, n.callback(t, "w5", succeeded(id, "11")).status)
+		require.Equal(t, []string{"PaymentContradicted", "PaymentContradicted"}, s.story(t, slot)[3:], "each contradiction is recorded once")
+		require.Equal(t, domain.SuccessfulPayment, s.payment(t, product, slot, id).Status)
+	})
+	t.Run("a completed slot is neither paid nor released", func(t *testing.T) {
+		done := s.pay(t, n, buyer, slot)
+		require.Equal(t, "slot-already-completed", done.slug())
+		require.Equal(t, 409, done.status)
+		require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot).slug())
+		claim, ok, err := s.claims.BySlot(t.Context(), uuid.MustParse(slot))
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, claims.Completed, claim.Status)
+	})
 }
 
 func TestPayment_CanBeRetriedAfterFailure(t *testing.T) {
@@ -116,61 +130,83 @@ func TestPayment_RefusalsInOrder(t *testing.T) {
 		}
 		return body
 	}
-	send := func(u user, body map[string]any) answered { return n.do(t, u, http.MethodPost, "/v1/payments", body) }
+	send := func(t *testing.T, u user, body map[string]any) answered {
+		t.Helper()
+		return n.do(t, u, http.MethodPost, "/v1/payments", body)
+	}
 	wrong := with(paymentOf(slot), "amount", "11")
-
-	for name, body := range map[string]map[string]any{
-		"purchaseSlotId": with(wrong, "purchaseSlotId", "x"), "idempotencyKey": with(wrong, "idempotencyKey", 1),
-		"amount": with(wrong, "amount", "1.5"), "currency": with(wrong, "currency", "XYZ"),
-		"paymentMethod": with(wrong, "paymentMethod", "CASH"), "note": with(wrong, "note", "x"),
-	} {
-		a := send(buyer, body)
-		require.Equal(t, 400, a.status, name)
-		require.Equal(t, []string{name}, a.fields(), name)
-	}
-	for _, name := range []string{"purchaseSlotId", "idempotencyKey", "amount", "currency", "paymentMethod"} {
-		body := maps.Clone(wrong)
-		delete(body, name)
-		require.Equal(t, []string{name}, send(buyer, body).fields())
-	}
-	require.Equal(t, 401, send(user{}, wrong).status)
-	require.Equal(t, 403, send(s.admin, wrong).status)
-	for _, id := range []string{uuid.NewString(), product.String()} {
-		a := send(other, with(wrong, "purchaseSlotId", id))
-		require.Equal(t, 404, a.status)
-		require.Equal(t, "slot-not-found", a.slug())
-	}
-	require.Equal(t, 403, send(other, wrong).status)
-
-	mismatch := send(buyer, wrong)
-	require.Equal(t, 400, mismatch.status)
-	require.Equal(t, "amount-mismatch", mismatch.slug())
-	require.Equal(t, "amount-mismatch", send(buyer, with(paymentOf(slot), "currency", "USD")).slug())
-
 	good := with(paymentOf(slot), "idempotencyKey", wrong["idempotencyKey"])
-	first := send(buyer, good)
-	require.Equal(t, 201, first.status, "an error is not stored for the key: %v", first.body)
-	require.Equal(t, "/v1/payments/"+first.text("id"), first.header.Get("Location"))
-	require.Equal(t, "PENDING", first.text("paymentStatus"))
-	require.Equal(t, 403, send(other, with(good, "amount", "11")).status)
-	require.Equal(t, "payment-in-progress", send(buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
+	var first answered
 
-	require.Equal(t, 204, n.callback(t, "w1", succeeded(first.text("id"), "10")).status)
-	for _, amount := range []any{"10", "10.0", 10, 10.00} { // by value
-		repeat := send(buyer, with(good, "amount", amount))
-		require.Equal(t, 201, repeat.status)
-		require.Equal(t, first.body, repeat.body, "the first response")
-		require.Equal(t, first.header.Get("X-Position"), repeat.header.Get("X-Position"))
+	t.Run("a missing or wrong field is invalid", func(t *testing.T) {
+		for name, body := range map[string]map[string]any{
+			"purchaseSlotId": with(wrong, "purchaseSlotId", "x"), "idempotencyKey": with(wrong, "idempotencyKey", 1),
+			"amount": with(wrong, "amount", "1.5"), "currency": with(wrong, "currency", "XYZ"),
+			"paymentMethod": with(wrong, "paymentMethod", "CASH"), "note": with(wrong, "note", "x"),
+		} {
+			a := send(t, buyer, body)
+			require.Equal(t, 400, a.status, name)
+			require.Equal(t, []string{name}, a.fields(), name)
+		}
+		for _, name := range []string{"purchaseSlotId", "idempotencyKey", "amount", "currency", "paymentMethod"} {
+			body := maps.Clone(wrong)
+			delete(body, name)
+			require.Equal(t, []string{name}, send(t, buyer, body).fields())
+		}
+	})
+	t.Run("a caller without a right to the slot is refused", func(t *testing.T) {
+		require.Equal(t, 401, send(t, user{}, wrong).status)
+		require.Equal(t, 403, send(t, s.admin, wrong).status)
+		for _, id := range []string{uuid.NewString(), product.String()} {
+			a := send(t, other, with(wrong, "purchaseSlotId", id))
+			require.Equal(t, 404, a.status)
+			require.Equal(t, "slot-not-found", a.slug())
+		}
+		require.Equal(t, 403, send(t, other, wrong).status)
+	})
+	t.Run("another amount or currency is a mismatch", func(t *testing.T) {
+		mismatch := send(t, buyer, wrong)
+		require.Equal(t, 400, mismatch.status)
+		require.Equal(t, "amount-mismatch", mismatch.slug())
+		require.Equal(t, "amount-mismatch", send(t, buyer, with(paymentOf(slot), "currency", "USD")).slug())
+	})
+	if !t.Run("a refusal is not stored for the key", func(t *testing.T) {
+		first = send(t, buyer, good)
+		require.Equal(t, 201, first.status, "an error is not stored for the key: %v", first.body)
+		require.Equal(t, "/v1/payments/"+first.text("id"), first.header.Get("Location"))
+		require.Equal(t, "PENDING", first.text("paymentStatus"))
+	}) {
+		return
 	}
-	for name, value := range map[string]any{"amount": "11", "currency": "USD", "paymentMethod": "WALLET"} {
-		reused := send(buyer, with(good, name, value))
-		require.Equal(t, 422, reused.status)
-		require.Equal(t, "idempotency-key-reused", reused.slug())
+	t.Run("a second payment of the slot is refused while the first is pending", func(t *testing.T) {
+		require.Equal(t, 403, send(t, other, with(good, "amount", "11")).status)
+		require.Equal(t, "payment-in-progress", send(t, buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
+	})
+	if !t.Run("a repeat returns the first response after the purchase", func(t *testing.T) {
+		require.Equal(t, 204, n.callback(t, "w1", succeeded(first.text("id"), "10")).status)
+		for _, amount := range []any{"10", "10.0", 10, 10.00} { // by value
+			repeat := send(t, buyer, with(good, "amount", amount))
+			require.Equal(t, 201, repeat.status)
+			require.Equal(t, first.body, repeat.body, "the first response")
+			require.Equal(t, first.header.Get("X-Position"), repeat.header.Get("X-Position"))
+		}
+	}) {
+		return
 	}
-	require.Equal(t, "slot-already-completed", send(buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
-
-	mine := s.acquire(t, n, other, product).text("id")
-	require.Equal(t, 201, send(other, with(good, "purchaseSlotId", mine)).status, "keys are per buyer")
+	t.Run("a key with other values is refused", func(t *testing.T) {
+		for name, value := range map[string]any{"amount": "11", "currency": "USD", "paymentMethod": "WALLET"} {
+			reused := send(t, buyer, with(good, name, value))
+			require.Equal(t, 422, reused.status)
+			require.Equal(t, "idempotency-key-reused", reused.slug())
+		}
+	})
+	t.Run("a paid slot is not paid again", func(t *testing.T) {
+		require.Equal(t, "slot-already-completed", send(t, buyer, with(wrong, "idempotencyKey", uuid.NewString())).slug())
+	})
+	t.Run("keys are per buyer", func(t *testing.T) {
+		mine := s.acquire(t, n, other, product).text("id")
+		require.Equal(t, 201, send(t, other, with(good, "purchaseSlotId", mine)).status, "keys are per buyer")
+	})
 }
 
 func TestPayment_RefusedFromDeadline(t *testing.T) {
