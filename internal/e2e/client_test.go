@@ -63,6 +63,13 @@ func (c *clients) admin() *client  { return c.new(auth.Admin) }
 func (c *clients) buyer() *client  { return c.new(auth.Buyer) }
 func (c *clients) nobody() *client { return &client{t: c.t, http: c.http} }
 
+// in returns the client for a subtest.
+func (c *client) in(t *testing.T) *client {
+	part := *c
+	part.t = t
+	return &part
+}
+
 // with returns a copy that sends additional headers, given as name and value.
 func (c *client) with(pairs ...string) *client {
 	other := *c

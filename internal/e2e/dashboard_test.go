@@ -47,6 +47,9 @@ func openPage(t *testing.T, url string) *page {
 	return p
 }
 
+// in returns the page for a subtest.
+func (p *page) in(t *testing.T) *page { return &page{t: t, ctx: p.ctx} }
+
 func (p *page) do(a chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	_, err := chromedp.Run(p.ctx, a)
@@ -126,121 +129,137 @@ func TestDashboard(t *testing.T) {
 	command := "http://" + values["command-addr"]
 
 	p := openPage(t, "http://"+query+"/")
-	p.until(10*time.Second, "the sign-in", `!document.getElementById("signin-box").hidden`)
-	p.accessible("before signing in")
-
-	// An invalid token is refused with a message, and nothing is shown.
-	p.fill("token", "nonsense")
-	p.click("#signin button[type=submit]")
-	p.until(5*time.Second, "a message about the token", `document.getElementById("signin-error").textContent !== ""`)
-	require.True(t, p.is(`document.getElementById("now").hidden`))
-
-	p.fill("token", admin.token)
-	p.click("#signin button[type=submit]")
-	p.until(10*time.Second, "the live board", `document.getElementById("conn").dataset.state === "live" && !document.getElementById("now").hidden`)
-	require.False(t, p.is(`document.cookie !== "" || localStorage.length + sessionStorage.length > 0`), "the token stays in the page")
-
-	// A rush arrives live.
-	rush := start(t, "rush", nil, "rush", "--data", data, "--buyers", "20000", "--stock", "300", "--connections", "50", "--json")
-	p.until(60*time.Second, "grants on the board", `series[2].some(n => n > 0)`)
-	p.until(60*time.Second, "refusals on the board", `series[1].some(n => n > 0)`)
-	p.until(60*time.Second, "the product to be sold out", `[...document.querySelectorAll("#products tr")].some(r => r.textContent.includes("Rush of 20000") && r.querySelector(".SOLD_OUT"))`)
-	require.Equal(t, 0, rush.wait(2*time.Minute), "the rush's exit status")
-
-	// Somebody pays, and the trail of their slot is found by its id.
-	product := admin.product(command, 3)
-	acquired := buyer.acquire(command, product)
-	require.Equal(t, http.StatusCreated, acquired.status, "%s", acquired.body)
-	slot := acquired.object(t)
-	buyer.want(http.StatusCreated, http.MethodPost, command+"/v1/payments", object{
-		"purchaseSlotId": slot["id"], "idempotencyKey": uuid.NewString(), "amount": "259000", "currency": "KRW", "paymentMethod": "CARD"})
-	p.fill("audit-id", slot["id"].(string))
-	testkit.Eventually(t, 15*time.Second, "the slot's trail", func() error {
-		p.click("#audit-form button[type=submit]")
-		if !p.is(`["SlotAcquired", "PaymentInitiated"].every(e => document.getElementById("audit").textContent.includes(e))`) {
-			return errors.New("not yet")
+	var product, slot string // with a payment of the buyer
+	for _, stage := range []struct {
+		name string
+		run  func(t *testing.T, p *page)
+	}{
+		{"the sign-in refuses an invalid token", func(t *testing.T, p *page) {
+			p.until(10*time.Second, "the sign-in", `!document.getElementById("signin-box").hidden`)
+			p.accessible("before signing in")
+			p.fill("token", "nonsense")
+			p.click("#signin button[type=submit]")
+			p.until(5*time.Second, "a message about the token", `document.getElementById("signin-error").textContent !== ""`)
+			require.True(t, p.is(`document.getElementById("now").hidden`))
+		}},
+		{"the board is live and the token stays in the page", func(t *testing.T, p *page) {
+			p.fill("token", admin.token)
+			p.click("#signin button[type=submit]")
+			p.until(10*time.Second, "the live board", `document.getElementById("conn").dataset.state === "live" && !document.getElementById("now").hidden`)
+			require.False(t, p.is(`document.cookie !== "" || localStorage.length + sessionStorage.length > 0`), "the token stays in the page")
+		}},
+		{"a rush is shown live", func(t *testing.T, p *page) {
+			rush := start(t, "rush", nil, "rush", "--data", data, "--buyers", "20000", "--stock", "300", "--connections", "50", "--json")
+			p.until(60*time.Second, "grants on the board", `series[2].some(n => n > 0)`)
+			p.until(60*time.Second, "refusals on the board", `series[1].some(n => n > 0)`)
+			p.until(60*time.Second, "the product to be sold out", `[...document.querySelectorAll("#products tr")].some(r => r.textContent.includes("Rush of 20000") && r.querySelector(".SOLD_OUT"))`)
+			require.Equal(t, 0, rush.wait(2*time.Minute), "the rush's exit status")
+		}},
+		{"the audit shows the trail of a slot", func(t *testing.T, p *page) {
+			admin, buyer := admin.in(t), buyer.in(t)
+			product = admin.product(command, 3)
+			acquired := buyer.acquire(command, product)
+			require.Equal(t, http.StatusCreated, acquired.status, "%s", acquired.body)
+			slot = acquired.object(t)["id"].(string)
+			buyer.want(http.StatusCreated, http.MethodPost, command+"/v1/payments", object{
+				"purchaseSlotId": slot, "idempotencyKey": uuid.NewString(), "amount": "259000", "currency": "KRW", "paymentMethod": "CARD"})
+			p.fill("audit-id", slot)
+			testkit.Eventually(t, 15*time.Second, "the slot's trail", func() error {
+				p.click("#audit-form button[type=submit]")
+				if !p.is(`["SlotAcquired", "PaymentInitiated"].every(e => document.getElementById("audit").textContent.includes(e))`) {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+		}},
+		{"the decision log of a product folds", func(t *testing.T, p *page) {
+			p.click(fmt.Sprintf(`#products tr[data-id=%q] button`, product))
+			p.until(15*time.Second, "the fold", `document.getElementById("fair-verdict").textContent.includes("The log folds")`)
+		}},
+		{"the purchases are downloaded as CSV", func(t *testing.T, p *page) {
+			p.downloads(slot)
+		}},
+		{"a name is shown as text and leaves room for the other columns", func(t *testing.T, p *page) {
+			admin := admin.in(t)
+			for _, name := range []string{strings.Repeat("W", 200), `<img src=x onerror="document.body.remove()">`} {
+				odd := newProduct(5, soon(300*time.Millisecond))
+				odd["name"] = name
+				_, made := admin.want(http.StatusCreated, http.MethodPost, command+"/v1/products", odd)
+				row := fmt.Sprintf(`document.querySelector("#products tr[data-id='%s']")`, made["id"])
+				p.until(10*time.Second, "the name", fmt.Sprintf(`%s?.querySelector("button.name").textContent === %q`, row, name))
+				require.True(t, p.is(row+`.offsetHeight < 60`), "%s", name)
+				require.Equal(t, http.StatusNoContent, admin.do(http.MethodDelete, command+"/v1/products/"+made["id"].(string), nil).status)
+			}
+			require.True(t, p.is(`document.querySelector("main img") === null`))
+		}},
+		{"the page is accessible in both themes and on a phone", func(t *testing.T, p *page) {
+			// The rush is what the screenshots show: its charts, its fold, its expiring slots.
+			rushed := `[...document.querySelectorAll("#products tr")].find(r => r.textContent.includes("Rush of 20000"))`
+			require.True(t, p.is(rushed+`.querySelector("button.name").click(), true`))
+			p.until(15*time.Second, "the fold of the rush", `document.getElementById("fair-verdict").textContent.includes("20,0")`)
+			p.until(15*time.Second, "slots that end soon", `document.querySelectorAll("#expiring tr").length === 20`)
+			require.True(t, p.is(`document.getElementById("pur-product").value = ""; true`))
+			p.click("#purchases-form button[type=submit]")
+			if os.Getenv(screenshotsVariable) != "" {
+				p.until(time.Minute, "a rush that is seen whole", `series[0].length > 20`)
+			}
+			for _, look := range []struct {
+				name          string
+				dark          bool
+				width, height int64
+			}{{"light", false, 1280, 900}, {"dark", true, 1280, 900}, {"phone", true, 390, 844}, {"phone-light", false, 390, 844}} {
+				p.size(look.width, look.height)
+				require.True(t, p.is(fmt.Sprintf(`setTheme(%t); dispatchEvent(new Event("resize")); true`, look.dark)))
+				p.until(10*time.Second, "the fold again", `document.getElementById("fair-verdict").textContent.includes("The log folds")`)
+				p.accessible(look.name)
+				p.picture(look.name)
+				require.True(t, p.is(`["now", "products-box", "expiring-box", "audit-box", "fairness-box", "purchases-box"].every(id => document.getElementById(id).offsetHeight > 60)`), look.name)
+				require.False(t, p.is(`document.documentElement.scrollWidth > innerWidth`), "%s: the page is wider than the screen", look.name)
+			}
+			p.size(1280, 900)
+		}},
+		{"everything can be reached from the keyboard", func(t *testing.T, p *page) {
+			require.True(t, p.is(`document.activeElement?.blur(); scrollTo(0, 0); true`))
+			require.True(t, p.is(`[...document.querySelectorAll("a, button, input, select")].every(e => e.tabIndex >= 0)`))
+		}},
+		{"a break of the log is shown", func(t *testing.T, p *page) {
+			_, err := db.Pool.Exec(t.Context(), `UPDATE gate_decisions SET units = units + 1 WHERE type = 'opened' AND product_id = (
+				SELECT product_id FROM gate_decisions GROUP BY product_id ORDER BY count(*) DESC LIMIT 1)`)
+			require.NoError(t, err)
+			p.click("#fair-form button[type=submit]")
+			p.until(15*time.Second, "the break", `document.getElementById("fair-verdict").className === "bad" && document.querySelectorAll("#fair-breaks li").length > 0`)
+			p.accessible("a break")
+			p.picture("break")
+		}},
+		{"the page continues after the server has restarted", func(t *testing.T, p *page) {
+			dev.stop()
+			p.until(20*time.Second, "the page to notice that the server has stopped", `document.getElementById("conn").dataset.state === "lost"`)
+			p.picture("lost")
+			dev.start()
+			dev.ready()
+			p.until(30*time.Second, "the page to come back", `document.getElementById("conn").dataset.state === "live"`)
+			p.until(10*time.Second, "new figures", `series[0].length > 0 && Date.now() / 1000 - series[0].at(-1) < 5`)
+		}},
+		{"a buyer sees their own slots and nothing else", func(t *testing.T, p *page) {
+			admin, buyer := admin.in(t), buyer.in(t)
+			p.click("#signout")
+			p.until(5*time.Second, "the sign-in again", `!document.getElementById("signin-box").hidden && document.getElementById("audit").children.length === 0`)
+			p.fill("token", buyer.token)
+			p.click("#signin button[type=submit]")
+			p.until(10*time.Second, "the buyer's payment", `document.querySelectorAll("#purchases tr").length === 1`)
+			require.True(t, p.is(`["now", "audit-box", "expiring-box"].every(id => document.getElementById(id).hidden)`))
+			had := p.is(`document.querySelectorAll("#my-slots tr").length === 1`) // the slot whose payment failed
+			again := admin.product(command, 3)
+			require.Equal(t, http.StatusCreated, buyer.acquire(command, again).status)
+			p.until(10*time.Second, "the buyer's new slot", fmt.Sprintf(`document.querySelectorAll("#my-slots tr").length > Number(%t)`, had))
+			p.accessible("a buyer")
+			p.picture("buyer")
+		}},
+	} {
+		if !t.Run(stage.name, func(t *testing.T) { stage.run(t, p.in(t)) }) {
+			return // each stage continues with the page of the one before
 		}
-		return nil
-	})
-
-	// The fold of its decision log, in the page.
-	p.click(fmt.Sprintf(`#products tr[data-id=%q] button`, product))
-	p.until(15*time.Second, "the fold", `document.getElementById("fair-verdict").textContent.includes("The log folds")`)
-
-	p.downloads(slot["id"].(string))
-
-	// Any name is shown as text, and leaves room for the other columns.
-	for _, name := range []string{strings.Repeat("W", 200), `<img src=x onerror="document.body.remove()">`} {
-		odd := newProduct(5, soon(300*time.Millisecond))
-		odd["name"] = name
-		_, made := admin.want(http.StatusCreated, http.MethodPost, command+"/v1/products", odd)
-		row := fmt.Sprintf(`document.querySelector("#products tr[data-id='%s']")`, made["id"])
-		p.until(10*time.Second, "the name", fmt.Sprintf(`%s?.querySelector("button.name").textContent === %q`, row, name))
-		require.True(t, p.is(row+`.offsetHeight < 60`), "%s", name)
-		require.Equal(t, http.StatusNoContent, admin.do(http.MethodDelete, command+"/v1/products/"+made["id"].(string), nil).status)
 	}
-	require.True(t, p.is(`document.querySelector("main img") === null`))
-
-	// The rush is what the screenshots show: its charts, its fold, its expiring slots.
-	rushed := `[...document.querySelectorAll("#products tr")].find(r => r.textContent.includes("Rush of 20000"))`
-	require.True(t, p.is(rushed+`.querySelector("button.name").click(), true`))
-	p.until(15*time.Second, "the fold of the rush", `document.getElementById("fair-verdict").textContent.includes("20,0")`)
-	p.until(15*time.Second, "slots that end soon", `document.querySelectorAll("#expiring tr").length === 20`)
-	require.True(t, p.is(`document.getElementById("pur-product").value = ""; true`))
-	p.click("#purchases-form button[type=submit]")
-	if os.Getenv(screenshotsVariable) != "" {
-		p.until(time.Minute, "a rush that is seen whole", `series[0].length > 20`)
-	}
-	for _, look := range []struct {
-		name          string
-		dark          bool
-		width, height int64
-	}{{"light", false, 1280, 900}, {"dark", true, 1280, 900}, {"phone", true, 390, 844}, {"phone-light", false, 390, 844}} {
-		p.size(look.width, look.height)
-		require.True(t, p.is(fmt.Sprintf(`setTheme(%t); dispatchEvent(new Event("resize")); true`, look.dark)))
-		p.until(10*time.Second, "the fold again", `document.getElementById("fair-verdict").textContent.includes("The log folds")`)
-		p.accessible(look.name)
-		p.picture(look.name)
-		require.True(t, p.is(`["now", "products-box", "expiring-box", "audit-box", "fairness-box", "purchases-box"].every(id => document.getElementById(id).offsetHeight > 60)`), look.name)
-		require.False(t, p.is(`document.documentElement.scrollWidth > innerWidth`), "%s: the page is wider than the screen", look.name)
-	}
-	p.size(1280, 900)
-
-	// Everything can be reached from the keyboard, the way to the board first.
-	require.True(t, p.is(`document.activeElement?.blur(); scrollTo(0, 0); true`))
-	require.True(t, p.is(`[...document.querySelectorAll("a, button, input, select")].every(e => e.tabIndex >= 0)`))
-
-	// A log with a break shows where it is.
-	_, err = db.Pool.Exec(t.Context(), `UPDATE gate_decisions SET units = units + 1 WHERE type = 'opened' AND product_id = (
-		SELECT product_id FROM gate_decisions GROUP BY product_id ORDER BY count(*) DESC LIMIT 1)`)
-	require.NoError(t, err)
-	p.click("#fair-form button[type=submit]")
-	p.until(15*time.Second, "the break", `document.getElementById("fair-verdict").className === "bad" && document.querySelectorAll("#fair-breaks li").length > 0`)
-	p.accessible("a break")
-	p.picture("break")
-
-	// The server stops and starts; the page reports it and continues.
-	dev.stop()
-	p.until(20*time.Second, "the page to notice that the server has stopped", `document.getElementById("conn").dataset.state === "lost"`)
-	p.picture("lost")
-	dev.start()
-	dev.ready()
-	p.until(30*time.Second, "the page to come back", `document.getElementById("conn").dataset.state === "live"`)
-	p.until(10*time.Second, "new figures", `series[0].length > 0 && Date.now() / 1000 - series[0].at(-1) < 5`)
-
-	// A buyer sees their own slots change, and nothing else.
-	p.click("#signout")
-	p.until(5*time.Second, "the sign-in again", `!document.getElementById("signin-box").hidden && document.getElementById("audit").children.length === 0`)
-	p.fill("token", buyer.token)
-	p.click("#signin button[type=submit]")
-	p.until(10*time.Second, "the buyer's payment", `document.querySelectorAll("#purchases tr").length === 1`)
-	require.True(t, p.is(`["now", "audit-box", "expiring-box"].every(id => document.getElementById(id).hidden)`))
-	had := p.is(`document.querySelectorAll("#my-slots tr").length === 1`) // the slot whose payment failed
-	again := admin.product(command, 3)
-	require.Equal(t, http.StatusCreated, buyer.acquire(command, again).status)
-	p.until(10*time.Second, "the buyer's new slot", fmt.Sprintf(`document.querySelectorAll("#my-slots tr").length > Number(%t)`, had))
-	p.accessible("a buyer")
-	p.picture("buyer")
 }
 
 // downloads takes the CSV of the purchases as a person would, by its button.

@@ -44,6 +44,13 @@ func openMoneySite(t *testing.T, secret string, args ...string) *moneySite {
 	return &moneySite{&site{t: t, command: "http://" + command, query: "http://" + values["query-addr"], users: users, admin: users.admin()}, data, secret}
 }
 
+// in returns the site for a subtest.
+func (s *moneySite) in(t *testing.T) *moneySite {
+	part := *s
+	part.site = s.site.in(t)
+	return &part
+}
+
 // begin acquires a slot and starts a payment of it.
 func (s *moneySite) begin(product string) (buyer *client, slot, payment object) {
 	s.t.Helper()
@@ -294,101 +301,123 @@ func TestMoney_NextActionAndOperator(t *testing.T) {
 	sim := freeAddr(t)
 	start(t, "gateway-sim", []string{"DOPAMINE_WEBHOOK_SECRETS=" + secret}, "gateway-sim", "--addr", sim, "--success-rate", "1", "--latency", "20ms",
 		"--lost", "0", "--repeated", "0", "--reordered", "0", "--action-rate", "1", "--refunds-failed", "1").ready()
-	s := openMoneySite(t, secret, "--gateway-url", "http://"+sim)
-	product := s.admin.product(s.command, 5)
-
-	buyer, _, payment := s.begin(product)
-	action, _ := payment["nextAction"].(object)
-	require.Equal(t, "redirect", action["type"], "%v", payment)
-	require.Equal(t, action, s.becomes(buyer, payment["id"], object{})["nextAction"])
-	_, shown := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+payment["id"].(string), nil)
-	require.Nil(t, shown["nextAction"], "the owner's alone")
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.query+"/v1/slots/my-slots/stream", nil)
-	require.NoError(t, err)
-	req.Header.Set("Authorization", "Bearer "+buyer.token)
-	stream, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer stream.Body.Close()
-	streamed := make(chan string, 100)
-	go func() {
-		for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
-			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && strings.Contains(data, `"paymentStatus"`) {
-				streamed <- data
-			}
-		}
-	}()
-	// A new action is sent when it becomes known.
-	other := object{"type": "redirect", "url": "https://pay.example.com/other"}
-	s.webhook("payment.requires_action", object{"reference": payment["id"], "paymentId": "p", "amount": "259000", "currency": "KRW", "nextAction": other})
-	select {
-	case data := <-streamed:
-		require.Contains(t, data, "https://pay.example.com/other")
-	case <-time.After(30 * time.Second):
-		t.Fatal("event: payment did not come")
-	}
-	confirm := func(action object) {
+	sale := openMoneySite(t, secret, "--gateway-url", "http://"+sim)
+	product := sale.admin.product(sale.command, 5)
+	confirm := func(t *testing.T, action object) {
+		t.Helper()
 		resp, err := http.PostForm(action["url"].(string), url.Values{"decision": {"confirm"}})
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Less(t, resp.StatusCode, 400)
 	}
-	confirm(action)
-	paid := s.becomes(buyer, payment["id"], object{"paymentStatus": "SUCCESS"})
-	require.Nil(t, paid["nextAction"])
 
-	// The refund fails; it is tried again, and in the end paid back in another way.
-	s.admin.want(http.StatusCreated, http.MethodPost, s.command+"/v1/payments/"+payment["id"].(string)+"/refunds", object{"idempotencyKey": uuid.New()})
-	s.becomes(buyer, payment["id"], object{"refundStatus": "FAILED"})
-	require.Equal(t, []string{"REFUND_FAILED"}, s.waiting(payment["id"]))
+	first, _, payment := sale.begin(product)
 	id := payment["id"].(string)
-	require.Contains(t, s.money(0, "list"), id)
-	s.money(0, "resolve", "--retry", "--note", "TRY_AGAIN", id)
-	var refunds object
-	testkit.Eventually(t, 60*time.Second, "the second refund to fail", func() error {
-		_, refunds = buyer.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+id+"/refunds", nil)
-		list := refunds["refunds"].([]any)
-		if len(list) != 2 || list[1].(object)["status"] != "FAILED" {
-			return errors.New(toJSON(t, list))
-		}
-		return nil
-	})
-	s.becomes(buyer, id, object{"refundStatus": "FAILED"})
-	require.Contains(t, s.money(0, "list", "--json"), "REFUND_FAILED")
-	s.money(0, "resolve", "--refunded-elsewhere", "--note", "BANK_TRANSFER", id)
-	s.becomes(buyer, id, object{"refundStatus": "REFUNDED", "refundedAmount": "259000"})
-	require.Empty(t, s.waiting(id))
-	require.Contains(t, s.money(0, "list"), "nothing waits")
-	require.Contains(t, s.money(1, "resolve", "--accept", "--note", "A", id), "nothing")
-
-	// The gateway contradicts a success: nothing was taken after all.
-	buyer, _, payment = s.begin(product)
-	id = payment["id"].(string)
-	confirm(payment["nextAction"].(object))
-	paid = s.becomes(buyer, id, object{"paymentStatus": "SUCCESS"})
-	s.webhook("payment.failed", object{"reference": id, "paymentId": paid["paymentId"], "amount": "259000", "currency": "KRW", "failureReason": "BOUNCED"})
-	testkit.Eventually(t, 30*time.Second, "the contradiction to be listed", func() error {
-		if w := s.waiting(id); len(w) != 1 || w[0] != "CONTRADICTED" {
-			return errors.New(strings.Join(w, " "))
-		}
-		return nil
-	})
-	s.money(0, "resolve", "--nothing-taken", "--note", "SEEN", id)
-	s.becomes(buyer, id, object{"reversed": true, "paymentStatus": "SUCCESS"})
-	require.Empty(t, s.waiting(id))
-	_, audit := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/audit?limit=1000&type=PaymentResolved&productId="+product, nil)
-	require.Len(t, audit["entries"], 4, "NOTHING_TAKEN also accepts the reversal")
-	for _, e := range audit["entries"].([]any) {
-		require.Equal(t, "operator", e.(object)["actor"])
+	action, _ := payment["nextAction"].(object)
+	if !t.Run("the next action is shown to the owner alone", func(t *testing.T) {
+		s, buyer := sale.in(t), first.in(t)
+		require.Equal(t, "redirect", action["type"], "%v", payment)
+		require.Equal(t, action, s.becomes(buyer, id, object{})["nextAction"])
+		_, shown := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+id, nil)
+		require.Nil(t, shown["nextAction"], "the owner's alone")
+	}) {
+		return
 	}
-
-	// A cancelled sale shows how far its refunds have got.
-	_, cancelled := s.admin.want(http.StatusAccepted, http.MethodPost, s.command+"/v1/products/"+product+"/cancel", nil)
-	require.Equal(t, "CANCELLED", cancelled["status"])
-	testkit.Eventually(t, 30*time.Second, "the cancellation to be shown", func() error {
-		_, p := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+product, nil)
-		if counts, _ := p["cancellation"].(object); number(counts["purchases"]) != "2" || number(counts["refunded"]) != "2" || number(counts["open"]) != "0" {
-			return errors.New(toJSON(t, p))
+	if !t.Run("a new action is streamed when it becomes known", func(t *testing.T) {
+		s := sale.in(t)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.query+"/v1/slots/my-slots/stream", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+first.token)
+		stream, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer stream.Body.Close()
+		streamed := make(chan string, 100)
+		go func() {
+			for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
+				if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && strings.Contains(data, `"paymentStatus"`) {
+					streamed <- data
+				}
+			}
+		}()
+		other := object{"type": "redirect", "url": "https://pay.example.com/other"}
+		s.webhook("payment.requires_action", object{"reference": id, "paymentId": "p", "amount": "259000", "currency": "KRW", "nextAction": other})
+		select {
+		case data := <-streamed:
+			require.Contains(t, data, "https://pay.example.com/other")
+		case <-time.After(30 * time.Second):
+			t.Fatal("event: payment did not come")
 		}
-		return nil
+	}) {
+		return
+	}
+	if !t.Run("a confirmed payment succeeds and has no next action", func(t *testing.T) {
+		s, buyer := sale.in(t), first.in(t)
+		confirm(t, action)
+		paid := s.becomes(buyer, id, object{"paymentStatus": "SUCCESS"})
+		require.Nil(t, paid["nextAction"])
+	}) {
+		return
+	}
+	if !t.Run("a failed refund is retried and then refunded elsewhere", func(t *testing.T) {
+		s, buyer := sale.in(t), first.in(t)
+		s.admin.want(http.StatusCreated, http.MethodPost, s.command+"/v1/payments/"+id+"/refunds", object{"idempotencyKey": uuid.New()})
+		s.becomes(buyer, id, object{"refundStatus": "FAILED"})
+		require.Equal(t, []string{"REFUND_FAILED"}, s.waiting(id))
+		require.Contains(t, s.money(0, "list"), id)
+		s.money(0, "resolve", "--retry", "--note", "TRY_AGAIN", id)
+		var refunds object
+		testkit.Eventually(t, 60*time.Second, "the second refund to fail", func() error {
+			_, refunds = buyer.want(http.StatusOK, http.MethodGet, s.query+"/v1/payments/"+id+"/refunds", nil)
+			list := refunds["refunds"].([]any)
+			if len(list) != 2 || list[1].(object)["status"] != "FAILED" {
+				return errors.New(toJSON(t, list))
+			}
+			return nil
+		})
+		s.becomes(buyer, id, object{"refundStatus": "FAILED"})
+		require.Contains(t, s.money(0, "list", "--json"), "REFUND_FAILED")
+		s.money(0, "resolve", "--refunded-elsewhere", "--note", "BANK_TRANSFER", id)
+		s.becomes(buyer, id, object{"refundStatus": "REFUNDED", "refundedAmount": "259000"})
+		require.Empty(t, s.waiting(id))
+		require.Contains(t, s.money(0, "list"), "nothing waits")
+		require.Contains(t, s.money(1, "resolve", "--accept", "--note", "A", id), "nothing")
+	}) {
+		return
+	}
+	if !t.Run("a success that the gateway contradicts is reversed if nothing was taken", func(t *testing.T) {
+		s := sale.in(t)
+		buyer, _, payment := s.begin(product)
+		id := payment["id"].(string)
+		confirm(t, payment["nextAction"].(object))
+		paid := s.becomes(buyer, id, object{"paymentStatus": "SUCCESS"})
+		s.webhook("payment.failed", object{"reference": id, "paymentId": paid["paymentId"], "amount": "259000", "currency": "KRW", "failureReason": "BOUNCED"})
+		testkit.Eventually(t, 30*time.Second, "the contradiction to be listed", func() error {
+			if w := s.waiting(id); len(w) != 1 || w[0] != "CONTRADICTED" {
+				return errors.New(strings.Join(w, " "))
+			}
+			return nil
+		})
+		s.money(0, "resolve", "--nothing-taken", "--note", "SEEN", id)
+		s.becomes(buyer, id, object{"reversed": true, "paymentStatus": "SUCCESS"})
+		require.Empty(t, s.waiting(id))
+		_, audit := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/audit?limit=1000&type=PaymentResolved&productId="+product, nil)
+		require.Len(t, audit["entries"], 4, "NOTHING_TAKEN also accepts the reversal")
+		for _, e := range audit["entries"].([]any) {
+			require.Equal(t, "operator", e.(object)["actor"])
+		}
+	}) {
+		return
+	}
+	t.Run("a cancelled sale shows the progress of its refunds", func(t *testing.T) {
+		s := sale.in(t)
+		_, cancelled := s.admin.want(http.StatusAccepted, http.MethodPost, s.command+"/v1/products/"+product+"/cancel", nil)
+		require.Equal(t, "CANCELLED", cancelled["status"])
+		testkit.Eventually(t, 30*time.Second, "the cancellation to be shown", func() error {
+			_, p := s.admin.want(http.StatusOK, http.MethodGet, s.query+"/v1/products/"+product, nil)
+			if counts, _ := p["cancellation"].(object); number(counts["purchases"]) != "2" || number(counts["refunded"]) != "2" || number(counts["open"]) != "0" {
+				return errors.New(toJSON(t, p))
+			}
+			return nil
+		})
 	})
 }
