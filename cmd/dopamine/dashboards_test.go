@@ -70,58 +70,66 @@ func TestCompose_HasAllServicesAndMountedFiles(t *testing.T) {
 func TestPrometheus_ScrapesTheProcesses(t *testing.T) {
 	var compose composed
 	readYAML(t, "docker-compose.yml", &compose, false)
-	var scraped struct {
-		RuleFiles []string `yaml:"rule_files"`
-		Configs   []struct {
-			Job   string `yaml:"job_name"`
-			Found []struct {
-				Names []string `yaml:"names"`
-				Port  int      `yaml:"port"`
-			} `yaml:"dns_sd_configs"`
-		} `yaml:"scrape_configs"`
-	}
-	readYAML(t, "docs/dashboards/prometheus.yml", &scraped, false)
-	require.Equal(t, []string{"/etc/prometheus/alerts.yml"}, scraped.RuleFiles)
-	asked := map[string]int{}
-	for _, c := range scraped.Configs {
-		require.Equal(t, []string{c.Job}, c.Found[0].Names)
-		asked[c.Job] = c.Found[0].Port
-	}
-	// With --metrics-addr the APIs do not serve metrics at their public address.
-	for _, process := range []string{"command-api", "query-api", "relay", "projector", "worker"} {
-		require.Equal(t, "0.0.0.0:"+strconv.Itoa(asked[process]), compose.Services[process].Environment["DOPAMINE_METRICS_ADDR"], process)
-	}
-	var collector struct {
-		Receivers map[string]struct {
-			Protocols map[string]struct {
-				Endpoint string `yaml:"endpoint"`
-			} `yaml:"protocols"`
-		} `yaml:"receivers"`
-		Exporters map[string]any `yaml:"exporters"`
-		Service   struct {
-			Pipelines map[string]struct {
-				Receivers []string `yaml:"receivers"`
-				Exporters []string `yaml:"exporters"`
-			} `yaml:"pipelines"`
-		} `yaml:"service"`
-	}
-	readYAML(t, "docs/dashboards/otel-collector.yml", &collector, false)
-	require.Equal(t, "0.0.0.0:4318", collector.Receivers["otlp"].Protocols["http"].Endpoint)
-	require.Equal(t, []string{"otlp"}, collector.Service.Pipelines["traces"].Receivers)
-	for _, e := range collector.Service.Pipelines["traces"].Exporters {
-		require.Contains(t, collector.Exporters, e)
-	}
-	var sources struct {
-		Datasources []struct{ UID, URL, Type string }
-	}
-	readYAML(t, "docs/dashboards/grafana/datasources.yml", &sources, false)
-	require.Equal(t, []struct{ UID, URL, Type string }{{"prometheus", "http://prometheus:9090", "prometheus"}}, sources.Datasources)
-	var providers struct {
-		Providers []struct{ Options struct{ Path string } }
-	}
-	readYAML(t, "docs/dashboards/grafana/dashboards.yml", &providers, false)
-	dir := providers.Providers[0].Options.Path
-	require.Contains(t, compose.Services["grafana"].Volumes, "./docs/dashboards/dopamine.json:"+dir+"/dopamine.json:ro")
+	t.Run("Prometheus scrapes each process at its metrics address", func(t *testing.T) {
+		var scraped struct {
+			RuleFiles []string `yaml:"rule_files"`
+			Configs   []struct {
+				Job   string `yaml:"job_name"`
+				Found []struct {
+					Names []string `yaml:"names"`
+					Port  int      `yaml:"port"`
+				} `yaml:"dns_sd_configs"`
+			} `yaml:"scrape_configs"`
+		}
+		readYAML(t, "docs/dashboards/prometheus.yml", &scraped, false)
+		require.Equal(t, []string{"/etc/prometheus/alerts.yml"}, scraped.RuleFiles)
+		asked := map[string]int{}
+		for _, c := range scraped.Configs {
+			require.Equal(t, []string{c.Job}, c.Found[0].Names)
+			asked[c.Job] = c.Found[0].Port
+		}
+		// With --metrics-addr the APIs do not serve metrics at their public address.
+		for _, process := range []string{"command-api", "query-api", "relay", "projector", "worker"} {
+			require.Equal(t, "0.0.0.0:"+strconv.Itoa(asked[process]), compose.Services[process].Environment["DOPAMINE_METRICS_ADDR"], process)
+		}
+	})
+	t.Run("the collector passes traces on", func(t *testing.T) {
+		var collector struct {
+			Receivers map[string]struct {
+				Protocols map[string]struct {
+					Endpoint string `yaml:"endpoint"`
+				} `yaml:"protocols"`
+			} `yaml:"receivers"`
+			Exporters map[string]any `yaml:"exporters"`
+			Service   struct {
+				Pipelines map[string]struct {
+					Receivers []string `yaml:"receivers"`
+					Exporters []string `yaml:"exporters"`
+				} `yaml:"pipelines"`
+			} `yaml:"service"`
+		}
+		readYAML(t, "docs/dashboards/otel-collector.yml", &collector, false)
+		require.Equal(t, "0.0.0.0:4318", collector.Receivers["otlp"].Protocols["http"].Endpoint)
+		require.Equal(t, []string{"otlp"}, collector.Service.Pipelines["traces"].Receivers)
+		for _, e := range collector.Service.Pipelines["traces"].Exporters {
+			require.Contains(t, collector.Exporters, e)
+		}
+	})
+	t.Run("Grafana reads Prometheus", func(t *testing.T) {
+		var sources struct {
+			Datasources []struct{ UID, URL, Type string }
+		}
+		readYAML(t, "docs/dashboards/grafana/datasources.yml", &sources, false)
+		require.Equal(t, []struct{ UID, URL, Type string }{{"prometheus", "http://prometheus:9090", "prometheus"}}, sources.Datasources)
+	})
+	t.Run("Grafana loads the dashboard", func(t *testing.T) {
+		var providers struct {
+			Providers []struct{ Options struct{ Path string } }
+		}
+		readYAML(t, "docs/dashboards/grafana/dashboards.yml", &providers, false)
+		dir := providers.Providers[0].Options.Path
+		require.Contains(t, compose.Services["grafana"].Volumes, "./docs/dashboards/dopamine.json:"+dir+"/dopamine.json:ro")
+	})
 }
 
 // everyMetric is registries that hold what all processes register.

@@ -80,52 +80,58 @@ func TestParked_Command(t *testing.T) {
 	product, slot, user := uuid.New(), uuid.New(), uuid.New()
 	appendTo(t, d, product, product, lamp(t))
 	at := appendTo(t, d, product, slot, domain.SlotExpired{UserID: user, Unit: 1, ArrivalSequence: 1, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
-	exit, out, errs := dopamine(t, "parked", "list", "--database-url", d.URL)
-	require.Equal(t, 0, exit, errs)
-	require.Contains(t, out, "nothing is parked")
+	t.Run("list reports that nothing is parked", func(t *testing.T) {
+		exit, out, errs := dopamine(t, "parked", "list", "--database-url", d.URL)
+		require.Equal(t, 0, exit, errs)
+		require.Contains(t, out, "nothing is parked")
+	})
 	_, err := d.Pool.Exec(context.Background(), `
 		INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, event_type, product_id, stream_id, error, behind)
 		VALUES ('purchase_slots', 1, $1, $2, 't', 0, 'SlotExpired', $3, $1, 'it has no row', false)`, slot, at, product)
 	require.NoError(t, err)
-
-	_, out, _ = dopamine(t, "parked", "list", "--database-url", d.URL)
-	require.Contains(t, out, slot.String())
-	require.Contains(t, out, "it has no row")
-	exit, out, errs = dopamine(t, "parked", "show", "--json", "--database-url", d.URL, "purchase_slots", slot.String())
-	require.Equal(t, 0, exit, errs)
-	var shown struct {
-		Events []struct {
-			Position int64
-			Actor    string
-			Event    domain.SlotExpired
-			Error    string
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(out), &shown), out)
-	require.Equal(t, at, shown.Events[0].Position)
-	require.Equal(t, user, shown.Events[0].Event.UserID, "decoded for a person")
-	require.Equal(t, "someone", shown.Events[0].Actor)
-
-	require.NoError(t, err)
-	go func() { // stands in for a projector
-		for range 100 {
-			tag, err := d.Pool.Exec(context.Background(), `UPDATE parked_orders SET done_at = now(), outcome = 'skipped' WHERE done_at IS NULL`)
-			if err != nil || tag.RowsAffected() > 0 {
-				return
+	t.Run("list shows the row key and the error", func(t *testing.T) {
+		_, out, _ := dopamine(t, "parked", "list", "--database-url", d.URL)
+		require.Contains(t, out, slot.String())
+		require.Contains(t, out, "it has no row")
+	})
+	t.Run("show prints the decoded event", func(t *testing.T) {
+		exit, out, errs := dopamine(t, "parked", "show", "--json", "--database-url", d.URL, "purchase_slots", slot.String())
+		require.Equal(t, 0, exit, errs)
+		var shown struct {
+			Events []struct {
+				Position int64
+				Actor    string
+				Event    domain.SlotExpired
+				Error    string
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
-	}()
-	exit, out, errs = dopamine(t, "parked", "skip", "--by", "alice", "--database-url", d.URL, "purchase_slots", slot.String())
-	require.Equal(t, 0, exit, errs)
-	require.Contains(t, out, "skipped")
-	_, out, _ = dopamine(t, "parked", "show", "--database-url", d.URL, "purchase_slots", slot.String())
-	require.Contains(t, out, "by alice: skipped")
-	require.Contains(t, out, `"reclaimStatus": "AUTO_EXPIRED"`)
-
-	exit, _, errs = dopamine(t, "parked", "retry", "--database-url", d.URL, "purchase_slots", uuid.NewString())
-	require.Equal(t, 1, exit)
-	require.Contains(t, errs, "no event of this key is parked")
-	exit, _, _ = dopamine(t, "parked", "retry", "--database-url", d.URL, "purchase_slots", "x")
-	require.Equal(t, 2, exit)
+		require.NoError(t, json.Unmarshal([]byte(out), &shown), out)
+		require.Equal(t, at, shown.Events[0].Position)
+		require.Equal(t, user, shown.Events[0].Event.UserID, "decoded for a person")
+		require.Equal(t, "someone", shown.Events[0].Actor)
+	})
+	t.Run("skip waits for its outcome, which show reports", func(t *testing.T) {
+		go func() { // stands in for a projector
+			for range 100 {
+				tag, err := d.Pool.Exec(context.Background(), `UPDATE parked_orders SET done_at = now(), outcome = 'skipped' WHERE done_at IS NULL`)
+				if err != nil || tag.RowsAffected() > 0 {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		exit, out, errs := dopamine(t, "parked", "skip", "--by", "alice", "--database-url", d.URL, "purchase_slots", slot.String())
+		require.Equal(t, 0, exit, errs)
+		require.Contains(t, out, "skipped")
+		_, out, _ = dopamine(t, "parked", "show", "--database-url", d.URL, "purchase_slots", slot.String())
+		require.Contains(t, out, "by alice: skipped")
+		require.Contains(t, out, `"reclaimStatus": "AUTO_EXPIRED"`)
+	})
+	t.Run("retry refuses a key without parked events and one that is no id", func(t *testing.T) {
+		exit, _, errs := dopamine(t, "parked", "retry", "--database-url", d.URL, "purchase_slots", uuid.NewString())
+		require.Equal(t, 1, exit)
+		require.Contains(t, errs, "no event of this key is parked")
+		exit, _, _ = dopamine(t, "parked", "retry", "--database-url", d.URL, "purchase_slots", "x")
+		require.Equal(t, 2, exit)
+	})
 }

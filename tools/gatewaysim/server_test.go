@@ -178,58 +178,71 @@ func TestPayment_TakenOnceAndRefundedInParts(t *testing.T) {
 	shop := newShop(t, 2)
 	s, c := run(t, with(func(b *Behavior) { b.Latency = 50 * time.Millisecond }))
 	r := request(t, shop)
-
 	_, err := c.FindPayment(t.Context(), query(r))
 	require.ErrorIs(t, err, gateway.ErrUnknownReference)
 
-	first, err := pay(t, c, r)
-	require.NoError(t, err)
-	require.Equal(t, gateway.Pending, first.Status)
-	again, err := pay(t, c, r)
-	require.NoError(t, err)
-	require.Equal(t, first.ID, again.ID)
-
-	other := r
-	other.CallbackURL += "/moved"
+	var first, p gateway.Payment
+	if !t.Run("a repeated request is the same payment", func(t *testing.T) {
+		var err error
+		first, err = pay(t, c, r)
+		require.NoError(t, err)
+		require.Equal(t, gateway.Pending, first.Status)
+		again, err := pay(t, c, r)
+		require.NoError(t, err)
+		require.Equal(t, first.ID, again.ID)
+	}) {
+		return
+	}
 	var rejected *gateway.Rejected
-	_, err = pay(t, c, other)
-	require.ErrorAs(t, err, &rejected, "the same key with another body")
-	_, err = c.Refund(t.Context(), refundOf(first, r, r.Amount))
-	require.ErrorAs(t, err, &rejected, "nothing was taken yet")
-
-	p := final(t, c, r)
-	require.Equal(t, gateway.Succeeded, p.Status)
-	require.Equal(t, "259000 KRW", p.Paid.Money.String()+" "+p.Paid.Money.Currency())
-	n := shop.await(t, gateway.PaymentSucceeded)
-	require.Equal(t, r.Reference, n.Reference)
-	require.Equal(t, first.ID, n.PaymentID)
-
-	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "259001")))
-	require.ErrorAs(t, err, &rejected, "more than was taken")
-	_, err = c.Refund(t.Context(), refundOf(p, request(t, shop), won(t, "1")))
-	require.ErrorAs(t, err, &rejected, "unknown")
-	part := refundOf(p, r, won(t, "59000"))
-	_, err = c.FindRefund(t.Context(), part)
-	require.ErrorIs(t, err, gateway.ErrUnknownReference)
-	refund, err := c.Refund(t.Context(), part)
-	require.NoError(t, err)
-	same, err := c.Refund(t.Context(), part)
-	require.NoError(t, err)
-	require.Equal(t, refund, same)
-	found, err := c.FindRefund(t.Context(), part)
-	require.NoError(t, err)
-	require.Equal(t, refund, found)
-	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200001")))
-	require.ErrorAs(t, err, &rejected, "more than is left")
-	_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200000")))
-	require.NoError(t, err)
-
-	balance := s.Balance()
-	require.Equal(t, map[string]string{"KRW": "259000"}, balance.Taken)
-	require.Equal(t, map[string]string{"KRW": "259000"}, balance.Refunded)
-	require.Equal(t, map[string]string{"KRW": "0"}, balance.Kept)
-	require.Len(t, balance.Payments, 1)
-	require.Equal(t, "259000", balance.Payments[0].Refunded)
+	t.Run("another body with the same key and a refund before the outcome are rejected", func(t *testing.T) {
+		other := r
+		other.CallbackURL += "/moved"
+		_, err := pay(t, c, other)
+		require.ErrorAs(t, err, &rejected, "the same key with another body")
+		_, err = c.Refund(t.Context(), refundOf(first, r, r.Amount))
+		require.ErrorAs(t, err, &rejected, "nothing was taken yet")
+	})
+	if !t.Run("the outcome is found and reported", func(t *testing.T) {
+		p = final(t, c, r)
+		require.Equal(t, gateway.Succeeded, p.Status)
+		require.Equal(t, "259000 KRW", p.Paid.Money.String()+" "+p.Paid.Money.Currency())
+		n := shop.await(t, gateway.PaymentSucceeded)
+		require.Equal(t, r.Reference, n.Reference)
+		require.Equal(t, first.ID, n.PaymentID)
+	}) {
+		return
+	}
+	if !t.Run("parts are refunded once and not beyond what was taken", func(t *testing.T) {
+		_, err := c.Refund(t.Context(), refundOf(p, r, won(t, "259001")))
+		require.ErrorAs(t, err, &rejected, "more than was taken")
+		_, err = c.Refund(t.Context(), refundOf(p, request(t, shop), won(t, "1")))
+		require.ErrorAs(t, err, &rejected, "unknown")
+		part := refundOf(p, r, won(t, "59000"))
+		_, err = c.FindRefund(t.Context(), part)
+		require.ErrorIs(t, err, gateway.ErrUnknownReference)
+		refund, err := c.Refund(t.Context(), part)
+		require.NoError(t, err)
+		same, err := c.Refund(t.Context(), part)
+		require.NoError(t, err)
+		require.Equal(t, refund, same)
+		found, err := c.FindRefund(t.Context(), part)
+		require.NoError(t, err)
+		require.Equal(t, refund, found)
+		_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200001")))
+		require.ErrorAs(t, err, &rejected, "more than is left")
+		_, err = c.Refund(t.Context(), refundOf(p, r, won(t, "200000")))
+		require.NoError(t, err)
+	}) {
+		return
+	}
+	t.Run("the books balance", func(t *testing.T) {
+		balance := s.Balance()
+		require.Equal(t, map[string]string{"KRW": "259000"}, balance.Taken)
+		require.Equal(t, map[string]string{"KRW": "259000"}, balance.Refunded)
+		require.Equal(t, map[string]string{"KRW": "0"}, balance.Kept)
+		require.Len(t, balance.Payments, 1)
+		require.Equal(t, "259000", balance.Payments[0].Refunded)
+	})
 }
 
 func TestPayment_FailsAndIsRefused(t *testing.T) {
