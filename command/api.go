@@ -19,6 +19,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
@@ -41,6 +42,7 @@ type Config struct {
 	Store       *eventstore.Store // the writer
 	Reader      *eventstore.Reader
 	Claims      *claims.Store     //
+	GateStore   *gatestore.Store  //
 	Gate        Gate              // *redis.Gate
 	Payments    *payments.Service //
 	Verifier    *auth.Verifier    // of bearer tokens
@@ -68,9 +70,9 @@ type Config struct {
 
 func (c *Config) validate() error {
 	switch {
-	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.Gate == nil, c.Payments == nil,
-		c.Verifier == nil, c.Registry == nil:
-		return errors.New("command API: pool, store, reader, claims, gate, payments, verifier and registry are required")
+	case c.Pool == nil, c.Store == nil, c.Reader == nil, c.Claims == nil, c.GateStore == nil, c.Gate == nil,
+		c.Payments == nil, c.Verifier == nil, c.Registry == nil:
+		return errors.New("command API: pool, store, reader, claims, gate store, gate, payments, verifier and registry are required")
 	case len(c.WebhookSecrets) == 0 && c.Stripe == nil:
 		return errors.New("command API: no webhook secret; give one or more")
 	case c.AppendQueue < 1:
@@ -115,7 +117,7 @@ func New(c Config) (*API, error) {
 	stream := streamOf(c.Reader)
 	m := newMetrics(c.Registry)
 	s := &services{
-		store: c.Store, gate: c.Gate, claims: c.Claims, payments: c.Payments, stream: stream,
+		store: c.Store, gate: c.Gate, claims: c.Claims, counter: c.GateStore, payments: c.Payments, stream: stream,
 		grants: &grants.Grants{
 			Gate: c.Gate, Claims: c.Claims, SlotTTL: c.SlotTTL, SlotWarning: c.SlotWarning, Logger: c.Logger,
 			Corrected: func(reason string) { m.again.WithLabelValues(reason).Inc() },

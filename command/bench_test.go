@@ -15,6 +15,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -58,8 +59,8 @@ func BenchmarkSoldOut(b *testing.B) {
 		store, err := eventstore.Open(b.Context(), pool, eventstore.Options{})
 		require.NoError(b, err)
 		api, err := New(Config{
-			Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: claims.NewStore(pool, avsc.Decode),
-			Gate: soldOut{}, Verifier: k.verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
+			Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: claims.NewStore(pool),
+			GateStore: gatestore.NewStore(pool, avsc.Decode), Gate: soldOut{}, Verifier: k.verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
 			Payments: &payments.Service{}, WebhookSecrets: []string{webhookSecret},
 		})
 		require.NoError(b, err)

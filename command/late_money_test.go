@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -20,10 +21,10 @@ import (
 )
 
 // endNow ends a slot whose payment is pending, as if it had timed out.
-func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) claims.DueSlot {
+func (s *system) endNow(t testing.TB, n node, product uuid.UUID, slot string) deadlines.Slot {
 	t.Helper()
 	stored := s.stored(t, product, slot)
-	return claims.DueSlot{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt}
+	return deadlines.Slot{Product: product, SlotID: stored.ID, Deadline: stored.Deadline, At: stored.AcquiredAt}
 }
 
 func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
@@ -32,12 +33,12 @@ func (s *system) timeOut(t testing.TB, n node, product uuid.UUID, slot string) {
 }
 
 // dueNow waits until the slot is due.
-func (s *system) dueNow(t testing.TB, slot string) claims.DueSlot {
+func (s *system) dueNow(t testing.TB, slot string) deadlines.Slot {
 	t.Helper()
-	var due claims.DueSlot
+	var due deadlines.Slot
 	testkit.Eventually(t, 5*time.Second, "the slot is due", func() error {
-		ends, err := s.claims.DueForExpiry(t.Context(), 1000)
-		timedOut, andErr := s.claims.DueForTimeout(t.Context(), 1000)
+		ends, err := s.deadlines.DueForExpiry(t.Context(), 1000)
+		timedOut, andErr := s.deadlines.DueForTimeout(t.Context(), 1000)
 		for _, d := range slices.Concat(ends, timedOut) {
 			if d.SlotID.String() == slot {
 				due = d

@@ -347,7 +347,7 @@ func (a moneyArena) unitsBack(t *testing.T, product uuid.UUID, units int) {
 // dawdle lets the other side of a race go ahead by some round trips.
 func (a moneyArena) dawdle(t *testing.T, trips int) {
 	for range trips {
-		_, _ = a.claims.Now(t.Context())
+		_, _ = a.gateStore.Now(t.Context())
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -30,7 +28,7 @@ func TestPostgresOutage(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	s := &system{tokens: newTokens(t), pool: pool, redis: testkit.Redis(t)}
-	s.reader, s.claims = eventstore.NewReader(pool), claims.NewStore(pool, avsc.Decode)
+	s.reader, s.stores = eventstore.NewReader(pool), newStores(pool)
 	s.admin = s.user(t, auth.Admin)
 	n := s.node(t)
 	const stock = 1000

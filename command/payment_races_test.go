@@ -180,7 +180,7 @@ func TestRelease_RacesExpiry(t *testing.T) {
 			crowd(2, func(who int) {
 				if who == 0 {
 					for range i % 4 { // the expiry reads more before it appends
-						_, _ = a.claims.Now(t.Context())
+						_, _ = a.gateStore.Now(t.Context())
 					}
 					given, _ = a.nodes[0].send(t.Context(), owners[i], http.MethodDelete, "/v1/slots/"+slot, nil)
 					return

@@ -15,8 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -43,7 +42,7 @@ func TestStatements_DoNotScanTables(t *testing.T) {
 	s.reader = eventstore.NewReader(s.plain) // the test's own reads are not meant
 	full := s.product(t, n, 2*crowded)
 	s.fill(t, full)
-	difference, err := s.claims.Compare(t.Context(), n.gate, full) // rebuilds the gate
+	difference, err := s.gateStore.Compare(t.Context(), n.gate, full) // rebuilds the gate
 	require.NoError(t, err)
 	require.Empty(t, difference)
 	_, err = s.pool.Exec(t.Context(), "vacuum analyze")
@@ -95,7 +94,7 @@ func newTraced(t *testing.T) (traced, *statements) {
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	plain := s.pool
-	s.pool, s.reader, s.claims = pool, eventstore.NewReader(pool), claims.NewStore(pool, avsc.Decode)
+	s.pool, s.reader, s.stores = pool, eventstore.NewReader(pool), newStores(pool)
 	return traced{s, plain}, sent
 }
 
@@ -129,11 +128,11 @@ func (s traced) fill(t *testing.T, product uuid.UUID) {
 // sweep runs the queries of a worker.
 func (s traced) sweep(t *testing.T, n node) {
 	t.Helper()
-	for _, find := range []func(context.Context, int) ([]claims.DueSlot, error){s.claims.DueForExpiry, s.claims.DueForTimeout, s.claims.DueForWarning} {
+	for _, find := range []func(context.Context, int) ([]deadlines.Slot, error){s.deadlines.DueForExpiry, s.deadlines.DueForTimeout, s.deadlines.DueForWarning} {
 		_, err := find(t.Context(), 20_000)
 		require.NoError(t, err)
 	}
-	for _, until := range []func(context.Context) (time.Duration, bool, error){s.claims.UntilExpiry, s.claims.UntilWarning} {
+	for _, until := range []func(context.Context) (time.Duration, bool, error){s.deadlines.UntilExpiry, s.deadlines.UntilWarning} {
 		_, _, err := until(t.Context())
 		require.NoError(t, err)
 	}

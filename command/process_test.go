@@ -17,8 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
@@ -37,8 +35,8 @@ func beAPI(databaseURL, redisURL, keyFile string) error {
 	if err != nil {
 		return err
 	}
-	c := claims.NewStore(pool, avsc.Decode)
-	gate, err := redis.Open(ctx, []string{redisURL}, c, redis.Options{})
+	s := newStores(pool)
+	gate, err := redis.Open(ctx, []string{redisURL}, s.gateStore, redis.Options{})
 	if err != nil {
 		return err
 	}
@@ -47,11 +45,12 @@ func beAPI(databaseURL, redisURL, keyFile string) error {
 		return err
 	}
 	cfg := Config{
-		Addr: "127.0.0.1:0", Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: c, Gate: gate, Verifier: verifier,
+		Addr: "127.0.0.1:0", Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Verifier: verifier,
+		Claims: s.claims, GateStore: s.gateStore, Gate: gate,
 		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(), WebhookSecrets: []string{webhookSecret},
 	}
 	cfg.Payments, err = payments.New(payments.Config{
-		Pool: pool, Store: store, Reader: cfg.Reader, Claims: c, Gate: gate, Gateway: &fakeGateway{},
+		Pool: pool, Store: store, Reader: cfg.Reader, Claims: s.claims, Gate: gate, Gateway: &fakeGateway{},
 		SlotTTL: cfg.SlotTTL, Registry: cfg.Registry,
 	})
 	if err != nil {

@@ -42,7 +42,7 @@ func (s *system) requireUnits(t testing.TB, n node, product uuid.UUID, free int)
 	require.NoError(t, err)
 	require.Equal(t, free, state.Free)
 	require.Zero(t, state.Pending)
-	difference, err := s.claims.Compare(t.Context(), n.gate, product)
+	difference, err := s.gateStore.Compare(t.Context(), n.gate, product)
 	require.NoError(t, err)
 	require.Empty(t, difference)
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/grants"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
@@ -29,9 +29,13 @@ type Gate interface {
 // claimed reads claims; *claims.Store implements it.
 type claimed interface {
 	grants.Claims
-	Counts(ctx context.Context, product uuid.UUID) (claims.Counts, bool, error)
-	HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error)
 	HasActive(ctx context.Context, product uuid.UUID) (active bool, at int64, err error)
+}
+
+// counter counts a product's held units; *gatestore.Store implements it.
+type counter interface {
+	Counts(ctx context.Context, product uuid.UUID) (gatestore.Counts, bool, error)
+	HeldSince(ctx context.Context, product uuid.UUID, position int64) (more int, ok bool, err error)
 }
 
 // services are the dependencies of the commands.
@@ -39,6 +43,7 @@ type services struct {
 	store     *eventstore.Store
 	gate      Gate
 	claims    claimed
+	counter   counter
 	grants    *grants.Grants
 	payments  *payments.Service
 	stream    func(ctx context.Context, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error)

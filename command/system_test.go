@@ -15,6 +15,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -29,19 +31,30 @@ type system struct {
 	tokens
 	pool   *pgxpool.Pool
 	reader *eventstore.Reader
-	claims *claims.Store
-	redis  string
-	admin  user
-	fake   *fakeGateway // the payment gateway of all nodes
+	stores
+	redis string
+	admin user
+	fake  *fakeGateway // the payment gateway of all nodes
 }
 
 func newSystem(t testing.TB, redisURL string) *system {
 	t.Helper()
 	s := &system{tokens: newTokens(t), pool: dbtest.Write(t), redis: redisURL, fake: &fakeGateway{}}
 	s.reader = eventstore.NewReader(s.pool)
-	s.claims = claims.NewStore(s.pool, avsc.Decode)
+	s.stores = newStores(s.pool)
 	s.admin = s.user(t, auth.Admin)
 	return s
+}
+
+// stores read the write side's database.
+type stores struct {
+	claims    *claims.Store
+	gateStore *gatestore.Store
+	deadlines *deadlines.Store
+}
+
+func newStores(pool *pgxpool.Pool) stores {
+	return stores{claims.NewStore(pool), gatestore.NewStore(pool, avsc.Decode), deadlines.NewStore(pool)}
 }
 
 // node is one command API of a system.
@@ -62,11 +75,11 @@ func (s *system) node(t testing.TB, change ...func(*Config)) node {
 		defer cancel()
 		require.NoError(t, store.Close(ctx))
 	})
-	gate, err := redis.Open(t.Context(), []string{s.redis}, s.claims, redis.Options{})
+	gate, err := redis.Open(t.Context(), []string{s.redis}, s.gateStore, redis.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, gate.Close()) })
 	cfg := Config{
-		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, Gate: gate, Verifier: s.verifier,
+		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, GateStore: s.gateStore, Gate: gate, Verifier: s.verifier,
 		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(),
 		WebhookSecrets: []string{webhookSecret},
 	}

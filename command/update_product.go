@@ -121,11 +121,11 @@ func (s *services) unitsHeld(ctx context.Context, product uuid.UUID) (int, error
 	state, err := s.gate.State(looking, product)
 	cancel()
 	if err == nil && state.Alive {
-		if more, ok, err := s.claims.HeldSince(ctx, product, state.Position); ok || err != nil {
+		if more, ok, err := s.counter.HeldSince(ctx, product, state.Position); ok || err != nil {
 			return state.Held + more, err
 		}
 	}
-	counts, _, err := s.claims.Counts(ctx, product)
+	counts, _, err := s.counter.Counts(ctx, product)
 	return counts.Held, err
 }
 

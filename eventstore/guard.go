@@ -13,6 +13,11 @@ import (
 // Outside of an append it raises an error.
 const NowSQL = "event_now()"
 
+// RowLockTimeoutSQL is the statement that bounds the wait for a row while the append lock is
+// held, because every append of every product waits behind it. A statement keeps such a row
+// only briefly, unless its process has died.
+const RowLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
+
 // ErrDefer, set by a Guard's Check, means that the item cannot be decided together with
 // an earlier one of the same batch, whose writes might change the result; its
 // append goes into the next batch. If Check defers the first append of a batch,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -101,6 +102,25 @@ func (r *Reader) Head(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("read the last position: %w", err)
 	}
 	return head, nil
+}
+
+// ClockSQL is the SQL expression for the event store's clock outside of an append: the time
+// that the next event would have. Payments and expiry are judged by this clock only: Postgres'
+// own may have been set back since an event was recorded.
+const ClockSQL = `greatest(clock_timestamp(), (select recorded_at from events order by position desc limit 1))`
+
+// clockTimeout bounds reading the clock.
+const clockTimeout = 3 * time.Second
+
+// Clock returns the event store's clock; see ClockSQL.
+func (r *Reader) Clock(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
+	defer cancel()
+	var now time.Time
+	if err := r.pool.QueryRow(ctx, `select `+ClockSQL).Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("read the event store's clock: %w", err)
+	}
+	return now, nil
 }
 
 // read collects a query's events; limit is a hint for their number.

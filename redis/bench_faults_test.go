@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -53,7 +53,7 @@ func (w *world) node(t testing.TB) (*redis.Gate, *countingStore) {
 		t.Cleanup(p.Close)
 		return p
 	}
-	store := &countingStore{Store: claims.NewStore(pool(8), avsc.Decode).WithLeasePool(pool(3))}
+	store := &countingStore{Store: gatestore.NewStore(pool(8), avsc.Decode).WithLeasePool(pool(3))}
 	return w.gateOn(w.url, store), store
 }
 

@@ -80,7 +80,7 @@ func (s *stuckStore) Snapshot(ctx context.Context, product uuid.UUID, holders fu
 // at once, so that they hold no resources that other products need.
 func TestBulkhead_ManyRequestsDoNotWaitForARebuild(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		store := &stuckStore{Store: w.claims, stuck: make(chan struct{})}
+		store := &stuckStore{Store: w.gateStore, stuck: make(chan struct{})}
 		g, product := w.gateOn(w.url, store), w.product(1000)
 		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
 		defer cancel()
@@ -133,13 +133,13 @@ func TestUnload_OfEndedSale(t *testing.T) {
 		unloaded, err = g.Unload(w.ctx, product)
 		require.NoError(t, err)
 		require.False(t, unloaded, "it received a request just now")
-		list, err := w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
+		list, err := w.gateStore.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Empty(t, list)
 
 		_, err = w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at - interval '1 min' where product_id = $1`, product)
 		require.NoError(t, err)
-		list, err = w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
+		list, err = w.gateStore.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Equal(t, []uuid.UUID{product}, list)
 		testkit.Eventually(t, 10*time.Second, "the gate to be unloaded", func() error {
@@ -149,7 +149,7 @@ func TestUnload_OfEndedSale(t *testing.T) {
 			return err
 		})
 		require.Empty(t, w.keysLike("*"))
-		list, err = w.claims.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
+		list, err = w.gateStore.GatesOfEndedSales(w.ctx, 10*time.Second, 10)
 		require.NoError(t, err)
 		require.Empty(t, list)
 		lines := w.stored(product)

@@ -62,7 +62,7 @@ func TestCluster_Rush(t *testing.T) {
 	w := clusterWorld(t)
 	of := w.productsOn(theCluster.group, 3, 8, 20)
 	one, _, _ := strings.Cut(w.url, ",")
-	r := w.rush(20, all(of), w.gate(), w.gateOn(one, w.claims))
+	r := w.rush(20, all(of), w.gate(), w.gateOn(one, w.gateStore))
 	r.await(1000, "a rush")
 	r.end()
 	for node, some := range of {
@@ -184,7 +184,7 @@ func TestSentinelsFailOver_IgnoresResumedMaster(t *testing.T) {
 	products := []uuid.UUID{w.product(100), w.product(100)}
 	gate := w.gate()
 	one, _, _ := strings.Cut(w.url, ",")
-	r := w.rush(100, products, gate, w.gateOn(one, w.claims))
+	r := w.rush(100, products, gate, w.gateOn(one, w.gateStore))
 	before := r.serves()
 	r.await(60, "a rush")
 	w.lag(g.Nodes[0], g.Nodes[1])
@@ -237,11 +237,11 @@ func TestOpen_RejectsWrongKindOfRedis(t *testing.T) {
 		"a database of a cluster's node": {[]string{strings.TrimSuffix(one, "/0") + "/3"}, "only database 0"},
 		"several servers of no cluster":  {[]string{alone, one}, "is not a node of a Redis Cluster"},
 	} {
-		_, err := redis.Open(ctx, c.urls, w.claims, redis.Options{})
+		_, err := redis.Open(ctx, c.urls, w.gateStore, redis.Options{})
 		require.ErrorIs(t, err, topology.ErrAddress, name)
 		require.ErrorContains(t, err, c.says, name)
 	}
-	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.claims, redis.Options{})
+	_, err := redis.Open(ctx, []string{alone + "?master_name=nobody"}, w.gateStore, redis.Options{})
 	require.ErrorContains(t, err, "no Sentinel names the master")
 	require.NotErrorIs(t, err, topology.ErrAddress)
 	serving, n, err := redis.CheckHealth(ctx, []string{one}, redis.Options{})

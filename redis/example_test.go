@@ -12,7 +12,7 @@ import (
 // Decide a request, and give the unit back if the grant could not be appended.
 func ExampleGate_Decide() {
 	ctx := context.Background()
-	var store redis.Store // command/claims implements it
+	var store redis.Store // command/gatestore implements it
 	gate, err := redis.Open(ctx, []string{"redis://localhost:6379/0"}, store, redis.Options{})
 	if err != nil {
 		panic(err)

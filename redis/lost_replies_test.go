@@ -100,7 +100,7 @@ func (w *proxy) pass(in, out net.Conn) {
 func TestDecide_RetriesOnceAfterLostReply(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		broken, url := newProxy(t, w.url)
-		g, product := w.gateOn(url, w.claims), w.product(3)
+		g, product := w.gateOn(url, w.gateStore), w.product(3)
 		w.granted(g, product)
 
 		broken.lose.Store(1)
@@ -130,7 +130,7 @@ func TestDecide_AnswersEveryRequestWhileRepliesAreLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const units = 100
 		broken, url := newProxy(t, w.url)
-		g, product := w.gateOn(url, w.claims), w.product(units)
+		g, product := w.gateOn(url, w.gateStore), w.product(units)
 		w.granted(g, product)
 		broken.lose.Store(5)
 		seen := make(map[int]bool)

@@ -102,8 +102,8 @@ func TestLease_TwoProcessesNeverDecideTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
-	store := &awayStore{Store: w.claims}
-	a, b, product := w.gateOn(w.url, store), w.gateOn(other.URL(), w.claims), w.product(1)
+	store := &awayStore{Store: w.gateStore}
+	a, b, product := w.gateOn(w.url, store), w.gateOn(other.URL(), w.gateStore), w.product(1)
 	require.NoError(t, w.claim(w.granted(a, product)))
 
 	var lastA, firstB atomic.Int64 // times of trusted answers
@@ -188,7 +188,7 @@ func (s *awayStore) Leases(ctx context.Context, requests []redis.LeaseRequest) (
 
 func TestLease_NothingIsDecidedAfterPostgresOutage(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		store := &awayStore{Store: w.claims}
+		store := &awayStore{Store: w.gateStore}
 		g, product := w.gateOn(w.url, store), w.product(1)
 		w.granted(g, product)
 		store.away.Store(true)
@@ -215,7 +215,7 @@ func TestLease_NothingIsDecidedAfterPostgresOutage(t *testing.T) {
 // that wait fail together.
 func TestDecide_FailsAllWaitingRequestsTogether(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		store := &awayStore{Store: w.claims}
+		store := &awayStore{Store: w.gateStore}
 		store.silent.Store(true)
 		g, product := w.gateOn(w.url, store), w.product(1)
 		began := time.Now()
@@ -232,7 +232,7 @@ func TestDecide_FailsAllWaitingRequestsTogether(t *testing.T) {
 // could not renew trusts no refusal then.
 func TestLease_OnStoppedClockIsNotTrusted(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		store := &awayStore{Store: w.claims}
+		store := &awayStore{Store: w.gateStore}
 		g, product := w.gateOn(w.url, store), w.product(1)
 		w.granted(g, product)
 		store.away.Store(true)
@@ -251,7 +251,7 @@ func TestLease_OnStoppedClockIsNotTrusted(t *testing.T) {
 
 // raise raises the product's epoch for a rebuild that is never made.
 func (w *world) raise(product uuid.UUID, found int64) redis.RaiseResult {
-	raised, err := w.claims.Raise(w.ctx, []redis.RaiseRequest{{Product: product, Found: found, Above: redis.NoEpoch, Owner: uuid.New()}})
+	raised, err := w.gateStore.Raise(w.ctx, []redis.RaiseRequest{{Product: product, Found: found, Above: redis.NoEpoch, Owner: uuid.New()}})
 	require.NoError(w.t, err)
 	return raised[0]
 }
@@ -274,7 +274,7 @@ func TestRebuild_WaitsForUnfinishedOne(t *testing.T) {
 				require.ErrorIs(t, g.Sync(ctx, product), redis.ErrUnavailable)
 				cancel()
 			}
-			alive, err := w.claims.Alive(w.ctx, []redis.AliveRequest{{Product: product, Epoch: 0}, {Product: product, Epoch: 7}})
+			alive, err := w.gateStore.Alive(w.ctx, []redis.AliveRequest{{Product: product, Epoch: 0}, {Product: product, Epoch: 7}})
 			require.NoError(t, err)
 			require.Equal(t, []bool{true, false}, alive)
 			signed := time.Now()

@@ -217,7 +217,7 @@ func (m *model) FalseAlarm(t *rapid.T) {
 
 // Check compares Postgres with the model, after each step.
 func (m *model) Check(t *rapid.T) {
-	counts, _, err := m.w.claims.Counts(m.w.ctx, m.product)
+	counts, _, err := m.w.gateStore.Counts(m.w.ctx, m.product)
 	require.NoError(t, err)
 	require.Equal(t, len(m.claimed), counts.Held)
 	require.LessOrEqual(t, counts.Held, counts.Units)

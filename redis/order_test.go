@@ -106,7 +106,7 @@ func (s *failingStore) Snapshot(ctx context.Context, product uuid.UUID, holders 
 // A rebuild that fails continues in its own epoch, with a growing backoff.
 func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		store := &failingStore{Store: w.claims}
+		store := &failingStore{Store: w.gateStore}
 		g, product := w.gateOn(w.url, store), w.product(100)
 		require.NoError(t, w.claim(w.granted(g, product)))
 		store.failing.Store(true)
@@ -133,7 +133,7 @@ func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 func TestRebuild_IsTakenOverFromFailingNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
-	store := &failingStore{Store: w.claims}
+	store := &failingStore{Store: w.gateStore}
 	bad, good, product := w.gateOn(w.url, store), w.gate(), w.product(100)
 	store.failing.Store(true)
 	ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
@@ -162,7 +162,7 @@ func TestViews_OnlyOneOfTwoMastersIsUsed(t *testing.T) {
 	// Not parallel: a node that is starved for 1.5 s loses its product to the other one.
 	w := newWorld(t, testkit.OwnRedis(t))
 	other := testkit.OwnRedis(t)
-	a, b := w.gate(), w.gateOn(other.URL(), w.claims)
+	a, b := w.gate(), w.gateOn(other.URL(), w.gateStore)
 	var product uuid.UUID
 	var granted [2]int64
 	for range 8 { // until the machine starved no node
@@ -209,7 +209,7 @@ func TestRebuild_WaitsForOldLeaseByItsOwnClock(t *testing.T) {
 			require.NoError(t, w.claim(w.granted(g, product)))
 			_, err := w.pool.Exec(w.ctx, `update product_gates set leased_at = leased_at + $2::interval where product_id = $1`, product, skew)
 			require.NoError(t, err)
-			other := w.gateOn(testkit.OwnRedis(t).URL(), w.claims)
+			other := w.gateOn(testkit.OwnRedis(t).URL(), w.gateStore)
 			began := time.Now()
 			testkit.Eventually(t, 15*time.Second, "the gate to be rebuilt", func() error {
 				return other.Sync(w.ctx, product)

@@ -142,7 +142,7 @@ type Snapshot struct {
 }
 
 // GateEvent is an event of a product's log. Event is set if it concerns the
-// gate: the types that claims.Store.Events decodes. Others only move the position.
+// gate: the types that gatestore.Store.Events decodes. Others only move the position.
 type GateEvent struct {
 	At    LogPosition
 	Event domain.Event
@@ -200,7 +200,7 @@ const (
 // event that the gate has applied last.
 var ErrTailLost = errors.New("redis: the store lost events that the gate has applied")
 
-// Store is the Postgres side of the gate, which package command/claims implements.
+// Store is the Postgres side of the gate, which package command/gatestore implements.
 // An error means that Postgres did not answer. Results are in the order of
 // the requests.
 type Store interface {

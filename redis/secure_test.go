@@ -38,7 +38,7 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 	require.True(t, opts.CA.AppendCertsFromPEM(pem))
 
 	t.Run("works", func(t *testing.T) {
-		g, err := redis.Open(w.ctx, []string{u.String()}, w.claims, opts)
+		g, err := redis.Open(w.ctx, []string{u.String()}, w.gateStore, opts)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, g.Close()) }()
 		product := w.product(1)
@@ -55,18 +55,18 @@ func TestOpen_TLSUserAndKeyPrefix(t *testing.T) {
 		require.Equal(t, []int{1, 1}, []int{serving, all})
 	})
 	t.Run("an unknown authority is refused", func(t *testing.T) {
-		_, err := redis.Open(w.ctx, []string{u.String()}, w.claims, redis.Options{KeyPrefix: "shop1:"})
+		_, err := redis.Open(w.ctx, []string{u.String()}, w.gateStore, redis.Options{KeyPrefix: "shop1:"})
 		require.ErrorContains(t, err, "certificate")
 	})
 	t.Run("an authority without TLS is refused", func(t *testing.T) {
-		_, err := redis.Open(w.ctx, []string{w.url}, w.claims, opts)
+		_, err := redis.Open(w.ctx, []string{w.url}, w.gateStore, opts)
 		require.ErrorIs(t, err, topology.ErrAddress)
 		require.ErrorContains(t, err, "rediss://")
 	})
 	t.Run("a wrong password is named", func(t *testing.T) {
 		wrong := u
 		wrong.User = url.UserPassword("shop", "wrong")
-		_, err := redis.Open(w.ctx, []string{wrong.String()}, w.claims, opts)
+		_, err := redis.Open(w.ctx, []string{wrong.String()}, w.gateStore, opts)
 		require.ErrorIs(t, err, topology.ErrAddress)
 		require.ErrorContains(t, err, "user name, password or permissions")
 		require.NotContains(t, err.Error(), "wrong:")

@@ -177,7 +177,7 @@ func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 
 		require.NoError(t, w.claim(claimed))
 		settle := func(p redis.PendingGrant) error {
-			return w.claims.WithdrawGrant(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
+			return claims.WithdrawGrant(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
 				ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
 		}
 		require.NoError(t, settle(pending[0]))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -30,14 +31,14 @@ import (
 
 // world is a store, its claims and one Redis: a server, or a cluster.
 type world struct {
-	t      testing.TB
-	ctx    context.Context
-	pool   *pgxpool.Pool
-	store  *eventstore.Store
-	claims *claims.Store
-	redis  *devservices.Redis // nil for a cluster
-	url    string
-	raw    goredis.UniversalClient
+	t         testing.TB
+	ctx       context.Context
+	pool      *pgxpool.Pool
+	store     *eventstore.Store
+	gateStore *gatestore.Store
+	redis     *devservices.Redis // nil for a cluster
+	url       string
+	raw       goredis.UniversalClient
 
 	productsMu sync.Mutex
 	products   []uuid.UUID
@@ -51,7 +52,7 @@ func newWorld(t testing.TB, r *devservices.Redis) *world {
 
 func newWorldAt(t testing.TB, url string, raw goredis.UniversalClient) *world {
 	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), url: url, raw: raw}
-	w.claims = claims.NewStore(w.pool, avsc.Decode)
+	w.gateStore = gatestore.NewStore(w.pool, avsc.Decode)
 	w.store = storetest.Open(t, w.pool)
 	return w
 }
@@ -77,7 +78,7 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 // gate opens the gate of another node.
-func (w *world) gate() *redis.Gate { return w.gateOn(w.url, w.claims) }
+func (w *world) gate() *redis.Gate { return w.gateOn(w.url, w.gateStore) }
 
 func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
 	g, err := redis.Open(w.ctx, strings.Split(url, ","), store, redis.Options{})
@@ -209,7 +210,7 @@ func (w *world) granted(g *redis.Gate, product uuid.UUID) redis.Decision {
 }
 
 func (w *world) row(product uuid.UUID) redis.GateRow {
-	row, err := w.claims.Row(w.ctx, product)
+	row, err := w.gateStore.Row(w.ctx, product)
 	require.NoError(w.t, err)
 	return row
 }
@@ -262,13 +263,13 @@ func (w *world) folds(lines []fairness.Line) fairness.Report {
 // agrees requires that gate and claims are equal once nothing is pending.
 func (w *world) agrees(g *redis.Gate, product uuid.UUID) redis.State {
 	require.NoError(w.t, g.Sync(w.ctx, product))
-	difference, err := w.claims.Compare(w.ctx, g, product)
+	difference, err := w.gateStore.Compare(w.ctx, g, product)
 	require.NoError(w.t, err)
 	require.Empty(w.t, difference)
 	state, err := g.State(w.ctx, product)
 	require.NoError(w.t, err)
 	require.True(w.t, state.Alive)
-	counts, found, err := w.claims.Counts(w.ctx, product)
+	counts, found, err := w.gateStore.Counts(w.ctx, product)
 	require.NoError(w.t, err)
 	require.True(w.t, found)
 	require.Equal(w.t, counts.Held, state.Held)

@@ -43,7 +43,7 @@ from unnest($2::uuid[], $3::uuid[], $4::uuid[]) as p(payment, slot, buyer)`
 func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 	w.t.Helper()
 	product = w.product(n + active)
-	raised, err := w.claims.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
+	raised, err := w.gateStore.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
 	// No rebuild is in progress: the gate need not wait for it.

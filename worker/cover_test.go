@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -36,7 +36,7 @@ func TestCover_RequiresExpiredLease(t *testing.T) {
 		{name: "another gate", lease: second, now: 30 * time.Second, born: 1},
 	} {
 		log := &redis.LogPiece{Exists: true, Alive: true, FirstEpoch: step.born, Now: step.now, Leased: step.leased, More: step.more}
-		got := g.cover(claims.GateLease{ID: step.lease}, log)
+		got := g.cover(gatestore.Lease{ID: step.lease}, log)
 		require.True(t, step.want.Equal(got), "%s: %+v", step.name, got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
@@ -18,8 +19,8 @@ import (
 // payment.
 func (w *Worker) ending() sweep {
 	return sweep{
-		name: sweepExpiry, frees: true, until: w.cfg.Claims.UntilExpiry,
-		find: w.cfg.Claims.DueForExpiry,
+		name: sweepExpiry, frees: true, until: w.cfg.Deadlines.UntilExpiry,
+		find: w.cfg.Deadlines.DueForExpiry,
 		decide: func(s domain.Slot, at time.Time) []domain.Event {
 			if _, paying := s.Pending(); paying { // it was started after the query
 				return nil
@@ -36,7 +37,7 @@ func (w *Worker) ending() sweep {
 // while no worker ran is no longer found.
 func (w *Worker) warning() sweep {
 	return sweep{
-		name: sweepWarning, find: w.cfg.Claims.DueForWarning, until: w.cfg.Claims.UntilWarning,
+		name: sweepWarning, find: w.cfg.Deadlines.DueForWarning, until: w.cfg.Deadlines.UntilWarning,
 		decide: domain.Slot.Warn,
 		guard: func(s domain.Slot) eventstore.GuardItem {
 			return claims.Warned{Product: s.ProductID, SlotID: s.ID}.GuardItem()
@@ -61,7 +62,7 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		due, err := w.cfg.Claims.DueForTimeout(ctx, maxSwept)
+		due, err := w.cfg.Deadlines.DueForTimeout(ctx, maxSwept)
 		if err != nil {
 			return err
 		}
@@ -87,7 +88,7 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	}
 }
 
-func (w *Worker) timeOutOne(ctx context.Context, due claims.DueSlot) {
+func (w *Worker) timeOutOne(ctx context.Context, due deadlines.Slot) {
 	ctx, cancel := context.WithTimeout(ctx, timeOutTimeout)
 	defer cancel()
 	ctx, span := begin(ctx, sweepPaymentTimeout)
@@ -120,7 +121,7 @@ func (p *deferred) add(id uuid.UUID, d time.Duration) {
 
 // without returns the slots of due that are not skipped, and drops all other
 // entries.
-func (p *deferred) without(due []claims.DueSlot) []claims.DueSlot {
+func (p *deferred) without(due []deadlines.Slot) []deadlines.Slot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.until) == 0 {
@@ -132,7 +133,7 @@ func (p *deferred) without(due []claims.DueSlot) []claims.DueSlot {
 			delete(p.until, id)
 		}
 	}
-	return slices.DeleteFunc(due, func(d claims.DueSlot) bool {
+	return slices.DeleteFunc(due, func(d deadlines.Slot) bool {
 		_, off := p.until[d.SlotID]
 		return off
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/domain"
@@ -120,7 +121,7 @@ func TestWorkers_Concurrent(t *testing.T) {
 	}
 	require.EqualValues(t, slots, swept)
 	t.Logf("%v of %d expiries conflicted among three workers", conflicts, slots)
-	difference, err := w.claims.Compare(t.Context(), w.gate, product)
+	difference, err := w.gateStore.Compare(t.Context(), w.gate, product)
 	require.NoError(t, err)
 	require.Empty(t, difference)
 }
@@ -203,7 +204,7 @@ func (p *paying) Do(_ context.Context, _ payments.Step, id uuid.UUID) error {
 	return nil
 }
 
-func (p *paying) TimeOut(_ context.Context, due claims.DueSlot) error {
+func (p *paying) TimeOut(_ context.Context, due deadlines.Slot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.timedOut[due.SlotID]++

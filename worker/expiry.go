@@ -14,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
@@ -60,7 +61,7 @@ const (
 // sweep is an action on slots that are due.
 type sweep struct {
 	name  string
-	find  func(ctx context.Context, limit int) ([]claims.DueSlot, error)
+	find  func(ctx context.Context, limit int) ([]deadlines.Slot, error)
 	until func(ctx context.Context) (time.Duration, bool, error) // until the next slot is due
 	// decide returns the events of a slot at a time, or nothing if it is not
 	// due after all.
@@ -122,7 +123,7 @@ func (s *expirer) sweepOnce(ctx context.Context, sw sweep) (found, changed int, 
 		return found, 0, nil
 	}
 	// Read after the query, so that the slots are due by this time too.
-	at, err := s.cfg.Claims.StoreClock(ctx)
+	at, err := s.cfg.Reader.Clock(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -171,12 +172,12 @@ func (s *expirer) enter(ctx context.Context) bool {
 
 // inTurn orders slots by share, beginning with one of them; within a share those due longest
 // stay first.
-func inTurn(due []claims.DueSlot, first int) {
-	turn := func(d claims.DueSlot) int { return (int(d.SlotID[15])%shares - first + shares) % shares }
-	slices.SortStableFunc(due, func(a, b claims.DueSlot) int { return turn(a) - turn(b) })
+func inTurn(due []deadlines.Slot, first int) {
+	turn := func(d deadlines.Slot) int { return (int(d.SlotID[15])%shares - first + shares) % shares }
+	slices.SortStableFunc(due, func(a, b deadlines.Slot) int { return turn(a) - turn(b) })
 }
 
-func (s *expirer) sweepChunk(ctx context.Context, sw sweep, chunk []claims.DueSlot, at time.Time) (changed, conflicts int, err error) {
+func (s *expirer) sweepChunk(ctx context.Context, sw sweep, chunk []deadlines.Slot, at time.Time) (changed, conflicts int, err error) {
 	slots, err := s.slots(ctx, chunk)
 	if err != nil {
 		return 0, 0, err
@@ -241,7 +242,7 @@ var errUnreadable = errors.New("worker: invalid event in the slot's stream")
 
 // slots reads the slots in one round trip. A slot whose events cannot be decoded is
 // omitted.
-func (s *expirer) slots(ctx context.Context, chunk []claims.DueSlot) (map[uuid.UUID]domain.Slot, error) {
+func (s *expirer) slots(ctx context.Context, chunk []deadlines.Slot) (map[uuid.UUID]domain.Slot, error) {
 	ids := make([]uuid.UUID, len(chunk))
 	for i, d := range chunk {
 		ids[i] = d.SlotID
@@ -268,7 +269,7 @@ func (s *expirer) slots(ctx context.Context, chunk []claims.DueSlot) (map[uuid.U
 }
 
 // skip skips a slot for a while after a failure.
-func (s *expirer) skip(ctx context.Context, sw sweep, due claims.DueSlot, err error) {
+func (s *expirer) skip(ctx context.Context, sw sweep, due deadlines.Slot, err error) {
 	s.metrics.failures.WithLabelValues(sw.name).Inc()
 	s.warn(ctx, "due slot not handled, skipping it for a while", "sweep", sw.name, "slot", due.SlotID, "error", err)
 	s.deferred.add(due.SlotID, deferFor)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/eventstore"
 )
 
@@ -21,7 +22,7 @@ func TestExpiry_FailedSweepReleasesItsPermits(t *testing.T) {
 	closed, err := eventstore.Open(t.Context(), w.pool, eventstore.Options{})
 	require.NoError(t, err)
 	require.NoError(t, closed.Close(t.Context()))
-	worker := New(Config{Gate: w.gate, Claims: w.claims, Store: closed, Reader: w.reader})
+	worker := New(Config{Gate: w.gate, GateStore: w.gateStore, Deadlines: deadlines.NewStore(w.pool), Store: closed, Reader: w.reader})
 	working, stop := context.WithCancel(t.Context())
 	worker.start(working)
 	defer func() { stop(); worker.watcher.wait(); worker.syncer.wait() }()

@@ -45,7 +45,7 @@ func (w *Worker) audit(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		leases, err := w.cfg.Claims.GateLeases(ctx, auditInterval)
+		leases, err := w.cfg.GateStore.RecentLeases(ctx, auditInterval)
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (w *Worker) audit(ctx context.Context) error {
 func (a *auditor) compare(ctx context.Context, product uuid.UUID) error {
 	comparing, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
-	difference, err := a.cfg.Claims.Compare(comparing, a.cfg.Gate, product)
+	difference, err := a.cfg.GateStore.Compare(comparing, a.cfg.Gate, product)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, redis.ErrUnknownProduct) {
 			a.warn(ctx, "gate comparison failed", "product", product, "error", err)

@@ -215,7 +215,7 @@ func (w *Worker) catchUp(ctx context.Context) error {
 // syncOutdated syncs the gates that have not applied all events, or every gate that exists
 // if the store lost events.
 func (w *Worker) syncOutdated(ctx context.Context) error {
-	led, err := w.cfg.Claims.GateHistories(ctx)
+	led, err := w.cfg.GateStore.Histories(ctx)
 	if err != nil {
 		return err
 	}

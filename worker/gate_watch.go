@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -59,7 +59,7 @@ type watcher struct {
 type watchedGate struct {
 	product uuid.UUID
 	mu      sync.Mutex
-	lease   claims.GateLease // as of the last poll
+	lease   gatestore.Lease // as of the last poll
 
 	history int64           // of the watcher, at the last look
 	last    *redis.LogPiece // as it was last read and stored
@@ -81,7 +81,7 @@ type leaseMark struct {
 
 func (w *Worker) newWatcher(ctx context.Context) *watcher {
 	x := &watcher{
-		Worker: w, shipper: &shipper{ctx: ctx, ship: w.cfg.Claims.Ship},
+		Worker: w, shipper: &shipper{ctx: ctx, ship: w.cfg.GateStore.Ship},
 		soon: make(chan struct{}, 1), gates: map[uuid.UUID]*watchedGate{},
 	}
 	x.looks = newSchedule(ctx, watchConcurrency, 0, w.gate.Master, w.owners.turned, x.watchOnce)
@@ -108,13 +108,13 @@ func (x *watcher) poll(ctx context.Context) error {
 	var tails time.Time
 	for {
 		began := time.Now()
-		leases, err := x.cfg.Claims.GateLeases(ctx, watchFor)
+		leases, err := x.cfg.GateStore.RecentLeases(ctx, watchFor)
 		if err != nil {
 			return err
 		}
 		x.watchAll(leases, true)
 		if time.Since(tails) >= tailInterval {
-			if leases, err = x.cfg.Claims.UnshippedGates(ctx); err != nil {
+			if leases, err = x.cfg.GateStore.UnshippedGates(ctx); err != nil {
 				return err
 			}
 			x.watchAll(leases, false)
@@ -151,7 +151,7 @@ func (x *watcher) list() []uuid.UUID {
 
 // watchAll adds gates by their leases. all: these are all gates
 // that decided recently.
-func (x *watcher) watchAll(leases []claims.GateLease, all bool) {
+func (x *watcher) watchAll(leases []gatestore.Lease, all bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	leased := make(map[uuid.UUID]bool, len(leases))
@@ -241,7 +241,7 @@ func (x *watcher) watchGate(ctx context.Context, g *watchedGate) (next time.Dura
 }
 
 // lostGate rebuilds a gate that does not exist, or removes it if its product is gone.
-func (x *watcher) lostGate(g *watchedGate, lease claims.GateLease, log *redis.LogPiece) {
+func (x *watcher) lostGate(g *watchedGate, lease gatestore.Lease, log *redis.LogPiece) {
 	g.last, g.mark, g.sights = nil, leaseMark{}, sights{}
 	if lease.Deleted {
 		if log.Exists {
@@ -257,7 +257,7 @@ func (x *watcher) lostGate(g *watchedGate, lease claims.GateLease, log *redis.Lo
 	}
 }
 
-func (g *watchedGate) settled(lease claims.GateLease) bool { return g.covered.Equal(lease.ID) }
+func (g *watchedGate) settled(lease gatestore.Lease) bool { return g.covered.Equal(lease.ID) }
 
 func (g *watchedGate) setCovered(lease redis.LeaseID) {
 	g.mu.Lock()
@@ -266,7 +266,7 @@ func (g *watchedGate) setCovered(lease redis.LeaseID) {
 }
 
 // store ships the new lines of a log, and how far it is complete.
-func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLease, log *redis.LogPiece) error {
+func (x *watcher) store(ctx context.Context, g *watchedGate, lease gatestore.Lease, log *redis.LogPiece) error {
 	if log.Err != nil {
 		return log.Err
 	}
@@ -308,7 +308,7 @@ func (x *watcher) store(ctx context.Context, g *watchedGate, lease claims.GateLe
 // that much more than at some read after the lease was seen there, and its own lease
 // has run out, no decision that the leases up to that one allowed is missing from the
 // log. No other clock is compared with it.
-func (g *watchedGate) cover(lease claims.GateLease, log *redis.LogPiece) redis.LeaseID {
+func (g *watchedGate) cover(lease gatestore.Lease, log *redis.LogPiece) redis.LeaseID {
 	if !log.LeasedBy(lease.Epoch, lease.Instance) {
 		g.mark = leaseMark{}
 		return redis.LeaseID{}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -52,19 +54,22 @@ func beWorker(databaseURL, redisURL, gatewayURL string) error {
 	if err != nil {
 		return err
 	}
-	c := claims.NewStore(pool, avsc.Decode)
-	gate, err := redis.Open(ctx, []string{redisURL}, c, redis.Options{})
+	gateStore := gatestore.NewStore(pool, avsc.Decode)
+	gate, err := redis.Open(ctx, []string{redisURL}, gateStore, redis.Options{})
 	if err != nil {
 		return err
 	}
-	cfg := Config{Gate: gate, Claims: c, Store: store, Reader: eventstore.NewReader(pool), Notifier: eventstore.Listen(ctx, pool)}
+	cfg := Config{
+		Gate: gate, GateStore: gateStore, Deadlines: deadlines.NewStore(pool),
+		Store: store, Reader: eventstore.NewReader(pool), Notifier: eventstore.Listen(ctx, pool),
+	}
 	if gatewayURL != "" {
 		client, err := gateway.New(gateway.Options{URL: gatewayURL})
 		if err != nil {
 			return err
 		}
 		cfg.Payments, err = payments.New(payments.Config{
-			Pool: pool, Store: store, Reader: cfg.Reader, Claims: c, Gate: gate, Gateway: client,
+			Pool: pool, Store: store, Reader: cfg.Reader, Claims: claims.NewStore(pool), Gate: gate, Gateway: client,
 			CallbackURL: "http://127.0.0.1:1/", PaymentTimeout: payingTimeout, SlotTTL: payingLife, Registry: prometheus.NewRegistry(),
 		})
 		if err != nil {
@@ -111,7 +116,7 @@ func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
 		require.Equal(t, domain.ExpiredSlot, s.Status)
 		require.LessOrEqual(t, s.Version, 3)
 	}
-	difference, err := w.claims.Compare(t.Context(), w.gate, product)
+	difference, err := w.gateStore.Compare(t.Context(), w.gate, product)
 	require.NoError(t, err)
 	require.Empty(t, difference)
 }

@@ -34,7 +34,7 @@ func (w *Worker) unload(ctx context.Context) error {
 
 // unloadIdle removes the gates that are due now.
 func (w *Worker) unloadIdle(ctx context.Context) error {
-	products, err := w.cfg.Claims.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)
+	products, err := w.cfg.GateStore.GatesOfEndedSales(ctx, unloadAfter, maxUnloads)
 	if err != nil {
 		return err
 	}

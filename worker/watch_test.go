@@ -13,6 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/presence"
 	"github.com/dopaminestore/dopamine/redis"
@@ -200,7 +201,7 @@ func TestWithdraw_GrantsOfDeadNodeAtOnce(t *testing.T) {
 	node := func() (*redis.Gate, *presence.Presence) {
 		member := presence.Join(t.Context(), w.pool, false, nil)
 		<-member.Joined()
-		gate, err := redis.Open(t.Context(), []string{w.redis}, claims.NewStore(w.pool, avsc.Decode), redis.Options{Node: member.ID})
+		gate, err := redis.Open(t.Context(), []string{w.redis}, gatestore.NewStore(w.pool, avsc.Decode), redis.Options{Node: member.ID})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, gate.Close()) })
 		return gate, member

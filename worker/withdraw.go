@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/redis"
@@ -143,7 +144,7 @@ func (w *Worker) withdraw(ctx context.Context, grant redis.PendingGrant) error {
 	if err != nil {
 		return fmt.Errorf("withdraw number %d: %w", grant.Number, err)
 	}
-	if err := w.cfg.Claims.WithdrawGrant(ctx, retryingAppender{w.cfg.Store}, grant, events[0]); err != nil {
+	if err := claims.WithdrawGrant(ctx, retryingAppender{w.cfg.Store}, grant, events[0]); err != nil {
 		return err
 	}
 	w.metrics.settled.Inc()

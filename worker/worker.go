@@ -12,7 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
@@ -47,7 +48,7 @@ type Payments interface {
 	// Observe sets the gauge of payments that need an operator.
 	Observe(ctx context.Context) error
 	// TimeOut ends a slot that is due although it has a pending payment.
-	TimeOut(ctx context.Context, due claims.DueSlot) error
+	TimeOut(ctx context.Context, due deadlines.Slot) error
 	// Purge deletes data that is no longer needed.
 	Purge(ctx context.Context) error
 }
@@ -55,7 +56,8 @@ type Payments interface {
 // Config configures a worker. All fields but the last four are required.
 type Config struct {
 	Gate       *redis.Gate
-	Claims     *claims.Store
+	GateStore  *gatestore.Store
+	Deadlines  *deadlines.Store
 	Store      *eventstore.Store
 	Reader     *eventstore.Reader
 	Notifier   *eventstore.Notifier

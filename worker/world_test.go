@@ -18,6 +18,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/presence"
@@ -30,20 +32,21 @@ import (
 // world is a database and a Redis, with a store and a gate like those of a
 // command API.
 type world struct {
-	t      testing.TB
-	pool   *pgxpool.Pool
-	reader *eventstore.Reader
-	claims *claims.Store
-	redis  string
-	store  *eventstore.Store
-	gate   *redis.Gate
+	t         testing.TB
+	pool      *pgxpool.Pool
+	reader    *eventstore.Reader
+	claims    *claims.Store
+	gateStore *gatestore.Store
+	redis     string
+	store     *eventstore.Store
+	gate      *redis.Gate
 }
 
 func newWorld(t testing.TB) *world { return newWorldOn(t, dbtest.Write(t), testkit.Redis(t)) }
 
 func newWorldOn(t testing.TB, pool *pgxpool.Pool, redisURL string) *world {
 	w := &world{t: t, pool: pool, redis: redisURL, reader: eventstore.NewReader(pool)}
-	w.claims = claims.NewStore(pool, avsc.Decode)
+	w.claims, w.gateStore = claims.NewStore(pool), gatestore.NewStore(pool, avsc.Decode)
 	w.store, w.gate = w.open()
 	return w
 }
@@ -51,7 +54,7 @@ func newWorldOn(t testing.TB, pool *pgxpool.Pool, redisURL string) *world {
 // open returns the store and the gate of another process.
 func (w *world) open() (*eventstore.Store, *redis.Gate) {
 	store := storetest.Open(w.t, w.pool)
-	gate, err := redis.Open(context.Background(), strings.Split(w.redis, ","), w.claims, redis.Options{})
+	gate, err := redis.Open(context.Background(), strings.Split(w.redis, ","), w.gateStore, redis.Options{})
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, gate.Close()) })
 	return store, gate
@@ -66,7 +69,7 @@ func (w *world) work(change ...func(*Config)) (worker *Worker, stop func()) {
 	<-member.Joined()
 	cfg := Config{
 		Presence: member,
-		Gate:     gate, Claims: w.claims, Store: store, Reader: w.reader, Notifier: notifier, Registerer: prometheus.NewRegistry(),
+		Gate:     gate, GateStore: w.gateStore, Deadlines: deadlines.NewStore(w.pool), Store: store, Reader: w.reader, Notifier: notifier, Registerer: prometheus.NewRegistry(),
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -155,7 +158,7 @@ func (l life) claim(product, slot, buyer uuid.UUID, number int64, unit int) clai
 func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 	w.t.Helper()
 	product := w.product(n)
-	raised, err := w.claims.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
+	raised, err := w.gateStore.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
 	// No rebuild is in progress: the gate need not wait for it.

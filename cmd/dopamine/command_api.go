@@ -117,7 +117,7 @@ func limitsOf(p *parts, r *config.Reader) httpapi.Limits {
 
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
-	cfg.Claims, cfg.Gate, cfg.Payments = p.claims, p.gate, p.payments
+	cfg.Claims, cfg.GateStore, cfg.Gate, cfg.Payments = p.claims, p.gateStore, p.gate, p.payments
 	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.gate)...)
 	if p.stripe != nil {
 		var err error

@@ -19,6 +19,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
@@ -59,6 +60,7 @@ type parts struct {
 	store      *eventstore.Store
 	gate       *redis.Gate
 	claims     *claims.Store
+	gateStore  *gatestore.Store
 	notifier   *eventstore.Notifier
 	payments   *payments.Service
 	presence   *presence.Presence   // nil: in no list
@@ -194,7 +196,7 @@ func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
 	p.writePool, p.writePooled, err = p.pool(ctx, url, size, postgres.CommitDurably)
 	if err == nil {
-		p.claims = claims.NewStore(p.writePool, avsc.Decode)
+		p.claims, p.gateStore = claims.NewStore(p.writePool), gatestore.NewStore(p.writePool, avsc.Decode)
 	}
 	return err
 }
@@ -242,7 +244,7 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 	opts.Node, opts.Lanes, opts.LanesMax = p.presence.ID, size.Kept, size.Max
 	opts.Observer, opts.Tracing = newGateMetrics(p.registry), p.tracing.Enabled()
 	err = p.await(ctx, "Redis", func() (err error) {
-		p.gate, err = redis.Open(ctx, server.urls, p.claims.WithLeasePool(p.leasePool), opts)
+		p.gate, err = redis.Open(ctx, server.urls, p.gateStore.WithLeasePool(p.leasePool), opts)
 		return err
 	})
 	if errors.Is(err, topology.ErrAddress) { // for example if db 3 of a cluster's node is requested

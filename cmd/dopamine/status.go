@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 
-	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/attention"
@@ -288,14 +288,14 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	if s.gate == nil {
 		opts := s.redis.opts
 		opts.Lanes, opts.LanesMax = 1, gateConcurrency
-		gate, err := redis.Open(ctx, s.redis.urls, s.claims, opts)
+		gate, err := redis.Open(ctx, s.redis.urls, s.gateStore, opts)
 		if err != nil {
 			return err
 		}
 		s.gate = gate
 		s.onClose(func(context.Context) error { return gate.Close() })
 	}
-	products, err := s.claims.Products(ctx)
+	products, err := s.gateStore.Products(ctx)
 	if err != nil {
 		return err
 	}
@@ -304,7 +304,7 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 	group.SetLimit(gateConcurrency)
 	for i, product := range products {
 		group.Go(func() (err error) {
-			found[i], err = readGate(ctx, s.gate, s.claims, product)
+			found[i], err = readGate(ctx, s.gate, s.gateStore, product)
 			return err
 		})
 	}
@@ -318,7 +318,7 @@ func (s *statusSources) gates(ctx context.Context, r *status.Report) error {
 }
 
 // readGate returns nil if the product is gone.
-func readGate(ctx context.Context, gate *redis.Gate, store *claims.Store, product uuid.UUID) (*status.Gate, error) {
+func readGate(ctx context.Context, gate *redis.Gate, store *gatestore.Store, product uuid.UUID) (*status.Gate, error) {
 	state, err := gate.State(ctx, product)
 	if err != nil {
 		return nil, err
@@ -341,6 +341,6 @@ func readGate(ctx context.Context, gate *redis.Gate, store *claims.Store, produc
 		return g, nil
 	}
 	g.Free, g.Held, g.Pending = after.Free, after.Held, after.Pending
-	g.Difference = claims.Difference(state, counts, after)
+	g.Difference = gatestore.Difference(state, counts, after)
 	return g, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/config"
 	"github.com/dopaminestore/dopamine/worker"
@@ -34,7 +35,8 @@ func workerCommand() *cli.Command {
 
 func workerService(p *parts) service {
 	w := worker.New(worker.Config{
-		Gate: p.gate, Claims: p.claims, Store: p.store, Reader: eventstore.NewReader(p.writePool), Notifier: p.notifier, Payments: p.payments,
+		Gate: p.gate, GateStore: p.gateStore, Deadlines: deadlines.NewStore(p.writePool),
+		Store: p.store, Reader: eventstore.NewReader(p.writePool), Notifier: p.notifier, Payments: p.payments,
 		Presence: p.presence, Registerer: p.registry, Logger: p.log,
 	})
 	return service{name: "worker", run: w.Run}

@@ -8,9 +8,20 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/domain"
 )
+
+// statementTimeout bounds each statement: a Postgres that does not answer counts as
+// unavailable.
+const statementTimeout = 3 * time.Second
+
+// Store reads claims.
+type Store struct{ pool *pgxpool.Pool }
+
+// NewStore creates a Store on the write side's database.
+func NewStore(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 
 // Status is the status of a slot that holds a unit.
 type Status = domain.SlotStatus

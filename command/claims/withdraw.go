@@ -18,7 +18,7 @@ type Appender interface {
 // appended any more. withdrawn is the encoded domain.GrantWithdrawn. If the grant was
 // claimed or withdrawn meanwhile, or if its product is gone, WithdrawGrant returns nil.
 // Sync the gate afterwards in each case.
-func (s *Store) WithdrawGrant(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
+func WithdrawGrant(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
 	_, err := store.Append(ctx, eventstore.Append{
 		Key: grant.Product,
 		Streams: []eventstore.StreamAppend{{

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/command/origin"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -24,11 +25,11 @@ const (
 	maxLastQueryDelay = 10 * time.Second
 )
 
-// TimeOut ends a slot that is due (claims.Store.TimedOut) although a payment of it
+// TimeOut ends a slot that is due (deadlines.Store.DueForTimeout) although a payment of it
 // is pending: the gateway is queried once more, and without a final status the
 // payment fails and the slot expires, in one append. A slot whose payment has
 // failed meanwhile just expires. It does nothing if the slot is not due any more.
-func (s *Service) TimeOut(ctx context.Context, due claims.DueSlot) error {
+func (s *Service) TimeOut(ctx context.Context, due deadlines.Slot) error {
 	by := origin.Origin{Actor: domain.ActorSystem}
 	queried := false
 	for range maxAttempts {
@@ -36,7 +37,7 @@ func (s *Service) TimeOut(ctx context.Context, due claims.DueSlot) error {
 		if err != nil {
 			return err
 		}
-		now, err := s.Claims.StoreClock(ctx)
+		now, err := s.Reader.Clock(ctx)
 		if err != nil {
 			return err
 		}

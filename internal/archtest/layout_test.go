@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"relay":       {"domain", "eventstore", "avsc", "internal"},
 	"projections": {"domain", "eventstore", "avsc", "internal"},
 	"recovery":    {"domain", "eventstore", "redis", "avsc", "relay", "projections", "internal"},
-	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/origin", "command/payments", "internal"},
+	"worker":      {"domain", "eventstore", "redis", "avsc", "command/claims", "command/deadlines", "command/gatestore", "command/origin", "command/payments", "internal"},
 	"internal":    {"domain"},
 	"cmd":         {"*"},
 	"tools":       {"*"},
@@ -95,7 +95,7 @@ func sources(t *testing.T) []file {
 func TestPostgres_PoolsAndTransactionsAreBounded(t *testing.T) {
 	mayOpen := []string{"internal/postgres", "tools"}
 	writeSide := []string{"command", "worker", "redis", "eventstore", "relay", "query", "cmd"}
-	mayBegin := []string{"command/claims/gate_snapshot.go", "command/claims/gate_lease.go"}
+	mayBegin := []string{"command/gatestore/snapshot.go", "command/gatestore/raise.go"}
 	for name, text := range texts(t) {
 		under := func(folder string) bool { return strings.HasPrefix(name, folder+"/") }
 		if strings.Contains(text, "pgxpool.New") && !slices.ContainsFunc(mayOpen, under) {

@@ -14,13 +14,13 @@ const (
 	AppendAfterCommit  Point = "eventstore/after-commit"
 
 	// The rows of gates in Postgres. `in` has the append lock and the rows.
-	RaiseBefore Point = "claims/before-raise"
-	RaiseInside Point = "claims/in-raise"
-	RaiseAfter  Point = "claims/after-raise"
-	LeaseBefore Point = "claims/before-lease"
-	LeaseAfter  Point = "claims/after-lease"
-	ShipBefore  Point = "claims/before-ship"
-	ShipAfter   Point = "claims/after-ship"
+	RaiseBefore Point = "gatestore/before-raise"
+	RaiseInside Point = "gatestore/in-raise"
+	RaiseAfter  Point = "gatestore/after-raise"
+	LeaseBefore Point = "gatestore/before-lease"
+	LeaseAfter  Point = "gatestore/after-lease"
+	ShipBefore  Point = "gatestore/before-ship"
+	ShipAfter   Point = "gatestore/after-ship"
 
 	// Calls to the gate in Redis. An error after a call simulates a lost response.
 	DecideBefore    Point = "gate/before-decide"

@@ -53,9 +53,9 @@ var mutants = []mutant{
 `}},
 		pkg: "redis", test: "TestLease_OnStoppedClockIsNotTrusted"},
 	{name: "lease-epoch", protection: "a lease is granted for the product's present epoch only",
-		file: "command/claims/gate_lease.go", old: `where a.renew and g.epoch = a.epoch and not g.deleted`, new: `where a.renew and not g.deleted`,
-		more: []edit{{"command/claims/gate_lease.go", `on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted`, `on g.product_id = a.product_id and not g.deleted`}},
-		pkg:  "command/claims", test: "TestLeases_RequireCurrentEpoch"},
+		file: "command/gatestore/lease.go", old: `where a.renew and g.epoch = a.epoch and not g.deleted`, new: `where a.renew and not g.deleted`,
+		more: []edit{{"command/gatestore/lease.go", `on g.product_id = a.product_id and g.epoch = a.epoch and not g.deleted`, `on g.product_id = a.product_id and not g.deleted`}},
+		pkg:  "command/gatestore", test: "TestLeases_RequireCurrentEpoch"},
 	{name: "instance-id", protection: "a gate is trusted only on the Redis process and life that it was built on",
 		file: "redis/lua/gate.lua", old: `return exists and s[2] == instance and s[3] == '0' and whole()`, new: `return exists and s[3] == '0' and whole()`,
 		pkg: "redis", test: "TestGate_IsLostAfterRedisRestart|TestSentinelsFailOver"},
@@ -86,11 +86,11 @@ var mutants = []mutant{
 		pkg: "redis", test: "TestSync_RebuildsGateAfterStoreLostItsTail"},
 	{name: "rebuild-id", protection: "a gate of a lost history is not taken for the one that has its epoch now",
 		file: "redis/reconcile.go", old: `		foreign := state.Exists &&`, new: `		foreign := state.Exists && state.Epoch < NoEpoch &&`,
-		more: []edit{{"command/claims/gate_lease.go", `      and coalesce(g.rebuilt_id = a.rebuild, true)
+		more: []edit{{"command/gatestore/lease.go", `      and coalesce(g.rebuilt_id = a.rebuild, true)
 `, ``}},
 		pkg: "redis", test: "TestRestore_GateOfTheLostHistoryIsNotTheOneOfTheSameEpoch"},
 	{name: "line-before", protection: "a decision log whose store lost lines is not complete",
-		file: "command/claims/decisions.go", old: `    where not exists (select from gate_decisions d`, new: `    where false and not exists (select from gate_decisions d`,
+		file: "command/gatestore/decisions.go", old: `    where not exists (select from gate_decisions d`, new: `    where false and not exists (select from gate_decisions d`,
 		pkg: "redis", test: "TestRestore_LogWithoutLinesThatWereStoredIsNotComplete"},
 	{name: "folded-base", protection: "a product that was read is not continued with another history's events",
 		file: "command/catalogue.go", old: `events[0].EventID == last:`, new: `events[0].EventID != uuid.Nil:`,
@@ -113,8 +113,8 @@ var mutants = []mutant{
 		file: "redis/lua/trim.lua", old: `math.min(tonumber(ARGV[2]), last) - first + 1`, new: `math.min(tonumber(ARGV[2]), last - first + 1)`,
 		pkg: "redis", test: "TestTrimScript_RemovesUpToIndexOnly"},
 	{name: "run-grows", protection: "a stored run of refusals only grows",
-		file: "command/claims/decisions.go", old: ` and excluded.to_number > d.to_number`, new: ``,
-		pkg: "command/claims", test: "TestShip_StoredRunOnlyGrows"},
+		file: "command/gatestore/decisions.go", old: ` and excluded.to_number > d.to_number`, new: ``,
+		pkg: "command/gatestore", test: "TestShip_StoredRunOnlyGrows"},
 
 	// Relay.
 	{name: "gapless", protection: "after an error the same chunk goes again, before any other",

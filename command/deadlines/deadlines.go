@@ -1,4 +1,4 @@
-package claims
+package deadlines
 
 import (
 	"context"
@@ -8,26 +8,28 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/eventstore"
 )
 
-// storeClockSQL is the event store's clock outside of an append: the time that the next
-// event would have. Payments and expiry are judged by this clock only: Postgres' own
-// may have been set back since an event was recorded.
-const storeClockSQL = `greatest(clock_timestamp(), (select recorded_at from events order by position desc limit 1))`
+// statementTimeout bounds each statement: a Postgres that does not answer counts as
+// unavailable.
+const statementTimeout = 3 * time.Second
 
-// StoreClock reads the event store's clock.
-func (s *Store) StoreClock(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	var now time.Time
-	if err := s.pool.QueryRow(ctx, `select `+storeClockSQL).Scan(&now); err != nil {
-		return time.Time{}, fmt.Errorf("read the event store's clock: %w", err)
-	}
-	return now, nil
+// Store finds the slots for which an action is due.
+type Store struct {
+	pool   *pgxpool.Pool
+	reader *eventstore.Reader
 }
 
-// DueSlot is an active slot for which an action is due.
-type DueSlot struct {
+// NewStore creates a Store on the write side's database.
+func NewStore(pool *pgxpool.Pool) *Store {
+	return &Store{pool: pool, reader: eventstore.NewReader(pool)}
+}
+
+// Slot is an active slot for which an action is due.
+type Slot struct {
 	Product, SlotID uuid.UUID
 	Deadline        time.Time // UTC
 	At              time.Time // UTC; since when it is due
@@ -36,7 +38,7 @@ type DueSlot struct {
 // DueForExpiry lists active slots whose deadline has passed and that have no pending
 // payment, those due longest first. Slots with a pending payment are excluded before the
 // limit, so that they delay no other slot's end, however many there are.
-func (s *Store) DueForExpiry(ctx context.Context, limit int) ([]DueSlot, error) {
+func (s *Store) DueForExpiry(ctx context.Context, limit int) ([]Slot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
 where due_at <= $1 and due_at = deadline
@@ -45,7 +47,7 @@ order by due_at limit $2`, limit)
 
 // DueForTimeout lists active slots whose pending payment has reached its timeout,
 // those due longest first.
-func (s *Store) DueForTimeout(ctx context.Context, limit int) ([]DueSlot, error) {
+func (s *Store) DueForTimeout(ctx context.Context, limit int) ([]Slot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, due_at from slot_claims
 where due_at <= $1 and due_at > deadline
@@ -54,17 +56,17 @@ order by due_at limit $2`, limit)
 
 // DueForWarning lists active slots whose owners must be warned, those with the
 // nearest warning first. After the deadline no warning is due.
-func (s *Store) DueForWarning(ctx context.Context, limit int) ([]DueSlot, error) {
+func (s *Store) DueForWarning(ctx context.Context, limit int) ([]Slot, error) {
 	return s.due(ctx, `
 select product_id, slot_id, deadline, warn_at from slot_claims
 where warn_at <= $1 and deadline > $1
 order by warn_at limit $2`, limit)
 }
 
-func (s *Store) due(ctx context.Context, sql string, limit int) ([]DueSlot, error) {
+func (s *Store) due(ctx context.Context, sql string, limit int) ([]Slot, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	now, err := s.StoreClock(ctx)
+	now, err := s.reader.Clock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]DueSlot, erro
 	if err != nil {
 		return nil, fmt.Errorf("list due slots: %w", err)
 	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DueSlot, err error) {
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Slot, err error) {
 		err = row.Scan(&d.Product, &d.SlotID, &d.Deadline, &d.At)
 		d.Deadline, d.At = d.Deadline.UTC(), d.At.UTC()
 		return d, err
@@ -85,13 +87,13 @@ func (s *Store) due(ctx context.Context, sql string, limit int) ([]DueSlot, erro
 
 const (
 	untilEndSQL = `
-select extract(epoch from due_at - ` + storeClockSQL + `)::float8
+select extract(epoch from due_at - ` + eventstore.ClockSQL + `)::float8
 from slot_claims where due_at = deadline order by due_at limit 1`
 
 	// No warning is due after the deadline.
 	untilWarningSQL = `
 select extract(epoch from warn_at - at)::float8
-from slot_claims, (select ` + storeClockSQL + ` as at) as clock where warn_at is not null and deadline > at order by warn_at limit 1`
+from slot_claims, (select ` + eventstore.ClockSQL + ` as at) as clock where warn_at is not null and deadline > at order by warn_at limit 1`
 )
 
 // UntilExpiry returns in how long the next active slot without a pending payment is due

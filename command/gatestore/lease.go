@@ -1,4 +1,4 @@
-package claims
+package gatestore
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
 	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/redis"
@@ -214,89 +213,4 @@ func (s *Store) RecordUnload(ctx context.Context, product uuid.UUID, epoch int64
 	_, err := s.leases.Exec(ctx,
 		`update product_gates set lease_stamp = null where product_id = $1 and epoch = $2 and lease_stamp = $3`, product, epoch, instance)
 	return err
-}
-
-// raiseSettingsSQL bounds a raise: a session that stops inside it would block every append.
-// Once it has the append lock it waits for no row: it skips locked rows of products, and
-// gives up on locked rows of epochs.
-const raiseSettingsSQL = `
-select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
-
-// heldLockTimeoutSQL bounds the wait for a row while the append lock is held, because
-// every append of every product waits behind it. A statement keeps such a row only
-// briefly, unless its process has died.
-const heldLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
-
-// rebuildSQL raises epochs for rebuilds, each if it is still the one found, and
-// records when the epoch before was last leased, and whether gates of a lost history
-// decided in it: an epoch above the row's belongs to such a history. It sees a lease that is being renewed,
-// or skips its row; no lease of the old epoch can follow.
-const rebuildSQL = `
-with asked as (
-    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bool[]) as a(product_id, found, above, owner, foreign_gate)
-), old as (
-    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner, a.foreign_gate
-    from asked a join product_gates g on g.product_id = a.product_id
-    where not g.deleted and g.epoch = a.found
-    order by g.product_id
-    for update of g skip locked
-), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat, lossy)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat, foreign_gate
-    from old where epoch >= 0
-    union all
-    select product_id, above, clock_timestamp(), null, null, true from old where above > epoch
-    order by 1, 2
-    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat,
-        lossy = e.lossy or excluded.lossy
-)
-update product_gates g
-set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, old.above) + 1,
-    raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1, rebuild_owner = old.owner
-from old where g.product_id = old.product_id
-returning g.product_id, g.epoch, g.rebuilt_id, coalesce(old.lease_stamp, '')`
-
-// Raise implements redis.Store. A separate statement takes the lock, in
-// READ COMMITTED: the next statement then sees the appends before it.
-func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]redis.RaiseResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
-	defer cancel()
-	n := len(requests)
-	products, found, above, owners, foreign := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n), make([]bool, n)
-	for i, r := range requests {
-		products[i], found[i], above[i], owners[i], foreign[i] = r.Product, r.Found, r.Above, r.Owner, r.Foreign
-	}
-	raised := make(map[uuid.UUID]redis.RaiseResult, n)
-	failpoint.Hit(failpoint.RaiseBefore)
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		b := &pgx.Batch{}
-		b.Queue(raiseSettingsSQL)
-		b.Queue(`select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
-		b.Queue(heldLockTimeoutSQL)
-		b.Queue(rebuildSQL, pgbinary.Raw(products), found, above, pgbinary.Raw(owners), foreign).Query(func(rows pgx.Rows) error {
-			for rows.Next() {
-				var product uuid.UUID
-				r := redis.RaiseResult{Raised: true}
-				if err := rows.Scan(&product, &r.Epoch, &r.ID, &r.Instance); err != nil {
-					return err
-				}
-				raised[product] = r
-			}
-			return rows.Err()
-		})
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
-			return err
-		}
-		failpoint.Hit(failpoint.RaiseInside)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("raise the epochs of %d products: %w", n, err)
-	}
-	failpoint.Hit(failpoint.RaiseAfter)
-	results := make([]redis.RaiseResult, n)
-	for i, product := range products {
-		results[i] = raised[product]
-	}
-	return results, nil
 }

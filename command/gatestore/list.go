@@ -1,4 +1,4 @@
-package claims
+package gatestore
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// GateLease is the last lease of a product's gate.
-type GateLease struct {
+// Lease is the last lease of a product's gate.
+type Lease struct {
 	Product  uuid.UUID
 	Deleted  bool
 	Epoch    int64  // of the lease
@@ -23,10 +23,10 @@ type GateLease struct {
 
 const leaseColumns = `g.product_id, g.deleted, g.lease_epoch, coalesce(g.lease_stamp, ''), g.lease_beat, g.leased_at, clock_timestamp()`
 
-// GateLeases lists the gates, including those of deleted products, that took a lease
+// RecentLeases lists the gates, including those of deleted products, that took a lease
 // in the last period within. A gate that took none for longer than redis.LeaseTime
 // has decided nothing since.
-func (s *Store) GateLeases(ctx context.Context, within time.Duration) ([]GateLease, error) {
+func (s *Store) RecentLeases(ctx context.Context, within time.Duration) ([]Lease, error) {
 	// No index: it would cost each lease more than a scan of the small table
 	// costs once a second.
 	return s.listLeases(ctx, `select `+leaseColumns+` from product_gates g where g.leased_at > clock_timestamp() - $1::interval`, within)
@@ -43,21 +43,21 @@ left join gate_epochs e on e.product_id = g.product_id and e.epoch = g.lease_epo
 
 // UnshippedGates lists the gates whose decision log may contain decisions that are not
 // stored, or that had pending grants, however long ago they decided.
-func (s *Store) UnshippedGates(ctx context.Context) ([]GateLease, error) {
+func (s *Store) UnshippedGates(ctx context.Context) ([]Lease, error) {
 	return s.listLeases(ctx, `
 select `+leaseColumns+`
 from product_gates g`+storedSQL+`
 where g.leased_at is not null and (s.unsettled or`+notStoredSQL+`)`)
 }
 
-func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]GateLease, error) {
+func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list leased gates: %w", err)
 	}
-	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l GateLease, err error) {
+	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Lease, err error) {
 		err = row.Scan(&l.Product, &l.Deleted, &l.Epoch, &l.Instance, &l.ID.Beat, &l.ID.At, &l.Now)
 		l.ID.At, l.Now = l.ID.At.UTC(), l.Now.UTC()
 		return l, err
@@ -68,8 +68,8 @@ func (s *Store) listLeases(ctx context.Context, sql string, args ...any) ([]Gate
 	return leases, nil
 }
 
-// GateHistory is a product whose gate has decided at some time.
-type GateHistory struct {
+// History is a product whose gate has decided at some time.
+type History struct {
 	Product uuid.UUID
 	Deleted bool
 	// Position is that of the product's last event: its gate should
@@ -82,23 +82,23 @@ select g.product_id, g.deleted,` + lastSQL + `
 from product_gates g
 where g.leased_at is not null`
 
-// GateHistories lists every product whose gate ever decided. A worker reads it when it
+// Histories lists every product whose gate ever decided. A worker reads it when it
 // starts, because it does not know what happened before.
-func (s *Store) GateHistories(ctx context.Context) ([]GateHistory, error) {
+func (s *Store) Histories(ctx context.Context) ([]History, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, everLedSQL)
 	if err != nil {
 		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
-	led, err := pgx.CollectRows(rows, pgx.RowToStructByPos[GateHistory])
+	led, err := pgx.CollectRows(rows, pgx.RowToStructByPos[History])
 	if err != nil {
 		return nil, fmt.Errorf("list products that had a gate: %w", err)
 	}
 	return led, nil
 }
 
-// endedSQL scans the small table, like GateLeases. An unloaded gate is not
+// endedSQL scans the small table, like RecentLeases. An unloaded gate is not
 // listed again until it takes another lease.
 const endedSQL = `
 select product_id from product_gates

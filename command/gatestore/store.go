@@ -1,8 +1,12 @@
-package claims
+package gatestore
 
 import (
+	"context"
+	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -14,7 +18,7 @@ import (
 // that does not answer counts as unavailable.
 const statementTimeout = 3 * time.Second
 
-// Store reads the claims and is the Postgres side of the gate (redis.Store).
+// Store is the Postgres side of the gate (redis.Store), and lists and counts gates.
 type Store struct {
 	pool      *pgxpool.Pool
 	leases    *pgxpool.Pool // of leases, rows and heartbeats
@@ -45,4 +49,30 @@ func (s *Store) WithLeasePool(pool *pgxpool.Pool) *Store {
 	with := *s
 	with.leases = pool
 	return &with
+}
+
+// Products lists the products that were not deleted.
+func (s *Store) Products(ctx context.Context) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `select product_id from product_gates where not deleted order by product_id`)
+	if err != nil {
+		return nil, fmt.Errorf("list the products: %w", err)
+	}
+	products, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("list the products: %w", err)
+	}
+	return products, nil
+}
+
+// Now implements redis.Store.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var now time.Time
+	if err := s.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
+		return time.Time{}, fmt.Errorf("read Postgres' clock: %w", err)
+	}
+	return now, nil
 }

@@ -1,11 +1,10 @@
-package claims
+package gatestore
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -13,32 +12,6 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/redis"
 )
-
-// Products lists the products that were not deleted.
-func (s *Store) Products(ctx context.Context) ([]uuid.UUID, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	rows, err := s.pool.Query(ctx, `select product_id from product_gates where not deleted order by product_id`)
-	if err != nil {
-		return nil, fmt.Errorf("list the products: %w", err)
-	}
-	products, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("list the products: %w", err)
-	}
-	return products, nil
-}
-
-// Now implements redis.Store.
-func (s *Store) Now(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
-	var now time.Time
-	if err := s.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
-		return time.Time{}, fmt.Errorf("read Postgres' clock: %w", err)
-	}
-	return now, nil
-}
 
 // positionSQL uses the primary key.
 const positionSQL = `select id from events where position = $1`
