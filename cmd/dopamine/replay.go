@@ -133,15 +133,21 @@ func chosenProjections(cmd *cli.Command) ([]projections.Rebuildable, error) {
 
 // published returns a function that reads how far the store and the relay are.
 func published(writePool *pgxpool.Pool, topic string) func(context.Context) (projections.Head, error) {
-	return func(ctx context.Context) (head projections.Head, err error) {
-		checkpoint, err := relay.ReadCheckpoint(ctx, writePool)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return head, err
-		}
-		head.Published, head.Last, head.TopicID, head.Topic = checkpoint.Position, checkpoint.Last, checkpoint.TopicID, topic
-		head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the checkpoint: never behind it
+	return func(ctx context.Context) (projections.Head, error) {
+		head, _, err := readHead(ctx, writePool)
+		head.Topic = topic
 		return head, err
 	}
+}
+
+// readHead returns how far the store and the relay are, and the relay's checkpoint.
+func readHead(ctx context.Context, writePool *pgxpool.Pool) (head projections.Head, checkpoint relay.Checkpoint, err error) {
+	if checkpoint, err = relay.ReadCheckpoint(ctx, writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return head, checkpoint, err
+	}
+	head.Published, head.Last, head.TopicID = checkpoint.Position, checkpoint.Last, checkpoint.TopicID
+	head.Position, err = eventstore.NewReader(writePool).Head(ctx) // after the checkpoint: never behind it
+	return head, checkpoint, err
 }
 
 // maxDifferences is the maximum number of differences that are printed; all are counted.

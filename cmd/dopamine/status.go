@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
@@ -155,11 +154,7 @@ func (s *statusSources) gather(ctx context.Context) (status.Report, error) {
 			if err = db.CheckWrite(ctx, s.write); err != nil {
 				return head, err
 			}
-			if checkpoint, err = relay.ReadCheckpoint(ctx, s.writePool); err != nil && !errors.Is(err, pgx.ErrNoRows) {
-				return head, err
-			}
-			head.Published, head.Last, head.TopicID = checkpoint.Position, checkpoint.Last, checkpoint.TopicID
-			head.Position, err = eventstore.NewReader(s.writePool).Head(ctx) // after the checkpoint: never behind it
+			head, checkpoint, err = readHead(ctx, s.writePool)
 			return head, err
 		})
 		parts = append(parts, status.Part{Name: "event store", Read: func(ctx context.Context, r *status.Report) error {
