@@ -145,7 +145,7 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		// Without its own lease this node would trust no refusal, and the
 		// gate would decide every request twice.
 		if p.leaseAge() >= LeaseTime {
-			if err := g.renew(ctx, p); err != nil {
+			if err := g.renew(ctx, p, nil); err != nil {
 				p.refuse(batch, unavailable("reconcile the gate", err))
 				return
 			}
@@ -172,16 +172,16 @@ func (g *Gate) serve(p *product, batch []*waiter) {
 		case "lost":
 			unsend(batch)
 			p.decides(false)
-			err = g.reconcile(ctx, p, true)
+			err = g.reconcile(ctx, p, goalGate)
 		case "lease":
 			unsend(batch)
-			err = g.renew(ctx, p)
+			err = g.renew(ctx, p, &verdict.state)
 		default:
 			if batch = g.deliver(p, batch, verdict); len(batch) == 0 {
 				return
 			}
 			unsend(batch)
-			err = g.renew(ctx, p)
+			err = g.renew(ctx, p, &verdict.state)
 		}
 		if err != nil {
 			p.refuse(batch, unavailable("reconcile the gate", err))
@@ -223,12 +223,11 @@ func (p *product) refuse(batch []*waiter, err error) {
 
 // verdict is the result of one call.
 type verdict struct {
-	status   string // "ok", "lost", "lease"
-	instance string
-	epoch    int64
-	before   int64  // the counter before
-	begin    int64  // of the sale, ms
-	kinds    string // one letter for each request
+	status string // "ok", "lost", "lease"
+	state  State  // of the gate, as far as a lease is based on it
+	before int64  // the counter before
+	begin  int64  // of the sale, ms
+	kinds  string // one letter for each request
 	*reply
 }
 
@@ -250,11 +249,15 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 		if err != nil {
 			return err
 		}
-		v = verdict{status: r.text(0), instance: c.Instance, reply: r}
+		v = verdict{status: r.text(0), reply: r}
+		if v.status != "lost" {
+			v.state = r.basis(targetOf(c))
+			v.state.Alive = true
+		}
 		if v.status == "ok" {
-			v.epoch, v.before, v.begin, v.kinds = r.number(1), r.number(2), r.number(3), r.text(4)
+			v.before, v.begin, v.kinds = r.number(7), r.number(8), r.text(9)
 			if len(v.kinds) != len(batch) {
-				r.wrong(4)
+				r.wrong(9)
 			}
 		}
 		return r.err
@@ -266,21 +269,21 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 }
 
 // detailsFrom is the index at which the details of the reply begin.
-const detailsFrom = 5
+const detailsFrom = 10
 
 // deliver answers the requests and returns those whose refusal cannot be
 // trusted: this node's own lease is too old, so Redis' clock may have stood
 // still. Grants and repeated answers are delivered whatever the clock shows,
 // because the append or the claim verifies them.
 func (g *Gate) deliver(p *product, batch []*waiter, v verdict) []*waiter {
-	believed := g.trustsRefusal(p, v.epoch, v.instance)
+	believed := g.trustsRefusal(p, v.state)
 	number, detail, n := v.before, detailsFrom, 0
 	for i, w := range batch {
-		d := Decision{Product: p.id, Buyer: w.buyer, Epoch: v.epoch, KeyHash: w.keyHash}
+		d := Decision{Product: p.id, Buyer: w.buyer, Epoch: v.state.Epoch, KeyHash: w.keyHash}
 		kind := v.kinds[i]
 		if kind != 'A' && kind != 'K' { // those took no number
 			number++
-			d.Number = v.epoch*fairness.NumbersPerEpoch + number
+			d.Number = v.state.Epoch*fairness.NumbersPerEpoch + number
 		}
 		var err error
 		switch kind {

@@ -57,7 +57,7 @@
 // a closed one, and one whose stored counts differ from its keys' lengths is lost.
 //
 // Lease. A gate decides only while its lease runs on its own clock (lease.go): a
-// node reads the gate's time t, renews the lease in Postgres if the epoch is still this
+// node reads the gate's time t (the reply of a decision has it), renews the lease in Postgres if the epoch is still this
 // gate's, and only then sets the gate's lease to t + 3 s. If the gate has more than two
 // seconds of lease left, another node has just renewed it, and the node only asks
 // Postgres whether the epoch still holds and the lease is this gate's. All products of a
@@ -80,8 +80,8 @@
 // of the event there. [Gate.Sync] (reconcile.go) reads the row in Postgres, then the
 // gate's state, and acts until nothing is left to do; all callers that wait share it:
 //
-//	present, of the row's epoch       apply the events beyond its position; the script
-//	                                  applies them only if that is still its position
+//	present, of the row's epoch       for Sync, apply the events beyond its position; the
+//	                                  script applies them only if that is still its position
 //	present, older, but not older     apply the events, then open the row's epoch in
 //	than the last rebuild             place: the sale was changed. The gate of the last
 //	                                  rebuild or a later one is on one process only, so
@@ -102,8 +102,12 @@
 // that was taken for another instance; stores the old log; writes the claims of a snapshot
 // that is younger than the raise under keys of this attempt, and renames them into place
 // if no gate of its epoch or a later one is there. At most eight gates of a master are
-// built at a time by a node, and an epoch is raised only when it is a gate's turn, unless
-// there is a lease to wait for. Raises of many products are one transaction.
+// built at a time by a node, in order of arrival, over connections that no request uses. An
+// epoch is raised only when it is a gate's turn and the row is still as it was read, unless
+// there is a lease to wait for: if a Redis loses everything, each product is in the queue of
+// every node. Raises of many products are one transaction. The lease is based on the state
+// that opening returns, and a request that met the rebuild goes on at once: only [Gate.Sync]
+// applies events to a gate that exists.
 //
 // A rebuild that fails continues in its own epoch, on the same instance, with a growing
 // backoff. Each attempt has a token in Redis, which the next one removes and no flush

@@ -198,6 +198,10 @@ type callTarget struct {
 	server   *topology.Server
 }
 
+func targetOf(c *topology.Conn) callTarget {
+	return callTarget{instance: c.Instance, view: c.Server.View(), server: c.Server}
+}
+
 // ClockSkew returns how far the clock of a master is ahead of this process's, and the uncertainty
 // of the measurement; see topology.Topology.ClockSkew.
 func (g *Gate) ClockSkew(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
@@ -209,7 +213,7 @@ func (g *Gate) ClockSkew(ctx context.Context) (ahead, uncertainty time.Duration,
 func (g *Gate) call(ctx context.Context, s *topology.Script, keys []string, args ...any) (reply any, on callTarget, err error) {
 	err = g.topology.Run(ctx, keys[0], func(c *topology.Conn) (err error) {
 		reply, err = c.Call(ctx, s, keys, args...)
-		on = callTarget{instance: c.Instance, view: c.Server.View(), server: c.Server}
+		on = targetOf(c)
 		return err
 	})
 	return reply, on, err
@@ -227,30 +231,17 @@ func (g *Gate) readState(ctx context.Context, keys []string) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	r, err := parseReply(reply, 2)
+	r, err := parseReply(reply, 1)
 	if err != nil {
 		return State{}, err
 	}
 	if r.text(0) == "none" {
-		return State{Epoch: NoEpoch, now: r.number(1), on: on}, r.err
+		return State{Epoch: NoEpoch, on: on}, r.err
 	}
-	state := State{
-		Exists: true, Alive: r.text(0) == "alive", now: r.number(1),
-		Epoch: r.number(2), Position: r.number(3), Units: int(r.number(4)), Free: int(r.number(5)),
-		Held: int(r.number(6)), Pending: int(r.number(7)), Decided: r.number(8), on: on,
-	}
-	state.LeaseLeft = max(0, time.Duration(r.number(9)-state.now)*time.Millisecond)
-	state.at = LogPosition{Position: state.Position}
-	if id := r.text(10); id != "" {
-		if state.at.Event, err = uuid.FromBytes([]byte(id)); err != nil {
-			return State{}, fmt.Errorf("%w: an event's id: %w", errReply, err)
-		}
-	}
-	if id := r.text(11); id != "" {
-		if state.rebuild, err = uuid.FromBytes([]byte(id)); err != nil {
-			return State{}, fmt.Errorf("%w: a rebuild's id: %w", errReply, err)
-		}
-	}
+	state := r.basis(on)
+	state.Alive = r.text(0) == "alive"
+	state.Units, state.Free = int(r.number(7)), int(r.number(8))
+	state.Held, state.Pending, state.Decided = int(r.number(9)), int(r.number(10)), r.number(11)
 	return state, r.err
 }
 

@@ -27,7 +27,7 @@ type product struct {
 
 	reconcileMu sync.Mutex
 	next        *flight // the next reconciliation, for callers that arrive now
-	needed      bool    // by one of them: a gate must exist afterwards
+	goals       goals   // of all of them
 	reconciling bool
 
 	// wrong is the highest epoch whose gate was found wrong although it responds.

@@ -30,18 +30,18 @@ const (
 // before the lease was taken.
 var errLeaseRefused = errors.New("redis: lease refused")
 
-// trustsRefusal reports whether this node may trust a refusal of that epoch on that
-// instance, and starts the renewal of an old lease.
-func (g *Gate) trustsRefusal(p *product, epoch int64, instance string) bool {
+// trustsRefusal reports whether this node may trust a refusal of a gate in that state,
+// and starts the renewal of an old lease.
+func (g *Gate) trustsRefusal(p *product, state State) bool {
 	p.leaseMu.Lock()
 	l := p.leased
 	age := time.Since(l.since)
 	soon := age > renewInterval && p.renewing == nil
 	p.leaseMu.Unlock()
 	if soon {
-		g.renewal(p)
+		g.renewal(p, &state)
 	}
-	return l.epoch == epoch && l.instance == instance && age < LeaseTime
+	return l.epoch == state.Epoch && l.instance == state.on.instance && age < LeaseTime
 }
 
 // leaseAge returns how long ago this node last took a lease.
@@ -51,9 +51,10 @@ func (p *product) leaseAge() time.Duration {
 	return time.Since(p.leased.since)
 }
 
-// renew takes a lease, and reconciles the gate if the lease is refused.
-func (g *Gate) renew(ctx context.Context, p *product) error {
-	f := g.renewal(p)
+// renew takes a lease, based on the state if it is not nil, and reconciles the gate if the
+// lease is refused.
+func (g *Gate) renew(ctx context.Context, p *product, state *State) error {
+	f := g.renewal(p, state)
 	if f == nil {
 		return ErrClosed
 	}
@@ -64,13 +65,14 @@ func (g *Gate) renew(ctx context.Context, p *product) error {
 	}
 	if errors.Is(f.err, errLeaseRefused) {
 		p.decides(false)
-		return g.reconcile(ctx, p, true)
+		return g.reconcile(ctx, p, goalGate)
 	}
 	return f.err
 }
 
-// renewal returns the renewal in progress, or a new one; nil once the gate is closed.
-func (g *Gate) renewal(p *product) *flight {
+// renewal returns the renewal in progress, or a new one based on a state that has just been
+// read, nil for none; it returns nil once the gate is closed.
+func (g *Gate) renewal(p *product, state *State) *flight {
 	p.leaseMu.Lock()
 	defer p.leaseMu.Unlock()
 	if p.renewing != nil {
@@ -81,7 +83,7 @@ func (g *Gate) renewal(p *product) *flight {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(g.ctx, LeaseTime)
 		defer cancel()
-		err := g.lease(ctx, p)
+		err := g.lease(ctx, p, state)
 		g.observer.Renewed(time.Since(began), err)
 		p.leaseMu.Lock()
 		p.renewing = nil
@@ -98,7 +100,7 @@ func (g *Gate) renewal(p *product) *flight {
 	return f
 }
 
-// lease reads the gate's time t, then renews the lease in Postgres if the epoch is
+// lease reads the gate's time t, unless the state of a decision has it, then renews the lease in Postgres if the epoch is
 // still this gate's, and then lets the gate decide until t + LeaseTime. So the lease in
 // the gate never outlives the statement by more than LeaseTime, whatever is delayed, and
 // no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
@@ -107,10 +109,13 @@ func (g *Gate) renewal(p *product) *flight {
 // If another node has just renewed the gate's lease, it suffices that the epoch is
 // still the product's and the lease this gate's: for this node's own timer, a check is as
 // good as a renewal.
-func (g *Gate) lease(ctx context.Context, p *product) error {
+func (g *Gate) lease(ctx context.Context, p *product, known *State) error {
 	for held := true; ; {
-		state, err := g.readState(ctx, p.keys)
-		if err != nil {
+		var state State
+		var err error
+		if known != nil {
+			state, known = *known, nil
+		} else if state, err = g.readState(ctx, p.keys); err != nil {
 			return err
 		}
 		if !state.Alive {

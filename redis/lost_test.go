@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -94,6 +95,77 @@ func TestGate_IsLostAfterRedisRestart(t *testing.T) {
 	require.Greater(t, time.Since(took), redis.LeaseTime-time.Second, "the rebuild waits for the old process's lease")
 	require.NoError(t, w.claim(second))
 	require.Equal(t, 2, w.agrees(g, product).Held)
+}
+
+// heldStore holds snapshots, so that rebuilds keep their turns, and records what is read
+// and raised.
+type heldStore struct {
+	redis.Store
+	release chan struct{}
+	holds   atomic.Int64
+	mu      sync.Mutex
+	read    map[uuid.UUID]int
+	raised  map[uuid.UUID]int
+}
+
+func (s *heldStore) Snapshot(ctx context.Context, p uuid.UUID, holders func([]redis.Holder) error) (redis.Snapshot, error) {
+	s.holds.Add(1)
+	<-s.release
+	return s.Store.Snapshot(ctx, p, holders)
+}
+
+func (s *heldStore) Rows(ctx context.Context, products []uuid.UUID) ([]*redis.GateRow, error) {
+	s.mu.Lock()
+	for _, p := range products {
+		s.read[p]++
+	}
+	s.mu.Unlock()
+	return s.Store.Rows(ctx, products)
+}
+
+func (s *heldStore) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]redis.RaiseResult, error) {
+	s.mu.Lock()
+	for _, r := range requests {
+		s.raised[r.Product]++
+	}
+	s.mu.Unlock()
+	return s.Store.Raise(ctx, requests)
+}
+
+// If many gates are lost at once, a gate that another node has rebuilt meanwhile takes
+// no raise, which would block every append, when its turn comes.
+func TestRebuild_RaisesNothingForAGateRebuiltMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	store := &heldStore{Store: w.gateStore, release: make(chan struct{}), read: map[uuid.UUID]int{}, raised: map[uuid.UUID]int{}}
+	slow, quick := w.gateOn(w.url, store), w.gate()
+	const turns = 8
+	for range turns {
+		product := w.product(1)
+		go func() { _ = slow.Sync(w.ctx, product) }()
+	}
+	testkit.Eventually(t, 10*time.Second, "all turns to be taken", func() error {
+		if n := store.holds.Load(); n < turns {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	last := w.product(1)
+	done := make(chan error, 1)
+	go func() { done <- slow.Sync(w.ctx, last) }()
+	testkit.Eventually(t, 10*time.Second, "the last product's row to be read", func() error {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		if store.read[last] == 0 {
+			return errors.New("not read")
+		}
+		return nil
+	})
+	require.NoError(t, quick.Sync(w.ctx, last))
+	close(store.release)
+	require.NoError(t, <-done)
+	require.Zero(t, store.raised[last])
+	require.EqualValues(t, 0, w.row(last).Epoch, "the first epoch")
 }
 
 // While the old process is paused, a new gate opens on another. When the old one

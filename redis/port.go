@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,6 +64,9 @@ type RebuildRecord struct {
 
 // unfinished reports whether the last rebuild has not led to a lease.
 func (r GateRow) unfinished() bool { return r.Rebuilt > NoEpoch && r.Lease.Epoch < r.Rebuilt }
+
+// heartbeat changes with each heartbeat of a rebuild, and with each rebuild.
+func (r GateRow) heartbeat() string { return strconv.FormatInt(r.Rebuilt, 10) + " " + r.Rebuild.Beat }
 
 // LeaseRequest requests the right of a gate to decide.
 type LeaseRequest struct {

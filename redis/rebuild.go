@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis/topology"
 )
@@ -23,6 +26,8 @@ const (
 	// a restart of Redis every gate is lost, and an epoch is raised only for one that is
 	// then built at once.
 	maxBuilds = 8
+	// maxRowAge is the age at which a product's row is read again before an epoch is raised.
+	maxRowAge = 10 * time.Millisecond
 	// aliveInterval is the interval of a rebuild's heartbeats.
 	aliveInterval = time.Second
 	// maxAliveAttempts is for how many failed attempts in a row a rebuild sends
@@ -47,34 +52,36 @@ const (
 //     and write them under keys of this attempt;
 //  6. rename them into place, unless a gate of this epoch or a later one is there.
 //
-// The lease that follows shows others that it is finished. It returns errOvertaken if
-// another node was quicker.
-func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State, foreign bool) (err error) {
+// The lease that follows shows others that it is finished. done is false if that was
+// refused, because the sale was changed meanwhile. It returns errOvertaken if another node
+// was quicker.
+func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State, foreign bool) (done bool, err error) {
 	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
 	defer func() {
 		if b.turn != nil {
-			<-b.turn
+			b.turn.Release(1)
 		}
 	}()
 	waits := b.lessee != "" && b.lessee != b.instance
 	if !waits { // otherwise many wait for the same lease: they are raised first, and take turns afterwards
-		if err := b.takeTurn(ctx, state.on.server.Builds); err != nil {
-			return err
+		if err := b.takeTurnFor(ctx, state.on.server.Builds, row); err != nil {
+			return false, err
 		}
+		ctx = topology.ForBuild(ctx)
 	}
 	failpoint.Hit(failpoint.RebuildProbe)
 	if err := b.probe(ctx); err != nil {
-		return err
+		return false, err
 	}
 	began := time.Now()
 	if b.mayContinue(row) {
 		// Now that no earlier attempt can open its gate any more, check that none has
 		// done so, and decided something, since the row was read.
 		if row, err = g.rows.call(ctx, p.id); err != nil {
-			return err
+			return false, err
 		}
 		if row == nil || row.Deleted || !b.mayContinue(row) {
-			return errOvertaken
+			return false, errOvertaken
 		}
 		b.epoch, b.id = row.Rebuilt, row.RebuiltID
 		switch {
@@ -88,10 +95,10 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 			Product: p.id, Found: row.Epoch, Above: max(state.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
 		})
 		if err != nil {
-			return fmt.Errorf("raise the epoch: %w", err)
+			return false, fmt.Errorf("raise the epoch: %w", err)
 		}
 		if !raised.Raised {
-			return errOvertaken
+			return false, errOvertaken
 		}
 		b.epoch, b.id, b.lessee = raised.Epoch, raised.ID, raised.Instance
 		if b.lessee != "" && b.lessee != b.instance {
@@ -111,39 +118,41 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 	failpoint.Hit(failpoint.RebuildClose)
 	there, err := b.begin(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
 	if there && !foreign { // its lines would be stored as those of our own epochs
 		if err := g.salvage(ctx, p, b.lessee); err != nil {
-			return fmt.Errorf("store the old gate's decision log: %w", err)
+			return false, fmt.Errorf("store the old gate's decision log: %w", err)
 		}
 	}
 	if err := b.wait(ctx); err != nil {
-		return err
+		return false, err
 	}
 	if b.turn == nil {
 		if err := b.takeTurn(ctx, state.on.server.Builds); err != nil {
-			return err
+			return false, err
 		}
+		ctx = topology.ForBuild(ctx)
 	}
 	failpoint.Hit(failpoint.RebuildSnapshot)
 	snapshot, err := g.store.Snapshot(ctx, p.id, func(holders []Holder) error { return b.piece(ctx, holders) })
 	if err != nil {
-		return fmt.Errorf("read the claims: %w", err)
+		return false, fmt.Errorf("read the claims: %w", err)
 	}
 	if snapshot.Row.Deleted {
-		return errOvertaken // the next pass removes the gate that exists
+		return false, errOvertaken // the next pass removes the gate that exists
 	}
 	failpoint.Hit(failpoint.RebuildOpen)
-	if err := b.open(ctx, snapshot); err != nil {
-		return err
+	opened, err := b.open(ctx, snapshot)
+	if err != nil {
+		return false, err
 	}
 	failpoint.Hit(failpoint.RebuildOpened)
-	if err := g.lease(ctx, p); err != nil && !errors.Is(err, errLeaseRefused) {
-		return err
+	if err := g.lease(ctx, p, &opened); !errors.Is(err, errLeaseRefused) {
+		return err == nil, err
 	}
-	return nil
+	return false, nil
 }
 
 // build is a gate under construction.
@@ -156,30 +165,51 @@ type build struct {
 	lessee         string    // the instance for which the last lease was taken, "" if not known
 	keys           buildKeys
 	held, returned int
-	next           int           // the unit after the last holder's
-	alive          time.Time     // the last heartbeat
-	opensAt        time.Time     // by then the old lease has run out
-	turn           chan struct{} // the master's builds, once this is one of them
+	next           int                 // the unit after the last holder's
+	alive          time.Time           // the last heartbeat
+	opensAt        time.Time           // by then the old lease has run out
+	turn           *semaphore.Weighted // the master's builds, once this is one of them
 }
 
-// takeTurn waits until fewer than maxBuilds gates of the master are being built.
-func (b *build) takeTurn(ctx context.Context, builds chan struct{}) error {
-	for {
-		select {
-		case builds <- struct{}{}:
-			b.turn = builds
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("wait for other rebuilds: %w", ctx.Err())
-		case <-time.After(aliveInterval):
-			if b.epoch == NoEpoch {
-				continue
+// takeTurn waits until fewer than maxBuilds gates of the master are being built, in order
+// of arrival. A rebuild that has begun sends heartbeats meanwhile.
+func (b *build) takeTurn(ctx context.Context, builds *semaphore.Weighted) error {
+	waiting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var beats sync.WaitGroup
+	if b.epoch != NoEpoch {
+		beats.Go(func() {
+			defer guard.Log("heartbeats of a waiting rebuild")
+			for sleep.For(waiting, aliveInterval) == nil {
+				if err := b.heartbeat(waiting); err != nil {
+					stop(err)
+				}
 			}
-			if err := b.heartbeat(ctx); err != nil {
-				return err
-			}
-		}
+		})
 	}
+	err := builds.Acquire(waiting, 1)
+	stop(nil)
+	beats.Wait()
+	if err != nil {
+		return fmt.Errorf("wait for other rebuilds: %w", context.Cause(waiting))
+	}
+	b.turn = builds
+	return nil
+}
+
+// takeTurnFor is takeTurn for a gate that was found lost when the row was read. After a wait
+// it reads the row again: if all gates of a Redis are lost, most of those in the queue are
+// rebuilt by another node meanwhile.
+func (b *build) takeTurnFor(ctx context.Context, builds *semaphore.Weighted, row *GateRow) error {
+	queued := time.Now()
+	if err := b.takeTurn(ctx, builds); err != nil || time.Since(queued) < maxRowAge {
+		return err
+	}
+	now, err := b.gate.rows.call(ctx, b.product.id)
+	if err == nil && (now == nil || now.Deleted || now.Epoch != row.Epoch || now.Rebuilt != row.Rebuilt) {
+		err = errOvertaken
+	}
+	return err
 }
 
 // mayContinue reports whether the unfinished rebuild is this node's own and may be
@@ -332,23 +362,35 @@ func (b *build) write(ctx context.Context, pipe goredis.Pipeliner, holders []Hol
 	return err
 }
 
-// open puts the gate in place.
-func (b *build) open(ctx context.Context, s Snapshot) error {
+// open puts the gate in place, and returns its state as far as a lease is based on it.
+func (b *build) open(ctx context.Context, s Snapshot) (opened State, err error) {
 	keys := append(append([]string(nil), b.product.keys...), b.keys.holders, b.keys.queue, b.keys.token)
 	args := append([]any{b.epoch, s.At.Position, s.Row.Units, b.next, b.held, b.returned}, saleArgs(s.Row)...)
 	args = append(args, idArg(s.At.Event), idArg(b.id))
-	var reply any
-	err := b.on(ctx, func(c *topology.Conn) (err error) {
-		reply, err = c.Call(ctx, openScript, keys, args...)
-		return err
+	status := ""
+	err = b.on(ctx, func(c *topology.Conn) error {
+		raw, err := c.Call(ctx, openScript, keys, args...)
+		if err != nil {
+			return err
+		}
+		r, err := parseReply(raw, 1)
+		if err != nil {
+			return err
+		}
+		if status = r.text(0); status == "ok" {
+			opened = State{
+				Exists: true, Alive: true, Epoch: b.epoch, Position: s.At.Position, at: s.At, rebuild: b.id, now: r.number(1), on: targetOf(c),
+			}
+		}
+		return r.err
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("open epoch %d: %w", b.epoch, err)
-	case reply == "older":
-		return errOvertaken
-	case reply != "ok":
-		return fmt.Errorf("open epoch %d: some of the written keys are missing", b.epoch)
+		return opened, fmt.Errorf("open epoch %d: %w", b.epoch, err)
+	case status == "older":
+		return opened, errOvertaken
+	case status != "ok":
+		return opened, fmt.Errorf("open epoch %d: some of the written keys are missing", b.epoch)
 	}
-	return nil
+	return opened, nil
 }

@@ -57,7 +57,7 @@ var ErrOtherRedis = errors.New("another Redis is in use for this product")
 // ErrUnavailable.
 func (g *Gate) Sync(ctx context.Context, product uuid.UUID) error {
 	g.unknown.forget(product)
-	return unavailable("sync the gate", g.reconcile(ctx, g.product(product), false))
+	return unavailable("sync the gate", g.reconcile(ctx, g.product(product), goalSync))
 }
 
 // Rebuild replaces the product's gate, which was found wrong in the epoch
@@ -66,7 +66,7 @@ func (g *Gate) Sync(ctx context.Context, product uuid.UUID) error {
 func (g *Gate) Rebuild(ctx context.Context, product uuid.UUID, epoch int64) error {
 	p := g.product(product)
 	p.markWrong(epoch)
-	return unavailable("rebuild the gate", g.reconcile(ctx, p, true))
+	return unavailable("rebuild the gate", g.reconcile(ctx, p, goalGate))
 }
 
 func (p *product) markWrong(epoch int64) {
@@ -78,9 +78,17 @@ func (p *product) markWrong(epoch int64) {
 	}
 }
 
+// goals of a reconciliation, as bits.
+type goals int
+
+const (
+	goalGate goals = 1 << iota // a gate exists afterwards
+	goalSync                   // an existing gate has all events applied
+)
+
 // reconcile waits for a reconciliation that began after this call. All callers that wait
-// share it. needed: a gate must exist afterwards.
-func (g *Gate) reconcile(ctx context.Context, p *product, needed bool) error {
+// share it.
+func (g *Gate) reconcile(ctx context.Context, p *product, goal goals) error {
 	if err := p.paused(); err != nil {
 		return err
 	}
@@ -89,7 +97,7 @@ func (g *Gate) reconcile(ctx context.Context, p *product, needed bool) error {
 		p.next = newFlight()
 	}
 	f := p.next
-	p.needed = p.needed || needed
+	p.goals |= goal
 	if !p.reconciling {
 		p.reconciling = g.start(func() { g.reconcileLoop(p) })
 		if !p.reconciling {
@@ -110,8 +118,8 @@ func (g *Gate) reconcileLoop(p *product) {
 	var err error
 	for {
 		p.reconcileMu.Lock()
-		f, needed := p.next, p.needed
-		p.next, p.needed = nil, false
+		f, goal := p.next, p.goals
+		p.next, p.goals = nil, 0
 		p.reconciling = f != nil
 		p.reconcileMu.Unlock()
 		if f == nil {
@@ -122,7 +130,7 @@ func (g *Gate) reconcileLoop(p *product) {
 		}
 		if err = p.paused(); err == nil {
 			ctx, cancel := context.WithTimeout(g.ctx, reconcileTimeout)
-			err = g.reconcileOnce(ctx, p, needed)
+			err = g.reconcileOnce(ctx, p, goal)
 			cancel()
 		}
 		if errors.Is(err, ErrUnknownProduct) {
@@ -133,11 +141,11 @@ func (g *Gate) reconcileLoop(p *product) {
 	}
 }
 
-// reconcileOnce ensures that the product's gate exists, in the product's epoch, with all
-// events applied. Postgres is read first: a gate that is found lost afterwards is lost
+// reconcileOnce ensures that the product's gate exists, in the product's epoch, and if
+// goalSync is set with all events applied. Postgres is read first: a gate that is found lost afterwards is lost
 // in that epoch or in an older one, and the raise compares and swaps on it. No
 // connection to Redis is held during a call to Postgres.
-func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error {
+func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error {
 	defer p.rebuilding.Store(0)
 	ahead := false // the gate was ahead of the row, or of another history
 	poll := minPoll
@@ -159,7 +167,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 		if err != nil {
 			return err
 		}
-		if !needed && row.Ended && !state.Exists {
+		if goal&goalGate == 0 && row.Ended && !state.Exists {
 			return nil
 		}
 		foreign := state.Exists && state.rebuild != uuid.Nil && row.RebuiltID != uuid.Nil && state.Epoch >= row.Rebuilt && state.rebuild != row.RebuiltID
@@ -170,6 +178,8 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 		answers := state.Alive && !foreign && row.Rebuilt > p.wrong.Load() // a change of the sale does not correct a wrong gate
 		done := false
 		switch {
+		case answers && state.Epoch == row.Epoch && goal&goalSync == 0:
+			done = true
 		case answers && state.Epoch == row.Epoch:
 			done, err = g.applyEvents(ctx, p, state, nil)
 		case answers && state.Epoch >= row.Rebuilt && state.Epoch < row.Epoch:
@@ -190,12 +200,9 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, needed bool) error
 			case cause != nil:
 				err = p.pauseFor(cause)
 			case wait:
-				if err = sleep.For(ctx, poll); err != nil {
-					err = fmt.Errorf("wait for the rebuild of epoch %d: %w", row.Rebuilt, err)
-				}
-				poll = min(2*poll, maxPoll)
+				poll, err = g.awaitRebuild(ctx, p, row, poll)
 			default:
-				err = g.rebuild(ctx, p, row, state, foreign)
+				done, err = g.rebuild(ctx, p, row, state, foreign)
 				if err != nil && !errors.Is(err, errOvertaken) && !errors.Is(err, topology.ErrMoved) && ctx.Err() == nil {
 					if p.failures < maxWaitingFailures && !errors.Is(err, topology.ErrSilent) {
 						slog.DebugContext(ctx, "rebuild failed, retrying", "component", "redis", "product", p.id, "error", err)
@@ -242,7 +249,7 @@ func (p *product) backoff() time.Duration {
 // does not depend on it: any node may raise the epoch at any time.
 func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cause error) {
 	now, c := time.Now(), &p.contest
-	still := c.rebuild.observe(strconv.FormatInt(row.Rebuilt, 10)+" "+row.Rebuild.Beat, now)
+	still := c.rebuild.observe(row.heartbeat(), now)
 	renewed := c.lease.observe(row.Lease.Instance+" "+strconv.FormatInt(row.Lease.Epoch, 10)+" "+row.Lease.Beat, now)
 	if row.unfinished() && row.Rebuilt > p.wrong.Load() {
 		if row.Rebuild.Owner == g.id {
@@ -285,6 +292,25 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 			"instance", on.instance, "other_instance", from.Instance)
 	}
 	return true, fmt.Errorf("%w: instance %s has the lease, this node is connected to %s", ErrOtherRedis, from.Instance, on.instance)
+}
+
+// awaitRebuild waits until the unfinished rebuild of another node has ended or is no longer
+// alive. If the row is not of one it waits for poll only. It returns the next poll.
+func (g *Gate) awaitRebuild(ctx context.Context, p *product, row *GateRow, poll time.Duration) (time.Duration, error) {
+	for {
+		if err := sleep.For(ctx, poll); err != nil {
+			return poll, fmt.Errorf("wait for the rebuild of epoch %d: %w", row.Rebuilt, err)
+		}
+		poll = min(2*poll, maxPoll)
+		if !row.unfinished() || row.Rebuilt <= p.wrong.Load() {
+			return poll, nil
+		}
+		now, err := g.rows.call(ctx, p.id)
+		if err != nil || now == nil || now.Deleted || now.Epoch != row.Epoch || !now.unfinished() ||
+			p.contest.rebuild.observe(now.heartbeat(), time.Now()) >= RebuildTimeout {
+			return poll, err
+		}
+	}
 }
 
 // applyEvents applies the events beyond the gate's position. The script applies them only

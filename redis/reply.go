@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/google/uuid"
 )
 
 // errReply: a script's reply does not have the expected form, for example because
@@ -59,6 +62,28 @@ func (r *reply) fields(i, n int) []int64 {
 		numbers[at] = number
 	}
 	return numbers
+}
+
+// basis returns what gate.lua's function basis put at the beginning of the reply, as far as
+// it knows a gate's state.
+func (r *reply) basis(on callTarget) State {
+	now := r.number(2)
+	return State{
+		Exists: true, Epoch: r.number(1), Position: r.number(4), rebuild: r.id(6), now: now, on: on,
+		LeaseLeft: max(0, time.Duration(r.number(3)-now)*time.Millisecond),
+		at:        LogPosition{Position: r.number(4), Event: r.id(5)},
+	}
+}
+
+// id returns an id, zero for an empty item.
+func (r *reply) id(i int) (id uuid.UUID) {
+	if text := r.text(i); text != "" {
+		var err error
+		if id, err = uuid.FromBytes([]byte(text)); err != nil {
+			r.wrong(i)
+		}
+	}
+	return id
 }
 
 func (r *reply) wrong(i int) {

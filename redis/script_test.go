@@ -43,10 +43,10 @@ func TestScripts_KeepLargestNumbersExact(t *testing.T) {
 			}
 			reply, err := decideScript.Eval(t.Context(), c, keys, "here", buyers).Slice()
 			require.NoError(t, err)
+			require.Equal(t, []any{"ok", strconv.FormatInt(epoch, 10)}, reply[:2])
 			require.Equal(t, []any{
-				"ok", strconv.FormatInt(epoch, 10), strconv.FormatInt(counter-2, 10), "0", "GG",
-				strconv.Itoa(last-1) + " 1 1", strconv.Itoa(last) + " 2 1",
-			}, reply)
+				strconv.FormatInt(counter-2, 10), "0", "GG", strconv.Itoa(last-1) + " 1 1", strconv.Itoa(last) + " 2 1",
+			}, reply[7:])
 
 			// It is found by its exact number.
 			gone, err := syncScript.Eval(t.Context(), c, keys, "here", epoch, 0, 1, "", "", "", "", "", "W", last-1).Result()
@@ -121,11 +121,11 @@ func openGate(t *testing.T, c *goredis.Client, product uuid.UUID, epoch int64, u
 	keys = gateKeys("", product)
 	build := newBuildKeys("", product)
 	require.NoError(t, c.Set(t.Context(), build.token, 1, time.Minute).Err())
-	reply, err := openScript.Eval(t.Context(), c, append(keys[:5:5], build.holders, build.queue, build.token),
-		"here", epoch, 0, units, 1, 0, 0, 0, "0", "0", "").Result()
+	answer, err := openScript.Eval(t.Context(), c, append(keys[:5:5], build.holders, build.queue, build.token),
+		"here", epoch, 0, units, 1, 0, 0, 0, "0", "0", "").Slice()
 	require.NoError(t, err)
 	require.NoError(t, c.HSet(t.Context(), keys[0], "lease", time.Now().Add(time.Minute).UnixMilli()).Err())
-	return reply, keys
+	return answer[0], keys
 }
 
 func sharedClient(t *testing.T) *goredis.Client {

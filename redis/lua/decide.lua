@@ -2,13 +2,13 @@
 -- bytes) and its key's hash (16 bytes, zeros for none), in one string, then the
 -- requesting node ('*' for one that is not in the list of processes). A pending grant
 -- stores the nodes that received it; a slot held stores the key's hash in the same field.
--- Returns 'ok', epoch, the counter before, the sale's begin, a letter for each
--- request, then "number unit deliveries" for each of the letters G, A, K, D.
+-- Returns 'lost', or 'lease' with the six items of basis, or 'ok' with those, the counter before, the sale's begin, a letter for
+-- each request, then "number unit deliveries" for each of the letters G, A, K, D.
 -- G: granted. A: the buyer's own pending grant. K: holds a slot with the same key.
 -- D: holds a slot. N: not started. E: ended. P: paused. S: sold out.
 if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
 local now = clock()
-if now >= lease then return {'lease', s[1]} end
+if now >= lease then return basis('lease', now) end
 
 local blob, node = ARGV[2], ARGV[3] or '*'
 local n = #blob / 32
@@ -36,7 +36,8 @@ if now < N(14) then closed = 'N'
 elseif N(15) > 0 and now >= N(15) then closed = 'E'
 elseif s[16] == '1' then closed = 'P' end
 
-local before, letters, answer = counter, {}, {'ok', s[1], F(counter), s[14], ''}
+local before, letters, answer = counter, {}, basis('ok', now)
+for _, item in ipairs({F(counter), s[14], ''}) do answer[#answer + 1] = item end
 for i = 1, n do
   local buyer = buyers[i]
   local value = mine[buyer] or got[i]
@@ -99,5 +100,5 @@ for i = 1, n do
   letters[i] = letter
 end
 if counter > before then save() end
-answer[5] = table.concat(letters)
+answer[10] = table.concat(letters)
 return answer

@@ -40,6 +40,12 @@ local function clock() -- ms
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
+-- A reply that begins with what a lease is based on: epoch, time, lease, position, the event
+-- there and the rebuild ('' if not known).
+local function basis(status, now)
+  return {status, s[1], F(now), F(lease), s[23], s[25] or '', s[28] or ''}
+end
+
 -- A holder: 'P' pending or 'H' held, number, unit, deliveries, since when (ms), and the
 -- key's hash if held, the nodes that received it if pending.
 local function holder(value)

@@ -2,9 +2,9 @@
 -- epoch or a later one. KEYS[6], KEYS[7]: its holders and free units. KEYS[8]: the token
 -- of the attempt that wrote them. ARGV: instance id, epoch, position, units, next, held,
 -- returned, begin, end, paused, the id of the event at the position ('' for none), the rebuild's id ('' if not known).
-if exists and epoch >= tonumber(ARGV[2]) then return 'older' end
-if call('EXISTS', KEYS[8]) == 0 then return 'short' end
-if call('HLEN', KEYS[6]) ~= tonumber(ARGV[6]) or call('LLEN', KEYS[7]) ~= tonumber(ARGV[7]) then return 'short' end
+if exists and epoch >= tonumber(ARGV[2]) then return {'older'} end
+if call('EXISTS', KEYS[8]) == 0 then return {'short'} end
+if call('HLEN', KEYS[6]) ~= tonumber(ARGV[6]) or call('LLEN', KEYS[7]) ~= tonumber(ARGV[7]) then return {'short'} end
 call('UNLINK', S, Q, H, P, L, KEYS[8])
 if tonumber(ARGV[6]) > 0 then
   call('RENAME', KEYS[6], H)
@@ -20,4 +20,4 @@ call('HSET', S, 'epoch', ARGV[2], 'born', ARGV[2], 'stamp', ARGV[1], 'closed', '
   'begin', ARGV[8], 'end', ARGV[9], 'paused', ARGV[10],
   'counter', '0', 'line', '1', 'first', '1', 'last', '1',
   'from', '0', 'to', '0', 'soldOut', '0', 'duplicate', '0', 'notStarted', '0', 'shut', '0')
-return 'ok'
+return {'ok', F(clock())}

@@ -11,6 +11,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+	"golang.org/x/sync/semaphore"
 )
 
 // callTimeout bounds each call. A lost answer is asked for once more, so a
@@ -23,9 +24,9 @@ type Server struct {
 	Addr    string // host:port
 	client  *goredis.Client
 	keep    int
-	permits chan struct{} // one for each connection that may be in use
-	Builds  chan struct{} // one for each gate that is being built there
-	view    atomic.Int64  // the configuration epoch by which this is a master, 0 if there is none
+	permits chan struct{}       // one for each connection that may be in use, except for builds
+	Builds  *semaphore.Weighted // one for each gate that is being built there, in order of arrival
+	view    atomic.Int64        // the configuration epoch by which this is a master, 0 if there is none
 	seen    func(script string, requests int, took time.Duration, err error)
 
 	silent     atomic.Bool  // the last call was not answered
@@ -42,8 +43,8 @@ type Server struct {
 }
 
 func newServer(opt *goredis.Options, keep, most, builds int, seen func(string, int, time.Duration, error)) *Server {
-	disableRetries(opt, most)
-	return &Server{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), Builds: make(chan struct{}, builds), seen: seen}
+	disableRetries(opt, most+builds)
+	return &Server{client: goredis.NewClient(opt), keep: keep, permits: make(chan struct{}, most), Builds: semaphore.NewWeighted(int64(builds)), seen: seen}
 }
 
 // disableRetries configures a client that neither retries nor reconnects on its own.
@@ -69,14 +70,23 @@ const (
 // ErrSilent: nothing was sent, because the server has not answered recently.
 var ErrSilent = errors.New("redis: the server does not answer")
 
+// buildKey is the key of a context made by ForBuild.
+type buildKey struct{}
+
+// ForBuild returns a context for the calls of one of a server's Builds, which makes one call
+// at a time: they do not wait for a connection behind requests, of which there may be a rush.
+func ForBuild(ctx context.Context) context.Context { return context.WithValue(ctx, buildKey{}, true) }
+
 // with calls do with a connection whose process is known.
 func (l *Server) with(ctx context.Context, do func(*Conn) error) error {
-	select {
-	case l.permits <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a connection: %w", ctx.Err())
+	if ctx.Value(buildKey{}) == nil {
+		select {
+		case l.permits <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a connection: %w", ctx.Err())
+		}
+		defer func() { <-l.permits }()
 	}
-	defer func() { <-l.permits }()
 	if l.unanswered.Load() >= maxUnanswered {
 		if time.Now().UnixNano() < l.nextTry.Load() || !l.trying.CompareAndSwap(false, true) {
 			return ErrSilent

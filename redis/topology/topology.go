@@ -32,8 +32,8 @@ const (
 // Options configure a Topology.
 type Options struct {
 	Conns     int    // connections kept open to each master
-	ConnsMax  int    // connections to each master at most
-	Builds    int    // size of Server.Builds
+	ConnsMax  int    // connections to each master at most, besides one for each build
+	Builds    int    // weight of Server.Builds
 	KeyPrefix string // of the key that health checks write
 	// Prepare is called with each new client of a master; nil: not called.
 	Prepare func(*goredis.Client) error

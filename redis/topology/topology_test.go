@@ -1,9 +1,11 @@
 package topology
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -109,4 +111,22 @@ d :4@5,named master - 0 0 8 connected 300
 	require.Error(t, (&slotMap{}).add("", "h:1"))
 	require.Error(t, (&slotMap{}).add("a h:1@2 master - 0 0 1 connected 0-16384\n", "h:1"))
 	require.Error(t, (&slotMap{}).add("a h:1@2 master - 0 0 x connected 0-1\n", "h:1"))
+}
+
+// A rebuild's calls do not wait behind requests for one of the connections.
+func TestForBuild_DoesNotWaitForAConnection(t *testing.T) {
+	where, err := ParseURLs([]string{testkit.Redis(t)})
+	require.NoError(t, err)
+	masters, err := Open(t.Context(), where, Options{
+		Conns: 1, ConnsMax: 1, Builds: 1, Prepare: func(*goredis.Client) error { return nil }, Called: func(string, int, time.Duration, error) {},
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, masters.Close()) }()
+	nothing := func(*Conn) error { return nil }
+	require.NoError(t, masters.Run(t.Context(), "key", func(*Conn) error {
+		short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, masters.Run(short, "key", nothing), context.DeadlineExceeded)
+		return masters.Run(ForBuild(t.Context()), "key", nothing)
+	}))
 }

@@ -40,14 +40,14 @@ var mutants = []mutant{
 
 	// Gate: leases, epochs, instances.
 	{name: "gate-lease", protection: "a gate decides only while its lease runs, by its own clock and by the node's",
-		file: "redis/lua/decide.lua", old: `if now >= lease then return {'lease', s[1]} end`, new: ``,
-		more: []edit{{"redis/lease.go", `l.instance == instance && age < LeaseTime`, `l.instance == instance`},
+		file: "redis/lua/decide.lua", old: `if now >= lease then return basis('lease', now) end`, new: ``,
+		more: []edit{{"redis/lease.go", `l.instance == state.on.instance && age < LeaseTime`, `l.instance == state.on.instance`},
 			{"redis/lease.go", `	return time.Since(p.leased.since)
 `, `	return min(time.Since(p.leased.since), LeaseTime-1)
 `}},
 		pkg: "redis", test: "TestLease_NothingIsDecidedAfterPostgresOutage|TestLease_TwoProcessesNeverDecideTogether"},
 	{name: "node-timer", protection: "a node believes a refusal only while its own lease is young by its own clock",
-		file: "redis/lease.go", old: `l.instance == instance && age < LeaseTime`, new: `l.instance == instance`,
+		file: "redis/lease.go", old: `l.instance == state.on.instance && age < LeaseTime`, new: `l.instance == state.on.instance`,
 		more: []edit{{"redis/lease.go", `	return time.Since(p.leased.since)
 `, `	return min(time.Since(p.leased.since), LeaseTime-1)
 `}},
@@ -69,14 +69,14 @@ var mutants = []mutant{
 		pkg: "redis", test: "TestRebuild_WaitsForOldLeaseByItsOwnClock"},
 	{name: "write-probe", protection: "an epoch is raised only for a Redis that takes writes",
 		file: "redis/rebuild.go", old: `	if err := b.probe(ctx); err != nil {
-		return err
+		return false, err
 	}`, new: `	_ = b.probe(ctx)`,
 		pkg: "redis", test: "TestRebuild_RaisesNoEpochForRedisThatRefusesWrites"},
 	{name: "own-epoch", protection: "a failed rebuild continues its own epoch",
 		file: "redis/rebuild.go", old: `	if b.mayContinue(row) {`, new: `	if row == nil && b.mayContinue(row) {`,
 		pkg: "redis", test: "TestRebuild_ContinuesItsOwnEpoch"},
 	{name: "no-older-gate", protection: "a rebuilt gate never replaces one of its epoch or a later one",
-		file: "redis/lua/open.lua", old: `if exists and epoch >= tonumber(ARGV[2]) then return 'older' end`, new: ``,
+		file: "redis/lua/open.lua", old: `if exists and epoch >= tonumber(ARGV[2]) then return {'older'} end`, new: ``,
 		pkg: "redis", test: "TestOpenScript_NeverReplacesSameOrLaterEpoch"},
 	{name: "lost-tail", protection: "a gate that knows events which the store lost is rebuilt",
 		file: "redis/lease.go", old: `			p.markWrong(state.Epoch)
