@@ -1,6 +1,9 @@
 package avsc
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // UnknownEventError reports an event type that this program does not know: it was
 // written by a newer version, or it is not an event of this system.
@@ -21,6 +24,12 @@ type UnknownVersionError struct {
 func (e *UnknownVersionError) Error() string {
 	return fmt.Sprintf("schema version %d of event type %s is not known to this program, which writes %d",
 		e.Version, e.Type, e.Newest)
+}
+
+// IsNewer reports whether an event cannot be decoded because a newer program recorded it. Such an
+// event is left to a newer program (contract 6).
+func IsNewer(err error) bool {
+	return errors.As(err, new(*UnknownEventError)) || errors.As(err, new(*UnknownVersionError))
 }
 
 // UnknownSchemaError reports that an Avro value was written with a schema that this

@@ -26,9 +26,15 @@ type payloads struct {
 
 // stored are the payloads of this program.
 var stored = payloads{upcasts: map[versionOf]func([]byte) ([]byte, error){
-	{"RefundDue", 1}:       identifyRefund,
-	{"RefundCompleted", 1}: identifyRefund,
+	{"RefundDue", 1}:           identifyRefund,
+	{"RefundCompleted", 1}:     identifyRefund,
+	{"PaymentContradicted", 1}: unchanged,
 }}
+
+// unchanged is the upcast to a version that only has a new field, whose zero value means that it is
+// absent. With the version, an older program waits for a newer one instead of dropping the field
+// (contract 6).
+func unchanged(payload []byte) ([]byte, error) { return payload, nil }
 
 // identifyRefund sets the id of a refund in an event written before refunds had ids to the id of
 // its payment, and sets a cause (contract 5).

@@ -3,6 +3,7 @@ package avsc
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"regexp"
@@ -137,6 +138,16 @@ func TestDecode_RejectsNewerVersionAndInvalidPayload(t *testing.T) {
 	require.ErrorAs(t, err, &newer)
 	_, err = Decode(eventstore.Recorded{Position: 9, Type: "SlotExpiringSoon", SchemaVersion: 1, Payload: []byte("{")})
 	require.ErrorContains(t, err, "SlotExpiringSoon at position 9")
+}
+
+// A payload has a new version whenever its event has a new schema: without it, an older relay would
+// publish the event without the new field, and an older projector would read it without (contract 6).
+func TestPayloads_HaveAVersionForEachSchema(t *testing.T) {
+	for eventType := range forms {
+		published, err := fs.Glob(files, "published/"+fileOf(eventType)+".*.avsc")
+		require.NoError(t, err)
+		require.Equal(t, len(published), stored.newest(eventType), "%s: each schema after the first needs an upcast in payload.go", eventType)
+	}
 }
 
 func TestDecode_UpcastsVersionByVersion(t *testing.T) {

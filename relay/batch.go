@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -87,7 +86,7 @@ func (r *Relay) encode(from Checkpoint, events []eventstore.Recorded) chunk {
 				value = buf[begin:len(buf):len(buf)]
 			}
 		}
-		if isNewer(err) {
+		if avsc.IsNewer(err) {
 			c.then = &BlockedError{fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A relay of that version publishes it; this one stands by", e.Position, e.Type, err)}
 			break
 		}
@@ -100,14 +99,6 @@ func (r *Relay) encode(from Checkpoint, events []eventstore.Recorded) chunk {
 		c.end.Position, c.end.EventID = e.Position, e.ID
 	}
 	return c
-}
-
-// isNewer reports whether an event cannot be decoded because this program is
-// older than the one that recorded it.
-func isNewer(err error) bool {
-	var event *avsc.UnknownEventError
-	var version *avsc.UnknownVersionError
-	return errors.As(err, &event) || errors.As(err, &version)
 }
 
 // headers are the record's; previous is the position before it in its partition.
