@@ -50,8 +50,8 @@ func (r *Relay) resume(ctx context.Context, conn *pgx.Conn, topic kafka.TopicInf
 			break
 		}
 		if len(saved.Last) != int(topic.Partitions) {
-			return Checkpoint{}, &RefusedError{fmt.Sprintf("topic %s has %d partitions, it had %d: products would change their partition and lose their order. "+
-				"Recreate the topic with %d partitions (the relay publishes everything again), or with another number and replay all projections", r.cfg.Topic, topic.Partitions, len(saved.Last), len(saved.Last))}
+			return Checkpoint{}, &RefusedError{fmt.Sprintf("topic %s has %d partitions, it had %d: products would change their partition and lose their order: %s",
+				r.cfg.Topic, topic.Partitions, len(saved.Last), kafka.RecreateTopic(int32(len(saved.Last))))}
 		}
 		from = saved
 	}

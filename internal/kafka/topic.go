@@ -37,9 +37,15 @@ func (s TopicSettings) Mismatch(topic string, info TopicInfo) string {
 	if want == 0 || info.Partitions == want {
 		return ""
 	}
-	return fmt.Sprintf("topic %s has %d partitions, --kafka-partitions is %d: set --kafka-partitions to %d if the topic is meant, "+
-		"otherwise delete the topic (the relay creates it with %d partitions and publishes everything again) and run `dopamine replay all`",
-		topic, info.Partitions, want, info.Partitions, want)
+	return fmt.Sprintf("topic %s has %d partitions, --kafka-partitions is %d: set --kafka-partitions to %d if the topic is meant, otherwise %s",
+		topic, info.Partitions, want, info.Partitions, RecreateTopic(want))
+}
+
+// RecreateTopic returns the remedy for a topic whose partition count must not be used. partitions is
+// the count that products keep their partition with.
+func RecreateTopic(partitions int32) string {
+	return fmt.Sprintf("recreate the topic with %d partitions (delete it: the relay creates it with --kafka-partitions and publishes everything again), "+
+		"or with another number and run `dopamine replay all`", partitions)
 }
 
 // ShortRetention returns a warning if the topic's retention is shorter than these settings require,
