@@ -50,7 +50,10 @@ type SubscriberConfig struct {
 	// SessionTimeout is how long a member may be silent before its partitions are reassigned.
 	// Default: 6 s, the brokers' default minimum.
 	SessionTimeout time.Duration
-	Logger         *slog.Logger // default: slog.Default()
+	// Failed is called with each failure of Kafka that is retried: consuming that ended with an
+	// error, and errors of single partitions. It may be called by several goroutines. Default: none.
+	Failed func(error)
+	Logger *slog.Logger // default: slog.Default()
 }
 
 // Subscriber delivers the records of its partitions in order, many at a time. It is a Watermill
@@ -78,6 +81,9 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	}
 	if cfg.SessionTimeout == 0 {
 		cfg.SessionTimeout = 6 * time.Second
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(error) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -111,7 +117,8 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		defer guard.Log("log consumer errors")
 		for err := range s.group.Errors() {
 			if !errors.Is(err, context.Canceled) {
-				s.cfg.Logger.Warn("kafka consumer", "group", s.cfg.Group, "error", err)
+				s.cfg.Logger.Warn("kafka consumer failed, retrying", "group", s.cfg.Group, "error", err)
+				s.cfg.Failed(err)
 			}
 		}
 	})
@@ -148,6 +155,7 @@ func (s *Subscriber) consume(ctx context.Context, topic string, out chan<- *mess
 			return
 		}
 		s.cfg.Logger.Warn("consume failed, rejoining the group", "group", s.cfg.Group, "error", err)
+		s.cfg.Failed(err)
 		_ = sleep.For(ctx, wait.NextBackOff())
 	}
 }

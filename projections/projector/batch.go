@@ -94,7 +94,7 @@ func (r *Runner) execute(ctx context.Context, o *assignment, p plan) (swapped bo
 // that is still to be applied.
 func (r *Runner) plan(ctx context.Context, o *assignment, records map[int32][]*record, next map[int32]int) (plan, error) {
 	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
-	limit := int(r.batchLimit.Load())
+	limit := r.batchLimit(o.projection)
 	for _, partition := range slices.Sorted(maps.Keys(records)) {
 		if o.checkpoints[partition] == nil {
 			return plan{}, fmt.Errorf("partition %d is not this process's", partition)
@@ -210,7 +210,7 @@ func (r *Runner) storeEvents(ctx context.Context, after int64, limit int) ([]eve
 	defer cancel()
 	page, err := r.cfg.Store.ReadAll(ctx, after, limit)
 	if err != nil {
-		return nil, failedIn(partEventStore, fmt.Errorf("read events after %d from the store: %w", after, err))
+		return nil, failedIn(partEventStore, fmt.Errorf("read events after %d from the event store: %w", after, err))
 	}
 	return page, nil
 }

@@ -43,8 +43,14 @@ type session struct {
 	began       time.Time
 }
 
-// begin reads the checkpoints for an assignment. It implements kafka.SubscriberConfig.Begin.
-func (r *Runner) begin(ctx context.Context, ks *kafka.Session, topic string, assigned []kafka.Assigned) (map[int32]int64, error) {
+// begin reads the checkpoints for an assignment. It implements kafka.SubscriberConfig.Begin. Its
+// errors name the part that failed, because the subscription returns them among Kafka's own.
+func (r *Runner) begin(ctx context.Context, ks *kafka.Session, _ string, assigned []kafka.Assigned) (map[int32]int64, error) {
+	starts, err := r.readStarts(ctx, ks, assigned)
+	return starts, failedIn(partReadModels, err)
+}
+
+func (r *Runner) readStarts(ctx context.Context, ks *kafka.Session, assigned []kafka.Assigned) (map[int32]int64, error) {
 	info, err := r.describe(ctx)
 	if err != nil {
 		return nil, err
@@ -144,7 +150,7 @@ func (r *Runner) ensureCheckpoints(ctx context.Context, p projections.Projection
 			p.Name(), o.generation, r.cfg.Topic, topic.Partitions).Scan(&recorded)
 		if err == nil {
 			return &BlockedError{Reason: fmt.Sprintf("topic %s has %d partitions, but %s was built from %d: products changed their partition, so its checkpoints are void. "+
-				"Rebuild it from the event store (dopamine replay %s)", r.cfg.Topic, topic.Partitions, p.Name(), recorded, p.Name())}
+				"Rebuild it from the event store (`dopamine replay %s`)", r.cfg.Topic, topic.Partitions, p.Name(), recorded, p.Name())}
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err

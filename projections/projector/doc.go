@@ -19,9 +19,9 @@
 // If a checkpoint could not be advanced, a replay may have swapped generations. The checkpoints are
 // then read again. If only the generation differs, the batch is repeated, and records that were
 // below the old checkpoints are decoded now. Otherwise, and on any error of the database, the
-// session in the consumer group ends. Every statement has a deadline (Config.BatchTimeout,
-// ReadTimeout). A process that cannot reach Postgres stays out of the group, so that another one
-// takes its partitions.
+// session in the consumer group ends. Every statement has a deadline: the transaction of a batch or
+// of a request 15 s (Config.BatchTimeout), everything else 8 s (Config.ReadTimeout). A process that
+// cannot reach Postgres stays out of the group, so that another one takes its partitions.
 //
 // # Once, in order, none missed
 //
@@ -61,6 +61,9 @@
 // The partition's owner serves requests to retry or skip between batches, in pages. Each page is a
 // transaction that raises the checkpoint's version. An owner that was deposed meanwhile, and does
 // not know of the request, can therefore write no more.
+//
+// The section "Why a read model lags" of docs/operations.md has every cause with its log line and
+// metric.
 //
 // The model of all this is docs/model/Relay.tla.
 package projector

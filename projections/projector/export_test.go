@@ -14,8 +14,20 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
-// ErrMoved is the error that a deposed owner gets.
-var ErrMoved = errMoved
+// ErrMoved is the error that a deposed owner gets, ErrTopicChanged that of a recreated topic.
+var ErrMoved, ErrTopicChanged = errMoved, errTopicChanged
+
+// FailedPart returns the part that an error is counted for.
+func FailedPart(err error) string { return failedPart(err) }
+
+// BatchLimit returns the current batch size of a projection.
+func (r *Runner) BatchLimit(p projections.Projection) int { return r.batchLimit(p) }
+
+// AdjustBatch adapts the batch size to the outcome of a transaction.
+func (r *Runner) AdjustBatch(p projections.Projection, err error) { r.adjustBatch(p, err) }
+
+// FollowViews compares the views with the live generations once.
+func (r *Runner) FollowViews(ctx context.Context) { r.followViews(ctx) }
 
 // Delivered is a message with its partition and offset.
 type Delivered struct {

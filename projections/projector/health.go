@@ -36,7 +36,7 @@ type newerEvent struct {
 }
 
 // errTopicChanged ends a session because the topic is not the one that it began with.
-var errTopicChanged = errors.New("the topic was recreated or repartitioned")
+var errTopicChanged = failedIn(partKafka, errors.New("the topic was recreated or repartitioned"))
 
 // health is the state that Health reports.
 type health struct {
@@ -216,7 +216,7 @@ func (r *Runner) watchTopic(ctx context.Context, end context.CancelCauseFunc) {
 // databaseFailed closes the connections of the read side if a statement did not return in time,
 // because the host may have disappeared without closing them.
 func (r *Runner) databaseFailed(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if failedPart(err) == partSlow {
 		r.cfg.ReadPool.Reset()
 	}
 	return err

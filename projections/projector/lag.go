@@ -65,7 +65,7 @@ func (r *Runner) readLag(ctx context.Context) ([]projections.Status, error) {
 	defer cancel()
 	head, err := r.cfg.Published(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read how far the relay is: %w", err)
+		return nil, fmt.Errorf("read from the event store how far the relay is: %w", err)
 	}
 	positions, err := projections.ReadPositions(ctx, r.cfg.ReadPool, r.cfg.Topic)
 	if err != nil {
@@ -91,7 +91,7 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 	defer cancel()
 	head, err := r.cfg.Published(readCtx)
 	if err != nil {
-		return failedIn(partEventStore, fmt.Errorf("read how far the relay is: %w", err))
+		return failedIn(partEventStore, fmt.Errorf("read from the event store how far the relay is: %w", err))
 	}
 	if len(head.Last) != int(s.topic.Partitions) || head.TopicID != s.topic.TopicID {
 		return nil // the relay does not use this topic yet

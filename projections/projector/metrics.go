@@ -3,6 +3,7 @@ package projector
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,10 @@ import (
 	"github.com/dopaminestore/dopamine/internal/telemetry"
 	"github.com/dopaminestore/dopamine/projections"
 )
+
+// visibleBuckets extend the default ones beyond 10 s: a projector that catches up after an outage
+// applies events that are minutes old.
+var visibleBuckets = append(slices.Clone(prometheus.DefBuckets), 30, 60, 120, 300)
 
 type metrics struct {
 	events       *prometheus.CounterVec
@@ -41,13 +46,13 @@ func newMetrics(reg prometheus.Registerer, models []projections.Projection) *met
 		events:       m.Counters("events_total", "Events applied, parked or skipped.", label),
 		batchSeconds: m.Histograms("batch_seconds", "Time of one batch's transaction, attempts included.", prometheus.DefBuckets, label),
 		batchEvents:  m.Histograms("batch_events", "Events of one batch.", prometheus.ExponentialBuckets(1, 4, 7), label),
-		visible:      m.Histograms("visible_seconds", "From when a batch's last event was recorded to when its rows were committed.", prometheus.DefBuckets, label),
+		visible:      m.Histograms("visible_seconds", "From when a batch's last event was recorded to when its rows were committed.", visibleBuckets, label),
 		gapEvents:    m.Counters("gap_events_total", "Events that were missing in the topic's order and were read from the event store.", label),
 		duplicates:   m.Counters("duplicate_records_total", "Records of events that were applied before.", label),
 		parked:       m.Counters("parked_events_total", "Events parked because they, or one before them, could not be applied.", label),
 		fenced:       m.Counters("fenced_batches_total", "Batches refused because another process had moved the checkpoint.", label),
 		undecodable:  m.Counter("undecodable_records_total", "Records whose value could not be decoded."),
-		failures:     m.Counters("failures_total", "Failures that ended the work on the topic and are retried, by the part that failed.", "part"),
+		failures:     m.Counters("failures_total", "Failures that interrupted the work on the topic and are retried, by the part that failed.", "part"),
 	}
 	for _, p := range models {
 		for _, c := range []*prometheus.CounterVec{all.events, all.gapEvents, all.duplicates, all.parked, all.fenced} {
@@ -76,25 +81,28 @@ type partError struct {
 
 func (e *partError) Unwrap() error { return e.error }
 
+// failedIn names the part that failed, unless err names one already. It returns nil if err is nil.
 func failedIn(part string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.As(err, new(*partError)) {
+		return err
 	}
 	return &partError{part, err}
 }
 
-// failed counts a failure. What no part is named for is the read database.
-func (m *metrics) failed(err error) {
+// failedPart returns the part that an error names. An error that names none is of the read database.
+func failedPart(err error) string {
 	part := partReadModels
-	var named *partError
-	switch {
-	case errors.As(err, &named):
+	if named := (*partError)(nil); errors.As(err, &named) {
 		part = named.part
-	case errors.Is(err, context.DeadlineExceeded):
-		part = partSlow
 	}
-	m.failures.WithLabelValues(part).Inc()
+	if part == partReadModels && errors.Is(err, context.DeadlineExceeded) {
+		return partSlow
+	}
+	return part
 }
+
+// failed counts a failure.
+func (m *metrics) failed(err error) { m.failures.WithLabelValues(failedPart(err)).Inc() }
 
 func (m *metrics) batch(projection string, items []item, took time.Duration) {
 	if len(items) == 0 {

@@ -61,11 +61,7 @@ func (i item) key(p projections.Projection) (uuid.UUID, bool) {
 }
 
 // newer reports whether only a newer program can apply the item.
-func (i item) newer() bool {
-	var event *avsc.UnknownEventError
-	var version *avsc.UnknownVersionError
-	return errors.As(i.err, &event) || errors.As(i.err, &version)
-}
+func (i item) newer() bool { return avsc.IsNewer(i.err) }
 
 // recordNamespace is the namespace of the row keys of records that are not events.
 var recordNamespace = uuid.MustParse("0d5c9d0e-59f2-5c0f-8f0c-2d7f2a7b9b11")
@@ -127,7 +123,7 @@ func (r *Runner) decode(ctx context.Context, rec *record) error {
 	case errors.Is(atErr, eventstore.ErrNoEvent), atErr == nil && at.ID != rec.item.eventID:
 		rec.item = rec.notEvent(fmt.Errorf("the record is not an event of the store, which has another one or none at position %d: %w", rec.item.position, err))
 	case atErr != nil:
-		return fmt.Errorf("read event %d from the store: %w", rec.item.position, atErr)
+		return failedIn(partEventStore, fmt.Errorf("read event %d from the event store: %w", rec.item.position, atErr))
 	default:
 		env, storeErr := avsc.Decode(at)
 		rec.item.env = env

@@ -127,7 +127,7 @@ func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *assignment, par
 func (r *Runner) readParked(ctx context.Context, o *assignment, req request) (parked []rowEvent, full bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	limit := min(requestPage, int(r.batchLimit.Load()))
+	limit := min(requestPage, r.batchLimit(o.projection))
 	rows, err := r.cfg.ReadPool.Query(ctx, `
 		SELECT position, event_type FROM parked_events
 		WHERE projection = $1 AND generation = $2 AND row_key = $3 ORDER BY position LIMIT $4`,
@@ -147,7 +147,7 @@ func (r *Runner) readParked(ctx context.Context, o *assignment, req request) (pa
 	}
 	events, err := r.cfg.Store.Events(ctx, positions)
 	if err != nil {
-		return nil, false, fmt.Errorf("read %d parked events from the store: %w", len(positions), err)
+		return nil, false, failedIn(partEventStore, fmt.Errorf("read %d parked events from the event store: %w", len(positions), err))
 	}
 	byPosition := make(map[int64]int, len(events))
 	for i, e := range events {

@@ -47,7 +47,7 @@ type Runner struct {
 
 	undecodableLog rate.Sometimes // a topic may have many such records; the metric counts all
 	topicWarning   warning
-	batchLimit     atomic.Int64 // maximum events per transaction; lower after one took too long
+	batchLimits    map[string]*atomic.Int64 // maximum events per transaction, by projection; lower after one took too long
 
 	mu      sync.Mutex
 	session *session // the newest
@@ -58,9 +58,13 @@ func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
 	r := &Runner{
 		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer, cfg.Projections),
-		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second},
+		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second}, batchLimits: map[string]*atomic.Int64{},
 	}
-	r.batchLimit.Store(int64(cfg.MaxBatch))
+	for _, p := range cfg.Projections {
+		limit := &atomic.Int64{}
+		limit.Store(int64(cfg.MaxBatch))
+		r.batchLimits[p.Name()] = limit
+	}
 	return r
 }
 
@@ -137,7 +141,8 @@ func (r *Runner) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{
-		Cluster: r.cfg.Kafka, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout, Logger: r.log,
+		Cluster: r.cfg.Kafka, Group: r.cfg.Group, Begin: r.begin, SessionTimeout: r.cfg.SessionTimeout,
+		Failed: func(err error) { r.metrics.failed(failedIn(partKafka, err)) }, Logger: r.log,
 	})
 	if err != nil {
 		return failedIn(partKafka, err)
@@ -310,10 +315,13 @@ func wanted(all []*assignment, rec *record) bool {
 	return false
 }
 
-// followViews updates the views periodically: a replay that was to do so may have been killed.
+// followViews updates the views periodically: a replay that was to do so may have been killed. One
+// timeout bounds all of them, because events wait meanwhile.
 func (r *Runner) followViews(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
 	for _, p := range r.cfg.Projections {
-		if err := projections.FollowView(ctx, r.cfg.ReadPool, p.Name()); err != nil && !projections.LockedOut(err) && ctx.Err() == nil {
+		if err := projections.FollowView(bounded, r.cfg.ReadPool, p.Name()); err != nil && !projections.LockedOut(err) && ctx.Err() == nil {
 			r.log.Warn("the view may not show the live generation", "view", p.Name(), "error", err)
 		}
 	}

@@ -93,7 +93,7 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	if postgres.Code(err) == pgerrcode.UndefinedTable { // the tables of an old generation were dropped
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
-	r.adjustBatch(err)
+	r.adjustBatch(o.projection, err)
 	if err == nil {
 		r.metrics.parked.WithLabelValues(o.projection.Name()).Add(float64(len(u.parks)))
 		for _, k := range u.parks {
@@ -106,15 +106,21 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	return err
 }
 
-// adjustBatch reduces the batch size after a transaction that took too long and increases it after
-// one that did not.
-func (r *Runner) adjustBatch(err error) {
-	limit := r.batchLimit.Load()
+// batchLimit returns how many events the next transaction of a projection may have.
+func (r *Runner) batchLimit(p projections.Projection) int {
+	return int(r.batchLimits[p.Name()].Load())
+}
+
+// adjustBatch reduces the batch size of a projection after a transaction that took too long and
+// increases it after one that did not.
+func (r *Runner) adjustBatch(p projections.Projection, err error) {
+	limit := r.batchLimits[p.Name()]
+	now := limit.Load()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		r.batchLimit.Store(max(minBatch, limit/4))
-	case err == nil && limit < int64(r.cfg.MaxBatch):
-		r.batchLimit.Store(min(int64(r.cfg.MaxBatch), 2*limit))
+		limit.Store(max(minBatch, now/4))
+	case err == nil && now < int64(r.cfg.MaxBatch):
+		limit.Store(min(int64(r.cfg.MaxBatch), 2*now))
 	}
 }
 

@@ -91,5 +91,11 @@ func TestPurchases_RowsAgreeWithTheDomain(t *testing.T) {
 				require.Equal(t, r, f.refunds[r.ID].Refund, name)
 			}
 		}
+		// After a re-grant the payment continues in the next slot's stream.
+		for _, p := range streams[next].Payments {
+			row := f.rows[p.ID]
+			require.Equal(t, []any{p.SlotID, p.Status, p.GatewayID, p.Method, p.Price.String(), p.Price.Currency()},
+				[]any{row.SlotID, row.Status, row.GatewayID, row.Method, row.Price.String(), row.Price.Currency()}, name)
+		}
 	}
 }
