@@ -49,9 +49,9 @@ func (s acquireSlotHandler) Handle(ctx context.Context, by *invocation, c acquir
 	admission, verdict := s.admission.enter(ctx, c.product)
 	switch verdict {
 	case overloaded:
-		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return commandResult[apimodel.Slot]{}, s.unlessNoProduct(ctx, c.product, errOverloaded)
 	case obstructed:
-		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
+		return commandResult[apimodel.Slot]{}, s.unlessNoProduct(ctx, c.product, errUnavailable.WithRetryAfter(obstructedRetryAfter))
 	}
 	defer admission.leave()
 	start := time.Now()
@@ -72,7 +72,7 @@ func (s acquireSlotHandler) Handle(ctx context.Context, by *invocation, c acquir
 func (s *services) acquireOnce(ctx context.Context, by *invocation, c acquireSlot) (commandResult[apimodel.Slot], error) {
 	reserved, err := s.store.Reserve()
 	if errors.Is(err, eventstore.ErrOverloaded) {
-		return commandResult[apimodel.Slot]{}, s.ifKnown(ctx, c.product, errOverloaded)
+		return commandResult[apimodel.Slot]{}, s.unlessNoProduct(ctx, c.product, errOverloaded)
 	}
 	if err != nil {
 		return commandResult[apimodel.Slot]{}, err
@@ -198,9 +198,9 @@ func (s *services) nameFrom(ctx context.Context, l *lookup, product uuid.UUID) s
 	}
 }
 
-// ifKnown returns the refusal of a request that cannot be decided now, unless
-// there is no such product, which comes first.
-func (s *services) ifKnown(ctx context.Context, product uuid.UUID, refusal error) error {
+// unlessNoProduct returns the refusal, or errNoProduct if there is no such product: 404 comes first,
+// also for a request that cannot be decided now.
+func (s *services) unlessNoProduct(ctx context.Context, product uuid.UUID, refusal error) error {
 	if _, known := s.catalogue.remembered(product); known {
 		return refusal
 	}

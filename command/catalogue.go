@@ -78,6 +78,8 @@ func (c *catalogue) remembered(id uuid.UUID) (domain.Product, bool) {
 	return e.product, e.product.Exists()
 }
 
+// join returns a read of the product that begins after the call, which callers share: one that is in
+// progress may have missed the caller's own command.
 func (c *catalogue) join(id uuid.UUID) *lookup {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -62,12 +62,12 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// faults collects the invalid fields of one request.
-type faults []problem.FieldError
+// fieldErrors collects the invalid fields of one request.
+type fieldErrors []problem.FieldError
 
-func (v *faults) add(name, message string) { *v = append(*v, problem.Field(name, message)) }
+func (v *fieldErrors) add(name, message string) { *v = append(*v, problem.Field(name, message)) }
 
-func (v faults) err() error {
+func (v fieldErrors) err() error {
 	if len(v) == 0 {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (v faults) err() error {
 
 // value returns the field's value, and whether it was present; errors
 // are added to v. kind continues "must be".
-func value[T any](v *faults, name, kind string, f field[T]) (T, bool) {
+func value[T any](v *fieldErrors, name, kind string, f field[T]) (T, bool) {
 	var none T
 	switch {
 	case !f.given:
@@ -89,7 +89,7 @@ func value[T any](v *faults, name, kind string, f field[T]) (T, bool) {
 }
 
 // required is like value but records an error if the field is missing.
-func required[T any](v *faults, name, kind string, f field[T]) T {
+func required[T any](v *fieldErrors, name, kind string, f field[T]) T {
 	if !f.given {
 		v.add(name, "is missing")
 	}
@@ -98,7 +98,7 @@ func required[T any](v *faults, name, kind string, f field[T]) T {
 }
 
 // optional is like value but returns nil if the field is absent.
-func optional[T any](v *faults, name, kind string, f field[T]) *T {
+func optional[T any](v *fieldErrors, name, kind string, f field[T]) *T {
 	given, ok := value(v, name, kind, f)
 	if !ok {
 		return nil
@@ -126,7 +126,7 @@ type createProductRequest struct {
 }
 
 func (r createProductRequest) command() (domain.CreateProduct, error) {
-	var v faults
+	var v fieldErrors
 	c := domain.CreateProduct{
 		Name:        required(&v, "name", aText, r.Name),
 		Description: required(&v, "description", aText, r.Description),
@@ -151,7 +151,7 @@ func (r createProductRequest) command() (domain.CreateProduct, error) {
 }
 
 // money returns the field of an invalid amount or currency.
-func (v *faults) money(amountField string, err error) {
+func (v *fieldErrors) money(amountField string, err error) {
 	var m *domain.MoneyError
 	switch {
 	case !errors.As(err, &m):
@@ -177,7 +177,7 @@ type updateProductRequest struct {
 }
 
 func (r updateProductRequest) command() (domain.UpdateProduct, error) {
-	var v faults
+	var v fieldErrors
 	c := domain.UpdateProduct{
 		Name:          optional(&v, "name", aText, r.Name),
 		Description:   optional(&v, "description", aText, r.Description),

@@ -29,7 +29,7 @@ func (s refundPaymentHandler) Handle(ctx context.Context, by *invocation, c paym
 	refunded, err := s.payments.RequestRefund(ctx, c, &by.Origin)
 	var amount *domain.MoneyError
 	if errors.As(err, &amount) {
-		var v faults
+		var v fieldErrors
 		v.add("amount", amount.Message)
 		return commandResult[apimodel.Refund]{}, v.err()
 	}
@@ -77,7 +77,7 @@ type refundRequest struct {
 const aCode = "a code of A-Z, 0-9 and _, 1 to 64 characters"
 
 func (r refundRequest) command(payment uuid.UUID) (payments.RequestRefund, error) {
-	var v faults
+	var v fieldErrors
 	c := payments.RequestRefund{
 		Payment: payment, Key: required(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID, Reason: domain.ReasonRequested,
 	}
@@ -97,7 +97,7 @@ func (r refundRequest) command(payment uuid.UUID) (payments.RequestRefund, error
 }
 
 // code returns the upper-case form of a code in a request.
-func code(v *faults, name, text string) string {
+func code(v *fieldErrors, name, text string) string {
 	code, ok := domain.Code(text)
 	if !ok {
 		v.add(name, "must be "+aCode)
@@ -134,7 +134,7 @@ type resolutionRequest struct {
 const anAction = "RETRY, REFUNDED_ELSEWHERE, NOTHING_TAKEN or ACCEPT"
 
 func (r resolutionRequest) command(payment uuid.UUID) (payments.Resolve, error) {
-	var v faults
+	var v fieldErrors
 	c := payments.Resolve{Payment: payment, Action: domain.ResolveAction(required(&v, "action", anAction, r.Action))}
 	switch c.Action {
 	case domain.RetryItem, domain.RefundedElsewhere, domain.NothingTaken, domain.AcceptItem, "":

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
@@ -106,7 +107,7 @@ func asProblem(err error) error {
 		return errNoPayment.Wrap(err)
 	case errors.Is(err, payments.ErrKeyReused):
 		return errKeyReused.Wrap(err)
-	case errors.Is(err, payments.ErrDelayed), errors.Is(err, payments.ErrQuery):
+	case errors.Is(err, payments.ErrDelayed), errors.Is(err, payments.ErrQuery), avsc.IsNewer(err):
 		return errUnavailable.Wrap(err)
 	case errors.Is(err, domain.ErrNothingToResolve):
 		return errNoItem.Wrap(err)
@@ -160,7 +161,7 @@ func invalidProblem(e *domain.InvalidError) error {
 	if len(e.Fields) == 0 {
 		return errEmptyUpdate
 	}
-	var v faults
+	var v fieldErrors
 	for _, f := range e.Fields {
 		v.add(f.Field, f.Message)
 	}

@@ -101,7 +101,7 @@ func plainURL(text string) bool {
 }
 
 func (r startPaymentRequest) command(origins []string) (payments.Start, error) {
-	var v faults
+	var v fieldErrors
 	c := payments.Start{
 		Slot:   required(&v, "purchaseSlotId", aUUID, r.PurchaseSlotID).UUID,
 		Key:    required(&v, "idempotencyKey", aUUID, r.IdempotencyKey).UUID,

@@ -35,7 +35,8 @@ type PaymentFailed struct {
 	Reason           string    `json:"reason"`
 }
 
-// PaymentCompleted makes the slot a purchase.
+// PaymentCompleted makes the slot a purchase. It repeats what PaymentInitiated has, because after a
+// re-grant it is the first event of the payment in the new slot's stream.
 type PaymentCompleted struct {
 	UserID           uuid.UUID     `json:"userId"`
 	PaymentID        uuid.UUID     `json:"paymentId"`

@@ -51,12 +51,12 @@ type (
 	}
 )
 
-// Guarded hands the item to an append.
+// GuardItem returns the item for an append.
 func (i began) GuardItem() eventstore.GuardItem {
 	return eventstore.GuardItem{Guard: ledger{}, Data: i}
 }
 
-// Guarded hands the item to an append.
+// GuardItem returns the item for an append.
 func (i ledgerChange) GuardItem() eventstore.GuardItem {
 	return eventstore.GuardItem{Guard: ledger{}, Data: i}
 }
