@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/consistency"
+	"github.com/dopaminestore/dopamine/internal/problem"
 )
 
 // user is a person with a token.
@@ -161,11 +163,17 @@ func (c client) do(t testing.TB, u user, method, path string, body any, headers 
 	return a
 }
 
-// documented validates a response against openapi.yaml: status, headers and body.
+// documented validates a response against openapi.yaml: status, headers and body. A problem must be
+// among the examples of its status.
 func (c client) documented(ctx context.Context, r *http.Request, w *httptest.ResponseRecorder) error {
 	route, params, err := c.routes.FindRoute(r)
 	if err != nil {
 		return nil // 404 and 405 belong to no operation
+	}
+	if strings.HasPrefix(w.Header().Get("Content-Type"), problem.ContentType) {
+		if err := hasExample(route.Operation.Responses.Status(w.Code), w.Body.Bytes()); err != nil {
+			return fmt.Errorf("%s %s %d: %w", r.Method, route.Path, w.Code, err)
+		}
 	}
 	return openapi3filter.ValidateResponse(ctx, &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, PathParams: params, Route: route},
@@ -174,6 +182,38 @@ func (c client) documented(ctx context.Context, r *http.Request, w *httptest.Res
 		Body:                   io.NopCloser(bytes.NewReader(w.Body.Bytes())),
 		Options:                &openapi3filter.Options{IncludeResponseStatus: true},
 	})
+}
+
+// hasExample returns an error if none of the documented examples has the type of the problem.
+func hasExample(documented *openapi3.ResponseRef, body []byte) error {
+	var answered struct{ Type string }
+	if err := json.Unmarshal(body, &answered); err != nil {
+		return err
+	}
+	if documented == nil {
+		return nil // the validation of the status reports it
+	}
+	for _, e := range examplesOf(documented.Value.Content[problem.ContentType]) {
+		if p, ok := e.(map[string]any); ok && p["type"] == answered.Type {
+			return nil
+		}
+	}
+	return fmt.Errorf("openapi.yaml has no example of %s", answered.Type)
+}
+
+// examplesOf returns the examples of a response's body.
+func examplesOf(content *openapi3.MediaType) []any {
+	if content == nil {
+		return nil
+	}
+	if len(content.Examples) == 0 {
+		return []any{content.Example}
+	}
+	var examples []any
+	for _, e := range content.Examples {
+		examples = append(examples, e.Value.Value)
+	}
+	return examples
 }
 
 func registry() *prometheus.Registry { return prometheus.NewRegistry() }
