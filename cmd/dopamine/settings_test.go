@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v3"
 
+	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/config"
 )
 
@@ -105,7 +106,7 @@ var wrong = map[string]wrongValue{
 	"kafka-user": {"shop", "--kafka-sasl"}, "kafka-password": {"secret", "--kafka-sasl"}, "kafka-ca": {"/no/such/file", "PEM"},
 	"kafka-cert": {"/no/such/file", "--kafka-key"}, "kafka-key": {"/no/such/file", "--kafka-cert"}, "schema-registry-ca": {"/no/such/file", "PEM"},
 	"anonymous-rate": {"-1", "whole number"}, "trusted-proxies": {"proxy.example.com", "CIDR"}, "max-connections": {"many", "whole number"},
-	"max-connections-per-address": {"-1", "whole number"}, "drain-delay": {"11m", "duration"}, "jwt-default-roles": {"owner", "buyer, admin"},
+	"max-connections-per-address": {"-1", "whole number"}, "drain-delay": {"11m", "duration"}, "jwt-default-roles": {"owner", auth.RolesUsage()},
 	"schema-registry-user": {"shop", "--schema-registry-password"}, "schema-registry-password": {"secret", "--schema-registry-user"},
 }
 

@@ -18,7 +18,7 @@ var signing = []*config.Setting{config.JWTKey, config.JWTIssuer, config.JWTAudie
 func tokenCommand() *cli.Command {
 	flags := append(settings(signing),
 		&cli.StringFlag{Name: "sub", Usage: "the user's id, a UUID"},
-		&cli.StringFlag{Name: "roles", Usage: "buyer, admin or both, comma-separated"},
+		&cli.StringFlag{Name: "roles", Usage: auth.RolesUsage()},
 		&cli.DurationFlag{Name: "ttl", Usage: "how long the token is good for", Value: time.Hour})
 	return &cli.Command{
 		Name:   "token",
@@ -36,7 +36,7 @@ func tokenCommand() *cli.Command {
 			for name := range strings.SplitSeq(cmd.String("roles"), ",") {
 				role := auth.RoleNamed(strings.TrimSpace(name))
 				if role == 0 {
-					r.RefuseFlag("roles", fmt.Sprintf("has %q; give buyer, admin or buyer,admin", name))
+					r.RefuseFlag("roles", fmt.Sprintf("has %q; give %s", name, auth.RolesUsage()))
 				}
 				roles |= role
 			}

@@ -20,5 +20,5 @@
 //
 // nbf is checked with a leeway of two seconds for the issuer's clock, exp with none. iss and aud
 // are compared if they are configured, which they must be with a key set. The roles are in the
-// claim "roles" or in a configured one; roles other than buyer and admin are ignored.
+// claim "roles" or in a configured one; other names than those of Roles are ignored.
 package auth

@@ -10,18 +10,33 @@ import (
 // Roles is a set of roles.
 type Roles uint8
 
-// The roles that a token can have. A token with neither has the same access as a request without a
+// The roles that a token can have. A token with none of them has the same access as a request without a
 // token.
 const (
 	Buyer Roles = 1 << iota
 	Admin
 )
 
-// roleNames is in the order in which roles are written.
+// roleNames is in the order in which roles are written. Help and error texts follow from it; the
+// OpenAPI documents repeat the names, and tools/authmatrix compares them.
 var roleNames = []struct {
 	role Roles
 	name string
 }{{Buyer, "buyer"}, {Admin, "admin"}}
+
+// RoleNames returns the names of all roles.
+func RoleNames() []string {
+	names := []string{}
+	for _, n := range roleNames {
+		names = append(names, n.name)
+	}
+	return names
+}
+
+// RolesUsage is the help text of a list of roles.
+func RolesUsage() string {
+	return "one or more of " + strings.Join(RoleNames(), ", ") + ", comma-separated"
+}
 
 // Has reports whether at least one of the roles is in the set.
 func (r Roles) Has(any Roles) bool { return r&any != 0 }

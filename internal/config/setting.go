@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 )
 
@@ -181,7 +182,7 @@ var (
 		Right: "the name of a claim, as in roles or realm_access.roles"}
 	JWTDefaultRoles = &Setting{Name: "jwt-default-roles",
 		Usage: "roles of a token without that claim, comma-separated (default: none)",
-		Right: "buyer, admin or both, comma-separated"}
+		Right: auth.RolesUsage()}
 	CORSOrigins = &Setting{Name: "cors-origins",
 		Usage: "origins whose pages may call the APIs, comma-separated",
 		Right: "scheme://host[:port], as in https://shop.example.com, several comma-separated, or * for any"}
@@ -289,7 +290,9 @@ var (
 
 const rightShare = "a number from 0 to 1, as in 0.2"
 
-// processSettings are the settings of all long-lived processes.
+// ofProcesses are the settings that the long-lived processes share in one environment. Each command
+// accepts those that it does not use (HiddenSharedFlags). The settings of gateway-sim alone are not in
+// it.
 var ofProcesses = []*Setting{
 	DatabaseURL, DatabaseDirectURL, ReadDatabaseURL, DatabasePool, DatabasePoolMax, RedisURL, RedisCA, RedisKeyPrefix, RedisPool, RedisPoolMax,
 	KafkaBrokers, KafkaTopic, KafkaGroup, KafkaSASL, KafkaUser, KafkaPassword, KafkaTLS, KafkaCA, KafkaCert, KafkaKey,

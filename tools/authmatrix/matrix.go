@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
@@ -100,6 +101,9 @@ func Run(t *testing.T, api API, rows Rows) {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI)
 	require.NoError(t, err)
+	for _, role := range auth.RoleNames() {
+		require.Contains(t, doc.Components.SecuritySchemes["bearer"].Value.Description, "`"+role+"`", "roles in the OpenAPI description")
+	}
 	seen := map[string]bool{}
 	for _, route := range api.Routes {
 		name := route.Method + " " + route.Path
