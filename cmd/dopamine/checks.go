@@ -27,14 +27,15 @@ func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 }
 
 // clockChecks returns checks that compare this process's clock with those of the services it uses,
-// and report products that are sold through another Redis. pool and gate may be nil.
-func clockChecks(r prometheus.Registerer, pool *pgxpool.Pool, gate *redis.Gate) []httpapi.Check {
-	var checks []httpapi.Check
-	if pool != nil {
-		checks = append(checks, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "database", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
-			return databaseSkew(ctx, pool)
-		})}, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "event_store", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
-			return storeSkew(ctx, pool)
+// and report products that are sold through another Redis. database is the pool of the process's
+// main database, store that of the event store, which may be another one; store and gate may be nil.
+func clockChecks(r prometheus.Registerer, database, store *pgxpool.Pool, gate *redis.Gate) []httpapi.Check {
+	checks := []httpapi.Check{{Name: "database", Probe: httpapi.ClockCheck(r, "database", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
+		return databaseSkew(ctx, database)
+	})}}
+	if store != nil {
+		checks = append(checks, httpapi.Check{Name: "database", Probe: httpapi.ClockCheck(r, "event_store", func(ctx context.Context) (ahead, uncertainty time.Duration, err error) {
+			return storeSkew(ctx, store)
 		})})
 	}
 	if gate != nil {

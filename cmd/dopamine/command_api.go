@@ -20,7 +20,7 @@ func commandAPICommand() *cli.Command {
 		Name:  "command-api",
 		Usage: "take commands: products, slots, payments, and the payment gateway's callbacks",
 		Flags: settings([]*config.Setting{config.WebhookSecrets, config.ReturnOrigins}, writeSide, redisSide, kafkaSide, tokenSide, serverSide, queueSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
-		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL, config.WebhookSecrets)
 			requireGateway(r)
 			cfg := commandConfig(ctx, p, r)
@@ -118,7 +118,7 @@ func limitsOf(p *parts, r *config.Reader) httpapi.Limits {
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
 	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
 	cfg.Claims, cfg.GateStore, cfg.Gate, cfg.Payments = p.claims, p.gateStore, p.gate, p.payments
-	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.gate)...)
+	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.writePool, p.gate)...)
 	if p.stripe != nil {
 		var err error
 		if cfg.Stripe, err = stripe.NewWebhooks(p.stripe, cfg.WebhookSecrets); err != nil {

@@ -18,7 +18,7 @@ func gatewaySimCommand() *cli.Command {
 		Flags: settings([]*config.Setting{config.SimulatorAddr, config.WebhookSecrets, config.GatewayKey, config.Data},
 			config.SimulationSettings, observed),
 		Before: config.FromDataIfThere,
-		Action: role(func(_ context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(_ context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.WebhookSecrets)
 			opts := simulatorOptions(p, r, r.Addr(config.SimulatorAddr), filepath.Join(r.String(config.Data), "gateway-sim", "books.jsonl"))
 			if err := r.Err(); err != nil {

@@ -33,9 +33,9 @@ func settings(groups ...[]*config.Setting) []cli.Flag {
 	return config.Flags(all...)
 }
 
-// role runs one long-lived process: build creates its services from the settings, and they are
+// untilStopped runs one long-lived process: build creates its services from the settings, and they are
 // served until the context ends.
-func role(build func(ctx context.Context, p *parts, r *config.Reader) ([]service, error)) cli.ActionFunc {
+func untilStopped(build func(ctx context.Context, p *parts, r *config.Reader) ([]service, error)) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		r := config.From(cmd)
 		p, err := newParts(ctx, cmd, r, cmd.Root().ErrWriter)

@@ -18,7 +18,7 @@ func projectorCommand() *cli.Command {
 		Name:  "projector",
 		Usage: "build the read models from Kafka",
 		Flags: settings(writeSide, readSide, kafkaSide, topicName, groupName, topicSide, schemaSide, []*config.Setting{config.MetricsAddr}, observed),
-		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			r.OptionalAddr(config.MetricsAddr)
 			write, read, size, kafka := r.DatabaseURL(), r.ReadDatabaseURL(), r.DatabasePool(), kafkaOf(r)
@@ -39,7 +39,7 @@ func projectorCommand() *cli.Command {
 				return nil, err
 			}
 			runner := newProjector(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.readPool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster, runner.Health)))
+			checks := append(clockChecks(p.registry, p.readPool, p.writePool, nil), databaseCheck(p.readPool), required(kafkaCheck(p, kafka.cluster, runner.Health)))
 			ops := opsService(p, r, checks...)
 			return append(ops, service{name: "projector", run: runner.Run}), nil
 		}),

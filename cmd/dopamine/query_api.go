@@ -17,7 +17,7 @@ func queryAPICommand() *cli.Command {
 		Name:  "query-api",
 		Usage: "serve queries from the read models",
 		Flags: settings([]*config.Setting{config.QueryAddr}, writeSide, readSide, redisAddress, kafkaSide, topicName, tokenSide, serverSide, []*config.Setting{config.MetricsAddr}, observed),
-		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			if r.String(config.ReadDatabaseURL) == "" {
 				r.Require(config.DatabaseURL)
 			}
@@ -40,7 +40,7 @@ func queryAPICommand() *cli.Command {
 					return nil, err
 				}
 			}
-			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, nil)...)
+			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, p.writePool, nil)...)
 			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool, Topic: kafka.topic})
 			if err != nil {
 				return nil, err

@@ -20,7 +20,7 @@ func relayCommand() *cli.Command {
 		Name:  "relay",
 		Usage: "publish events from the event store to Kafka; one leads, others stand by",
 		Flags: settings(writeSide, kafkaSide, topicName, schemaSide, topicSide, []*config.Setting{config.MetricsAddr}, observed),
-		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.KafkaBrokers)
 			url, size, kafka := r.DatabaseURL(), r.DatabasePool(), kafkaOf(r)
 			r.OptionalAddr(config.MetricsAddr)
@@ -43,7 +43,7 @@ func relayCommand() *cli.Command {
 				return nil, err
 			}
 			relay := newRelay(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relay.Health)))
+			checks := append(clockChecks(p.registry, p.writePool, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relay.Health)))
 			ops := opsService(p, r, checks...)
 			return append(ops, service{name: "relay", run: relay.Run}), nil
 		}),

@@ -16,7 +16,7 @@ func workerCommand() *cli.Command {
 		Name:  "worker",
 		Usage: "run background jobs: slot expiry, warnings, gate sync, payment reconciliation, refunds",
 		Flags: settings(writeSide, redisSide, paymentSide, []*config.Setting{config.MetricsAddr}, observed),
-		Action: role(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
+		Action: untilStopped(func(ctx context.Context, p *parts, r *config.Reader) ([]service, error) {
 			r.Require(config.DatabaseURL, config.RedisURL)
 			requireGateway(r)
 			if err := openCommandSide(ctx, p, r); err != nil {
@@ -26,7 +26,7 @@ func workerCommand() *cli.Command {
 				return nil, err
 			}
 			p.openNotifier(ctx)
-			checks := append(clockChecks(p.registry, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
+			checks := append(clockChecks(p.registry, p.writePool, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
 			ops := opsService(p, r, checks...)
 			return append(ops, workerService(p)), nil
 		}),

@@ -3,7 +3,7 @@
 //
 // - The contract tests use one `dopamine dev` over HTTP and check the contract's tables of
 // products, slots, audit and fairness.
-// - The fleet tests run every role as a process, two of each that may have several, on a separate
+// - The fleet tests run every process, two of each that may have several, on a separate
 // Redis and Apache Kafka and a real Postgres, and kill processes and services in the middle of a
 // rush.
 // - The replay tests run such a fleet on a long history and a separate Postgres. They rebuild the
