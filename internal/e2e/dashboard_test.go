@@ -172,6 +172,10 @@ func TestDashboard(t *testing.T) {
 				return nil
 			})
 		}},
+		{"a payment appears in the purchases of an open page", func(t *testing.T, p *page) {
+			p.until(15*time.Second, "the payment", fmt.Sprintf(`document.getElementById("purchases").textContent.includes(%q)`, slot[:8]))
+			require.True(t, p.is(`document.getElementById("purchases-read").textContent.startsWith("Read at ")`))
+		}},
 		{"the decision log of a product folds", func(t *testing.T, p *page) {
 			p.click(fmt.Sprintf(`#products tr[data-id=%q] button`, product))
 			p.until(15*time.Second, "the fold", `document.getElementById("fair-verdict").textContent.includes("The log folds")`)

@@ -24,7 +24,8 @@ function halt() {
   undraw("chart"); undraw("chart-free");
   for (const id of ["audit", "purchases", "money", "my-slots", "expiring", "lags", "replays"]) replace(id, []);
   for (const id of ["audit-form", "purchases-form"]) $(id).reset();
-  $("audit-note").textContent = auditHint; $("purchases-note").textContent = "";
+  $("audit-note").textContent = auditHint; $("purchases-note").textContent = $("purchases-read").textContent = "";
+  purchasesRead++;
   lookAtAll();
   connection("off", "not connected");
 }

@@ -9,7 +9,7 @@ handle("chart-all", "click", lookAtAll);
 handle("audit-form", "submit", audit);
 handle("audit-csv", "click", () => $("audit-form").reportValidity() && download("/v1/audit?" + auditQuery(), "audit.csv", $("audit-note")));
 handle("fair-form", "submit", fairness);
-handle("purchases-form", "submit", purchases);
+handle("purchases-form", "submit", () => purchases());
 handle("csv", "click", () => download("/v1/purchases?" + purchaseQuery(), "purchases.csv", $("purchases-note")));
 
 function setTheme(dark) {
@@ -26,7 +26,7 @@ handle("theme", "click", () => setTheme($("theme").getAttribute("aria-pressed") 
 
 refresh();
 setInterval(refresh, 3000);
-setInterval(() => { if (me.admin) { health(); waitingMoney(); } }, 5000);
+setInterval(() => { if (me.admin) { health(); waitingMoney(); purchases(true); } }, 5000);
 setInterval(() => {
   $("clock").textContent = new Date(now()).toISOString().slice(11, 19) + " UTC";
   drawExpiring(); drawMine();

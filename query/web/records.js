@@ -72,14 +72,22 @@ function purchaseQuery() {
   if ($("pur-product").value.trim()) q.set("productId", $("pur-product").value.trim());
   return q;
 }
-async function purchases() {
-  const note = $("purchases-note");
+// Reads the list. A tick skips it while another read is in progress, and leaves the note alone if that
+// is about a download. Rows that did not change keep their elements, and so the focus.
+let purchasesRead = 0, purchasesReading = 0, purchasesNote = "";
+async function purchases(tick) {
+  if (tick && purchasesReading) return;
+  purchasesReading++;
+  const note = $("purchases-note"), read = ++purchasesRead;
+  const write = text => { if ((!tick || note.textContent === purchasesNote) && note.textContent !== text) note.textContent = text; purchasesNote = text; };
   try {
     const page = await json("/v1/purchases?limit=50&" + purchaseQuery());
-    replace("purchases", page.purchases.map(p => el("tr", {}, cell(when(p.createdAt), "t"), cell(p.amount + " " + p.currency, "n"),
+    if (read !== purchasesRead) return; // a later one is on its way
+    keep("purchases", page.purchases, p => p.id + " " + p.updatedAt, p => el("tr", {}, cell(when(p.createdAt), "t"), cell(p.amount + " " + p.currency, "n"),
       cell(el("span", p.failureReason ? { title: p.failureReason } : {}, pill(p.paymentStatus), p.failureReason ? " " + p.failureReason : "")), cell(pill(p.refundStatus)),
       cell(p.paymentMethod.replaceAll("_", " ").toLowerCase()), cell(short(p.id)),
-      cell(me.admin ? trail("slotId", p.purchaseSlotId) : short(p.purchaseSlotId)), cell(me.admin ? trail("userId", p.userId) : short(p.userId)))));
-    note.textContent = page.purchases.length ? (page.nextCursor ? "The newest 50: download the CSV for all." : counted(page.purchases.length, "payment") + (page.purchases.length === 1 ? "." : ", newest first.")) : "No payment matches.";
-  } catch (e) { replace("purchases", []); note.textContent = e.message; }
+      cell(me.admin ? trail("slotId", p.purchaseSlotId) : short(p.purchaseSlotId)), cell(me.admin ? trail("userId", p.userId) : short(p.userId))), () => {});
+    $("purchases-read").textContent = "Read at " + new Date(now()).toISOString().slice(11, 19) + " UTC.";
+    write(page.purchases.length ? (page.nextCursor ? "The newest 50: download the CSV for all." : counted(page.purchases.length, "payment") + (page.purchases.length === 1 ? "." : ", newest first.")) : "No payment matches.");
+  } catch (e) { if (read === purchasesRead) { if (!tick) replace("purchases", []); write(e.message); } } finally { purchasesReading--; }
 }
