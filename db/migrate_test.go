@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -167,4 +168,50 @@ func TestCreateDatabase_OnlyIfAsked(t *testing.T) {
 	for _, name := range objects(t, u.String()) {
 		require.Fail(t, fmt.Sprintf("%s is in schema public, the search_path said shop", name))
 	}
+}
+
+// The migration in docs/replay.md that adds a column runs as it stands there, up and down.
+func TestNewColumn_AsDocumented(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../docs/replay.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(document), "\n## A new column\n")
+	require.True(t, found)
+	_, migration, found := strings.Cut(section, "```sql\n-- migrate:up\n")
+	require.True(t, found)
+	migration, _, _ = strings.Cut(migration, "```")
+	up, down, found := strings.Cut(migration, "\n-- migrate:down\n")
+	require.True(t, found)
+
+	url := testkit.Postgres(t)
+	require.NoError(t, db.MigrateRead(t.Context(), url))
+	before := objects(t, url)
+	view := columns(t, url, "purchases")
+	exec(t, url, up)
+	exec(t, url, "SELECT projection_create_tables('purchases', 2)") // as a replay does
+	for _, table := range []string{"purchases_g1", "purchases_g2"} {
+		all := columns(t, url, table)
+		require.Equal(t, "gateway", all[len(all)-1], table)
+	}
+	require.Equal(t, append(view, "gateway"), columns(t, url, "purchases"))
+	exec(t, url, "INSERT INTO projection_generations (projection, generation, state) VALUES ('purchases', 2, 'building')")
+	exec(t, url, down)
+	require.Equal(t, view, columns(t, url, "purchases"))
+	require.NotContains(t, columns(t, url, "purchases_g1"), "gateway")
+	require.NotContains(t, columns(t, url, "purchases_g2"), "gateway")
+	exec(t, url, "DELETE FROM projection_generations WHERE generation = 2; SELECT projection_drop_tables('purchases', 2)")
+	require.Equal(t, before, objects(t, url))
+}
+
+// columns are the columns of a table or view, in order.
+func columns(t *testing.T, url, table string) []string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := conn.Query(t.Context(), "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum", table)
+	require.NoError(t, err)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return names
 }

@@ -1,6 +1,7 @@
 package archtest
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -266,4 +268,90 @@ func goroutines(t *testing.T, dir string) map[string]*ast.FuncLit {
 		})
 	}
 	return found
+}
+
+// code returns the text of all files of the code with one of the extensions, without tests.
+func code(t *testing.T, extensions ...string) string {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	var all strings.Builder
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && p != root {
+			return filepath.SkipDir
+		}
+		if !slices.Contains(extensions, filepath.Ext(p)) || strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(p)
+		all.Write(text)
+		return err
+	})
+	require.NoError(t, err)
+	return all.String()
+}
+
+// section returns the part of a document from a heading to the next one of its level.
+func section(t *testing.T, document, heading string) string {
+	text, err := os.ReadFile("../../" + document)
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(text), "\n"+heading+"\n")
+	require.True(t, found, "%s: %s", document, heading)
+	rest, _, _ = strings.Cut(rest, "\n## ")
+	return rest
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
+// TestGlossary_NamesCodeThatExists: each name in the last column of the glossary occurs in the code.
+// Of a qualified name the last part counts; a name that ends with … is a prefix.
+func TestGlossary_NamesCodeThatExists(t *testing.T) {
+	words := map[string]bool{}
+	for _, word := range regexp.MustCompile(`\w+`).FindAllString(code(t, ".go", ".sql", ".lua"), -1) {
+		words[word] = true
+	}
+	rows := 0
+	for line := range strings.Lines(section(t, "docs/architecture.md", "## 5. Glossary")) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) != 3 {
+			continue
+		}
+		rows++
+		for _, m := range quoted.FindAllStringSubmatch(cells[2], -1) {
+			name := m[1][strings.LastIndexByte(m[1], '.')+1:]
+			exists := words[name]
+			if prefix, cut := strings.CutSuffix(name, "…"); cut {
+				for word := range words {
+					exists = exists || strings.HasPrefix(word, prefix)
+				}
+			}
+			assert.True(t, exists, "%s: %s is not in the code", cells[0], m[1])
+		}
+	}
+	require.Greater(t, rows, 30)
+}
+
+// TestOperations_NamesMessagesThatExist: each message in the table of what makes a read model lag
+// occurs in the code, and so does each metric.
+func TestOperations_NamesMessagesThatExist(t *testing.T) {
+	all := code(t, ".go") + context.DeadlineExceeded.Error()
+	rows := 0
+	for line := range strings.Lines(section(t, "docs/operations.md", "## Why a read model lags")) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) != 4 {
+			continue
+		}
+		rows++
+		for _, m := range quoted.FindAllStringSubmatch(cells[1], -1) {
+			for part := range strings.SplitSeq(m[1], "…") {
+				assert.True(t, strings.Contains(all, strings.TrimSpace(part)), "%s: %s is not in the code", cells[0], part)
+			}
+		}
+		for _, m := range regexp.MustCompile(`dopamine_(?:relay|projector)_(\w+)`).FindAllStringSubmatch(cells[2], -1) {
+			assert.True(t, strings.Contains(all, `"`+m[1]+`"`), "%s: %s is not in the code", cells[0], m[0])
+		}
+	}
+	require.Greater(t, rows, 20)
 }

@@ -4,11 +4,10 @@
 //
 // # Order of refusals
 //
-// If several things are wrong with a request, the response is the first of: no such path, wrong
-// method, token, role, rate, size, media type, values, then what the handler finds. The order is
-// implemented here and not by handlers: the router decides the first two. A route carries its own
-// Access and Body, and route.run checks token, role, rate, size and media type before the handler
-// is called. (With Echo's groups and middleware, 405 would become 404, so no groups are used.) A
+// Contract 7.1 has the order in which a request is refused if several things are wrong with it. Its
+// first step is implemented here and not by handlers: the router decides path and method. A route
+// carries its own Access and Body, and route.run checks token, role, rate, size and media type
+// before the handler is called. (With Echo's groups and middleware, 405 would become 404, so no groups are used.) A
 // handler reads all values, then looks up the objects, then checks the owner.
 //
 // A route without an Access refuses all requests. Package authmatrix tests every route with every
