@@ -31,10 +31,10 @@ func suspectLogs(ctx context.Context, tx pgx.Tx, shared int64) error {
 		WITH old AS (
 			SELECT * FROM product_gates WHERE epoch >= 0 AND epoch < $2 AND NOT deleted ORDER BY product_id FOR UPDATE
 		), ended AS (
-			INSERT INTO gate_epochs AS e (product_id, epoch, ended_at, leased_at, lease_beat, suspect)
-			SELECT product_id, epoch, clock_timestamp(), CASE WHEN lease_epoch = epoch THEN leased_at END, lease_beat, true FROM old
+			INSERT INTO gate_epochs AS e (product_id, epoch, ended_at, leased_at, lease_beat, suspect, rebuilt_id)
+			SELECT product_id, epoch, clock_timestamp(), CASE WHEN lease_epoch = epoch THEN leased_at END, lease_beat, true, rebuilt_id FROM old
 			ON CONFLICT (product_id, epoch) DO UPDATE SET ended_at = excluded.ended_at, leased_at = excluded.leased_at,
-				lease_beat = excluded.lease_beat, suspect = true
+				lease_beat = excluded.lease_beat, suspect = true, rebuilt_id = excluded.rebuilt_id
 		)
 		UPDATE product_gates g SET epoch = least(old.epoch + $1, $2) FROM old WHERE g.product_id = old.product_id`,
 			lostEpochs, redis.MaxEpoch)

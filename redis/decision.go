@@ -85,6 +85,8 @@ type PendingGrant struct {
 	// Nodes are the processes that received the grant, by their numbers in the list of
 	// processes (Options.Node). nil: not all of them are known.
 	Nodes []int64
+	// Rebuild is the id of the rebuild that made the gate, zero if not known.
+	Rebuild uuid.UUID
 }
 
 // MaxNumber is above every number that a gate assigns.

@@ -151,5 +151,7 @@
 // Each rebuild has an id, which its gate keeps and each lease compares, so that a gate of
 // the lost history is not taken for the one that has its epoch now. A gate keeps the last
 // line that was trimmed, and each shipment names it: if the store does not have it, the log
-// is not complete, ever. It is assumed that a restore takes longer than a lease or a request.
+// is not complete, ever. Withdrawals and shipments name the rebuild as well: grants of a gate
+// of the lost history are not withdrawn, since their numbers may be assigned again, and its lines
+// are not stored. It is assumed that a restore takes longer than a lease or a request.
 package redis

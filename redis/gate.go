@@ -267,12 +267,13 @@ func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64
 	if err != nil || reply == nil {
 		return nil, err
 	}
-	r, err := parseReply(reply, 0)
+	r, err := parseReply(reply, 1)
 	if err != nil {
 		return nil, err
 	}
+	rebuild := r.id(0)
 	found := make([]PendingGrant, 0, len(r.items)/2)
-	for i := 0; i+1 < len(r.items); i += 2 {
+	for i := 1; i+1 < len(r.items); i += 2 {
 		buyer, err := uuid.FromBytes([]byte(r.text(i)))
 		detail := r.fields(i+1, 3)
 		if r.err != nil || err != nil {
@@ -280,7 +281,8 @@ func (g *Gate) pending(ctx context.Context, product uuid.UUID, after, upTo int64
 		}
 		_, nodes, _ := cutLast(r.text(i+1), " ")
 		found = append(found, PendingGrant{
-			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]), Deliveries: int(detail[2]), Nodes: parseNodes(nodes),
+			Product: product, Buyer: buyer, Number: detail[0], Unit: int(detail[1]), Deliveries: int(detail[2]),
+			Nodes: parseNodes(nodes), Rebuild: rebuild,
 		})
 	}
 	return found, nil

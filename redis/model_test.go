@@ -160,6 +160,8 @@ func (m *model) Withdraw(t *rapid.T) {
 			require.ErrorIs(t, err, claims.ErrClaimed)
 		case m.withdrawn[p.Number]:
 			require.ErrorIs(t, err, claims.ErrWithdrawn)
+		case redis.EpochOf(p.Number) != m.w.row(m.product).Epoch:
+			require.ErrorIs(t, err, claims.ErrEpoch)
 		default:
 			require.NoError(t, err)
 			m.withdrawn[p.Number] = true

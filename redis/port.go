@@ -172,7 +172,11 @@ func (l LeaseID) IsZero() bool { return l.At.IsZero() }
 
 // Shipment is the part of a product's decision log that is stored at once.
 type Shipment struct {
-	Product           uuid.UUID
+	Product uuid.UUID
+	// Rebuild is the id of the rebuild that made the gate, zero if not known. Nothing is stored
+	// of an epoch that was another rebuild's: the gate is of a history that the store lost. The
+	// epoch's log is incomplete then, ever.
+	Rebuild           uuid.UUID
 	Lines             []NumberedLine // the last may be a run that still grows
 	FirstEpoch, Epoch int64          // the gate's first epoch and its present one
 	// Before is the line before Lines, which was stored and trimmed earlier; nil if there

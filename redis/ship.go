@@ -37,7 +37,8 @@ type LogPiece struct {
 	Now     time.Duration // the gate's clock
 	Leased  bool          // it may decide now, by its own clock
 
-	before *NumberedLine // see Shipment
+	before  *NumberedLine // see Shipment
+	rebuild uuid.UUID     // that made the gate, zero if not known
 
 	instance, on string // of the gate; of the process that answered
 	first, last  int64  // indexes in the list
@@ -53,7 +54,8 @@ func (l *LogPiece) Unchanged(earlier *LogPiece) bool {
 
 // SameGate reports whether both were read from the same life of the same gate.
 func (l *LogPiece) SameGate(other *LogPiece) bool {
-	return l.Exists && other != nil && other.Exists && l.FirstEpoch == other.FirstEpoch && l.instance == other.instance && l.on == other.on
+	return l.Exists && other != nil && other.Exists && l.FirstEpoch == other.FirstEpoch && l.rebuild == other.rebuild &&
+		l.instance == other.instance && l.on == other.on
 }
 
 // LeasedBy reports whether a lease of that epoch, taken for that Redis instance, is
@@ -66,7 +68,9 @@ func (l *LogPiece) LeasedBy(epoch int64, instance string) bool {
 // everything that its epoch decided before the read is stored with it, and all of
 // the epochs that the same gate had before.
 func (l *LogPiece) Shipment() Shipment {
-	s := Shipment{Product: l.Product, FirstEpoch: l.FirstEpoch, Epoch: l.Epoch, Lines: l.Lines, Before: l.before, Unsettled: l.Pending > 0}
+	s := Shipment{
+		Product: l.Product, Rebuild: l.rebuild, FirstEpoch: l.FirstEpoch, Epoch: l.Epoch, Lines: l.Lines, Before: l.before, Unsettled: l.Pending > 0,
+	}
 	// A gate on another process is a replica's or an older one: it may lack some of
 	// the decisions.
 	s.Live = l.Alive && !l.More && l.Err == nil
@@ -151,11 +155,12 @@ func (g *Gate) readLog(ctx context.Context, product uuid.UUID, keys []string) (*
 	if reply == nil {
 		return log, nil
 	}
-	r, err := parseReply(reply, 13)
+	r, err := parseReply(reply, 14)
 	if err != nil {
 		return nil, err
 	}
 	log.Exists = true
+	log.rebuild = r.id(13)
 	log.FirstEpoch, log.instance, log.first, log.last, log.Epoch, log.run = r.number(0), r.text(1), r.number(2), r.number(3), r.number(4), r.text(5)
 	sound, now, lease, counter := r.number(7) == 1, r.number(8), r.number(9), r.number(11)
 	log.Alive = sound && log.instance == log.on

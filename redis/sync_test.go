@@ -106,6 +106,13 @@ func (w *world) complete(product uuid.UUID) bool {
 	return complete
 }
 
+// completeEpoch reports whether the log of the epoch is complete.
+func (w *world) completeEpoch(product uuid.UUID, epoch int64) (complete bool) {
+	require.NoError(w.t, w.pool.QueryRow(w.ctx,
+		`select complete from gate_epochs_complete where product_id = $1 and epoch = $2`, product, epoch).Scan(&complete))
+	return complete
+}
+
 func TestSync_SaleChangedWhileGateWasLost(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(5)
@@ -145,6 +152,33 @@ func TestRebuild_ReplacesWrongGateAfterSaleChange(t *testing.T) {
 	})
 }
 
+// Units that no longer exist were handed out by grants that became no slots: they were given back,
+// or are void with the epoch.
+func TestSync_DecreasedStock(t *testing.T) {
+	for name, end := range map[string]func(*world, *redis.Gate, redis.Decision){
+		"grants given back": func(w *world, g *redis.Gate, d redis.Decision) { require.NoError(w.t, g.GiveBack(w.ctx, d)) },
+		"grants void":       func(*world, *redis.Gate, redis.Decision) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, w *world) {
+				g, product := w.gate(), w.product(3)
+				for _, d := range []redis.Decision{w.granted(g, product), w.granted(g, product), w.granted(g, product)} {
+					end(w, g, d)
+				}
+				require.NoError(t, w.append(product, product, domain.ProductStockDecreased{Decrease: 1, TotalStock: 2},
+					claims.Sale{Product: product, SaleDate: ms(-time.Hour), Units: 2, OnlyIfNeverHadSlot: true}.GuardItem()))
+				require.NoError(t, g.Sync(w.ctx, product))
+				require.NoError(t, w.claim(w.granted(g, product)))
+				require.NoError(t, w.claim(w.granted(g, product)))
+				require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+				require.Equal(t, 2, w.agrees(g, product).Held)
+				w.folds(w.log(g, product))
+				require.True(t, w.complete(product))
+			})
+		})
+	}
+}
+
 func TestGiveBack_FreesGrantDeliveredOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		g, product := w.gate(), w.product(1)
@@ -172,7 +206,7 @@ func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, pending, 2)
 		require.Equal(t, redis.PendingGrant{Product: product, Buyer: late.Buyer, Number: late.Number, Unit: late.Unit,
-			Deliveries: 1}, pending[0], "lowest number first")
+			Deliveries: 1, Rebuild: w.row(product).RebuiltID}, pending[0], "lowest number first")
 		require.Equal(t, late.SlotID, pending[0].SlotID())
 
 		require.NoError(t, w.claim(claimed))

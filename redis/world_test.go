@@ -182,6 +182,16 @@ func expiry(d redis.Decision) domain.Event {
 	return domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: ms(0)}
 }
 
+// withdrawPending withdraws grants as the worker does.
+func (w *world) withdrawPending(g *redis.Gate, product uuid.UUID) {
+	pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
+	require.NoError(w.t, err)
+	for _, p := range pending {
+		require.NoError(w.t, claims.WithdrawGrant(w.ctx, w.store, p, encode(w.t, domain.GrantWithdrawn{
+			ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()})))
+	}
+}
+
 func (w *world) withdraw(product uuid.UUID, number int64, unit int) error {
 	return w.append(product, product,
 		domain.GrantWithdrawn{ArrivalSequence: number, Unit: unit, SlotID: domain.SlotID(product, number)},

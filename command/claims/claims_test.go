@@ -58,6 +58,14 @@ func TestClaim_Refusals(t *testing.T) {
 		assert.ErrorIs(t, w.Do(claims.Withdraw{Product: product, Number: 2, Unit: 2}), claims.ErrWithdrawn)
 		assert.ErrorIs(t, w.Do(claims.Withdraw{Product: product, Number: 1, Unit: 1}), claims.ErrClaimed)
 	})
+	t.Run("withdrawal of another epoch, rebuild or product", func(t *testing.T) {
+		row, err := w.Gates.Row(t.Context(), product)
+		require.NoError(t, err)
+		assert.ErrorIs(t, w.Do(claims.Withdraw{Product: product, Number: fairness.NumbersPerEpoch + 1, Unit: 2, Rebuild: row.RebuiltID}), claims.ErrEpoch)
+		assert.ErrorIs(t, w.Do(claims.Withdraw{Product: product, Number: 7, Unit: 2, Rebuild: uuid.New()}), claims.ErrEpoch)
+		assert.ErrorIs(t, w.Do(claims.Withdraw{Product: uuid.New(), Number: 7, Unit: 2}), claims.ErrGone)
+		w.Must(claims.Withdraw{Product: product, Number: 7, Unit: 2, Rebuild: row.RebuiltID})
+	})
 	t.Run("fewer units than before", func(t *testing.T) {
 		w.Must(claims.Stock{Product: product, Total: 4})
 		w.Must(claimstest.Claim(product, 3, 4))
@@ -88,7 +96,9 @@ func TestProduct_Lifecycle(t *testing.T) {
 	require.EqualValues(t, 0, row.Rebuilt)
 	require.True(t, date.Equal(row.SaleDate))
 
-	c := claimstest.Claim(product, fairness.NumbersPerEpoch+1, 1)
+	w.Must(claims.Withdraw{Product: product, Number: fairness.NumbersPerEpoch + 2, Unit: 2})
+	w.Must(claims.Sale{Product: product, SaleDate: date, Units: 1, OnlyIfNeverHadSlot: true}) // a withdrawn grant is no slot
+	c := claimstest.Claim(product, 2*fairness.NumbersPerEpoch+1, 1)
 	w.Must(c)
 	require.ErrorIs(t, w.Do(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true}), claims.ErrHadSlot)
 	active, _, err := w.Claims.HasActive(t.Context(), product)
@@ -108,11 +118,11 @@ func TestProduct_Lifecycle(t *testing.T) {
 	require.Equal(t, []uuid.UUID{product}, live)
 	w.Must(claims.Delete{Product: product})
 	require.ErrorIs(t, w.Do(claims.Delete{Product: product}), claims.ErrGone)
-	require.ErrorIs(t, w.Do(claimstest.Claim(product, 2*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
-	leases, err := w.Gates.Leases(t.Context(), []redis.LeaseRequest{{Product: product, Epoch: 2, Instance: "here", Renew: true}})
+	require.ErrorIs(t, w.Do(claimstest.Claim(product, 3*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
+	leases, err := w.Gates.Leases(t.Context(), []redis.LeaseRequest{{Product: product, Epoch: 3, Instance: "here", Renew: true}})
 	require.NoError(t, err)
 	require.Equal(t, []redis.LeaseResult{redis.LeaseRefused}, leases, "no lease for a deleted product")
-	require.False(t, w.Raise(product, 2, redis.NoEpoch).Raised)
+	require.False(t, w.Raise(product, 3, redis.NoEpoch).Raised)
 }
 
 // Writes that bypass the guards are rejected by Postgres.

@@ -23,7 +23,8 @@ var (
 	// ErrAcquiredSince: a slot was acquired since it was read that none is
 	// ACTIVE. Read again.
 	ErrAcquiredSince = errors.New("claims: a slot of the product was acquired since")
-	// ErrEpoch: the grant was made in another epoch. Sync the gate and decide again.
+	// ErrEpoch: the grant was made in another epoch, or by a gate of a history that the
+	// store lost. Sync the gate and decide again.
 	ErrEpoch = errors.New("claims: the grant is of another epoch")
 	// ErrWithdrawn: the number was withdrawn for good. Decide again.
 	ErrWithdrawn = errors.New("claims: the number was withdrawn")

@@ -68,11 +68,14 @@ type (
 	// ErrNotActive.
 	Complete struct{ Product, SlotID uuid.UUID }
 	// Withdraw ends a number that was never claimed. Refusals: ErrGone,
-	// ErrWithdrawn (it was already), ErrClaimed.
+	// ErrWithdrawn (it was already), ErrClaimed, ErrEpoch.
 	Withdraw struct {
 		Product uuid.UUID
 		Number  int64
 		Unit    int
+		// Rebuild is the id of the rebuild that made the gate which granted the number,
+		// zero if not known. It must be that of the product's last rebuild.
+		Rebuild uuid.UUID
 	}
 	// PaymentBegun delays a slot's end while its payment is pending, at most until Timeout
 	// after the deadline. Refusals: ErrNotActive, ErrPastDeadline, ErrSaleCancelled.

@@ -51,16 +51,17 @@ where product_id = $1`
 )
 
 // raiseSQL raises the epoch for a change of the sale, and records when the epoch
-// before was last leased. The row is locked first: a lease that is being renewed is
+// before was last leased, and which rebuild's gate had it. The row is locked first: a lease that is being renewed is
 // waited for and seen, and no lease of the old epoch can follow.
 const raiseSQL = `
 with old as (
     select * from product_gates where product_id = $1 and not deleted for update
 ), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat, rebuilt_id)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat, rebuilt_id
     from old where epoch >= 0
-    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat
+    on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat,
+        rebuilt_id = excluded.rebuilt_id
 )
 update product_gates g set epoch = old.epoch + 1
 from old where g.product_id = old.product_id`

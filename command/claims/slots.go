@@ -244,11 +244,14 @@ func applyEnds(b *pgx.Batch, released, completed []uuid.UUID) {
 	}
 }
 
+// withdrawalsSQL: the rebuild's id matters because a store that was restored assigns epochs
+// again. A gate of the lost history may have granted a number that the gate which has the epoch
+// now assigns later; that grant could never be claimed if the number were withdrawn.
 const withdrawalsSQL = `
-select i.n, coalesce(s.state, ''), g.units is not null
-from unnest($1::uuid[], $2::bigint[]) with ordinality as i(product, number, n)
+select i.n, coalesce(s.state, ''), coalesce(g.epoch, -2), coalesce(g.rebuilt_id = i.rebuild, true)
+from unnest($1::uuid[], $2::bigint[], $3::uuid[]) with ordinality as i(product, number, rebuild, n)
 left join lateral (select state from slot_numbers where product_id = i.product and number = i.number limit 1) s on true
-left join lateral (select units from product_gates where product_id = i.product and not deleted limit 1) g on true`
+left join lateral (select epoch, rebuilt_id from product_gates where product_id = i.product and not deleted limit 1) g on true`
 
 func checkWithdrawals(b *pgx.Batch, items []any, which picked, refused []error) {
 	if len(which) == 0 {
@@ -256,16 +259,19 @@ func checkWithdrawals(b *pgx.Batch, items []any, which picked, refused []error) 
 	}
 	var products []uuid.UUID
 	var numbers []int64
+	var rebuilds pgbinary.IDs
 	for _, i := range which {
 		w := items[i].(Withdraw)
 		products, numbers = append(products, w.Product), append(numbers, w.Number)
+		rebuilds = append(rebuilds, pgbinary.KnownID(w.Rebuild))
 	}
-	b.Queue(withdrawalsSQL, pgbinary.Raw(products), numbers).Query(func(rows pgx.Rows) error {
+	b.Queue(withdrawalsSQL, pgbinary.Raw(products), numbers, rebuilds).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
 			var state string
-			var there bool
-			if err := rows.Scan(&n, &state, &there); err != nil {
+			var epoch int64
+			var ours bool
+			if err := rows.Scan(&n, &state, &epoch, &ours); err != nil {
 				return err
 			}
 			i := which[n-1]
@@ -274,8 +280,10 @@ func checkWithdrawals(b *pgx.Batch, items []any, which picked, refused []error) 
 				refused[i] = ErrClaimed
 			case state == "withdrawn":
 				refused[i] = ErrWithdrawn
-			case !there:
+			case epoch == missing:
 				refused[i] = ErrGone
+			case epoch != redis.EpochOf(numbers[n-1]) || !ours:
+				refused[i] = ErrEpoch
 			}
 		}
 		return rows.Err()

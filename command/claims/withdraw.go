@@ -16,17 +16,23 @@ type Appender interface {
 
 // WithdrawGrant withdraws a grant whose event was not appended: afterwards it cannot be
 // appended any more. withdrawn is the encoded domain.GrantWithdrawn. If the grant was
-// claimed or withdrawn meanwhile, or if its product is gone, WithdrawGrant returns nil.
-// Sync the gate afterwards in each case.
+// claimed or withdrawn meanwhile, if its product is gone, or if it is void because it was made
+// in another epoch or by a gate of a lost history, WithdrawGrant returns nil. Sync the gate
+// afterwards in each case.
 func WithdrawGrant(ctx context.Context, store Appender, grant redis.PendingGrant, withdrawn eventstore.NewEvent) error {
 	_, err := store.Append(ctx, eventstore.Append{
 		Key: grant.Product,
 		Streams: []eventstore.StreamAppend{{
 			Stream: grant.Product, Expected: eventstore.Any, Events: []eventstore.NewEvent{withdrawn},
 		}},
-		Guards: []eventstore.GuardItem{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit}.GuardItem()},
+		Guards: []eventstore.GuardItem{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit, Rebuild: grant.Rebuild}.GuardItem()},
 	})
-	if err == nil || errors.Is(err, ErrClaimed) || errors.Is(err, ErrWithdrawn) || errors.Is(err, ErrGone) {
+	for _, void := range []error{ErrClaimed, ErrWithdrawn, ErrGone, ErrEpoch} {
+		if errors.Is(err, void) {
+			return nil
+		}
+	}
+	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("withdraw number %d of product %s: %w", grant.Number, grant.Product, err)

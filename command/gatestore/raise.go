@@ -20,27 +20,28 @@ const raiseSettingsSQL = `
 select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction_session_timeout', '1500', true)`
 
 // rebuildSQL raises epochs for rebuilds, each if it is still the one found, and
-// records when the epoch before was last leased, and whether gates of a lost history
-// decided in it: an epoch above the row's belongs to such a history. It sees a lease that is being renewed,
+// records when the epoch before was last leased, which rebuild's gate had it, and whether gates
+// of a lost history decided in it. An epoch above the row's belongs to such a history, and to
+// no gate of the present one. It sees a lease that is being renewed,
 // or skips its row; no lease of the old epoch can follow.
 const rebuildSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bool[]) as a(product_id, found, above, owner, foreign_gate)
 ), old as (
-    select g.product_id, g.epoch, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner, a.foreign_gate
+    select g.product_id, g.epoch, g.rebuilt_id, g.leased_at, g.lease_epoch, g.lease_stamp, g.lease_beat, a.above, a.owner, a.foreign_gate
     from asked a join product_gates g on g.product_id = a.product_id
     where not g.deleted and g.epoch = a.found
     order by g.product_id
     for update of g skip locked
 ), ended as (
-    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat, lossy)
-    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat, foreign_gate
+    insert into gate_epochs as e (product_id, epoch, ended_at, leased_at, lease_beat, lossy, rebuilt_id)
+    select product_id, epoch, clock_timestamp(), case when lease_epoch = epoch then leased_at end, lease_beat, foreign_gate, rebuilt_id
     from old where epoch >= 0
     union all
-    select product_id, above, clock_timestamp(), null, null, true from old where above > epoch
+    select product_id, above, clock_timestamp(), null, null, true, '00000000-0000-0000-0000-000000000000' from old where above > epoch
     order by 1, 2
     on conflict (product_id, epoch) do update set ended_at = excluded.ended_at, leased_at = excluded.leased_at, lease_beat = excluded.lease_beat,
-        lossy = e.lossy or excluded.lossy
+        lossy = e.lossy or excluded.lossy, rebuilt_id = excluded.rebuilt_id
 )
 update product_gates g
 set epoch = greatest(old.epoch, old.above) + 1, rebuilt = greatest(old.epoch, old.above) + 1,

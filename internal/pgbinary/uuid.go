@@ -20,6 +20,9 @@ func OptionalID(id *uuid.UUID) pgtype.UUID {
 	return ID(*id)
 }
 
+// KnownID returns an element of IDs, null if id is zero.
+func KnownID(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: id != uuid.Nil} }
+
 // Raw converts ids to the form that pgx sends without converting them to text first,
 // which would cost a batch a quarter of its time.
 func Raw(ids []uuid.UUID) [][16]byte {

@@ -5,14 +5,14 @@
 --   E number buyer reason      SlotExpired, SlotReturned
 --   W number                   GrantWithdrawn
 --   S units                    ProductStockIncreased
---   D units                    ProductStockDecreased: before any grant; the epoch that
+--   D units                    ProductStockDecreased: before any slot; the epoch that
 --                              begins with it opens what remains
 -- Returns 'ok', 'lost', 'moved' if epoch or position differ, or 'more' if opening in
 -- place has pending grants left to free: then call again, without events.
 if not alive(ARGV[1]) then return 'lost' end
 if s[1] ~= ARGV[2] or s[23] ~= ARGV[3] then return 'moved' end
 
-local function wrong() -- partly applied, the gate must not continue
+local function wrong() -- partly applied, or not applicable: the gate must not continue
   call('HSET', S, 'closed', '1')
   return 'lost'
 end
@@ -59,6 +59,7 @@ while i <= #ARGV do
   elseif what == 'D' then
     units = tonumber(ARGV[i + 1])
     i = i + 2
+    if next > units + 1 then return wrong() end -- units that are no more may be among the returned ones
   else -- S: the total, never the difference
     local total = tonumber(ARGV[i + 1])
     i = i + 2
