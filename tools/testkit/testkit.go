@@ -3,6 +3,9 @@ package testkit
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -24,6 +27,28 @@ func Eventually(tb testing.TB, within time.Duration, what string, check func() e
 		}
 		<-tick.C
 	}
+}
+
+// EventuallyTrue is Eventually for a condition.
+func EventuallyTrue(tb testing.TB, within time.Duration, what string, holds func() bool) {
+	tb.Helper()
+	Eventually(tb, within, what, func() error {
+		if !holds() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// EventuallyEqual is Eventually for a value that becomes want.
+func EventuallyEqual[T any](tb testing.TB, within time.Duration, what string, want T, value func() T) {
+	tb.Helper()
+	Eventually(tb, within, what, func() error {
+		if got := value(); !reflect.DeepEqual(want, got) {
+			return fmt.Errorf("got %+v, want %+v", got, want)
+		}
+		return nil
+	})
 }
 
 // unique returns 24 random hexadecimal digits.
