@@ -114,7 +114,5 @@ func TestRelay_RefusesIncompatibleSchemasBeforePublishing(t *testing.T) {
 	require.Equal(t, 1, exit, said)
 	require.Contains(t, said, "SlotExpiredEvent is not BACKWARD compatible")
 	require.Contains(t, said, "userId has no default")
-	var place int64
-	require.NoError(t, d.Pool.QueryRow(t.Context(), "SELECT coalesce(max(position), 0) FROM relay_place").Scan(&place))
-	require.Zero(t, place, "nothing was published")
+	require.Zero(t, dbtest.One[int64](t, d.Pool, "SELECT coalesce(max(position), 0) FROM relay_place"), "nothing was published")
 }

@@ -51,9 +51,7 @@ func TestReplay_Command(t *testing.T) {
 	require.Equal(t, 0, exit, errs)
 	require.Contains(t, out, "products: generation 2 is live, at position 1, from 1 events")
 	require.Contains(t, errs, "products: reading, 0 of 1 events", "plain lines without a terminal")
-	var name string
-	require.NoError(t, d.Pool.QueryRow(context.Background(), "SELECT name FROM products WHERE id = $1", product).Scan(&name))
-	require.Equal(t, "Lamp", name)
+	require.Equal(t, "Lamp", dbtest.One[string](t, d.Pool, "SELECT name FROM products WHERE id = $1", product))
 
 	exit, _, errs = dopamine(t, "replay", "--database-url", d.URL, "nothing")
 	require.Equal(t, 2, exit)
@@ -85,10 +83,9 @@ func TestParked_Command(t *testing.T) {
 		require.Equal(t, 0, exit, errs)
 		require.Contains(t, out, "nothing is parked")
 	})
-	_, err := d.Pool.Exec(context.Background(), `
+	dbtest.Exec(t, d.Pool, `
 		INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, event_type, product_id, stream_id, error, behind)
 		VALUES ('purchase_slots', 1, $1, $2, 't', 0, 'SlotExpired', $3, $1, 'it has no row', false)`, slot, at, product)
-	require.NoError(t, err)
 	t.Run("list shows the row key and the error", func(t *testing.T) {
 		_, out, _ := dopamine(t, "parked", "list", "--database-url", d.URL)
 		require.Contains(t, out, slot.String())

@@ -47,10 +47,9 @@ func TestStatus_EmptySystem(t *testing.T) {
 func TestStatus_ShowsMoneyThatWaitsForAnOperator(t *testing.T) {
 	d := dbtest.Both(t)
 	payment := uuid.New()
-	_, err := d.Pool.Exec(context.Background(), `
+	dbtest.Exec(t, d.Pool, `
 		INSERT INTO payments (payment_id, slot_id, product_id, user_id, amount, currency, method, status, initiated_at, posted_at, unsettled)
 		VALUES ($1, $1, $1, $1, 259000, 'KRW', 'CARD', 'FAILED', now(), now(), true)`, payment)
-	require.NoError(t, err)
 	exit, out, errs := dopamine(t, "status", "--database-url", d.URL)
 	require.Equal(t, 0, exit, errs)
 	require.Contains(t, out, payment.String())
@@ -61,10 +60,9 @@ func TestStatus_ShowsMoneyThatWaitsForAnOperator(t *testing.T) {
 func TestStatus_ReportsUnavailableParts(t *testing.T) {
 	d := dbtest.Both(t)
 	product := uuid.New()
-	_, err := d.Pool.Exec(context.Background(), `
+	dbtest.Exec(t, d.Pool, `
 		INSERT INTO parked_events (projection, generation, row_key, position, topic, partition, event_type, error, behind)
 		VALUES ('products', 1, $1, 7, 't', 0, 'SlotAcquired', 'it has no row', false)`, product)
-	require.NoError(t, err)
 	exit, out, _ := dopamine(t, "status", "--database-url", "postgres://"+nobodyListens+"/x", "--read-database-url", d.URL, "--redis-url", "redis://"+nobodyListens)
 	require.Equal(t, 0, exit, "what can be seen is shown")
 	require.Contains(t, out, "not reached: event store")

@@ -109,8 +109,7 @@ func TestStartup_RefusesAnotherSchema(t *testing.T) {
 			older: "DELETE FROM " + table + " WHERE version = (SELECT max(version) FROM " + table + ")",
 			gap:   "DELETE FROM " + table + " WHERE version = (SELECT version FROM " + table + " ORDER BY version OFFSET 1 LIMIT 1)",
 		} {
-			_, err := d.Pool.Exec(t.Context(), change)
-			require.NoError(t, err)
+			dbtest.Exec(t, d.Pool, change)
 		}
 	}
 	for name, args := range common {
