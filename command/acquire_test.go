@@ -1,7 +1,6 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -78,13 +77,7 @@ func TestAcquire_Refusals(t *testing.T) {
 		require.Equal(t, "sale-paused", s.acquire(t, n, other, product).slug())
 	})
 	t.Run("an ended sale is refused with sale-ended", func(t *testing.T) {
-		var a answered
-		testkit.Eventually(t, 10*time.Second, "the sale's end", func() error {
-			if a = s.acquire(t, n, holder, product); a.slug() != "sale-ended" {
-				return fmt.Errorf("%v", a.body)
-			}
-			return nil
-		})
+		a := s.acquireUntil(t, 10*time.Second, n, holder, product, "sale-ended")
 		require.Equal(t, 409, a.status)
 	})
 	t.Run("a reopened sale is refused as before its end", func(t *testing.T) {
@@ -217,20 +210,9 @@ func TestRelease_AfterDeadline(t *testing.T) {
 	n := s.node(t, func(c *Config) { c.SlotTTL = time.Millisecond })
 	product := s.upcoming(t, n, 1, opening)
 	owner := s.user(t, auth.Buyer)
-	var slot answered
-	testkit.Eventually(t, 10*time.Second, "a slot", func() error {
-		if slot = s.acquire(t, n, owner, product); slot.status != 201 {
-			return fmt.Errorf("%v", slot.body)
-		}
-		return nil
-	})
+	slot := s.acquireUntil(t, 10*time.Second, n, owner, product, "")
 	require.Zero(t, slot.number("remainingTimeSeconds"))
-	testkit.Eventually(t, time.Second, "its deadline", func() error {
-		if id := uuid.MustParse(slot.text("id")); time.Now().Before(s.slots(t, product)[id].Deadline) {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, time.Second, "its deadline", func() bool { return !time.Now().Before(s.slots(t, product)[uuid.MustParse(slot.text("id"))].Deadline) })
 	require.Equal(t, 204, s.release(t, n, owner, slot.text("id")).status)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -89,20 +90,14 @@ func TestReversal_WaitsForARefundThatIsBeingPosted(t *testing.T) {
 	posting, err := s.pool.Begin(t.Context()) // what a worker does before it posts
 	require.NoError(t, err)
 	defer posting.Rollback(t.Context()) //nolint:errcheck // after the commit it does nothing
-	_, err = posting.Exec(t.Context(), `update payment_refunds set posted_at = clock_timestamp(), posts = posts + 1 where refund_id = $1`, refund.text("id"))
-	require.NoError(t, err)
+	dbtest.Exec(t, posting, `update payment_refunds set posted_at = clock_timestamp(), posts = posts + 1 where refund_id = $1`, refund.text("id"))
 	reversed := make(chan int, 1)
 	go func() {
 		reversed <- n.callback(t, uuid.NewString(), `{"type":"payment.reversed","data":{"reference":"`+id+`","paymentId":"g1"}}`).status
 	}()
-	testkit.Eventually(t, 5*time.Second, "the reversal to wait for the row", func() error {
-		var waits bool
-		err := s.pool.QueryRow(t.Context(), `select exists (select from pg_locks where not granted and locktype = 'transactionid'
-			and database is null and pid in (select pid from pg_stat_activity where datname = current_database()))`).Scan(&waits)
-		if err == nil && !waits {
-			err = errors.New("not yet")
-		}
-		return err
+	testkit.EventuallyTrue(t, 5*time.Second, "the reversal to wait for the row", func() bool {
+		return dbtest.One[bool](t, s.pool, `select exists (select from pg_locks where not granted and locktype = 'transactionid'
+			and database is null and pid in (select pid from pg_stat_activity where datname = current_database()))`)
 	})
 	require.NoError(t, posting.Commit(t.Context()))
 	require.Equal(t, 204, <-reversed)

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -164,13 +164,8 @@ func newMoneyArena(t *testing.T, units int) moneyArena {
 // posted waits until the gateway knows a payment that was begun.
 func (a moneyArena) posted(t *testing.T, id string) {
 	t.Helper()
-	testkit.Eventually(t, 5*time.Second, "the payment is posted", func() error {
-		var accepted bool
-		err := a.pool.QueryRow(t.Context(), `select accepted from payments where payment_id = $1`, id).Scan(&accepted)
-		if err == nil && !accepted {
-			err = errors.New("not yet")
-		}
-		return err
+	testkit.EventuallyTrue(t, 5*time.Second, "the payment is posted", func() bool {
+		return dbtest.One[bool](t, a.pool, `select accepted from payments where payment_id = $1`, id)
 	})
 }
 
@@ -196,8 +191,7 @@ func (a moneyArena) settle(t *testing.T, id string) {
 	t.Helper()
 	n := a.nodes[1]
 	for range 20 {
-		_, err := a.pool.Exec(t.Context(), `update payments set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, id)
-		require.NoError(t, err)
+		dbtest.Exec(t, a.pool, `update payments set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, id)
 		a.refundNow(t, id)
 		done := true
 		a.endSale(t, n)

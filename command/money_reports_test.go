@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -106,13 +107,8 @@ func TestSuccess_OfOtherChargeIsQueriedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, slot, id := s.paying(t, n, product)
 			accepted := "g-" + id
-			testkit.Eventually(t, 5*time.Second, "the payment is accepted", func() error {
-				var known string
-				err := s.pool.QueryRow(t.Context(), `select coalesce(gateway_payment_id, '') from payments where payment_id = $1`, id).Scan(&known)
-				if err == nil && known != accepted {
-					err = fmt.Errorf("known as %q", known)
-				}
-				return err
+			testkit.EventuallyEqual(t, 5*time.Second, "the payment is accepted", accepted, func() string {
+				return dbtest.One[string](t, s.pool, `select coalesce(gateway_payment_id, '') from payments where payment_id = $1`, id)
 			})
 			s.fake.set(func(g *fakeGateway) {
 				g.find = func(reference uuid.UUID) (gateway.Payment, error) {
@@ -212,9 +208,8 @@ func TestRefund_OfPreviousVersionIsAdopted(t *testing.T) {
 	common := fmt.Sprintf(`"userId":%q,"paymentId":%q,"gatewayPaymentId":"g1"`, buyer, id)
 	append1("PaymentFailed", `{`+common+`,"reason":"AMOUNT_MISMATCH"}`)
 	append1("RefundDue", `{`+common+`,"amount":{"amount":"7","currency":"KRW"},"reason":"AMOUNT_MISMATCH"}`)
-	_, err := s.pool.Exec(t.Context(), `update payments set status = 'FAILED', ask_at = null, gateway_payment_id = 'g1', refund_status = 'DUE', refund_amount = 7,
+	dbtest.Exec(t, s.pool, `update payments set status = 'FAILED', ask_at = null, gateway_payment_id = 'g1', refund_status = 'DUE', refund_amount = 7,
 		refund_currency = 'KRW', refund_due_at = clock_timestamp(), refund_ask_at = clock_timestamp() where payment_id = $1`, id)
-	require.NoError(t, err)
 
 	var calls []string
 	s.fake.set(func(g *fakeGateway) {

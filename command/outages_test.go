@@ -47,22 +47,12 @@ func TestPostgresOutage(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, "unavailable", s.update(t, n, open, map[string]any{"paused": true}).slug())
-	testkit.Eventually(t, outage, "refusals to stop", func() error {
-		if a := s.acquire(t, n, s.user(t, auth.Buyer), full); a.slug() != "unavailable" {
-			return fmt.Errorf("%d %s", a.status, a.slug())
-		}
-		return nil
-	})
+	s.acquireUntil(t, outage, n, s.user(t, auth.Buyer), full, "unavailable")
 	requireReady(t, n, 503, map[string]any{"database": "DOWN", "redis": "UP"})
 
 	require.NoError(t, postgres.Restart(t.Context()))
 	for _, u := range s.buyers(t, 2) {
-		testkit.Eventually(t, outage, "a slot", func() error {
-			if a := s.acquire(t, n, u, open); a.status != 201 {
-				return fmt.Errorf("%d %s", a.status, a.slug())
-			}
-			return nil
-		})
+		s.acquireUntil(t, outage, n, u, open, "")
 	}
 	s.requireDurable(t, open, c)
 	s.requireLawful(t, open)
@@ -97,12 +87,7 @@ func TestRedisOutage(t *testing.T) {
 
 	require.NoError(t, own.Restart(t.Context()))
 	for _, u := range s.buyers(t, 2) {
-		testkit.Eventually(t, outage, "a slot", func() error {
-			if a := s.acquire(t, n, u, product); a.status != 201 {
-				return fmt.Errorf("%d %s", a.status, a.slug())
-			}
-			return nil
-		})
+		s.acquireUntil(t, outage, n, u, product, "")
 	}
 	require.Equal(t, "sold-out", s.acquire(t, n, holder, product).slug())
 	require.Len(t, s.requireLawful(t, product), 2)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -60,9 +61,8 @@ func TestOverload_ProductUnderRebuildDelaysNoOther(t *testing.T) {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop()
-	_, err := s.pool.Exec(t.Context(), `update product_gates set epoch = epoch + 1, rebuilt = epoch + 1, raised_at = clock_timestamp(),
+	dbtest.Exec(t, s.pool, `update product_gates set epoch = epoch + 1, rebuilt = epoch + 1, raised_at = clock_timestamp(),
 		rebuild_beat = rebuild_beat + 1, rebuild_owner = gen_random_uuid() where product_id = $1`, sick)
-	require.NoError(t, err)
 	background.Go(func() { // its heartbeats
 		for ctx.Err() == nil {
 			_, _ = s.pool.Exec(ctx, `update product_gates set raised_at = clock_timestamp(), rebuild_beat = rebuild_beat + 1 where product_id = $1`, sick)
@@ -125,11 +125,6 @@ func TestOverload_RecoversFromHungRedis(t *testing.T) {
 	require.Zero(t, got.without)
 	require.Zero(t, n.store.Queued(), "all entries were released")
 	resume()
-	testkit.Eventually(t, 10*time.Second, "a slot", func() error {
-		if a := s.acquire(t, n, s.user(t, auth.Buyer), product); a.status != 201 {
-			return fmt.Errorf("%d %s", a.status, a.slug())
-		}
-		return nil
-	})
+	s.acquireUntil(t, 10*time.Second, n, s.user(t, auth.Buyer), product, "")
 	s.requireLawful(t, product)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -219,9 +220,7 @@ func TestCallbacks_AtTheSameTime(t *testing.T) {
 		require.Equal(t, []int{204, 204, 204, 204}, status)
 		require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, a.story(t, slot))
 	}
-	var ids int
-	require.NoError(t, a.pool.QueryRow(t.Context(), `select count(*) from webhook_ids`).Scan(&ids))
-	require.Equal(t, rounds+4*rounds, ids)
+	require.Equal(t, rounds+4*rounds, dbtest.One[int](t, a.pool, `select count(*) from webhook_ids`))
 	a.requireClaims(t)
 }
 
@@ -230,10 +229,9 @@ func TestCallbacks_AtTheSameTime(t *testing.T) {
 func TestCallback_RacesReconciliation(t *testing.T) {
 	a := newArena(t, rounds+10)
 	a.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
-	_, err := a.pool.Exec(t.Context(), `create function due_at_once() returns trigger language plpgsql as $$
+	dbtest.Exec(t, a.pool, `create function due_at_once() returns trigger language plpgsql as $$
 		begin new.ask_at = new.initiated_at; new.accepted = true; return new; end $$;
 		create trigger due_at_once before insert on payments for each row execute function due_at_once()`)
-	require.NoError(t, err)
 	outcomes := map[domain.PaymentStatus]int{}
 	for round := range rounds {
 		_, slot, id := a.paying(t, a.nodes[0], a.product)

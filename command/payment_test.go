@@ -36,12 +36,7 @@ func TestPayment_FromStartToPurchase(t *testing.T) {
 		}
 	})
 	if !t.Run("the gateway receives the payment", func(t *testing.T) {
-		testkit.Eventually(t, 5*time.Second, "the gateway is asked", func() error {
-			if len(s.fake.asks()) == 0 {
-				return errors.New("not yet")
-			}
-			return nil
-		})
+		testkit.EventuallyTrue(t, 5*time.Second, "the gateway is asked", func() bool { return len(s.fake.asks()) != 0 })
 		asked := s.fake.asks()[0]
 		require.Equal(t, id, asked.Reference.String())
 		require.Equal(t, id+" 10 KRW CARD http://here/v1/webhooks/payment ", asked.Request)
@@ -278,12 +273,7 @@ func TestPayment_GatewayResponses(t *testing.T) {
 			g.pay = func(uuid.UUID) (gateway.Payment, error) { return c.answer, c.err }
 		})
 		_, slot, id := s.paying(t, n, product)
-		testkit.Eventually(t, 5*time.Second, name, func() error {
-			if p := s.payment(t, product, slot, id); p.Status != c.status {
-				return errors.New(string(p.Status))
-			}
-			return nil
-		})
+		testkit.EventuallyEqual(t, 5*time.Second, name, c.status, func() domain.PaymentStatus { return s.payment(t, product, slot, id).Status })
 		require.Equal(t, c.reason, s.payment(t, product, slot, id).FailureReason, name)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -45,8 +46,7 @@ func TestStatements_DoNotScanTables(t *testing.T) {
 	difference, err := s.gateStore.Compare(t.Context(), n.gate, full) // rebuilds the gate
 	require.NoError(t, err)
 	require.Empty(t, difference)
-	_, err = s.pool.Exec(t.Context(), "vacuum analyze")
-	require.NoError(t, err)
+	dbtest.Exec(t, s.pool, "vacuum analyze")
 
 	sent.watch()
 	few := s.product(t, n, 5)
@@ -213,10 +213,9 @@ func (s traced) requireNarrow(t *testing.T, st statement) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(context.Background())) }()
 	// As inside an append, and with the products of that moment.
-	_, err = tx.Exec(t.Context(), `select set_config('dopamine.event_now', clock_timestamp()::text, true);
+	dbtest.Exec(t, tx, `select set_config('dopamine.event_now', clock_timestamp()::text, true);
 		set local session_replication_role = replica;
 		update product_gates set deleted = false where deleted`)
-	require.NoError(t, err)
 	require.NoError(t, tx.QueryRow(t.Context(), how+st.sql, st.args...).Scan(&plan), st.sql)
 	require.False(t, through.Match(plan), "%s\n%s", st.sql, plan)
 	if write {

@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -129,8 +130,7 @@ func TestProcess_StoppedBetweenGrantAndAppend(t *testing.T) {
 	lock, err := s.pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer lock.Release()
-	_, err = lock.Exec(t.Context(), `select pg_advisory_lock($1)`, eventstore.AppendLock)
-	require.NoError(t, err)
+	dbtest.Exec(t, lock, `select pg_advisory_lock($1)`, eventstore.AppendLock)
 	late, answer := s.user(t, auth.Buyer), make(chan answered, 1)
 	go func() {
 		a, err := p.send(t.Context(), late, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product})
@@ -147,8 +147,7 @@ func TestProcess_StoppedBetweenGrantAndAppend(t *testing.T) {
 	})
 	p.signal(t, syscall.SIGSTOP)
 	stopped := time.Now()
-	_, err = lock.Exec(t.Context(), `select pg_advisory_unlock($1)`, eventstore.AppendLock)
-	require.NoError(t, err)
+	dbtest.Exec(t, lock, `select pg_advisory_unlock($1)`, eventstore.AppendLock)
 
 	// Its backend has the append lock now, until Postgres disconnects it.
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
@@ -165,12 +164,7 @@ func TestProcess_StoppedBetweenGrantAndAppend(t *testing.T) {
 	p.signal(t, syscall.SIGCONT)
 	a := <-answer
 	require.Contains(t, []string{"sold-out", "unavailable"}, a.slug(), "%v", a.body)
-	testkit.Eventually(t, 10*time.Second, "the process to serve again", func() error {
-		if a := s.acquire(t, p.node, late, product); a.slug() != "sold-out" {
-			return fmt.Errorf("%d %v", a.status, a.body)
-		}
-		return nil
-	})
+	s.acquireUntil(t, 10*time.Second, p.node, late, product, "sold-out")
 	require.Equal(t, winner.id, s.requireLawful(t, product)[uuid.MustParse(won.text("id"))].UserID)
 	require.NoError(t, n.gate.Sync(t.Context(), product))
 	state, err := n.gate.State(t.Context(), product)
@@ -209,12 +203,7 @@ func TestProcess_StoppedInRush(t *testing.T) {
 			c.acquire(t, p.node, users[i], product)
 		})
 	}()
-	testkit.Eventually(t, 10*time.Second, "the process to be stopped", func() error {
-		if state := stateOf(t, p); state != 'T' {
-			return fmt.Errorf("it is %c", state)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, 10*time.Second, "the process to be stopped", 'T', func() byte { return stateOf(t, p) })
 	stopped := time.Now()
 	flush(t, own.URL())
 	later := s.buyers(t, 30)

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -36,14 +37,12 @@ func (s *system) ask(t testing.TB, n node, payment string) error {
 // refundNow makes the refunds of a payment due.
 func (s *system) refundNow(t testing.TB, payment string) {
 	t.Helper()
-	_, err := s.pool.Exec(t.Context(), `update payment_refunds set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, payment)
-	require.NoError(t, err)
+	dbtest.Exec(t, s.pool, `update payment_refunds set ask_at = clock_timestamp() where payment_id = $1 and ask_at is not null`, payment)
 }
 
 func (s *system) age(t testing.TB, payment, column, by string) {
 	t.Helper()
-	_, err := s.pool.Exec(t.Context(), `update payments set `+column+` = `+column+` - $2::text::interval where payment_id = $1`, payment, by)
-	require.NoError(t, err)
+	dbtest.Exec(t, s.pool, `update payments set `+column+` = `+column+` - $2::text::interval where payment_id = $1`, payment, by)
 }
 
 func TestReconcile_RetriesUnavailableGateway(t *testing.T) {
@@ -87,13 +86,8 @@ func TestReconcile_PaymentUnknownToGateway(t *testing.T) {
 	n := s.node(t)
 	product := s.product(t, n, 2)
 	_, slot, id := s.paying(t, n, product)
-	testkit.Eventually(t, 5*time.Second, "it is accepted", func() error {
-		var accepted bool
-		err := s.pool.QueryRow(t.Context(), `select accepted from payments where payment_id = $1`, id).Scan(&accepted)
-		if err == nil && !accepted {
-			err = errors.New("not yet")
-		}
-		return err
+	testkit.EventuallyTrue(t, 5*time.Second, "it is accepted", func() bool {
+		return dbtest.One[bool](t, s.pool, `select accepted from payments where payment_id = $1`, id)
 	})
 	require.NoError(t, s.ask(t, n, id))
 	require.Len(t, s.fake.asks(), 1)
@@ -212,10 +206,8 @@ func TestPurge_DeletesOnlyOldRows(t *testing.T) {
 		age       string
 		keys, ids int
 	}{{"25 hours", 1, 1}, {"30 days", 0, 1}, {"10 days", 0, 0}} {
-		_, err := s.pool.Exec(t.Context(), `update payment_keys set created_at = created_at - $1::text::interval`, step.age)
-		require.NoError(t, err)
-		_, err = s.pool.Exec(t.Context(), `update webhook_ids set seen_at = seen_at - $1::text::interval`, step.age)
-		require.NoError(t, err)
+		dbtest.Exec(t, s.pool, `update payment_keys set created_at = created_at - $1::text::interval`, step.age)
+		dbtest.Exec(t, s.pool, `update webhook_ids set seen_at = seen_at - $1::text::interval`, step.age)
 		require.NoError(t, n.payments.Purge(t.Context()))
 		keys, ids := count()
 		require.Equal(t, []int{step.keys, step.ids}, []int{keys, ids}, step.age)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -61,13 +62,7 @@ func TestRejection_IsNotTrustedAfterUnknownOutcome(t *testing.T) {
 // awaitPosted waits until the first attempt has ended without an outcome.
 func (s *system) awaitPosted(t testing.TB, payment string) {
 	t.Helper()
-	testkit.Eventually(t, 5*time.Second, "the payment is to be posted again", func() error {
-		var soon bool
-		err := s.pool.QueryRow(t.Context(),
-			`select ask_at < initiated_at + interval '5 s' from payments where payment_id = $1`, payment).Scan(&soon)
-		if err == nil && !soon {
-			err = errors.New("not yet")
-		}
-		return err
+	testkit.EventuallyTrue(t, 5*time.Second, "the payment is to be posted again", func() bool {
+		return dbtest.One[bool](t, s.pool, `select ask_at < initiated_at + interval '5 s' from payments where payment_id = $1`, payment)
 	})
 }

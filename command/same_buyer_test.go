@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -118,8 +118,7 @@ func TestSameBuyer_BothInOneBatch(t *testing.T) {
 		buyer, slot, payment := s.lateBuyer(t, other, product)
 		lock, err := s.pool.Begin(t.Context())
 		require.NoError(t, err)
-		_, err = lock.Exec(t.Context(), `select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
-		require.NoError(t, err)
+		dbtest.Exec(t, lock, `select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
 		var clicked answered
 		var status int
 		var running sync.WaitGroup
@@ -159,12 +158,7 @@ func TestSameBuyer_BothInOneBatch(t *testing.T) {
 
 func awaitQueued(t testing.TB, n node, want int) {
 	t.Helper()
-	testkit.Eventually(t, 5*time.Second, "the appends to be queued", func() error {
-		if n.store.Queued() != want {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 5*time.Second, "the appends to be queued", func() bool { return n.store.Queued() == want })
 }
 
 // An acquire that fails to append does not give back a unit that the money

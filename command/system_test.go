@@ -141,19 +141,25 @@ func (s *system) upcoming(t testing.TB, n node, stock int, in time.Duration, mor
 func (s *system) awaitSale(t testing.TB, n node, product uuid.UUID) {
 	t.Helper()
 	early := s.user(t, auth.Buyer)
-	testkit.Eventually(t, 10*time.Second, "the sale", func() error {
-		a := s.acquire(t, n, early, product)
-		if a.status != 201 {
-			return fmt.Errorf("%d %v", a.status, a.body)
-		}
-		require.Equal(t, 204, s.release(t, n, early, a.text("id")).status)
-		return nil
-	})
+	slot := s.acquireUntil(t, 10*time.Second, n, early, product, "")
+	require.Equal(t, 204, s.release(t, n, early, slot.text("id")).status)
 }
 
 func (s *system) acquire(t testing.TB, n node, u user, product uuid.UUID, headers ...string) answered {
 	t.Helper()
 	return n.do(t, u, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product}, headers...)
+}
+
+// acquireUntil repeats an acquire until the response has this problem; "": until it is a slot.
+func (s *system) acquireUntil(t testing.TB, within time.Duration, n node, u user, product uuid.UUID, slug string) (a answered) {
+	t.Helper()
+	testkit.Eventually(t, within, "a slot, or the problem "+slug, func() error {
+		if a = s.acquire(t, n, u, product); a.slug() != slug || (slug == "") != (a.status == http.StatusCreated) {
+			return fmt.Errorf("%d %v", a.status, a.body)
+		}
+		return nil
+	})
+	return a
 }
 
 func (s *system) release(t testing.TB, n node, u user, slot string) answered {
