@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/claimstest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 func TestClaim_Refusals(t *testing.T) {
@@ -132,11 +133,10 @@ func TestConstraints_EnforceR1AndR3(t *testing.T) {
 	w.Must(claimstest.Claim(product, 1, 1))
 	buyer := uuid.New()
 	insert := func(unit int, number int64, buyer uuid.UUID) error {
-		_, err := w.Pool.Exec(t.Context(), `
+		dbtest.Exec(t, w.Pool, `
 			with n as (insert into slot_numbers values ($1, $2, 'claimed', $3))
 			select 1`, product, number, unit)
-		require.NoError(t, err)
-		_, err = w.Pool.Exec(t.Context(), `
+		_, err := w.Pool.Exec(t.Context(), `
 			insert into slot_claims (product_id, unit, slot_id, number, buyer, acquired_at, deadline, due_at, position)
 			values ($1, $2, gen_random_uuid(), $3, $4, now(), now() + interval '1 h', now() + interval '1 h', 1)`,
 			product, unit, number, buyer)
@@ -234,16 +234,14 @@ func TestClaim_RefusedIfEpochRoseWhileItWaited(t *testing.T) {
 	tx, err := w.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()
-	_, err = tx.Exec(t.Context(), `select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, `select pg_advisory_xact_lock($1)`, eventstore.AppendLock)
 	waiting := make(chan error, 1)
 	go func() { waiting <- w.Do(claimstest.Claim(product, 1, 1)) }()
 	for waits := 0; waits == 0; { // until it waits for the lock
 		require.NoError(t, w.Pool.QueryRow(t.Context(),
 			`select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`).Scan(&waits))
 	}
-	_, err = tx.Exec(t.Context(), `update product_gates set epoch = epoch + 1 where product_id = $1`, product)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, `update product_gates set epoch = epoch + 1 where product_id = $1`, product)
 	require.NoError(t, tx.Commit(t.Context()))
 	require.ErrorIs(t, <-waiting, claims.ErrEpoch)
 }
