@@ -2,7 +2,6 @@ package gatestore_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/claimstest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -29,9 +29,7 @@ func TestShip_StoredRunOnlyGrows(t *testing.T) {
 	for _, to := range []int64{3, 7, 5} {
 		require.NoError(t, w.Gates.Ship(t.Context(), []redis.Shipment{{Product: product, Lines: []redis.NumberedLine{refusals(to)}}}))
 	}
-	var to int64
-	require.NoError(t, w.Pool.QueryRow(t.Context(), `select to_number from gate_decisions`).Scan(&to))
-	require.EqualValues(t, 7, to)
+	require.EqualValues(t, 7, dbtest.One[int64](t, w.Pool, `select to_number from gate_decisions`))
 }
 
 // A gate of a lost history ships under an epoch that was another rebuild's, or that no gate of
@@ -102,7 +100,7 @@ func TestShip_StoresNothingOfAnotherRebuild(t *testing.T) {
 // only briefly for a lease: all appends queue behind it.
 func TestRaise_DoesNotWaitForDeadProcess(t *testing.T) {
 	w := claimstest.New(t)
-	_, err := w.Pool.Exec(t.Context(), `
+	dbtest.Exec(t, w.Pool, `
 		create function hang() returns trigger language plpgsql as $$
 		begin
 		    if current_setting('application_name') = 'dead' then perform pg_sleep(60); end if;
@@ -110,7 +108,6 @@ func TestRaise_DoesNotWaitForDeadProcess(t *testing.T) {
 		end $$;
 		create constraint trigger hang after insert or update on gate_shipments deferrable initially deferred for each row execute function hang();
 		create constraint trigger hang after update on product_gates deferrable initially deferred for each row execute function hang()`)
-	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		statement func(ctx context.Context, s *gatestore.Store, product uuid.UUID) error
 		raised    bool // nevertheless
@@ -138,14 +135,9 @@ func TestRaise_DoesNotWaitForDeadProcess(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- c.statement(ctx, gatestore.NewStore(dead, avsc.Decode), product) }()
 			defer func() { cancel(); require.Error(t, <-ended) }()
-			testkit.Eventually(t, 5*time.Second, "the statement to hang in its commit", func() error {
-				var hangs bool
-				err := w.Pool.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-					where application_name = 'dead' and wait_event = 'PgSleep' and datname = current_database())`).Scan(&hangs)
-				if err == nil && !hangs {
-					err = errors.New("not yet")
-				}
-				return err
+			testkit.EventuallyTrue(t, 5*time.Second, "the statement to hang in its commit", func() bool {
+				return dbtest.One[bool](t, w.Pool, `select exists (select from pg_stat_activity
+					where application_name = 'dead' and wait_event = 'PgSleep' and datname = current_database())`)
 			})
 
 			began := time.Now()

@@ -16,6 +16,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/claimstest"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 func lease(w *claimstest.World, product uuid.UUID, epoch int64, instance string) redis.LeaseResult {
@@ -60,8 +61,7 @@ func TestLeases_AnswerManyInOrder(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()
 	locked := w.Product(1)
-	_, err = tx.Exec(t.Context(), `select true from product_gates where product_id = $1 for update`, locked)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, `select true from product_gates where product_id = $1 for update`, locked)
 	require.Equal(t, []redis.LeaseResult{redis.LeaseRefused, redis.LeaseGranted, redis.LeaseRefused, redis.LeaseBusy, redis.LeaseNotHeld, redis.LeaseRefused},
 		leases(w,
 			redis.LeaseRequest{Product: a, Epoch: 1, Instance: "x", Renew: true},
@@ -153,8 +153,7 @@ func TestRaise_SkipsLockedRow(t *testing.T) {
 	tx, err := w.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.Background()) }()
-	_, err = tx.Exec(t.Context(), `select true from product_gates where product_id = $1 for update`, product)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, `select true from product_gates where product_id = $1 for update`, product)
 	began := time.Now()
 	results, err := w.Gates.Raise(t.Context(), []redis.RaiseRequest{{Product: product}, {Product: other}})
 	require.NoError(t, err)
