@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -41,8 +42,7 @@ func exec(t *testing.T, url, sql string) {
 	conn, err := pgx.Connect(context.Background(), url)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	_, err = conn.Exec(context.Background(), sql)
-	require.NoError(t, err)
+	dbtest.Exec(t, conn, sql)
 }
 
 // objects are the tables, views and functions of the database's own.
