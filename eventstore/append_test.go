@@ -133,15 +133,9 @@ func blocked(t *testing.T, s *Store, n int, queue func()) {
 	t.Helper()
 	tx, err := s.pool.Begin(context.Background())
 	require.NoError(t, err)
-	_, err = tx.Exec(context.Background(), lockSQL)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, lockSQL)
 	queue()
-	testkit.Eventually(t, 2*time.Second, "the appends to be queued", func() error {
-		if got := s.Queued(); got < n {
-			return context.DeadlineExceeded
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 2*time.Second, "the appends to be queued", func() bool { return s.Queued() >= n })
 	require.NoError(t, tx.Rollback(context.Background()))
 }
 
@@ -313,9 +307,8 @@ func TestRecordedAt_NeverDecreases(t *testing.T) {
 	pool := dbtest.Write(t)
 	// As if the clock had been ahead when the last event was appended.
 	future := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
-	_, err := pool.Exec(t.Context(), `insert into events values
+	dbtest.Exec(t, pool, `insert into events values
 		(1, gen_random_uuid(), gen_random_uuid(), 1, gen_random_uuid(), 'X', 1, '{}', '', '', '', '', $1)`, future)
-	require.NoError(t, err)
 	s := open(t, pool, Options{})
 	result, err := s.Append(t.Context(), appendTo(uuid.New(), None, 1))
 	require.NoError(t, err)

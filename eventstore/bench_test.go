@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
@@ -97,8 +98,7 @@ func bareRound(b *testing.B, pool *pgxpool.Pool, batch, n int) time.Duration {
 	begun := time.Now()
 	for done := 0; done < n; done += batch {
 		sql, args := benchAttempt(batch, head).insertion()
-		_, err := pool.Exec(context.Background(), sql, args...)
-		require.NoError(b, err)
+		dbtest.Exec(b, pool, sql, args...)
 		head += int64(batch)
 	}
 	return time.Since(begun)

@@ -108,12 +108,7 @@ func chaos(t *testing.T, url string, disturb func(appended func() int)) {
 func awaitMore(t *testing.T, appended func() int, n int) {
 	t.Helper()
 	from := appended()
-	testkit.Eventually(t, 30*time.Second, "appends to go on", func() error {
-		if appended() < from+n {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 30*time.Second, "appends to go on", func() bool { return appended() >= from+n })
 }
 
 func TestStore_KilledBackendsLoseAndDuplicateNothing(t *testing.T) {
@@ -123,11 +118,9 @@ func TestStore_KilledBackendsLoseAndDuplicateNothing(t *testing.T) {
 	chaos(t, database.URL, func(appended func() int) {
 		for range 60 {
 			awaitMore(t, appended, 20)
-			var n int64
-			require.NoError(t, database.Pool.QueryRow(context.Background(), `
+			killed.Add(dbtest.One[int64](t, database.Pool, `
 				select count(pg_terminate_backend(pid)) from pg_stat_activity
-				where datname = current_database() and pid <> pg_backend_pid()`).Scan(&n))
-			killed.Add(n)
+				where datname = current_database() and pid <> pg_backend_pid()`))
 		}
 	})
 	require.Positive(t, killed.Load())

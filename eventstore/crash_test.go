@@ -266,8 +266,7 @@ func TestAppend_ReplacesConnectionThatDiedIdle(t *testing.T) {
 		_, err := s.Append(t.Context(), appendTo(uuid.New(), None, 1))
 		require.NoError(t, err)
 		require.Len(t, wholeLog(t, pool), n+1)
-		_, err = pool.Exec(t.Context(), `select pg_terminate_backend(pid, 1000) from pg_stat_activity
+		dbtest.Exec(t, pool, `select pg_terminate_backend(pid, 1000) from pg_stat_activity
 			where datname = current_database() and pid <> pg_backend_pid()`)
-		require.NoError(t, err)
 	}
 }

@@ -67,11 +67,10 @@ func (seats) Apply(b *pgx.Batch, at time.Time, items []Applied) {
 func withSeats(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	pool := dbtest.Write(t)
-	_, err := pool.Exec(t.Context(), `
+	dbtest.Exec(t, pool, `
 		create table epochs (epoch int);
 		insert into epochs values (0);
 		create table seats (number int primary key, positions bigint[], now timestamptz, at timestamptz)`)
-	require.NoError(t, err)
 	return pool
 }
 
@@ -175,10 +174,8 @@ func TestGuard_SeesChangesMadeWhileItWaited(t *testing.T) {
 	s := open(t, pool, Options{})
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), lockSQL)
-	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "update epochs set epoch = 1")
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, lockSQL)
+	dbtest.Exec(t, tx, "update epochs set epoch = 1")
 	result := make(chan error, 1)
 	go func() {
 		_, err := s.Append(context.Background(), takeSeat(seat{number: 1, epoch: 0}))

@@ -50,14 +50,8 @@ func TestNotifier_ReconnectsAfterBrokenConnection(t *testing.T) {
 	wakes(0)
 	wakes(2)
 
-	_, err := pool.Exec(t.Context(), "select pg_terminate_backend($1)", pid)
-	require.NoError(t, err)
-	testkit.Eventually(t, 5*time.Second, "another backend", func() error {
-		if awaitListener(t, s) == pid {
-			return context.DeadlineExceeded
-		}
-		return nil
-	})
+	dbtest.Exec(t, pool, "select pg_terminate_backend($1)", pid)
+	testkit.EventuallyTrue(t, 5*time.Second, "another backend", func() bool { return awaitListener(t, s) != pid })
 	wakes(4)
 }
 

@@ -18,20 +18,16 @@ func TestReadPartition_ReadsNoOtherEvents(t *testing.T) {
 	pool := dbtest.Write(t)
 	old, busy := uuid.New(), uuid.New()
 	const events, olds = 30_000, 9_000
-	_, err := pool.Exec(t.Context(), `insert into events
+	dbtest.Exec(t, pool, `insert into events
 		select n, gen_random_uuid(), gen_random_uuid(), 1, case when n <= $3::int then $1::uuid else $2::uuid end, 'Any', 1, '{}', '', '', '', '', now()
 		from generate_series(1, $4::int) n`, old, busy, olds, events)
-	require.NoError(t, err)
-	_, err = pool.Exec(t.Context(), "vacuum analyze events")
-	require.NoError(t, err)
+	dbtest.Exec(t, pool, "vacuum analyze events")
 	conn, err := pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	_, err = conn.Exec(t.Context(), "prepare by_key(uuid, bigint, bigint, int) as "+keySQL)
-	require.NoError(t, err)
+	dbtest.Exec(t, conn, "prepare by_key(uuid, bigint, bigint, int) as "+keySQL)
 	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-		_, err := conn.Exec(t.Context(), "set plan_cache_mode = "+mode)
-		require.NoError(t, err)
+		dbtest.Exec(t, conn, "set plan_cache_mode = "+mode)
 		for _, c := range []struct {
 			key   uuid.UUID
 			after int

@@ -34,8 +34,7 @@ func holdLock(t *testing.T, pool *pgxpool.Pool) (release func()) {
 	t.Helper()
 	tx, err := pool.Begin(context.Background())
 	require.NoError(t, err)
-	_, err = tx.Exec(context.Background(), lockSQL)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, lockSQL)
 	return func() { require.NoError(t, tx.Rollback(context.Background())) }
 }
 
@@ -52,12 +51,7 @@ func TestReserve_FullQueue(t *testing.T) {
 		}()
 	}
 	waitsForLock(t, pool, 1)
-	testkit.Eventually(t, time.Second, "two entries to be reserved", func() error {
-		if n := s.Queued(); n != 2 {
-			return fmt.Errorf("%d", n)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, time.Second, "two entries to be reserved", 2, s.Queued)
 	place, err := s.Reserve()
 	require.NoError(t, err)
 	_, err = s.Append(t.Context(), appendTo(uuid.New(), None, 1))

@@ -40,8 +40,7 @@ func (p replicatedPair) exec(sql string) {
 	conn, err := pgx.Connect(p.t.Context(), p.primary.URL())
 	require.NoError(p.t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	_, err = conn.Exec(p.t.Context(), sql)
-	require.NoError(p.t, err)
+	dbtest.Exec(p.t, conn, sql)
 }
 
 func (p replicatedPair) awaitSync() {
@@ -161,8 +160,7 @@ func TestLock_IsTakenFromProcessStoppedWhileSending(t *testing.T) {
 	t.Parallel()
 	database := dbtest.WriteDB(t)
 	s := open(t, database.Pool, Options{})
-	var version int
-	require.NoError(t, database.Pool.QueryRow(t.Context(), "select current_setting('server_version_num')::int").Scan(&version))
+	version := dbtest.One[int](t, database.Pool, "select current_setting('server_version_num')::int")
 	config, err := pgx.ParseConfig(database.URL)
 	require.NoError(t, err)
 	stopped, err := pgx.ConnectConfig(t.Context(), config)
