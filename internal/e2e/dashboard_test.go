@@ -72,12 +72,7 @@ func (p *page) is(js string) bool {
 
 func (p *page) until(within time.Duration, what, js string) {
 	p.t.Helper()
-	testkit.Eventually(p.t, within, what, func() error {
-		if !p.is(js) {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(p.t, within, what, func() bool { return p.is(js) })
 }
 
 func (p *page) fill(id, value string) {
@@ -164,12 +159,9 @@ func TestDashboard(t *testing.T) {
 			buyer.want(http.StatusCreated, http.MethodPost, command+"/v1/payments", object{
 				"purchaseSlotId": slot, "idempotencyKey": uuid.NewString(), "amount": "259000", "currency": "KRW", "paymentMethod": "CARD"})
 			p.fill("audit-id", slot)
-			testkit.Eventually(t, 15*time.Second, "the slot's trail", func() error {
+			testkit.EventuallyTrue(t, 15*time.Second, "the slot's trail", func() bool {
 				p.click("#audit-form button[type=submit]")
-				if !p.is(`["SlotAcquired", "PaymentInitiated"].every(e => document.getElementById("audit").textContent.includes(e))`) {
-					return errors.New("not yet")
-				}
-				return nil
+				return p.is(`["SlotAcquired", "PaymentInitiated"].every(e => document.getElementById("audit").textContent.includes(e))`)
 			})
 		}},
 		{"a payment appears in the purchases of an open page", func(t *testing.T, p *page) {
@@ -227,9 +219,8 @@ func TestDashboard(t *testing.T) {
 			require.True(t, p.is(`[...document.querySelectorAll("a, button, input, select")].every(e => e.tabIndex >= 0)`))
 		}},
 		{"a break of the log is shown", func(t *testing.T, p *page) {
-			_, err := db.Pool.Exec(t.Context(), `UPDATE gate_decisions SET units = units + 1 WHERE type = 'opened' AND product_id = (
+			dbtest.Exec(t, db.Pool, `UPDATE gate_decisions SET units = units + 1 WHERE type = 'opened' AND product_id = (
 				SELECT product_id FROM gate_decisions GROUP BY product_id ORDER BY count(*) DESC LIMIT 1)`)
-			require.NoError(t, err)
 			p.click("#fair-form button[type=submit]")
 			p.until(15*time.Second, "the break", `document.getElementById("fair-verdict").className === "bad" && document.querySelectorAll("#fair-breaks li").length > 0`)
 			p.accessible("a break")

@@ -46,10 +46,8 @@ func TestFleet_BehindPooler(t *testing.T) {
 			terms += strings.Count(p.said("stderr")+p.said("stdout"), `"msg":"leading"`)
 		}
 		require.Equal(t, 1, terms)
-		var holders int
-		require.NoError(t, d.Pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks
-			WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = $1`, relay.LeaderLock).Scan(&holders))
-		require.Equal(t, 1, holders)
+		require.Equal(t, 1, dbtest.One[int](t, d.Pool, `SELECT count(*) FROM pg_locks
+			WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = $1`, relay.LeaderLock))
 	})
 	t.Run("replay", func(t *testing.T) {
 		exit, out, errs := call(t, f.env("replay"), "replay", "all", "--verify")

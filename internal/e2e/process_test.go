@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,15 +111,12 @@ func (p *process) ended() bool {
 // ready waits until this run of a role has reported that it is ready.
 func (p *process) ready() *process {
 	p.t.Helper()
-	testkit.Eventually(p.t, 60*time.Second, p.name+" to be ready", func() error {
+	testkit.EventuallyTrue(p.t, 60*time.Second, p.name+" to be ready", func() bool {
 		if p.ended() {
 			p.t.Fatalf("%s ended with status %d", p.name, p.status)
 		}
 		// A role logs it; dev prints a line.
-		if strings.Count(p.said("stderr"), `"msg":"ready"`)+strings.Count("\n"+p.said("stdout"), "\nready") < p.starts {
-			return errors.New("not yet")
-		}
-		return nil
+		return strings.Count(p.said("stderr"), `"msg":"ready"`)+strings.Count("\n"+p.said("stdout"), "\nready") >= p.starts
 	})
 	return p
 }

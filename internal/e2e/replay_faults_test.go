@@ -257,14 +257,11 @@ func (s *replaySystem) swapsDuringALongSelect() {
 		selected <- err
 	}()
 	before := s.generations()
-	testkit.Eventually(s.t, 10*time.Second, "the SELECT to hold all views, and to have done so for long", func() error {
-		if n := one[int](s, `
+	testkit.EventuallyEqual(s.t, 10*time.Second, "the SELECT to hold all views, and to have done so for long", len(everyView), func() int {
+		return one[int](s, `
 			SELECT count(DISTINCT relation) FROM pg_locks JOIN pg_stat_activity USING (pid)
 			WHERE pid = $1 AND relation = ANY($2::regclass[]) AND xact_start < clock_timestamp() - interval '1 second'`,
-			conn.PgConn().PID(), everyView); n != len(everyView) {
-			return fmt.Errorf("it holds %d", n)
-		}
-		return nil
+			conn.PgConn().PID(), everyView)
 	})
 	r := s.read(false)
 	const queued = `

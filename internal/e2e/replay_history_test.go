@@ -14,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 const (
@@ -89,8 +90,7 @@ func loadHistory(t *testing.T, db *pgxpool.Pool, n int) (buyers, products []uuid
 		return h.next()
 	}))
 	require.NoError(t, err)
-	_, err = db.Exec(t.Context(), `VACUUM (ANALYZE) events`)
-	require.NoError(t, err)
+	dbtest.Exec(t, db, `VACUUM (ANALYZE) events`)
 	t.Logf("the history: %d events of %d slots", copied, h.slots)
 	for _, p := range h.products[1:] {
 		products = append(products, p.id)

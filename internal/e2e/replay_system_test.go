@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -77,8 +78,7 @@ func startReplaySystem(t *testing.T) *replaySystem {
 	})
 	s.settled()
 	t.Logf("published and projected in %s", time.Since(began).Round(time.Millisecond))
-	_, err = pool.Exec(t.Context(), `ANALYZE`)
-	require.NoError(t, err)
+	dbtest.Exec(t, pool, `ANALYZE`)
 	s.writes = &writes{product: s.admin.product(s.commandURLs[0], 1_000_000)}
 	first := s.users.buyer().acquire(s.commandURLs[0], s.writes.product)
 	require.Equal(t, 201, first.status, "%s", first.body)

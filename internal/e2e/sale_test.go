@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -24,12 +23,7 @@ func (f *fleet) raisesStock() {
 	})
 	a, p := f.admin.want(http.StatusOK, http.MethodPut, f.commandURLs[1]+"/v1/products/"+product, object{"stockIncrease": more})
 	require.Equal(f.t, strconv.Itoa(units+more), number(p["totalStock"]))
-	testkit.Eventually(f.t, 5*time.Second, "the new units to be granted", func() error {
-		if n := c.granted.Load(); n != units+more {
-			return fmt.Errorf("%d granted", n)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(f.t, 5*time.Second, "the new units to be granted", units+more, c.granted.Load)
 	all := c.end()
 	holds(f.t, f, product, all)
 	// Without a crowd around: the very next request gets the new unit, at the other node.
@@ -61,13 +55,10 @@ func (f *fleet) pausesAndResumes() {
 	granted(50)
 	f.admin.want(http.StatusOK, http.MethodPut, f.commandURLs[0]+"/v1/products/"+product, object{"paused": true})
 	paused := time.Now()
-	testkit.Eventually(f.t, 10*time.Second, "the crowd to be answered with the pause", func() error {
+	testkit.EventuallyTrue(f.t, 10*time.Second, "the crowd to be answered with the pause", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if told(c.seen, "sale-paused", paused, time.Now()) < 50 {
-			return errors.New("not yet")
-		}
-		return nil
+		return told(c.seen, "sale-paused", paused, time.Now()) >= 50
 	})
 	resuming := time.Now()
 	f.admin.want(http.StatusOK, http.MethodPut, f.commandURLs[1]+"/v1/products/"+product, object{"paused": false})
