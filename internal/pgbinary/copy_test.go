@@ -34,8 +34,7 @@ func TestCopyRows_RoundTrip(t *testing.T) {
 	conn, err := dbtest.Read(t).Acquire(ctx)
 	require.NoError(t, err)
 	t.Cleanup(conn.Release)
-	_, err = conn.Exec(ctx, `CREATE TEMP TABLE copied (id uuid, text text, none text, int int, long bigint, yes boolean, at timestamptz, json jsonb, dec numeric(19,4))`)
-	require.NoError(t, err)
+	dbtest.Exec(t, conn, `CREATE TEMP TABLE copied (id uuid, text text, none text, int int, long bigint, yes boolean, at timestamptz, json jsonb, dec numeric(19,4))`)
 	columns := []string{"id", "text", "none", "int", "long", "yes", "at", "json", "dec"}
 	write := func(w *pgbinary.Row, r copied) {
 		w.ID(r.ID)
