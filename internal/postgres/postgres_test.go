@@ -18,19 +18,15 @@ func TestOpen_BoundsIdleTransactions(t *testing.T) {
 	pool, err := postgres.Open(t.Context(), dbtest.Write(t).Config())
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	var timeout string
-	require.NoError(t, pool.QueryRow(t.Context(), `show idle_in_transaction_session_timeout`).Scan(&timeout))
-	require.Equal(t, "10s", timeout)
+	require.Equal(t, "10s", dbtest.One[string](t, pool, `show idle_in_transaction_session_timeout`))
 
 	conn, err := pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	_, err = conn.Exec(t.Context(), `select set_config('idle_in_transaction_session_timeout', '100', false)`)
-	require.NoError(t, err)
+	dbtest.Exec(t, conn, `select set_config('idle_in_transaction_session_timeout', '100', false)`)
 	tx, err := conn.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), `select pg_advisory_xact_lock(1)`)
-	require.NoError(t, err)
+	dbtest.Exec(t, tx, `select pg_advisory_xact_lock(1)`)
 	testkit.Eventually(t, 10*time.Second, "the stopped client's lock", func() error {
 		_, err := pool.Exec(t.Context(), `select pg_advisory_lock_shared(1) from (select set_config('lock_timeout', '50', true)) as bound`)
 		return err
@@ -48,9 +44,7 @@ func TestCommitDurably_RaisesWhatTheServerIsSetTo(t *testing.T) {
 			pool, err := postgres.Open(t.Context(), cfg)
 			require.NoError(t, err)
 			t.Cleanup(pool.Close)
-			var setting string
-			require.NoError(t, pool.QueryRow(t.Context(), `show synchronous_commit`).Scan(&setting))
-			require.Equal(t, want, setting)
+			require.Equal(t, want, dbtest.One[string](t, pool, `show synchronous_commit`))
 		})
 	}
 }
