@@ -2,7 +2,6 @@ package presence_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,12 +76,7 @@ func TestPresence_FindsTheDead(t *testing.T) {
 
 	await := func(what string, holds func() bool) {
 		t.Helper()
-		testkit.Eventually(t, 15*time.Second, what, func() error {
-			if !holds() {
-				return errors.New("not yet")
-			}
-			return nil
-		})
+		testkit.EventuallyTrue(t, 15*time.Second, what, func() bool { return holds() })
 	}
 	workers := func(want int) func() bool {
 		return func() bool { now, _ := p.Workers(); return len(now) == want }
