@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -89,8 +90,7 @@ func BenchmarkProjector(b *testing.B) {
 }
 
 func (s *system) empty() {
-	_, err := s.pool.Exec(context.Background(), "TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1")
-	require.NoError(s.t, err)
+	dbtest.Exec(s.t, s.pool, "TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1")
 }
 
 // foldAndWrite is the engine's work without Kafka, Avro, checkpoints and parking.

@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -112,12 +111,7 @@ func TestProjector_MissesNothingWhenABrokerIsKilled(t *testing.T) {
 	var products []uuid.UUID
 	var last map[uuid.UUID]int64
 	go func() { defer close(done); products, last = s.rush(stop) }()
-	testkit.Eventually(t, 60*time.Second, "a beginning", func() error {
-		if s.count("SELECT count(*) FROM slot_audit_log") < 50 {
-			return devservices.ErrNotHere
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 60*time.Second, "a beginning", func() bool { return s.count("SELECT count(*) FROM slot_audit_log") >= 50 })
 	broker.Kill9()
 	require.NoError(t, broker.Restart(context.Background()))
 	close(stop)

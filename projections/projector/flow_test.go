@@ -13,6 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -154,8 +155,7 @@ func TestProjector_RefusesWithARemedy(t *testing.T) {
 		require.NoError(t, stop())
 	}
 	exec := func(sql string, args ...any) {
-		_, err := s.pool.Exec(ctx, sql, args...)
-		require.NoError(t, err)
+		dbtest.Exec(t, s.pool, sql, args...)
 	}
 
 	exec("UPDATE projection_checkpoints SET partitions = 24")

@@ -18,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/products"
 	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
@@ -43,8 +44,7 @@ func (s *system) parked(projection string) (positions []int64) {
 
 func (s *system) exec(sql string, args ...any) {
 	s.t.Helper()
-	_, err := s.pool.Exec(context.Background(), sql, args...)
-	require.NoError(s.t, err)
+	dbtest.Exec(s.t, s.pool, sql, args...)
 }
 
 func expired(unit int, number int64) domain.SlotExpired {
@@ -180,8 +180,7 @@ func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, ok, "it holds up no reader")
 
-	var key uuid.UUID
-	require.NoError(t, s.pool.QueryRow(ctx, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1").Scan(&key))
+	key := dbtest.One[uuid.UUID](t, s.pool, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1")
 	require.NoError(t, parking.Request(ctx, s.pool, "products", key, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
