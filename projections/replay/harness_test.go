@@ -24,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/projections/slots"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -265,8 +266,7 @@ func (s *system) count(sql string, args ...any) (n int64) {
 
 func (s *system) exec(sql string, args ...any) {
 	s.t.Helper()
-	_, err := s.pool.Exec(context.Background(), sql, args...)
-	require.NoError(s.t, err)
+	dbtest.Exec(s.t, s.pool, sql, args...)
 }
 
 // generation returns the number of a projection's live generation.

@@ -2,7 +2,6 @@ package replay_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -85,10 +84,7 @@ func TestReplay_BuildsANewSchemaVersionWhileTheOldOneServes(t *testing.T) {
 	h := s.open(2)
 	require.ErrorAs(t, <-old, &refused)
 	testkit.Background(t, s.only(brokers, upperCaseProducts{}).Run)
-	testkit.Eventually(t, readTimeout*10, "the new program to continue", func() error {
-		if n := s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product); n != 1 {
-			return fmt.Errorf("%d rows", n)
-		}
-		return nil
+	testkit.EventuallyEqual(t, readTimeout*10, "the new program to continue", 1, func() int64 {
+		return s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product)
 	})
 }

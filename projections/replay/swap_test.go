@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -155,13 +156,9 @@ func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	long, err := s.pool.Begin(context.Background()) // stands in for a SELECT that takes long: it holds the view
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
-	var n int64
-	require.NoError(t, long.QueryRow(context.Background(), "SELECT count(*) FROM purchase_slots").Scan(&n))
-	testkit.Eventually(t, 10*time.Second, "the SELECT to be a long one", func() error {
-		if s.count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) == 0 {
-			return fmt.Errorf("not yet")
-		}
-		return nil
+	dbtest.Exec(t, long, "SELECT count(*) FROM purchase_slots")
+	testkit.EventuallyTrue(t, 10*time.Second, "the SELECT to be a long one", func() bool {
+		return s.count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) != 0
 	})
 	readers := testkit.Background(t, s.poll)
 	queue := testkit.Background(t, s.noSessionWaitsForAView)
@@ -169,22 +166,14 @@ func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	cfg := s.config()
 	cfg.Projections = every()[1:2]
 	go func() { done <- replay.Run(context.Background(), cfg) }()
-	testkit.Eventually(t, 60*time.Second, "the swap without the view", func() error {
-		if g := s.generation("purchase_slots"); g != 2 {
-			return fmt.Errorf("generation %d", g)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.generation("purchase_slots") })
 	require.NoError(t, queue())
 	require.NoError(t, long.Rollback(context.Background()))
 	require.NoError(t, <-done)
 	require.NoError(t, readers())
 	last := h.acquire(1)
-	testkit.Eventually(t, 30*time.Second, "the view to show the new generation", func() error {
-		if s.count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) != 1 {
-			return fmt.Errorf("not applied yet")
-		}
-		return nil
+	testkit.EventuallyTrue(t, 30*time.Second, "the view to show the new generation", func() bool {
+		return s.count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) == 1
 	})
 	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
 }
@@ -198,20 +187,14 @@ func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 	long, err := s.pool.Begin(context.Background())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
-	_, err = long.Exec(context.Background(), "SELECT FROM purchase_slots LIMIT 1")
-	require.NoError(t, err)
+	dbtest.Exec(t, long, "SELECT FROM purchase_slots LIMIT 1")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
 	cfg := s.config()
 	cfg.Projections = every()[1:2]
 	go func() { done <- replay.Run(ctx, cfg) }()
-	testkit.Eventually(t, 60*time.Second, "the swap without the view", func() error {
-		if g := s.generation("purchase_slots"); g != 2 {
-			return fmt.Errorf("generation %d", g)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.generation("purchase_slots") })
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	const shows = "SELECT count(*) FROM (SELECT pg_get_viewdef('purchase_slots'::regclass) AS text) v WHERE text LIKE '%FROM%purchase_slots_g2 %'"
@@ -341,11 +324,8 @@ func TestReplay_StartsOverAfterASkip(t *testing.T) {
 	lost := h.slots[0]
 	s.exec("DELETE FROM purchase_slots_g1 WHERE id = $1", lost.id)
 	s.append(h.product, expired(lost))
-	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
-		if s.count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") != 1 {
-			return fmt.Errorf("not parked yet")
-		}
-		return nil
+	testkit.EventuallyTrue(t, 60*time.Second, "the event to be parked", func() bool {
+		return s.count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") == 1
 	})
 	var once sync.Once
 	cfg := s.config()

@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -35,8 +36,7 @@ func migrateToFirstRelease(t *testing.T, pool *pgxpool.Pool) {
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	exec := func(sql string, args ...any) {
-		_, err := pool.Exec(context.Background(), sql, args...)
-		require.NoError(t, err)
+		dbtest.Exec(t, pool, sql, args...)
 	}
 	exec(`CREATE TABLE read_schema_migrations (version varchar PRIMARY KEY)`)
 	for _, file := range files {
@@ -109,8 +109,7 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	t.Cleanup(old.Close)
 	migrateToFirstRelease(t, old)
 	for _, p := range every() {
-		_, err := old.Exec(context.Background(), `INSERT INTO projection_generations (projection, generation, state, live_at) VALUES ($1, 1, 'live', now()) ON CONFLICT DO NOTHING`, p.Name())
-		require.NoError(t, err)
+		dbtest.Exec(t, old, `INSERT INTO projection_generations (projection, generation, state, live_at) VALUES ($1, 1, 'live', now()) ON CONFLICT DO NOTHING`, p.Name())
 		for _, table := range p.Tables() {
 			s.copyToFirstRelease(old, projections.Table(table.Base, 1))
 		}
@@ -120,8 +119,7 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 		`UPDATE slot_audit_log_g1 SET metadata = metadata - 'refundId' - 'cause' - 'returnUnit' WHERE type = 'RefundDue'`,
 		`UPDATE slot_audit_log_g1 SET metadata = metadata - 'gatewayRefundId' || jsonb_build_object('refundId', metadata->'gatewayRefundId') WHERE type = 'RefundCompleted'`,
 	} {
-		_, err := old.Exec(context.Background(), sql)
-		require.NoError(t, err)
+		dbtest.Exec(t, old, sql)
 	}
 	s.copyToFirstRelease(old, "projection_checkpoints")
 	require.NoError(t, db.MigrateRead(context.Background(), url))
@@ -145,8 +143,7 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg), "%v", found.all)
 	require.Equal(t, want, migrated.rows())
 	// Only a row of before the column is excused.
-	_, err = old.Exec(context.Background(), `UPDATE products_g2 SET revision = revision + 1`)
-	require.NoError(t, err)
+	dbtest.Exec(t, old, `UPDATE products_g2 SET revision = revision + 1`)
 	require.ErrorIs(t, replay.Run(context.Background(), cfg), replay.ErrDiffers)
 	require.Len(t, found.all, 1)
 	require.Equal(t, "revision", found.all[0].Column)
@@ -184,10 +181,9 @@ func (s *system) copyToFirstRelease(to *pgxpool.Pool, table string) {
 
 func (s *system) columns(pool *pgxpool.Pool, table string) string {
 	s.t.Helper()
-	var columns *string
-	require.NoError(s.t, pool.QueryRow(context.Background(), `
+	columns := dbtest.One[*string](s.t, pool, `
 		SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position) FROM information_schema.columns
-		WHERE table_name = $1 AND is_generated = 'NEVER'`, table).Scan(&columns))
+		WHERE table_name = $1 AND is_generated = 'NEVER'`, table)
 	if columns == nil {
 		return ""
 	}
