@@ -180,10 +180,7 @@ func TestProducts_SharedRead(t *testing.T) {
 	w.product(1, product{stock: 5})
 	require.Equal(t, first, w.get("/v1/products?size=9", "").json(t), "within a second the list is the same")
 	require.EqualValues(t, 2, w.get("/v1/products?size=8", "").json(t)["totalElements"], "another list is not")
-	testkit.Eventually(t, 5*time.Second, "the list to be reloaded", func() error {
-		if n := w.get("/v1/products?size=9", "").json(t)["totalElements"]; n != float64(2) {
-			return fmt.Errorf("%v products", n)
-		}
-		return nil
+	testkit.EventuallyEqual(t, 5*time.Second, "the list to be reloaded", any(float64(2)), func() any {
+		return w.get("/v1/products?size=9", "").json(t)["totalElements"]
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -356,11 +355,8 @@ func TestStreams_DisconnectAClientThatDoesNotRead(t *testing.T) {
 			brisk.next()
 		}
 	}
-	testkit.Eventually(t, 45*time.Second, "the slow client to be disconnected", func() error {
-		if !strings.Contains(string(w.get("/metrics", "").body), "dopamine_streams_dropped_total 1") {
-			return errors.New("not yet")
-		}
-		return nil
+	testkit.EventuallyTrue(t, 45*time.Second, "the slow client to be disconnected", func() bool {
+		return strings.Contains(string(w.get("/metrics", "").body), "dopamine_streams_dropped_total 1")
 	})
 }
 
