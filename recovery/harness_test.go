@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -170,12 +169,7 @@ func (s *shop) awaitProjectorBlocked() {
 
 func (s *shop) await(what string, there func() bool) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 60*time.Second, what, func() error {
-		if !there() {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(s.t, 60*time.Second, what, func() bool { return there() })
 }
 
 func (s *shop) config() Config {

@@ -115,16 +115,14 @@ func TestRecover_RaisesEpochsAndSuspectsLogs(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	ctx, day := context.Background(), "2026-11-01T10:00:00Z"
-	_, err := s.pool.Exec(ctx, `
+	dbtest.Exec(t, s.pool, `
 		INSERT INTO product_gates (product_id, units, sale_date, epoch, rebuilt) VALUES ($1, 10, $2, 3, 2)`, s.product, day)
-	require.NoError(t, err)
-	_, err = s.pool.Exec(ctx, `
+	dbtest.Exec(t, s.pool, `
 		INSERT INTO gate_epochs (product_id, epoch, ended_at) SELECT $1, n, CASE n WHEN 2 THEN clock_timestamp() ELSE $2::timestamptz END FROM generate_series(0, 2) n`, s.product, day)
-	require.NoError(t, err)
 	s.awaitReadModels()
 	forced := s.config()
 	forced.Force = true
-	_, err = Run(ctx, forced)
+	_, err := Run(ctx, forced)
 	require.NoError(t, err)
 
 	var epoch, rebuilt int64
@@ -139,8 +137,7 @@ func TestRecover_RaisesEpochsAndSuspectsLogs(t *testing.T) {
 		return epochs
 	}
 	require.Equal(t, []int64{2, 3}, suspect())
-	_, err = s.pool.Exec(ctx, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
-	require.NoError(t, err)
+	dbtest.Exec(t, s.pool, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
 	require.Empty(t, suspect(), "their gate shipped them to the end")
 }
 
