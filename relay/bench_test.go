@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -70,8 +71,7 @@ func (s *source) grants(n int) {
 
 // publishAll returns how long a relay that already leads takes for the whole store.
 func (s *source) publishAll(b *testing.B, r *Relay, info kafka.TopicInfo, events int64) time.Duration {
-	_, err := s.pool.Exec(b.Context(), "DELETE FROM relay_place")
-	require.NoError(b, err)
+	dbtest.Exec(b, s.pool, "DELETE FROM relay_place")
 	conn, err := r.elect(b.Context())
 	require.NoError(b, err)
 	defer conn.resign(context.Background()) //nolint:errcheck // a test

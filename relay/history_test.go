@@ -23,11 +23,9 @@ import (
 // awaitBlocked waits until the relay is blocked, and returns the reason.
 func (s *source) awaitBlocked(r *Relay) (reason string) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 60*time.Second, "a blocked relay", func() error {
-		if reason = r.Blocked(); reason == "" {
-			return errors.New("not blocked")
-		}
-		return nil
+	testkit.EventuallyTrue(s.t, 60*time.Second, "a blocked relay", func() bool {
+		reason = r.Blocked()
+		return reason != ""
 	})
 	return reason
 }
@@ -78,14 +76,8 @@ func TestRelay_StandbyIsNotBlockedOnceAnotherLeads(t *testing.T) {
 	standby.block(t.Context(), "of its last term")
 	s.run(standby)
 	require.NotEmpty(t, standby.Blocked())
-	_, err := s.pool.Exec(t.Context(), `DELETE FROM relay_blocked`) // as a relay does that begins to lead
-	require.NoError(t, err)
-	testkit.Eventually(t, 60*time.Second, "a standby that is not blocked", func() error {
-		if reason := standby.Blocked(); reason != "" {
-			return errors.New(reason)
-		}
-		return nil
-	})
+	dbtest.Exec(t, s.pool, `DELETE FROM relay_blocked`) // as a relay does that begins to lead
+	testkit.EventuallyEqual(t, 60*time.Second, "a standby that is not blocked", "", standby.Blocked)
 	require.Zero(t, testutil.ToFloat64(standby.metrics.blocked))
 }
 
@@ -125,8 +117,7 @@ func TestRelay_ContinuesAfterUnsavedCheckpoint(t *testing.T) {
 	require.NoError(t, err)
 	s.awaitPlace(150)
 	stop()
-	_, err = s.pool.Exec(context.Background(), `UPDATE relay_place SET position = $1, event_id = $2, last = $3`, early.Position, early.EventID, early.Last)
-	require.NoError(t, err)
+	dbtest.Exec(t, s.pool, `UPDATE relay_place SET position = $1, event_id = $2, last = $3`, early.Position, early.EventID, early.Last)
 	r := s.relay(brokers, topic, 10)
 	s.run(r)
 	s.warn(1, products...)
