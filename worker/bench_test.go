@@ -13,6 +13,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -50,19 +51,14 @@ func massExpiry(b *testing.B, workers int) {
 	for b.Loop() {
 		w := durable(b)
 		product := w.holders(slots, func(int) life { return life{ttl: time.Millisecond} })
-		_, err := w.pool.Exec(b.Context(), `analyze`) // as autovacuum does for rows that have existed for half an hour
-		require.NoError(b, err)
+		dbtest.Exec(b, w.pool, `analyze`) // as autovacuum does for rows that have existed for half an hour
 
 		start := time.Now()
 		running, stops := make([]*Worker, workers), make([]func(), workers)
 		for i := range workers {
 			running[i], stops[i] = w.work()
 		}
-		await(b, time.Minute, func() bool {
-			var left bool
-			require.NoError(b, w.pool.QueryRow(b.Context(), `select exists (select from slot_claims)`).Scan(&left))
-			return !left
-		})
+		await(b, time.Minute, func() bool { return !dbtest.One[bool](b, w.pool, `select exists (select from slot_claims)`) })
 		expired := time.Since(start)
 		await(b, time.Minute, func() bool {
 			s, err := w.gate.State(b.Context(), product)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +24,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/gatewaysim"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -47,8 +47,7 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
 	// No rebuild is in progress: the gate need not wait for it.
-	_, err = w.pool.Exec(context.Background(), `update product_gates set lease_epoch = epoch where product_id = $1`, product)
-	require.NoError(w.t, err)
+	dbtest.Exec(w.t, w.pool, `update product_gates set lease_epoch = epoch where product_id = $1`, product)
 	const piece = 250
 	for from := 0; from < n+active; from += piece {
 		a := eventstore.Append{Key: product}
@@ -78,8 +77,7 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 		}
 		_, err := w.store.Append(context.Background(), a)
 		require.NoError(w.t, err)
-		_, err = w.pool.Exec(context.Background(), insertPurchasesSQL, product, ids, slots, buyers)
-		require.NoError(w.t, err)
+		dbtest.Exec(w.t, w.pool, insertPurchasesSQL, product, ids, slots, buyers)
 	}
 	require.NoError(w.t, w.gate.Sync(context.Background(), product))
 	return product
@@ -103,12 +101,7 @@ func TestCancelledSale_RefundsEachPurchaseOnce(t *testing.T) {
 	})
 	require.NoError(t, err)
 	product := w.purchases(taken.Handler(), n, active)
-	testkit.Eventually(t, time.Minute, "the money is taken", func() error {
-		if sum := taken.Balance().Taken["KRW"]; sum != strconv.Itoa(1000*n) {
-			return errors.New(sum)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, time.Minute, "the money is taken", strconv.Itoa(1000*n), func() string { return taken.Balance().Taken["KRW"] })
 	server := httptest.NewServer(unsteady(taken.Handler()))
 	t.Cleanup(server.Close)
 	client, err := gateway.New(gateway.Options{URL: server.URL})

@@ -19,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -134,12 +135,7 @@ func TestExpiry_RacesRelease(t *testing.T) {
 	product := w.holders(slots, func(int) life { return life{ttl: 700 * time.Millisecond} })
 	at := w.slots(product)
 	w.work()
-	testkit.Eventually(t, 10*time.Second, "the first expiry", func() error {
-		if w.count(product, "SlotExpired") == 0 {
-			return errors.New("none yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 10*time.Second, "the first expiry", func() bool { return w.count(product, "SlotExpired") != 0 })
 	var group sync.WaitGroup
 	for id, s := range at {
 		group.Go(func() {
@@ -261,13 +257,8 @@ func TestExpiry_ContinuesAfterPostgresOutage(t *testing.T) {
 
 	pg.Kill9()
 	require.NoError(t, pg.Restart(t.Context()))
-	testkit.Eventually(t, 20*time.Second, "the second one", func() error {
-		var n int
-		err := pool.QueryRow(context.Background(), `select count(*) from events where type = 'SlotExpired'`).Scan(&n)
-		if err == nil && n != 2 {
-			err = fmt.Errorf("%d have expired", n)
-		}
-		return err
+	testkit.EventuallyEqual(t, 20*time.Second, "the second one", 2, func() int {
+		return dbtest.One[int](t, pool, `select count(*) from events where type = 'SlotExpired'`)
 	})
 	w.awaitGate(10*time.Second, product, 2, 0, 0)
 }
@@ -279,13 +270,12 @@ func TestExpiry_UsesStoreClock(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(10)
 	d := w.acquire(product, life{ttl: 20 * time.Minute, warning: time.Minute})
-	_, err := w.pool.Exec(t.Context(), `
+	dbtest.Exec(t, w.pool, `
 		insert into events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
 		select position + 1, gen_random_uuid(), gen_random_uuid(), 1, key, 'ProductDetailsChanged', schema_version, payload,
 		       traceparent, correlation_id, causation_id, actor, date_trunc('milliseconds', clock_timestamp()) + interval '1 hour'
 		from events order by position desc limit 1`)
-	require.NoError(t, err)
-	_, err = w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.GuardItem{
+	_, err := w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.GuardItem{
 		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: time.Minute}.GuardItem()}})
 	require.ErrorIs(t, err, claims.ErrPastDeadline)
 	w.work()

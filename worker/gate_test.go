@@ -75,8 +75,7 @@ func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {
 
 	// A gate that was idle for long and has no pending grants is not watched by a
 	// new worker.
-	_, err = w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
-	require.NoError(t, err)
+	dbtest.Exec(t, w.pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
 	worker, _ = w.work()
 	other := w.product(1)
 	_, err = w.grant(other)
@@ -110,8 +109,7 @@ func TestSync_CatchesUpWithEventsBeforeStart(t *testing.T) {
 		`update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`,
 		`update gate_shipments set covered = covered - interval '1 hour', shipped_at = shipped_at - interval '1 hour' where product_id = $1`,
 	} {
-		_, err = w.pool.Exec(t.Context(), ago, product)
-		require.NoError(t, err)
+		dbtest.Exec(t, w.pool, ago, product)
 	}
 	w.work()
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
@@ -164,8 +162,7 @@ func TestAudit_ReportsGateThatDiffersFromClaims(t *testing.T) {
 	require.NoError(t, audit.compare(t.Context(), product))
 	require.Zero(t, gauge(t, worker.metrics.differing))
 
-	_, err := w.pool.Exec(t.Context(), `delete from slot_claims where slot_id = $1`, d.SlotID)
-	require.NoError(t, err)
+	dbtest.Exec(t, w.pool, `delete from slot_claims where slot_id = $1`, d.SlotID)
 	require.NoError(t, audit.compare(t.Context(), product))
 	require.EqualValues(t, 1, gauge(t, worker.metrics.differing))
 }

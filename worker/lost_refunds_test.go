@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/gateway"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -22,12 +23,9 @@ func TestLostRefunds_AreRecordedIfTheGatewayMadeThem(t *testing.T) {
 	ctx := context.Background()
 	product := w.product(1)
 	payment := w.pay(w.acquire(product, life{ttl: time.Hour}))
-	testkit.Eventually(t, 30*time.Second, "the purchase", func() error {
+	testkit.EventuallyTrue(t, 30*time.Second, "the purchase", func() bool {
 		w.askNow()
-		if w.count(product, "PaymentCompleted") != 1 {
-			return errors.New("not completed")
-		}
-		return nil
+		return w.count(product, "PaymentCompleted") == 1
 	})
 	client, err := gateway.New(gateway.Options{URL: "http://" + startSim(t, w.sim)})
 	require.NoError(t, err)
@@ -39,9 +37,8 @@ func TestLostRefunds_AreRecordedIfTheGatewayMadeThem(t *testing.T) {
 	require.NoError(t, err)
 
 	lose := func(refund, payment uuid.UUID, gatewayID string, completed bool, amount int) {
-		_, err := w.pool.Exec(ctx, `insert into lost_refunds (refund_id, payment_id, charge, gateway_refund_id, completed, amount, currency)
+		dbtest.Exec(t, w.pool, `insert into lost_refunds (refund_id, payment_id, charge, gateway_refund_id, completed, amount, currency)
 			values ($1, $2, $3, $4, $5, $6, 'KRW')`, refund, payment, bought.ID, gatewayID, completed, amount)
-		require.NoError(t, err)
 	}
 	notMade, byHand, noPayment := uuid.New(), uuid.New(), uuid.New()
 	lose(notMade, payment, "", false, 200)
@@ -77,8 +74,7 @@ func TestLostRefunds_AreRecordedIfTheGatewayMadeThem(t *testing.T) {
 	require.Equal(t, map[string]string{"KRW": "300"}, w.sim.Balance().Refunded, "nothing was posted")
 
 	// Found once more: the same refund, by its own report.
-	_, err = w.pool.Exec(ctx, `update lost_refunds set outcome = null, ask_at = clock_timestamp() where refund_id = $1`, made.RefundID)
-	require.NoError(t, err)
+	dbtest.Exec(t, w.pool, `update lost_refunds set outcome = null, ask_at = clock_timestamp() where refund_id = $1`, made.RefundID)
 	testkit.Eventually(t, 30*time.Second, "the outcome", func() error {
 		var outcome *string
 		if err := w.pool.QueryRow(ctx, `select outcome from lost_refunds where refund_id = $1`, made.RefundID).Scan(&outcome); err != nil {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/gatewaysim"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -87,8 +87,7 @@ func (w *payingWorld) pay(d redis.Decision) uuid.UUID {
 // askNow makes the next query of the gateway due immediately.
 func (w *payingWorld) askNow() {
 	w.t.Helper()
-	_, err := w.pool.Exec(context.Background(), `update payments set ask_at = clock_timestamp() where ask_at is not null`)
-	require.NoError(w.t, err)
+	dbtest.Exec(w.t, w.pool, `update payments set ask_at = clock_timestamp() where ask_at is not null`)
 }
 
 func (w *payingWorld) types(slot uuid.UUID) (types []string) {
@@ -108,12 +107,7 @@ func TestPayments_QueryGatewayAfterLostCallback(t *testing.T) {
 	asked, timedOut := w.acquire(product, life{ttl: time.Hour}), w.acquire(product, life{ttl: payingLife})
 	w.pay(asked)
 	w.pay(timedOut)
-	testkit.Eventually(t, 5*time.Second, "both at the gateway", func() error {
-		if w.sim.Balance().Taken["KRW"] != "2000" {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 5*time.Second, "both at the gateway", func() bool { return w.sim.Balance().Taken["KRW"] == "2000" })
 	// The payment that has timed out is queried once more automatically.
 	w.awaitCount(10*time.Second, product, "PaymentCompleted", 1)
 	require.Equal(t, []string{"SlotAcquired", "PaymentInitiated", "PaymentCompleted"}, w.types(timedOut.SlotID))
@@ -152,12 +146,9 @@ func TestPayments_GatewayOutageDelaysNoExpiry(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.Pay(t.Context(), payment, request)
 	require.NoError(t, err)
-	testkit.Eventually(t, 30*time.Second, "the money to go back", func() error {
+	testkit.EventuallyTrue(t, 30*time.Second, "the money to go back", func() bool {
 		w.askNow()
-		if w.count(product, "RefundCompleted") != 1 {
-			return errors.New("no refund yet")
-		}
-		return nil
+		return w.count(product, "RefundCompleted") == 1
 	})
 	require.Equal(t, map[string]string{"KRW": "1000"}, w.sim.Balance().Refunded)
 	require.Equal(t, 1, w.count(product, "RefundDue"))
@@ -172,12 +163,9 @@ func TestCancelledSale_EventsHaveATrace(t *testing.T) {
 	bought := w.acquire(product, life{ttl: time.Hour})
 	w.acquire(product, life{ttl: time.Hour})
 	w.pay(bought)
-	testkit.Eventually(t, 30*time.Second, "the purchase", func() error {
+	testkit.EventuallyTrue(t, 30*time.Second, "the purchase", func() bool {
 		w.askNow()
-		if w.count(product, "PaymentCompleted") != 1 {
-			return errors.New("not completed")
-		}
-		return nil
+		return w.count(product, "PaymentCompleted") == 1
 	})
 	sale := claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}
 	require.NoError(t, w.append(product, product, sale.GuardItem(), domain.ProductSaleCancelled{}))

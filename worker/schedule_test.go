@@ -178,13 +178,11 @@ func TestSchedule_FollowsProductToAnotherMaster(t *testing.T) {
 	for range 50 {
 		s.after(uuid.New(), 0)
 	}
-	testkit.Eventually(t, 5*time.Second, "the breaker to open", func() error {
+	testkit.EventuallyTrue(t, 5*time.Second, "the breaker to open", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if l := s.lanes["old"]; l == nil || !l.open {
-			return fmt.Errorf("still closed")
-		}
-		return nil
+		l := s.lanes["old"]
+		return l != nil && l.open
 	})
 	failedOver.Store(true)
 	for range 50 {

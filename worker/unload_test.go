@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -19,10 +18,9 @@ func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
 	ended, recent, open := w.product(1), w.product(1), w.product(1)
 	for product, ago := range map[uuid.UUID]string{ended: "11 minutes", recent: "9 minutes", open: "-1 hour"} {
 		require.NoError(t, w.gate.Sync(t.Context(), product))
-		_, err := w.pool.Exec(t.Context(), `
+		dbtest.Exec(t, w.pool, `
 			update product_gates set sale_date = clock_timestamp() - interval '1 day', sale_end = clock_timestamp() - $2::interval,
 			       leased_at = clock_timestamp() - interval '11 minutes' where product_id = $1`, product, ago)
-		require.NoError(t, err)
 	}
 	worker, _ := w.work()
 	exists := func(product uuid.UUID) bool {
@@ -30,18 +28,13 @@ func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
 		require.NoError(t, err)
 		return state.Exists
 	}
-	testkit.Eventually(t, 10*time.Second, "the gate to go once its own lease has run out", func() error {
+	testkit.EventuallyTrue(t, 10*time.Second, "the gate to go once its own lease has run out", func() bool {
 		require.NoError(t, worker.unloadIdle(t.Context()))
-		if exists(ended) {
-			return errors.New("it exists")
-		}
-		return nil
+		return !exists(ended)
 	})
 	require.True(t, exists(recent))
 	require.True(t, exists(open))
-	var instance *string
-	require.NoError(t, w.pool.QueryRow(t.Context(), `select lease_stamp from product_gates where product_id = $1`, ended).Scan(&instance))
-	require.Nil(t, instance, "it is not listed again")
+	require.Nil(t, dbtest.One[*string](t, w.pool, `select lease_stamp from product_gates where product_id = $1`, ended), "it is not listed again")
 }
 
 // The new history assigns positions again that the worker has followed.

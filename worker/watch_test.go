@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -35,15 +34,10 @@ func (w *world) report(product uuid.UUID) (complete bool, granted int) {
 // awaitCovered waits until everything that the gate was allowed to decide is stored.
 func (w *world) awaitCovered(product uuid.UUID) {
 	w.t.Helper()
-	testkit.Eventually(w.t, 10*time.Second, "the log to be stored to its end", func() error {
-		var covered bool
-		err := w.pool.QueryRow(context.Background(), `
+	testkit.EventuallyTrue(w.t, 10*time.Second, "the log to be stored to its end", func() bool {
+		return dbtest.One[bool](w.t, w.pool, `
 			select exists (select from product_gates g join gate_shipments s on s.product_id = g.product_id and s.epoch = g.lease_epoch
-			               where g.product_id = $1 and (s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or s.whole))`, product).Scan(&covered)
-		if err == nil && !covered {
-			err = errors.New("not yet")
-		}
-		return err
+			               where g.product_id = $1 and (s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or s.whole))`, product)
 	})
 }
 
@@ -161,8 +155,7 @@ func TestWatch_ShipsTailFromBeforeStart(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	w.acquire(product, life{ttl: time.Hour})
-	_, err := w.pool.Exec(t.Context(), `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
-	require.NoError(t, err)
+	dbtest.Exec(t, w.pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
 	w.work()
 	w.awaitCovered(product)
 	complete, granted := w.report(product)

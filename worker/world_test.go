@@ -162,8 +162,7 @@ func (w *world) holders(n int, l func(i int) life) uuid.UUID {
 	require.NoError(w.t, err)
 	require.True(w.t, raised[0].Raised)
 	// No rebuild is in progress: the gate need not wait for it.
-	_, err = w.pool.Exec(context.Background(), `update product_gates set lease_epoch = epoch where product_id = $1`, product)
-	require.NoError(w.t, err)
+	dbtest.Exec(w.t, w.pool, `update product_gates set lease_epoch = epoch where product_id = $1`, product)
 	const piece = 500
 	for from := 0; from < n; from += piece {
 		a := eventstore.Append{Key: product}
@@ -217,12 +216,7 @@ func (w *world) count(product uuid.UUID, typ string) (n int) {
 // awaitCount waits until as many of the product's events have the type.
 func (w *world) awaitCount(within time.Duration, product uuid.UUID, typ string, want int) {
 	w.t.Helper()
-	testkit.Eventually(w.t, within, fmt.Sprintf("%d %s", want, typ), func() error {
-		if n := w.count(product, typ); n != want {
-			return fmt.Errorf("there are %d", n)
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(w.t, within, fmt.Sprintf("%d %s", want, typ), want, func() int { return w.count(product, typ) })
 }
 
 // awaitGate waits until the product's gate counts so many free, held and pending.
