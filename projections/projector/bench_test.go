@@ -19,6 +19,8 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -27,21 +29,19 @@ func (f *fakeTopic) grants(productCount, n int) []published {
 	s := f.s
 	ids := make([]uuid.UUID, productCount)
 	for i := range ids {
-		ids[i] = s.create(1_000_000)
+		ids[i] = s.Create(1_000_000)
 	}
 	for i := range n / 500 {
 		p := ids[i%productCount]
 		a := eventstore.Append{Key: p}
 		for j := range 500 {
 			number := int64(i*500 + j + 1)
-			typ, version, payload, err := avsc.Encode(domain.SlotAcquired{UserID: uuid.New(), Unit: int(number), ArrivalSequence: number, TTLMillis: 1800000, WarningMillis: 300000})
-			require.NoError(s.t, err)
-			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: domain.SlotID(p, number), Expected: eventstore.None, Events: []eventstore.NewEvent{{
-				ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload, Meta: eventstore.Meta{
-					Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", CorrelationID: uuid.NewString(), CausationID: uuid.NewString(), Actor: uuid.NewString()}}}})
+			e := storetest.NewEvent(s.TB, storetest.Acquired(uuid.New(), int(number), number))
+			e.Meta.CorrelationID, e.Meta.CausationID, e.Meta.Actor = uuid.NewString(), uuid.NewString(), uuid.NewString()
+			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: domain.SlotID(p, number), Expected: eventstore.None, Events: []eventstore.NewEvent{e}})
 		}
-		_, err := s.store.Append(context.Background(), a)
-		require.NoError(s.t, err)
+		_, err := s.Append(context.Background(), a)
+		require.NoError(s.TB, err)
 	}
 	return f.eventsAfter(0)
 }
@@ -90,15 +90,15 @@ func BenchmarkProjector(b *testing.B) {
 }
 
 func (s *system) empty() {
-	dbtest.Exec(s.t, s.pool, "TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1")
+	dbtest.Exec(s.TB, s.Pool, "TRUNCATE projection_checkpoints, products_g1, purchase_slots_g1, purchase_slots_names_g1, purchases_g1, slot_audit_log_g1")
 }
 
 // foldAndWrite is the engine's work without Kafka, Avro, checkpoints and parking.
 func (s *system) foldAndWrite(b *testing.B, events []domain.Envelope) {
 	var all errgroup.Group
-	for _, p := range allProjections() {
+	for _, p := range pipelinetest.Projections() {
 		all.Go(func() error {
-			return pgx.BeginFunc(b.Context(), s.pool, func(tx pgx.Tx) error {
+			return pgx.BeginFunc(b.Context(), s.Pool, func(tx pgx.Tx) error {
 				fold := p.NewFold(1)
 				var mine []domain.Envelope
 				for _, e := range events {
@@ -129,19 +129,18 @@ func (s *system) foldAndWrite(b *testing.B, events []domain.Envelope) {
 // projector, under concurrent appends.
 func BenchmarkVisible(b *testing.B) {
 	s := newSystem(b, testkit.Kafka(b))
-	s.relay()
-	s.projector()
-	product := s.create(10_000_000)
-	_, _, at := s.acquire(product, 1, 1)
+	s.Start()
+	product := s.Create(10_000_000)
+	_, _, at := s.Acquire(product, 1, 1)
 	s.awaitReached(product, at)
 	number := int64(1)
 	var took []time.Duration
 	for b.Loop() {
 		number++
-		_, _, at := s.acquire(product, int(number), number)
+		_, _, at := s.Acquire(product, int(number), number)
 		began := time.Now()
 		for {
-			ok, err := projector.Reached(b.Context(), s.pool, s.names(), product, at)
+			ok, err := projector.Reached(b.Context(), s.Pool, s.names(), product, at)
 			require.NoError(b, err)
 			if ok {
 				break
@@ -160,21 +159,22 @@ func BenchmarkVisible(b *testing.B) {
 func BenchmarkSubscriber(b *testing.B) {
 	const events = 50_000
 	s := newSystem(b, testkit.Kafka(b))
-	s.ensureTopic(12)
+	_, err := kafka.EnsureTopic(b.Context(), s.Kafka, s.Topic, kafka.TopicSettings{Partitions: 12})
+	require.NoError(b, err)
 	f := newFakeTopic(s, 12)
 	var all []*message.Message
 	for _, d := range f.produceAll(f.grants(100, events)) {
 		all = append(all, d.Message)
 	}
-	pub, err := kafka.NewPublisher(kafka.Cluster{Brokers: s.brokers}, 12)
+	pub, err := kafka.NewPublisher(s.Kafka, 12)
 	require.NoError(b, err)
 	for chunk := range slices.Chunk(all, 5000) {
-		require.NoError(b, pub.Publish(s.topic, chunk...))
+		require.NoError(b, pub.Publish(s.Topic, chunk...))
 	}
 	require.NoError(b, pub.Close())
 	var took []time.Duration
 	for b.Loop() {
-		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Cluster: kafka.Cluster{Brokers: s.brokers}, Group: testkit.Topic(b),
+		sub, err := kafka.NewSubscriber(kafka.SubscriberConfig{Cluster: s.Kafka, Group: testkit.Topic(b),
 			Begin: func(_ context.Context, _ *kafka.Session, _ string, ps []kafka.Assigned) (map[int32]int64, error) {
 				out := map[int32]int64{}
 				for _, p := range ps {
@@ -183,7 +183,7 @@ func BenchmarkSubscriber(b *testing.B) {
 				return out, nil
 			}})
 		require.NoError(b, err)
-		out, err := sub.Subscribe(b.Context(), s.topic)
+		out, err := sub.Subscribe(b.Context(), s.Topic)
 		require.NoError(b, err)
 		(<-out).Ack()
 		began := time.Now()

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -18,7 +20,7 @@ import (
 func (s *system) rush(stop <-chan struct{}) (products []uuid.UUID, last map[uuid.UUID]int64) {
 	last = map[uuid.UUID]int64{}
 	for range 4 {
-		products = append(products, s.create(1_000_000))
+		products = append(products, s.Create(1_000_000))
 	}
 	for n := int64(1); ; n++ {
 		select {
@@ -27,74 +29,75 @@ func (s *system) rush(stop <-chan struct{}) (products []uuid.UUID, last map[uuid
 		default:
 		}
 		p := products[rand.IntN(len(products))]
-		slot, user, at := s.acquire(p, int(n), n)
+		slot, user, at := s.Acquire(p, int(n), n)
 		last[p] = at
 		if n%2 == 0 {
-			last[p] = s.append(p, slot, domain.SlotExpired{UserID: user, Unit: int(n), ArrivalSequence: n, ReclaimStatus: domain.AutoExpired, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
+			last[p] = s.Record(p, slot, domain.SlotExpired{UserID: user, Unit: int(n), ArrivalSequence: n, ReclaimStatus: domain.AutoExpired, Deadline: time.UnixMilli(1_800_000_000_000).UTC()})
 		}
 	}
 }
 
-// requirePlainFold checks that the rows equal those of a plain fold, and that there were at least
-// that many events.
-func (s *system) requirePlainFold(least int64) {
-	s.t.Helper()
-	for _, name := range s.names() {
-		s.exec("SELECT projection_create_generation($1, 9)", name)
+// startRush runs a rush. end waits until its events are applied, and requires that the rows equal
+// those of a plain fold, and that there were more than 100 events.
+func (s *system) startRush() (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	var products []uuid.UUID
+	var last map[uuid.UUID]int64
+	go func() { defer close(done); products, last = s.rush(stop) }()
+	return func() {
+		s.TB.Helper()
+		close(stop)
+		<-done
+		for _, p := range products {
+			if last[p] > 0 {
+				s.awaitReached(p, last[p])
+			}
+		}
+		s.createGeneration(9)
+		s.foldInto(9, 0)
+		require.Equal(s.TB, s.Rows(9), s.Rows(1))
+		require.Greater(s.TB, s.audited(), int64(100))
+		require.Zero(s.TB, s.Count("SELECT count(*) FROM parked_events"))
 	}
-	s.foldInto(9, 0)
-	require.Equal(s.t, s.rows(9), s.rows(1))
-	require.Greater(s.t, s.count("SELECT count(*) FROM slot_audit_log"), least)
-	require.Zero(s.t, s.count("SELECT count(*) FROM parked_events"))
 }
 
 // R8 (contract 2).
 func TestProjector_AppliesEachEventOnceAcrossKills(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
-	config := s.pool.Config()
+	config := s.Pool.Config()
 	config.ConnConfig.RuntimeParams["application_name"] = "worker"
-	var err error
-	s.workers, err = pgxpool.NewWithConfig(context.Background(), config)
+	workers, err := pgxpool.NewWithConfig(context.Background(), config)
 	require.NoError(t, err)
-	t.Cleanup(s.workers.Close)
-	relays := []func() error{s.relay(), s.relay()}
-	projectors := []func() error{s.projector(), s.projector()}
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	var products []uuid.UUID
-	var last map[uuid.UUID]int64
-	go func() { defer close(done); products, last = s.rush(stop) }()
-	seen := s.count("SELECT count(*) FROM slot_audit_log")
+	t.Cleanup(workers.Close)
+	startRelay := func() func() error {
+		_, stop := s.StartRelay(func(c *relay.Config) { c.Pool = workers })
+		return stop
+	}
+	startProjector := func() func() error {
+		_, stop := s.StartProjector(func(c *projector.Config) { c.ReadPool = workers })
+		return stop
+	}
+	relays := []func() error{startRelay(), startRelay()}
+	projectors := []func() error{startProjector(), startProjector()}
+	end := s.startRush()
+	seen := s.audited()
 	for round := range 6 {
 		// Each round continues once something new has been applied.
-		testkit.Eventually(t, 60*time.Second, "progress", func() error {
-			n := s.count("SELECT count(*) FROM slot_audit_log")
-			if n < seen+20 {
-				return context.DeadlineExceeded
-			}
-			seen = n
-			return nil
-		})
+		testkit.EventuallyTrue(t, 60*time.Second, "progress", func() bool { return s.audited() >= seen+20 })
+		seen = s.audited()
 		switch round % 3 {
 		case 0:
 			require.NoError(t, projectors[0]())
-			projectors[0] = s.projector()
+			projectors[0] = startProjector()
 		case 1:
 			require.NoError(t, relays[0]())
-			relays[0] = s.relay()
+			relays[0] = startRelay()
 		case 2: // all connections of relays and projectors, with leadership and transactions
-			s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'worker'")
+			s.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'worker'")
 		}
 	}
-	close(stop)
-	<-done
-	for _, p := range products {
-		if last[p] > 0 {
-			s.awaitReached(p, last[p])
-		}
-	}
-	s.requirePlainFold(100)
+	end()
 }
 
 // R8 (contract 2).
@@ -105,21 +108,10 @@ func TestProjector_MissesNothingWhenABrokerIsKilled(t *testing.T) {
 	t.Parallel()
 	broker := testkit.OwnKafka(t)
 	s := newSystem(t, broker.Brokers())
-	s.relay()
-	s.projector()
-	stop, done := make(chan struct{}), make(chan struct{})
-	var products []uuid.UUID
-	var last map[uuid.UUID]int64
-	go func() { defer close(done); products, last = s.rush(stop) }()
-	testkit.EventuallyTrue(t, 60*time.Second, "a beginning", func() bool { return s.count("SELECT count(*) FROM slot_audit_log") >= 50 })
+	s.Start()
+	end := s.startRush()
+	testkit.EventuallyTrue(t, 60*time.Second, "a beginning", func() bool { return s.Count("SELECT count(*) FROM slot_audit_log") >= 50 })
 	broker.Kill9()
 	require.NoError(t, broker.Restart(context.Background()))
-	close(stop)
-	<-done
-	for _, p := range products {
-		if last[p] > 0 {
-			s.awaitReached(p, last[p])
-		}
-	}
-	s.requirePlainFold(100)
+	end()
 }

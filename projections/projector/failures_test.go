@@ -2,7 +2,6 @@ package projector_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -18,6 +17,8 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -58,17 +59,14 @@ func failures(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 // awaitFailure waits until failures of a part, and of no other, are counted.
 func awaitFailure(t *testing.T, registry *prometheus.Registry, part string) {
 	t.Helper()
-	testkit.Eventually(t, 60*time.Second, "a failure of "+part, func() error {
+	testkit.EventuallyTrue(t, 60*time.Second, "a failure of "+part, func() bool {
 		counted := failures(t, registry)
 		for other, n := range counted {
 			if other != part && n > 0 {
 				t.Fatalf("counted %v", counted)
 			}
 		}
-		if counted[part] == 0 {
-			return errors.New("none counted")
-		}
-		return nil
+		return counted[part] != 0
 	})
 }
 
@@ -77,30 +75,30 @@ func awaitFailure(t *testing.T, registry *prometheus.Registry, part string) {
 func TestFailures_OfTheEventStoreAreNamed(t *testing.T) {
 	for name, read := range map[string]func(s *system, f *fakeTopic, owner func(projections.Store) *projector.Owner) error{
 		"a record that cannot be decoded": func(s *system, f *fakeTopic, owner func(projections.Store) *projector.Owner) error {
-			s.create(10)
+			s.Create(10)
 			events := f.eventsAfter(0)
 			events[0].value = []byte("broken")
-			return owner(slowStore{s.reader}).Apply(context.Background(), f.produceAll(events))
+			return owner(slowStore{s.Reader}).Apply(context.Background(), f.produceAll(events))
 		},
 		"a gap in the topic": func(s *system, f *fakeTopic, owner func(projections.Store) *projector.Owner) error {
-			product := s.create(10)
-			s.acquire(product, 1, 1)
-			return owner(slowStore{s.reader}).Apply(context.Background(), f.produceAll(f.eventsAfter(0)[1:]))
+			product := s.Create(10)
+			s.Acquire(product, 1, 1)
+			return owner(slowStore{s.Reader}).Apply(context.Background(), f.produceAll(f.eventsAfter(0)[1:]))
 		},
 		"a retry of parked events": func(s *system, f *fakeTopic, owner func(projections.Store) *projector.Owner) error {
-			product := s.create(10)
+			product := s.Create(10)
 			s.appendRaw(product, product, domain.ProductDetailsChanged{}.EventType(), 1, []byte(`{"name":0}`))
-			o := owner(s.reader)
-			require.NoError(s.t, o.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
-			require.NoError(s.t, parking.Request(context.Background(), s.pool, "products", product, parking.Retry, "ann"))
-			return owner(slowStore{s.reader}).ServeRequests(context.Background())
+			o := owner(s.Reader)
+			require.NoError(s.TB, o.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
+			require.NoError(s.TB, parking.Request(context.Background(), s.Pool, "products", product, parking.Retry, "ann"))
+			return owner(slowStore{s.Reader}).ServeRequests(context.Background())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSystem(t, nil)
 			err := read(s, newFakeTopic(s, 3), func(store projections.Store) *projector.Owner {
-				cfg := s.config()
+				cfg := s.ProjectorConfig()
 				cfg.Store = store
 				o, err := projector.NewRunner(cfg).TakeAllPartitions(context.Background(), 3)
 				require.NoError(t, err)
@@ -118,24 +116,25 @@ func TestFailures_OfTheEventStoreAreNamed(t *testing.T) {
 func TestFailures_AtTheBeginOfASessionAreNotKafkas(t *testing.T) {
 	t.Parallel()
 	for part, breaks := range map[string]func(s *system, cfg *projector.Config){
-		"event_store": func(s *system, cfg *projector.Config) { cfg.Store = slowIDs{s.reader} },
+		"event_store": func(s *system, cfg *projector.Config) { cfg.Store = slowIDs{s.Reader} },
 		"read_models": func(s *system, _ *projector.Config) {
-			s.exec("ALTER TABLE projection_checkpoints RENAME TO away")
+			s.Exec("ALTER TABLE projection_checkpoints RENAME TO away")
 		},
 	} {
 		t.Run(part, func(t *testing.T) {
 			t.Parallel()
 			s := newSystem(t, testkit.FakeKafka(t))
-			s.relay()
-			stop := s.projector()
-			product := s.create(10)
-			_, _, at := s.acquire(product, 1, 1)
+			s.StartRelay()
+			_, stop := s.StartProjector()
+			product := s.Create(10)
+			_, _, at := s.Acquire(product, 1, 1)
 			s.awaitReached(product, at)
 			require.NoError(t, stop())
-			registry, cfg := prometheus.NewRegistry(), s.config()
-			cfg.Registerer = registry
-			breaks(s, &cfg)
-			s.startRunner(cfg)
+			registry := prometheus.NewRegistry()
+			s.StartProjector(func(c *projector.Config) {
+				c.Registerer = registry
+				breaks(s, c)
+			})
 			awaitFailure(t, registry, part)
 		})
 	}
@@ -148,11 +147,10 @@ func TestFailures_OfARunningKafkaAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	s := newSystem(t, cluster.ListenAddrs())
-	stopRelay := s.relay()
-	registry, cfg := prometheus.NewRegistry(), s.config()
-	cfg.Registerer = registry
-	s.startRunner(cfg)
-	product := s.create(10)
+	_, stopRelay := s.StartRelay()
+	registry := prometheus.NewRegistry()
+	s.StartProjector(func(c *projector.Config) { c.Registerer = registry })
+	product := s.Create(10)
 	s.awaitReached(product, 1)
 	require.Zero(t, failures(t, registry)["kafka"])
 	require.NoError(t, stopRelay())
@@ -164,11 +162,11 @@ func TestFailures_OfARunningKafkaAreCounted(t *testing.T) {
 func TestMetrics_VisibleSecondsReachMinutes(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)
-	registry, cfg := prometheus.NewRegistry(), s.config()
+	registry, cfg := prometheus.NewRegistry(), s.ProjectorConfig()
 	cfg.Registerer = registry
 	owner, err := projector.NewRunner(cfg).TakeAllPartitions(context.Background(), 3)
 	require.NoError(t, err)
-	s.create(10)
+	s.Create(10)
 	f := newFakeTopic(s, 3)
 	require.NoError(t, owner.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
 	families, err := registry.Gather()
@@ -190,12 +188,11 @@ func TestMetrics_VisibleSecondsReachMinutes(t *testing.T) {
 func TestProjector_FollowsViewsWithADeadline(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, nil)
-	tx, err := s.pool.Begin(context.Background())
+	tx, err := s.Pool.Begin(context.Background())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // it ends the lock
-	_, err = tx.Exec(context.Background(), "LOCK TABLE projection_generations IN ACCESS EXCLUSIVE MODE")
-	require.NoError(t, err)
-	cfg := s.config()
+	dbtest.Exec(t, tx, "LOCK TABLE projection_generations IN ACCESS EXCLUSIVE MODE")
+	cfg := s.ProjectorConfig()
 	cfg.ReadTimeout = 300 * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -206,7 +203,7 @@ func TestProjector_FollowsViewsWithADeadline(t *testing.T) {
 // One projection whose transactions take too long does not get its batch size back from another.
 func TestBatchLimit_IsPerProjection(t *testing.T) {
 	t.Parallel()
-	all := allProjections()
+	all := pipelinetest.Projections()
 	r := projector.NewRunner(projector.Config{Projections: all, ReadPool: &pgxpool.Pool{}})
 	require.Equal(t, 5000, r.BatchLimit(all[0]))
 	for range 3 {

@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 )
 
 // fakeTopic delivers records without Kafka: it stands in for a topic and keeps its offsets.
@@ -27,8 +28,8 @@ type fakeTopic struct {
 }
 
 func newFakeTopic(s *system, partitions int32) *fakeTopic {
-	id, err := s.reader.Identity(context.Background())
-	require.NoError(s.t, err)
+	id, err := s.Reader.Identity(context.Background())
+	require.NoError(s.TB, err)
 	return &fakeTopic{s: s, store: id.String(), partitions: partitions, next: map[int32]int64{}, log: map[int32][]projector.Delivered{}, last: map[int32]int64{}}
 }
 
@@ -41,8 +42,8 @@ type published struct {
 
 // eventsAfter reads the events after a position, in the form in which they are published.
 func (f *fakeTopic) eventsAfter(after int64) []published {
-	events, err := f.s.reader.ReadAll(context.Background(), after, 10000)
-	require.NoError(f.s.t, err)
+	events, err := f.s.Reader.ReadAll(context.Background(), after, 10000)
+	require.NoError(f.s.TB, err)
 	out := make([]published, len(events))
 	for i, e := range events {
 		p := kafka.Partition(e.Key, f.partitions)
@@ -50,7 +51,7 @@ func (f *fakeTopic) eventsAfter(after int64) []published {
 		f.last[p] = e.Position
 		if env, err := avsc.Decode(e); err == nil {
 			out[i].value, err = avsc.Marshal(nil, env)
-			require.NoError(f.s.t, err)
+			require.NoError(f.s.TB, err)
 		}
 	}
 	return out
@@ -82,17 +83,23 @@ func (f *fakeTopic) produceAll(events []published) []projector.Delivered {
 	return out
 }
 
+func (s *system) createGeneration(generation int) {
+	for _, name := range s.names() {
+		s.Exec("SELECT projection_create_generation($1, $2)", name, generation)
+	}
+}
+
 // foldInto folds the store's events after a position, in order, into the tables of another
 // generation, without the engine.
 func (s *system) foldInto(generation int, after int64) {
 	ctx := context.Background()
-	events, err := s.reader.ReadAll(ctx, after, 100000)
-	require.NoError(s.t, err)
-	for _, p := range allProjections() {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	events, err := s.Reader.ReadAll(ctx, after, 100000)
+	require.NoError(s.TB, err)
+	for _, p := range pipelinetest.Projections() {
+		err := pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
 			for _, e := range events {
 				env, err := avsc.Decode(e)
-				require.NoError(s.t, err)
+				require.NoError(s.TB, err)
 				if _, ok := p.Key(env); !ok {
 					continue
 				}
@@ -102,7 +109,7 @@ func (s *system) foldInto(generation int, after int64) {
 				if err := tx.SendBatch(ctx, b).Close(); err != nil {
 					return err
 				}
-				require.NoError(s.t, fold.Apply(env))
+				require.NoError(s.TB, fold.Apply(env))
 				b = &pgx.Batch{}
 				fold.Write(b)
 				if err := tx.SendBatch(ctx, b).Close(); err != nil {
@@ -111,12 +118,12 @@ func (s *system) foldInto(generation int, after int64) {
 			}
 			return nil
 		})
-		require.NoError(s.t, err)
+		require.NoError(s.TB, err)
 	}
 }
 
 func newOwner(t testing.TB, s *system, partitions int32) *projector.Owner {
-	w, err := projector.NewRunner(s.config()).TakeAllPartitions(context.Background(), partitions)
+	w, err := projector.NewRunner(s.ProjectorConfig()).TakeAllPartitions(context.Background(), partitions)
 	require.NoError(t, err)
 	return w
 }

@@ -21,36 +21,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
-	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
-
-func (s *system) published(ctx context.Context) (projections.Head, error) {
-	c, err := relay.ReadCheckpoint(ctx, s.pool)
-	if err != nil {
-		return projections.Head{}, err
-	}
-	head, err := s.reader.Head(ctx)
-	return projections.Head{Position: head, Published: c.Position, Last: c.Last, TopicID: c.TopicID, Topic: s.topic}, err
-}
-
-// awaitPublished waits until the relay has published a position.
-func (s *system) awaitPublished(position int64) {
-	s.t.Helper()
-	testkit.Eventually(s.t, 60*time.Second, "published", func() error {
-		h, err := s.published(context.Background())
-		if err == nil && h.Published < position {
-			err = fmt.Errorf("at %d", h.Published)
-		}
-		return err
-	})
-}
 
 // createIn creates a product whose key belongs to the given one of 12 partitions.
 func (s *system) createIn(partition int32, stock int) uuid.UUID {
@@ -58,32 +35,21 @@ func (s *system) createIn(partition int32, stock int) uuid.UUID {
 	for kafka.Partition(product, 12) != partition {
 		product = uuid.New()
 	}
-	s.append(product, product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(s.t, 259000), Stock: stock,
-		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)})
+	s.Record(product, product, storetest.Lamp(s.TB, stock))
 	return product
 }
 
 func (s *system) admin() *kadm.Client {
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...))
-	require.NoError(s.t, err)
-	s.t.Cleanup(client.Close)
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.Kafka.Brokers...))
+	require.NoError(s.TB, err)
+	s.TB.Cleanup(client.Close)
 	return kadm.NewClient(client)
 }
 
-func (s *system) relayWith(partitions int32) func() error {
-	return testkit.Background(s.t, func(ctx context.Context) error {
-		notifier := eventstore.Listen(ctx, s.pool)
-		defer notifier.Close()
-		return relay.New(relay.Config{Pool: s.workers, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: s.brokers}, Topic: s.topic, Logger: s.log,
-			TopicSettings: kafka.TopicSettings{Partitions: partitions}}).Run(ctx)
-	})
-}
-
-// startRunner starts a projector and returns it.
-func (s *system) startRunner(cfg projector.Config) *projector.Runner {
-	r := projector.NewRunner(cfg)
-	testkit.Background(s.t, r.Run)
-	return r
+// relayWith runs a relay that creates the topic with so many partitions.
+func (s *system) relayWith(partitions int32) (stop func() error) {
+	_, stop = s.StartRelay(func(c *relay.Config) { c.TopicSettings.Partitions = partitions })
+	return stop
 }
 
 func awaitBlocked(t *testing.T, r *projector.Runner, reason string) {
@@ -99,7 +65,7 @@ func awaitBlocked(t *testing.T, r *projector.Runner, reason string) {
 }
 
 func (s *system) stock(product uuid.UUID) int64 {
-	return s.count("SELECT stock FROM products WHERE id = $1", product)
+	return s.Count("SELECT stock FROM products WHERE id = $1", product)
 }
 
 // blackHole forwards connections to a Postgres. After close, the existing connections carry nothing
@@ -173,7 +139,7 @@ func (b *blackHole) close(newToo bool) {
 
 // behindBlackHole returns a pool of the system's database that connects through a black hole.
 func (s *system) behindBlackHole(t *testing.T) (*pgxpool.Pool, *blackHole) {
-	cfg := s.pool.Config()
+	cfg := s.Pool.Config()
 	network, target := "tcp", net.JoinHostPort(cfg.ConnConfig.Host, strconv.Itoa(int(cfg.ConnConfig.Port)))
 	if cfg.ConnConfig.Host[0] == '/' {
 		network, target = "unix", fmt.Sprintf("%s/.s.PGSQL.%d", cfg.ConnConfig.Host, cfg.ConnConfig.Port)
@@ -194,16 +160,16 @@ func TestProjector_ContinuesBehindAPostgresThatIsGoneWithoutAWord(t *testing.T) 
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
 	pool, hole := s.behindBlackHole(t)
-	s.relay()
-	cfg := s.config()
-	cfg.ReadPool, cfg.Store = pool, eventstore.NewReader(pool)
-	cfg.ReadTimeout, cfg.BatchTimeout = time.Second, 2*time.Second
-	s.startRunner(cfg)
-	product := s.create(100)
-	_, _, at := s.acquire(product, 1, 1)
+	s.StartRelay()
+	s.StartProjector(func(c *projector.Config) {
+		c.ReadPool, c.Store = pool, eventstore.NewReader(pool)
+		c.ReadTimeout, c.BatchTimeout = time.Second, 2*time.Second
+	})
+	product := s.Create(100)
+	_, _, at := s.Acquire(product, 1, 1)
 	s.awaitReached(product, at)
 	hole.close(false)
-	_, _, at = s.acquire(product, 2, 2)
+	_, _, at = s.Acquire(product, 2, 2)
 	s.awaitReached(product, at)
 }
 
@@ -211,17 +177,17 @@ func TestProjector_AnotherOneTakesOver_AndTheLagIsMeasured(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
 	pool, hole := s.behindBlackHole(t)
-	s.relay()
+	s.StartRelay()
 	registry := prometheus.NewRegistry()
-	cfg := s.config()
-	cfg.ReadPool, cfg.Store, cfg.Registerer, cfg.Published = pool, eventstore.NewReader(pool), registry, s.published
-	cfg.ReadTimeout, cfg.BatchTimeout = time.Second, 2*time.Second
-	s.startRunner(cfg)
-	product := s.create(100)
-	_, _, at := s.acquire(product, 1, 1)
+	s.StartProjector(func(c *projector.Config) {
+		c.ReadPool, c.Store, c.Registerer, c.Published = pool, eventstore.NewReader(pool), registry, s.Published
+		c.ReadTimeout, c.BatchTimeout = time.Second, 2*time.Second
+	})
+	product := s.Create(100)
+	_, _, at := s.Acquire(product, 1, 1)
 	s.awaitReached(product, at)
 	hole.close(true)
-	_, _, at = s.acquire(product, 2, 2)
+	_, _, at = s.Acquire(product, 2, 2)
 	testkit.Eventually(t, 30*time.Second, "a time without progress", func() error {
 		metrics, err := registry.Gather()
 		if err != nil {
@@ -234,23 +200,21 @@ func TestProjector_AnotherOneTakesOver_AndTheLagIsMeasured(t *testing.T) {
 		}
 		return errors.New("not yet")
 	})
-	s.startRunner(s.config()) // in the same group, connected to Postgres
+	s.StartProjector() // in the same group, connected to Postgres
 	s.awaitReached(product, at)
 }
 
 func TestProjector_LagRisesWhileKafkaIsAway(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
-	stopRelay := s.relay()
+	_, stopRelay := s.StartRelay()
 	registry := prometheus.NewRegistry()
-	cfg := s.config()
-	cfg.Registerer, cfg.Published = registry, s.published
-	s.startRunner(cfg)
-	product := s.create(100)
+	s.StartProjector(func(c *projector.Config) { c.Registerer, c.Published = registry, s.Published })
+	product := s.Create(100)
 	s.awaitReached(product, 1)
 	require.NoError(t, stopRelay()) // nothing reaches the topic
 	for n := int64(1); n <= 5; n++ {
-		s.acquire(product, int(n), n)
+		s.Acquire(product, int(n), n)
 	}
 	testkit.Eventually(t, 30*time.Second, "lag", func() error {
 		return testutil.GatherAndCompare(registry, strings.NewReader(`
@@ -271,22 +235,20 @@ func TestProjector_AppliesNothingOfARepartitionedTopic(t *testing.T) {
 	s := newSystem(t, testkit.Kafka(t))
 	stopRelay := s.relayWith(12)
 	a, z := s.createIn(5, 100), s.createIn(0, 100)
-	cfg := s.config()
-	cfg.TopicSettings.Partitions = 12
-	r := s.startRunner(cfg)
+	r, _ := s.StartProjector(func(c *projector.Config) { c.TopicSettings.Partitions = 12 })
 	var at int64
 	for n := int64(1); n <= 3; n++ {
-		_, _, at = s.acquire(a, int(n), n)
+		_, _, at = s.Acquire(a, int(n), n)
 	}
 	s.awaitReached(a, at)
 	s.awaitReached(z, 2)
 	require.EqualValues(t, 97, s.stock(a))
 	require.NoError(t, stopRelay())
-	_, err := s.admin().DeleteTopic(context.Background(), s.topic)
+	_, err := s.admin().DeleteTopic(context.Background(), s.Topic)
 	require.NoError(t, err)
 	stopRelay = s.relayWith(1)
-	s.awaitPublished(at) // into the only partition; if the relay refuses, the test ends here
-	awaitBlocked(t, r, "topic "+s.topic+" has 1 partitions, --kafka-partitions is 12")
+	s.AwaitPublished() // into the only partition; if the relay refuses, the test ends here
+	awaitBlocked(t, r, "topic "+s.Topic+" has 1 partitions, --kafka-partitions is 12")
 	require.EqualValues(t, 97, s.stock(a))
 	require.NoError(t, stopRelay())
 }
@@ -297,17 +259,16 @@ func TestClients_NeverLetTheBrokerCreateTheTopic(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	s := newSystem(t, c.ListenAddrs())
-	s.relay()
-	s.projector()
-	product := s.create(100)
-	_, _, at := s.acquire(product, 1, 1)
+	s.Start()
+	product := s.Create(100)
+	_, _, at := s.Acquire(product, 1, 1)
 	s.awaitReached(product, at)
-	before, err := kafka.DescribeTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic)
+	before, err := kafka.DescribeTopic(context.Background(), s.Kafka, s.Topic)
 	require.NoError(t, err)
-	_, err = s.admin().DeleteTopic(context.Background(), s.topic)
+	_, err = s.admin().DeleteTopic(context.Background(), s.Topic)
 	require.NoError(t, err)
 	testkit.Eventually(t, 60*time.Second, "the recreated topic", func() error {
-		info, err := kafka.DescribeTopic(context.Background(), kafka.Cluster{Brokers: s.brokers}, s.topic)
+		info, err := kafka.DescribeTopic(context.Background(), s.Kafka, s.Topic)
 		if err == nil && info.TopicID == before.TopicID {
 			err = errors.New("still the old one")
 		}
@@ -317,7 +278,7 @@ func TestClients_NeverLetTheBrokerCreateTheTopic(t *testing.T) {
 		}
 		return err
 	})
-	_, _, at = s.acquire(product, 2, 2)
+	_, _, at = s.Acquire(product, 2, 2)
 	s.awaitReached(product, at)
 	require.EqualValues(t, 98, s.stock(product))
 }
@@ -330,31 +291,29 @@ func TestProjector_FillsWhatRetentionDeleted(t *testing.T) {
 			t.Run(name+", "+kept, func(t *testing.T) {
 				t.Parallel()
 				s := newSystem(t, testkit.Kafka(t))
-				s.relay()
-				product := s.create(100)
-				_, _, at := s.acquire(product, 1, 1)
+				s.StartRelay()
+				product := s.Create(100)
+				_, _, at := s.Acquire(product, 1, 1)
 				if !fresh {
-					stop := s.projector()
+					_, stop := s.StartProjector()
 					s.awaitReached(product, at)
 					require.NoError(t, stop())
 				}
 				for n := int64(2); n <= 9; n++ {
-					_, _, at = s.acquire(product, int(n), n)
+					_, _, at = s.Acquire(product, int(n), n)
 				}
-				s.awaitPublished(at)
+				s.AwaitPublished()
 				to := int64(10)
 				if last {
 					to = 7
 				}
 				var offsets kadm.Offsets
-				offsets.AddOffset(s.topic, kafka.Partition(product, 12), to, -1)
+				offsets.AddOffset(s.Topic, kafka.Partition(product, 12), to, -1)
 				deleted, err := s.admin().DeleteRecords(context.Background(), offsets)
 				require.NoError(t, err)
 				require.NoError(t, deleted.Error())
 
-				cfg := s.config()
-				cfg.Published = s.published
-				s.startRunner(cfg)
+				s.StartProjector(func(c *projector.Config) { c.Published = s.Published })
 				s.awaitReached(product, at)
 				require.EqualValues(t, 91, s.stock(product))
 			})
@@ -367,18 +326,16 @@ func TestProjector_FillsWhatRetentionDeleted(t *testing.T) {
 func TestProjector_FillsALostTail(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.FakeKafka(t))
-	stopRelay := s.relay()
-	cfg := s.config()
-	cfg.Published = s.published
-	s.startRunner(cfg)
+	_, stopRelay := s.StartRelay()
+	s.StartProjector(func(c *projector.Config) { c.Published = s.Published })
 	a := s.createIn(5, 100)
-	_, _, at := s.acquire(a, 1, 1)
+	_, _, at := s.Acquire(a, 1, 1)
 	s.awaitReached(a, at)
 	require.NoError(t, stopRelay())
-	_, _, lost := s.acquire(a, 2, 2)
-	e, err := s.reader.At(context.Background(), lost)
+	_, _, lost := s.Acquire(a, 2, 2)
+	e, err := s.Reader.At(context.Background(), lost)
 	require.NoError(t, err)
-	s.exec("UPDATE relay_place SET position = $1, event_id = $2, last[$3] = $1", lost, e.ID, kafka.Partition(a, 12)+1)
+	s.Exec("UPDATE relay_place SET position = $1, event_id = $2, last[$3] = $1", lost, e.ID, kafka.Partition(a, 12)+1)
 	s.awaitReached(a, lost)
 	require.EqualValues(t, 98, s.stock(a))
 }
@@ -388,32 +345,28 @@ func TestInstallations_ShareAClusterAndNotATopic(t *testing.T) {
 	t.Parallel()
 	brokers := testkit.Kafka(t)
 	one, two := newSystem(t, brokers), newSystem(t, brokers)
-	one.relay()
-	two.relay()
-	one.projector()
-	two.projector()
-	a, b := one.create(100), two.create(100)
-	_, _, atA := one.acquire(a, 1, 1)
-	_, _, atB := two.acquire(b, 1, 1)
+	one.Start()
+	two.Start()
+	a, b := one.Create(100), two.Create(100)
+	_, _, atA := one.Acquire(a, 1, 1)
+	_, _, atB := two.Acquire(b, 1, 1)
 	one.awaitReached(a, atA)
 	two.awaitReached(b, atB)
-	require.EqualValues(t, 1, one.count("SELECT count(*) FROM products"))
-	require.EqualValues(t, 1, two.count("SELECT count(*) FROM products"))
+	require.EqualValues(t, 1, one.Count("SELECT count(*) FROM products"))
+	require.EqualValues(t, 1, two.Count("SELECT count(*) FROM products"))
 
 	// The third installation uses the topic of the first.
 	three := newSystem(t, brokers)
-	three.topic = one.topic
-	cfg := three.config()
-	cfg.Group = testkit.Topic(t)
-	r := three.startRunner(cfg)
+	three.Topic = one.Topic
+	r, _ := three.StartProjector(func(c *projector.Config) { c.Group = testkit.Topic(t) })
 	awaitBlocked(t, r, "another event store")
-	id, err := three.reader.Identity(context.Background())
+	id, err := three.Reader.Identity(context.Background())
 	require.NoError(t, err)
-	other, err := one.reader.Identity(context.Background())
+	other, err := one.Reader.Identity(context.Background())
 	require.NoError(t, err)
 	awaitBlocked(t, r, id.Store.String())
 	awaitBlocked(t, r, other.String())
-	require.Zero(t, three.count("SELECT count(*) FROM products"))
-	_, _, atA = one.acquire(a, 2, 2)
+	require.Zero(t, three.Count("SELECT count(*) FROM products"))
+	_, _, atA = one.Acquire(a, 2, 2)
 	one.awaitReached(a, atA)
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
-	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -21,43 +20,42 @@ import (
 func TestProjector_BuildsAllReadModels(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
-	s.relay()
-	s.projector()
-	product := s.create(3)
-	slot, user, at := s.acquire(product, 1, 1)
+	s.Start()
+	product := s.Create(3)
+	slot, user, at := s.Acquire(product, 1, 1)
 	s.awaitReached(product, at)
-	require.EqualValues(t, 2, s.count("SELECT stock FROM products WHERE id = $1", product))
+	require.EqualValues(t, 2, s.Count("SELECT stock FROM products WHERE id = $1", product))
 
-	other, _, _ := s.acquire(product, 2, 2)
+	other, _, _ := s.Acquire(product, 2, 2)
 	payment := uuid.New()
-	s.append(product, slot, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: storetest.KRW(t, 259000), Method: domain.Card})
-	s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
-	s.append(product, other, domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
-	s.append(product, product, domain.GrantWithdrawn{ArrivalSequence: 3, Unit: 3, SlotID: uuid.New()})
-	at = s.append(product, product, domain.ProductDetailsChanged{Name: "Lantern", Description: "A lantern"})
+	s.Record(product, slot, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: storetest.KRW(t, 259000), Method: domain.Card})
+	s.Record(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
+	s.Record(product, other, domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: time.Now().UTC().Truncate(time.Millisecond), ReclaimStatus: domain.AutoExpired})
+	s.Record(product, product, domain.GrantWithdrawn{ArrivalSequence: 3, Unit: 3, SlotID: uuid.New()})
+	at = s.Record(product, product, domain.ProductDetailsChanged{Name: "Lantern", Description: "A lantern"})
 	s.awaitReached(product, at)
 
 	ctx := context.Background()
 	var stock int
 	var name, price string
 	var created, updated time.Time
-	require.NoError(t, s.pool.QueryRow(ctx, "SELECT stock, name, price::text, created_at, updated_at FROM products WHERE id = $1", product).Scan(&stock, &name, &price, &created, &updated))
+	require.NoError(t, s.Pool.QueryRow(ctx, "SELECT stock, name, price::text, created_at, updated_at FROM products WHERE id = $1", product).Scan(&stock, &name, &price, &created, &updated))
 	require.Equal(t, 2, stock)
 	require.Equal(t, "Lantern", name)
 	require.Equal(t, "259000.0000", price)
-	changed, err := s.reader.At(ctx, at)
+	changed, err := s.Reader.At(ctx, at)
 	require.NoError(t, err)
 	require.WithinDuration(t, changed.RecordedAt, updated, 0)
 
 	var status, productName string
 	var ended *time.Time
-	require.NoError(t, s.pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
+	require.NoError(t, s.Pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
 	require.Equal(t, "COMPLETED", status)
 	require.Equal(t, "Lantern", productName, "the current name")
 	require.NotNil(t, ended)
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
 
-	rows, err := s.pool.Query(ctx, "SELECT type, coalesce(old_status, '-') || '>' || new_status, trace_id, metadata FROM slot_audit_log WHERE slot_id = $1 ORDER BY position", slot)
+	rows, err := s.Pool.Query(ctx, "SELECT type, coalesce(old_status, '-') || '>' || new_status, trace_id, metadata FROM slot_audit_log WHERE slot_id = $1 ORDER BY position", slot)
 	require.NoError(t, err)
 	var trail [][2]string
 	for rows.Next() {
@@ -77,16 +75,16 @@ func TestProjector_BuildsAllReadModels(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, [][2]string{{"SlotAcquired", "->ACTIVE"}, {"PaymentInitiated", "ACTIVE>ACTIVE"}, {"PaymentCompleted", "ACTIVE>COMPLETED"}}, trail)
-	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE type = 'GrantWithdrawn'"))
+	require.Zero(t, s.Count("SELECT count(*) FROM slot_audit_log WHERE type = 'GrantWithdrawn'"))
 
-	at = s.append(product, product, domain.ProductDeleted{})
+	at = s.Record(product, product, domain.ProductDeleted{})
 	s.awaitReached(product, at)
-	require.Zero(t, s.count("SELECT count(*) FROM products WHERE id = $1", product))
-	require.EqualValues(t, 2, s.count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
+	require.Zero(t, s.Count("SELECT count(*) FROM products WHERE id = $1", product))
+	require.EqualValues(t, 2, s.Count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
 
-	place, err := relay.ReadCheckpoint(ctx, s.pool)
+	place, err := relay.ReadCheckpoint(ctx, s.Pool)
 	require.NoError(t, err)
-	states, err := projections.ReadStatus(ctx, s.pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
+	states, err := projections.ReadStatus(ctx, s.Pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
 	require.NoError(t, err)
 	require.Len(t, states, 4)
 	for _, st := range states {
@@ -99,74 +97,68 @@ func TestProjector_BuildsAllReadModels(t *testing.T) {
 func TestProjector_ResumesAtItsCheckpoint(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, testkit.Kafka(t))
-	s.relay()
-	stop := s.projector()
-	product := s.create(100)
+	s.StartRelay()
+	_, stop := s.StartProjector()
+	product := s.Create(100)
 	for i := range 20 {
-		s.acquire(product, i+1, int64(i+1))
+		s.Acquire(product, i+1, int64(i+1))
 	}
-	_, _, at := s.acquire(product, 21, 21)
+	_, _, at := s.Acquire(product, 21, 21)
 	s.awaitReached(product, at)
 	require.NoError(t, stop())
 	for i := 21; i < 40; i++ {
-		_, _, at = s.acquire(product, i+1, int64(i+1))
+		_, _, at = s.Acquire(product, i+1, int64(i+1))
 	}
-	s.projector()
-	s.projector() // two projectors share the partitions
+	s.StartProjector()
+	s.StartProjector() // two projectors share the partitions
 	s.awaitReached(product, at)
-	require.EqualValues(t, 60, s.count("SELECT stock FROM products WHERE id = $1", product))
-	require.EqualValues(t, 40, s.count("SELECT count(*) FROM slot_audit_log"))
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	require.EqualValues(t, 60, s.Count("SELECT stock FROM products WHERE id = $1", product))
+	require.EqualValues(t, 40, s.Count("SELECT count(*) FROM slot_audit_log"))
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+}
+
+// stoppedSystem returns a system that has applied a slot of the product, and whose relay and
+// projector have ended.
+func stoppedSystem(t *testing.T) (s *system, product uuid.UUID) {
+	s = newSystem(t, testkit.FakeKafka(t))
+	stop := s.Start()
+	product = s.Create(10)
+	_, _, at := s.Acquire(product, 1, 1)
+	s.awaitReached(product, at)
+	stop()
+	return s, product
 }
 
 func TestProjector_ReadsARecreatedTopicFromTheStart(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, testkit.FakeKafka(t))
-	stopRelay, stopProjector := s.relay(), s.projector()
-	product := s.create(10)
-	_, _, at := s.acquire(product, 1, 1)
-	s.awaitReached(product, at)
-	require.NoError(t, stopRelay())
-	require.NoError(t, stopProjector())
+	s, product := stoppedSystem(t)
 
-	s.brokers = testkit.FakeKafka(t) // the records of the previous Kafka are lost
-	_, _, at = s.acquire(product, 2, 2)
-	s.relay()
-	s.projector()
+	s.Kafka.Brokers = testkit.FakeKafka(t) // the records of the previous Kafka are lost
+	_, _, at := s.Acquire(product, 2, 2)
+	s.Start()
 	s.awaitReached(product, at)
-	require.EqualValues(t, 8, s.count("SELECT stock FROM products WHERE id = $1", product), "an event published twice counts once")
+	require.EqualValues(t, 8, s.Count("SELECT stock FROM products WHERE id = $1", product), "an event published twice counts once")
 }
 
 func TestProjector_RefusesWithARemedy(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, testkit.FakeKafka(t))
-	stopRelay, stopProjector := s.relay(), s.projector()
-	product := s.create(10)
-	_, _, at := s.acquire(product, 1, 1)
-	s.awaitReached(product, at)
-	require.NoError(t, stopRelay())
-	require.NoError(t, stopProjector())
+	s, _ := stoppedSystem(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	blocked := func(reason string) {
-		r := projector.NewRunner(s.config())
-		stop := testkit.Background(t, r.Run)
+		r, stop := s.StartProjector()
 		awaitBlocked(t, r, reason)
 		require.NoError(t, stop())
 	}
-	exec := func(sql string, args ...any) {
-		dbtest.Exec(t, s.pool, sql, args...)
-	}
-
-	exec("UPDATE projection_checkpoints SET partitions = 24")
+	s.Exec("UPDATE projection_checkpoints SET partitions = 24")
 	blocked("replay products")
-	exec("UPDATE projection_checkpoints SET partitions = 12")
+	s.Exec("UPDATE projection_checkpoints SET partitions = 12")
 
-	exec("UPDATE projection_checkpoints SET event_id = gen_random_uuid() WHERE position > 0")
+	s.Exec("UPDATE projection_checkpoints SET event_id = gen_random_uuid() WHERE position > 0")
 	blocked("restored to an earlier moment")
 
-	exec("UPDATE projection_source SET store_id = gen_random_uuid()")
+	s.Exec("UPDATE projection_source SET store_id = gen_random_uuid()")
 	var refused *projections.RefusedError
-	require.ErrorAs(t, projector.NewRunner(s.config()).Run(ctx), &refused)
+	require.ErrorAs(t, projector.NewRunner(s.ProjectorConfig()).Run(ctx), &refused)
 	require.ErrorContains(t, refused, "built from event store")
 }

@@ -30,21 +30,8 @@ func newOfflineSystem(t *testing.T) (*system, *fakeTopic, *projector.Owner) {
 	return s, f, newOwner(t, s, 3)
 }
 
-func (s *system) parked(projection string) (positions []int64) {
-	rows, err := s.pool.Query(context.Background(), "SELECT position FROM parked_events WHERE projection = $1 ORDER BY position", projection)
-	require.NoError(s.t, err)
-	for rows.Next() {
-		var p int64
-		require.NoError(s.t, rows.Scan(&p))
-		positions = append(positions, p)
-	}
-	require.NoError(s.t, rows.Err())
-	return positions
-}
-
-func (s *system) exec(sql string, args ...any) {
-	s.t.Helper()
-	dbtest.Exec(s.t, s.pool, sql, args...)
+func (s *system) parked(projection string) []int64 {
+	return dbtest.All[int64](s.TB, s.Pool, "SELECT position FROM parked_events WHERE projection = $1 ORDER BY position", projection)
 }
 
 func expired(unit int, number int64) domain.SlotExpired {
@@ -55,25 +42,25 @@ func expired(unit int, number int64) domain.SlotExpired {
 func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	product := s.create(10)
-	bad, _, badAt := s.acquire(product, 1, 1)
-	good, _, _ := s.acquire(product, 2, 2)
-	behindAt := s.append(product, bad, expired(1, 1))
-	last := s.append(product, good, expired(2, 2))
+	product := s.Create(10)
+	bad, _, badAt := s.Acquire(product, 1, 1)
+	good, _, _ := s.Acquire(product, 2, 2)
+	behindAt := s.Record(product, bad, expired(1, 1))
+	last := s.Record(product, good, expired(2, 2))
 	// Any reason for rejecting a row will do; here it is a trigger.
-	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no unit 1 today'; END$$`)
-	s.exec(`CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON purchase_slots_g1 FOR EACH ROW WHEN (NEW.unit = 1) EXECUTE FUNCTION refuse()`)
+	s.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no unit 1 today'; END$$`)
+	s.Exec(`CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON purchase_slots_g1 FOR EACH ROW WHEN (NEW.unit = 1) EXECUTE FUNCTION refuse()`)
 
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"), "the event, and those behind it on its key")
 	require.Empty(t, s.parked("products"))
 	require.Empty(t, s.parked("slot_audit_log"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", good))
-	require.EqualValues(t, 10, s.count("SELECT stock FROM products"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_events WHERE error LIKE '%no unit 1 today%' AND record IS NOT NULL AND headers->>'event-type' = 'SlotAcquired' AND NOT behind"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", good))
+	require.EqualValues(t, 10, s.Count("SELECT stock FROM products"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM parked_events WHERE error LIKE '%no unit 1 today%' AND record IS NOT NULL AND headers->>'event-type' = 'SlotAcquired' AND NOT behind"))
 
 	reached := func(name string, position int64) bool {
-		ok, err := projector.Reached(ctx, s.pool, []string{name}, product, position)
+		ok, err := projector.Reached(ctx, s.Pool, []string{name}, product, position)
 		require.NoError(t, err)
 		return ok
 	}
@@ -82,44 +69,44 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.True(t, reached("purchase_slots", badAt-1))
 
 	// If the reason persists, a retry changes nothing except the history of requests.
-	require.NoError(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"))
-	require.ErrorIs(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Skip, "bob"), parking.ErrRequested)
+	require.NoError(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Retry, "ann"))
+	require.ErrorIs(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Skip, "bob"), parking.ErrRequested)
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Equal(t, []int64{badAt, behindAt}, s.parked("purchase_slots"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '0 applied, then position%no unit 1 today%' AND ordered_by = 'ann'"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '0 applied, then position%no unit 1 today%' AND ordered_by = 'ann'"))
 
-	s.exec("DROP TRIGGER refuse ON purchase_slots_g1")
-	require.NoError(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"))
+	s.Exec("DROP TRIGGER refuse ON purchase_slots_g1")
+	require.NoError(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("purchase_slots"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
 	require.True(t, reached("purchase_slots", last))
-	require.ErrorIs(t, parking.Request(ctx, s.pool, "purchase_slots", bad, parking.Retry, "ann"), parking.ErrNotParked)
+	require.ErrorIs(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Retry, "ann"), parking.ErrNotParked)
 }
 
 // A skip (contract 6).
 func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	product := s.create(10)
-	slot, _, acquired := s.acquire(product, 1, 1)
+	product := s.Create(10)
+	slot, _, acquired := s.Acquire(product, 1, 1)
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
-	behind := s.append(product, slot, expired(1, 1))
+	behind := s.Record(product, slot, expired(1, 1))
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{broken, behind}, s.parked("slot_audit_log"))
 	require.Empty(t, s.parked("purchase_slots"), "a warning changes no row there")
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots WHERE status = 'EXPIRED'"))
 
-	require.NoError(t, parking.Request(ctx, s.pool, "slot_audit_log", slot, parking.Skip, "ann"))
+	require.NoError(t, parking.Request(ctx, s.Pool, "slot_audit_log", slot, parking.Skip, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx)) // the skip
 	require.NoError(t, owner.ServeRequests(ctx)) // the retry of what was behind it
 	require.Empty(t, s.parked("slot_audit_log"))
-	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log WHERE position IN ($1, $2)", acquired, behind))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM skipped_events WHERE projection = 'slot_audit_log' AND position = $1 AND skipped_by = 'ann'", broken))
+	require.EqualValues(t, 2, s.Count("SELECT count(*) FROM slot_audit_log WHERE position IN ($1, $2)", acquired, behind))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM skipped_events WHERE projection = 'slot_audit_log' AND position = $1 AND skipped_by = 'ann'", broken))
 
 	// The skip also holds if the event is delivered again.
-	s.exec("DELETE FROM slot_audit_log_g1")
-	s.exec("UPDATE projection_checkpoints SET next_offset = 0, position = 0, event_id = NULL WHERE projection = 'slot_audit_log'")
+	s.Exec("DELETE FROM slot_audit_log_g1")
+	s.Exec("UPDATE projection_checkpoints SET next_offset = 0, position = 0, event_id = NULL WHERE projection = 'slot_audit_log'")
 	again := newOwner(t, s, 3)
 	var all []projector.Delivered
 	for _, log := range f.log {
@@ -127,46 +114,46 @@ func TestSkip_DropsTheFirstEventAndAppliesTheOthers(t *testing.T) {
 	}
 	require.NoError(t, again.Apply(ctx, all))
 	require.Empty(t, s.parked("slot_audit_log"))
-	require.EqualValues(t, 2, s.count("SELECT count(*) FROM slot_audit_log"))
+	require.EqualValues(t, 2, s.Count("SELECT count(*) FROM slot_audit_log"))
 }
 
 func TestRequest_FencesADeposedOwner(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	product := s.create(10)
-	slot, _, _ := s.acquire(product, 1, 1)
+	product := s.Create(10)
+	slot, _, _ := s.Acquire(product, 1, 1)
 	broken := s.appendRaw(product, slot, "SlotExpiringSoon", 1, []byte(`{"userId":"nobody"}`))
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	successor := newOwner(t, s, 3)
-	require.NoError(t, parking.Request(ctx, s.pool, "slot_audit_log", slot, parking.Skip, "ann"))
+	require.NoError(t, parking.Request(ctx, s.Pool, "slot_audit_log", slot, parking.Skip, "ann"))
 	require.NoError(t, successor.ServeRequests(ctx))
-	at := s.append(product, slot, expired(1, 1))
+	at := s.Record(product, slot, expired(1, 1))
 	records := f.produceAll(f.eventsAfter(broken))
 	require.ErrorIs(t, owner.Apply(ctx, records), projector.ErrMoved)
-	require.Zero(t, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
+	require.Zero(t, s.Count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
 	// The other projections had no request, so the deposed owner may still write them.
 	require.NoError(t, newOwner(t, s, 3).Apply(ctx, records))
 	require.Empty(t, s.parked("slot_audit_log"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM slot_audit_log WHERE position = $1", at))
 }
 
 func TestProjector_UsesTheStoresCopyOfAnUndecodableRecord(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
-	product := s.create(10)
-	s.acquire(product, 1, 1)
+	product := s.Create(10)
+	s.Acquire(product, 1, 1)
 	events := f.eventsAfter(0)
 	events[1].value = []byte("garbage")
 	require.NoError(t, owner.Apply(context.Background(), f.produceAll(events)))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots"))
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
 }
 
 // A record that is no event of the store (contract 6).
 func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	product := s.create(10)
-	s.acquire(product, 1, 1)
+	product := s.Create(10)
+	s.Acquire(product, 1, 1)
 	events := f.eventsAfter(0)
 	records := []projector.Delivered{f.produce(events[0]), f.putRaw(product, map[string]string{"event-id": "what\x00ever"}, []byte("hello"))}
 	f.store = "" // like records from before they had this header
@@ -174,17 +161,17 @@ func TestProjector_ParksARecordThatIsNotAnEventAlone(t *testing.T) {
 	forged.event.ID, forged.value = uuid.New(), []byte("another event at this position")
 	records = append(records, f.produce(forged), f.produce(events[1]))
 	require.NoError(t, owner.Apply(ctx, records))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"), "the others are applied")
-	require.EqualValues(t, 4, s.count("SELECT count(*) FROM parked_events WHERE position = 0"), "one record, four projections; the store does not have the forged event")
-	ok, err := projector.Reached(ctx, s.pool, s.names(), product, events[1].event.Position)
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots"), "the others are applied")
+	require.EqualValues(t, 4, s.Count("SELECT count(*) FROM parked_events WHERE position = 0"), "one record, four projections; the store does not have the forged event")
+	ok, err := projector.Reached(ctx, s.Pool, s.names(), product, events[1].event.Position)
 	require.NoError(t, err)
 	require.True(t, ok, "it holds up no reader")
 
-	key := dbtest.One[uuid.UUID](t, s.pool, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1")
-	require.NoError(t, parking.Request(ctx, s.pool, "products", key, parking.Retry, "ann"))
+	key := dbtest.One[uuid.UUID](t, s.Pool, "SELECT row_key FROM parked_events WHERE projection = 'products' LIMIT 1")
+	require.NoError(t, parking.Request(ctx, s.Pool, "products", key, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
-	require.NoError(t, parking.Request(ctx, s.pool, "products", key, parking.Skip, "ann"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM parked_orders WHERE outcome LIKE '%can only be skipped%'"))
+	require.NoError(t, parking.Request(ctx, s.Pool, "products", key, parking.Skip, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("products"))
 }
@@ -203,17 +190,17 @@ func TestProjector_WaitsForANewerOneAtAnEventThatItDoesNotKnow(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			s, f, owner := newOfflineSystem(t)
 			ctx := context.Background()
-			product := s.create(10)
-			slot, _, acquired := s.acquire(product, 1, 1)
+			product := s.Create(10)
+			slot, _, acquired := s.Acquire(product, 1, 1)
 			at := newer(s, product, slot)
-			s.acquire(product, 2, 2)
+			s.Acquire(product, 2, 2)
 			records := f.produceAll(f.eventsAfter(0))
 			var blocked *projector.BlockedError
 			require.ErrorAs(t, owner.Apply(ctx, records), &blocked)
 			require.Contains(t, blocked.Reason, fmt.Sprintf("event %d (", at))
-			require.Zero(t, s.count("SELECT count(*) FROM parked_events"), "the event is not damaged")
-			require.EqualValues(t, 4, s.count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", acquired), "events before it are applied")
-			require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots"))
+			require.Zero(t, s.Count("SELECT count(*) FROM parked_events"), "the event is not damaged")
+			require.EqualValues(t, 4, s.Count("SELECT count(*) FROM projection_checkpoints WHERE position = $1", acquired), "events before it are applied")
+			require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots"))
 			require.ErrorAs(t, owner.Apply(ctx, records), &blocked, "it waits")
 		})
 	}
@@ -237,11 +224,11 @@ func TestMetrics_BeginAtZero(t *testing.T) {
 
 func TestProjector_ParksNothingOnDatabaseFailure(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
-	s.create(10)
-	s.exec("ALTER TABLE products_g1 RENAME TO away")
+	s.Create(10)
+	s.Exec("ALTER TABLE products_g1 RENAME TO away")
 	require.Error(t, owner.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
-	require.Zero(t, s.count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND next_offset > 0"))
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+	require.Zero(t, s.Count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND next_offset > 0"))
 }
 
 // An event that cannot be decoded is parked under its slot, since only its headers can be read. The
@@ -249,50 +236,48 @@ func TestProjector_ParksNothingOnDatabaseFailure(t *testing.T) {
 func TestPurchases_WaitBehindAnEventThatCannotBeDecoded(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	product := s.create(10)
-	slot, user, _ := s.acquire(product, 1, 1)
+	product := s.Create(10)
+	slot, user, _ := s.Acquire(product, 1, 1)
 	payment := uuid.New()
 	typ, version, payload, err := avsc.Encode(domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: storetest.KRW(t, 259000), Method: domain.Card})
 	require.NoError(t, err)
 	damaged := s.appendRaw(product, slot, typ, version, []byte(`{"userId":"nobody"}`))
-	behind := s.append(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
+	behind := s.Record(product, slot, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "gw-1", Price: storetest.KRW(t, 259000), Method: domain.Card})
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, []int64{damaged, behind}, s.parked("purchases"))
-	require.Empty(t, s.rows(1)["purchases"])
+	require.Empty(t, s.Rows(1)["purchases"])
 
-	s.exec("ALTER TABLE events DISABLE TRIGGER USER")
-	s.exec("UPDATE events SET payload = $2 WHERE position = $1", damaged, string(payload))
-	s.exec("ALTER TABLE events ENABLE TRIGGER USER")
-	keys, err := parking.RetryAll(ctx, s.pool, "", "ann")
+	s.Exec("ALTER TABLE events DISABLE TRIGGER USER")
+	s.Exec("UPDATE events SET payload = $2 WHERE position = $1", damaged, string(payload))
+	s.Exec("ALTER TABLE events ENABLE TRIGGER USER")
+	keys, err := parking.RetryAll(ctx, s.Pool, "", "ann")
 	require.NoError(t, err)
-	require.EqualValues(t, s.count("SELECT count(*) FROM parked_events WHERE NOT behind"), keys)
-	again, err := parking.RetryAll(ctx, s.pool, "", "ann")
+	require.EqualValues(t, s.Count("SELECT count(*) FROM parked_events WHERE NOT behind"), keys)
+	again, err := parking.RetryAll(ctx, s.Pool, "", "ann")
 	require.NoError(t, err)
 	require.Zero(t, again, "they are requested already")
 	require.NoError(t, owner.ServeRequests(ctx))
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
-	for _, name := range s.names() {
-		s.exec("SELECT projection_create_generation($1, 9)", name)
-	}
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+	s.createGeneration(9)
 	s.foldInto(9, 0)
-	require.Equal(t, s.rows(9), s.rows(1))
+	require.Equal(t, s.Rows(9), s.Rows(1))
 }
 
 func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	large, small := s.create(10_000), s.create(10)
-	s.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$`)
-	s.exec(fmt.Sprintf(`CREATE TRIGGER refuse BEFORE UPDATE ON products_g1 FOR EACH ROW WHEN (NEW.id = '%s') EXECUTE FUNCTION refuse()`, large))
+	large, small := s.Create(10_000), s.Create(10)
+	s.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$`)
+	s.Exec(fmt.Sprintf(`CREATE TRIGGER refuse BEFORE UPDATE ON products_g1 FOR EACH ROW WHEN (NEW.id = '%s') EXECUTE FUNCTION refuse()`, large))
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	const events = 2500 // two pages and a half
 	for n := range events {
-		s.acquire(large, n+1, int64(n+1))
+		s.Acquire(large, n+1, int64(n+1))
 	}
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(2))))
 	require.Len(t, s.parked("products"), events)
-	s.exec("DROP TRIGGER refuse ON products_g1")
-	_, err := parking.RetryAll(ctx, s.pool, "products", "ann")
+	s.Exec("DROP TRIGGER refuse ON products_g1")
+	_, err := parking.RetryAll(ctx, s.Pool, "products", "ann")
 	require.NoError(t, err)
 	for page := 1; ; page++ {
 		more, err := owner.ServePage(ctx)
@@ -302,10 +287,10 @@ func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 			break
 		}
 		// Between two pages, events of other products are applied.
-		_, _, at := s.acquire(small, page, int64(page))
+		_, _, at := s.Acquire(small, page, int64(page))
 		require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))
-		require.EqualValues(t, 10-page, s.count("SELECT stock FROM products WHERE id = $1", small))
+		require.EqualValues(t, 10-page, s.Count("SELECT stock FROM products WHERE id = $1", small))
 	}
-	require.EqualValues(t, 10_000-events, s.count("SELECT stock FROM products WHERE id = $1", large))
+	require.EqualValues(t, 10_000-events, s.Count("SELECT stock FROM products WHERE id = $1", large))
 	require.Empty(t, s.parked("products"))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -92,6 +93,18 @@ func KRW(tb testing.TB, amount int64) domain.Money {
 		tb.Fatalf("money: %v", err)
 	}
 	return m
+}
+
+// Lamp returns the creation of a product whose sale begins in an hour.
+func Lamp(tb testing.TB, stock int) domain.ProductCreated {
+	tb.Helper()
+	return domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: KRW(tb, 259000), Stock: stock,
+		SaleDate: time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)}
+}
+
+// Acquired returns the beginning of a slot of 30 minutes.
+func Acquired(user uuid.UUID, unit int, number int64) domain.SlotAcquired {
+	return domain.SlotAcquired{UserID: user, Unit: unit, ArrivalSequence: number, TTLMillis: 1800000, WarningMillis: 300000}
 }
 
 // Logger returns a logger of warnings that prints with the test's name if tests run verbosely.
