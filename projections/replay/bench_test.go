@@ -19,13 +19,14 @@ import (
 
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 )
 
 // history creates a history of n events with SQL, like the one that a year of drops produces: a
 // thousand slots are acquired, they expire, then the next thousand.
 func (s *system) history(n int) {
 	product := s.open(1).product
-	s.exec(`
+	s.Exec(`
 		INSERT INTO events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
 		SELECT i + 2, gen_random_uuid(), md5('slot' || k)::uuid, CASE WHEN acquires THEN 1 ELSE 2 END, $1,
 		       CASE WHEN acquires THEN 'SlotAcquired' ELSE 'SlotExpired' END, 1,
@@ -37,7 +38,7 @@ func (s *system) history(n int) {
 		       (SELECT max(recorded_at) FROM events) + i * interval '1 millisecond'
 		FROM (SELECT i, i / 2000 * 1000 + i % 1000 AS k, i % 2000 < 1000 AS acquires FROM generate_series(0, $2::int - 2) i) a ORDER BY i`,
 		product, n)
-	s.exec(`VACUUM (ANALYZE) events`)
+	s.Exec(`VACUUM (ANALYZE) events`)
 }
 
 // benchEvents returns the number of events to replay; DOPAMINE_BENCH_EVENTS sets it.
@@ -52,11 +53,11 @@ func benchEvents() int {
 // parallel with a COPY of the same rows, then building the same indexes with the same concurrency.
 // It prints both rates, their ratio, and the peak memory.
 func BenchmarkReplay(b *testing.B) {
-	s := newSystem(b)
+	s := newSystem(b, nil)
 	n := benchEvents()
 	s.history(n)
-	choices := map[string][]projections.Rebuildable{"all": every()}
-	for _, p := range every() {
+	choices := map[string][]projections.Rebuildable{"all": pipelinetest.Rebuildable()}
+	for _, p := range pipelinetest.Rebuildable() {
 		choices[p.Name()] = []projections.Rebuildable{p}
 	}
 	for _, name := range []string{"purchase_slots", "slot_audit_log", "products", "all"} {
@@ -115,7 +116,7 @@ func (s *system) raw(b *testing.B, all []projections.Rebuildable) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		for after := int64(0); ; {
-			page, err := s.reader.ReadAll(groupCtx, after, 5000)
+			page, err := s.Reader.ReadAll(groupCtx, after, 5000)
 			if err != nil || len(page) == 0 {
 				return err
 			}
@@ -123,15 +124,15 @@ func (s *system) raw(b *testing.B, all []projections.Rebuildable) {
 		}
 	})
 	for _, p := range all {
-		s.exec(`SELECT projection_create_tables($1, $2)`, p.Name(), spare)
+		s.Exec(`SELECT projection_create_tables($1, $2)`, p.Name(), spare)
 		for _, table := range p.Tables() {
-			group.Go(func() error { return s.copyTable(groupCtx, table.Base, s.generation(p.Name()), spare) })
+			group.Go(func() error { return s.copyTable(groupCtx, table.Base, s.Generation(p.Name()), spare) })
 		}
 	}
 	require.NoError(b, group.Wait())
 	s.rawIndexes(ctx, all, spare)
 	for _, p := range all {
-		s.exec(`SELECT projection_drop_tables($1, $2)`, p.Name(), spare)
+		s.Exec(`SELECT projection_drop_tables($1, $2)`, p.Name(), spare)
 	}
 }
 
@@ -140,39 +141,39 @@ func (s *system) rawIndexes(ctx context.Context, all []projections.Rebuildable, 
 	var group errgroup.Group
 	group.SetLimit(2)
 	for _, p := range all {
-		rows, err := s.pool.Query(ctx, `SELECT base, suffix FROM projection_indexes($1)`, p.Name())
-		require.NoError(s.t, err)
+		rows, err := s.Pool.Query(ctx, `SELECT base, suffix FROM projection_indexes($1)`, p.Name())
+		require.NoError(s.TB, err)
 		var base, suffix string
 		_, err = pgx.ForEachRow(rows, []any{&base, &suffix}, func() error {
 			b := &pgx.Batch{} // one transaction
 			b.Queue(`SET LOCAL maintenance_work_mem = '128MB'`)
 			b.Queue(`SET LOCAL max_parallel_maintenance_workers = 0`)
 			b.Queue(`SELECT projection_create_indexes($1, $2, $3, $4)`, p.Name(), generation, base, suffix)
-			group.Go(func() error { return s.pool.SendBatch(ctx, b).Close() })
+			group.Go(func() error { return s.Pool.SendBatch(ctx, b).Close() })
 			return nil
 		})
-		require.NoError(s.t, err)
+		require.NoError(s.TB, err)
 	}
-	require.NoError(s.t, group.Wait())
+	require.NoError(s.TB, group.Wait())
 	for _, p := range all {
-		s.exec(`SELECT projection_create_indexes($1, $2)`, p.Name(), generation) // the keys
+		s.Exec(`SELECT projection_create_indexes($1, $2)`, p.Name(), generation) // the keys
 	}
 }
 
 // copyTable copies rows through the client, in Postgres' binary format.
 func (s *system) copyTable(ctx context.Context, base string, from, to int) error {
 	columns := ""
-	if err := s.pool.QueryRow(ctx, `
+	if err := s.Pool.QueryRow(ctx, `
 		SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
 		WHERE attrelid = $1::regclass AND attnum > 0 AND attgenerated = ''`, projections.Table(base, from)).Scan(&columns); err != nil {
 		return err
 	}
-	source, err := s.pool.Acquire(ctx)
+	source, err := s.Pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer source.Release()
-	target, err := s.pool.Acquire(ctx)
+	target, err := s.Pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}

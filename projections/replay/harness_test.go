@@ -3,55 +3,37 @@ package replay_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
-	"github.com/dopaminestore/dopamine/projections/audit"
-	"github.com/dopaminestore/dopamine/projections/products"
-	"github.com/dopaminestore/dopamine/projections/projector"
-	"github.com/dopaminestore/dopamine/projections/purchases"
 	"github.com/dopaminestore/dopamine/projections/replay"
-	"github.com/dopaminestore/dopamine/projections/slots"
-	"github.com/dopaminestore/dopamine/relay"
-	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
-func TestMain(m *testing.M) {
-	// sarama's metrics have one ticker per process.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
+func TestMain(m *testing.M) { pipelinetest.Main(m) }
+
+// system is an event store with its read models, and what only the replay's tests need.
+type system struct{ *pipelinetest.Pipeline }
+
+func newSystem(t testing.TB, brokers []string) *system {
+	return &system{pipelinetest.New(t, brokers, 24)}
 }
 
-func every() []projections.Rebuildable {
-	return []projections.Rebuildable{products.New(), slots.New(), purchases.New(), audit.New()}
-}
-
-// system is an event store with a read side, in its own database and with its own topic.
-type system struct {
-	t      testing.TB
-	url    string
-	pool   *pgxpool.Pool
-	store  *eventstore.Store
-	reader *eventstore.Reader
-	topic  string
-	log    *slog.Logger
-}
-
-func newSystem(t testing.TB) *system {
-	store := storetest.New(t, 24)
-	return &system{t: t, url: store.URL, pool: store.Pool, store: store.Store, reader: store.Reader, topic: testkit.Topic(t), log: storetest.Logger(t)}
+// newLiveSystem returns a system whose relay and projector run until the test's end.
+func newLiveSystem(t testing.TB) *system {
+	s := newSystem(t, testkit.Kafka(t))
+	s.Start()
+	return s
 }
 
 // streamEvent is an event and its stream.
@@ -60,9 +42,9 @@ type streamEvent struct {
 	event  domain.Event
 }
 
-// append appends events of one product in one batch and returns the last position.
-func (s *system) append(product uuid.UUID, events ...streamEvent) int64 {
-	s.t.Helper()
+// record appends events of one product in one batch and returns the last position.
+func (s *system) record(product uuid.UUID, events ...streamEvent) int64 {
+	s.TB.Helper()
 	a := eventstore.Append{Key: product}
 	at := map[uuid.UUID]int{}
 	for _, e := range events {
@@ -72,10 +54,10 @@ func (s *system) append(product uuid.UUID, events ...streamEvent) int64 {
 			at[e.stream] = i
 			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: e.stream, Expected: eventstore.Any})
 		}
-		a.Streams[i].Events = append(a.Streams[i].Events, storetest.NewEvent(s.t, e.event))
+		a.Streams[i].Events = append(a.Streams[i].Events, storetest.NewEvent(s.TB, e.event))
 	}
-	res, err := s.store.Append(context.Background(), a)
-	require.NoError(s.t, err)
+	res, err := s.Append(context.Background(), a)
+	require.NoError(s.TB, err)
 	return res.Position
 }
 
@@ -98,7 +80,7 @@ type slot struct {
 
 func (s *system) open(seed uint64) *shop {
 	h := &shop{s: s, product: uuid.New(), total: 100_000, random: rand.New(rand.NewPCG(seed, seed))}
-	s.append(h.product, streamEvent{h.product, domain.ProductCreated{Name: "Lamp", Description: "A lamp", Price: storetest.KRW(s.t, 259000), Stock: h.total, SaleDate: now().Add(time.Hour)}})
+	s.record(h.product, streamEvent{h.product, storetest.Lamp(s.TB, h.total)})
 	return h
 }
 
@@ -112,17 +94,17 @@ func (h *shop) acquire(n int) (last int64) {
 		h.unit++
 		sl := slot{id: domain.SlotID(h.product, h.number), user: uuid.New(), unit: h.unit, number: h.number}
 		h.slots = append(h.slots, sl)
-		events = append(events, streamEvent{sl.id, domain.SlotAcquired{UserID: sl.user, Unit: sl.unit, ArrivalSequence: sl.number, TTLMillis: 1800000, WarningMillis: 300000}})
+		events = append(events, streamEvent{sl.id, storetest.Acquired(sl.user, sl.unit, sl.number)})
 	}
-	return h.s.append(h.product, events...)
+	return h.s.record(h.product, events...)
 }
 
 // endSlots ends the open slots in the various possible ways, and changes the product.
 func (h *shop) endSlots() (last int64) {
-	price := storetest.KRW(h.s.t, 259000)
-	h.s.append(h.product,
+	price := storetest.KRW(h.s.TB, 259000)
+	h.s.record(h.product,
 		streamEvent{h.product, domain.ProductDetailsChanged{Name: fmt.Sprintf("Lamp %d", h.random.IntN(1000)), Description: "Another lamp"}},
-		streamEvent{h.product, domain.ProductPriceChanged{Price: storetest.KRW(h.s.t, 250000)}},
+		streamEvent{h.product, domain.ProductPriceChanged{Price: storetest.KRW(h.s.TB, 250000)}},
 		streamEvent{h.product, domain.ProductStockDecreased{Decrease: 10, TotalStock: h.total - 10}},
 		streamEvent{h.product, domain.ProductStockIncreased{Increase: 10, TotalStock: h.total}},
 		streamEvent{h.product, domain.ProductSalePaused{}},
@@ -171,14 +153,14 @@ func (h *shop) endSlots() (last int64) {
 				{again, paid},
 				{sl.id, domain.PaymentRegranted{UserID: sl.user, PaymentID: payment, GatewayPaymentID: gateway, NewSlotID: again}}}
 		}
-		last = h.s.append(h.product, events...)
+		last = h.s.record(h.product, events...)
 	}
 	return last
 }
 
 // afterPurchase returns events that can follow a purchase.
 func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []streamEvent {
-	refund, part, rest := uuid.New(), storetest.KRW(h.s.t, 100000), storetest.KRW(h.s.t, 159000)
+	refund, part, rest := uuid.New(), storetest.KRW(h.s.TB, 100000), storetest.KRW(h.s.TB, 159000)
 	due := func(id uuid.UUID, amount domain.Money) streamEvent {
 		return streamEvent{sl.id, domain.RefundDue{UserID: sl.user, PaymentID: payment, Amount: amount, Reason: "REQUESTED", RefundID: id,
 			Cause: domain.RefundRequested, ReturnUnit: amount.Equal(price)}}
@@ -204,92 +186,43 @@ func (h *shop) afterPurchase(sl slot, payment uuid.UUID, price domain.Money) []s
 }
 
 func (h *shop) close() int64 {
-	h.s.append(h.product, streamEvent{h.product, domain.ProductSaleCancelled{}})
-	return h.s.append(h.product, streamEvent{h.product, domain.ProductDeleted{}})
-}
-
-// runLive runs a relay and a projector.
-func (s *system) runLive(brokers []string) (stopProjector func() error) {
-	testkit.Background(s.t, func(ctx context.Context) error {
-		notifier := eventstore.Listen(ctx, s.pool)
-		defer notifier.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Logger: s.log}).Run(ctx)
-	})
-	return s.projector(brokers)
-}
-
-func (s *system) projector(brokers []string) (stop func() error) {
-	var all []projections.Projection
-	for _, p := range every() {
-		all = append(all, p)
-	}
-	return testkit.Background(s.t, projector.NewRunner(projector.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic,
-		Projections: all, Logger: s.log}).Run)
-}
-
-func (s *system) published(ctx context.Context) (projections.Head, error) {
-	place, err := relay.ReadCheckpoint(ctx, s.pool)
-	head, headErr := s.reader.Head(ctx)
-	if err != nil {
-		return projections.Head{Position: head}, headErr
-	}
-	return projections.Head{Position: head, Published: place.Position, Last: place.Last}, headErr
+	h.s.record(h.product, streamEvent{h.product, domain.ProductSaleCancelled{}})
+	return h.s.record(h.product, streamEvent{h.product, domain.ProductDeleted{}})
 }
 
 func (s *system) config() replay.Config {
-	return replay.Config{ReadPool: s.pool, Store: s.reader, Published: s.published, Projections: every(), Logger: s.log}
+	return replay.Config{ReadPool: s.Pool, Store: s.Reader, Published: s.published, Projections: pipelinetest.Rebuildable(), Logger: s.Log}
 }
 
-// awaitCaughtUp waits until the live generations have applied the whole store.
-func (s *system) awaitCaughtUp() {
-	s.t.Helper()
-	testkit.Eventually(s.t, 60*time.Second, "the live generations", func() error {
-		head, err := s.published(context.Background())
-		if err != nil {
-			return err
-		}
-		all, err := projections.ReadStatus(context.Background(), s.pool, head)
-		for _, p := range all {
-			if p.Lag > 0 || p.Position == 0 {
-				return fmt.Errorf("%s: position %d, %d behind, %d parked", p.Projection, p.Position, p.Lag, p.Parked)
-			}
-		}
-		return err
-	})
+// published is Published without the topic's id, because some tests replay from a copy of the topic.
+func (s *system) published(ctx context.Context) (projections.Head, error) {
+	head, err := s.Published(ctx)
+	head.TopicID = ""
+	return head, err
 }
 
-func (s *system) count(sql string, args ...any) (n int64) {
-	s.t.Helper()
-	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&n))
-	return n
-}
-
-func (s *system) exec(sql string, args ...any) {
-	s.t.Helper()
-	dbtest.Exec(s.t, s.pool, sql, args...)
-}
-
-// generation returns the number of a projection's live generation.
-func (s *system) generation(projection string) int {
-	return int(s.count("SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'", projection))
-}
-
-// rows returns all rows of the live tables, as text.
-func (s *system) rows() map[string][]string {
-	out := map[string][]string{}
-	for _, p := range every() {
-		for _, table := range p.Tables() {
-			rows, err := s.pool.Query(context.Background(), fmt.Sprintf("SELECT t::text FROM %s t ORDER BY 1", projections.Table(table.Base, s.generation(p.Name()))))
-			require.NoError(s.t, err)
-			for rows.Next() {
-				var text string
-				require.NoError(s.t, rows.Scan(&text))
-				out[table.Base] = append(out[table.Base], text)
-			}
-			require.NoError(s.t, rows.Err())
-		}
+// replay replays with changes to the usual configuration, and returns the differences that it reports.
+func (s *system) replay(change ...func(*replay.Config)) (differences []replay.Difference, err error) {
+	var mu sync.Mutex
+	cfg := s.config()
+	cfg.OnDifference = func(d replay.Difference) {
+		mu.Lock()
+		defer mu.Unlock()
+		differences = append(differences, d)
 	}
-	return out
+	for _, f := range change {
+		f(&cfg)
+	}
+	err = replay.Run(context.Background(), cfg)
+	return differences, err
+}
+
+// verify replays and requires that a comparison with the live rows, unless change switches it off,
+// finds no difference.
+func (s *system) verify(change ...func(*replay.Config)) {
+	s.TB.Helper()
+	differences, err := s.replay(append([]func(*replay.Config){func(c *replay.Config) { c.Verify = true }}, change...)...)
+	require.NoError(s.TB, err, "%v", differences)
 }
 
 func expired(sl slot) streamEvent {

@@ -2,88 +2,73 @@ package replay_test
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/relay"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // publish runs a relay until every recorded event is in the topic.
-func (s *system) publish(brokers []string) {
-	s.t.Helper()
-	stop := testkit.Background(s.t, func(ctx context.Context) error {
-		notifier := eventstore.Listen(ctx, s.pool)
-		defer notifier.Close()
-		return relay.New(relay.Config{Pool: s.pool, Store: s.reader, Notifier: notifier, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Chunk: 7, Logger: s.log}).Run(ctx)
-	})
-	testkit.Eventually(s.t, 30*time.Second, "the relay", func() error {
-		head, err := s.published(context.Background())
-		if err == nil && head.Published < head.Position {
-			err = errors.New("not there yet")
-		}
-		return err
-	})
-	require.NoError(s.t, stop())
+func (s *system) publish() {
+	s.TB.Helper()
+	_, stop := s.StartRelay(func(c *relay.Config) { c.Chunk = 7 })
+	s.AwaitPublished()
+	require.NoError(s.TB, stop())
 }
 
 // replay --from-kafka (contract 6).
 func TestReplay_FromKafkaBuildsTheSameRows(t *testing.T) {
 	t.Parallel()
-	s, brokers := newSystem(t), testkit.Kafka(t)
+	s := newSystem(t, testkit.Kafka(t))
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(60)
 		h.endSlots()
 	}
-	s.publish(brokers)
+	s.publish()
 	// Everything is published once more: duplicates have the same positions.
-	s.exec(`DELETE FROM relay_place`)
-	s.publish(brokers)
-	s.projector(brokers)
-	s.awaitCaughtUp()
-	before := s.rows()
+	s.Exec(`DELETE FROM relay_place`)
+	s.publish()
+	s.StartProjector()
+	s.AwaitCaughtUp()
+	before := s.LiveRows()
 	// After the last published event the replay continues with the store.
 	h := s.open(7)
 	h.acquire(20)
 
 	cfg := s.config()
-	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.topic}
-	cfg.Projections = every()
+	cfg.Topic = &replay.Topic{Kafka: s.Kafka, Name: s.Topic}
+	cfg.Projections = pipelinetest.Rebuildable()
 	require.NoError(t, replay.Run(context.Background(), cfg))
-	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
-	s.publish(brokers)
-	s.awaitCaughtUp()
-	after := s.rows()
+	require.EqualValues(t, 4, s.Count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
+	s.publish()
+	s.AwaitCaughtUp()
+	after := s.LiveRows()
 	for table, rows := range before {
 		require.Subset(t, after[table], rows, table)
 	}
-	cfg.Topic, cfg.Verify = nil, true
-	var found differences
-	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(context.Background(), cfg), "the rows equal those of a replay from the store: %v", found.all)
+	s.verify() // against a replay from the store
 }
 
 // republish copies the system's topic into another one, with each partition changed.
-func (s *system) republish(brokers []string, change func([]*message.Message) []*message.Message) (topic string) {
-	s.t.Helper()
-	topic = testkit.Topic(s.t)
-	_, err := kafka.EnsureTopic(context.Background(), kafka.Cluster{Brokers: brokers}, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
-	require.NoError(s.t, err)
-	pub, err := kafka.NewPublisher(kafka.Cluster{Brokers: brokers}, kafka.DefaultPartitions)
-	require.NoError(s.t, err)
+func (s *system) republish(change func([]*message.Message) []*message.Message) (topic string) {
+	s.TB.Helper()
+	topic = testkit.Topic(s.TB)
+	_, err := kafka.EnsureTopic(context.Background(), s.Kafka, topic, kafka.TopicSettings{Partitions: kafka.DefaultPartitions})
+	require.NoError(s.TB, err)
+	pub, err := kafka.NewPublisher(s.Kafka, kafka.DefaultPartitions)
+	require.NoError(s.TB, err)
 	defer pub.Close() //nolint:errcheck // a test
-	err = kafka.ReadTopic(context.Background(), kafka.Cluster{Brokers: brokers}, s.topic, func(_ context.Context, _ int32, records func(func(kafka.Record) bool)) error {
+	err = kafka.ReadTopic(context.Background(), s.Kafka, s.Topic, func(_ context.Context, _ int32, records func(func(kafka.Record) bool)) error {
 		var all []*message.Message
 		records(func(r kafka.Record) bool {
 			headers := map[string]string{}
@@ -99,41 +84,37 @@ func (s *system) republish(brokers []string, change func([]*message.Message) []*
 		}
 		return pub.Publish(topic, all...)
 	})
-	require.NoError(s.t, err)
+	require.NoError(s.TB, err)
 	return topic
 }
 
 func TestReplay_SortsTheTopicIntoTheStoresOrder(t *testing.T) {
 	t.Parallel()
-	s, brokers := newSystem(t), testkit.Kafka(t)
-	s.runLive(brokers)
+	s := newSystem(t, testkit.Kafka(t))
+	s.Start()
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(20)
 		h.endSlots()
 	}
-	s.awaitCaughtUp()
-	cfg := s.config()
-	cfg.Verify = true
-	cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.republish(brokers, func(all []*message.Message) []*message.Message {
+	s.AwaitCaughtUp()
+	topic := s.republish(func(all []*message.Message) []*message.Message {
 		var out []*message.Message
 		for some := range slices.Chunk(all, 5) {
 			slices.Reverse(some) // later ones come first
 			out = append(append(out, some...), some[0].Copy(), all[0].Copy())
 		}
 		return out
-	})}
-	var found differences
-	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(context.Background(), cfg), "%v", found.all)
-	require.EqualValues(t, 4, s.count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
+	})
+	s.verify(func(c *replay.Config) { c.Topic = &replay.Topic{Kafka: s.Kafka, Name: topic} })
+	require.EqualValues(t, 4, s.Count(`SELECT count(*) FROM projection_replays WHERE source = 'kafka' AND phase = 'swapped' AND events = position`))
 }
 
 func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 	t.Parallel()
-	s, brokers := newSystem(t), testkit.Kafka(t)
+	s := newSystem(t, testkit.Kafka(t))
 	s.open(1).acquire(5)
-	s.publish(brokers)
+	s.publish()
 	for lacks, change := range map[string]func([]*message.Message) []*message.Message{
 		"all":       func([]*message.Message) []*message.Message { return nil },
 		"the first": func(all []*message.Message) []*message.Message { return all[min(1, len(all)):] },
@@ -143,11 +124,11 @@ func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 		"the last": func(all []*message.Message) []*message.Message { return all[:max(0, len(all)-1)] },
 	} {
 		cfg := s.config()
-		cfg.Topic = &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: s.republish(brokers, change)}
+		cfg.Topic = &replay.Topic{Kafka: s.Kafka, Name: s.republish(change)}
 		var refused *projections.RefusedError
 		require.ErrorAs(t, replay.Run(context.Background(), cfg), &refused, lacks)
 		require.Contains(t, refused.Reason, "replay from the store", lacks)
-		require.Equal(t, 1, s.generation("products"), "the live generation stays")
+		require.Equal(t, 1, s.Generation("products"), "the live generation stays")
 	}
 }
 
@@ -155,17 +136,17 @@ func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 // still takes from the lost history. The recovery publishes it again, with the right predecessor.
 func TestReplay_SkipsRecordsThatARecoverySuperseded(t *testing.T) {
 	t.Parallel()
-	s, brokers := newSystem(t), testkit.Kafka(t)
+	s := newSystem(t, testkit.Kafka(t))
 	s.open(1).acquire(5)
-	s.publish(brokers)
-	s.projector(brokers)
-	s.awaitCaughtUp()
-	own, err := s.reader.Identity(t.Context())
+	s.publish()
+	s.StartProjector()
+	s.AwaitCaughtUp()
+	own, err := s.Reader.Identity(t.Context())
 	require.NoError(t, err)
 	later := own
 	later.Incarnation++
 	var shared string
-	topic := s.republish(brokers, func(all []*message.Message) []*message.Message {
+	topic := s.republish(func(all []*message.Message) []*message.Message {
 		if len(all) < 6 {
 			return all
 		}
@@ -178,11 +159,7 @@ func TestReplay_SkipsRecordsThatARecoverySuperseded(t *testing.T) {
 		return slices.Insert(all, 2, mixed)
 	})
 	require.NotEmpty(t, shared, "all events are in one partition")
-	s.exec(`INSERT INTO store_incarnations (incarnation, shared_position) VALUES (2, ` + shared + `)`)
+	s.Exec(`INSERT INTO store_incarnations (incarnation, shared_position) VALUES (2, ` + shared + `)`)
 
-	cfg := s.config()
-	cfg.Verify, cfg.Topic = true, &replay.Topic{Kafka: kafka.Cluster{Brokers: brokers}, Name: topic}
-	var found differences
-	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(t.Context(), cfg), "%v", found.all)
+	s.verify(func(c *replay.Config) { c.Topic = &replay.Topic{Kafka: s.Kafka, Name: topic} })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -30,7 +31,7 @@ func TestReplayProcess(t *testing.T) {
 	pool, err := pgxpool.New(context.Background(), url+"&pool_max_conns=20")
 	require.NoError(t, err)
 	err = replay.Run(context.Background(), replay.Config{
-		ReadPool: pool, Store: eventstore.NewReader(pool), Projections: every(), Verify: true,
+		ReadPool: pool, Store: eventstore.NewReader(pool), Projections: pipelinetest.Rebuildable(), Verify: true,
 		Published:  func(context.Context) (projections.Head, error) { return projections.Head{}, nil },
 		OnProgress: func(r replay.Replay) { fmt.Println(r.Projection, r.Phase) },
 	})
@@ -40,18 +41,17 @@ func TestReplayProcess(t *testing.T) {
 // A killed replay (contract 6).
 func TestReplay_KilledLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	for seed := range uint64(3) {
 		h := s.open(seed)
 		h.acquire(100)
 		h.endSlots()
 	}
-	s.awaitCaughtUp()
-	before := s.rows()
+	s.AwaitCaughtUp()
+	before := s.LiveRows()
 	for _, at := range []string{"products reading", "slot_audit_log indexing", "purchase_slots catching up", "purchases swapping"} {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestReplayProcess$", "-test.v")
-		cmd.Env = append(os.Environ(), killedURL+"="+s.url)
+		cmd.Env = append(os.Environ(), killedURL+"="+s.URL)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
@@ -67,7 +67,7 @@ func TestReplay_KilledLeavesNothingInTheWay(t *testing.T) {
 		_ = cmd.Wait() // killed
 		require.True(t, seen, "%s was never reached", at)
 		testkit.Eventually(t, 30*time.Second, "the locks to go with the process", func() error {
-			all, err := replay.Latest(context.Background(), s.pool)
+			all, err := replay.Latest(context.Background(), s.Pool)
 			for _, r := range all {
 				if r.Running {
 					err = fmt.Errorf("%s is locked", r.Projection)
@@ -75,10 +75,10 @@ func TestReplay_KilledLeavesNothingInTheWay(t *testing.T) {
 			}
 			return err
 		})
-		require.Equal(t, before, s.rows(), at)
+		require.Equal(t, before, s.LiveRows(), at)
 	}
 	require.NoError(t, replay.Run(context.Background(), s.config()))
-	require.Equal(t, before, s.rows())
-	require.Zero(t, s.count("SELECT count(*) FROM projection_generations WHERE state = 'building'"))
-	require.Zero(t, s.count("SELECT count(*) FROM projection_replays WHERE ended_at IS NULL"))
+	require.Equal(t, before, s.LiveRows())
+	require.Zero(t, s.Count("SELECT count(*) FROM projection_generations WHERE state = 'building'"))
+	require.Zero(t, s.Count("SELECT count(*) FROM projection_replays WHERE ended_at IS NULL"))
 }

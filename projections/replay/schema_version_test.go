@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/products"
 	"github.com/dopaminestore/dopamine/projections/projector"
@@ -49,42 +48,43 @@ func shout(e domain.Envelope) domain.Envelope {
 	return e
 }
 
-func (s *system) only(brokers []string, p projections.Projection) *projector.Runner {
-	return projector.NewRunner(projector.Config{ReadPool: s.pool, Store: s.reader, Kafka: kafka.Cluster{Brokers: brokers}, Topic: s.topic, Group: s.topic + p.Name(),
-		Projections: []projections.Projection{p}, Logger: s.log})
+func (s *system) only(p projections.Projection) *projector.Runner {
+	cfg := s.ProjectorConfig()
+	cfg.Group, cfg.Projections = s.Topic+p.Name(), []projections.Projection{p}
+	return projector.NewRunner(cfg)
 }
 
 func TestReplay_BuildsANewSchemaVersionWhileTheOldOneServes(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	brokers := testkit.Kafka(t)
-	stop := s.runLive(brokers)
+	s := newSystem(t, testkit.Kafka(t))
+	s.StartRelay()
+	_, stop := s.StartProjector()
 	s.open(1).endSlots()
-	s.awaitCaughtUp()
+	s.AwaitCaughtUp()
 	require.NoError(t, stop())
 	old := make(chan error, 1)
 	testkit.Background(t, func(ctx context.Context) error {
-		err := s.only(brokers, products.New()).Run(ctx)
+		err := s.only(products.New()).Run(ctx)
 		old <- err
 		return err
 	})
 	// The new program does not write the generation that the old one still serves.
 	var refused *projections.RefusedError
-	require.ErrorAs(t, s.only(brokers, upperCaseProducts{}).Run(context.Background()), &refused)
+	require.ErrorAs(t, s.only(upperCaseProducts{}).Run(context.Background()), &refused)
 	require.ErrorContains(t, refused, "replay products")
 
 	cfg := s.config()
 	cfg.Projections = []projections.Rebuildable{upperCaseProducts{}}
 	require.NoError(t, replay.Run(context.Background(), cfg))
-	require.Equal(t, 2, s.generation("products"))
-	require.Zero(t, s.count("SELECT count(*) FROM products WHERE name <> upper(name)"))
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM products"))
+	require.Equal(t, 2, s.Generation("products"))
+	require.Zero(t, s.Count("SELECT count(*) FROM products WHERE name <> upper(name)"))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM products"))
 
 	// The old program stops; the new one continues.
 	h := s.open(2)
 	require.ErrorAs(t, <-old, &refused)
-	testkit.Background(t, s.only(brokers, upperCaseProducts{}).Run)
+	testkit.Background(t, s.only(upperCaseProducts{}).Run)
 	testkit.EventuallyEqual(t, readTimeout*10, "the new program to continue", 1, func() int64 {
-		return s.count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product)
+		return s.Count("SELECT count(*) FROM products WHERE id = $1 AND name = 'LAMP'", h.product)
 	})
 }

@@ -3,7 +3,6 @@ package replay_test
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -54,12 +54,12 @@ func (s *system) poll(ctx context.Context) error {
 }
 
 func (s *system) readView(ctx context.Context, view string) (n int64, err error) {
-	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM "+view).Scan(&n)
+	err = s.Pool.QueryRow(ctx, "SELECT count(*) FROM "+view).Scan(&n)
 	return n, err
 }
 
 func (s *system) readSnapshot(ctx context.Context, projection string) (n int64, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		var generation int
 		if err := tx.QueryRow(ctx, "SELECT generation FROM projection_generations WHERE projection = $1 AND state = 'live'", projection).Scan(&generation); err != nil {
 			return err
@@ -72,13 +72,13 @@ func (s *system) readSnapshot(ctx context.Context, projection string) (n int64, 
 // Readers never notice a replay (contract 6).
 func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	brokers := testkit.Kafka(t)
-	stopProjector := s.runLive(brokers)
+	s := newSystem(t, testkit.Kafka(t))
+	s.StartRelay()
+	_, stopProjector := s.StartProjector()
 	h := s.open(1)
 	h.acquire(300)
 	h.endSlots()
-	s.awaitCaughtUp()
+	s.AwaitCaughtUp()
 	rush := testkit.Background(t, func(ctx context.Context) error {
 		for seed := uint64(2); ctx.Err() == nil; seed++ {
 			more := s.open(seed)
@@ -96,7 +96,7 @@ func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 				if r.Phase == replay.Swapping {
 					once.Do(func() {
 						_ = stopProjector()
-						s.projector(brokers)
+						s.StartProjector()
 					})
 				}
 			}
@@ -106,85 +106,78 @@ func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 	require.NoError(t, rush())
 	require.NoError(t, views())
 	require.NoError(t, snapshots())
-	s.awaitCaughtUp()
-	require.Equal(t, 5, s.generation("products"))
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
-	cfg := s.config()
-	cfg.Verify = true
-	var found differences
-	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(context.Background(), cfg), found.all)
+	s.AwaitCaughtUp()
+	require.Equal(t, 5, s.Generation("products"))
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+	s.verify()
 }
 
 func TestSwap_WaitsUntilItHasWhatTheLiveGenerationHas(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(20)
 	h.endSlots()
-	s.awaitCaughtUp()
-	before := s.count("SELECT count(*) FROM purchase_slots")
+	s.AwaitCaughtUp()
+	before := s.Count("SELECT count(*) FROM purchase_slots")
 	var live int64
 	var once sync.Once
 	cfg := s.config()
-	cfg.Projections = every()[1:2]
+	cfg.Projections = pipelinetest.Rebuildable()[1:2]
 	cfg.OnProgress = func(r replay.Replay) {
 		if r.Phase == replay.Swapping {
 			once.Do(func() { // the live generation gets ahead of one that had caught up
 				more := s.open(2)
 				more.acquire(20)
 				more.endSlots()
-				s.awaitCaughtUp()
-				live = s.count("SELECT count(*) FROM purchase_slots")
+				s.AwaitCaughtUp()
+				live = s.Count("SELECT count(*) FROM purchase_slots")
 			})
 		}
 	}
 	require.NoError(t, replay.Run(context.Background(), cfg))
 	require.Greater(t, live, before)
-	require.Equal(t, live, s.count("SELECT count(*) FROM purchase_slots"))
+	require.Equal(t, live, s.Count("SELECT count(*) FROM purchase_slots"))
 }
 
 func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(50)
 	h.endSlots()
-	s.awaitCaughtUp()
-	long, err := s.pool.Begin(context.Background()) // stands in for a SELECT that takes long: it holds the view
+	s.AwaitCaughtUp()
+	long, err := s.Pool.Begin(context.Background()) // stands in for a SELECT that takes long: it holds the view
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
 	dbtest.Exec(t, long, "SELECT count(*) FROM purchase_slots")
 	testkit.EventuallyTrue(t, 10*time.Second, "the SELECT to be a long one", func() bool {
-		return s.count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) != 0
+		return s.Count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) != 0
 	})
 	readers := testkit.Background(t, s.poll)
 	queue := testkit.Background(t, s.noSessionWaitsForAView)
 	done := make(chan error, 1)
 	cfg := s.config()
-	cfg.Projections = every()[1:2]
+	cfg.Projections = pipelinetest.Rebuildable()[1:2]
 	go func() { done <- replay.Run(context.Background(), cfg) }()
-	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.generation("purchase_slots") })
+	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.Generation("purchase_slots") })
 	require.NoError(t, queue())
 	require.NoError(t, long.Rollback(context.Background()))
 	require.NoError(t, <-done)
 	require.NoError(t, readers())
 	last := h.acquire(1)
 	testkit.EventuallyTrue(t, 30*time.Second, "the view to show the new generation", func() bool {
-		return s.count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) == 1
+		return s.Count("SELECT count(*) FROM purchase_slots_g2 WHERE last_position = $1", last) == 1
 	})
-	require.EqualValues(t, s.count("SELECT count(*) FROM purchase_slots_g2"), s.count("SELECT count(*) FROM purchase_slots"))
+	require.EqualValues(t, s.Count("SELECT count(*) FROM purchase_slots_g2"), s.Count("SELECT count(*) FROM purchase_slots"))
 }
 
 func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	s.open(1).acquire(50)
-	s.awaitCaughtUp()
-	long, err := s.pool.Begin(context.Background())
+	s.AwaitCaughtUp()
+	long, err := s.Pool.Begin(context.Background())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
 	dbtest.Exec(t, long, "SELECT FROM purchase_slots LIMIT 1")
@@ -192,17 +185,17 @@ func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	cfg := s.config()
-	cfg.Projections = every()[1:2]
+	cfg.Projections = pipelinetest.Rebuildable()[1:2]
 	go func() { done <- replay.Run(ctx, cfg) }()
-	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.generation("purchase_slots") })
+	testkit.EventuallyEqual(t, 60*time.Second, "the swap without the view", 2, func() int { return s.Generation("purchase_slots") })
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	const shows = "SELECT count(*) FROM (SELECT pg_get_viewdef('purchase_slots'::regclass) AS text) v WHERE text LIKE '%FROM%purchase_slots_g2 %'"
-	require.Zero(t, s.count(shows), "the view followed although it was held: nothing is shown")
+	require.Zero(t, s.Count(shows), "the view followed although it was held: nothing is shown")
 	require.NoError(t, long.Rollback(context.Background()))
 	testkit.Eventually(t, 30*time.Second, "the view to show the live generation", func() error {
-		if s.count(shows) != 1 {
-			return fmt.Errorf("%s", s.text("SELECT pg_get_viewdef('purchase_slots'::regclass)"))
+		if s.Count(shows) != 1 {
+			return fmt.Errorf("%s", dbtest.One[string](t, s.Pool, "SELECT pg_get_viewdef('purchase_slots'::regclass)"))
 		}
 		return nil
 	})
@@ -213,7 +206,7 @@ func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 func (s *system) noSessionWaitsForAView(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var n int
-		if err := s.pool.QueryRow(context.Background(), `
+		if err := s.Pool.QueryRow(context.Background(), `
 			SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'purchase_slots'::regclass
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n); err != nil { // views of other tests have the same number
 			return err
@@ -228,13 +221,12 @@ func (s *system) noSessionWaitsForAView(ctx context.Context) error {
 // An interrupted replay (contract 6).
 func TestReplay_InterruptedLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(60)
 	h.endSlots()
-	s.awaitCaughtUp()
-	before := s.rows()
+	s.AwaitCaughtUp()
+	before := s.LiveRows()
 	for _, phase := range []string{replay.Reading, replay.Indexing, replay.CatchingUp, replay.Comparing, replay.Swapping} {
 		ctx, cancel := context.WithCancel(context.Background())
 		cfg := s.config()
@@ -244,35 +236,35 @@ func TestReplay_InterruptedLeavesNothingInTheWay(t *testing.T) {
 				cancel()
 			}
 		}
-		cfg.Projections = every()[1:2]
+		cfg.Projections = pipelinetest.Rebuildable()[1:2]
 		require.ErrorIs(t, replay.Run(ctx, cfg), context.Canceled, phase)
 		cancel()
-		require.Zero(t, s.count("SELECT count(*) FROM projection_generations WHERE state = 'building'"), phase)
-		require.EqualValues(t, 1, s.count("SELECT count(*) FROM pg_class WHERE relname ~ '^purchase_slots_g[0-9]+$'"), phase)
-		require.Equal(t, before, s.rows(), phase)
-		last, err := replay.Latest(context.Background(), s.pool)
+		require.Zero(t, s.Count("SELECT count(*) FROM projection_generations WHERE state = 'building'"), phase)
+		require.EqualValues(t, 1, s.Count("SELECT count(*) FROM pg_class WHERE relname ~ '^purchase_slots_g[0-9]+$'"), phase)
+		require.Equal(t, before, s.LiveRows(), phase)
+		last, err := replay.Latest(context.Background(), s.Pool)
 		require.NoError(t, err)
 		require.Equal(t, replay.Interrupted, last[0].Phase)
 		require.False(t, last[0].Running)
 	}
 	require.NoError(t, replay.Run(context.Background(), s.config()))
-	require.Equal(t, before, s.rows())
+	require.Equal(t, before, s.LiveRows())
 }
 
 func TestReplay_RefusesASecondOne(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
+	s := newSystem(t, nil)
 	s.open(1).acquire(20)
 	second := make(chan error, 1)
 	var once sync.Once
 	cfg := s.config()
 	cfg.OnProgress = func(replay.Replay) {
 		once.Do(func() {
-			last, err := replay.Latest(context.Background(), s.pool)
+			last, err := replay.Latest(context.Background(), s.Pool)
 			require.NoError(t, err)
 			require.True(t, last[0].Running)
 			other := s.config()
-			other.Projections = every()[:1]
+			other.Projections = pipelinetest.Rebuildable()[:1]
 			second <- replay.Run(context.Background(), other)
 		})
 	}
@@ -283,79 +275,71 @@ func TestReplay_RefusesASecondOne(t *testing.T) {
 // A skip also holds in replays (contract 6).
 func TestReplay_StopsAtAFailingEventAndHonoursSkips(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(20)
 	nobody := slot{id: uuid.New(), user: uuid.New(), unit: 7, number: 7777}
-	bad := s.append(h.product, expired(nobody))
+	bad := s.record(h.product, expired(nobody))
 	h.endSlots()
 	testkit.Eventually(t, 60*time.Second, "the event to be parked", func() error {
-		keys, err := parking.Keys(context.Background(), s.pool, "purchase_slots", 10)
+		keys, err := parking.Keys(context.Background(), s.Pool, "purchase_slots", 10)
 		if err == nil && len(keys) != 1 {
 			err = fmt.Errorf("%d keys are parked", len(keys))
 		}
 		return err
 	})
 	cfg := s.config()
-	cfg.Projections = every()[1:2]
+	cfg.Projections = pipelinetest.Rebuildable()[1:2]
 	err := replay.Run(context.Background(), cfg)
 	require.ErrorContains(t, err, fmt.Sprintf("event %d (SlotExpired)", bad))
-	require.Equal(t, 1, s.generation("purchase_slots"))
-	last, err := replay.Latest(context.Background(), s.pool)
+	require.Equal(t, 1, s.Generation("purchase_slots"))
+	last, err := replay.Latest(context.Background(), s.Pool)
 	require.NoError(t, err)
 	require.Equal(t, replay.Failed, last[0].Phase)
 	require.Contains(t, last[0].Error, "has no row")
 
 	s.skip("purchase_slots", nobody.id)
 	require.NoError(t, replay.Run(context.Background(), cfg))
-	require.Equal(t, 3, s.generation("purchase_slots"), "the number of the failed replay is not reused")
-	require.Zero(t, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1", nobody.id))
+	require.Equal(t, 3, s.Generation("purchase_slots"), "the number of the failed replay is not reused")
+	require.Zero(t, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1", nobody.id))
 }
 
 func TestReplay_StartsOverAfterASkip(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(20)
-	s.awaitCaughtUp()
+	s.AwaitCaughtUp()
 	// The live row is removed, so that the live generation cannot apply what a replay can.
 	lost := h.slots[0]
-	s.exec("DELETE FROM purchase_slots_g1 WHERE id = $1", lost.id)
-	s.append(h.product, expired(lost))
+	s.Exec("DELETE FROM purchase_slots_g1 WHERE id = $1", lost.id)
+	s.record(h.product, expired(lost))
 	testkit.EventuallyTrue(t, 60*time.Second, "the event to be parked", func() bool {
-		return s.count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") == 1
+		return s.Count("SELECT count(*) FROM parked_events WHERE projection = 'purchase_slots'") == 1
 	})
 	var once sync.Once
 	cfg := s.config()
-	cfg.Projections = every()[1:2]
+	cfg.Projections = pipelinetest.Rebuildable()[1:2]
 	cfg.OnProgress = func(r replay.Replay) {
 		if r.Phase == replay.Swapping {
 			once.Do(func() { s.skip("purchase_slots", lost.id) })
 		}
 	}
 	require.NoError(t, replay.Run(context.Background(), cfg))
-	require.Equal(t, 3, s.generation("purchase_slots"), "the second one was swapped")
-	require.EqualValues(t, 1, s.count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'ACTIVE'", lost.id), "the end was skipped")
-	last, err := replay.Latest(context.Background(), s.pool)
+	require.Equal(t, 3, s.Generation("purchase_slots"), "the second one was swapped")
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'ACTIVE'", lost.id), "the end was skipped")
+	last, err := replay.Latest(context.Background(), s.Pool)
 	require.NoError(t, err)
 	require.Equal(t, replay.Swapped, last[0].Phase)
-	require.True(t, strings.Contains(s.text("SELECT error FROM projection_replays WHERE phase = 'interrupted'"), "skipped"))
+	require.Contains(t, dbtest.One[string](t, s.Pool, "SELECT error FROM projection_replays WHERE phase = 'interrupted'"), "skipped")
 }
 
 // skip drops the first parked event of a key and waits until that is done.
 func (s *system) skip(projection string, key uuid.UUID) {
-	require.NoError(s.t, parking.Request(context.Background(), s.pool, projection, key, parking.Skip, "operator"))
+	require.NoError(s.TB, parking.Request(context.Background(), s.Pool, projection, key, parking.Skip, "operator"))
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	done, err := parking.Await(ctx, s.pool, projection, key, 20*time.Millisecond)
-	require.NoError(s.t, err)
-	require.Equal(s.t, "operator", done.By)
-}
-
-func (s *system) text(sql string, args ...any) (text string) {
-	s.t.Helper()
-	require.NoError(s.t, s.pool.QueryRow(context.Background(), sql, args...).Scan(&text))
-	return text
+	done, err := parking.Await(ctx, s.Pool, projection, key, 20*time.Millisecond)
+	require.NoError(s.TB, err)
+	require.Equal(s.TB, "operator", done.By)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -50,20 +51,20 @@ func migrateToFirstRelease(t *testing.T, pool *pgxpool.Pool) {
 
 // oldEvent appends an event in the form of schema version 1.
 func (s *system) oldEvent(product, stream uuid.UUID, event domain.Event) {
-	s.t.Helper()
+	s.TB.Helper()
 	typ, _, payload, err := avsc.Encode(event)
-	require.NoError(s.t, err)
+	require.NoError(s.TB, err)
 	var fields map[string]json.RawMessage
-	require.NoError(s.t, json.Unmarshal(payload, &fields))
+	require.NoError(s.TB, json.Unmarshal(payload, &fields))
 	delete(fields, "refundReference")
 	delete(fields, "cause")
 	payload, err = json.Marshal(fields)
-	require.NoError(s.t, err)
-	_, err = s.store.Append(context.Background(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
+	require.NoError(s.TB, err)
+	_, err = s.Store.Append(context.Background(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
 		Stream: stream, Expected: eventstore.Any,
 		Events: []eventstore.NewEvent{{ID: uuid.New(), Type: typ, SchemaVersion: 1, Payload: payload, Meta: eventstore.Meta{Actor: domain.ActorSystem}}},
 	}}})
-	require.NoError(s.t, err)
+	require.NoError(s.TB, err)
 }
 
 // TestUpgrade_GivesTheRowsThatAReplayGives: the read models of the first release are
@@ -71,8 +72,7 @@ func (s *system) oldEvent(product, stream uuid.UUID, event domain.Event) {
 // with --verify over old and new events finds no difference.
 func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	s.runLive(testkit.Kafka(t))
+	s := newLiveSystem(t)
 	h := s.open(1)
 	h.acquire(8)
 	price := storetest.KRW(t, 259000)
@@ -99,16 +99,16 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 			s.oldEvent(h.product, sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, GatewayRefundID: "re_1", Amount: due.Amount})
 		}
 	}
-	s.awaitCaughtUp()
-	require.Zero(t, s.count("SELECT count(*) FROM parked_events"))
-	require.EqualValues(t, 5, s.count("SELECT count(*) FROM refunds"))
+	s.AwaitCaughtUp()
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+	require.EqualValues(t, 5, s.Count("SELECT count(*) FROM refunds"))
 
 	url := testkit.Postgres(t)
 	old, err := pgxpool.New(context.Background(), url)
 	require.NoError(t, err)
 	t.Cleanup(old.Close)
 	migrateToFirstRelease(t, old)
-	for _, p := range every() {
+	for _, p := range pipelinetest.Rebuildable() {
 		dbtest.Exec(t, old, `INSERT INTO projection_generations (projection, generation, state, live_at) VALUES ($1, 1, 'live', now()) ON CONFLICT DO NOTHING`, p.Name())
 		for _, table := range p.Tables() {
 			s.copyToFirstRelease(old, projections.Table(table.Base, 1))
@@ -123,8 +123,8 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	}
 	s.copyToFirstRelease(old, "projection_checkpoints")
 	require.NoError(t, db.MigrateRead(context.Background(), url))
-	migrated := &system{t: t, pool: old}
-	want, got := s.rows(), migrated.rows()
+	migrated := &pipelinetest.Pipeline{TB: t, ReadPool: old}
+	want, got := s.LiveRows(), migrated.LiveRows()
 	for base := range want {
 		if base == "products" { // revision is null until a replay or the next change by an admin; see below
 			require.Len(t, got[base], len(want[base]))
@@ -132,56 +132,50 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 		}
 		require.Equal(t, want[base], got[base], base)
 	}
-	require.EqualValues(t, 5, migrated.count("SELECT count(*) FROM refunds"))
+	require.EqualValues(t, 5, migrated.Count("SELECT count(*) FROM refunds"))
 
 	// The first replay after the upgrade finds no difference, and fills what the migration could not.
-	cfg := s.config()
-	cfg.ReadPool, cfg.Verify = old, true
-	var found differences
-	cfg.OnDifference = found.add
-	require.EqualValues(t, 1, migrated.count("SELECT count(*) FROM products_g1 WHERE revision IS NULL"))
-	require.NoError(t, replay.Run(context.Background(), cfg), "%v", found.all)
-	require.Equal(t, want, migrated.rows())
+	overOld := func(c *replay.Config) { c.ReadPool, c.Verify = old, true }
+	require.EqualValues(t, 1, migrated.Count("SELECT count(*) FROM products_g1 WHERE revision IS NULL"))
+	s.verify(overOld)
+	require.Equal(t, want, migrated.LiveRows())
 	// Only a row of before the column is excused.
 	dbtest.Exec(t, old, `UPDATE products_g2 SET revision = revision + 1`)
-	require.ErrorIs(t, replay.Run(context.Background(), cfg), replay.ErrDiffers)
-	require.Len(t, found.all, 1)
-	require.Equal(t, "revision", found.all[0].Column)
+	found, err := s.replay(overOld)
+	require.ErrorIs(t, err, replay.ErrDiffers)
+	require.Len(t, found, 1)
+	require.Equal(t, "revision", found[0].Column)
 
 	// New events follow the old ones.
 	h.slots = nil
 	h.acquire(5)
 	h.endSlots()
-	s.awaitCaughtUp()
-	cfg = s.config()
-	cfg.Verify = true
-	found = differences{}
-	cfg.OnDifference = found.add
-	require.NoError(t, replay.Run(context.Background(), cfg), "%v", found.all)
+	s.AwaitCaughtUp()
+	s.verify()
 }
 
 // copyToFirstRelease copies a table's rows as far as the first release had their
 // columns.
 func (s *system) copyToFirstRelease(to *pgxpool.Pool, table string) {
-	s.t.Helper()
+	s.TB.Helper()
 	ctx := context.Background()
 	if s.columns(to, table) == "" {
 		return // refunds
 	}
-	rows, err := s.pool.Query(ctx, fmt.Sprintf("SELECT to_jsonb(t) FROM %s t", table))
-	require.NoError(s.t, err)
+	rows, err := s.Pool.Query(ctx, fmt.Sprintf("SELECT to_jsonb(t) FROM %s t", table))
+	require.NoError(s.TB, err)
 	all, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	require.NoError(s.t, err)
+	require.NoError(s.TB, err)
 	columns := s.columns(to, table)
 	for _, row := range all {
 		_, err := to.Exec(ctx, fmt.Sprintf("INSERT INTO %[1]s (%[2]s) SELECT %[2]s FROM jsonb_populate_record(NULL::%[1]s, $1)", table, columns), string(row))
-		require.NoError(s.t, err)
+		require.NoError(s.TB, err)
 	}
 }
 
 func (s *system) columns(pool *pgxpool.Pool, table string) string {
-	s.t.Helper()
-	columns := dbtest.One[*string](s.t, pool, `
+	s.TB.Helper()
+	columns := dbtest.One[*string](s.TB, pool, `
 		SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position) FROM information_schema.columns
 		WHERE table_name = $1 AND is_generated = 'NEVER'`, table)
 	if columns == nil {
