@@ -23,24 +23,24 @@ func TestRecover_FindsLostMoneyInTheTopic(t *testing.T) {
 	s.acquire(2)
 	kept, other := domain.SlotID(s.product, 1), domain.SlotID(s.product, 2)
 	payment, lost := uuid.New(), uuid.New()
-	s.append(s.product, kept, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: price, Method: domain.Card})
-	s.append(s.product, kept, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Price: price, Method: domain.Card})
+	s.Record(s.product, kept, domain.PaymentInitiated{UserID: user, PaymentID: payment, Price: price, Method: domain.Card})
+	s.Record(s.product, kept, domain.PaymentCompleted{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Price: price, Method: domain.Card})
 	first := uuid.New()
-	s.append(s.product, kept, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Amount: storetest.KRW(t, 10),
+	s.Record(s.product, kept, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Amount: storetest.KRW(t, 10),
 		RefundID: first, Reason: "REQUESTED", Cause: domain.RefundRequested})
-	s.awaitReadModels()
-	restore := dbtest.Snapshot(t, s.url)
+	s.AwaitCaughtUp()
+	restore := dbtest.Snapshot(t, s.URL)
 	due := func(payment, id uuid.UUID, cause domain.RefundCause) {
-		s.append(s.product, kept, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Amount: part, RefundID: id, Reason: "REQUESTED", Cause: cause})
+		s.Record(s.product, kept, domain.RefundDue{UserID: user, PaymentID: payment, GatewayPaymentID: "ch_1", Amount: part, RefundID: id, Reason: "REQUESTED", Cause: cause})
 	}
 	open, made := uuid.New(), uuid.New()
 	due(payment, open, domain.RefundRequested)
 	due(payment, made, domain.RefundRequested)
 	due(payment, uuid.New(), domain.RefundDuplicateCharge)
-	s.append(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_1", Amount: part, RefundID: made})
-	s.append(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_0", Amount: storetest.KRW(t, 10), RefundID: first})
-	s.append(s.product, other, domain.PaymentInitiated{UserID: user, PaymentID: lost, Price: price, Method: domain.Card})
-	s.awaitReadModels()
+	s.Record(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_1", Amount: part, RefundID: made})
+	s.Record(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_0", Amount: storetest.KRW(t, 10), RefundID: first})
+	s.Record(s.product, other, domain.PaymentInitiated{UserID: user, PaymentID: lost, Price: price, Method: domain.Card})
+	s.AwaitCaughtUp()
 	restore()
 	s.acquire(1)
 	s.awaitRelayBlocked()
@@ -52,7 +52,7 @@ func TestRecover_FindsLostMoneyInTheTopic(t *testing.T) {
 	require.ErrorIs(t, err, killed)
 	require.Equal(t, []LostPayment{{lost, price}}, result.Contradictions.Money.Payments)
 	require.Zero(t, result.Contradictions.Money.Undecodable)
-	rows, err := s.pool.Query(context.Background(), `SELECT refund_id, payment_id, charge, gateway_refund_id, completed, amount::text FROM lost_refunds ORDER BY completed`)
+	rows, err := s.Pool.Query(context.Background(), `SELECT refund_id, payment_id, charge, gateway_refund_id, completed, amount::text FROM lost_refunds ORDER BY completed`)
 	require.NoError(t, err)
 	type row struct {
 		refund, payment   uuid.UUID

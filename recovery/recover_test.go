@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -13,27 +14,28 @@ import (
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // requireRecovered requires the state after a recovery: read models and topic
 // equal the store, and new events are processed.
 func (s *shop) requireRecovered(incarnation int64) {
-	s.t.Helper()
-	s.awaitReadModels()
-	require.Empty(s.t, s.relay.Blocked())
-	require.Zero(s.t, s.auditedBeyondStore())
+	s.TB.Helper()
+	s.AwaitCaughtUp()
+	require.Empty(s.TB, s.relay.Blocked())
+	require.Zero(s.TB, s.auditedBeyondStore())
 	s.acquire(3)
 	s.create(2)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	s.requireReadModels()
 	c := s.consume()
-	require.Equal(s.t, s.storeIDs(), c.events, "another system that reads the topic")
-	require.Equal(s.t, kafka.DefaultPartitions*int(incarnation-1), c.markers)
-	id, err := s.reader.Identity(context.Background())
-	require.NoError(s.t, err)
-	require.Equal(s.t, incarnation, id.Incarnation)
+	require.Equal(s.TB, s.storeIDs(), c.events, "another system that reads the topic")
+	require.Equal(s.TB, kafka.DefaultPartitions*int(incarnation-1), c.markers)
+	id, err := s.Reader.Identity(context.Background())
+	require.NoError(s.TB, err)
+	require.Equal(s.TB, incarnation, id.Incarnation)
 	_, err = Run(context.Background(), s.config())
-	require.ErrorIs(s.t, err, ErrNotNeeded, "a second time")
+	require.ErrorIs(s.TB, err, ErrNotNeeded, "a second time")
 }
 
 func TestRecover_AfterRestore(t *testing.T) {
@@ -44,11 +46,11 @@ func TestRecover_AfterRestore(t *testing.T) {
 			s := newShop(t, separate)
 			s.acquire(2)
 			shared := s.create(3)
-			s.awaitReadModels()
-			restore := dbtest.Snapshot(t, s.url)
+			s.AwaitCaughtUp()
+			restore := dbtest.Snapshot(t, s.URL)
 			s.acquire(3) // lost
 			s.create(2)
-			s.awaitReadModels()
+			s.AwaitCaughtUp()
 			restore()
 			s.create(1)
 			s.acquire(6) // their positions are assigned again
@@ -58,7 +60,7 @@ func TestRecover_AfterRestore(t *testing.T) {
 			} else {
 				// Its checkpoints were restored too: a projector that starts reads the lost history again.
 				s.project()
-				s.awaitProjectorBlocked()
+				testkit.EventuallyTrue(t, 60*time.Second, "a blocked projector", func() bool { return len(s.projector.Health()) > 0 })
 				require.Zero(t, s.auditedBeyondStore(), "nothing of the lost history was applied again")
 			}
 
@@ -80,10 +82,10 @@ func TestRecover_ContinuesAfterKill(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, false)
 			shared := s.acquire(2)
-			s.awaitReadModels()
-			restore := dbtest.Snapshot(t, s.url)
+			s.AwaitCaughtUp()
+			restore := dbtest.Snapshot(t, s.URL)
 			s.acquire(2)
-			s.awaitReadModels()
+			s.AwaitCaughtUp()
 			restore()
 			s.acquire(3)
 			s.awaitRelayBlocked()
@@ -103,7 +105,7 @@ func TestRecover_ContinuesAfterKill(t *testing.T) {
 			require.True(t, result.Resumed)
 			require.EqualValues(t, 2, result.Incarnation.Incarnation)
 			require.Equal(t, shared, result.SharedPosition)
-			s.awaitReadModels()
+			s.AwaitCaughtUp()
 			require.Zero(t, s.auditedBeyondStore())
 			require.Equal(t, s.storeIDs(), s.consume().events)
 		})
@@ -115,29 +117,29 @@ func TestRecover_RaisesEpochsAndSuspectsLogs(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	ctx, day := context.Background(), "2026-11-01T10:00:00Z"
-	dbtest.Exec(t, s.pool, `
+	dbtest.Exec(t, s.Pool, `
 		INSERT INTO product_gates (product_id, units, sale_date, epoch, rebuilt) VALUES ($1, 10, $2, 3, 2)`, s.product, day)
-	dbtest.Exec(t, s.pool, `
+	dbtest.Exec(t, s.Pool, `
 		INSERT INTO gate_epochs (product_id, epoch, ended_at) SELECT $1, n, CASE n WHEN 2 THEN clock_timestamp() ELSE $2::timestamptz END FROM generate_series(0, 2) n`, s.product, day)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	forced := s.config()
 	forced.Force = true
 	_, err := Run(ctx, forced)
 	require.NoError(t, err)
 
 	var epoch, rebuilt int64
-	require.NoError(t, s.pool.QueryRow(ctx, `SELECT epoch, rebuilt FROM product_gates`).Scan(&epoch, &rebuilt))
+	require.NoError(t, s.Pool.QueryRow(ctx, `SELECT epoch, rebuilt FROM product_gates`).Scan(&epoch, &rebuilt))
 	require.EqualValues(t, 3+lostEpochs, epoch)
 	require.EqualValues(t, 2, rebuilt, "living gates open it in place")
 	suspect := func() (epochs []int64) {
-		rows, err := s.pool.Query(ctx, `SELECT epoch FROM gate_epochs_complete WHERE NOT complete ORDER BY 1`)
+		rows, err := s.Pool.Query(ctx, `SELECT epoch FROM gate_epochs_complete WHERE NOT complete ORDER BY 1`)
 		require.NoError(t, err)
 		epochs, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 		require.NoError(t, err)
 		return epochs
 	}
 	require.Equal(t, []int64{2, 3}, suspect())
-	dbtest.Exec(t, s.pool, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
+	dbtest.Exec(t, s.Pool, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
 	require.Empty(t, suspect(), "their gate shipped them to the end")
 }
 
@@ -147,19 +149,19 @@ func TestRecover_NeverRepeatsIncarnation(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	shared := s.acquire(2)
-	s.awaitReadModels()
-	first, second := dbtest.Snapshot(t, s.url), dbtest.Snapshot(t, s.url)
+	s.AwaitCaughtUp()
+	first, second := dbtest.Snapshot(t, s.URL), dbtest.Snapshot(t, s.URL)
 	s.acquire(4)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	first()
 	s.acquire(2)
 	s.awaitRelayBlocked()
 	result, err := Run(t.Context(), s.config())
 	require.NoError(t, err)
 	require.EqualValues(t, 2, result.Incarnation.Incarnation)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	s.acquire(1)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 
 	second()
 	s.acquire(1)
@@ -175,11 +177,11 @@ func TestRecover_RefusesIfNotNeeded(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	s.acquire(3)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	_, err := Run(t.Context(), s.config())
 	require.ErrorIs(t, err, ErrNotNeeded)
 	s.acquire(1)
-	s.awaitReadModels() // it continues
+	s.AwaitCaughtUp() // it continues
 
 	cfg := s.config()
 	cfg.Force = true
@@ -195,38 +197,38 @@ func TestRecover_AfterMixedHistories(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, false)
 	shared := s.acquire(2)
-	s.awaitReadModels()
-	topic, err := kafka.DescribeTopic(t.Context(), s.kafka, s.topic)
+	s.AwaitCaughtUp()
+	topic, err := kafka.DescribeTopic(t.Context(), s.Kafka, s.Topic)
 	require.NoError(t, err)
-	publisher, err := kafka.NewPublisher(s.kafka, topic.Partitions)
+	publisher, err := kafka.NewPublisher(s.Kafka, topic.Partitions)
 	require.NoError(t, err)
 	for position := shared + 1; position <= shared+3; position++ { // of a history that the store lost
 		m := kafka.NewMessage(s.product, map[string]string{
 			"event-id": uuid.NewString(), "event-type": "SlotExpiringSoon", "stream-id": uuid.NewString(), "stream-version": "1",
 			"position": strconv.FormatInt(position, 10), "previous-position": strconv.FormatInt(position-1, 10),
 		}, nil)
-		require.NoError(t, publisher.Publish(s.topic, m))
+		require.NoError(t, publisher.Publish(s.Topic, m))
 	}
 	require.NoError(t, publisher.Close())
 	s.acquire(5) // published by the running relay
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	result, err := Run(t.Context(), s.config())
 	require.NoError(t, err)
 	require.Equal(t, shared, result.SharedPosition)
-	s.awaitReadModels()
+	s.AwaitCaughtUp()
 	require.Zero(t, s.auditedBeyondStore())
 }
 
 func TestRecover_RefusesTopicOfOtherStore(t *testing.T) {
 	t.Parallel()
 	one, two := newShop(t, false), newShop(t, false)
-	one.awaitReadModels()
+	one.AwaitCaughtUp()
 	cfg := two.config()
-	cfg.Kafka, cfg.Topic = one.kafka, one.topic
+	cfg.Kafka, cfg.Topic = one.Kafka, one.Topic
 	_, err := Run(t.Context(), cfg)
 	var foreign *relay.ForeignError
 	require.ErrorAs(t, err, &foreign)
-	id, err := two.reader.Identity(t.Context())
+	id, err := two.Reader.Identity(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, id.Incarnation, "nothing was begun")
 }
