@@ -21,6 +21,7 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/telemetry"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 )
 
 const (
@@ -214,9 +215,7 @@ func TestMetricsAndOpenAPI(t *testing.T) {
 }
 
 func TestStream_EndsWhenTheServerStops(t *testing.T) {
-	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: keyFile(t)})
-	require.NoError(t, err)
-	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: prometheus.NewRegistry()})
+	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: apitest.NewTokens(t).Verifier, Registry: prometheus.NewRegistry()})
 	finish := make(chan struct{})
 	s.Handle(
 		httpapi.Route{Method: http.MethodGet, Path: "/stream", Access: httpapi.Public, Endless: true, Handler: func(c echo.Context) error {
@@ -303,8 +302,6 @@ func TestServer_BusyPortIsAnError(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: keyFile(t)})
-	require.NoError(t, err)
-	s := httpapi.New(httpapi.Options{Addr: l.Addr().String(), Verifier: verifier, Registry: prometheus.NewRegistry()})
+	s := httpapi.New(httpapi.Options{Addr: l.Addr().String(), Verifier: apitest.NewTokens(t).Verifier, Registry: prometheus.NewRegistry()})
 	require.ErrorContains(t, s.Run(context.Background()), l.Addr().String())
 }

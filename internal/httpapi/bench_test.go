@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,11 +14,11 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 )
 
 const acquireBody = `{"productId":"0af76519-16cd-43dd-8448-eb211c80319c"}`
@@ -28,12 +27,8 @@ var soldOut = problem.New(problem.SoldOut, "every unit is taken")
 
 // ours returns the server with a handler that refuses at once, like the acquire path.
 func ours(b *testing.B) (http.Handler, string) {
-	file := keyFile(b)
-	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: file})
-	require.NoError(b, err)
-	signer, err := auth.NewSigner(auth.SignerConfig{KeyFile: file})
-	require.NoError(b, err)
-	s := httpapi.New(httpapi.Options{Verifier: verifier, Limits: httpapi.Limits{BuyerRate: 1_000_000}, Registry: prometheus.NewRegistry()})
+	tokens := apitest.NewTokens(b)
+	s := httpapi.New(httpapi.Options{Verifier: tokens.Verifier, Limits: httpapi.Limits{BuyerRate: 1_000_000}, Registry: prometheus.NewRegistry()})
 	s.Handle(httpapi.Route{Method: http.MethodPost, Path: "/v1/slots/acquire", Access: httpapi.Role(auth.Buyer), Body: httpapi.JSONBody,
 		Handler: func(c echo.Context) error {
 			var in struct {
@@ -44,7 +39,7 @@ func ours(b *testing.B) (http.Handler, string) {
 			}
 			return soldOut
 		}})
-	token := (&api{t: b, signer: signer}).token(auth.Buyer)
+	token := (&api{t: b, tokens: tokens}).token(auth.Buyer)
 	return s, token
 }
 
@@ -57,7 +52,7 @@ func bare() http.Handler {
 			jwt.RegisteredClaims
 			Roles []string `json:"roles"`
 		}{}
-		if _, err := jwt.ParseWithClaims(raw, &claims, func(*jwt.Token) (any, error) { return []byte(secret), nil },
+		if _, err := jwt.ParseWithClaims(raw, &claims, func(*jwt.Token) (any, error) { return apitest.Secret, nil },
 			jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired()); err != nil {
 			return c.JSON(http.StatusUnauthorized, map[string]string{"title": "no"})
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 )
 
 // lives returns a server with one open response, which sends a piece and then calls run; until is
@@ -120,9 +120,7 @@ func TestLive_NoticesDisconnection(t *testing.T) {
 // TestLive_UnreadResponseDoesNotDelayShutdown stops a server with an open response whose client
 // reads nothing.
 func TestLive_UnreadResponseDoesNotDelayShutdown(t *testing.T) {
-	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: keyFile(t)})
-	require.NoError(t, err)
-	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: verifier, Registry: prometheus.NewRegistry()})
+	s := httpapi.New(httpapi.Options{Addr: "127.0.0.1:0", Verifier: apitest.NewTokens(t).Verifier, Registry: prometheus.NewRegistry()})
 	var wrote atomic.Int64
 	s.Handle(httpapi.Route{Method: http.MethodGet, Path: "/live", Access: httpapi.Public, Endless: true, Handler: func(c echo.Context) error {
 		return httpapi.GoLive(c, "text/plain", time.Time{}, func(l *httpapi.Live) error {

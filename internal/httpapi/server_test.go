@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,37 +20,25 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var secret = strings.Repeat("k", 32)
 
 // api is a running server with all kinds of routes.
 type api struct {
 	*httpapi.Server
 	t      testing.TB
 	url    string
-	signer *auth.Signer
+	tokens apitest.Tokens
 	client *http.Client
-}
-
-func keyFile(t testing.TB) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "jwt.key")
-	require.NoError(t, os.WriteFile(file, []byte(secret+"\n"), 0o600))
-	return file
 }
 
 func start(t testing.TB, change func(*httpapi.Options), routes ...httpapi.Route) *api {
 	t.Helper()
-	file := keyFile(t)
-	verifier, err := auth.New(context.Background(), auth.Config{KeyFile: file})
-	require.NoError(t, err)
-	signer, err := auth.NewSigner(auth.SignerConfig{KeyFile: file})
-	require.NoError(t, err)
+	tokens := apitest.NewTokens(t)
 	opts := httpapi.Options{
-		Addr: "127.0.0.1:0", Verifier: verifier,
+		Addr: "127.0.0.1:0", Verifier: tokens.Verifier,
 		Registry: prometheus.NewRegistry(), OpenAPI: []byte("openapi: 3.1.0\n"),
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -66,7 +52,7 @@ func start(t testing.TB, change func(*httpapi.Options), routes ...httpapi.Route)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	<-s.Ready()
-	a := &api{Server: s, t: t, url: "http://" + s.Addr().String(), signer: signer, client: &http.Client{Transport: &http.Transport{}}}
+	a := &api{Server: s, t: t, url: "http://" + s.Addr().String(), tokens: tokens, client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(func() {
 		a.client.CloseIdleConnections()
 		cancel()
@@ -78,9 +64,7 @@ func start(t testing.TB, change func(*httpapi.Options), routes ...httpapi.Route)
 func (a *api) token(roles auth.Roles) string { return a.tokenOf(uuid.New(), roles) }
 
 func (a *api) tokenOf(sub uuid.UUID, roles auth.Roles) string {
-	token, err := a.signer.Sign(sub, roles, time.Hour)
-	require.NoError(a.t, err)
-	return "Bearer " + token
+	return "Bearer " + a.tokens.Sign(a.t, sub, roles)
 }
 
 type answer struct {
