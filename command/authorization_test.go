@@ -1,10 +1,10 @@
 package command
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/dopaminestore/dopamine/internal/httpapi"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 	"github.com/dopaminestore/dopamine/tools/authmatrix"
 )
 
@@ -12,7 +12,7 @@ import (
 func TestAuthorization(t *testing.T) {
 	k := newTokens(t)
 	server := refusing(t, k).handler.(*httpapi.Server)
-	authmatrix.Run(t, authmatrix.API{Handler: server, Routes: server.Routes(), OpenAPI: openAPI, Secret: []byte(strings.Repeat("k", 32))}, authmatrix.Rows{
+	authmatrix.Run(t, authmatrix.API{Handler: server, Routes: server.Routes(), OpenAPI: openAPI, Secret: apitest.Secret}, authmatrix.Rows{
 		"POST /v1/products":        "admin",
 		"PUT /v1/products/{id}":    "admin",
 		"DELETE /v1/products/{id}": "admin",

@@ -60,7 +60,7 @@ func BenchmarkSoldOut(b *testing.B) {
 		require.NoError(b, err)
 		api, err := New(Config{
 			Pool: pool, Store: store, Reader: eventstore.NewReader(pool), Claims: claims.NewStore(pool),
-			GateStore: gatestore.NewStore(pool, avsc.Decode), Gate: soldOut{}, Verifier: k.verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
+			GateStore: gatestore.NewStore(pool, avsc.Decode), Gate: soldOut{}, Verifier: k.Verifier, AppendQueue: 4096, SlotTTL: time.Minute, Registry: registry(),
 			Payments: &payments.Service{}, WebhookSecrets: []string{webhookSecret},
 		})
 		require.NoError(b, err)
@@ -80,7 +80,7 @@ func BenchmarkSoldOut(b *testing.B) {
 		e := echo.New()
 		e.POST("/v1/slots/acquire", func(c echo.Context) error {
 			token := strings.TrimPrefix(c.Request().Header.Get("Authorization"), "Bearer ")
-			if _, err := k.verifier.Verify(c.Request().Context(), token); err != nil {
+			if _, err := k.Verifier.Verify(c.Request().Context(), token); err != nil {
 				return err
 			}
 			var v struct {

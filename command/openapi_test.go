@@ -17,13 +17,13 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/internal/problem"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 )
 
 // TestOpenAPI compares the document with the routes: both have the same ones,
 // and every example matches its schema.
 func TestOpenAPI(t *testing.T) {
-	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
-	require.NoError(t, err)
+	doc := apitest.Load(t, openAPI)
 	require.NoError(t, doc.Validate(context.Background(), openapi3.EnableExamplesValidation()))
 
 	details := detailsInCode(t)

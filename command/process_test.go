@@ -77,7 +77,7 @@ type process struct {
 func (s *system) process(t testing.TB) process {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), processDatabase+"="+s.pool.Config().ConnString(), processRedis+"="+s.redis, processKey+"="+s.file)
+	cmd.Env = append(os.Environ(), processDatabase+"="+s.pool.Config().ConnString(), processRedis+"="+s.redis, processKey+"="+s.KeyFile)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)

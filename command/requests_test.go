@@ -42,7 +42,7 @@ func refusing(t *testing.T, k tokens) client {
 	t.Cleanup(pool.Close)
 	api, err := New(Config{
 		Pool: pool, Store: &eventstore.Store{}, Reader: eventstore.NewReader(pool),
-		Claims: &claims.Store{}, GateStore: &gatestore.Store{}, Gate: noGate{}, Verifier: k.verifier, AppendQueue: 1,
+		Claims: &claims.Store{}, GateStore: &gatestore.Store{}, Gate: noGate{}, Verifier: k.Verifier, AppendQueue: 1,
 		SlotTTL: time.Minute, Registry: registry(), Payments: &payments.Service{}, WebhookSecrets: []string{webhookSecret},
 	})
 	require.NoError(t, err)

@@ -79,7 +79,7 @@ func (s *system) node(t testing.TB, change ...func(*Config)) node {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, gate.Close()) })
 	cfg := Config{
-		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, GateStore: s.gateStore, Gate: gate, Verifier: s.verifier,
+		Pool: s.pool, Store: store, Reader: s.reader, Claims: s.claims, GateStore: s.gateStore, Gate: gate, Verifier: s.Verifier,
 		AppendQueue: 4096, SlotTTL: 30 * time.Minute, SlotWarning: 5 * time.Minute, Registry: registry(),
 		WebhookSecrets: []string{webhookSecret},
 	}

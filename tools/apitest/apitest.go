@@ -91,10 +91,13 @@ func Load(tb testing.TB, text []byte) Document {
 	return document.(Document)
 }
 
-// Knows reports whether the document has an operation for the request.
-func (d Document) Knows(r *http.Request) bool {
-	_, _, err := d.routes.FindRoute(r)
-	return err == nil
+// Operation returns the operation of a request, or nil if the document has none.
+func (d Document) Operation(r *http.Request) *openapi3.Operation {
+	route, _, err := d.routes.FindRoute(r)
+	if err != nil {
+		return nil
+	}
+	return route.Operation
 }
 
 // Check compares a response with the document: status, headers, and, if it is one JSON value, the body.
