@@ -1,37 +1,30 @@
 package query_test
 
 import (
-	"bytes"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/apitest"
 	"github.com/dopaminestore/dopamine/tools/authmatrix"
 )
 
 // TestAuthorization has a row for every route of the query API (contract 7).
 func TestAuthorization(t *testing.T) {
-	secret := bytes.Repeat([]byte("k"), 32)
-	key := filepath.Join(t.TempDir(), "jwt.key")
-	require.NoError(t, os.WriteFile(key, secret, 0o600))
-	verifier, err := auth.New(t.Context(), auth.Config{KeyFile: key})
-	require.NoError(t, err)
 	pool, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/none")
 	require.NoError(t, err)
 	defer pool.Close()
 	api, err := query.New(query.Config{ReadPool: pool, WritePool: pool,
-		Server: httpapi.Options{Verifier: verifier, Registry: prometheus.NewRegistry()}})
+		Server: httpapi.Options{Verifier: apitest.NewTokens(t).Verifier, Registry: prometheus.NewRegistry()}})
 	require.NoError(t, err)
 	description, err := os.ReadFile("openapi.yaml")
 	require.NoError(t, err)
-	authmatrix.Run(t, authmatrix.API{Handler: api.Handler(), Routes: api.Routes(), OpenAPI: description, Secret: secret}, authmatrix.Rows{
+	authmatrix.Run(t, authmatrix.API{Handler: api.Handler(), Routes: api.Routes(), OpenAPI: description, Secret: apitest.Secret}, authmatrix.Rows{
 		"GET /v1/products":                   "public",
 		"GET /v1/products/{id}":              "public",
 		"GET /v1/products/{id}/stream":       "public",

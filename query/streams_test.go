@@ -144,7 +144,7 @@ func (w *world) sell(product uuid.UUID, stock int, place int64) {
 // conforms checks an event's data against a schema of the description.
 func (e event) conforms(t testing.TB, schema string) {
 	t.Helper()
-	require.NoError(t, describedDocument(t).Components.Schemas[schema].Value.VisitJSON(e.data), "%v", e.data)
+	require.NoError(t, document(t).Components.Schemas[schema].Value.VisitJSON(e.data), "%v", e.data)
 }
 
 // GET /v1/products/{id}/stream (contract 7).
@@ -367,7 +367,7 @@ func TestStreams_EndWithTheirToken(t *testing.T) {
 	shoe := w.product(1, product{stock: 100})
 	me := uuid.New()
 	w.slot(1, slot{product: shoe, user: me, at: time.Now()})
-	short, err := w.signer.Sign(me, buyer|admin, 4*time.Second)
+	short, err := w.tokens.Signer.Sign(me, buyer|admin, 4*time.Second)
 	require.NoError(t, err)
 	public := w.stream("/v1/products/"+shoe.String()+"/stream", short)
 	public.next()

@@ -111,7 +111,7 @@ func (e *responseError) Error() string { return string(e.body) }
 func TestOpenAPI_MatchesTheRoutes(t *testing.T) {
 	t.Parallel()
 	var described []string
-	for path, item := range describedDocument(t).Paths.Map() {
+	for path, item := range document(t).Paths.Map() {
 		for method := range item.Operations() {
 			described = append(described, method+" "+path)
 		}
