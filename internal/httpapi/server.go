@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -87,6 +86,7 @@ type Options struct {
 
 // Server is an HTTP server. Create it with New, add routes with Handle, then call Run.
 type Server struct {
+	*Endpoint
 	opts              Options
 	log               *slog.Logger
 	echo              *echo.Echo
@@ -105,9 +105,7 @@ type Server struct {
 	lives sync.WaitGroup // the goroutines of open responses
 
 	mu       sync.Mutex
-	listener net.Listener
 	open     map[*Live]struct{}
-	ready    chan struct{}
 	stopping chan struct{}
 	done     chan struct{} // closed when Run has ended
 }
@@ -122,6 +120,7 @@ func New(opts Options) *Server {
 		opts.Now = time.Now
 	}
 	s := &Server{
+		Endpoint:  NewEndpoint(opts.Addr),
 		opts:      opts,
 		log:       opts.Logger,
 		echo:      echo.New(),
@@ -134,7 +133,6 @@ func New(opts Options) *Server {
 		refusals:  newRefusals(opts.Registry, opts.Logger, opts.Now),
 		prober:    newProber(opts.Checks, opts.ProbeInterval, opts.Registry, opts.Logger),
 		open:      map[*Live]struct{}{},
-		ready:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 		done:      make(chan struct{}),
 	}
@@ -151,31 +149,10 @@ func New(opts Options) *Server {
 // Listen binds the address. Run does so if necessary; a caller that needs the port before calls it
 // first.
 func (s *Server) Listen() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.listener != nil {
-		return nil
-	}
-	l, err := net.Listen("tcp", s.opts.Addr)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
-	}
-	s.listener = limitListener(l, s.opts.Limits, s.opts.Registry)
-	return nil
+	return s.Bind(func(l net.Listener) (net.Listener, error) {
+		return limitListener(l, s.opts.Limits, s.opts.Registry), nil
+	})
 }
-
-// Addr returns the address of the listener, nil before Listen or Ready.
-func (s *Server) Addr() net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.listener == nil {
-		return nil
-	}
-	return s.listener.Addr()
-}
-
-// Ready is closed when requests are taken.
-func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends. Then /health/ready is DOWN for the drain delay while requests are
 // served. After that it accepts no more, ends streams, waits for accepted requests for eight
@@ -205,30 +182,17 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer probes.Wait()
 	defer stopProbing()
-	served := make(chan error, 1)
-	go func() {
-		defer guard.Log("serve HTTP")
-		served <- hs.Serve(s.listener)
-	}()
-	close(s.ready)
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
-	case <-ctx.Done():
-	}
-	if err := s.drain(served); err != nil {
-		return err
-	}
-	close(s.stopping)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout-min(s.opts.DrainDelay, maxSharedDrain))
-	defer cancel()
-	if err := hs.Shutdown(grace); err != nil {
-		s.log.Warn("requests were cut off at shutdown", "error", err)
-		_ = hs.Close() // only closes what is left; no caller can use the error
-	}
-	s.endLives(grace)
-	<-served
-	return nil
+	return s.Serve(ctx, hs, Shutdown{
+		Drain:   s.drain,
+		Begin:   func() { close(s.stopping) },
+		Timeout: shutdownTimeout - min(s.opts.DrainDelay, maxSharedDrain),
+		End: func(grace context.Context, late error) {
+			if late != nil {
+				s.log.Warn("requests were cut off at shutdown", "error", late)
+			}
+			s.endLives(grace)
+		},
+	})
 }
 
 // drain continues to serve for the drain delay. Responses close their connections, so that none is
@@ -246,7 +210,7 @@ func (s *Server) drain(served <-chan error) error {
 	defer delay.Stop()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
+		return err
 	case <-delay.C:
 		return nil
 	}

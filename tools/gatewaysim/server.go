@@ -14,6 +14,8 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/dopaminestore/dopamine/internal/httpapi"
 )
 
 const (
@@ -28,6 +30,7 @@ const (
 
 // Server is the simulator. Create it with New, then call Run.
 type Server struct {
+	*httpapi.Endpoint
 	opts    Options
 	log     *slog.Logger
 	signers []*standardwebhooks.Webhook
@@ -40,10 +43,6 @@ type Server struct {
 	ctx  context.Context // ends with the server
 	stop context.CancelFunc
 	work sync.WaitGroup // payments and refunds in progress, callbacks
-
-	mu       sync.Mutex
-	listener net.Listener
-	ready    chan struct{}
 }
 
 // New returns a simulator. The error names the options that are wrong, or that
@@ -59,8 +58,8 @@ func New(opts Options) (*Server, error) {
 		opts.Seed = rand.Uint64()
 	}
 	s := &Server{
-		opts: opts, log: opts.Logger.With("component", "gateway-sim"), books: newBooks(),
-		chance: rand.New(rand.NewPCG(opts.Seed, 0)), ready: make(chan struct{}),
+		Endpoint: httpapi.NewEndpoint(opts.Addr), opts: opts, log: opts.Logger.With("component", "gateway-sim"), books: newBooks(),
+		chance: rand.New(rand.NewPCG(opts.Seed, 0)),
 		client: &http.Client{
 			Timeout:       callbackTimeout,
 			Transport:     &http.Transport{MaxConnsPerHost: callbackConnections, MaxIdleConnsPerHost: callbackConnections, IdleConnTimeout: idleTimeout},
@@ -84,37 +83,13 @@ func New(opts Options) (*Server, error) {
 
 // Listen binds the address and opens the books. Run does it if it was not done.
 func (s *Server) Listen() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.listener != nil {
-		return nil
-	}
-	l, err := net.Listen("tcp", s.opts.Addr)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.opts.Addr, err)
-	}
-	if s.opts.Books != "" {
-		if s.books, err = openBooks(s.opts.Books); err != nil {
-			_ = l.Close()
-			return err
+	return s.Bind(func(l net.Listener) (_ net.Listener, err error) {
+		if s.opts.Books != "" {
+			s.books, err = openBooks(s.opts.Books)
 		}
-	}
-	s.listener = l
-	return nil
+		return l, err
+	})
 }
-
-// Addr returns the address that the simulator listens on, nil before Listen.
-func (s *Server) Addr() net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.listener == nil {
-		return nil
-	}
-	return s.listener.Addr()
-}
-
-// Ready is closed when requests are accepted.
-func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends, finishes the requests that it has accepted, drops
 // callbacks that were not sent yet and need not arrive, and returns nil. A server
@@ -123,29 +98,17 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
+	defer s.end()
+	s.resume()
 	hs := &http.Server{
 		Handler: s.Handler(), ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	served := make(chan error, 1)
-	go func() { served <- hs.Serve(s.listener) }()
-	s.resume()
-	close(s.ready)
-	select {
-	case err := <-served:
-		s.end()
-		return fmt.Errorf("serve %s: %w", s.opts.Addr, err)
-	case <-ctx.Done():
-	}
-	s.stop() // slow responses are sent now
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := hs.Shutdown(grace); err != nil {
-		_ = hs.Close() // closes the connections that are left
-	}
-	<-served
-	s.end()
-	return nil
+	return s.Serve(ctx, hs, httpapi.Shutdown{
+		Begin:   s.stop, // slow responses are sent now
+		Timeout: shutdownTimeout,
+		End:     func(context.Context, error) {},
+	})
 }
 
 // end stops what runs in the background. No request may be in progress.
