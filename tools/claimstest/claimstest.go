@@ -3,6 +3,7 @@
 package claimstest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -31,7 +32,12 @@ type World struct {
 // New returns an empty World.
 func New(tb testing.TB) *World {
 	tb.Helper()
-	pool := dbtest.Write(tb)
+	return NewOn(tb, dbtest.Write(tb))
+}
+
+// NewOn is New on a database with the write side's tables.
+func NewOn(tb testing.TB, pool *pgxpool.Pool) *World {
+	tb.Helper()
 	return &World{
 		TB: tb, Pool: pool, Events: storetest.Open(tb, pool),
 		Claims: claims.NewStore(pool), Gates: gatestore.NewStore(pool, avsc.Decode),
@@ -56,6 +62,27 @@ func (w *World) Must(items ...Item) {
 	w.TB.Helper()
 	if err := w.Do(items...); err != nil {
 		w.TB.Fatalf("append items: %v", err)
+	}
+}
+
+// Append appends events to a stream, with a guard's item.
+func (w *World) Append(product, stream uuid.UUID, guard eventstore.GuardItem, events ...domain.Event) error {
+	s := eventstore.StreamAppend{Stream: stream, Expected: eventstore.Any}
+	for _, e := range events {
+		s.Events = append(s.Events, storetest.NewEvent(w.TB, e))
+	}
+	_, err := w.Events.Append(context.Background(), eventstore.Append{
+		Key: product, Streams: []eventstore.StreamAppend{s}, Guards: []eventstore.GuardItem{guard},
+	})
+	return err
+}
+
+// Create records a product whose sale begins at from.
+func (w *World) Create(id uuid.UUID, stock int, from time.Time) {
+	w.TB.Helper()
+	event := domain.ProductCreated{Name: "n", Description: "d", Price: storetest.KRW(w.TB, 1000), Stock: stock, SaleDate: from}
+	if err := w.Append(id, id, claims.Create{Product: id, Stock: stock, SaleDate: from}.GuardItem(), event); err != nil {
+		w.TB.Fatalf("create a product: %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/dopaminestore/dopamine/db"
+	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -50,6 +51,23 @@ func Both(tb testing.TB) DB {
 		}
 		return db.MigrateRead(ctx, url)
 	})
+}
+
+// Own returns a separate server, which the test may kill and restart, with the tables that migrate
+// makes. Without one the test is skipped.
+func Own(tb testing.TB, migrate func(context.Context, string) error) (*devservices.Postgres, *pgxpool.Pool) {
+	tb.Helper()
+	server := testkit.OwnPostgres(tb)
+	err := migrate(context.Background(), server.URL())
+	if err != nil {
+		tb.Fatalf("migrate the test's server: %v", err)
+	}
+	pool, err := pgxpool.New(context.Background(), server.URL())
+	if err != nil {
+		tb.Fatalf("connect to the test's server: %v", err)
+	}
+	tb.Cleanup(pool.Close)
+	return server, pool
 }
 
 // open copies the template of these migrations and connects to the copy.

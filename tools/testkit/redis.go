@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
@@ -31,6 +33,18 @@ func OwnRedis(tb testing.TB) *devservices.Redis {
 func MiniRedis(tb testing.TB) *devservices.Redis {
 	tb.Helper()
 	return startOwnRedis(tb, devservices.RedisOptions{Mini: true})
+}
+
+// RedisClient returns a client that is closed at the test's end.
+func RedisClient(tb testing.TB, url string) *redis.Client {
+	tb.Helper()
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		tb.Fatalf("the URL of Redis: %v", err)
+	}
+	client := redis.NewClient(opts)
+	tb.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 // RedisCluster returns a Redis Cluster for this test with that many replicas of each master.
