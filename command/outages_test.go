@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -22,11 +22,7 @@ const outage = 20 * time.Second
 // once Postgres is unavailable for longer than a lease, and no unit is lost.
 func TestPostgresOutage(t *testing.T) {
 	t.Parallel()
-	postgres := testkit.OwnPostgres(t)
-	require.NoError(t, db.MigrateWrite(t.Context(), postgres.URL()))
-	pool, err := pgxpool.New(t.Context(), postgres.URL())
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	postgres, pool := dbtest.Own(t, db.MigrateWrite)
 	s := &system{tokens: newTokens(t), pool: pool, redis: testkit.Redis(t)}
 	s.reader, s.stores = eventstore.NewReader(pool), newStores(pool)
 	s.admin = s.user(t, auth.Admin)

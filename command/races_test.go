@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
@@ -269,14 +268,7 @@ func TestRush_PostgresConnectionsKilled(t *testing.T) {
 }
 
 func flush(t testing.TB, url string) {
-	opts, err := goredis.ParseURL(url)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	c := goredis.NewClient(opts)
-	defer func() { _ = c.Close() }()
-	if err := c.FlushAll(context.Background()).Err(); err != nil {
+	if err := testkit.RedisClient(t, url).FlushAll(context.Background()).Err(); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -77,11 +78,7 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 // R9: recovery without an operator (contract 2).
 func TestUnavailable_DatabaseComesBack(t *testing.T) {
 	t.Parallel()
-	server := testkit.OwnPostgres(t)
-	require.NoError(t, db.MigrateRead(t.Context(), server.URL()))
-	pool, err := pgxpool.New(context.Background(), server.URL())
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	server, pool := dbtest.Own(t, db.MigrateRead)
 	w := newWorldOver(t, query.Config{ReadPool: pool})
 	require.Equal(t, http.StatusOK, w.get("/v1/products", "").StatusCode)
 
