@@ -7,23 +7,19 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/db"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // durable is a world whose Postgres commits to the disk.
 func durable(b *testing.B) *world {
-	pg := testkit.OwnPostgres(b)
-	require.NoError(b, db.MigrateWrite(b.Context(), pg.URL()))
-	pool, err := pgxpool.New(b.Context(), pg.URL())
-	require.NoError(b, err)
-	b.Cleanup(pool.Close)
+	_, pool := dbtest.Own(b, db.MigrateWrite)
 	return newWorldOn(b, pool, testkit.OwnRedis(b).URL())
 }
 
@@ -51,14 +47,14 @@ func massExpiry(b *testing.B, workers int) {
 	for b.Loop() {
 		w := durable(b)
 		product := w.holders(slots, func(int) life { return life{ttl: time.Millisecond} })
-		dbtest.Exec(b, w.pool, `analyze`) // as autovacuum does for rows that have existed for half an hour
+		dbtest.Exec(b, w.Pool, `analyze`) // as autovacuum does for rows that have existed for half an hour
 
 		start := time.Now()
 		running, stops := make([]*Worker, workers), make([]func(), workers)
 		for i := range workers {
 			running[i], stops[i] = w.work()
 		}
-		await(b, time.Minute, func() bool { return !dbtest.One[bool](b, w.pool, `select exists (select from slot_claims)`) })
+		await(b, time.Minute, func() bool { return !dbtest.One[bool](b, w.Pool, `select exists (select from slot_claims)`) })
 		expired := time.Since(start)
 		await(b, time.Minute, func() bool {
 			s, err := w.gate.State(b.Context(), product)
@@ -84,7 +80,7 @@ func massExpiry(b *testing.B, workers int) {
 // bare appends n events without a guard, one stream each.
 func bare(b *testing.B, w *world, n int) time.Duration {
 	b.Helper()
-	event := newEvent(b, life{ttl: time.Hour}.acquired(uuid.New(), 1, 1))
+	event := storetest.NewEvent(b, life{ttl: time.Hour}.acquired(uuid.New(), 1, 1))
 	start := time.Now()
 	places := make(chan struct{}, chunkConcurrency*chunkSize)
 	for range n {
@@ -94,7 +90,7 @@ func bare(b *testing.B, w *world, n int) time.Duration {
 			e := event
 			e.ID = uuid.New()
 			stream := uuid.New()
-			_, err := w.store.Append(context.Background(), eventstore.Append{Key: stream, Streams: []eventstore.StreamAppend{
+			_, err := w.Events.Append(context.Background(), eventstore.Append{Key: stream, Streams: []eventstore.StreamAppend{
 				{Stream: stream, Expected: eventstore.None, Events: []eventstore.NewEvent{e}}}})
 			if err != nil {
 				b.Error(err)

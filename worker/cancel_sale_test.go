@@ -7,13 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
@@ -21,11 +19,10 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
-	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/internal/sleep"
-	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/gatewaysim"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -41,13 +38,9 @@ from unnest($2::uuid[], $3::uuid[], $4::uuid[]) as p(payment, slot, buyer)`
 // purchases makes a product with n purchases, which the simulator has taken, and
 // some active slots.
 func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
-	w.t.Helper()
+	w.TB.Helper()
 	product = w.product(n + active)
-	raised, err := w.gateStore.Raise(context.Background(), []redis.RaiseRequest{{Product: product, Found: redis.NoEpoch, Above: redis.NoEpoch}})
-	require.NoError(w.t, err)
-	require.True(w.t, raised[0].Raised)
-	// No rebuild is in progress: the gate need not wait for it.
-	dbtest.Exec(w.t, w.pool, `update product_gates set lease_epoch = epoch where product_id = $1`, product)
+	w.raise(product)
 	const piece = 250
 	for from := 0; from < n+active; from += piece {
 		a := eventstore.Append{Key: product}
@@ -56,128 +49,133 @@ func (w *world) purchases(sim http.Handler, n, active int) (product uuid.UUID) {
 			buyer, payment, number := uuid.New(), uuid.New(), int64(i+1)
 			slot := domain.SlotID(product, number)
 			l := life{ttl: time.Hour}
-			events := []eventstore.NewEvent{newEvent(w.t, l.acquired(buyer, number, i+1))}
+			events := []eventstore.NewEvent{storetest.NewEvent(w.TB, l.acquired(buyer, number, i+1))}
 			claim := l.claim(product, slot, buyer, number, i+1)
 			if i < n {
 				claim.Paid = true
 				events = append(events,
-					newEvent(w.t, domain.PaymentInitiated{UserID: buyer, PaymentID: payment, Price: won(w.t, 1000), Method: domain.Card}),
-					newEvent(w.t, domain.PaymentCompleted{UserID: buyer, PaymentID: payment, Price: won(w.t, 1000), Method: domain.Card}))
+					storetest.NewEvent(w.TB, domain.PaymentInitiated{UserID: buyer, PaymentID: payment, Price: storetest.KRW(w.TB, 1000), Method: domain.Card}),
+					storetest.NewEvent(w.TB, domain.PaymentCompleted{UserID: buyer, PaymentID: payment, Price: storetest.KRW(w.TB, 1000), Method: domain.Card}))
 				ids, slots, buyers = append(ids, payment), append(slots, slot), append(buyers, buyer)
 				body, err := json.Marshal(map[string]any{"reference": payment, "amount": "1000", "currency": "KRW", "paymentMethod": "CARD", "callbackUrl": "http://127.0.0.1:1/"})
-				require.NoError(w.t, err)
+				require.NoError(w.TB, err)
 				r := httptest.NewRequest(http.MethodPost, "/payments", bytes.NewReader(body))
 				r.Header.Set("Idempotency-Key", payment.String())
 				rec := httptest.NewRecorder()
 				sim.ServeHTTP(rec, r)
-				require.Equal(w.t, http.StatusAccepted, rec.Code)
+				require.Equal(w.TB, http.StatusAccepted, rec.Code)
 			}
 			a.Streams = append(a.Streams, eventstore.StreamAppend{Stream: slot, Expected: eventstore.None, Events: events})
 			a.Guards = append(a.Guards, claim.GuardItem())
 		}
-		_, err := w.store.Append(context.Background(), a)
-		require.NoError(w.t, err)
-		dbtest.Exec(w.t, w.pool, insertPurchasesSQL, product, ids, slots, buyers)
+		_, err := w.Events.Append(context.Background(), a)
+		require.NoError(w.TB, err)
+		dbtest.Exec(w.TB, w.Pool, insertPurchasesSQL, product, ids, slots, buyers)
 	}
-	require.NoError(w.t, w.gate.Sync(context.Background(), product))
+	require.NoError(w.TB, w.gate.Sync(context.Background(), product))
 	return product
+}
+
+// cancelled is a sale of n purchases that is cancelled, and what the gateway has.
+type cancelled struct {
+	*world
+	n       int
+	product uuid.UUID
+	taken   *gatewaysim.Server
+	service *payments.Service
+}
+
+func (c cancelled) progress(t *testing.T) apimodel.Cancellation {
+	progress, err := c.service.Cancellation(t.Context(), c.product)
+	require.NoError(t, err)
+	return progress
 }
 
 // TestCancelledSale_RefundsEachPurchaseOnce although workers are killed by SIGKILL on
 // the way, and shows how far it has got.
 func TestCancelledSale_RefundsEachPurchaseOnce(t *testing.T) {
 	t.Parallel()
-	n := 300
+	c := cancelled{world: newWorld(t), n: 300, taken: silentGateway(t)}
 	if text := os.Getenv(purchasesVariable); text != "" {
 		var err error
-		n, err = strconv.Atoi(text)
+		c.n, err = strconv.Atoi(text)
 		require.NoError(t, err, purchasesVariable)
 	}
-	active := n / 10
-	w := newWorld(t)
-	reliable := gatewaysim.Behavior{SuccessRate: 1, Lost: 1}
-	taken, err := gatewaysim.New(gatewaysim.Options{
-		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, Behavior: reliable,
-	})
-	require.NoError(t, err)
-	product := w.purchases(taken.Handler(), n, active)
-	testkit.EventuallyEqual(t, time.Minute, "the money is taken", strconv.Itoa(1000*n), func() string { return taken.Balance().Taken["KRW"] })
-	server := httptest.NewServer(unsteady(taken.Handler()))
-	t.Cleanup(server.Close)
-	client, err := gateway.New(gateway.Options{URL: server.URL})
-	require.NoError(t, err)
-	t.Cleanup(client.Close)
-	service, err := payments.New(payments.Config{
-		Pool: w.pool, Store: w.store, Reader: w.reader, Claims: w.claims, Gate: w.gate, Gateway: client,
-		SlotTTL: payingLife, Registry: prometheus.NewRegistry(),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, service.Close(context.Background())) })
-	progress := func() apimodel.Cancellation {
-		c, err := service.Cancellation(t.Context(), product)
-		require.NoError(t, err)
-		return c
+	active := c.n / 10
+	c.product = c.purchases(c.taken.Handler(), c.n, active)
+	testkit.EventuallyEqual(t, time.Minute, "the money is taken", strconv.Itoa(1000*c.n), func() string { return c.taken.Balance().Taken["KRW"] })
+	var gatewayURL string
+	c.service, gatewayURL = c.openPayments(unsteady(c.taken.Handler()), 0)
+	sale := claims.Sale{Product: c.product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}
+	require.NoError(t, c.Append(c.product, c.product, sale.GuardItem(), domain.ProductSaleCancelled{}))
+	if !t.Run("workers that are killed refund, and show progress", func(t *testing.T) { c.killWorkers(t, gatewayURL) }) {
+		return
 	}
+	if !t.Run("the last worker ends what is left", func(t *testing.T) {
+		c.work(func(cfg *Config) { cfg.Payments = c.service }) // slots that have not ended yet, and the gate
+		c.awaitCount(time.Minute, c.product, "SlotExpired", active)
+		all := c.progress(t).Purchases
+		require.Equal(t, apimodel.Cancellation{Purchases: all, Refunded: all}, c.progress(t))
+	}) {
+		return
+	}
+	t.Run("the gateway refunded each purchase once", func(t *testing.T) {
+		books := c.taken.Balance()
+		require.Equal(t, map[string]string{"KRW": strconv.Itoa(1000 * c.n)}, books.Refunded)
+		require.Len(t, books.Refunds, c.n)
+		once := map[uuid.UUID]bool{}
+		for _, r := range books.Refunds {
+			require.Equal(t, "1000", r.Amount)
+			require.False(t, once[r.Reference], "refunded twice")
+			once[r.Reference] = true
+		}
+	})
+	t.Run("each purchase has the events of one refund", func(t *testing.T) {
+		due, completed := map[uuid.UUID]int{}, map[uuid.UUID]int{}
+		for _, e := range c.events(c.product) {
+			switch v := e.Event.(type) {
+			case domain.RefundDue:
+				require.Equal(t, domain.RefundSaleCancelled, v.Cause)
+				due[v.PaymentID]++
+			case domain.RefundCompleted:
+				completed[v.PaymentID]++
+			}
+		}
+		require.Len(t, due, c.n)
+		require.Equal(t, due, completed)
+		for payment, times := range due {
+			require.Equal(t, 1, times, "payment %s", payment)
+		}
+		for _, s := range c.slots(c.product) {
+			require.Contains(t, []domain.SlotStatus{domain.CompletedSlot, domain.ExpiredSlot}, s.Status)
+		}
+	})
+}
 
-	require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}.GuardItem(), domain.ProductSaleCancelled{}))
-	lives, shown := 0, map[int64]bool{}
-	for last := int64(0); last < int64(n); lives++ {
-		require.Less(t, lives, 60, "%+v", progress())
-		process := exec.CommandContext(t.Context(), os.Args[0])
-		process.Env = append(os.Environ(), processDatabase+"="+w.pool.Config().ConnString(), processRedis+"="+w.redis, processGateway+"="+server.URL)
-		process.Stderr = os.Stderr
-		require.NoError(t, process.Start())
-		// The first one is killed when refunds become due, the others after a part.
-		enough := last + int64(n)/5
+// killWorkers starts workers and kills them until all purchases are refunded: the first one when
+// refunds become due, the others after a part.
+func (c cancelled) killWorkers(t *testing.T, gatewayURL string) {
+	lives, shown, n := 0, map[int64]bool{}, int64(c.n)
+	for last := int64(0); last < n; lives++ {
+		require.Less(t, lives, 60, "%+v", c.progress(t))
+		kill := c.spawn(gatewayURL)
+		enough := min(last+n/5, n)
 		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 			require.NoError(t, sleep.For(t.Context(), 10*time.Millisecond))
-			c := progress()
-			require.Equal(t, int64(n), int64(c.Purchases))
-			require.GreaterOrEqual(t, int64(c.Refunded), last, "it only rises")
-			last = int64(c.Refunded)
+			progress := c.progress(t)
+			require.Equal(t, n, int64(progress.Purchases))
+			require.GreaterOrEqual(t, int64(progress.Refunded), last, "it only rises")
+			last = int64(progress.Refunded)
 			shown[last] = true
-			if last >= min(enough, int64(n)) || lives == 0 && w.count(product, "RefundDue") > 0 {
+			if last >= enough || lives == 0 && c.count(c.product, "RefundDue") > 0 {
 				break
 			}
 		}
-		require.NoError(t, process.Process.Kill())
-		_ = process.Wait() // it was killed
+		kill()
 	}
 	t.Logf("%d lives, %d counts seen", lives, len(shown))
 	require.Greater(t, lives, 2, "it was killed too late to show anything")
 	require.Greater(t, len(shown), 2, "no progress was shown")
-
-	// What the last one left: slots that have not ended yet, and the gate.
-	w.work(func(c *Config) { c.Payments = service })
-	w.awaitCount(time.Minute, product, "SlotExpired", active)
-	require.Equal(t, apimodel.Cancellation{Purchases: progress().Purchases, Refunded: progress().Purchases}, progress())
-	books := taken.Balance()
-	require.Equal(t, map[string]string{"KRW": strconv.Itoa(1000 * n)}, books.Refunded)
-	require.Len(t, books.Refunds, n)
-	once := map[uuid.UUID]bool{}
-	for _, r := range books.Refunds {
-		require.Equal(t, "1000", r.Amount)
-		require.False(t, once[r.Reference], "refunded twice")
-		once[r.Reference] = true
-	}
-	due, completed := map[uuid.UUID]int{}, map[uuid.UUID]int{}
-	for _, e := range w.events(product) {
-		switch v := e.Event.(type) {
-		case domain.RefundDue:
-			require.Equal(t, domain.RefundSaleCancelled, v.Cause)
-			due[v.PaymentID]++
-		case domain.RefundCompleted:
-			completed[v.PaymentID]++
-		}
-	}
-	require.Len(t, due, n)
-	require.Equal(t, due, completed)
-	for payment, times := range due {
-		require.Equal(t, 1, times, "payment %s", payment)
-	}
-	for _, s := range w.slots(product) {
-		require.Contains(t, []domain.SlotStatus{domain.CompletedSlot, domain.ExpiredSlot}, s.Status)
-	}
 }
 
 // unsteady loses the response of each seventh POST, which has taken effect.

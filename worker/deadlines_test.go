@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -63,9 +63,9 @@ func TestWarning_OnceAndInTime(t *testing.T) {
 	warned := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: time.Second})
 	short := w.acquire(product, life{ttl: time.Second, warning: time.Second})
 	paid := w.acquire(product, life{ttl: 1500 * time.Millisecond, warning: 500 * time.Millisecond})
-	require.NoError(t, w.append(product, paid.SlotID, claims.Complete{Product: product, SlotID: paid.SlotID}.GuardItem(),
-		domain.PaymentInitiated{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card},
-		domain.PaymentCompleted{UserID: paid.Buyer, PaymentID: uuid.New(), Price: won(t, 1000), Method: domain.Card}))
+	require.NoError(t, w.Append(product, paid.SlotID, claims.Complete{Product: product, SlotID: paid.SlotID}.GuardItem(),
+		domain.PaymentInitiated{UserID: paid.Buyer, PaymentID: uuid.New(), Price: storetest.KRW(t, 1000), Method: domain.Card},
+		domain.PaymentCompleted{UserID: paid.Buyer, PaymentID: uuid.New(), Price: storetest.KRW(t, 1000), Method: domain.Card}))
 
 	w.awaitCount(10*time.Second, product, "SlotExpired", 2)
 	slots := w.slots(product)
@@ -122,7 +122,7 @@ func TestWorkers_Concurrent(t *testing.T) {
 	}
 	require.EqualValues(t, slots, swept)
 	t.Logf("%v of %d expiries conflicted among three workers", conflicts, slots)
-	difference, err := w.gateStore.Compare(t.Context(), w.gate, product)
+	difference, err := w.Gates.Compare(t.Context(), w.gate, product)
 	require.NoError(t, err)
 	require.Empty(t, difference)
 }
@@ -144,10 +144,10 @@ func TestExpiry_RacesRelease(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			_, err = w.store.Append(context.Background(), eventstore.Append{
+			_, err = w.Events.Append(context.Background(), eventstore.Append{
 				Key: product,
 				Streams: []eventstore.StreamAppend{{
-					Stream: id, Expected: eventstore.Expected(s.Version), Events: []eventstore.NewEvent{newEvent(t, events[0])},
+					Stream: id, Expected: eventstore.Expected(s.Version), Events: []eventstore.NewEvent{storetest.NewEvent(t, events[0])},
 				}},
 				Guards: []eventstore.GuardItem{claims.Release{Product: product, SlotID: id}.GuardItem()},
 			})
@@ -223,9 +223,9 @@ func TestExpiry_LeavesPendingPaymentsToTimeOut(t *testing.T) {
 	p.jobs = []uuid.UUID{payment}
 	w.work(func(c *Config) { c.Payments = p })
 	d := w.acquire(product, life{ttl: 400 * time.Millisecond})
-	require.NoError(t, w.append(product, d.SlotID,
+	require.NoError(t, w.Append(product, d.SlotID,
 		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: 400 * time.Millisecond}.GuardItem(),
-		domain.PaymentInitiated{UserID: d.Buyer, PaymentID: payment, Price: won(t, 1000), Method: domain.Card}))
+		domain.PaymentInitiated{UserID: d.Buyer, PaymentID: payment, Price: storetest.KRW(t, 1000), Method: domain.Card}))
 
 	testkit.Eventually(t, 10*time.Second, "time-outs, steps and a purge", func() error {
 		p.mu.Lock()
@@ -236,18 +236,14 @@ func TestExpiry_LeavesPendingPaymentsToTimeOut(t *testing.T) {
 		return nil
 	})
 	require.Zero(t, w.count(product, "SlotExpired"))
-	require.NoError(t, w.append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.GuardItem(),
+	require.NoError(t, w.Append(product, d.SlotID, claims.PaymentEnded{Product: product, SlotID: d.SlotID}.GuardItem(),
 		domain.PaymentFailed{UserID: d.Buyer, PaymentID: payment, Reason: "DECLINED"}))
 	w.awaitCount(5*time.Second, product, "SlotExpired", 1)
 }
 
 func TestExpiry_ContinuesAfterPostgresOutage(t *testing.T) {
 	t.Parallel()
-	pg := testkit.OwnPostgres(t)
-	require.NoError(t, db.MigrateWrite(t.Context(), pg.URL()))
-	pool, err := pgxpool.New(t.Context(), pg.URL())
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	pg, pool := dbtest.Own(t, db.MigrateWrite)
 	w := newWorldOn(t, pool, testkit.Redis(t))
 	w.work()
 	product := w.product(2)
@@ -270,17 +266,17 @@ func TestExpiry_UsesStoreClock(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(10)
 	d := w.acquire(product, life{ttl: 20 * time.Minute, warning: time.Minute})
-	dbtest.Exec(t, w.pool, `
+	dbtest.Exec(t, w.Pool, `
 		insert into events (position, id, stream, version, key, type, schema_version, payload, traceparent, correlation_id, causation_id, actor, recorded_at)
 		select position + 1, gen_random_uuid(), gen_random_uuid(), 1, key, 'ProductDetailsChanged', schema_version, payload,
 		       traceparent, correlation_id, causation_id, actor, date_trunc('milliseconds', clock_timestamp()) + interval '1 hour'
 		from events order by position desc limit 1`)
-	_, err := w.store.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.GuardItem{
+	_, err := w.Events.Append(t.Context(), eventstore.Append{Key: product, Guards: []eventstore.GuardItem{
 		claims.PaymentBegun{Product: product, SlotID: d.SlotID, Timeout: time.Minute}.GuardItem()}})
 	require.ErrorIs(t, err, claims.ErrPastDeadline)
 	w.work()
 	testkit.Eventually(t, 5*time.Second, "the slot to expire", func() error {
-		_, held, err := w.claims.BySlot(context.Background(), d.SlotID)
+		_, held, err := w.Claims.BySlot(context.Background(), d.SlotID)
 		if err == nil && held {
 			err = errors.New("still held")
 		}

@@ -19,10 +19,10 @@ func TestExpiry_FailedSweepReleasesItsPermits(t *testing.T) {
 	w := newWorld(t)
 	const slots = 10 * chunkSize
 	w.holders(slots, func(int) life { return life{ttl: time.Millisecond} })
-	closed, err := eventstore.Open(t.Context(), w.pool, eventstore.Options{})
+	closed, err := eventstore.Open(t.Context(), w.Pool, eventstore.Options{})
 	require.NoError(t, err)
 	require.NoError(t, closed.Close(t.Context()))
-	worker := New(Config{Gate: w.gate, GateStore: w.gateStore, Deadlines: deadlines.NewStore(w.pool), Store: closed, Reader: w.reader})
+	worker := New(Config{Gate: w.gate, GateStore: w.Gates, Deadlines: deadlines.NewStore(w.Pool), Store: closed, Reader: w.reader})
 	working, stop := context.WithCancel(t.Context())
 	worker.start(working)
 	defer func() { stop(); worker.watcher.wait(); worker.syncer.wait() }()
@@ -41,7 +41,7 @@ func TestExpiry_WaitsForSmallAppendQueue(t *testing.T) {
 	w := newWorld(t)
 	const slots = 300
 	product := w.holders(slots, func(int) life { return life{ttl: time.Second} })
-	small, err := eventstore.Open(context.Background(), w.pool, eventstore.Options{Queue: 4})
+	small, err := eventstore.Open(context.Background(), w.Pool, eventstore.Options{Queue: 4})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, small.Close(context.Background())) })
 	w.work(func(c *Config) { c.Store = small })

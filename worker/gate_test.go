@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
@@ -18,8 +19,8 @@ import (
 
 // expire ends a slot like a process that dies before it syncs the gate.
 func (w *world) expire(d redis.Decision) {
-	w.t.Helper()
-	require.NoError(w.t, w.append(d.Product, d.SlotID, claims.Release{Product: d.Product, SlotID: d.SlotID}.GuardItem(),
+	w.TB.Helper()
+	require.NoError(w.TB, w.Append(d.Product, d.SlotID, claims.Release{Product: d.Product, SlotID: d.SlotID}.GuardItem(),
 		domain.SlotExpired{UserID: d.Buyer, Unit: d.Unit, ArrivalSequence: d.Number, ReclaimStatus: domain.AutoExpired, Deadline: time.Now().UTC().Truncate(time.Millisecond)}))
 }
 
@@ -38,8 +39,7 @@ func TestWithdraw_GrantThatWasNeverAppended(t *testing.T) {
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
 	require.GreaterOrEqual(t, time.Since(granted), withdrawAfter)
 	w.awaitGate(time.Second, product, 2, 1, 0)
-	err = w.append(product, lost.SlotID, life{ttl: time.Hour}.claim(product, lost.SlotID, lost.Buyer, lost.Number, lost.Unit).GuardItem(),
-		life{ttl: time.Hour}.acquired(lost.Buyer, lost.Number, lost.Unit))
+	err = w.claim(lost, life{ttl: time.Hour})
 	require.ErrorIs(t, err, claims.ErrWithdrawn, "a later append")
 	require.Equal(t, 1, w.count(product, "GrantWithdrawn"))
 }
@@ -57,7 +57,7 @@ func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {
 	logged := func(want int) func() error {
 		return func() error {
 			var refused int
-			err := w.pool.QueryRow(context.Background(), `
+			err := w.Pool.QueryRow(context.Background(), `
 				select coalesce(sum(to_number - from_number + 1), 0) from gate_decisions where product_id = $1 and type = 'refused'`,
 				product).Scan(&refused)
 			if err == nil && refused != want {
@@ -75,7 +75,7 @@ func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {
 
 	// A gate that was idle for long and has no pending grants is not watched by a
 	// new worker.
-	dbtest.Exec(t, w.pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
+	dbtest.Exec(t, w.Pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
 	worker, _ = w.work()
 	other := w.product(1)
 	_, err = w.grant(other)
@@ -109,7 +109,7 @@ func TestSync_CatchesUpWithEventsBeforeStart(t *testing.T) {
 		`update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`,
 		`update gate_shipments set covered = covered - interval '1 hour', shipped_at = shipped_at - interval '1 hour' where product_id = $1`,
 	} {
-		dbtest.Exec(t, w.pool, ago, product)
+		dbtest.Exec(t, w.Pool, ago, product)
 	}
 	w.work()
 	w.awaitCount(15*time.Second, product, "GrantWithdrawn", 1)
@@ -123,7 +123,7 @@ func TestSync_RemovesGateOfDeletedProduct(t *testing.T) {
 	require.NoError(t, w.gate.Sync(t.Context(), product))
 	_, err := w.grant(product)
 	require.NoError(t, err)
-	require.NoError(t, w.append(product, product, claims.Delete{Product: product}.GuardItem(), domain.ProductDeleted{}))
+	require.NoError(t, w.Append(product, product, claims.Delete{Product: product}.GuardItem(), domain.ProductDeleted{}))
 	w.work()
 	testkit.Eventually(t, 5*time.Second, "the gate to go", func() error {
 		s, err := w.gate.State(context.Background(), product)
@@ -160,9 +160,9 @@ func TestAudit_ReportsGateThatDiffersFromClaims(t *testing.T) {
 	require.NoError(t, w.gate.Sync(t.Context(), product))
 	audit := &auditor{Worker: worker, differing: map[uuid.UUID]bool{}}
 	require.NoError(t, audit.compare(t.Context(), product))
-	require.Zero(t, gauge(t, worker.metrics.differing))
+	require.Zero(t, testutil.ToFloat64(worker.metrics.differing))
 
-	dbtest.Exec(t, w.pool, `delete from slot_claims where slot_id = $1`, d.SlotID)
+	dbtest.Exec(t, w.Pool, `delete from slot_claims where slot_id = $1`, d.SlotID)
 	require.NoError(t, audit.compare(t.Context(), product))
-	require.EqualValues(t, 1, gauge(t, worker.metrics.differing))
+	require.EqualValues(t, 1, testutil.ToFloat64(worker.metrics.differing))
 }

@@ -82,7 +82,7 @@ func newIsolation(b *testing.B) *isolation {
 }
 
 func (w *isolation) epoch(product uuid.UUID) (epoch int64) {
-	require.NoError(w.t, w.pool.QueryRow(context.Background(), `select epoch from product_gates where product_id = $1`, product).Scan(&epoch))
+	require.NoError(w.TB, w.Pool.QueryRow(context.Background(), `select epoch from product_gates where product_id = $1`, product).Scan(&epoch))
 	return epoch
 }
 
@@ -92,13 +92,13 @@ func addrOf(r *devservices.Redis) string {
 
 func (w *isolation) masterOf(product uuid.UUID) *devservices.Redis {
 	master, err := w.raw.MasterForKey(context.Background(), "product:{"+product.String()+"}:stock")
-	require.NoError(w.t, err)
+	require.NoError(w.TB, err)
 	for _, r := range w.group.Nodes {
 		if _, port, _ := strings.Cut(addrOf(r), ":"); strings.HasSuffix(master.Options().Addr, ":"+port) {
 			return r
 		}
 	}
-	w.t.Fatalf("%s is no master of this cluster", master.Options().Addr)
+	w.TB.Fatalf("%s is no master of this cluster", master.Options().Addr)
 	return nil
 }
 
@@ -165,7 +165,7 @@ func (w *isolation) measure(d time.Duration, held map[uuid.UUID]redis.Decision) 
 				for { // the buyers who ask meanwhile are the measured decisions
 					began := time.Now()
 					d, err := w.gate.Decide(context.Background(), redis.Request{Product: product, Buyer: uuid.New()})
-					require.NoError(w.t, err)
+					require.NoError(w.TB, err)
 					record(&all.decision, began)
 					if d.Outcome == redis.Granted {
 						mine = d
@@ -175,7 +175,7 @@ func (w *isolation) measure(d time.Duration, held map[uuid.UUID]redis.Decision) 
 				}
 				record(&all.freed, freed)
 				granted := time.Now()
-				require.NoError(w.t, w.append(product, mine.SlotID,
+				require.NoError(w.TB, w.Append(product, mine.SlotID,
 					life{ttl: time.Hour}.claim(product, mine.SlotID, mine.Buyer, mine.Number, mine.Unit).GuardItem(),
 					life{ttl: time.Hour}.acquired(mine.Buyer, mine.Number, mine.Unit)))
 				for w.stored(product) < mine.Number {
@@ -190,7 +190,7 @@ func (w *isolation) measure(d time.Duration, held map[uuid.UUID]redis.Decision) 
 	}
 	running.Wait()
 	for _, took := range [][]time.Duration{all.decision, all.freed, all.logged} {
-		require.NotEmpty(w.t, took)
+		require.NotEmpty(w.TB, took)
 		slices.Sort(took)
 	}
 	return all
@@ -198,7 +198,7 @@ func (w *isolation) measure(d time.Duration, held map[uuid.UUID]redis.Decision) 
 
 // stored returns the highest number in the product's stored decision log.
 func (w *isolation) stored(product uuid.UUID) (number int64) {
-	require.NoError(w.t, w.pool.QueryRow(context.Background(),
+	require.NoError(w.TB, w.Pool.QueryRow(context.Background(),
 		`select coalesce(max(greatest(sequence, to_number)), 0) from gate_decisions where product_id = $1`, product).Scan(&number))
 	return number
 }

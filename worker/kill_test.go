@@ -79,6 +79,19 @@ func beWorker(databaseURL, redisURL, gatewayURL string) error {
 	return New(cfg).Run(ctx)
 }
 
+// spawn starts a worker in a process, which works until kill.
+func (w *world) spawn(gatewayURL string) (kill func()) {
+	w.TB.Helper()
+	process := exec.CommandContext(w.TB.Context(), os.Args[0])
+	process.Env = append(os.Environ(), processDatabase+"="+w.Pool.Config().ConnString(), processRedis+"="+w.redis, processGateway+"="+gatewayURL)
+	process.Stderr = os.Stderr
+	require.NoError(w.TB, process.Start())
+	return func() {
+		require.NoError(w.TB, process.Process.Kill())
+		_ = process.Wait() // it was killed
+	}
+}
+
 // Workers are repeatedly killed with SIGKILL while slots end: between an
 // append and the sync of the gate, inside an append, anywhere.
 func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
@@ -91,18 +104,14 @@ func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
 	lives, most := 0, 40
 	for ended := 0; ended < slots; lives++ {
 		require.Less(t, lives, most, "%d of %d slots have ended", ended, slots)
-		process := exec.CommandContext(t.Context(), os.Args[0])
-		process.Env = append(os.Environ(), processDatabase+"="+w.pool.Config().ConnString(), processRedis+"="+w.redis)
-		process.Stderr = os.Stderr
-		require.NoError(t, process.Start())
+		kill := w.spawn("")
 		// Wait until it has done something, and a bit longer, for a different time in each life.
 		before := ended
 		for deadline := time.Now().Add(15 * time.Second); ended == before && time.Now().Before(deadline); {
 			require.NoError(t, sleep.For(t.Context(), time.Duration(20+7*lives)*time.Millisecond))
 			ended = w.count(product, "SlotExpired")
 		}
-		require.NoError(t, process.Process.Kill())
-		_ = process.Wait() // it was killed
+		kill()
 		ended = w.count(product, "SlotExpired")
 	}
 	require.Greater(t, lives, 2, "it was killed too late to show anything")
@@ -116,7 +125,7 @@ func TestWorkers_KilledRepeatedlyLoseNothing(t *testing.T) {
 		require.Equal(t, domain.ExpiredSlot, s.Status)
 		require.LessOrEqual(t, s.Version, 3)
 	}
-	difference, err := w.gateStore.Compare(t.Context(), w.gate, product)
+	difference, err := w.Gates.Compare(t.Context(), w.gate, product)
 	require.NoError(t, err)
 	require.Empty(t, difference)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/gatewaysim"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -52,48 +53,77 @@ const (
 )
 
 func newPayingWorld(t *testing.T) *payingWorld {
-	w := &payingWorld{world: newWorld(t)}
-	sim, err := gatewaysim.New(gatewaysim.Options{
-		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, Behavior: gatewaysim.Behavior{SuccessRate: 1, Lost: 1},
-	})
-	require.NoError(t, err)
-	w.sim, w.gateway = sim, &switched{next: sim.Handler()}
-	server := httptest.NewServer(w.gateway)
-	t.Cleanup(server.Close)
-	client, err := gateway.New(gateway.Options{URL: server.URL, Timeout: time.Second})
-	require.NoError(t, err)
-	t.Cleanup(client.Close)
-	w.service, err = payments.New(payments.Config{
-		Pool: w.pool, Store: w.store, Reader: w.reader, Claims: w.claims, Gate: w.gate, Gateway: client,
-		CallbackURL: "http://127.0.0.1:1/", PaymentTimeout: payingTimeout, SlotTTL: payingLife, SlotWarning: time.Minute,
-		Registry: prometheus.NewRegistry(),
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, w.service.Close(context.Background())) })
+	w := &payingWorld{world: newWorld(t), sim: silentGateway(t)}
+	w.gateway = &switched{next: w.sim.Handler()}
+	w.service, _ = w.openPayments(w.gateway, time.Second)
 	w.work(func(c *Config) { c.Payments = w.service })
 	return w
 }
 
+// silentGateway returns a gateway that takes every payment and loses every callback.
+func silentGateway(t *testing.T) *gatewaysim.Server {
+	t.Helper()
+	sim, err := gatewaysim.New(gatewaysim.Options{
+		Addr: "127.0.0.1:0", WebhookSecrets: []string{"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, Behavior: gatewaysim.Behavior{SuccessRate: 1, Lost: 1},
+	})
+	require.NoError(t, err)
+	return sim
+}
+
+// openClient returns a client of the gateway behind a handler, and its URL; timeout 0 is the default.
+func openClient(t testing.TB, handler http.Handler, timeout time.Duration) (*gateway.Client, string) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	client, err := gateway.New(gateway.Options{URL: server.URL, Timeout: timeout})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	return client, server.URL
+}
+
+// openPayments returns the payments of a process with the gateway behind a handler, and its URL.
+func (w *world) openPayments(handler http.Handler, timeout time.Duration) (service *payments.Service, gatewayURL string) {
+	w.TB.Helper()
+	client, gatewayURL := openClient(w.TB, handler, timeout)
+	service, err := payments.New(payments.Config{
+		Pool: w.Pool, Store: w.Events, Reader: w.reader, Claims: w.Claims, Gate: w.gate, Gateway: client,
+		CallbackURL: "http://127.0.0.1:1/", PaymentTimeout: payingTimeout, SlotTTL: payingLife, SlotWarning: time.Minute,
+		Registry: prometheus.NewRegistry(),
+	})
+	require.NoError(w.TB, err)
+	w.TB.Cleanup(func() { require.NoError(w.TB, service.Close(context.Background())) })
+	return service, gatewayURL
+}
+
 // pay starts a payment for the slot.
 func (w *payingWorld) pay(d redis.Decision) uuid.UUID {
-	w.t.Helper()
+	w.TB.Helper()
 	begun, err := w.service.Start(context.Background(), payments.Start{
-		By: domain.Caller{User: d.Buyer, Buyer: true}, Slot: d.SlotID, Key: uuid.New(), Offered: won(w.t, 1000), Method: domain.Card,
+		By: domain.Caller{User: d.Buyer, Buyer: true}, Slot: d.SlotID, Key: uuid.New(), Offered: storetest.KRW(w.TB, 1000), Method: domain.Card,
 	}, &origin.Origin{Actor: d.Buyer.String()})
-	require.NoError(w.t, err)
+	require.NoError(w.TB, err)
 	return begun.Payment.ID
 }
 
 // askNow makes the next query of the gateway due immediately.
 func (w *payingWorld) askNow() {
-	w.t.Helper()
-	dbtest.Exec(w.t, w.pool, `update payments set ask_at = clock_timestamp() where ask_at is not null`)
+	w.TB.Helper()
+	dbtest.Exec(w.TB, w.Pool, `update payments set ask_at = clock_timestamp() where ask_at is not null`)
+}
+
+// awaitPurchase waits until the product has a purchase.
+func (w *payingWorld) awaitPurchase(product uuid.UUID) {
+	w.TB.Helper()
+	testkit.EventuallyTrue(w.TB, 30*time.Second, "the purchase", func() bool {
+		w.askNow()
+		return w.count(product, "PaymentCompleted") == 1
+	})
 }
 
 func (w *payingWorld) types(slot uuid.UUID) (types []string) {
-	w.t.Helper()
+	w.TB.Helper()
 	recorded, err := w.reader.Stream(context.Background(), slot, 0)
-	require.NoError(w.t, err)
+	require.NoError(w.TB, err)
 	for _, r := range recorded {
 		types = append(types, r.Type)
 	}
@@ -139,10 +169,8 @@ func TestPayments_GatewayOutageDelaysNoExpiry(t *testing.T) {
 	w.awaitGate(5*time.Second, product, 1, 0, 0)
 	w.acquire(product, life{ttl: time.Hour})
 	w.gateway.away.Store(false)
-	client, err := gateway.New(gateway.Options{URL: "http://" + startSim(t, w.sim)})
-	require.NoError(t, err)
-	defer client.Close()
-	request, err := client.EncodePayment(gateway.PaymentRequest{Reference: payment, Amount: won(t, 1000), Method: domain.Card, CallbackURL: "http://127.0.0.1:1/"})
+	client, _ := openClient(t, w.sim.Handler(), 0) // at which the gateway is available
+	request, err := client.EncodePayment(gateway.PaymentRequest{Reference: payment, Amount: storetest.KRW(t, 1000), Method: domain.Card, CallbackURL: "http://127.0.0.1:1/"})
 	require.NoError(t, err)
 	_, err = client.Pay(t.Context(), payment, request)
 	require.NoError(t, err)
@@ -163,12 +191,9 @@ func TestCancelledSale_EventsHaveATrace(t *testing.T) {
 	bought := w.acquire(product, life{ttl: time.Hour})
 	w.acquire(product, life{ttl: time.Hour})
 	w.pay(bought)
-	testkit.EventuallyTrue(t, 30*time.Second, "the purchase", func() bool {
-		w.askNow()
-		return w.count(product, "PaymentCompleted") == 1
-	})
+	w.awaitPurchase(product)
 	sale := claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Cancelled: true}
-	require.NoError(t, w.append(product, product, sale.GuardItem(), domain.ProductSaleCancelled{}))
+	require.NoError(t, w.Append(product, product, sale.GuardItem(), domain.ProductSaleCancelled{}))
 	w.awaitCount(30*time.Second, product, "SlotExpired", 1)
 	w.awaitCount(30*time.Second, product, "RefundDue", 1)
 	for _, e := range w.events(product) {
@@ -177,18 +202,4 @@ func TestCancelledSale_EventsHaveATrace(t *testing.T) {
 			require.NotEmpty(t, e.CorrelationID, typ)
 		}
 	}
-}
-
-// startSim serves the simulator at a second address, at which it is available.
-func startSim(t *testing.T, s *gatewaysim.Server) string {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	<-s.Ready()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	return s.Addr().String()
 }

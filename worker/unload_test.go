@@ -18,7 +18,7 @@ func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
 	ended, recent, open := w.product(1), w.product(1), w.product(1)
 	for product, ago := range map[uuid.UUID]string{ended: "11 minutes", recent: "9 minutes", open: "-1 hour"} {
 		require.NoError(t, w.gate.Sync(t.Context(), product))
-		dbtest.Exec(t, w.pool, `
+		dbtest.Exec(t, w.Pool, `
 			update product_gates set sale_date = clock_timestamp() - interval '1 day', sale_end = clock_timestamp() - $2::interval,
 			       leased_at = clock_timestamp() - interval '11 minutes' where product_id = $1`, product, ago)
 	}
@@ -34,7 +34,7 @@ func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
 	})
 	require.True(t, exists(recent))
 	require.True(t, exists(open))
-	require.Nil(t, dbtest.One[*string](t, w.pool, `select lease_stamp from product_gates where product_id = $1`, ended), "it is not listed again")
+	require.Nil(t, dbtest.One[*string](t, w.Pool, `select lease_stamp from product_gates where product_id = $1`, ended), "it is not listed again")
 }
 
 // The new history assigns positions again that the worker has followed.
@@ -45,15 +45,15 @@ func TestSync_FollowsARestoredStore(t *testing.T) {
 	w.acquire(product, life{ttl: time.Hour})
 	worker, _ := w.work()
 	w.awaitGate(5*time.Second, product, 8, 1, 0)
-	restore := dbtest.Snapshot(t, w.pool.Config().ConnString())
-	w.pool.Reset()
+	restore := dbtest.Snapshot(t, w.Pool.Config().ConnString())
+	w.Pool.Reset()
 	for range 5 {
 		w.acquire(product, life{ttl: time.Hour})
 	}
 	w.awaitGate(10*time.Second, product, 3, 6, 0)
 	lost := worker.followed.Load()
 	restore()
-	w.pool.Reset()
+	w.Pool.Reset()
 	testkit.Eventually(t, 10*time.Second, "the store", func() error { return w.gate.Sync(context.Background(), product) })
 	w.acquire(product, life{ttl: time.Hour})
 	w.awaitGate(10*time.Second, product, 7, 2, 0)

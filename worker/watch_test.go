@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/avsc"
@@ -24,8 +23,8 @@ import (
 // report returns what the fairness report contains: whether the log is complete, and the
 // number of grants.
 func (w *world) report(product uuid.UUID) (complete bool, granted int) {
-	w.t.Helper()
-	require.NoError(w.t, w.pool.QueryRow(context.Background(), `
+	w.TB.Helper()
+	require.NoError(w.TB, w.Pool.QueryRow(context.Background(), `
 		select (select coalesce(bool_and(complete), true) from gate_epochs_complete where product_id = $1),
 		       (select count(*) from gate_decisions where product_id = $1 and type = 'granted')`, product).Scan(&complete, &granted))
 	return complete, granted
@@ -33,9 +32,9 @@ func (w *world) report(product uuid.UUID) (complete bool, granted int) {
 
 // awaitCovered waits until everything that the gate was allowed to decide is stored.
 func (w *world) awaitCovered(product uuid.UUID) {
-	w.t.Helper()
-	testkit.EventuallyTrue(w.t, 10*time.Second, "the log to be stored to its end", func() bool {
-		return dbtest.One[bool](w.t, w.pool, `
+	w.TB.Helper()
+	testkit.EventuallyTrue(w.TB, 10*time.Second, "the log to be stored to its end", func() bool {
+		return dbtest.One[bool](w.TB, w.Pool, `
 			select exists (select from product_gates g join gate_shipments s on s.product_id = g.product_id and s.epoch = g.lease_epoch
 			               where g.product_id = $1 and (s.covered >= g.leased_at and s.covered_beat >= g.lease_beat or s.whole))`, product)
 	})
@@ -47,11 +46,7 @@ func TestComplete_FalseIfDecisionsMayBeMissing(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(t *testing.T, w *world, own *devservices.Redis){
 		"flushed": func(t *testing.T, w *world, _ *devservices.Redis) {
-			opt, err := goredis.ParseURL(w.redis)
-			require.NoError(t, err)
-			c := goredis.NewClient(opt)
-			defer func() { require.NoError(t, c.Close()) }()
-			require.NoError(t, c.FlushAll(t.Context()).Err())
+			require.NoError(t, testkit.RedisClient(t, w.redis).FlushAll(t.Context()).Err())
 		},
 		"restarted empty or old": func(t *testing.T, _ *world, own *devservices.Redis) {
 			own.Kill9()
@@ -82,8 +77,7 @@ func TestComplete_FalseIfDecisionsMayBeMissing(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return w.append(product, d.SlotID, life{ttl: time.Hour}.claim(product, d.SlotID, d.Buyer, d.Number, d.Unit).GuardItem(),
-					life{ttl: time.Hour}.acquired(d.Buyer, d.Number, d.Unit))
+				return w.claim(d, life{ttl: time.Hour})
 			})
 			w.awaitCovered(product)
 			complete, granted := w.report(product)
@@ -121,13 +115,13 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 		if paused {
 			event = domain.ProductSalePaused{}
 		}
-		require.NoError(t, w.append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Paused: paused}.GuardItem(), event))
+		require.NoError(t, w.Append(product, product, claims.Sale{Product: product, SaleDate: time.Now().Add(-time.Hour), Paused: paused}.GuardItem(), event))
 		require.NoError(t, w.gate.Sync(t.Context(), product))
 	}
 	acquire()
 	awaitComplete("pause and resume")
 
-	require.NoError(t, w.append(product, product, claims.Stock{Product: product, Total: 12}.GuardItem(),
+	require.NoError(t, w.Append(product, product, claims.Stock{Product: product, Total: 12}.GuardItem(),
 		domain.ProductStockIncreased{Increase: 2, TotalStock: 12}))
 	require.NoError(t, w.gate.Sync(t.Context(), product))
 	acquire()
@@ -140,11 +134,7 @@ func TestComplete_TrueAfterOrderlyChanges(t *testing.T) {
 	awaitComplete("a rebuild")
 
 	w.awaitCovered(product)
-	opt, err := goredis.ParseURL(w.redis)
-	require.NoError(t, err)
-	c := goredis.NewClient(opt)
-	defer func() { require.NoError(t, c.Close()) }()
-	require.NoError(t, c.FlushAll(t.Context()).Err())
+	require.NoError(t, testkit.RedisClient(t, w.redis).FlushAll(t.Context()).Err())
 	acquire()
 	awaitComplete("a loss of what was stored")
 }
@@ -155,7 +145,7 @@ func TestWatch_ShipsTailFromBeforeStart(t *testing.T) {
 	w := newWorld(t)
 	product := w.product(2)
 	w.acquire(product, life{ttl: time.Hour})
-	dbtest.Exec(t, w.pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
+	dbtest.Exec(t, w.Pool, `update product_gates set leased_at = leased_at - interval '1 hour' where product_id = $1`, product)
 	w.work()
 	w.awaitCovered(product)
 	complete, granted := w.report(product)
@@ -171,10 +161,7 @@ func TestWatch_WithdrawsIfLogCannotBeShipped(t *testing.T) {
 	product := w.product(3)
 	_, err := w.grant(product)
 	require.NoError(t, err)
-	opt, err := goredis.ParseURL(w.redis)
-	require.NoError(t, err)
-	c := goredis.NewClient(opt)
-	defer func() { require.NoError(t, c.Close()) }()
+	c := testkit.RedisClient(t, w.redis)
 	key := "product:{" + product.String() + "}:"
 	require.NoError(t, c.RPush(t.Context(), key+"log", "0 3 of another version").Err())
 	require.NoError(t, c.HIncrBy(t.Context(), key+"stock", "last", 1).Err())
@@ -192,9 +179,9 @@ func TestWithdraw_GrantsOfDeadNodeAtOnce(t *testing.T) {
 	product := w.product(2 * grants)
 	w.work()
 	node := func() (*redis.Gate, *presence.Presence) {
-		member := presence.Join(t.Context(), w.pool, false, nil)
+		member := presence.Join(t.Context(), w.Pool, false, nil)
 		<-member.Joined()
-		gate, err := redis.Open(t.Context(), []string{w.redis}, gatestore.NewStore(w.pool, avsc.Decode), redis.Options{Node: member.ID})
+		gate, err := redis.Open(t.Context(), []string{w.redis}, gatestore.NewStore(w.Pool, avsc.Decode), redis.Options{Node: member.ID})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, gate.Close()) })
 		return gate, member
