@@ -66,7 +66,7 @@ func TestCluster_Rush(t *testing.T) {
 	r.await(1000, "a rush")
 	r.end()
 	for node, some := range of {
-		c := client(t, node.URL())
+		c := testkit.RedisClient(t, node.URL())
 		for _, product := range some {
 			n, err := c.Exists(w.ctx, "product:{"+product.String()+"}:stock").Result()
 			require.NoError(t, err)
@@ -107,7 +107,7 @@ func TestCluster_MovedSlotIsLostGate(t *testing.T) {
 // moveSlot does what redis-cli --cluster reshard does for the product's slot, and
 // calls meanwhile before the target owns it.
 func (w *world) moveSlot(product uuid.UUID, from, to *devservices.Redis, meanwhile func()) {
-	source, target := client(w.t, from.URL()), client(w.t, to.URL())
+	source, target := testkit.RedisClient(w.t, from.URL()), testkit.RedisClient(w.t, to.URL())
 	key := "product:{" + product.String() + "}:stock"
 	slot, err := source.ClusterKeySlot(w.ctx, key).Result()
 	require.NoError(w.t, err)
@@ -172,7 +172,7 @@ func TestCluster_FailsOverToLaggingReplica(t *testing.T) {
 // lag pauses a replica and disconnects it, so that it misses its master's next writes.
 func (w *world) lag(master, replica *devservices.Redis) {
 	require.NoError(w.t, replica.Pause())
-	require.NoError(w.t, client(w.t, master.URL()).Do(w.ctx, "client", "kill", "type", "replica").Err())
+	require.NoError(w.t, testkit.RedisClient(w.t, master.URL()).Do(w.ctx, "client", "kill", "type", "replica").Err())
 }
 
 // Sentinels promote a lagging replica while the master is paused. When the old master
@@ -180,7 +180,7 @@ func (w *world) lag(master, replica *devservices.Redis) {
 func TestSentinelsFailOver_IgnoresResumedMaster(t *testing.T) {
 	t.Parallel()
 	g := testkit.Sentinels(t)
-	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
+	w := newWorldAt(t, g.URL(), testkit.RedisClient(t, g.Nodes[0].URL()))
 	products := []uuid.UUID{w.product(100), w.product(100)}
 	gate := w.gate()
 	one, _, _ := strings.Cut(w.url, ",")
@@ -206,7 +206,7 @@ func TestSentinelsFailOver_IgnoresResumedMaster(t *testing.T) {
 func TestSentinelsFailOver_AfterMasterCrash(t *testing.T) {
 	t.Parallel()
 	g := testkit.Sentinels(t)
-	w := newWorldAt(t, g.URL(), client(t, g.Nodes[0].URL()))
+	w := newWorldAt(t, g.URL(), testkit.RedisClient(t, g.Nodes[0].URL()))
 	products := []uuid.UUID{w.product(60), w.product(60)}
 	gate := w.gate()
 	r := w.rush(60, products, gate)

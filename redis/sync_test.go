@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/redis"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 )
 
 func TestSync_FreesUnitsAndOpensStock(t *testing.T) {
@@ -211,7 +212,7 @@ func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 
 		require.NoError(t, w.claim(claimed))
 		settle := func(p redis.PendingGrant) error {
-			return claims.WithdrawGrant(w.ctx, w.store, p, encode(t, domain.GrantWithdrawn{
+			return claims.WithdrawGrant(w.ctx, w.store, p, storetest.NewEvent(t, domain.GrantWithdrawn{
 				ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
 		}
 		require.NoError(t, settle(pending[0]))

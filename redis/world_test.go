@@ -13,19 +13,16 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/command/gatestore"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/redis"
-	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/claimstest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
-	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -33,6 +30,7 @@ import (
 type world struct {
 	t         testing.TB
 	ctx       context.Context
+	claimed   *claimstest.World
 	pool      *pgxpool.Pool
 	store     *eventstore.Store
 	gateStore *gatestore.Store
@@ -45,24 +43,14 @@ type world struct {
 }
 
 func newWorld(t testing.TB, r *devservices.Redis) *world {
-	w := newWorldAt(t, r.URL(), client(t, r.URL()))
+	w := newWorldAt(t, r.URL(), testkit.RedisClient(t, r.URL()))
 	w.redis = r
 	return w
 }
 
 func newWorldAt(t testing.TB, url string, raw goredis.UniversalClient) *world {
-	w := &world{t: t, ctx: t.Context(), pool: dbtest.Write(t), url: url, raw: raw}
-	w.gateStore = gatestore.NewStore(w.pool, avsc.Decode)
-	w.store = storetest.Open(t, w.pool)
-	return w
-}
-
-func client(t testing.TB, url string) *goredis.Client {
-	opt, err := goredis.ParseURL(url)
-	require.NoError(t, err)
-	c := goredis.NewClient(opt)
-	t.Cleanup(func() { _ = c.Close() })
-	return c
+	c := claimstest.New(t)
+	return &world{t: t, ctx: t.Context(), claimed: c, pool: c.Pool, store: c.Events, gateStore: c.Gates, url: url, raw: raw}
 }
 
 // onEach runs a test with a real Redis, miniredis and a Redis Cluster.
@@ -87,20 +75,9 @@ func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
 	return g
 }
 
-func encode(t testing.TB, event domain.Event) eventstore.NewEvent {
-	typ, version, payload, err := avsc.Encode(event)
-	require.NoError(t, err)
-	return eventstore.NewEvent{ID: uuid.New(), Type: typ, SchemaVersion: version, Payload: payload}
-}
-
 // append appends an event with a guard, in the product's own stream or a slot's.
 func (w *world) append(product, stream uuid.UUID, event domain.Event, guard eventstore.GuardItem) error {
-	_, err := w.store.Append(w.ctx, eventstore.Append{
-		Key:     product,
-		Streams: []eventstore.StreamAppend{{Stream: stream, Expected: eventstore.Any, Events: []eventstore.NewEvent{encode(w.t, event)}}},
-		Guards:  []eventstore.GuardItem{guard},
-	})
-	return err
+	return w.claimed.Append(product, stream, guard, event)
 }
 
 // ms returns the time d from now, in whole milliseconds.
@@ -156,10 +133,7 @@ func (w *world) create(id uuid.UUID, stock int, from time.Time) {
 	w.productsMu.Lock()
 	w.products = append(w.products, id)
 	w.productsMu.Unlock()
-	price, err := domain.NewMoney(decimal.NewFromInt(1000), "KRW")
-	require.NoError(w.t, err)
-	event := domain.ProductCreated{Name: "n", Description: "d", Price: price, Stock: stock, SaleDate: from}
-	require.NoError(w.t, w.append(id, id, event, claims.Create{Product: id, Stock: stock, SaleDate: from}.GuardItem()))
+	w.claimed.Create(id, stock, from)
 }
 
 const slotTTL = 30 * time.Minute
