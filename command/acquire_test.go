@@ -17,13 +17,9 @@ import (
 )
 
 func TestAcquire(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	buyer := s.user(t, auth.Buyer)
-	a := s.acquire(t, n, buyer, product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, buyer, product)
 	require.Equal(t, "/v1/slots/"+a.text("id"), a.header.Get("Location"))
 	require.Equal(t, product.String(), a.text("productId"))
 	require.Equal(t, "n", a.text("productName"))
@@ -49,14 +45,11 @@ func TestAcquire(t *testing.T) {
 // TestAcquire_Refusals checks the states in the order of the code:
 // each one is tested while the later ones apply too.
 func TestAcquire_Refusals(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	end := time.Now().Add(2 * time.Second).Truncate(time.Millisecond)
 	product := s.product(t, n, 1, "saleEndDate", end)
 	holder, other := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
-	slot := s.acquire(t, n, holder, product)
-	require.Equal(t, 201, slot.status, slot.body)
+	slot := s.granted(t, n, holder, product)
 
 	t.Run("a buyer without a slot is refused with sold-out", func(t *testing.T) {
 		a := s.acquire(t, n, other, product)
@@ -108,8 +101,7 @@ func TestAcquire_IdempotencyKey(t *testing.T) {
 	product := s.product(t, n, 1)
 	buyer := s.user(t, auth.Buyer)
 	const key = "a key ~"
-	first := s.acquire(t, n, buyer, product, "Idempotency-Key", key)
-	require.Equal(t, 201, first.status, first.body)
+	first := s.granted(t, n, buyer, product, "Idempotency-Key", key)
 
 	same := func(a answered) {
 		t.Helper()
@@ -132,8 +124,7 @@ func TestAcquire_IdempotencyKey(t *testing.T) {
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": false}).status)
 
 	require.Equal(t, 204, s.release(t, n, buyer, first.text("id")).status)
-	again := s.acquire(t, n, buyer, product, "Idempotency-Key", key)
-	require.Equal(t, 201, again.status)
+	again := s.granted(t, n, buyer, product, "Idempotency-Key", key)
 	require.NotEqual(t, first.text("id"), again.text("id"), "the key applies only while the slot is active")
 	require.Greater(t, again.number("arrivalSequence"), first.number("arrivalSequence"))
 }
@@ -153,8 +144,7 @@ func TestRelease(t *testing.T) {
 		{owner, s.admin, domain.ManualReclaimed},
 		{both, both, domain.BuyerReleased},
 	} {
-		slot := s.acquire(t, n, tc.owner, product)
-		require.Equal(t, 201, slot.status, slot.body)
+		slot := s.granted(t, n, tc.owner, product)
 		refused := s.release(t, n, stranger, slot.text("id"))
 		require.Equal(t, 403, refused.status)
 		require.Equal(t, "forbidden", refused.slug())
@@ -181,10 +171,7 @@ func TestRelease(t *testing.T) {
 }
 
 func TestRelease_WhilePaymentIsPending(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	owner := s.user(t, auth.Buyer)
 	slot := uuid.MustParse(s.acquire(t, n, owner, product).text("id"))
 	by := invocation{user: auth.Identity{Sub: owner.id}}

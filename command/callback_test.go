@@ -13,14 +13,10 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/attention"
-	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestCallback_RefusalsInOrder(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	post := func(body string, headers ...string) answered {
 		return n.do(t, user{}, http.MethodPost, "/v1/webhooks/payment", body, headers...)
@@ -59,10 +55,7 @@ func TestCallback_RefusalsInOrder(t *testing.T) {
 // A success with another amount than requested is refunded; an amount that is not
 // money waits for an operator.
 func TestCallback_OtherAmounts(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 20)
+	s, n, product := onSale(t, 20)
 	for i, c := range []struct{ amount, currency, owed, waits string }{
 		{`"9"`, `"KRW"`, "9 KRW", ""},
 		{`11`, `"KRW"`, "11 KRW", ""},

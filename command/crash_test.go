@@ -35,10 +35,7 @@ func TestPayment_WorkerPostsAfterProcessEnded(t *testing.T) {
 // A refund that was made but not recorded is queried, and posted again under the
 // same id if the gateway does not know it.
 func TestRefund_UnrecordedIsMadeOnce(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "7")).status)
 
@@ -65,10 +62,7 @@ func TestRefund_UnrecordedIsMadeOnce(t *testing.T) {
 // A process that ends between the gate's grant and its append leaves a pending grant;
 // the repeated report gets the same one.
 func TestLateSuccess_AfterProcessEndedWithGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
 	closed, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})

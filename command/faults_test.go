@@ -58,8 +58,7 @@ func TestAcquire_RetriesGrantOfEarlierEpoch(t *testing.T) {
 		require.Equal(t, 200, s.update(t, other, product, map[string]any{"paused": true}).status)
 		require.Equal(t, 200, s.update(t, other, product, map[string]any{"paused": false}).status)
 	}))
-	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, s.user(t, auth.Buyer), product)
 	require.Greater(t, redis.EpochOf(a.number("arrivalSequence")), redis.EpochOf(number))
 	require.Equal(t, int64(1), a.number("unit"), "the unit was not lost with the epoch")
 }
@@ -102,8 +101,7 @@ func TestAcquire_RetriesWithdrawnGrant(t *testing.T) {
 		})
 		require.NoError(t, err)
 	}))
-	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, s.user(t, auth.Buyer), product)
 	require.Greater(t, a.number("arrivalSequence"), withdrawn)
 }
 
@@ -120,8 +118,7 @@ func TestAcquire_RebuildsWrongGate(t *testing.T) {
 	n := s.interposed(t, at1(func(d *redis.Decision, _ *error) {
 		d.Unit, epoch = int(held.number("unit")), d.Epoch
 	}))
-	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, s.user(t, auth.Buyer), product)
 	require.NotEqual(t, held.number("unit"), a.number("unit"))
 	require.Greater(t, redis.EpochOf(a.number("arrivalSequence")), epoch)
 	require.Len(t, s.requireLawful(t, product), 2)
@@ -229,15 +226,12 @@ func TestAcquire_SecondRequestOfEndedSlot(t *testing.T) {
 		twin = s.acquire(t, other, buyer, product)
 		require.Equal(t, 204, s.release(t, other, buyer, twin.text("id")).status)
 	}))
-	a := s.acquire(t, n, buyer, product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, buyer, product)
 	require.NotEqual(t, twin.text("id"), a.text("id"), "a slot never comes twice")
 }
 
 func TestReady(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	a := n.do(t, user{}, http.MethodGet, "/health/ready", nil)
 	require.Equal(t, 200, a.status)
 	require.Equal(t, map[string]any{"database": "UP", "redis": "UP"}, a.body["components"])

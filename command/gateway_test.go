@@ -147,8 +147,7 @@ func (s *system) pay(t testing.TB, n node, u user, slot string) answered {
 func (s *system) paying(t testing.TB, n node, product uuid.UUID) (user, string, string) {
 	t.Helper()
 	u := s.user(t, auth.Buyer)
-	a := s.acquire(t, n, u, product)
-	require.Equal(t, 201, a.status, a.body)
+	a := s.granted(t, n, u, product)
 	p := s.pay(t, n, u, a.text("id"))
 	require.Equal(t, 201, p.status, p.body)
 	return u, a.text("id"), p.text("id")

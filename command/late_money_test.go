@@ -119,10 +119,7 @@ func tookAll(t testing.TB) func(uuid.UUID) (gateway.Payment, error) {
 }
 
 func TestLateSuccess_IsRegranted(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	buyer, slot, id := s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
 	heard := n.callback(t, "w1", succeeded(id, "10"))
@@ -152,11 +149,9 @@ func TestLateSuccess_IsRegranted(t *testing.T) {
 
 // If no other unit can be granted, the money is refunded.
 func TestLateSuccess_IsRefunded(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	for name, obstacle := range map[string]func(product uuid.UUID, buyer user){
-		"no unit":            func(p uuid.UUID, _ user) { require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), p).status) },
+		"no unit":            func(p uuid.UUID, _ user) { s.granted(t, n, s.user(t, auth.Buyer), p) },
 		"buyer holds a slot": func(p uuid.UUID, b user) { require.Equal(t, 201, s.acquire(t, n, b, p).status) },
 		"paused": func(p uuid.UUID, _ user) {
 			require.Equal(t, 200, s.update(t, n, p, map[string]any{"paused": true}).status)

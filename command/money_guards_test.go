@@ -22,10 +22,7 @@ import (
 // grows with the slot's history (contract 4.5). The history cannot be decoded here, so whatever
 // reads it fails.
 func TestStartPayment_StrangerDoesNotReadTheHistory(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	buyer := s.user(t, auth.Buyer)
 	slot := s.acquire(t, n, buyer, product).text("id")
 	_, err := n.store.Append(t.Context(), eventstore.Append{Key: product, Streams: []eventstore.StreamAppend{{
@@ -41,12 +38,8 @@ func TestStartPayment_StrangerDoesNotReadTheHistory(t *testing.T) {
 
 // TestRefund_IsQueriedBeforeItIsPostedAgain, because the gateway may have forgotten the key.
 func TestRefund_IsQueriedBeforeItIsPostedAgain(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
-	_, slot, id := s.paying(t, n, product)
-	require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+	s, n, product := onSale(t, 1)
+	_, slot, id := s.bought(t, n, product)
 	refund := s.refund(t, n, id, map[string]any{})
 	require.Equal(t, 201, refund.status, refund.body)
 	posts, answered := 0, gateway.Refund{}
@@ -78,12 +71,8 @@ func TestRefund_IsQueriedBeforeItIsPostedAgain(t *testing.T) {
 // TestReversal_WaitsForARefundThatIsBeingPosted: only a refund that was never posted fails with the
 // reversal, and whether it was is decided under its row's lock.
 func TestReversal_WaitsForARefundThatIsBeingPosted(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
-	_, slot, id := s.paying(t, n, product)
-	require.Equal(t, 204, n.callback(t, uuid.NewString(), succeeded(id, "10")).status)
+	s, n, product := onSale(t, 1)
+	_, slot, id := s.bought(t, n, product)
 	refund := s.refund(t, n, id, map[string]any{})
 	require.Equal(t, 201, refund.status, refund.body)
 
@@ -129,10 +118,7 @@ func TestTimeOut_OutcomeArrivesDuringTheLastQuery(t *testing.T) {
 // TestReports_BeforeTheSuccessTakeEffectAfterIt: what a gateway reports of a payment of which nothing
 // was taken is a contradiction; once the success is recorded, the same report is none.
 func TestReports_BeforeTheSuccessTakeEffectAfterIt(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	s.fake.set(func(g *fakeGateway) {
 		g.find = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{Status: gateway.Pending}, nil }
 	})

@@ -7,14 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/attention"
-	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // A page of the list begins after an item's key, which must therefore stay the same.
 func TestMoneyList_KeyOfAnItemStaysIfOthersAreResolved(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	_, _, id := s.bought(t, n, s.product(t, n, 1))
 	list := func() []attention.Item {
 		items, err := attention.List(t.Context(), s.pool, nil, 10)

@@ -161,6 +161,19 @@ func newMoneyArena(t *testing.T, units int) moneyArena {
 	return moneyArena{a, openBank(a.system)}
 }
 
+// race runs moneyRounds rounds on one product, each of which returns its outcome. In the end the
+// product's events break no rule, and the gate has the units back.
+func (a moneyArena) race(t *testing.T, units int, round func(round int) (outcome string)) {
+	t.Helper()
+	outcomes := map[string]int{}
+	for i := range moneyRounds(t) {
+		outcomes[round(i)]++
+	}
+	t.Logf("%v", outcomes)
+	a.lawful(t, a.product)
+	a.unitsBack(t, a.product, units)
+}
+
 // posted waits until the gateway knows a payment that was begun.
 func (a moneyArena) posted(t *testing.T, id string) {
 	t.Helper()
@@ -180,9 +193,22 @@ func (a moneyArena) pending(t *testing.T, product uuid.UUID) (user, string, stri
 func (a moneyArena) purchase(t *testing.T, product uuid.UUID) (user, string, string) {
 	t.Helper()
 	u, slot, id := a.pending(t, product)
+	a.take(t, id)
+	return u, slot, id
+}
+
+// take makes a pending payment a purchase.
+func (a moneyArena) take(t *testing.T, id string) {
+	t.Helper()
 	require.True(t, a.bank.take(id))
 	require.Equal(t, 204, a.nodes[0].rawCallback(uuid.NewString(), succeeded(id, "10")))
-	return u, slot, id
+}
+
+// succeed lets the gateway take the money of a payment that is pending, and report it.
+func (a moneyArena) succeed(id string) {
+	if a.bank.take(id) {
+		a.nodes[1].rawCallback(uuid.NewString(), succeeded(id, "10"))
+	}
 }
 
 // settle takes every step of the payment that is due, and those of cancelled sales,
@@ -367,11 +393,10 @@ func (a moneyArena) dying(t *testing.T) *payments.Service {
 // TestRace_RefundAndDispute: a refund is posted while the buyer's bank takes the
 // money back. Half of the processes that post it end before they record it.
 func TestRace_RefundAndDispute(t *testing.T) {
-	rounds := moneyRounds(t)
-	a := newMoneyArena(t, rounds+1)
+	units := moneyRounds(t) + 1
+	a := newMoneyArena(t, units)
 	dying := a.dying(t)
-	outcomes := map[string]int{}
-	for round := range rounds {
+	a.race(t, units, func(round int) string {
 		_, slot, id := a.purchase(t, a.product)
 		var refunded answered
 		crowd(2, func(i int) {
@@ -401,28 +426,24 @@ func TestRace_RefundAndDispute(t *testing.T) {
 		p := a.conserved(t, slot, id, -books.refunded.IntPart())
 		switch {
 		case books.refunded.IsPositive():
-			outcomes["both"]++
 			require.Equal(t, 1, a.count(t, slot, "PaymentContradicted"), "the money is gone twice: an operator must know")
+			return "both"
 		case refunded.status == 201:
-			outcomes["reversed, refund failed"]++
 			require.Equal(t, domain.FailedRefund, p.Refunds[0].Status)
+			return "reversed, refund failed"
 		default:
 			require.Equal(t, "payment-not-refundable", refunded.slug())
-			outcomes["reversed, refund refused"]++
+			return "reversed, refund refused"
 		}
-	}
-	t.Logf("%v", outcomes)
-	a.lawful(t, a.product)
-	a.unitsBack(t, a.product, rounds+1)
+	})
 }
 
 // TestRace_TwoRefundsOfOneRemainder: two admins, and in some rounds the provider's
 // dashboard, refund what is left.
 func TestRace_TwoRefundsOfOneRemainder(t *testing.T) {
-	rounds := moneyRounds(t)
-	a := newMoneyArena(t, rounds+1)
-	outcomes := map[string]int{}
-	for round := range rounds {
+	units := moneyRounds(t) + 1
+	a := newMoneyArena(t, units)
+	a.race(t, units, func(round int) string {
 		_, slot, id := a.purchase(t, a.product)
 		whole := 10
 		if round%2 == 0 { // a part went back before
@@ -435,11 +456,11 @@ func TestRace_TwoRefundsOfOneRemainder(t *testing.T) {
 			answers[i], _ = a.nodes[i].send(t.Context(), a.admin, http.MethodPost, "/v1/payments/"+id+"/refunds",
 				map[string]any{"idempotencyKey": uuid.New(), "amount": strconv.Itoa(whole)})
 		})
-		granted := 0
+		granted, outcome := 0, ""
 		for i, r := range answers {
 			if r.status == 201 {
 				granted++
-				outcomes[fmt.Sprintf("node %d", i)]++
+				outcome = fmt.Sprintf("node %d", i)
 				continue
 			}
 			require.Equal(t, "refund-exceeds-payment", r.slug(), "%v", r.body)
@@ -449,19 +470,16 @@ func TestRace_TwoRefundsOfOneRemainder(t *testing.T) {
 		p := a.conserved(t, slot, id, 0)
 		require.True(t, p.WhollyRefunded())
 		require.Equal(t, domain.CompletedSlot, a.folded(t, slot).Status)
-	}
-	t.Logf("%v", outcomes)
-	a.lawful(t, a.product)
-	a.unitsBack(t, a.product, rounds+1)
+		return outcome
+	})
 }
 
 // TestRace_CancelAndSuccess: the buyer cancels while the gateway takes the money.
 // What the gateway did decides, and is recorded as the only outcome.
 func TestRace_CancelAndSuccess(t *testing.T) {
-	rounds := moneyRounds(t)
-	a := newMoneyArena(t, rounds+1)
-	outcomes := map[domain.PaymentStatus]int{}
-	for round := range rounds {
+	units := moneyRounds(t) + 1
+	a := newMoneyArena(t, units)
+	a.race(t, units, func(round int) string {
 		buyer, slot, id := a.pending(t, a.product)
 		crowd(2, func(i int) {
 			if i == 0 {
@@ -470,33 +488,27 @@ func TestRace_CancelAndSuccess(t *testing.T) {
 				return
 			}
 			a.dawdle(t, round%60)
-			if a.bank.take(id) {
-				a.nodes[1].rawCallback(uuid.NewString(), succeeded(id, "10"))
-			}
+			a.succeed(id)
 		})
 		a.settle(t, id)
 		taken := a.bank.accounts[uuid.MustParse(id)].taken.IntPart()
 		p := a.conserved(t, slot, id, taken)
-		outcomes[p.Status]++
 		require.Equal(t, taken > 0, p.Status == domain.SuccessfulPayment)
 		require.Equal(t, 1, a.count(t, slot, "PaymentFailed")+a.count(t, slot, "PaymentCompleted"), "one outcome: %v", a.story(t, slot))
 		if p.Status == domain.FailedPayment {
 			require.Equal(t, domain.ReasonCanceled, p.FailureReason)
 			require.Equal(t, 201, a.pay(t, a.nodes[0], buyer, slot).status, "the buyer may pay again at once")
 		}
-	}
-	t.Logf("%v", outcomes)
-	a.lawful(t, a.product)
-	a.unitsBack(t, a.product, rounds+1)
+		return string(p.Status)
+	})
 }
 
 // TestRace_CancelAndTimeout: the buyer cancels a payment whose time is over. It
 // fails once, the slot ends once, and the gateway has cancelled it in the end.
 func TestRace_CancelAndTimeout(t *testing.T) {
-	rounds := moneyRounds(t)
-	a := newMoneyArena(t, rounds+1)
-	outcomes := map[string]int{}
-	for round := range rounds {
+	units := moneyRounds(t) + 1
+	a := newMoneyArena(t, units)
+	a.race(t, units, func(round int) string {
 		buyer, slot, id := a.pending(t, a.product)
 		due := a.endNow(t, a.nodes[0], a.product, slot)
 		var timedOut error
@@ -512,7 +524,6 @@ func TestRace_CancelAndTimeout(t *testing.T) {
 		require.NoError(t, timedOut)
 		a.settle(t, id)
 		p := a.conserved(t, slot, id, 0)
-		outcomes[p.FailureReason]++
 		require.Equal(t, domain.FailedPayment, p.Status)
 		require.Equal(t, 1, a.count(t, slot, "PaymentFailed"), "%v", a.story(t, slot))
 		ended := 1 // with the payment, if the time-out came first
@@ -521,20 +532,16 @@ func TestRace_CancelAndTimeout(t *testing.T) {
 		}
 		require.Equal(t, ended, a.count(t, slot, "SlotExpired"), "%v", a.story(t, slot))
 		require.Equal(t, gateway.Canceled, a.bank.accounts[p.ID].status)
-	}
-	t.Logf("%v", outcomes)
-	a.lawful(t, a.product)
-	a.unitsBack(t, a.product, rounds+1)
+		return p.FailureReason
+	})
 }
 
 // TestRace_ReturnedUnitAndNewBuyer: a refund gives the only unit back while
 // others click for it.
 func TestRace_ReturnedUnitAndNewBuyer(t *testing.T) {
-	rounds := moneyRounds(t)
 	a := newMoneyArena(t, 1)
-	outcomes := map[string]int{}
 	owner, slot, id := a.purchase(t, a.product)
-	for round := range rounds {
+	a.race(t, 1, func(round int) (outcome string) {
 		refund := a.nodes[0].do(t, a.admin, http.MethodPost, "/v1/payments/"+id+"/refunds", map[string]any{"idempotencyKey": uuid.New(), "returnUnit": true})
 		require.Equal(t, 201, refund.status, refund.body)
 		buyers := []user{owner, a.user(t, auth.Buyer), a.user(t, auth.Buyer)} // who had it may click again
@@ -569,24 +576,22 @@ func TestRace_ReturnedUnitAndNewBuyer(t *testing.T) {
 		a.conserved(t, slot, id, 0)
 		for i, next := range won {
 			owner, slot = buyers[i], next
-			outcomes[[]string{"the same buyer", "another", "another"}[i]]++
+			outcome = []string{"the same buyer", "another", "another"}[i]
 		}
 		paid := a.pay(t, a.nodes[0], owner, slot)
 		require.Equal(t, 201, paid.status, paid.body)
 		id = paid.text("id")
 		a.posted(t, id)
-		require.True(t, a.bank.take(id))
-		require.Equal(t, 204, a.nodes[0].rawCallback(uuid.NewString(), succeeded(id, "10")))
-	}
-	t.Logf("%v", outcomes)
-	a.lawful(t, a.product)
-	a.unitsBack(t, a.product, 1)
+		a.take(t, id)
+		return outcome
+	})
 }
 
 // TestRace_SaleCancelled: a sale is cancelled while a payment starts or succeeds,
 // late money asks for another unit, or a slot expires. Nothing is sold afterwards,
 // and what was taken goes back once.
 func TestRace_SaleCancelled(t *testing.T) {
+	succeeds := func(_ *testing.T, a moneyArena, _ func() error, _ user, _, id string) { a.succeed(id) }
 	for name, c := range map[string]struct {
 		against func(t *testing.T, a moneyArena, due func() error, buyer user, slot, id string)
 		expired bool // the slot has expired before
@@ -594,20 +599,12 @@ func TestRace_SaleCancelled(t *testing.T) {
 	}{
 		"a payment that starts": {begins: true, against: func(t *testing.T, a moneyArena, _ func() error, buyer user, slot, _ string) {
 			r, _ := a.nodes[0].send(t.Context(), buyer, http.MethodPost, "/v1/payments", paymentOf(slot))
-			if id := r.text("id"); r.status == 201 && a.bank.take(id) {
-				a.nodes[1].rawCallback(uuid.NewString(), succeeded(id, "10"))
+			if r.status == 201 {
+				a.succeed(r.text("id"))
 			}
 		}},
-		"a payment that succeeds": {against: func(t *testing.T, a moneyArena, _ func() error, _ user, _, id string) {
-			if a.bank.take(id) {
-				a.nodes[1].rawCallback(uuid.NewString(), succeeded(id, "10"))
-			}
-		}},
-		"a re-grant": {expired: true, against: func(t *testing.T, a moneyArena, _ func() error, _ user, _, id string) {
-			if a.bank.take(id) {
-				a.nodes[1].rawCallback(uuid.NewString(), succeeded(id, "10"))
-			}
-		}},
+		"a payment that succeeds": {against: succeeds},
+		"a re-grant":              {expired: true, against: succeeds},
 		"an expiry": {against: func(t *testing.T, a moneyArena, due func() error, _ user, _, _ string) {
 			_ = due()
 		}},

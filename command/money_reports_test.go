@@ -26,10 +26,7 @@ func refundReport(typ, payment, refund string) string {
 // TestRefund_OldResponseIsIgnored: the response to a post, or to a query,
 // that was under way while a callback reported the opposite is older than it.
 func TestRefund_OldResponseIsIgnored(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 8)
+	s, n, product := onSale(t, 8)
 	for name, c := range map[string]struct {
 		callback  string
 		old, now  gateway.Refund
@@ -93,10 +90,7 @@ func TestRefund_OldResponseIsIgnored(t *testing.T) {
 // TestSuccess_OfOtherChargeIsQueriedOnce: the gateway accepted one charge and
 // reports success of another. Both may have been taken.
 func TestSuccess_OfOtherChargeIsQueriedOnce(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	for name, c := range map[string]struct {
 		find  string // the charge that the gateway reports when it is queried
 		story []string
@@ -131,10 +125,7 @@ func TestSuccess_OfOtherChargeIsQueriedOnce(t *testing.T) {
 // TestCancel_IsRepeatedOncePaymentIsKnown: the post was still under way
 // when the gateway was to cancel the payment.
 func TestCancel_IsRepeatedOncePaymentIsKnown(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	cancelDue := func(id string) (due bool) {
 		require.NoError(t, s.pool.QueryRow(t.Context(), `select cancel_at is not null from payments where payment_id = $1`, id).Scan(&due))
 		return due
@@ -170,10 +161,7 @@ func TestCancel_IsRepeatedOncePaymentIsKnown(t *testing.T) {
 
 // TestUnreadableAmount_KeepsWhatWasReported, as far as that is no free text.
 func TestUnreadableAmount_KeepsWhatWasReported(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	for reported, kept := range map[string]string{
 		`"amount":"10","currency":"XXQ"`:                "10 XXQ",
 		`"amount":"-3","currency":"KRW"`:                "-3 KRW",
@@ -191,10 +179,7 @@ func TestUnreadableAmount_KeepsWhatWasReported(t *testing.T) {
 // TestRefund_OfPreviousVersionIsAdopted: that program kept refunds in the payments'
 // rows, under the payment's id. It may have posted one, so it is queried first.
 func TestRefund_OfPreviousVersionIsAdopted(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	_, slot, id := s.paying(t, n, product)
 	s.paying(t, n, product) // another one is not touched
 	buyer := s.stored(t, product, slot).UserID
@@ -238,10 +223,7 @@ func TestRefund_OfPreviousVersionIsAdopted(t *testing.T) {
 // TestPost_RepeatsTheStoredBytes although another process, which has another callback
 // URL, repeats it: a gateway takes another body under the same key for a mistake.
 func TestPost_RepeatsTheStoredBytes(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	s.fake.set(func(g *fakeGateway) {
 		g.pay = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{}, errors.New("connection reset") }
 	})

@@ -46,10 +46,7 @@ func (s *system) refundAll(t testing.TB, n node, payment string) {
 }
 
 func TestCancelPayment_Responses(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	buyer, slot, id := s.paying(t, n, product)
 	cancel := func(u user, id string) answered { return n.do(t, u, http.MethodDelete, "/v1/payments/"+id, nil) }
 
@@ -76,10 +73,7 @@ func TestCancelPayment_Responses(t *testing.T) {
 }
 
 func TestRefunds_Responses(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 5)
+	s, n, product := onSale(t, 5)
 	buyer, slot, id := s.bought(t, n, product)
 
 	key := uuid.NewString()
@@ -147,10 +141,7 @@ func TestRefunds_Responses(t *testing.T) {
 }
 
 func TestResolution_Responses(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 4)
+	s, n, product := onSale(t, 4)
 	_, slot, id := s.bought(t, n, product)
 	resolve := func(payment, action, note string) answered {
 		return n.do(t, s.admin, http.MethodPost, "/v1/payments/"+payment+"/resolution", map[string]any{"action": action, "note": note})
@@ -190,10 +181,7 @@ func TestResolution_Responses(t *testing.T) {
 }
 
 func TestCancelSale_Responses(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	buyer, slot, id := s.bought(t, n, product)
 	active := s.user(t, auth.Buyer)
 	held := s.acquire(t, n, active, product).text("id")
@@ -224,9 +212,7 @@ func TestCancelSale_Responses(t *testing.T) {
 }
 
 func TestUpdateProduct_PriceAndStockDecrease(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	upcoming := s.upcoming(t, n, 5, time.Hour)
 	for name, c := range map[string]struct {
 		change map[string]any
@@ -288,10 +274,7 @@ func TestStartPayment_ReturnURL(t *testing.T) {
 // TestStartPayment_WaitsForTheNextAction, for two seconds at most, and never keeps
 // it in the remembered response.
 func TestStartPayment_WaitsForTheNextAction(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 3)
+	s, n, product := onSale(t, 3)
 	action := &gateway.NextAction{Type: gateway.Redirect, URL: "https://pay.example.com/1"}
 	hang := make(chan struct{})
 	defer close(hang)

@@ -19,10 +19,7 @@ import (
 )
 
 func TestPayment_FromStartToPurchase(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	buyer, slot, id := s.paying(t, n, product)
 	var heard answered
 
@@ -84,10 +81,7 @@ func TestPayment_FromStartToPurchase(t *testing.T) {
 }
 
 func TestPayment_CanBeRetriedAfterFailure(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	buyer, slot, id := s.paying(t, n, product)
 	due := func() (waits bool) {
 		require.NoError(t, s.pool.QueryRow(t.Context(), `select due_at > deadline from slot_claims where slot_id = $1`, slot).Scan(&waits))
@@ -112,10 +106,7 @@ func TestPayment_CanBeRetriedAfterFailure(t *testing.T) {
 // Each refusal, in the order of the code: every request also violates
 // all later rules, as far as possible.
 func TestPayment_RefusalsInOrder(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 10)
+	s, n, product := onSale(t, 10)
 	buyer, other := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
 	slot := s.acquire(t, n, buyer, product).text("id")
 	with := func(body map[string]any, change ...any) map[string]any {
@@ -232,10 +223,7 @@ func TestPayment_RefusedFromDeadline(t *testing.T) {
 }
 
 func TestPayment_PriceZero(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1, "price", 0)
+	s, n, product := onSale(t, 1, "price", 0)
 	buyer := s.user(t, auth.Buyer)
 	slot := s.acquire(t, n, buyer, product).text("id")
 	body := paymentOf(slot)
@@ -254,10 +242,7 @@ func TestPayment_PriceZero(t *testing.T) {
 
 // Every response of the gateway to a payment request.
 func TestPayment_GatewayResponses(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 10)
+	s, n, product := onSale(t, 10)
 	for name, c := range map[string]struct {
 		answer gateway.Payment
 		err    error

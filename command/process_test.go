@@ -153,8 +153,7 @@ func TestProcess_StoppedBetweenGrantAndAppend(t *testing.T) {
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": true}).status)
 	require.Equal(t, 200, s.update(t, n, product, map[string]any{"paused": false}).status)
 	winner := s.user(t, auth.Buyer)
-	won := s.acquire(t, n, winner, product)
-	require.Equal(t, 201, won.status, won.body)
+	won := s.granted(t, n, winner, product)
 	longerThanALease(t, stopped)
 	select {
 	case a := <-answer:

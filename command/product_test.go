@@ -13,9 +13,7 @@ import (
 )
 
 func TestCreateProduct(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	sale := time.Now().Add(time.Hour).Truncate(time.Millisecond)
 	a := n.do(t, s.admin, http.MethodPost, "/v1/products", map[string]any{
 		"name": "é", "description": "d", "price": 12.50, "currency": "USD", "stock": 3,
@@ -39,9 +37,7 @@ func TestCreateProduct(t *testing.T) {
 }
 
 func TestUpdateProduct(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	product := s.upcoming(t, n, 5, time.Hour)
 	put := func(change map[string]any) answered { return s.update(t, n, product, change) }
 
@@ -87,9 +83,7 @@ func TestUpdateProduct(t *testing.T) {
 }
 
 func TestUpdateProduct_SaleDateFixedAfterFirstSlot(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	product := s.product(t, n, 1) // its slot has ended again
 	a := s.update(t, n, product, map[string]any{"saleDate": time.Now().Add(time.Hour), "name": "changed"})
 	require.Equal(t, 409, a.status, a.body)
@@ -120,8 +114,7 @@ func TestDeleteProduct(t *testing.T) {
 	n, other := s.node(t), s.node(t)
 	product := s.product(t, n, 2)
 	buyer := s.user(t, auth.Buyer)
-	slot := s.acquire(t, n, buyer, product)
-	require.Equal(t, 201, slot.status, slot.body)
+	slot := s.granted(t, n, buyer, product)
 	require.Equal(t, 404, s.remove(t, n, uuid.MustParse(slot.text("id"))).status, "a slot is not a product")
 
 	a := s.remove(t, n, product)
@@ -145,10 +138,7 @@ func TestDeleteProduct(t *testing.T) {
 // TestUpdateProduct_IfMatch changes a product that others have changed, or bought from,
 // since it was read.
 func TestUpdateProduct_IfMatch(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 5)
+	s, n, product := onSale(t, 5)
 	put := func(etag string, change map[string]any) answered {
 		return n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), change, "If-Match", etag)
 	}
@@ -156,7 +146,7 @@ func TestUpdateProduct_IfMatch(t *testing.T) {
 	etag := read.header.Get("ETag")
 	require.NotEmpty(t, etag)
 
-	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status)
+	s.granted(t, n, s.user(t, auth.Buyer), product)
 	sold := put(etag, map[string]any{"name": "mine"})
 	require.Equal(t, 200, sold.status, "a unit sold meanwhile refuses nothing: %v", sold.body)
 

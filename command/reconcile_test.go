@@ -46,10 +46,7 @@ func (s *system) age(t testing.TB, payment, column, by string) {
 }
 
 func TestReconcile_RetriesUnavailableGateway(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	gone := errors.New("no route")
 	s.fake.set(func(g *fakeGateway) {
 		g.pay = func(uuid.UUID) (gateway.Payment, error) { return gateway.Payment{}, gone }
@@ -81,10 +78,7 @@ func TestReconcile_RetriesUnavailableGateway(t *testing.T) {
 
 // If the gateway has lost a payment that it accepted, the payment is posted again.
 func TestReconcile_PaymentUnknownToGateway(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	_, slot, id := s.paying(t, n, product)
 	testkit.EventuallyTrue(t, 5*time.Second, "it is accepted", func() bool {
 		return dbtest.One[bool](t, s.pool, `select accepted from payments where payment_id = $1`, id)
@@ -106,10 +100,7 @@ func TestReconcile_PaymentUnknownToGateway(t *testing.T) {
 }
 
 func TestReconcile_QueriesAfterTimeout(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 4)
+	s, n, product := onSale(t, 4)
 	until := func(id string) (d time.Duration) {
 		require.NoError(t, s.pool.QueryRow(t.Context(), `select ask_at - clock_timestamp() from payments where payment_id = $1`, id).Scan(&d))
 		return d
@@ -146,13 +137,10 @@ func TestReconcile_QueriesAfterTimeout(t *testing.T) {
 
 // Money taken after the timeout, with a lost callback, is refunded.
 func TestReconcile_RefundsMoneyTakenUnnoticed(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	s.timeOut(t, n, product, slot)
-	require.Equal(t, 201, s.acquire(t, n, s.user(t, auth.Buyer), product).status)
+	s.granted(t, n, s.user(t, auth.Buyer), product)
 	s.fake.set(func(g *fakeGateway) {
 		g.find = tookAll(t)
 		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
@@ -191,10 +179,7 @@ func TestReconcile_RefundsMoneyTakenUnnoticed(t *testing.T) {
 }
 
 func TestPurge_DeletesOnlyOldRows(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	_, _, id := s.paying(t, n, product)
 	require.Equal(t, 204, n.callback(t, "w1", succeeded(id, "10")).status)
 	count := func() (keys, ids int) {

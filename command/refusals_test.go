@@ -16,13 +16,9 @@ import (
 // The key of a slot that is paid has no effect: the request is
 // decided like one without a key, numbered and in the order of the states.
 func TestAcquire_KeyOfPaidSlot(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	buyer := s.user(t, auth.Buyer)
-	slot := s.acquire(t, n, buyer, product, "Idempotency-Key", "k")
-	require.Equal(t, 201, slot.status, slot.body)
+	slot := s.granted(t, n, buyer, product, "Idempotency-Key", "k")
 	paid := s.pay(t, n, buyer, slot.text("id"))
 	require.Equal(t, 201, paid.status, paid.body)
 	require.Equal(t, 204, n.callback(t, "w1", succeeded(paid.text("id"), "10")).status)
@@ -47,10 +43,7 @@ func TestAcquire_KeyOfPaidSlot(t *testing.T) {
 // A full append queue is reported after missing objects and foreign
 // ones, and before the state.
 func TestRefusals_OverloadedBeforeState(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
 	owner, stranger := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
 	ended, held := s.acquire(t, n, stranger, product), s.acquire(t, n, owner, product)
 	require.Equal(t, 204, s.release(t, n, stranger, ended.text("id")).status)
@@ -80,10 +73,7 @@ func TestRefusals_OverloadedBeforeState(t *testing.T) {
 // A refusal because of a pending payment has a position that the client can wait for, like
 // any other refusal by the store.
 func TestRelease_PaymentInProgressHasPosition(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
 	buyer := s.user(t, auth.Buyer)
 	slot := s.acquire(t, n, buyer, product)
 	paid := s.pay(t, n, buyer, slot.text("id"))

@@ -17,10 +17,7 @@ import (
 // TestRejection_IsNotTrustedAfterUnknownOutcome: the first post is accepted and its
 // response lost; the repeat is rejected. The gateway's state decides.
 func TestRejection_IsNotTrustedAfterUnknownOutcome(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
-	product := s.product(t, n, 24)
+	s, n, product := onSale(t, 24)
 	away := errors.New("connection reset")
 	for name, c := range map[string]struct {
 		find   func(uuid.UUID) (gateway.Payment, error)

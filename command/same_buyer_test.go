@@ -108,9 +108,7 @@ func TestSameBuyer_AcquireUsesGrantOfLateMoney(t *testing.T) {
 
 // Both in one transaction of one node, which decides them one after the other.
 func TestSameBuyer_BothInOneBatch(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t)
+	s, n := oneNode(t)
 	other := s.node(t)
 	product := s.product(t, other, 2)
 	outcomes := map[string]int{}

@@ -46,6 +46,21 @@ func newSystem(t testing.TB, redisURL string) *system {
 	return s
 }
 
+// oneNode returns a system with one API; the test runs in parallel with others.
+func oneNode(t *testing.T) (*system, node) {
+	t.Helper()
+	t.Parallel()
+	s := newSystem(t, testkit.Redis(t))
+	return s, s.node(t)
+}
+
+// onSale is oneNode with a product that is on sale.
+func onSale(t *testing.T, stock int, more ...any) (*system, node, uuid.UUID) {
+	t.Helper()
+	s, n := oneNode(t)
+	return s, n, s.product(t, n, stock, more...)
+}
+
 // stores read the write side's database.
 type stores struct {
 	claims    *claims.Store
@@ -148,6 +163,14 @@ func (s *system) awaitSale(t testing.TB, n node, product uuid.UUID) {
 func (s *system) acquire(t testing.TB, n node, u user, product uuid.UUID, headers ...string) answered {
 	t.Helper()
 	return n.do(t, u, http.MethodPost, "/v1/slots/acquire", map[string]any{"productId": product}, headers...)
+}
+
+// granted is acquire, which must succeed.
+func (s *system) granted(t testing.TB, n node, u user, product uuid.UUID, headers ...string) answered {
+	t.Helper()
+	a := s.acquire(t, n, u, product, headers...)
+	require.Equal(t, http.StatusCreated, a.status, a.body)
+	return a
 }
 
 // acquireUntil repeats an acquire until the response has this problem; "": until it is a slot.
