@@ -53,14 +53,12 @@ func TestAcquire_Refusals(t *testing.T) {
 
 	t.Run("a buyer without a slot is refused with sold-out", func(t *testing.T) {
 		a := s.acquire(t, n, other, product)
-		require.Equal(t, 409, a.status)
-		require.Equal(t, "sold-out", a.slug())
+		requireProblem(t, 409, "sold-out", a)
 		require.Empty(t, a.header.Get("X-Position"))
 	})
 	t.Run("the holder is refused with duplicate-slot and their slot", func(t *testing.T) {
 		a := s.acquire(t, n, holder, product)
-		require.Equal(t, 409, a.status)
-		require.Equal(t, "duplicate-slot", a.slug())
+		requireProblem(t, 409, "duplicate-slot", a)
 		require.Equal(t, slot.text("id"), a.text("slotId"))
 		require.Equal(t, slot.header.Get("X-Position"), a.header.Get("X-Position"))
 	})
@@ -89,16 +87,13 @@ func TestAcquire_Refusals(t *testing.T) {
 	})
 	t.Run("an unknown product is not found", func(t *testing.T) {
 		a := s.acquire(t, n, holder, uuid.New())
-		require.Equal(t, 404, a.status)
-		require.Equal(t, "product-not-found", a.slug())
+		requireProblem(t, 404, "product-not-found", a)
 	})
 }
 
 func TestAcquire_IdempotencyKey(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n, other := s.node(t), s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
+	other := s.node(t)
 	buyer := s.user(t, auth.Buyer)
 	const key = "a key ~"
 	first := s.granted(t, n, buyer, product, "Idempotency-Key", key)
@@ -130,10 +125,8 @@ func TestAcquire_IdempotencyKey(t *testing.T) {
 }
 
 func TestRelease(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n, other := s.node(t), s.node(t)
-	product := s.product(t, n, 1)
+	s, n, product := onSale(t, 1)
+	other := s.node(t)
 	both := s.user(t, auth.Buyer|auth.Admin)
 	owner, stranger := s.user(t, auth.Buyer), s.user(t, auth.Buyer)
 	for _, tc := range []struct {
@@ -146,8 +139,7 @@ func TestRelease(t *testing.T) {
 	} {
 		slot := s.granted(t, n, tc.owner, product)
 		refused := s.release(t, n, stranger, slot.text("id"))
-		require.Equal(t, 403, refused.status)
-		require.Equal(t, "forbidden", refused.slug())
+		requireProblem(t, 403, "forbidden", refused)
 
 		a := s.release(t, n, tc.by, slot.text("id"))
 		require.Equal(t, 204, a.status, a.body)
@@ -155,8 +147,7 @@ func TestRelease(t *testing.T) {
 		require.Equal(t, tc.want, s.slots(t, product)[uuid.MustParse(slot.text("id"))].ReclaimStatus)
 
 		again := s.release(t, other, tc.by, slot.text("id"))
-		require.Equal(t, 409, again.status)
-		require.Equal(t, "slot-not-active", again.slug())
+		requireProblem(t, 409, "slot-not-active", again)
 		require.Equal(t, a.header.Get("X-Position"), again.header.Get("X-Position"))
 		require.Equal(t, 403, s.release(t, n, stranger, slot.text("id")).status, "403 before the state")
 
@@ -165,8 +156,7 @@ func TestRelease(t *testing.T) {
 		require.Equal(t, 204, s.release(t, n, stranger, next.text("id")).status)
 	}
 	unknown := s.release(t, n, owner, uuid.NewString())
-	require.Equal(t, 404, unknown.status)
-	require.Equal(t, "slot-not-found", unknown.slug())
+	requireProblem(t, 404, "slot-not-found", unknown)
 	require.Equal(t, "slot-not-found", s.release(t, n, s.admin, product.String()).slug(), "a product is not a slot")
 }
 
@@ -185,8 +175,7 @@ func TestRelease_WhilePaymentIsPending(t *testing.T) {
 	require.NoError(t, err)
 	for _, u := range []user{owner, s.admin} {
 		a := s.release(t, n, u, slot.String())
-		require.Equal(t, 409, a.status)
-		require.Equal(t, "payment-in-progress", a.slug())
+		requireProblem(t, 409, "payment-in-progress", a)
 	}
 	require.Equal(t, 403, s.release(t, n, s.user(t, auth.Buyer), slot.String()).status)
 }
@@ -204,10 +193,8 @@ func TestRelease_AfterDeadline(t *testing.T) {
 }
 
 func TestAcquire_ReturnsCurrentProductName(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n, other := s.node(t), s.node(t)
-	product := s.product(t, n, 10)
+	s, n, product := onSale(t, 10)
+	other := s.node(t)
 	require.Equal(t, "n", s.acquire(t, other, s.user(t, auth.Buyer), product).text("productName"))
 	for i := range 5 {
 		name := fmt.Sprint("name ", i)
@@ -217,9 +204,7 @@ func TestAcquire_ReturnsCurrentProductName(t *testing.T) {
 }
 
 func TestAcquire_FullAppendQueue(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	product := s.product(t, s.node(t), 1)
+	s, _, product := onSale(t, 1)
 	small, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{Queue: 1})
 	require.NoError(t, err)
 	n := s.node(t, func(c *Config) { c.Store, c.AppendQueue = small, 1 })
@@ -228,8 +213,7 @@ func TestAcquire_FullAppendQueue(t *testing.T) {
 	buyer := s.user(t, auth.Buyer)
 
 	a := s.acquire(t, n, buyer, product)
-	require.Equal(t, 503, a.status)
-	require.Equal(t, "overloaded", a.slug())
+	requireProblem(t, 503, "overloaded", a)
 	require.NotEmpty(t, a.header.Get("Retry-After"))
 	require.Equal(t, 404, s.acquire(t, n, buyer, uuid.New()).status, "404 before 503")
 	a = n.do(t, s.admin, http.MethodPut, "/v1/products/"+product.String(), `{"paused":true}`)

@@ -13,16 +13,13 @@ import (
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/internal/gateway"
 	"github.com/dopaminestore/dopamine/redis"
-	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // If a process ends after it has started a payment, the worker posts
 // it.
 func TestPayment_WorkerPostsAfterProcessEnded(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	dying, worker := s.node(t), s.node(t)
-	product := s.product(t, dying, 1)
+	s, dying, product := onSale(t, 1)
+	worker := s.node(t)
 	require.NoError(t, dying.payments.Close(t.Context())) // posts nothing any more
 	_, slot, id := s.paying(t, dying, product)
 	require.Empty(t, s.fake.asks())

@@ -15,7 +15,6 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/auth"
 	"github.com/dopaminestore/dopamine/redis"
-	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 // between is between an API and its gate and runs a function after a
@@ -48,10 +47,7 @@ func at1(do func(d *redis.Decision, err *error)) func(int32, *redis.Decision, *e
 }
 
 func TestAcquire_RetriesGrantOfEarlierEpoch(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	var number int64
 	n := s.interposed(t, at1(func(d *redis.Decision, _ *error) {
 		number = d.Number
@@ -64,10 +60,7 @@ func TestAcquire_RetriesGrantOfEarlierEpoch(t *testing.T) {
 }
 
 func TestAcquire_SalePausedAfterGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	n := s.interposed(t, at1(func(*redis.Decision, *error) {
 		require.Equal(t, 200, s.update(t, other, product, map[string]any{"paused": true}).status)
 	}))
@@ -75,10 +68,7 @@ func TestAcquire_SalePausedAfterGrant(t *testing.T) {
 }
 
 func TestAcquire_ProductDeletedAfterGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	n := s.interposed(t, at1(func(*redis.Decision, *error) {
 		require.Equal(t, 204, s.remove(t, other, product).status)
 	}))
@@ -87,10 +77,7 @@ func TestAcquire_ProductDeletedAfterGrant(t *testing.T) {
 }
 
 func TestAcquire_RetriesWithdrawnGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	var withdrawn int64
 	n := s.interposed(t, at1(func(d *redis.Decision, _ *error) {
 		withdrawn = d.Number
@@ -108,10 +95,7 @@ func TestAcquire_RetriesWithdrawnGrant(t *testing.T) {
 // TestAcquire_RebuildsWrongGate makes the gate grant a unit that is held, as a
 // Redis with wrong data would.
 func TestAcquire_RebuildsWrongGate(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 2)
+	s, other, product := onSale(t, 2)
 	held := s.acquire(t, other, s.user(t, auth.Buyer), product)
 	require.Equal(t, 201, held.status)
 	var epoch int64
@@ -126,9 +110,7 @@ func TestAcquire_RebuildsWrongGate(t *testing.T) {
 
 // The gate granted, and the answer was lost.
 func TestAcquire_LostGrantBelongsToItsBuyer(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	product := s.product(t, s.node(t), 1)
+	s, _, product := onSale(t, 1)
 	var number int64
 	n := s.interposed(t, at1(func(d *redis.Decision, err *error) {
 		number = d.Number
@@ -136,8 +118,7 @@ func TestAcquire_LostGrantBelongsToItsBuyer(t *testing.T) {
 	}))
 	buyer := s.user(t, auth.Buyer)
 	a := s.acquire(t, n, buyer, product)
-	require.Equal(t, 503, a.status)
-	require.Equal(t, "unavailable", a.slug())
+	requireProblem(t, 503, "unavailable", a)
 	require.NotEmpty(t, a.header.Get("Retry-After"))
 	require.Equal(t, "sold-out", s.acquire(t, n, s.user(t, auth.Buyer), product).slug())
 	a = s.acquire(t, n, buyer, product)
@@ -146,9 +127,7 @@ func TestAcquire_LostGrantBelongsToItsBuyer(t *testing.T) {
 }
 
 func TestAcquire_AppendsAfterClientDisconnected(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	product := s.product(t, s.node(t), 1)
+	s, _, product := onSale(t, 1)
 	ctx, leave := context.WithCancel(t.Context())
 	n := s.interposed(t, func(int32, *redis.Decision, *error) { leave() })
 	buyer := s.user(t, auth.Buyer)
@@ -163,10 +142,7 @@ func TestAcquire_AppendsAfterClientDisconnected(t *testing.T) {
 
 // TestAcquire_GivesBackUnsentGrant closes the store after a grant.
 func TestAcquire_GivesBackUnsentGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	broken, err := eventstore.Open(t.Context(), s.pool, eventstore.Options{})
 	require.NoError(t, err)
 	n := s.node(t, func(c *Config) {
@@ -178,17 +154,14 @@ func TestAcquire_GivesBackUnsentGrant(t *testing.T) {
 		})}
 	})
 	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
-	require.Equal(t, 503, a.status, a.body)
-	require.Equal(t, "unavailable", a.slug())
+	requireProblem(t, 503, "unavailable", a)
 	require.Equal(t, 201, s.acquire(t, other, s.user(t, auth.Buyer), product).status, "the unit was lost")
 }
 
 // TestAcquire_TwoRequestsOfOneGrant lets a buyer's second request append the grant that the
 // first one received.
 func TestAcquire_TwoRequestsOfOneGrant(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
+	s, other := oneNode(t)
 	for key, want := range map[string]int{"k": 201, "": 409} {
 		product := s.product(t, other, 2)
 		buyer := s.user(t, auth.Buyer)
@@ -216,10 +189,7 @@ func TestAcquire_TwoRequestsOfOneGrant(t *testing.T) {
 // The slot of the second request is released before this node
 // appends the same grant.
 func TestAcquire_SecondRequestOfEndedSlot(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 1)
+	s, other, product := onSale(t, 1)
 	buyer := s.user(t, auth.Buyer)
 	var twin answered
 	n := s.interposed(t, at1(func(*redis.Decision, *error) {

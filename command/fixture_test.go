@@ -51,6 +51,15 @@ func (a answered) slug() string {
 	return strings.TrimPrefix(typ, "https://dopaminestore.dev/problems/")
 }
 
+// requireProblem requires the status and the problem of a response.
+func requireProblem(t testing.TB, status int, slug string, a answered, why ...any) {
+	t.Helper()
+	if len(why) == 0 {
+		why = []any{"%v", a.body}
+	}
+	require.Equal(t, []any{status, slug}, []any{a.status, a.slug()}, why...)
+}
+
 func (a answered) text(name string) string {
 	s, _ := a.body[name].(string)
 	return s

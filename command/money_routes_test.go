@@ -53,7 +53,7 @@ func TestCancelPayment_Responses(t *testing.T) {
 	require.Equal(t, "invalid-request", cancel(buyer, "x").slug())
 	require.Equal(t, "payment-not-found", cancel(buyer, uuid.NewString()).slug())
 	stranger := cancel(s.user(t, auth.Buyer), id)
-	require.Equal(t, []any{403, "forbidden"}, []any{stranger.status, stranger.slug()})
+	requireProblem(t, 403, "forbidden", stranger)
 
 	first := cancel(buyer, id)
 	require.Equal(t, 202, first.status, first.body)
@@ -67,7 +67,7 @@ func TestCancelPayment_Responses(t *testing.T) {
 	p := s.payment(t, product, slot, id)
 	require.Equal(t, []any{domain.FailedPayment, "CANCELED"}, []any{p.Status, p.FailureReason})
 	over := cancel(buyer, id)
-	require.Equal(t, []any{409, "payment-not-pending"}, []any{over.status, over.slug()})
+	requireProblem(t, 409, "payment-not-pending", over)
 	require.NotEmpty(t, over.header.Get("X-Position"))
 	require.Equal(t, 201, s.pay(t, n, buyer, slot).status, "at once")
 }
@@ -96,7 +96,7 @@ func TestRefunds_Responses(t *testing.T) {
 		require.Equal(t, part.body, repeat.body, "as it was returned first")
 		require.Equal(t, part.header.Get("X-Position"), repeat.header.Get("X-Position"))
 		other := s.refund(t, n, id, map[string]any{"idempotencyKey": key, "amount": "5", "reason": "DAMAGED"})
-		require.Equal(t, []any{422, "idempotency-key-reused"}, []any{other.status, other.slug()})
+		requireProblem(t, 422, "idempotency-key-reused", other)
 	})
 	t.Run("a wrong field is invalid", func(t *testing.T) {
 		for name, body := range map[string]map[string]any{
@@ -112,7 +112,7 @@ func TestRefunds_Responses(t *testing.T) {
 	})
 	t.Run("more than the rest and an unknown payment are refused", func(t *testing.T) {
 		excess := s.refund(t, n, id, map[string]any{"amount": "7", "returnUnit": true})
-		require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{excess.status, excess.slug()}, "before returnUnit")
+		requireProblem(t, 409, "refund-exceeds-payment", excess, "before returnUnit")
 		require.Equal(t, "payment-not-found", s.refund(t, n, uuid.NewString(), map[string]any{}).slug())
 	})
 	if !t.Run("the rest is refunded by default and the unit returned with the money", func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestRefunds_Responses(t *testing.T) {
 	}
 	t.Run("a refunded payment is neither refunded nor paid again", func(t *testing.T) {
 		none := s.refund(t, n, id, map[string]any{})
-		require.Equal(t, []any{409, "refund-exceeds-payment"}, []any{none.status, none.slug()})
+		requireProblem(t, 409, "refund-exceeds-payment", none)
 		done := n.do(t, buyer, http.MethodPost, "/v1/payments", paymentOf(slot))
 		require.Equal(t, "slot-already-completed", done.slug(), "also RETURNED")
 	})
@@ -150,7 +150,7 @@ func TestResolution_Responses(t *testing.T) {
 	require.Equal(t, []string{"note"}, resolve(id, "ACCEPT", "called Ms Kim").fields())
 	require.Equal(t, "payment-not-found", resolve(uuid.NewString(), "ACCEPT", "A").slug())
 	nothing := resolve(id, "ACCEPT", "A")
-	require.Equal(t, []any{409, "nothing-to-resolve"}, []any{nothing.status, nothing.slug()})
+	requireProblem(t, 409, "nothing-to-resolve", nothing)
 
 	s.fake.set(func(g *fakeGateway) {
 		g.refund = func(gateway.RefundRequest) (gateway.Refund, error) {
@@ -239,7 +239,7 @@ func TestUpdateProduct_PriceAndStockDecrease(t *testing.T) {
 	begun := s.product(t, n, 5)
 	for _, change := range []map[string]any{{"price": "11"}, {"stockDecrease": 1}} {
 		r := s.update(t, n, begun, change)
-		require.Equal(t, []any{409, "product-update-conflict"}, []any{r.status, r.slug()}, "%v", r.body)
+		requireProblem(t, 409, "product-update-conflict", r, "%v", r.body)
 	}
 }
 

@@ -73,8 +73,7 @@ func TestRedisOutage(t *testing.T) {
 
 	own.Kill9()
 	a := s.acquire(t, n, s.user(t, auth.Buyer), product)
-	require.Equal(t, 503, a.status)
-	require.Equal(t, "unavailable", a.slug())
+	requireProblem(t, 503, "unavailable", a)
 	start := time.Now()
 	require.Equal(t, 204, s.release(t, n, holder, held.text("id")).status, "the store decides, the gate is synced later")
 	require.Less(t, time.Since(start), 2*syncTimeout)

@@ -29,11 +29,8 @@ type arena struct {
 
 func newArena(t *testing.T, units int) arena {
 	t.Helper()
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	a := arena{system: s, nodes: []node{s.node(t), s.node(t)}}
-	a.product = s.product(t, a.nodes[0], units)
-	return a
+	s, nodes, product := onTwoNodes(t, units)
+	return arena{s, nodes, product}
 }
 
 // homes counts where the money of the payment went, and the slot's ends, in

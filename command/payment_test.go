@@ -25,8 +25,7 @@ func TestPayment_FromStartToPurchase(t *testing.T) {
 
 	t.Run("a slot with a pending payment is neither paid nor released", func(t *testing.T) {
 		again := s.pay(t, n, buyer, slot)
-		require.Equal(t, 409, again.status)
-		require.Equal(t, "payment-in-progress", again.slug())
+		requireProblem(t, 409, "payment-in-progress", again)
 		for _, u := range []user{buyer, s.admin} {
 			a := s.release(t, n, u, slot)
 			require.Equal(t, "payment-in-progress", a.slug())
@@ -70,8 +69,7 @@ func TestPayment_FromStartToPurchase(t *testing.T) {
 	})
 	t.Run("a completed slot is neither paid nor released", func(t *testing.T) {
 		done := s.pay(t, n, buyer, slot)
-		require.Equal(t, "slot-already-completed", done.slug())
-		require.Equal(t, 409, done.status)
+		requireProblem(t, 409, "slot-already-completed", done)
 		require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot).slug())
 		claim, ok, err := s.claims.BySlot(t.Context(), uuid.MustParse(slot))
 		require.NoError(t, err)
@@ -145,15 +143,13 @@ func TestPayment_RefusalsInOrder(t *testing.T) {
 		require.Equal(t, 403, send(t, s.admin, wrong).status)
 		for _, id := range []string{uuid.NewString(), product.String()} {
 			a := send(t, other, with(wrong, "purchaseSlotId", id))
-			require.Equal(t, 404, a.status)
-			require.Equal(t, "slot-not-found", a.slug())
+			requireProblem(t, 404, "slot-not-found", a)
 		}
 		require.Equal(t, 403, send(t, other, wrong).status)
 	})
 	t.Run("another amount or currency is a mismatch", func(t *testing.T) {
 		mismatch := send(t, buyer, wrong)
-		require.Equal(t, 400, mismatch.status)
-		require.Equal(t, "amount-mismatch", mismatch.slug())
+		requireProblem(t, 400, "amount-mismatch", mismatch)
 		require.Equal(t, "amount-mismatch", send(t, buyer, with(paymentOf(slot), "currency", "USD")).slug())
 	})
 	if !t.Run("a refusal is not stored for the key", func(t *testing.T) {
@@ -182,8 +178,7 @@ func TestPayment_RefusalsInOrder(t *testing.T) {
 	t.Run("a key with other values is refused", func(t *testing.T) {
 		for name, value := range map[string]any{"amount": "11", "currency": "USD", "paymentMethod": "WALLET"} {
 			reused := send(t, buyer, with(good, name, value))
-			require.Equal(t, 422, reused.status)
-			require.Equal(t, "idempotency-key-reused", reused.slug())
+			requireProblem(t, 422, "idempotency-key-reused", reused)
 		}
 	})
 	t.Run("a paid slot is not paid again", func(t *testing.T) {
@@ -265,10 +260,7 @@ func TestPayment_GatewayResponses(t *testing.T) {
 
 // Many requests with one key at the same time create one payment.
 func TestPayment_ConcurrentRequestsWithOneKey(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
-	product := s.product(t, nodes[0], 50)
+	s, nodes, product := onTwoNodes(t, 50)
 	for range 40 {
 		buyer := s.user(t, auth.Buyer)
 		slot := s.acquire(t, nodes[0], buyer, product).text("id")
@@ -290,10 +282,7 @@ func TestPayment_ConcurrentRequestsWithOneKey(t *testing.T) {
 
 // Two payments of one slot at the same time, with separate keys.
 func TestPayment_TwoAtTheSameTime(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
-	product := s.product(t, nodes[0], 300)
+	s, nodes, product := onTwoNodes(t, 300)
 	for range 200 {
 		buyer := s.user(t, auth.Buyer)
 		slot := s.acquire(t, nodes[0], buyer, product).text("id")

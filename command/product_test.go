@@ -76,8 +76,7 @@ func TestUpdateProduct(t *testing.T) {
 	})
 	t.Run("no such product", func(t *testing.T) {
 		unknown := s.update(t, n, uuid.New(), map[string]any{"paused": false})
-		require.Equal(t, 404, unknown.status)
-		require.Equal(t, "product-not-found", unknown.slug())
+		requireProblem(t, 404, "product-not-found", unknown)
 		require.Equal(t, 400, s.update(t, n, uuid.New(), map[string]any{"stockIncrease": 0}).status, "400 before 404")
 	})
 }
@@ -86,8 +85,7 @@ func TestUpdateProduct_SaleDateFixedAfterFirstSlot(t *testing.T) {
 	s, n := oneNode(t)
 	product := s.product(t, n, 1) // its slot has ended again
 	a := s.update(t, n, product, map[string]any{"saleDate": time.Now().Add(time.Hour), "name": "changed"})
-	require.Equal(t, 409, a.status, a.body)
-	require.Equal(t, "product-update-conflict", a.slug())
+	requireProblem(t, 409, "product-update-conflict", a)
 	a = s.update(t, n, product, map[string]any{"paused": false})
 	require.Equal(t, "n", a.text("name"), "all or nothing")
 }
@@ -109,17 +107,14 @@ func TestUpdateProduct_ConcurrentUpdatesLoseNothing(t *testing.T) {
 }
 
 func TestDeleteProduct(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n, other := s.node(t), s.node(t)
-	product := s.product(t, n, 2)
+	s, n, product := onSale(t, 2)
+	other := s.node(t)
 	buyer := s.user(t, auth.Buyer)
 	slot := s.granted(t, n, buyer, product)
 	require.Equal(t, 404, s.remove(t, n, uuid.MustParse(slot.text("id"))).status, "a slot is not a product")
 
 	a := s.remove(t, n, product)
-	require.Equal(t, 409, a.status)
-	require.Equal(t, "product-delete-conflict", a.slug())
+	requireProblem(t, 409, "product-delete-conflict", a)
 	require.Equal(t, 204, s.release(t, n, buyer, slot.text("id")).status)
 
 	a = s.remove(t, n, product)
@@ -129,8 +124,7 @@ func TestDeleteProduct(t *testing.T) {
 		s.remove(t, n, product), s.update(t, n, product, map[string]any{"name": "x"}),
 		s.acquire(t, n, buyer, product), s.acquire(t, other, buyer, product),
 	} {
-		require.Equal(t, 404, gone.status)
-		require.Equal(t, "product-not-found", gone.slug())
+		requireProblem(t, 404, "product-not-found", gone)
 	}
 	require.Equal(t, "slot-not-active", s.release(t, n, buyer, slot.text("id")).slug(), "slots stay")
 }
@@ -151,8 +145,7 @@ func TestUpdateProduct_IfMatch(t *testing.T) {
 	require.Equal(t, 200, sold.status, "a unit sold meanwhile refuses nothing: %v", sold.body)
 
 	stale := put(etag, map[string]any{"name": "theirs"})
-	require.Equal(t, 412, stale.status)
-	require.Equal(t, "precondition-failed", stale.slug())
+	requireProblem(t, 412, "precondition-failed", stale)
 	require.Equal(t, 412, put(etag, map[string]any{"saleDate": time.Now().Add(time.Hour)}).status, "412 comes before refusals by the state")
 	require.Equal(t, "mine", s.update(t, n, product, map[string]any{"paused": false}).text("name"), "nothing was changed")
 

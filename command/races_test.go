@@ -66,11 +66,8 @@ func (s *system) buyers(t testing.TB, n int) []user {
 }
 
 func TestRush_TwoNodes(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
 	const stock, buyers = 40, 400
-	product := s.product(t, nodes[0], stock)
+	s, nodes, product := onTwoNodes(t, stock)
 	users, c := s.buyers(t, buyers), newTally()
 	crowd(buyers, func(i int) { c.acquire(t, nodes[i%2], users[i], product) })
 	require.Equal(t, map[string]int{"201": stock, "sold-out": buyers - stock}, c.counts)
@@ -82,10 +79,7 @@ func TestRush_TwoNodes(t *testing.T) {
 }
 
 func TestRush_OneBuyerOnAllNodes(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
-	product := s.product(t, nodes[0], 100)
+	s, nodes, product := onTwoNodes(t, 100)
 	buyer, c := s.user(t, auth.Buyer), newTally()
 	crowd(30, func(i int) { c.acquire(t, nodes[i%2], buyer, product) })
 	require.Equal(t, map[string]int{"201": 1, "duplicate-slot": 29}, c.counts)
@@ -93,10 +87,7 @@ func TestRush_OneBuyerOnAllNodes(t *testing.T) {
 }
 
 func TestRush_StockRaised(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
-	product := s.product(t, nodes[0], 10)
+	s, nodes, product := onTwoNodes(t, 10)
 	const waves, raise = 10, 5
 	users, c := s.buyers(t, 300), newTally()
 	crowd(len(users)+waves, func(i int) {
@@ -118,11 +109,8 @@ func TestRush_StockRaised(t *testing.T) {
 }
 
 func TestRush_Paused(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
 	const stock = 30
-	product := s.product(t, nodes[0], stock)
+	s, nodes, product := onTwoNodes(t, stock)
 	users, c := s.buyers(t, 300), newTally()
 	crowd(len(users)+1, func(i int) {
 		if i < len(users) {
@@ -182,10 +170,7 @@ func TestDelete_RacesAcquire(t *testing.T) {
 }
 
 func TestRelease_RacesRelease(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
-	product := s.product(t, nodes[0], 1)
+	s, nodes, product := onTwoNodes(t, 1)
 	for range 60 {
 		buyer := s.user(t, auth.Buyer)
 		slot := s.acquire(t, nodes[0], buyer, product)
@@ -242,11 +227,8 @@ func TestRush_RedisFlushed(t *testing.T) {
 
 // TestRush_PostgresConnectionsKilled: every confirmed slot exists.
 func TestRush_PostgresConnectionsKilled(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	nodes := []node{s.node(t), s.node(t)}
 	const stock, workers, each = 200, 20, 30
-	product := s.product(t, nodes[0], stock)
+	s, nodes, product := onTwoNodes(t, stock)
 	users, c := s.buyers(t, workers*each), newTally()
 	var asked atomic.Int32
 	crowd(workers, func(w int) {

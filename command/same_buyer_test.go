@@ -69,10 +69,7 @@ func (s *system) requireRefund(t testing.TB, product uuid.UUID, clicked answered
 }
 
 func TestSameBuyer_LateMoneyUsesGrantOfAcquire(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 2)
+	s, other, product := onSale(t, 2)
 	buyer, slot, payment := s.lateBuyer(t, other, product)
 	var granted redis.Decision
 	n := s.interposed(t, at1(func(d *redis.Decision, _ *error) {
@@ -89,10 +86,7 @@ func TestSameBuyer_LateMoneyUsesGrantOfAcquire(t *testing.T) {
 }
 
 func TestSameBuyer_AcquireUsesGrantOfLateMoney(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	other := s.node(t)
-	product := s.product(t, other, 2)
+	s, other, product := onSale(t, 2)
 	buyer, slot, payment := s.lateBuyer(t, other, product)
 	var granted redis.Decision
 	var clicked answered
@@ -165,10 +159,7 @@ func TestSameBuyer_FailedAcquireLeavesGrantToLateMoney(t *testing.T) {
 	t.Parallel()
 	for _, first := range []string{"click", "money"} {
 		t.Run(first, func(t *testing.T) {
-			t.Parallel()
-			s := newSystem(t, testkit.Redis(t))
-			other := s.node(t)
-			product := s.product(t, other, 1)
+			s, other, product := onSale(t, 1)
 			buyer, slot, payment := s.lateBuyer(t, other, product)
 			var clicked answered
 			failing := func(before func()) node { // its store closes between grant and append

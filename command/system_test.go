@@ -61,6 +61,14 @@ func onSale(t *testing.T, stock int, more ...any) (*system, node, uuid.UUID) {
 	return s, n, s.product(t, n, stock, more...)
 }
 
+// onTwoNodes returns a system with two APIs and a product on sale; the test runs in parallel with
+// others.
+func onTwoNodes(t *testing.T, stock int) (*system, []node, uuid.UUID) {
+	t.Helper()
+	s, n, product := onSale(t, stock)
+	return s, []node{n, s.node(t)}, product
+}
+
 // stores read the write side's database.
 type stores struct {
 	claims    *claims.Store
