@@ -28,6 +28,20 @@ func atLeast(product uuid.UUID, place int64) header {
 	return header{"X-Min-Position": consistency.Encode(product, place)}
 }
 
+// waiting sends a request, which must not be answered yet, and returns a function that waits for the
+// response.
+func (w *world) waiting(path string, h header) (wait func() response) {
+	w.t.Helper()
+	done := make(chan response, 1)
+	go func() { done <- w.get(path, "", h) }()
+	select {
+	case a := <-done:
+		w.t.Fatalf("it did not wait: %s", a.body)
+	case <-time.After(200 * time.Millisecond):
+	}
+	return func() response { return <-done }
+}
+
 // TestConsistency_EachQueryWaitsForItsProjections moves one projection at a time (contract 6, read your own writes).
 func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 	t.Parallel()
@@ -64,11 +78,8 @@ func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	shoe := w.product(1, product{})
-	other := uuid.New()
-	for kafka.Partition(other, partitions) == kafka.Partition(shoe, partitions) {
-		other = uuid.New()
-	}
+	shoe, other := productsOfTwoPartitions()
+	w.product(1, product{id: shoe})
 	path := "/v1/products/" + shoe.String()
 	w.reach("products", 1, shoe, 41)
 	w.reach("products", 1, other, 100)
@@ -77,18 +88,10 @@ func TestConsistency_WaitsForTheCheckpoint(t *testing.T) {
 	require.Equal(t, "read-model-behind", w.get(path, "", atLeast(shoe, 42)).slug(t))
 
 	// The write and its checkpoint become visible together, while a request waits.
-	done := make(chan response, 1)
-	go func() {
-		done <- w.get(path, "", header{"X-Min-Position": consistency.Encode(other, 100) + ", " + consistency.Encode(shoe, 42)})
-	}()
-	select {
-	case a := <-done:
-		t.Fatalf("it did not wait: %s", a.body)
-	case <-time.After(200 * time.Millisecond):
-	}
+	wait := w.waiting(path, header{"X-Min-Position": consistency.Encode(other, 100) + ", " + consistency.Encode(shoe, 42)})
 	w.exec(`WITH c AS (UPDATE projection_checkpoints SET position = 42 WHERE projection = 'products' AND partition = $1)
 		UPDATE products_g1 SET name = 'New name' WHERE id = $2`, kafka.Partition(shoe, partitions), shoe)
-	a := <-done
+	a := wait()
 	require.Equal(t, http.StatusOK, a.StatusCode)
 	require.Equal(t, "New name", a.json(t)["name"])
 }
@@ -124,15 +127,9 @@ func TestConsistency_ParkedEventCountsAsNotApplied(t *testing.T) {
 		VALUES ('products', 1, $1, 40, $2, 0, $1, 'no such column', false)`, shoe, kafka.Topic)
 	require.Equal(t, http.StatusOK, w.get(path, "", atLeast(shoe, 39)).StatusCode)
 	require.Equal(t, http.StatusOK, w.get(path, "", atLeast(uuidIn(shoe), 45)).StatusCode, "another product of the partition")
-	done := make(chan response, 1)
-	go func() { done <- w.get(path, "", atLeast(shoe, 45)) }()
-	select {
-	case a := <-done:
-		t.Fatalf("it did not wait: %s", a.body)
-	case <-time.After(200 * time.Millisecond):
-	}
+	wait := w.waiting(path, atLeast(shoe, 45))
 	w.exec(`DELETE FROM parked_events`)
-	require.Equal(t, http.StatusOK, (<-done).StatusCode)
+	require.Equal(t, http.StatusOK, wait().StatusCode)
 }
 
 // uuidIn returns another product of the same partition.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -104,9 +105,10 @@ func (a response) slug(t testing.TB) string {
 
 type header map[string]string
 
-func (w *world) get(path, token string, headers ...header) response {
+// request returns a GET request; token "" is none.
+func (w *world) request(ctx context.Context, path, token string, headers ...header) *http.Request {
 	w.t.Helper()
-	req, err := http.NewRequest(http.MethodGet, w.url+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+path, nil)
 	require.NoError(w.t, err)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -116,6 +118,12 @@ func (w *world) get(path, token string, headers ...header) response {
 			req.Header.Set(name, value)
 		}
 	}
+	return req
+}
+
+func (w *world) get(path, token string, headers ...header) response {
+	w.t.Helper()
+	req := w.request(context.Background(), path, token, headers...)
 	resp, err := w.client.Do(req)
 	require.NoError(w.t, err)
 	body, err := io.ReadAll(resp.Body)
@@ -136,15 +144,34 @@ func (w *world) described(req *http.Request, a response) {
 	require.NoError(w.t, w.document.Check(target, a.StatusCode, a.Header, a.body))
 }
 
+// pages reads a list page by page, from path with further parameters, and calls each.
+func (w *world) pages(path, token string, each func(page response)) {
+	w.t.Helper()
+	for cursor := ""; ; {
+		page := w.get(path+cursor, token)
+		next, more := page.json(w.t)["nextCursor"].(string)
+		each(page)
+		if !more {
+			return
+		}
+		cursor = "&cursor=" + url.QueryEscape(next)
+	}
+}
+
+// nextCursor returns the parameter that continues after a page.
+func (a response) nextCursor(t testing.TB) string {
+	t.Helper()
+	next, _ := a.json(t)["nextCursor"].(string)
+	return "cursor=" + url.QueryEscape(next)
+}
+
 func (w *world) exec(sql string, args ...any) {
 	w.t.Helper()
-	var err error
 	if w.tx != nil {
-		_, err = w.tx.Exec(context.Background(), sql, args...)
-	} else {
-		_, err = w.pool.Exec(context.Background(), sql, args...)
+		dbtest.Exec(w.t, w.tx, sql, args...)
+		return
 	}
-	require.NoError(w.t, err)
+	dbtest.Exec(w.t, w.pool, sql, args...)
 }
 
 // inOneCommit executes the statements of f in one transaction, as a projector commits the rows of an

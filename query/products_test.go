@@ -120,26 +120,20 @@ func TestProducts_Cursor(t *testing.T) {
 		w.product(1, product{begin: day.Add(time.Duration(i) * time.Hour), stock: 1})
 	}
 	seen := map[string]bool{}
-	path := "/v1/products?size=3&status=ON_SALE"
-	for page := 0; ; page++ {
-		a := w.get(path, "").json(t)
-		require.EqualValues(t, page, a["page"])
-		for _, p := range a["products"].([]any) {
-			id := p.(map[string]any)["id"].(string)
+	number := 0
+	w.pages("/v1/products?size=3&status=ON_SALE", "", func(page response) {
+		require.EqualValues(t, number, page.json(t)["page"])
+		number++
+		for _, id := range idsOf(t, page, "products") {
 			require.False(t, seen[id], "a product appeared twice")
 			seen[id] = true
 		}
-		next, more := a["nextCursor"].(string)
-		if !more {
-			break
-		}
 		w.product(1, product{begin: day.Add(-time.Hour), stock: 1})
-		path = "/v1/products?size=3&status=ON_SALE&cursor=" + next
-	}
+	})
 	require.Len(t, seen, 7)
-	first := w.get("/v1/products?size=3&status=ON_SALE", "").json(t)["nextCursor"].(string)
-	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=PAUSED&cursor="+first, "").slug(t), "the cursor of another list")
-	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=ON_SALE&page=1&cursor="+first, "").slug(t))
+	first := w.get("/v1/products?size=3&status=ON_SALE", "").nextCursor(t)
+	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=PAUSED&"+first, "").slug(t), "the cursor of another list")
+	require.Equal(t, "invalid-request", w.get("/v1/products?size=3&status=ON_SALE&page=1&"+first, "").slug(t))
 	require.Equal(t, "invalid-request", w.get("/v1/products?status=", "").slug(t))
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/csv"
 
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -92,23 +91,14 @@ func TestPurchases_CursorIsStableUnderInserts(t *testing.T) {
 		want = append([]string{id.String()}, want...)
 	}
 	var got []string
-	cursor := ""
-	for {
-		path := "/v1/purchases?limit=2&userId=" + user.String()
-		if cursor != "" {
-			path += "&cursor=" + url.QueryEscape(cursor)
-			require.Equal(t, "invalid-request", w.get("/v1/purchases?cursor="+url.QueryEscape(cursor), boss).slug(t), "other filters")
-		}
-		a := w.get(path, boss)
-		got = append(got, idsOf(t, a, "purchases")...)
+	path := "/v1/purchases?limit=2&userId=" + user.String()
+	first := w.get(path, boss)
+	w.pages(path, boss, func(page response) {
+		got = append(got, idsOf(t, page, "purchases")...)
 		w.payment(1, payment{product: uuid.New(), user: user, created: day.Add(time.Hour)})
-		next, more := a.json(t)["nextCursor"].(string)
-		if !more {
-			break
-		}
-		cursor = next
-	}
+	})
 	require.Equal(t, want, got)
+	require.Equal(t, "invalid-request", w.get("/v1/purchases?"+first.nextCursor(t), boss).slug(t), "other filters")
 }
 
 // CSV of contract 7.

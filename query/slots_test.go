@@ -92,30 +92,22 @@ func TestMySlots_Cursor(t *testing.T) {
 	}
 	token := w.token(me, buyer)
 	walk := func(filter string) (ids []string) {
-		path := "/v1/slots/my-slots?limit=4" + filter
-		for {
-			a := w.get(path, token).json(t)
-			require.EqualValues(t, map[string]int{"": n, "&status=EXPIRED": n / 5}[filter], a["totalCount"])
-			for _, s := range a["slots"].([]any) {
-				ids = append(ids, s.(map[string]any)["id"].(string))
-			}
-			next, more := a["nextCursor"].(string)
-			if !more {
-				return ids
-			}
-			path = "/v1/slots/my-slots?limit=4" + filter + "&cursor=" + next
-		}
+		w.pages("/v1/slots/my-slots?limit=4"+filter, token, func(page response) {
+			require.EqualValues(t, map[string]int{"": n, "&status=EXPIRED": n / 5}[filter], page.json(t)["totalCount"])
+			ids = append(ids, idsOf(t, page, "slots")...)
+		})
+		return ids
 	}
 	all := walk("")
 	require.Len(t, all, n)
 	slices.Sort(all)
 	require.Len(t, slices.Compact(all), n)
 	require.Len(t, walk("&status=EXPIRED"), n/5)
-	cursor := w.get("/v1/slots/my-slots?limit=4", token).json(t)["nextCursor"].(string)
-	for _, bad := range []string{"?limit=0", "?limit=1001", "?status=", "?status=EXPIRED&cursor=" + cursor} {
+	cursor := w.get("/v1/slots/my-slots?limit=4", token).nextCursor(t)
+	for _, bad := range []string{"?limit=0", "?limit=1001", "?status=", "?status=EXPIRED&" + cursor} {
 		require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots"+bad, token).slug(t), bad)
 	}
-	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?limit=4&cursor="+cursor, w.token(uuid.New(), buyer)).slug(t), "another buyer's cursor")
+	require.Equal(t, "invalid-request", w.get("/v1/slots/my-slots?limit=4&"+cursor, w.token(uuid.New(), buyer)).slug(t), "another buyer's cursor")
 	require.Equal(t, "no-store", w.get("/v1/slots/my-slots", token).Header.Get("Cache-Control"))
 }
 

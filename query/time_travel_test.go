@@ -11,10 +11,10 @@ import (
 	"github.com/shopspring/decimal"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dopaminestore/dopamine/avsc"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/query"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -27,12 +27,19 @@ type history struct {
 
 func (h *history) append(product, stream uuid.UUID, at time.Time, e domain.Event) {
 	h.t.Helper()
-	kind, version, payload, err := avsc.Encode(e)
-	require.NoError(h.t, err)
+	encoded := storetest.NewEvent(h.t, e)
 	h.position++
 	h.versions[stream]++
 	h.exec(`INSERT INTO events VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', '', '', 'system', $9)`,
-		h.position, uuid.New(), stream, h.versions[stream], product, kind, version, string(payload), at)
+		h.position, uuid.New(), stream, h.versions[stream], product, encoded.Type, encoded.SchemaVersion, string(encoded.Payload), at)
+}
+
+// create appends a product of 12.50 USD.
+func (h *history) create(product uuid.UUID, at time.Time, stock int, sale time.Time) {
+	h.t.Helper()
+	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
+	require.NoError(h.t, err)
+	h.append(product, product, at, domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: stock, SaleDate: sale})
 }
 
 // A store that returned to an earlier moment: what was kept of the history that it lost is not
@@ -43,9 +50,7 @@ func TestPast_OfRestoredStoreIsNotFromLostHistory(t *testing.T) {
 	h := &history{world: newWorldOver(t, query.Config{ReadPool: db.Pool, WritePool: db.Pool}), versions: map[uuid.UUID]int{}}
 	shoe := uuid.New()
 	ms := func(n int) time.Time { return day.Add(time.Duration(n) * time.Millisecond) }
-	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
-	require.NoError(t, err)
-	h.append(shoe, shoe, ms(0), domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: 2, SaleDate: ms(10)})
+	h.create(shoe, ms(0), 2, ms(10))
 	restore := dbtest.Snapshot(t, db.URL)
 	db.Pool.Reset() // its connections were ended
 	h.append(shoe, shoe, ms(1), domain.ProductDetailsChanged{Name: "Boot", Description: "d"})
@@ -63,14 +68,12 @@ func at(moment time.Time) string { return "?at=" + url.QueryEscape(moment.Format
 func TestPast_ProductAndSlot(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
-	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
-	require.NoError(t, err)
 	shoe, owner := uuid.New(), uuid.New()
 	first, second := domain.SlotID(shoe, 1), domain.SlotID(shoe, 2)
 	ms := func(n int) time.Time { return day.Add(time.Duration(n) * time.Millisecond) }
 	acquired := domain.SlotAcquired{UserID: owner, Unit: 1, ArrivalSequence: 1, TTLMillis: 60_000, WarningMillis: 1000}
 
-	h.append(shoe, shoe, ms(0), domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: 2, SaleDate: ms(10)})
+	h.create(shoe, ms(0), 2, ms(10))
 	h.append(shoe, first, ms(20), acquired)
 	h.append(shoe, second, ms(20), domain.SlotAcquired{UserID: uuid.New(), Unit: 2, ArrivalSequence: 2, TTLMillis: 60_000})
 	h.append(shoe, shoe, ms(21), domain.ProductDetailsChanged{Name: "Boot", Description: "d"})
@@ -153,11 +156,9 @@ func TestAPI_WithoutTheWriteSide(t *testing.T) {
 func TestPast_ManyEvents(t *testing.T) {
 	t.Parallel()
 	h := &history{world: newWorld(t), versions: map[uuid.UUID]int{}}
-	price, err := domain.NewMoney(decimal.RequireFromString("12.5"), "USD")
-	require.NoError(t, err)
 	shoe := uuid.New()
 	const n, stock = 120_000, 1_000_000
-	h.append(shoe, shoe, day, domain.ProductCreated{Name: "Shoe", Description: "d", Price: price, Stock: stock, SaleDate: day.Add(time.Millisecond)})
+	h.create(shoe, day, stock, day.Add(time.Millisecond))
 	h.exec(`INSERT INTO events SELECT i + 1, gen_random_uuid(), gen_random_uuid(), 1, $1, CASE WHEN i % 3 = 0 THEN 'SlotExpired' ELSE 'SlotAcquired' END, 1, '{}',
 		'', '', '', 'system', $2::timestamptz + (i / 10) * interval '1 ms' FROM generate_series(1, $3::int) i`, shoe, day, n)
 	for _, ms := range []int{100, 11_999, 7_000, 11_999, 1, 5_000, 12_000, 60_000} {

@@ -64,13 +64,10 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 			require.Less(t, time.Since(began), 4*time.Second, path)
 		}
 	}
-	testkit.Eventually(t, 10*time.Second, "readiness to be DOWN", func() error {
+	down := `503 {"status":"DOWN","components":{"database":"DOWN"},"details":{"database":["the read side's database does not respond"]}}`
+	testkit.EventuallyEqual(t, 10*time.Second, "readiness to be DOWN", down, func() string {
 		ready := w.get("/health/ready", "")
-		want := `{"status":"DOWN","components":{"database":"DOWN"},"details":{"database":["the read side's database does not respond"]}}`
-		if ready.StatusCode != http.StatusServiceUnavailable || string(ready.body) != want {
-			return fmt.Errorf("%d %s", ready.StatusCode, ready.body)
-		}
-		return nil
+		return fmt.Sprintf("%d %s", ready.StatusCode, ready.body)
 	})
 	require.Equal(t, http.StatusOK, w.get("/health/live", "").StatusCode)
 }
@@ -84,26 +81,13 @@ func TestUnavailable_DatabaseComesBack(t *testing.T) {
 
 	server.Kill9()
 	// A server process may outlive the postmaster for a moment.
-	testkit.Eventually(t, 10*time.Second, "the database to be unavailable", func() error {
-		if a := w.get("/v1/products", ""); a.StatusCode != http.StatusServiceUnavailable {
-			return &responseError{a}
-		}
-		return nil
-	})
+	status := func() int { return w.get("/v1/products", "").StatusCode }
+	testkit.EventuallyEqual(t, 10*time.Second, "the database to be unavailable", http.StatusServiceUnavailable, status)
 	require.Equal(t, "unavailable", w.get("/v1/products", "").slug(t))
 	require.Equal(t, "unavailable", w.get("/v1/products", "", atLeast(uuid.New(), 1)).slug(t))
 	require.NoError(t, server.Restart(t.Context()))
-	testkit.Eventually(t, 10*time.Second, "the products to be available again", func() error {
-		if a := w.get("/v1/products", ""); a.StatusCode != http.StatusOK {
-			return &responseError{a}
-		}
-		return nil
-	})
+	testkit.EventuallyEqual(t, 10*time.Second, "the products to be available again", http.StatusOK, status)
 }
-
-type responseError struct{ response }
-
-func (e *responseError) Error() string { return string(e.body) }
 
 func TestOpenAPI_MatchesTheRoutes(t *testing.T) {
 	t.Parallel()
