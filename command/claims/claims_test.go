@@ -89,41 +89,57 @@ func TestProduct_Lifecycle(t *testing.T) {
 	w := claimstest.New(t)
 	product := w.Product(2)
 	date := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
-	require.ErrorIs(t, w.Do(claims.Create{Product: product, Stock: 1, SaleDate: date}), claims.ErrExists)
-	w.Must(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true})
-	row, err := w.Gates.Row(t.Context(), product)
-	require.NoError(t, err)
-	require.EqualValues(t, 1, row.Epoch)
-	require.EqualValues(t, 0, row.Rebuilt)
-	require.True(t, date.Equal(row.SaleDate))
-
-	w.Must(claims.Withdraw{Product: product, Number: fairness.NumbersPerEpoch + 2, Unit: 2})
-	w.Must(claims.Sale{Product: product, SaleDate: date, Units: 1, OnlyIfNeverHadSlot: true}) // a withdrawn grant is no slot
-	c := claimstest.Claim(product, 2*fairness.NumbersPerEpoch+1, 1)
-	w.Must(c)
-	require.ErrorIs(t, w.Do(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true}), claims.ErrHadSlot)
-	active, _, err := w.Claims.HasActive(t.Context(), product)
-	require.NoError(t, err)
-	require.True(t, active)
-	w.Must(claims.Complete{Product: product, SlotID: c.SlotID})
-	active, _, err = w.Claims.HasActive(t.Context(), product)
-	require.NoError(t, err)
-	require.False(t, active)
-	require.ErrorIs(t, w.Do(claims.Release{Product: product, SlotID: c.SlotID}), claims.ErrNotActive)
-	found, _, err := w.Claims.ByBuyer(t.Context(), product, c.Buyer)
-	require.NoError(t, err)
-	require.Equal(t, claims.Completed, found.Status)
-
-	live, err := w.Gates.Products(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, []uuid.UUID{product}, live)
-	w.Must(claims.Delete{Product: product})
-	require.ErrorIs(t, w.Do(claims.Delete{Product: product}), claims.ErrGone)
-	require.ErrorIs(t, w.Do(claimstest.Claim(product, 3*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
-	leases, err := w.Gates.Leases(t.Context(), []redis.LeaseRequest{{Product: product, Epoch: 3, Instance: "here", Renew: true}})
-	require.NoError(t, err)
-	require.Equal(t, []redis.LeaseResult{redis.LeaseRefused}, leases, "no lease for a deleted product")
-	require.False(t, w.Raise(product, 3, redis.NoEpoch).Raised)
+	var c claims.Claim
+	for _, stage := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"a sale that never had a slot is moved in the next epoch", func(t *testing.T) {
+			require.ErrorIs(t, w.Do(claims.Create{Product: product, Stock: 1, SaleDate: date}), claims.ErrExists)
+			w.Must(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true})
+			row, err := w.Gates.Row(t.Context(), product)
+			require.NoError(t, err)
+			require.EqualValues(t, 1, row.Epoch)
+			require.EqualValues(t, 0, row.Rebuilt)
+			require.True(t, date.Equal(row.SaleDate))
+		}},
+		{"a withdrawn grant is no slot, a claim is one", func(t *testing.T) {
+			w.Must(claims.Withdraw{Product: product, Number: fairness.NumbersPerEpoch + 2, Unit: 2})
+			w.Must(claims.Sale{Product: product, SaleDate: date, Units: 1, OnlyIfNeverHadSlot: true}) // a withdrawn grant is no slot
+			c = claimstest.Claim(product, 2*fairness.NumbersPerEpoch+1, 1)
+			w.Must(c)
+			require.ErrorIs(t, w.Do(claims.Sale{Product: product, SaleDate: date, OnlyIfNeverHadSlot: true}), claims.ErrHadSlot)
+		}},
+		{"a completed slot is not active and cannot be released", func(t *testing.T) {
+			active, _, err := w.Claims.HasActive(t.Context(), product)
+			require.NoError(t, err)
+			require.True(t, active)
+			w.Must(claims.Complete{Product: product, SlotID: c.SlotID})
+			active, _, err = w.Claims.HasActive(t.Context(), product)
+			require.NoError(t, err)
+			require.False(t, active)
+			require.ErrorIs(t, w.Do(claims.Release{Product: product, SlotID: c.SlotID}), claims.ErrNotActive)
+			found, _, err := w.Claims.ByBuyer(t.Context(), product, c.Buyer)
+			require.NoError(t, err)
+			require.Equal(t, claims.Completed, found.Status)
+		}},
+		{"a deleted product is gone", func(t *testing.T) {
+			live, err := w.Gates.Products(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []uuid.UUID{product}, live)
+			w.Must(claims.Delete{Product: product})
+			require.ErrorIs(t, w.Do(claims.Delete{Product: product}), claims.ErrGone)
+			require.ErrorIs(t, w.Do(claimstest.Claim(product, 3*fairness.NumbersPerEpoch+1, 2)), claims.ErrGone)
+			leases, err := w.Gates.Leases(t.Context(), []redis.LeaseRequest{{Product: product, Epoch: 3, Instance: "here", Renew: true}})
+			require.NoError(t, err)
+			require.Equal(t, []redis.LeaseResult{redis.LeaseRefused}, leases, "no lease for a deleted product")
+			require.False(t, w.Raise(product, 3, redis.NoEpoch).Raised)
+		}},
+	} {
+		if !t.Run(stage.name, stage.run) {
+			return // the next stages depend on it
+		}
+	}
 }
 
 // Writes that bypass the guards are rejected by Postgres.
