@@ -36,62 +36,76 @@ func TestProjector_BuildsAllReadModels(t *testing.T) {
 	s.awaitReached(product, at)
 
 	ctx := context.Background()
-	var stock int
-	var name, price string
-	var created, updated time.Time
-	require.NoError(t, s.Pool.QueryRow(ctx, "SELECT stock, name, price::text, created_at, updated_at FROM products WHERE id = $1", product).Scan(&stock, &name, &price, &created, &updated))
-	require.Equal(t, 2, stock)
-	require.Equal(t, "Lantern", name)
-	require.Equal(t, "259000.0000", price)
-	changed, err := s.Reader.At(ctx, at)
-	require.NoError(t, err)
-	require.WithinDuration(t, changed.RecordedAt, updated, 0)
-
-	var status, productName string
-	var ended *time.Time
-	require.NoError(t, s.Pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
-	require.Equal(t, "COMPLETED", status)
-	require.Equal(t, "Lantern", productName, "the current name")
-	require.NotNil(t, ended)
-	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
-
-	rows, err := s.Pool.Query(ctx, "SELECT type, coalesce(old_status, '-') || '>' || new_status, trace_id, metadata FROM slot_audit_log WHERE slot_id = $1 ORDER BY position", slot)
-	require.NoError(t, err)
-	var trail [][2]string
-	for rows.Next() {
-		var typ, change, trace string
-		var metadata []byte
-		require.NoError(t, rows.Scan(&typ, &change, &trace, &metadata))
-		trail = append(trail, [2]string{typ, change})
-		require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace)
-		var m map[string]any
-		require.NoError(t, json.Unmarshal(metadata, &m))
-		if typ == "SlotAcquired" {
-			require.EqualValues(t, 1, m["arrivalSequence"])
-			require.EqualValues(t, 1, m["unit"])
-		} else {
-			require.Equal(t, payment.String(), m["paymentId"])
+	t.Run("the product", func(t *testing.T) {
+		s := &system{s.In(t)}
+		var stock int
+		var name, price string
+		var created, updated time.Time
+		require.NoError(t, s.Pool.QueryRow(ctx, "SELECT stock, name, price::text, created_at, updated_at FROM products WHERE id = $1", product).Scan(&stock, &name, &price, &created, &updated))
+		require.Equal(t, 2, stock)
+		require.Equal(t, "Lantern", name)
+		require.Equal(t, "259000.0000", price)
+		changed, err := s.Reader.At(ctx, at)
+		require.NoError(t, err)
+		require.WithinDuration(t, changed.RecordedAt, updated, 0)
+	})
+	t.Run("its slots", func(t *testing.T) {
+		s := &system{s.In(t)}
+		var status, productName string
+		var ended *time.Time
+		require.NoError(t, s.Pool.QueryRow(ctx, "SELECT status, product_name, ended_at FROM purchase_slots WHERE id = $1", slot).Scan(&status, &productName, &ended))
+		require.Equal(t, "COMPLETED", status)
+		require.Equal(t, "Lantern", productName, "the current name")
+		require.NotNil(t, ended)
+	})
+	t.Run("its purchases", func(t *testing.T) {
+		s := &system{s.In(t)}
+		require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchases WHERE id = $1 AND payment_status = 'SUCCESS' AND payment_id = 'gw-1' AND purchase_slot_id = $2", payment, slot))
+	})
+	t.Run("the audit", func(t *testing.T) {
+		s := &system{s.In(t)}
+		rows, err := s.Pool.Query(ctx, "SELECT type, coalesce(old_status, '-') || '>' || new_status, trace_id, metadata FROM slot_audit_log WHERE slot_id = $1 ORDER BY position", slot)
+		require.NoError(t, err)
+		var trail [][2]string
+		for rows.Next() {
+			var typ, change, trace string
+			var metadata []byte
+			require.NoError(t, rows.Scan(&typ, &change, &trace, &metadata))
+			trail = append(trail, [2]string{typ, change})
+			require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace)
+			var m map[string]any
+			require.NoError(t, json.Unmarshal(metadata, &m))
+			if typ == "SlotAcquired" {
+				require.EqualValues(t, 1, m["arrivalSequence"])
+				require.EqualValues(t, 1, m["unit"])
+			} else {
+				require.Equal(t, payment.String(), m["paymentId"])
+			}
 		}
-	}
-	require.NoError(t, rows.Err())
-	require.Equal(t, [][2]string{{"SlotAcquired", "->ACTIVE"}, {"PaymentInitiated", "ACTIVE>ACTIVE"}, {"PaymentCompleted", "ACTIVE>COMPLETED"}}, trail)
-	require.Zero(t, s.Count("SELECT count(*) FROM slot_audit_log WHERE type = 'GrantWithdrawn'"))
-
-	at = s.Record(product, product, domain.ProductDeleted{})
-	s.awaitReached(product, at)
-	require.Zero(t, s.Count("SELECT count(*) FROM products WHERE id = $1", product))
-	require.EqualValues(t, 2, s.Count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
-
-	place, err := relay.ReadCheckpoint(ctx, s.Pool)
-	require.NoError(t, err)
-	states, err := projections.ReadStatus(ctx, s.Pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
-	require.NoError(t, err)
-	require.Len(t, states, 4)
-	for _, st := range states {
-		require.Equal(t, at, st.Position, st.Projection)
-		require.Zero(t, st.Lag)
-		require.Equal(t, []projections.Generation{{Number: 1, State: "live"}}, st.Generations)
-	}
+		require.NoError(t, rows.Err())
+		require.Equal(t, [][2]string{{"SlotAcquired", "->ACTIVE"}, {"PaymentInitiated", "ACTIVE>ACTIVE"}, {"PaymentCompleted", "ACTIVE>COMPLETED"}}, trail)
+		require.Zero(t, s.Count("SELECT count(*) FROM slot_audit_log WHERE type = 'GrantWithdrawn'"))
+	})
+	t.Run("a deleted product leaves its slots readable", func(t *testing.T) {
+		s := &system{s.In(t)}
+		at = s.Record(product, product, domain.ProductDeleted{})
+		s.awaitReached(product, at)
+		require.Zero(t, s.Count("SELECT count(*) FROM products WHERE id = $1", product))
+		require.EqualValues(t, 2, s.Count("SELECT count(*) FROM purchase_slots WHERE product_name = 'Lantern'"), "slots stay readable")
+	})
+	t.Run("the status", func(t *testing.T) {
+		s := &system{s.In(t)}
+		place, err := relay.ReadCheckpoint(ctx, s.Pool)
+		require.NoError(t, err)
+		states, err := projections.ReadStatus(ctx, s.Pool, projections.Head{Position: at, Published: place.Position, Last: place.Last})
+		require.NoError(t, err)
+		require.Len(t, states, 4)
+		for _, st := range states {
+			require.Equal(t, at, st.Position, st.Projection)
+			require.Zero(t, st.Lag)
+			require.Equal(t, []projections.Generation{{Number: 1, State: "live"}}, st.Generations)
+		}
+	})
 }
 
 func TestProjector_ResumesAtItsCheckpoint(t *testing.T) {

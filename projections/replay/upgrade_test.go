@@ -67,15 +67,9 @@ func (s *system) oldEvent(product, stream uuid.UUID, event domain.Event) {
 	require.NoError(s.TB, err)
 }
 
-// TestUpgrade_GivesTheRowsThatAReplayGives: the read models of the first release are
-// migrated to what the present program makes of the same events, so that a replay
-// with --verify over old and new events finds no difference.
-func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
-	t.Parallel()
-	s := newLiveSystem(t)
-	h := s.open(1)
-	h.acquire(8)
-	price := storetest.KRW(t, 259000)
+// payAsFirstRelease appends payments and refunds of the slots with the events of the first release.
+func (s *system) payAsFirstRelease(h *shop) {
+	price := storetest.KRW(s.TB, 259000)
 	for i, sl := range h.slots {
 		payment := uuid.New()
 		s.oldEvent(h.product, sl.id, domain.PaymentInitiated{UserID: sl.user, PaymentID: payment, Price: price, Method: domain.Card})
@@ -92,17 +86,18 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 			s.oldEvent(h.product, sl.id, due)
 		default:
 			if i%2 == 0 {
-				failed.Reason, due.Reason, due.Amount = "AMOUNT_MISMATCH", "AMOUNT_MISMATCH", storetest.KRW(t, 7)
+				failed.Reason, due.Reason, due.Amount = "AMOUNT_MISMATCH", "AMOUNT_MISMATCH", storetest.KRW(s.TB, 7)
 			}
 			s.oldEvent(h.product, sl.id, failed)
 			s.oldEvent(h.product, sl.id, due)
 			s.oldEvent(h.product, sl.id, domain.RefundCompleted{UserID: sl.user, PaymentID: payment, GatewayRefundID: "re_1", Amount: due.Amount})
 		}
 	}
-	s.AwaitCaughtUp()
-	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
-	require.EqualValues(t, 5, s.Count("SELECT count(*) FROM refunds"))
+}
 
+// migrateFromFirstRelease returns a database with the present tables, in which the first release had
+// put the rows of the same events.
+func (s *system) migrateFromFirstRelease(t *testing.T) *pgxpool.Pool {
 	url := testkit.Postgres(t)
 	old, err := pgxpool.New(context.Background(), url)
 	require.NoError(t, err)
@@ -123,6 +118,23 @@ func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
 	}
 	s.copyToFirstRelease(old, "projection_checkpoints")
 	require.NoError(t, db.MigrateRead(context.Background(), url))
+	return old
+}
+
+// TestUpgrade_GivesTheRowsThatAReplayGives: the read models of the first release are
+// migrated to what the present program makes of the same events, so that a replay
+// with --verify over old and new events finds no difference.
+func TestUpgrade_GivesTheRowsThatAReplayGives(t *testing.T) {
+	t.Parallel()
+	s := newLiveSystem(t)
+	h := s.open(1)
+	h.acquire(8)
+	s.payAsFirstRelease(h)
+	s.AwaitCaughtUp()
+	require.Zero(t, s.Count("SELECT count(*) FROM parked_events"))
+	require.EqualValues(t, 5, s.Count("SELECT count(*) FROM refunds"))
+
+	old := s.migrateFromFirstRelease(t)
 	migrated := &pipelinetest.Pipeline{TB: t, ReadPool: old}
 	want, got := s.LiveRows(), migrated.LiveRows()
 	for base := range want {

@@ -72,6 +72,13 @@ func New(tb testing.TB, brokers []string, maxConns int32) *Pipeline {
 		Topic: testkit.Topic(tb), Log: storetest.Logger(tb)}
 }
 
+// In returns the pipeline for a subtest.
+func (p *Pipeline) In(tb testing.TB) *Pipeline {
+	part := *p
+	part.TB = tb
+	return &part
+}
+
 // Record appends events to a stream and returns the last one's position. It retries while the
 // database is being replaced.
 func (p *Pipeline) Record(product, stream uuid.UUID, events ...domain.Event) (position int64) {
