@@ -61,7 +61,7 @@ func TestConsistency_EachQueryWaitsForItsProjections(t *testing.T) {
 		t.Run(c.path, func(t *testing.T) {
 			t.Parallel()
 			p := uuid.New() // only its events count
-			w := &world{t: t, pool: w.pool, url: w.url, client: w.client, tokens: w.tokens, document: w.document, api: w.api}
+			w := w.in(t)
 			began := time.Now()
 			a := w.get(c.path, c.token, atLeast(p, 1_000_000))
 			require.Equal(t, "read-model-behind", a.slug(t))

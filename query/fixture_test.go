@@ -81,6 +81,13 @@ func document(t testing.TB) apitest.Document {
 	return apitest.Load(t, text)
 }
 
+// in returns the world for a subtest.
+func (w *world) in(t testing.TB) *world {
+	part := *w
+	part.t = t
+	return &part
+}
+
 func (w *world) token(sub uuid.UUID, roles auth.Roles) string { return w.tokens.Sign(w.t, sub, roles) }
 
 // response is a response.
@@ -179,9 +186,9 @@ func (w *world) exec(sql string, args ...any) {
 func (w *world) inOneCommit(f func(w *world)) {
 	w.t.Helper()
 	require.NoError(w.t, pgx.BeginFunc(context.Background(), w.pool, func(tx pgx.Tx) error {
-		inside := *w
+		inside := w.in(w.t)
 		inside.tx = tx
-		f(&inside)
+		f(inside)
 		return nil
 	}))
 }

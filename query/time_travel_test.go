@@ -80,52 +80,59 @@ func TestPast_ProductAndSlot(t *testing.T) {
 	h.append(shoe, first, ms(30), domain.SlotExpired{UserID: owner, Unit: 1, ArrivalSequence: 1, Deadline: ms(60_020), ReclaimStatus: domain.BuyerReleased})
 	h.append(shoe, second, ms(40), domain.SlotExpired{Unit: 2, ArrivalSequence: 2, Deadline: ms(60_020), ReclaimStatus: domain.AutoExpired})
 	h.append(shoe, shoe, ms(50), domain.ProductDeleted{})
+	product, slot, mine := "/v1/products/"+shoe.String(), "/v1/slots/"+first.String(), h.token(owner, buyer)
 
-	product := "/v1/products/" + shoe.String()
-	require.Equal(t, "product-not-found", h.get(product+at(ms(-1)), "").slug(t))
-	require.Equal(t, "product-not-found", h.get(product, "").slug(t), "the product is deleted now")
-	for _, c := range []struct {
-		at     time.Time
-		name   string
-		free   float64
-		status string
-	}{
-		{ms(0), "Shoe", 2, "UPCOMING"},
-		{ms(10), "Shoe", 2, "ON_SALE"},
-		{ms(20), "Shoe", 0, "SOLD_OUT"},
-		{ms(20).Add(999 * time.Microsecond), "Shoe", 0, "SOLD_OUT"}, // the end of that millisecond
-		{ms(21), "Boot", 0, "SOLD_OUT"},
-		{ms(30), "Boot", 1, "ON_SALE"},
-		{ms(49), "Boot", 2, "ON_SALE"},
-	} {
-		v := h.get(product+at(c.at), "").json(t)
-		require.Equal(t, []any{c.name, c.free, c.status}, []any{v["name"], v["stock"], v["status"]}, c.at)
-		require.Equal(t, "12.50", v["price"])
-	}
-	require.Equal(t, "product-not-found", h.get(product+at(ms(50)), "").slug(t))
-	require.Equal(t, http.StatusOK, h.get(product+"?at=2026-11-01T19:00:00.049+09:00", "").StatusCode, "any offset, with an unescaped plus sign")
-
-	slot, mine := "/v1/slots/"+first.String(), h.token(owner, buyer)
-	require.Equal(t, "slot-not-found", h.get(slot+at(ms(19)), mine).slug(t))
-	v := h.get(slot+at(ms(20)), mine).json(t)
-	require.Equal(t, []any{"ACTIVE", "Shoe", 60.0, nil}, []any{v["status"], v["productName"], v["remainingTimeSeconds"], v["endedAt"]})
-	v = h.get(slot+at(ms(21)), mine).json(t)
-	require.Equal(t, []any{"ACTIVE", "Boot", 59.0}, []any{v["status"], v["productName"], v["remainingTimeSeconds"]})
-	v = h.get(slot+at(ms(30)), h.token(uuid.New(), admin)).json(t)
-	require.Equal(t, []any{"EXPIRED", 0.0, "BUYER_RELEASED", "2026-11-01T10:00:00.030Z"}, []any{v["status"], v["remainingTimeSeconds"], v["reclaimStatus"], v["endedAt"]})
-	require.Equal(t, "forbidden", h.get(slot+at(ms(20)), h.token(uuid.New(), buyer)).slug(t))
-
-	// An id of the other kind is not found.
-	require.Equal(t, "product-not-found", h.get("/v1/products/"+first.String()+at(ms(49)), "").slug(t))
-	require.Equal(t, "slot-not-found", h.get("/v1/slots/"+shoe.String()+at(ms(49)), mine).slug(t))
-
-	for _, path := range []string{product, slot} {
-		require.Equal(t, "invalid-request", h.get(path+at(time.Now().Add(time.Minute)), mine).slug(t), "the future")
-		require.Equal(t, "invalid-request", h.get(path+"?at=now", mine).slug(t))
-		require.Equal(t, "invalid-request", h.get(path+at(ms(49)), mine, header{"X-Min-Position": "x"}).slug(t))
-	}
-	require.Equal(t, "invalid-request", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(time.Minute)), "").slug(t), "the future of nothing")
-	require.Equal(t, "product-not-found", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(-time.Second)), "").slug(t))
+	t.Run("a product at each moment", func(t *testing.T) {
+		h := h.in(t)
+		require.Equal(t, "product-not-found", h.get(product+at(ms(-1)), "").slug(t))
+		require.Equal(t, "product-not-found", h.get(product, "").slug(t), "the product is deleted now")
+		for _, c := range []struct {
+			at     time.Time
+			name   string
+			free   float64
+			status string
+		}{
+			{ms(0), "Shoe", 2, "UPCOMING"},
+			{ms(10), "Shoe", 2, "ON_SALE"},
+			{ms(20), "Shoe", 0, "SOLD_OUT"},
+			{ms(20).Add(999 * time.Microsecond), "Shoe", 0, "SOLD_OUT"}, // the end of that millisecond
+			{ms(21), "Boot", 0, "SOLD_OUT"},
+			{ms(30), "Boot", 1, "ON_SALE"},
+			{ms(49), "Boot", 2, "ON_SALE"},
+		} {
+			v := h.get(product+at(c.at), "").json(t)
+			require.Equal(t, []any{c.name, c.free, c.status}, []any{v["name"], v["stock"], v["status"]}, c.at)
+			require.Equal(t, "12.50", v["price"])
+		}
+		require.Equal(t, "product-not-found", h.get(product+at(ms(50)), "").slug(t))
+		require.Equal(t, http.StatusOK, h.get(product+"?at=2026-11-01T19:00:00.049+09:00", "").StatusCode, "any offset, with an unescaped plus sign")
+	})
+	t.Run("a slot at each moment", func(t *testing.T) {
+		h := h.in(t)
+		require.Equal(t, "slot-not-found", h.get(slot+at(ms(19)), mine).slug(t))
+		v := h.get(slot+at(ms(20)), mine).json(t)
+		require.Equal(t, []any{"ACTIVE", "Shoe", 60.0, nil}, []any{v["status"], v["productName"], v["remainingTimeSeconds"], v["endedAt"]})
+		v = h.get(slot+at(ms(21)), mine).json(t)
+		require.Equal(t, []any{"ACTIVE", "Boot", 59.0}, []any{v["status"], v["productName"], v["remainingTimeSeconds"]})
+		v = h.get(slot+at(ms(30)), h.token(uuid.New(), admin)).json(t)
+		require.Equal(t, []any{"EXPIRED", 0.0, "BUYER_RELEASED", "2026-11-01T10:00:00.030Z"}, []any{v["status"], v["remainingTimeSeconds"], v["reclaimStatus"], v["endedAt"]})
+		require.Equal(t, "forbidden", h.get(slot+at(ms(20)), h.token(uuid.New(), buyer)).slug(t))
+	})
+	t.Run("an id of the other kind is not found", func(t *testing.T) {
+		h := h.in(t)
+		require.Equal(t, "product-not-found", h.get("/v1/products/"+first.String()+at(ms(49)), "").slug(t))
+		require.Equal(t, "slot-not-found", h.get("/v1/slots/"+shoe.String()+at(ms(49)), mine).slug(t))
+	})
+	t.Run("a moment that cannot be shown is refused", func(t *testing.T) {
+		h := h.in(t)
+		for _, path := range []string{product, slot} {
+			require.Equal(t, "invalid-request", h.get(path+at(time.Now().Add(time.Minute)), mine).slug(t), "the future")
+			require.Equal(t, "invalid-request", h.get(path+"?at=now", mine).slug(t))
+			require.Equal(t, "invalid-request", h.get(path+at(ms(49)), mine, header{"X-Min-Position": "x"}).slug(t))
+		}
+		require.Equal(t, "invalid-request", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(time.Minute)), "").slug(t), "the future of nothing")
+		require.Equal(t, "product-not-found", h.get("/v1/products/"+uuid.NewString()+at(time.Now().Add(-time.Second)), "").slug(t))
+	})
 }
 
 // R9: a failing part affects only what depends on it (contract 2).
