@@ -94,6 +94,8 @@ TopicOfOne == \E h \in Histories : Prefix(Fold(1, <<>>, 1), h)
 \* with everything published and read, and nothing to recover from, both equal the store
 AtEnd == (lead /\ place = Len(s) /\ fly = None /\ ~Contradicts /\ Sound /\ off = Len(topic)) =>
            (Prefix(rows, s) /\ (Len(rows) = Len(s)) /\ Fold(1, <<>>, 1) = s)
+\* one `recover` is enough
+Recovered == [][Recover => ~Contradicts']_vars
 \* as long as nothing has to be recovered from, the projector reads on
 NoneBlocked == (~Contradicts /\ Sound /\ off < Len(topic)) => ENABLED Apply
 =============================================================================
