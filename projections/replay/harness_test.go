@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/pipelinetest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -82,6 +84,25 @@ func (s *system) open(seed uint64) *shop {
 	h := &shop{s: s, product: uuid.New(), total: 100_000, random: rand.New(rand.NewPCG(seed, seed))}
 	s.record(h.product, streamEvent{h.product, storetest.Lamp(s.TB, h.total)})
 	return h
+}
+
+// newLiveShop returns a live system with the history of so many slots, and its shop.
+func newLiveShop(t testing.TB, slots int) (*system, *shop) {
+	s := newLiveSystem(t)
+	h := s.open(1)
+	h.acquire(slots)
+	h.endSlots()
+	s.AwaitCaughtUp()
+	return s, h
+}
+
+// holdView opens a transaction that holds a view, as a SELECT that takes long does.
+func (s *system) holdView(t testing.TB) pgx.Tx {
+	long, err := s.Pool.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
+	dbtest.Exec(t, long, "SELECT FROM purchase_slots LIMIT 1")
+	return long
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

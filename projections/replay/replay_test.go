@@ -54,11 +54,7 @@ func TestReplay_BuildsTheRowsOfTheLiveProjection(t *testing.T) {
 // replay --verify (contract 6).
 func TestVerify_FindsCorruptRows(t *testing.T) {
 	t.Parallel()
-	s := newLiveSystem(t)
-	h := s.open(1)
-	h.acquire(50)
-	h.endSlots()
-	s.AwaitCaughtUp()
+	s, _ := newLiveShop(t, 50)
 	right := s.LiveRows()
 	s.Exec("UPDATE purchase_slots_g1 SET unit = unit + 1000 WHERE arrival_sequence = 3")
 	s.Exec("DELETE FROM purchase_slots_g1 WHERE arrival_sequence = 4")

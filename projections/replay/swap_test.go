@@ -114,11 +114,7 @@ func TestSwap_IsInvisibleToReadersAndLosesNothing(t *testing.T) {
 
 func TestSwap_WaitsUntilItHasWhatTheLiveGenerationHas(t *testing.T) {
 	t.Parallel()
-	s := newLiveSystem(t)
-	h := s.open(1)
-	h.acquire(20)
-	h.endSlots()
-	s.AwaitCaughtUp()
+	s, _ := newLiveShop(t, 20)
 	before := s.Count("SELECT count(*) FROM purchase_slots")
 	var live int64
 	var once sync.Once
@@ -142,15 +138,8 @@ func TestSwap_WaitsUntilItHasWhatTheLiveGenerationHas(t *testing.T) {
 
 func TestSwap_ProceedsDuringALongSelect(t *testing.T) {
 	t.Parallel()
-	s := newLiveSystem(t)
-	h := s.open(1)
-	h.acquire(50)
-	h.endSlots()
-	s.AwaitCaughtUp()
-	long, err := s.Pool.Begin(context.Background()) // stands in for a SELECT that takes long: it holds the view
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
-	dbtest.Exec(t, long, "SELECT count(*) FROM purchase_slots")
+	s, h := newLiveShop(t, 50)
+	long := s.holdView(t)
 	testkit.EventuallyTrue(t, 10*time.Second, "the SELECT to be a long one", func() bool {
 		return s.Count("SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND xact_start < clock_timestamp() - interval '1 second'", long.Conn().PgConn().PID()) != 0
 	})
@@ -177,10 +166,7 @@ func TestProjector_UpdatesAViewThatAReplayLeft(t *testing.T) {
 	s := newLiveSystem(t)
 	s.open(1).acquire(50)
 	s.AwaitCaughtUp()
-	long, err := s.Pool.Begin(context.Background())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = long.Rollback(context.Background()) }) // for a failing test: closing the pool waits for it
-	dbtest.Exec(t, long, "SELECT FROM purchase_slots LIMIT 1")
+	long := s.holdView(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
@@ -221,11 +207,7 @@ func (s *system) noSessionWaitsForAView(ctx context.Context) error {
 // An interrupted replay (contract 6).
 func TestReplay_InterruptedLeavesNothingInTheWay(t *testing.T) {
 	t.Parallel()
-	s := newLiveSystem(t)
-	h := s.open(1)
-	h.acquire(60)
-	h.endSlots()
-	s.AwaitCaughtUp()
+	s, _ := newLiveShop(t, 60)
 	before := s.LiveRows()
 	for _, phase := range []string{replay.Reading, replay.Indexing, replay.CatchingUp, replay.Comparing, replay.Swapping} {
 		ctx, cancel := context.WithCancel(context.Background())
