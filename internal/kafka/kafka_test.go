@@ -136,14 +136,21 @@ func zeros(partitions []int32) map[int32]int64 {
 	return out
 }
 
+// publisher creates a topic of one partition and returns a publisher for it.
+func publisher(t testing.TB, cluster Cluster, topic string) *Publisher {
+	t.Helper()
+	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
+	require.NoError(t, err)
+	pub, err := NewPublisher(cluster, 1)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = pub.Close() })
+	return pub
+}
+
 func TestSubscriber_NackRestartsAtTheMessage(t *testing.T) {
 	eachKafka(t, func(t *testing.T, cluster Cluster) {
 		topic := testkit.Topic(t)
-		_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
-		require.NoError(t, err)
-		pub, err := NewPublisher(cluster, 1)
-		require.NoError(t, err)
-		defer pub.Close() //nolint:errcheck // a test
+		pub := publisher(t, cluster, topic)
 		key := uuid.New()
 		for i := range 10 {
 			require.NoError(t, pub.Publish(topic, event(key, int64(i+1), int64(i))))
@@ -172,11 +179,7 @@ func TestSubscriber_NackRestartsAtTheMessage(t *testing.T) {
 
 func TestSubscriber_PausesAPartitionWithTooManyUnacknowledged(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.FakeKafka(t)}, testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
-	require.NoError(t, err)
-	pub, err := NewPublisher(cluster, 1)
-	require.NoError(t, err)
-	defer pub.Close() //nolint:errcheck // a test
+	pub := publisher(t, cluster, topic)
 	var all []*message.Message
 	key := uuid.New()
 	for i := range 100 {
@@ -209,11 +212,7 @@ func TestSubscriber_PausesAPartitionWithTooManyUnacknowledged(t *testing.T) {
 
 func TestSubscriber_PassesOffsetsToBegin(t *testing.T) {
 	cluster, topic := Cluster{Brokers: testkit.Kafka(t)}, testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
-	require.NoError(t, err)
-	pub, err := NewPublisher(cluster, 1)
-	require.NoError(t, err)
-	defer pub.Close() //nolint:errcheck // a test
+	pub := publisher(t, cluster, topic)
 	key := uuid.New()
 	for i := range 5 {
 		require.NoError(t, pub.Publish(topic, event(key, int64(i+1), int64(i))))

@@ -89,11 +89,7 @@ func (a *authority) client(certificate string) *tls.Config {
 func roundTrip(t *testing.T, cluster Cluster) {
 	t.Helper()
 	topic := testkit.Topic(t)
-	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
-	require.NoError(t, err)
-	pub, err := NewPublisher(cluster, 1)
-	require.NoError(t, err)
-	defer pub.Close() //nolint:errcheck // a test
+	pub := publisher(t, cluster, topic)
 	m := event(uuid.New(), 1, 0)
 	require.NoError(t, pub.Publish(topic, m))
 	_, out := start(t, cluster, topic, topic, 0, func(_ *Session, ps []int32) map[int32]int64 { return zeros(ps) })
