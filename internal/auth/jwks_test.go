@@ -59,17 +59,24 @@ func signKID(t *testing.T, method jwt.SigningMethod, key any, kid string) string
 	return signed
 }
 
+// verifier serves the set and returns a verifier that reads it, with its context.
+func (s *jwks) verifier(t testing.TB) (context.Context, *auth.Verifier) {
+	t.Helper()
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
+	require.NoError(t, err)
+	return ctx, v
+}
+
 func TestJWKS_Verify(t *testing.T) {
 	set := &jwks{}
 	set.add(rsaJWK("r"))
 	set.add(edJWK("e"))
 	set.add(map[string]any{"kty": "oct", "kid": "o", "k": b64([]byte(secret))})
-	server := httptest.NewServer(set)
-	defer server.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
-	require.NoError(t, err)
+	ctx, v := set.verifier(t)
 
 	verify := func(token string) error {
 		_, err := v.Verify(ctx, token)
@@ -95,16 +102,11 @@ func TestJWKS_Verify(t *testing.T) {
 func TestJWKS_FetchesNewKeysAtALimitedRate(t *testing.T) {
 	set := &jwks{}
 	set.add(rsaJWK("r"))
-	server := httptest.NewServer(set)
-	defer server.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
-	require.NoError(t, err)
+	ctx, v := set.verifier(t)
 	before := set.fetched.Load()
 
 	set.add(edJWK("new"))
-	_, err = v.Verify(ctx, signKID(t, jwt.SigningMethodEdDSA, edKey, "new"))
+	_, err := v.Verify(ctx, signKID(t, jwt.SigningMethodEdDSA, edKey, "new"))
 	require.NoError(t, err, "a key that was added since is fetched")
 	require.Equal(t, before+1, set.fetched.Load())
 
@@ -146,13 +148,8 @@ func TestJWKS_Purpose(t *testing.T) {
 				set, key := &jwks{}, rsaJWK("k")
 				key[c.member] = c.value
 				set.add(key)
-				server := httptest.NewServer(set)
-				defer server.Close()
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				v, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
-				require.NoError(t, err)
-				_, err = v.Verify(ctx, signKID(t, jwt.SigningMethodRS256, rsaKey, kid))
+				ctx, v := set.verifier(t)
+				_, err := v.Verify(ctx, signKID(t, jwt.SigningMethodRS256, rsaKey, kid))
 				if c.ok {
 					require.NoError(t, err)
 				} else {
