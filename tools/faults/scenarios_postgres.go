@@ -63,20 +63,7 @@ var postgresScenarios = []*scenario{
 		}
 		return nil
 	}},
-	{name: "postgres-reset", about: "connections to Postgres are reset and delayed", play: func(r *run) error {
-		all := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.postgres })
-		return r.repeat(func() error {
-			p := all[r.rand.IntN(len(all))]
-			p.Delay(r.between(5*time.Millisecond, 60*time.Millisecond))
-			r.wait(r.between(100*time.Millisecond, 500*time.Millisecond))
-			p.Reset()
-			p.Heal()
-			if p.Struck() > 0 {
-				r.struck("delayed, then reset")
-			}
-			return nil
-		}, 200*time.Millisecond)
-	}},
+	{name: "postgres-reset", about: "connections to Postgres are reset and delayed", play: resets(func(l *links) *proxy.Proxy { return l.postgres }, 5*time.Millisecond, 60*time.Millisecond)},
 	{name: "postgres-failover-sync", once: true, about: "failover to a synchronous standby, which has every acknowledged commit", postgres: withStandby(true), play: func(r *run) error {
 		r.wait(r.between(time.Second, 3*time.Second))
 		return r.promote()
@@ -261,4 +248,23 @@ func (f *fleet) replicateThroughProxy(ctx context.Context) (err error) {
 		}
 		return nil
 	})
+}
+
+// resets delays the connections of a process to a service by up to a time, and then resets them, again
+// and again.
+func resets(link func(*links) *proxy.Proxy, least, most time.Duration) func(*run) error {
+	return func(r *run) error {
+		all := r.fleet.proxies(link)
+		return r.repeat(func() error {
+			p := all[r.rand.IntN(len(all))]
+			p.Delay(r.between(least, most))
+			r.wait(r.between(100*time.Millisecond, 500*time.Millisecond))
+			p.Reset()
+			p.Heal()
+			if p.Struck() > 0 {
+				r.struck("delayed, then reset")
+			}
+			return nil
+		}, 200*time.Millisecond)
+	}
 }

@@ -101,51 +101,13 @@ var redisScenarios = []*scenario{
 			return nil
 		}, time.Second)
 	}},
-	{name: "redis-reset", about: "connections to Redis are reset and delayed", play: func(r *run) error {
-		all := r.fleet.proxies(func(l *links) *proxy.Proxy { return l.redis })
-		return r.repeat(func() error {
-			p := all[r.rand.IntN(len(all))]
-			p.Delay(r.between(10*time.Millisecond, 200*time.Millisecond))
-			r.wait(r.between(100*time.Millisecond, 500*time.Millisecond))
-			p.Reset()
-			p.Heal()
-			if p.Struck() > 0 {
-				r.struck("delayed, then reset")
-			}
-			return nil
-		}, 200*time.Millisecond)
-	}},
-	{name: "redis-two-masters", about: "one command API sees another Redis master than the others", play: func(r *run) error {
-		other, err := devservices.StartRedis(r.ctx, devservices.RedisOptions{Real: true})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = other.Stop(context.WithoutCancel(r.ctx)) }()
-		l := r.fleet.links["command-api-"+itoa(r.rand.IntN(2))].redis
-		l.Retarget(hostOf(other.URL()))
-		r.struck("a command API sees another master")
-		r.wait(max(r.duration, 8*time.Second))
-		l.Retarget(hostOf(r.fleet.redis.URL()))
-		return nil
-	}},
-	{name: "redis-two-masters-fenced", about: "one command API sees a master that refuses writes", play: func(r *run) error {
-		other, err := devservices.StartRedis(r.ctx, devservices.RedisOptions{Real: true})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = other.Stop(context.WithoutCancel(r.ctx)) }()
+	{name: "redis-reset", about: "connections to Redis are reset and delayed", play: resets(func(l *links) *proxy.Proxy { return l.redis }, 10*time.Millisecond, 200*time.Millisecond)},
+	{name: "redis-two-masters", about: "one command API sees another Redis master than the others", play: secondMaster("a command API sees another master", nil)},
+	{name: "redis-two-masters-fenced", about: "one command API sees a master that refuses writes", play: secondMaster("a command API sees a fenced master", func(ctx context.Context, other *devservices.Redis) error {
 		c := redisClient(other)
 		defer func() { _ = c.Close() }()
-		if err := c.ConfigSet(r.ctx, "min-replicas-to-write", "1").Err(); err != nil {
-			return err
-		}
-		l := r.fleet.links["command-api-"+itoa(r.rand.IntN(2))].redis
-		l.Retarget(hostOf(other.URL()))
-		r.struck("a command API sees a fenced master")
-		r.wait(max(r.duration, 8*time.Second))
-		l.Retarget(hostOf(r.fleet.redis.URL()))
-		return nil
-	}, affected: func(*run, string) bool { return false }}, // the other node goes on
+		return c.ConfigSet(ctx, "min-replicas-to-write", "1").Err()
+	}), affected: func(*run, string) bool { return false }}, // the other node goes on
 	{name: "sentinel-failover", once: true, about: "Sentinel fails over to a replica that lost writes", redis: startSentinels, play: func(r *run) error {
 		g := r.fleet.redisGroup
 		master, replica := g.Nodes[0], g.Nodes[1]
@@ -340,4 +302,26 @@ func (r *run) awaitMaster(server *devservices.Redis) error {
 		}
 		return err
 	})
+}
+
+// secondMaster lets one command API see another Redis master than the others, after prepare.
+func secondMaster(what string, prepare func(context.Context, *devservices.Redis) error) func(*run) error {
+	return func(r *run) error {
+		other, err := devservices.StartRedis(r.ctx, devservices.RedisOptions{Real: true})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = other.Stop(context.WithoutCancel(r.ctx)) }()
+		if prepare != nil {
+			if err := prepare(r.ctx, other); err != nil {
+				return err
+			}
+		}
+		l := r.fleet.links["command-api-"+itoa(r.rand.IntN(2))].redis
+		l.Retarget(hostOf(other.URL()))
+		r.struck("%s", what)
+		r.wait(max(r.duration, 8*time.Second))
+		l.Retarget(hostOf(r.fleet.redis.URL()))
+		return nil
+	}
 }
