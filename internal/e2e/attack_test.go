@@ -66,19 +66,7 @@ func (s *site) attacked(dialer *net.Dialer) {
 	// The attackers have connections of their own, so that they take none of the buyers' client.
 	s.attackers = &http.Client{Transport: answers.in(&http.Transport{MaxIdleConnsPerHost: attackClients, DialContext: dialer.DialContext}), Timeout: 30 * time.Second}
 	defer s.attackers.CloseIdleConnections()
-	get := func(url, token string) {
-		req, err := http.NewRequest(http.MethodGet, url, nil)
-		if err != nil {
-			return
-		}
-		if token != "" {
-			req.Header.Set("Authorization", "Bearer "+token)
-		}
-		if res, err := s.attackers.Do(req); err == nil {
-			_, _ = io.Copy(io.Discard, res.Body)
-			_ = res.Body.Close()
-		}
-	}
+	get := func(url, token string) { s.attack(context.Background(), url, token) }
 	// hold opens connections to the command API that send only the text.
 	hold := func(ctx context.Context, connections int, text string) {
 		for range connections {
@@ -119,7 +107,9 @@ func (s *site) attacked(dialer *net.Dialer) {
 				_ = res.Body.Close()
 			}
 		}},
-		{"my-slots, as fast as a buyer may", func(context.Context, int) { get(s.query+"/v1/slots/my-slots?limit=1000", greedy.token) }},
+		{"my-slots, as fast as a buyer may", func(context.Context, int) {
+			get(s.query+"/v1/slots/my-slots?limit=1000", greedy.token)
+		}},
 		{"800 connections with half a header", func(ctx context.Context, _ int) {
 			hold(ctx, 20, "POST /v1/slots/acquire HTTP/1.1\r\nHost:")
 		}},
@@ -215,25 +205,28 @@ func (c countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
+// attack sends a request and reads what it gets.
+func (s *site) attack(ctx context.Context, url, token string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if res, err := s.attackers.Do(req); err == nil {
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+}
+
 // holdStreams opens 20 streams and holds them until the context ends, or sooner if they are
 // refused or closed.
 func (s *site) holdStreams(ctx context.Context, path, token string) {
 	const streams = 20
 	var open sync.WaitGroup
 	for range streams {
-		open.Go(func() {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.query+path, nil)
-			if err != nil {
-				return
-			}
-			if token != "" {
-				req.Header.Set("Authorization", "Bearer "+token)
-			}
-			if res, err := s.attackers.Do(req); err == nil {
-				_, _ = io.Copy(io.Discard, res.Body)
-				_ = res.Body.Close()
-			}
-		})
+		open.Go(func() { s.attack(ctx, s.query+path, token) })
 	}
 	open.Wait()
 }
