@@ -53,11 +53,18 @@ func (s *system) dueNow(t testing.TB, slot string) deadlines.Slot {
 // brief makes slots so short that a test can wait for their end.
 func brief(c *Config) { c.SlotTTL = 250 * time.Millisecond }
 
-func TestTimeOut(t *testing.T) {
+// briefSale returns a system with one API of brief slots, and a product on sale; the test runs in
+// parallel with others.
+func briefSale(t *testing.T, stock int) (*system, node, uuid.UUID) {
+	t.Helper()
 	t.Parallel()
 	s := newSystem(t, testkit.Redis(t))
 	n := s.node(t, brief)
-	product := s.product(t, n, 1)
+	return s, n, s.product(t, n, stock)
+}
+
+func TestTimeOut(t *testing.T) {
+	s, n, product := briefSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	due := s.dueNow(t, slot)
 	require.Equal(t, paymentTimeout, due.At.Sub(due.Deadline), "the slot waited for its payment")
@@ -75,10 +82,7 @@ func TestTimeOut(t *testing.T) {
 // A slot that should have ended long ago, because thousands of others delayed it, does not
 // wait for the gateway; that is queried afterwards.
 func TestTimeOut_LateDoesNotQuery(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t, brief)
-	product := s.product(t, n, 1)
+	s, n, product := briefSale(t, 1)
 	_, slot, id := s.paying(t, n, product)
 	due := s.dueNow(t, slot)
 	due.At, due.Deadline = due.At.Add(-time.Minute), due.Deadline.Add(-time.Minute)
@@ -89,10 +93,7 @@ func TestTimeOut_LateDoesNotQuery(t *testing.T) {
 }
 
 func TestTimeOut_QueriesGatewayOnceMore(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t, testkit.Redis(t))
-	n := s.node(t, brief)
-	product := s.product(t, n, 2)
+	s, n, product := briefSale(t, 2)
 	_, paid, _ := s.paying(t, n, product)
 	_, unpaid, id := s.paying(t, n, product)
 	s.fake.set(func(g *fakeGateway) { g.find = tookAll(t) })
