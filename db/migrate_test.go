@@ -173,14 +173,7 @@ func TestCreateDatabase_OnlyIfAsked(t *testing.T) {
 // The migration in docs/replay.md that adds a column runs as it stands there, up and down.
 func TestNewColumn_AsDocumented(t *testing.T) {
 	t.Parallel()
-	document, err := os.ReadFile("../docs/replay.md")
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(document), "\n## A new column\n")
-	require.True(t, found)
-	_, migration, found := strings.Cut(section, "```sql\n-- migrate:up\n")
-	require.True(t, found)
-	migration, _, _ = strings.Cut(migration, "```")
-	up, down, found := strings.Cut(migration, "\n-- migrate:down\n")
+	up, down, found := strings.Cut(documented(t, "../docs/replay.md", "## A new column"), "\n-- migrate:down\n")
 	require.True(t, found)
 
 	url := testkit.Postgres(t)
@@ -201,6 +194,29 @@ func TestNewColumn_AsDocumented(t *testing.T) {
 	require.NotContains(t, columns(t, url, "purchases_g2"), "gateway")
 	exec(t, url, "DELETE FROM projection_generations WHERE generation = 2; SELECT projection_drop_tables('purchases', 2)")
 	require.Equal(t, before, objects(t, url))
+}
+
+// The query in docs/operations.md for the partitions that lag runs as it stands there.
+func TestLagQuery_AsDocumented(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t)
+	for _, s := range sides {
+		require.NoError(t, s.migrate(t.Context(), url))
+	}
+	exec(t, url, documented(t, "../docs/operations.md", "## Why a read model lags"))
+}
+
+// documented returns the SQL of a section of a document.
+func documented(t *testing.T, file, heading string) string {
+	t.Helper()
+	document, err := os.ReadFile(file)
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(document), "\n"+heading+"\n")
+	require.True(t, found, heading)
+	_, sql, found := strings.Cut(section, "```sql\n")
+	require.True(t, found, heading)
+	sql, _, _ = strings.Cut(sql, "```")
+	return sql
 }
 
 // columns are the columns of a table or view, in order.
