@@ -98,8 +98,8 @@
 //	else                              rebuild (rebuild.go)
 //
 // A rebuild writes a key on the instance, because an epoch is raised only for a Redis
-// that takes writes; raises the epoch; closes the old gate; waits for the old lease if
-// that was taken for another instance; stores the old log; writes the claims of a snapshot
+// that takes writes; raises the epoch; closes the old gate and stores its log; waits for
+// the old lease if that was taken for another instance; writes the claims of a snapshot
 // that is younger than the raise under keys of this attempt, and renames them into place
 // if no gate of its epoch or a later one is there. At most eight gates of a master are
 // built at a time by a node, in order of arrival, over connections that no request uses. An

@@ -61,7 +61,7 @@ func (o Options) withDefaults() Options {
 	}
 	o.LanesMax = max(o.Lanes, o.LanesMax)
 	if o.Observer == nil {
-		o.Observer = noopObserver{}
+		o.Observer = NoObserver{}
 	}
 	return o
 }
@@ -71,16 +71,17 @@ func (o Options) withDefaults() Options {
 type Observer interface {
 	Called(script string, requests int, took time.Duration, err error) // one call to Redis; requests: how many it decided
 	Renewed(took time.Duration, err error)                             // one lease
-	Rebuilt(took time.Duration, first bool, err error)                 // one rebuild, from its raise; first: the product never had a gate
+	Rebuilt(took time.Duration, first bool, err error)                 // one rebuild, from when it may raise the epoch; first: no gate of the product was ever in use
 	Raised(epoch int64)                                                // an epoch was raised to this one, of at most MaxEpoch
 }
 
-type noopObserver struct{}
+// NoObserver observes nothing. Embed it in an Observer of some of the calls.
+type NoObserver struct{}
 
-func (noopObserver) Called(string, int, time.Duration, error) {}
-func (noopObserver) Renewed(time.Duration, error)             {}
-func (noopObserver) Rebuilt(time.Duration, bool, error)       {}
-func (noopObserver) Raised(int64)                             {}
+func (NoObserver) Called(string, int, time.Duration, error) {}
+func (NoObserver) Renewed(time.Duration, error)             {}
+func (NoObserver) Rebuilt(time.Duration, bool, error)       {}
+func (NoObserver) Raised(int64)                             {}
 
 // Gate decides who gets a unit. It is safe for concurrent use.
 type Gate struct {

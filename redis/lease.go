@@ -100,10 +100,10 @@ func (g *Gate) renewal(p *product, state *State) *flight {
 	return f
 }
 
-// lease reads the gate's time t, unless the state of a decision has it, then renews the lease in Postgres if the epoch is
-// still this gate's, and then lets the gate decide until t + LeaseTime. So the lease in
-// the gate never outlives the statement by more than LeaseTime, whatever is delayed, and
-// no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
+// lease reads the gate's time t, unless a state that was just read has it. Then it renews
+// the lease in Postgres if the epoch is still this gate's, and then lets the gate decide
+// until t + LeaseTime. So the lease in the gate never outlives the statement by more than
+// LeaseTime, whatever is delayed, and no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
 // elsewhere before LeaseTime has passed since its raise, by its own clock.
 //
 // If another node has just renewed the gate's lease, it suffices that the epoch is

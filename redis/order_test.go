@@ -129,6 +129,43 @@ func TestRebuild_ContinuesItsOwnEpoch(t *testing.T) {
 	})
 }
 
+// rebuilds records the rebuilds that ended without an error.
+type rebuilds struct {
+	redis.NoObserver
+	first, lost atomic.Int64
+}
+
+func (r *rebuilds) Rebuilt(_ time.Duration, first bool, err error) {
+	switch {
+	case err == nil && first:
+		r.first.Add(1)
+	case err == nil:
+		r.lost.Add(1)
+	}
+}
+
+// The first gate of a product counts as the first one also if its rebuild did not succeed
+// at once.
+func TestRebuild_ObservesWhetherItIsTheFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	store, seen := &failingStore{Store: w.gateStore}, &rebuilds{}
+	g, product := w.gateWith(w.url, store, redis.Options{Observer: seen}), w.product(100)
+	store.failing.Store(true)
+	_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+	require.ErrorIs(t, err, redis.ErrUnavailable)
+	store.failing.Store(false)
+	decides := func() error {
+		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		return err
+	}
+	testkit.Eventually(t, 10*time.Second, "the first gate", decides)
+	require.Equal(t, []int64{1, 0}, []int64{seen.first.Load(), seen.lost.Load()})
+	w.flush()
+	testkit.Eventually(t, 10*time.Second, "the gate to be rebuilt", decides)
+	require.Equal(t, []int64{1, 1}, []int64{seen.first.Load(), seen.lost.Load()})
+}
+
 // A rebuild that fails repeatedly leaves the product to other nodes.
 func TestRebuild_IsTakenOverFromFailingNode(t *testing.T) {
 	t.Parallel()

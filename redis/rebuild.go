@@ -41,20 +41,21 @@ const (
 
 // rebuild opens a gate on the instance on which the old one was found lost:
 //
-//  1. write a key there: an epoch is raised only for a Redis that takes writes;
-//  2. raise the epoch (compare and swap), so that the old gate's grants are refused, or
+//  1. take a turn among the rebuilds on that master;
+//  2. write a key there: an epoch is raised only for a Redis that takes writes;
+//  3. raise the epoch (compare and swap), so that the old gate's grants are refused, or
 //     continue in the epoch of this node's own failed rebuild;
-//  3. close the old gate if it is here; if the last lease was taken for another instance,
-//     wait until 3 s after the answer to the raise, on this node's own clock: no lease of
-//     the old epoch can have been taken later;
-//  4. store the old decision log;
-//  5. read claims and head position, from one snapshot that is younger than the raise,
+//  4. close the old gate, if it is here, and store its decision log;
+//  5. if the last lease was taken for another instance, wait until 3 s after the answer to
+//     the raise, on this node's own clock: no lease of the old epoch can have been taken
+//     later. Such a rebuild takes its turn only now, so that many can wait at once;
+//  6. read claims and head position, from one snapshot that is younger than the raise,
 //     and write them under keys of this attempt;
-//  6. rename them into place, unless a gate of this epoch or a later one is there.
+//  7. rename them into place, unless a gate of this epoch or a later one is there.
 //
 // The lease that follows shows others that it is finished. done is false if that was
-// refused, because the sale was changed meanwhile. It returns errOvertaken if another node
-// was quicker.
+// refused, because the sale was changed meanwhile. It returns errOvertaken if the row or
+// the gate is no longer what this rebuild began with.
 func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State, foreign bool) (done bool, err error) {
 	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
 	defer func() {
@@ -62,8 +63,8 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 			b.turn.Release(1)
 		}
 	}()
-	waits := b.lessee != "" && b.lessee != b.instance
-	if !waits { // otherwise many wait for the same lease: they are raised first, and take turns afterwards
+	waitsForLease := b.lessee != "" && b.lessee != b.instance
+	if !waitsForLease {
 		if err := b.takeTurnFor(ctx, state.on.server.Builds, row); err != nil {
 			return false, err
 		}
@@ -87,7 +88,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		switch {
 		case p.attempt.epoch == row.Rebuilt && p.attempt.id == row.RebuiltID:
 			b.opensAt = p.attempt.opensAt
-		case waits: // the answer to the raise was lost
+		case waitsForLease: // the answer to the raise was lost
 			b.opensAt = began.Add(LeaseTime)
 		}
 	} else {
@@ -113,7 +114,9 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		} else {
 			p.attempt = attempt{epoch: b.epoch, id: b.id, instance: b.instance, token: b.keys.token, opensAt: b.opensAt}
 		}
-		g.observer.Rebuilt(time.Since(began), row.Epoch == NoEpoch, err)
+		if !errors.Is(err, errOvertaken) {
+			g.observer.Rebuilt(time.Since(began), row.Lease.Epoch == NoEpoch, err)
+		}
 	}()
 	failpoint.Hit(failpoint.RebuildClose)
 	there, err := b.begin(ctx)
@@ -121,7 +124,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return false, err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
-	if there && !foreign { // its lines would be stored as those of our own epochs
+	if there && !foreign { // otherwise its lines would be stored as those of our own epochs
 		if err := g.salvage(ctx, p, b.lessee); err != nil {
 			return false, fmt.Errorf("store the old gate's decision log: %w", err)
 		}

@@ -44,8 +44,10 @@ const (
 	warnInterval = time.Minute
 )
 
-// errOvertaken: another process raised the epoch meanwhile. Read the row again.
-var errOvertaken = errors.New("redis: the epoch was raised by another")
+// errOvertaken: the row or the gate is no longer what a rebuild began with. Another node, or
+// an earlier attempt whose answer was lost, was quicker, or the product is gone. Read the row
+// again.
+var errOvertaken = errors.New("redis: the rebuild was overtaken")
 
 // ErrOtherRedis matches the cause of an UnavailableError for a product whose gate is
 // in use on another Redis than the one that this node is connected to.
@@ -170,6 +172,8 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error 
 		if goal&goalGate == 0 && row.Ended && !state.Exists {
 			return nil
 		}
+		// A gate of the last rebuild's epoch or a later one, but made by another rebuild: the
+		// store lost the history in which that happened.
 		foreign := state.Exists && state.rebuild != uuid.Nil && row.RebuiltID != uuid.Nil && state.Epoch >= row.Rebuilt && state.rebuild != row.RebuiltID
 		if foreign && !ahead {
 			ahead = true // or rebuilt since the row was read

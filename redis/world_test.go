@@ -23,6 +23,7 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/claimstest"
 	"github.com/dopaminestore/dopamine/tools/devservices"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -69,7 +70,11 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 func (w *world) gate() *redis.Gate { return w.gateOn(w.url, w.gateStore) }
 
 func (w *world) gateOn(url string, store redis.Store) *redis.Gate {
-	g, err := redis.Open(w.ctx, strings.Split(url, ","), store, redis.Options{})
+	return w.gateWith(url, store, redis.Options{})
+}
+
+func (w *world) gateWith(url string, store redis.Store, opts redis.Options) *redis.Gate {
+	g, err := redis.Open(w.ctx, strings.Split(url, ","), store, opts)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, g.Close()) })
 	return g
