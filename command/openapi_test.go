@@ -50,24 +50,32 @@ func TestOpenAPI(t *testing.T) {
 }
 
 // requireExample requires an example of every JSON response, and for every problem
-// one with the status, title and detail that are actually returned.
+// one with the status, title and detail that are actually returned. Each problem that the description
+// names has an example.
 func requireExample(t *testing.T, where string, r *openapi3.Response, details map[problem.Slug][]string) {
 	t.Helper()
 	for media, content := range r.Content {
 		if media != "application/json" && media != problem.ContentType {
 			continue
 		}
+		shown := map[problem.Slug]bool{}
 		for _, e := range examplesOf(content) {
 			require.NotNil(t, e, "%s has no example", where)
 			if media == problem.ContentType {
 				p := e.(map[string]any)
 				slug := problem.Slug(p["type"].(string)[len(problem.TypeBase):])
+				shown[slug] = true
 				require.EqualValues(t, slug.Status(), p["status"], where)
 				require.Equal(t, slug.Title(), p["title"], where)
 				require.Contains(t, problem.Slugs(), slug, where)
 				if details := details[slug]; len(details) > 0 && p["errors"] == nil {
 					require.Contains(t, details, p["detail"], "%s: the detail of %s in the code", where, slug)
 				}
+			}
+		}
+		for _, m := range regexp.MustCompile("`([a-z-]+)`").FindAllStringSubmatch(*r.Description, -1) {
+			if slug := problem.Slug(m[1]); slices.Contains(problem.Slugs(), slug) {
+				require.True(t, shown[slug], "%s: %s has no example", where, slug)
 			}
 		}
 	}
