@@ -11,33 +11,60 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 )
 
-// flat parses a payload in the form that Encode writes, several times as fast as
-// encoding/json, which a replay needs. It gives up (ok is false) on anything
-// else, such as a null, an escape or an unknown field: then
-// encoding/json parses the payload, so that encoding/json alone determines what is
-// accepted and which errors are returned.
-//
-//	for more := f.open(); more; more = f.more() {
-//		switch string(f.key) {
-//		case "unit":
-//			e.Unit = f.int()
-//		default:
-//			f.giveUp()
-//		}
-//	}
+// flat sets fields from a payload in the form that Encode writes, several times as fast as
+// encoding/json, which a replay needs. It gives up (ok is false) on anything else, such as a null,
+// an escape, an unknown field or another order: then encoding/json parses the payload, so that
+// encoding/json alone determines what is accepted and which errors are returned.
 type flat struct {
-	rest []byte
-	key  []byte // of the field whose value is next
-	ok   bool
+	rest    []byte
+	names   []string // of the fields to visit, in this order
+	key     []byte   // of the payload's next field
+	pending bool     // there is a next field, and rest begins with its value
+	ok      bool
 }
 
-// readFlat parses a complete payload.
-func readFlat(payload []byte, read func(*flat) domain.Event) (domain.Event, bool) {
-	f := flat{rest: payload, ok: true}
-	e := read(&f)
-	f.space()
-	return e, f.ok && len(f.rest) == 0
+func (f *flat) begin(payload []byte, names []string) {
+	*f = flat{rest: payload, names: names, ok: true}
+	f.pending = f.open()
 }
+
+// complete reports whether the whole payload was parsed.
+func (f *flat) complete() bool {
+	f.space()
+	return f.ok && !f.pending && len(f.rest) == 0
+}
+
+// set parses the value of the visited field, if it is the next one in the payload.
+func set[T any](f *flat, v *T, parse func(*flat) T) {
+	name := f.names[0]
+	f.names = f.names[1:]
+	if f.pending && string(f.key) == name {
+		*v = parse(f)
+		f.pending = f.more()
+	}
+}
+
+func setOptional[T any](f *flat, v **T, parse func(*flat) T) {
+	set(f, v, func(f *flat) *T {
+		t := parse(f)
+		return &t
+	})
+}
+
+func (f *flat) text(_ string, v *string)                    { set(f, v, (*flat).parseText) }
+func (f *flat) id(_ string, v *uuid.UUID)                   { set(f, v, (*flat).parseID) }
+func (f *flat) optionalID(_ string, v **uuid.UUID)          { setOptional(f, v, (*flat).parseID) }
+func (f *flat) int(_ string, v *int)                        { set(f, v, (*flat).parseInt) }
+func (f *flat) long(_ string, v *int64)                     { set(f, v, (*flat).parseLong) }
+func (f *flat) bool(_ string, v *bool)                      { set(f, v, (*flat).parseBool) }
+func (f *flat) bytes(_ string, v *[]byte)                   { set(f, v, (*flat).parseBytes) }
+func (f *flat) time(_ string, v *time.Time)                 { set(f, v, (*flat).parseTime) }
+func (f *flat) optionalTime(_ string, v **time.Time)        { setOptional(f, v, (*flat).parseTime) }
+func (f *flat) money(_, _ string, v *domain.Money)          { set(f, v, (*flat).parseMoney) }
+func (f *flat) optionalMoney(_, _ string, v **domain.Money) { setOptional(f, v, (*flat).parseMoney) }
+func (f *flat) life(_, _ string, millis *int64)             { set(f, millis, (*flat).parseLong) }
+func (f *flat) constant(string, string)                     {}
+func (f *flat) recorded(string)                             {}
 
 func (f *flat) giveUp() { f.ok, f.rest = false, nil }
 
@@ -112,12 +139,12 @@ func (f *flat) quoted() []byte {
 	return nil
 }
 
-func (f *flat) text() string { return string(f.quoted()) }
+func (f *flat) parseText() string { return string(f.quoted()) }
 
-func (f *flat) int() int { return int(f.long()) }
+func (f *flat) parseInt() int { return int(f.parseLong()) }
 
-// long parses a number with at most as many digits as fit.
-func (f *flat) long() (n int64) {
+// parseLong parses a number with at most as many digits as fit.
+func (f *flat) parseLong() (n int64) {
 	const digits = 18
 	f.space()
 	negative := len(f.rest) > 0 && f.rest[0] == '-'
@@ -143,7 +170,7 @@ func (f *flat) long() (n int64) {
 	return n
 }
 
-func (f *flat) id() uuid.UUID {
+func (f *flat) parseID() uuid.UUID {
 	id, err := uuid.ParseBytes(f.quoted())
 	if err != nil {
 		f.giveUp()
@@ -151,31 +178,28 @@ func (f *flat) id() uuid.UUID {
 	return id
 }
 
-func (f *flat) optionalID() *uuid.UUID {
-	id := f.id()
-	return &id
-}
-
-func (f *flat) bool() bool {
+func (f *flat) parseBool() bool {
 	f.space()
-	for text, v := range map[string]bool{"true": true, "false": false} {
-		if rest, ok := bytes.CutPrefix(f.rest, []byte(text)); ok {
-			f.rest = rest
-			return v
+	rest, yes := bytes.CutPrefix(f.rest, []byte("true"))
+	if !yes {
+		var no bool
+		if rest, no = bytes.CutPrefix(f.rest, []byte("false")); !no {
+			f.giveUp()
+			return false
 		}
 	}
-	f.giveUp()
-	return false
+	f.rest = rest
+	return yes
 }
 
-func (f *flat) time() (t time.Time) {
+func (f *flat) parseTime() (t time.Time) {
 	if t.UnmarshalText(f.quoted()) != nil {
 		f.giveUp()
 	}
 	return t
 }
 
-func (f *flat) bytes() []byte {
+func (f *flat) parseBytes() []byte {
 	text := f.quoted()
 	b := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Decode(b, text)
@@ -185,14 +209,14 @@ func (f *flat) bytes() []byte {
 	return b[:n]
 }
 
-func (f *flat) money() domain.Money {
+func (f *flat) parseMoney() domain.Money {
 	var amount, currency string
 	for more := f.open(); more; more = f.more() {
 		switch string(f.key) {
 		case "amount":
-			amount = f.text()
+			amount = f.parseText()
 		case "currency":
-			currency = f.text()
+			currency = f.parseText()
 		default:
 			f.giveUp()
 		}

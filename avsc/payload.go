@@ -54,6 +54,14 @@ func identifyRefund(payload []byte) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
+// causeOf returns the cause of a refund that became due before refunds had causes.
+func causeOf(reason string) domain.RefundCause {
+	if reason == domain.ReasonAmountMismatch {
+		return domain.RefundAmountMismatch
+	}
+	return domain.RefundLate
+}
+
 func (p payloads) newest(eventType string) int {
 	version := 1
 	for p.upcasts[versionOf{eventType, version}] != nil {
@@ -103,7 +111,7 @@ func (p payloads) decode(r eventstore.Recorded) (domain.Envelope, error) {
 	if err != nil {
 		return domain.Envelope{}, err
 	}
-	event, err := form.fromPayload(r.Type, payload)
+	event, err := form.fromPayload(payload)
 	if err != nil {
 		return domain.Envelope{}, fmt.Errorf("decode the payload of %s at position %d: %w", r.Type, r.Position, err)
 	}

@@ -106,11 +106,11 @@ func TestEncode_RejectsLossyValues(t *testing.T) {
 // would change them silently.
 func TestEncode_RejectsTooLargeAmount(t *testing.T) {
 	for _, amount := range []string{"1000000000000000", "-1000000000000000", "0.00001", "999999999999999.99999"} {
-		f := fields{native: map[string]any{}}
-		f.setDecimal("amount", decimal.RequireFromString(amount))
+		w := recordWriter{record: record{native: map[string]any{}}}
+		w.decimal("amount", decimal.RequireFromString(amount))
 		var bad *ValueError
-		require.ErrorAs(t, f.err, &bad, amount)
-		require.Empty(t, f.native)
+		require.ErrorAs(t, w.err, &bad, amount)
+		require.Empty(t, w.native)
 	}
 }
 
