@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 // Projection is one read model.
@@ -48,6 +49,29 @@ type Fold interface {
 	Apply(e domain.Envelope) error
 	// Write queues the statements that write the rows.
 	Write(b *pgx.Batch)
+}
+
+// KeysToLoad returns the keys of the rows that a fold has to load: those of events that neither
+// create their row nor come after an event of the same row.
+func KeysToLoad(events []domain.Envelope, key func(domain.Envelope) (uuid.UUID, bool), creates func(domain.Event) bool) (keys pgbinary.IDs) {
+	seen := make(map[uuid.UUID]bool, len(events))
+	for _, e := range events {
+		k, ok := key(e)
+		if !ok || seen[k] {
+			continue
+		}
+		seen[k] = true
+		if !creates(e.Event) {
+			keys = append(keys, pgbinary.ID(k))
+		}
+	}
+	return keys
+}
+
+// Creates reports whether an event has the type E, which creates the row.
+func Creates[E domain.Event](e domain.Event) bool {
+	_, yes := e.(E)
+	return yes
 }
 
 // Table returns the name of a generation's table: "products_g2" for "products" and 2.

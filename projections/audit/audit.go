@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/table"
 )
 
 // The status of a slot.
@@ -73,24 +73,31 @@ type Row struct {
 
 type fold struct {
 	table  string
-	rows   []Row
+	rows   []*Row
 	status map[uuid.UUID]string // of slots, if known in this batch
 }
+
+var rows = table.New([]table.Column[Row]{
+	table.Of("event_id", table.ID, func(r *Row) *uuid.UUID { return &r.EventID }),
+	table.Of("type", table.Text, func(r *Row) *string { return &r.Type }),
+	table.Of("slot_id", table.ID, func(r *Row) *uuid.UUID { return &r.SlotID }),
+	table.Of("product_id", table.ID, func(r *Row) *uuid.UUID { return &r.ProductID }),
+	table.Of("user_id", table.ID, func(r *Row) *uuid.UUID { return &r.UserID }),
+	table.Of("old_status", table.OptionalText, func(r *Row) **string { return &r.OldStatus }),
+	table.Of("new_status", table.Text, func(r *Row) *string { return &r.NewStatus }),
+	table.Of("trace_id", table.Text, func(r *Row) *string { return &r.TraceID }),
+	table.Of("actor", table.Text, func(r *Row) *string { return &r.Actor }),
+	table.Of("recorded_at", table.Time, func(r *Row) *time.Time { return &r.RecordedAt }),
+	table.Of("position", table.Long, func(r *Row) *int64 { return &r.Position }),
+	table.Of("metadata", table.JSON, func(r *Row) *[]byte { return &r.Metadata }),
+}, nil)
 
 // Load reads the slot's status for events that do not change it. All other events determine the
 // status.
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
-	seen := make(map[uuid.UUID]bool, len(events))
-	var ids pgbinary.IDs
-	for _, e := range events {
-		if seen[e.StreamID] {
-			continue
-		}
-		if _, leaves := keepsStatus(e); leaves {
-			ids = append(ids, pgbinary.ID(e.StreamID))
-		}
-		seen[e.StreamID] = true
-	}
+	slot := func(e domain.Envelope) (uuid.UUID, bool) { return e.StreamID, true }
+	determines := func(e domain.Event) bool { return !keepsStatus(e) }
+	ids := projections.KeysToLoad(events, slot, determines)
 	if len(ids) == 0 {
 		return
 	}
@@ -141,7 +148,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	row := Row{
+	row := &Row{
 		EventID: e.EventID, Type: e.Event.EventType(), SlotID: e.StreamID, ProductID: e.ProductID, UserID: user,
 		NewStatus: is, TraceID: e.TraceID(), Actor: e.Actor, RecordedAt: e.RecordedAt, Position: e.Position, Metadata: meta,
 	}
@@ -153,30 +160,6 @@ func (f *fold) Apply(e domain.Envelope) error {
 	return nil
 }
 
-func (f *fold) Write(b *pgx.Batch) {
-	if len(f.rows) == 0 {
-		return
-	}
-	n := len(f.rows)
-	var (
-		event, slot, product, user = make(pgbinary.IDs, n), make(pgbinary.IDs, n), make(pgbinary.IDs, n), make(pgbinary.IDs, n)
-		kind, is, trace, actor     = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		was                        = make([]*string, n)
-		recorded                   = make([]time.Time, n)
-		position                   = make([]int64, n)
-		meta                       = make([]string, n)
-	)
-	for i, r := range f.rows {
-		event[i], slot[i], product[i], user[i] = pgbinary.ID(r.EventID), pgbinary.ID(r.SlotID), pgbinary.ID(r.ProductID), pgbinary.ID(r.UserID)
-		kind[i], was[i], is[i], trace[i], actor[i] = r.Type, r.OldStatus, r.NewStatus, r.TraceID, r.Actor
-		recorded[i], position[i], meta[i] = r.RecordedAt, r.Position, string(r.Metadata)
-	}
-	// Checkpoints prevent an event from being applied twice. The key prevents a duplicate row even
-	// if a checkpoint was set back by hand.
-	b.Queue(fmt.Sprintf(`
-		INSERT INTO %s (event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata)
-		SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
-		                     $10::timestamptz[], $11::bigint[], $12::text[]::jsonb[])
-		ON CONFLICT (event_id) DO NOTHING`, f.table),
-		event, kind, slot, product, user, was, is, trace, actor, recorded, position, meta)
-}
+// Write does not change rows. Checkpoints prevent an event from being applied twice; the key
+// prevents a duplicate row even if a checkpoint was set back by hand.
+func (f *fold) Write(b *pgx.Batch) { rows.Upsert(b, f.table, f.rows) }

@@ -34,19 +34,20 @@ type bulk struct {
 	maxRows int
 }
 
-// keepsStatus returns the slot of an event that does not change the slot's status: the events of
-// payments, except for the two that contain it.
-func keepsStatus(e domain.Envelope) (uuid.UUID, bool) {
-	switch e.Event.(type) {
+// keepsStatus reports whether an event does not change its slot's status: the events of payments,
+// except for the two that contain it.
+func keepsStatus(e domain.Event) bool {
+	switch e.(type) {
 	case domain.PaymentInitiated, domain.PaymentCompleted:
-		return uuid.Nil, false
+		return false
 	}
-	_, _, ok := domain.PaymentOf(e.Event)
-	return e.StreamID, ok
+	_, _, ok := domain.PaymentOf(e)
+	return ok
 }
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
-	return b.window.Needs(keepsStatus, func(domain.Event) bool { return false }, events)
+	slot := func(e domain.Envelope) (uuid.UUID, bool) { return e.StreamID, keepsStatus(e.Event) }
+	return b.window.Needs(slot, func(domain.Event) bool { return false }, events)
 }
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
@@ -59,29 +60,11 @@ func (b *bulk) Apply(e domain.Envelope) error {
 	return b.fold.Apply(e)
 }
 
-var columns = []string{"event_id", "type", "slot_id", "product_id", "user_id", "old_status", "new_status", "trace_id", "actor",
-	"recorded_at", "position", "metadata"}
-
-func writeRow(w *pgbinary.Row, r Row) {
-	w.ID(r.EventID)
-	w.Text(r.Type)
-	w.ID(r.SlotID)
-	w.ID(r.ProductID)
-	w.ID(r.UserID)
-	pgbinary.Optional(w, r.OldStatus, (*pgbinary.Row).Text)
-	w.Text(r.NewStatus)
-	w.Text(r.TraceID)
-	w.Text(r.Actor)
-	w.Time(r.RecordedAt)
-	w.Long(r.Position)
-	w.JSON(r.Metadata)
-}
-
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	turns := all || len(b.window.Young) >= b.maxRows // together with the rows that the statuses were read from
 	if turns || len(b.fold.rows) >= min(copiedRows, b.maxRows) {
-		s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, b.fold.rows, writeRow)}
-		b.fold.rows = make([]Row, 0, len(b.fold.rows))
+		s.Copies = []pgbinary.Copy{rows.Copy(b.fold.table, b.fold.rows)}
+		b.fold.rows = make([]*Row, 0, len(b.fold.rows))
 	}
 	if turns {
 		b.window.Turn(all)

@@ -33,10 +33,7 @@ func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
 	return b.window.Needs(Projection{}.Key, creates, events)
 }
 
-func creates(e domain.Event) bool {
-	_, yes := e.(domain.ProductCreated)
-	return yes
-}
+func creates(e domain.Event) bool { return projections.Creates[domain.ProductCreated](e) }
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
 
@@ -54,35 +51,13 @@ func (b *bulk) Apply(e domain.Envelope) error {
 	return nil
 }
 
-var columns = []string{"id", "name", "description", "price", "currency", "stock", "initial_stock", "total_stock",
-	"sale_date", "sale_end_date", "paused", "created_at", "updated_at", "last_position", "cancelled", "revision"}
-
-func writeRow(w *pgbinary.Row, r *Row) {
-	w.ID(r.ID)
-	w.Text(r.Name)
-	w.Text(r.Description)
-	w.Decimal(r.Price)
-	w.Text(r.Currency)
-	w.Int(r.Stock)
-	w.Int(r.InitialStock)
-	w.Int(r.TotalStock)
-	w.Time(r.SaleDate)
-	pgbinary.Optional(w, r.SaleEndDate, (*pgbinary.Row).Time)
-	w.Bool(r.Paused)
-	w.Time(r.CreatedAt)
-	w.Time(r.UpdatedAt)
-	w.Long(r.LastPosition)
-	w.Bool(r.Cancelled)
-	pgbinary.Optional(w, r.Revision, (*pgbinary.Row).Long)
-}
-
 func (b *bulk) Spill(all bool) projections.Spill {
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
 		return projections.Spill{}
 	}
 	s := projections.Spill{
-		Copies:  []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)},
+		Copies:  []pgbinary.Copy{rows.Copy(b.fold.table, fresh)},
 		Upserts: []projections.Fold{&fold{table: b.fold.table, rows: stored, gone: b.fold.gone}},
 	}
 	b.fold = &fold{table: b.fold.table, rows: b.window.Young, gone: map[uuid.UUID]bool{}}

@@ -10,14 +10,16 @@ package products
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/table"
 )
 
 // Projection implements projections.Projection.
@@ -72,6 +74,26 @@ type Row struct {
 	Revision     *int64 // position of the last change by an admin; nil if it was made before this column existed
 }
 
+var rows = table.New([]table.Column[Row]{
+	table.Of("id", table.ID, func(r *Row) *uuid.UUID { return &r.ID }),
+}, []table.Column[Row]{
+	table.Of("name", table.Text, func(r *Row) *string { return &r.Name }),
+	table.Of("description", table.Text, func(r *Row) *string { return &r.Description }),
+	table.Of("price", table.Decimal, func(r *Row) *string { return &r.Price }),
+	table.Of("currency", table.Text, func(r *Row) *string { return &r.Currency }),
+	table.Of("stock", table.Int, func(r *Row) *int32 { return &r.Stock }),
+	table.Of("initial_stock", table.Int, func(r *Row) *int32 { return &r.InitialStock }),
+	table.Of("total_stock", table.Int, func(r *Row) *int32 { return &r.TotalStock }),
+	table.Of("sale_date", table.Time, func(r *Row) *time.Time { return &r.SaleDate }),
+	table.Of("sale_end_date", table.OptionalTime, func(r *Row) **time.Time { return &r.SaleEndDate }),
+	table.Of("paused", table.Bool, func(r *Row) *bool { return &r.Paused }),
+	table.Of("created_at", table.Time, func(r *Row) *time.Time { return &r.CreatedAt }),
+	table.Of("updated_at", table.Time, func(r *Row) *time.Time { return &r.UpdatedAt }),
+	table.Of("last_position", table.Long, func(r *Row) *int64 { return &r.LastPosition }),
+	table.Of("cancelled", table.Bool, func(r *Row) *bool { return &r.Cancelled }),
+	table.Of("revision", table.OptionalLong, func(r *Row) **int64 { return &r.Revision }),
+})
+
 type fold struct {
 	table string
 	rows  map[uuid.UUID]*Row
@@ -79,35 +101,7 @@ type fold struct {
 }
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
-	seen := map[uuid.UUID]bool{}
-	var ids pgbinary.IDs
-	for _, e := range events {
-		if seen[e.ProductID] {
-			continue
-		}
-		seen[e.ProductID] = true
-		if _, created := e.Event.(domain.ProductCreated); !created {
-			ids = append(ids, pgbinary.ID(e.ProductID))
-		}
-	}
-	if len(ids) == 0 {
-		return
-	}
-	b.Queue(fmt.Sprintf(`
-		SELECT id, name, description, price::text, currency, stock, initial_stock, total_stock,
-		       sale_date, sale_end_date, paused, created_at, updated_at, last_position, cancelled, revision
-		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			r := &Row{}
-			if err := rows.Scan(&r.ID, &r.Name, &r.Description, &r.Price, &r.Currency, &r.Stock, &r.InitialStock, &r.TotalStock,
-				&r.SaleDate, &r.SaleEndDate, &r.Paused, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition,
-				&r.Cancelled, &r.Revision); err != nil {
-				return err
-			}
-			f.rows[r.ID] = r
-		}
-		return rows.Err()
-	})
+	rows.Load(b, f.table, projections.KeysToLoad(events, Projection{}.Key, creates), func(r *Row) { f.rows[r.ID] = r })
 }
 
 func (f *fold) Apply(e domain.Envelope) error {
@@ -167,4 +161,11 @@ func (f *fold) Apply(e domain.Envelope) error {
 	}
 	row.UpdatedAt, row.Revision = e.RecordedAt, &e.Position
 	return nil
+}
+
+func (f *fold) Write(b *pgx.Batch) {
+	if len(f.gone) > 0 {
+		b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE id = ANY($1)`, f.table), slices.Collect(maps.Keys(f.gone)))
+	}
+	rows.Upsert(b, f.table, slices.Collect(maps.Values(f.rows)))
 }

@@ -34,10 +34,7 @@ func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
 	return b.window.Needs(Projection{}.Key, creates, events)
 }
 
-func creates(e domain.Event) bool {
-	_, yes := e.(domain.PaymentInitiated)
-	return yes
-}
+func creates(e domain.Event) bool { return projections.Creates[domain.PaymentInitiated](e) }
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
 
@@ -50,44 +47,17 @@ func (b *bulk) Apply(e domain.Envelope) error {
 	return b.fold.Apply(e)
 }
 
-var columns = []string{"id", "purchase_slot_id", "product_id", "user_id", "payment_id", "payment_status", "amount", "currency", "payment_method",
-	"confirmation_timestamp", "failure_reason", "refund_status", "created_at", "updated_at", "last_position",
-	"refunded_amount", "disputed", "reversed", "money"}
-
-func writeRow(w *pgbinary.Row, r *Row) {
-	w.ID(r.ID)
-	w.ID(r.SlotID)
-	w.ID(r.ProductID)
-	w.ID(r.UserID)
-	pgbinary.Optional(w, optional(r.GatewayID), (*pgbinary.Row).Text)
-	w.Text(string(r.Status))
-	w.Decimal(r.Price.Amount().String())
-	w.Text(r.Price.Currency())
-	w.Text(string(r.Method))
-	pgbinary.Optional(w, optionalTime(r.ConfirmedAt), (*pgbinary.Row).Time)
-	pgbinary.Optional(w, optional(r.FailureReason), (*pgbinary.Row).Text)
-	pgbinary.Optional(w, optional(string(r.RefundStatus())), (*pgbinary.Row).Text)
-	w.Time(r.CreatedAt)
-	w.Time(r.UpdatedAt)
-	w.Long(r.LastPosition)
-	back, _ := r.RefundedAmount()
-	w.Decimal(back.Amount().String())
-	w.Bool(r.Disputed())
-	w.Bool(r.Reversed)
-	pgbinary.Optional(w, r.keptText(), func(w *pgbinary.Row, text string) { w.JSON([]byte(text)) })
-}
-
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	if len(b.fold.refunds) >= b.maxRows || all {
 		s.Upserts = append(s.Upserts, &fold{refundsTable: b.fold.refundsTable, refunds: b.fold.refunds})
-		b.fold.refunds = map[uuid.UUID]refundRow{}
+		b.fold.refunds = map[uuid.UUID]*refundRow{}
 	}
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
 		return s
 	}
 	b.fold.rows = b.window.Young
-	s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)}
+	s.Copies = []pgbinary.Copy{rows.Copy(b.fold.table, fresh)}
 	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
 	return s
 }

@@ -7,16 +7,12 @@
 package purchases
 
 import (
-	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/shopspring/decimal"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -55,7 +51,7 @@ func (Projection) NewFold(generation int) projections.Fold { return newFold(gene
 func newFold(generation int) *fold {
 	return &fold{
 		table: projections.Table("purchases", generation), refundsTable: projections.Table("refunds", generation),
-		rows: map[uuid.UUID]*Row{}, refunds: map[uuid.UUID]refundRow{},
+		rows: map[uuid.UUID]*Row{}, refunds: map[uuid.UUID]*refundRow{},
 	}
 }
 
@@ -65,6 +61,8 @@ type Row struct {
 	ProductID    uuid.UUID
 	UserID       uuid.UUID
 	LastPosition int64
+
+	amount string // of Price, while the row is read
 }
 
 // refundRow is one row of the table refunds.
@@ -77,93 +75,11 @@ type refundRow struct {
 type fold struct {
 	table, refundsTable string
 	rows                map[uuid.UUID]*Row
-	refunds             map[uuid.UUID]refundRow // changed refunds
-}
-
-// money is the content of the column of that name.
-type money struct {
-	Taken    *domain.Money    `json:"taken,omitempty"`
-	Refunds  []domain.Refund  `json:"refunds,omitempty"`
-	Disputes []domain.Dispute `json:"disputes,omitempty"`
-}
-
-// money returns the content of the row's column of that name, nil if there is nothing to store.
-func (r *Row) money() ([]byte, error) {
-	m := money{Refunds: r.Refunds, Disputes: r.Disputes}
-	if len(m.Refunds)+len(m.Disputes) == 0 {
-		return nil, nil
-	}
-	if r.WasTaken() {
-		m.Taken = &r.Taken
-	}
-	return json.Marshal(m)
+	refunds             map[uuid.UUID]*refundRow // changed refunds
 }
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
-	seen := map[uuid.UUID]bool{}
-	var ids pgbinary.IDs
-	for _, e := range events {
-		key, ok := Projection{}.Key(e)
-		if !ok || seen[key] {
-			continue
-		}
-		seen[key] = true
-		if _, begins := e.Event.(domain.PaymentInitiated); !begins {
-			ids = append(ids, pgbinary.ID(key))
-		}
-	}
-	if len(ids) == 0 {
-		return
-	}
-	b.Queue(fmt.Sprintf(`
-		SELECT id, purchase_slot_id, product_id, user_id, coalesce(payment_id, ''), payment_status, amount::text, currency, payment_method,
-		       confirmation_timestamp, coalesce(failure_reason, ''), reversed, money, created_at, updated_at, last_position
-		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			r, err := scanRow(rows)
-			if err != nil {
-				return err
-			}
-			f.rows[r.ID] = r
-		}
-		return rows.Err()
-	})
-}
-
-func scanRow(rows pgx.Rows) (*Row, error) {
-	r := &Row{}
-	var amount, currency string
-	var confirmed *time.Time
-	var kept []byte
-	if err := rows.Scan(&r.ID, &r.SlotID, &r.ProductID, &r.UserID, &r.GatewayID, &r.Status, &amount, &currency, &r.Method,
-		&confirmed, &r.FailureReason, &r.Reversed, &kept, &r.CreatedAt, &r.UpdatedAt, &r.LastPosition); err != nil {
-		return nil, err
-	}
-	number, err := decimal.NewFromString(amount)
-	if err != nil {
-		return nil, err
-	}
-	if r.Price, err = domain.NewPaid(number, currency); err != nil {
-		return nil, err
-	}
-	if confirmed != nil {
-		r.ConfirmedAt = *confirmed
-	}
-	if r.Status == domain.SuccessfulPayment {
-		r.Taken = r.Price
-	}
-	if kept == nil {
-		return r, nil
-	}
-	var m money
-	if err := json.Unmarshal(kept, &m); err != nil {
-		return nil, err
-	}
-	r.Refunds, r.Disputes = m.Refunds, m.Disputes
-	if m.Taken != nil {
-		r.Taken = *m.Taken
-	}
-	return r, nil
+	rows.Load(b, f.table, projections.KeysToLoad(events, Projection{}.Key, creates), func(r *Row) { f.rows[r.ID] = r })
 }
 
 func (f *fold) Apply(e domain.Envelope) error {
@@ -193,7 +109,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	row.LastPosition = e.Position
 	for i, r := range row.Refunds {
 		if i >= len(before) || before[i] != r {
-			f.refunds[r.ID] = refundRow{r, row.ID, e.Position}
+			f.refunds[r.ID] = &refundRow{r, row.ID, e.Position}
 		}
 	}
 	return nil

@@ -46,10 +46,7 @@ func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
 	return b.window.Needs(ofSlot, creates, events)
 }
 
-func creates(e domain.Event) bool {
-	_, yes := e.(domain.SlotAcquired)
-	return yes
-}
+func creates(e domain.Event) bool { return projections.Creates[domain.SlotAcquired](e) }
 
 func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
 
@@ -60,35 +57,16 @@ func (b *bulk) Apply(e domain.Envelope) error {
 	return b.fold.Apply(e)
 }
 
-var columns = []string{"id", "product_id", "user_id", "unit", "arrival_sequence", "acquisition_timestamp", "expiration_timestamp", "status",
-	"created_at", "regrant_of", "ended_at", "reclaim_status", "last_position"}
-
-func writeRow(w *pgbinary.Row, r *Row) {
-	w.ID(r.ID)
-	w.ID(r.ProductID)
-	w.ID(r.UserID)
-	w.Int(r.Unit)
-	w.Long(r.ArrivalSequence)
-	w.Time(r.AcquisitionTime)
-	w.Time(r.ExpirationTimestamp)
-	w.Text(r.Status)
-	w.Time(r.CreatedAt)
-	pgbinary.Optional(w, r.RegrantOf, (*pgbinary.Row).ID)
-	pgbinary.Optional(w, r.EndedAt, (*pgbinary.Row).Time)
-	pgbinary.Optional(w, r.ReclaimStatus, (*pgbinary.Row).Text)
-	w.Long(r.LastPosition)
-}
-
 func (b *bulk) Spill(all bool) (s projections.Spill) {
 	if len(b.fold.names) >= b.maxRows || all {
 		s.Upserts = append(s.Upserts, &fold{namesTable: b.fold.namesTable, names: b.fold.names})
-		b.fold.names = map[uuid.UUID]name{}
+		b.fold.names = map[uuid.UUID]*name{}
 	}
 	turned, fresh, stored := b.window.Turn(all)
 	if !turned {
 		return s
 	}
-	s.Copies = []pgbinary.Copy{pgbinary.CopyRows(b.fold.table, columns, fresh, writeRow)}
+	s.Copies = []pgbinary.Copy{rows.Copy(b.fold.table, fresh)}
 	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
 	b.fold.rows = b.window.Young
 	return s

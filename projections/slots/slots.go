@@ -3,15 +3,19 @@
 package slots
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
-	"github.com/dopaminestore/dopamine/internal/pgbinary"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/table"
 )
 
 // The status of a slot.
@@ -53,7 +57,7 @@ func (Projection) RawKey(eventType string, product, stream uuid.UUID) (uuid.UUID
 func (Projection) NewFold(generation int) projections.Fold {
 	return &fold{
 		table: projections.Table("purchase_slots", generation), namesTable: projections.Table("purchase_slots_names", generation),
-		rows: map[uuid.UUID]*Row{}, names: map[uuid.UUID]name{},
+		rows: map[uuid.UUID]*Row{}, names: map[uuid.UUID]*name{},
 	}
 }
 
@@ -74,56 +78,53 @@ type Row struct {
 	LastPosition        int64
 }
 
+var rows = table.New([]table.Column[Row]{
+	table.Of("id", table.ID, func(r *Row) *uuid.UUID { return &r.ID }),
+	table.Of("product_id", table.ID, func(r *Row) *uuid.UUID { return &r.ProductID }),
+	table.Of("user_id", table.ID, func(r *Row) *uuid.UUID { return &r.UserID }),
+	table.Of("unit", table.Int, func(r *Row) *int32 { return &r.Unit }),
+	table.Of("arrival_sequence", table.Long, func(r *Row) *int64 { return &r.ArrivalSequence }),
+	table.Of("acquisition_timestamp", table.Time, func(r *Row) *time.Time { return &r.AcquisitionTime }),
+	table.Of("expiration_timestamp", table.Time, func(r *Row) *time.Time { return &r.ExpirationTimestamp }),
+	table.Of("created_at", table.Time, func(r *Row) *time.Time { return &r.CreatedAt }),
+	table.Of("regrant_of", table.OptionalID, func(r *Row) **uuid.UUID { return &r.RegrantOf }),
+}, []table.Column[Row]{
+	table.Of("status", table.Text, func(r *Row) *string { return &r.Status }),
+	table.Of("ended_at", table.OptionalTime, func(r *Row) **time.Time { return &r.EndedAt }),
+	table.Of("reclaim_status", table.OptionalText, func(r *Row) **string { return &r.ReclaimStatus }),
+	table.Of("last_position", table.Long, func(r *Row) *int64 { return &r.LastPosition }),
+})
+
+// name is the current name of a product.
 type name struct {
-	text string
-	last int64
+	product uuid.UUID
+	text    string
+	last    int64
 }
+
+var names = table.New([]table.Column[name]{
+	table.Of("product_id", table.ID, func(n *name) *uuid.UUID { return &n.product }),
+}, []table.Column[name]{
+	table.Of("name", table.Text, func(n *name) *string { return &n.text }),
+	table.Of("last_position", table.Long, func(n *name) *int64 { return &n.last }),
+})
 
 type fold struct {
 	table, namesTable string
 	rows              map[uuid.UUID]*Row
-	names             map[uuid.UUID]name
+	names             map[uuid.UUID]*name
 }
 
 func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
-	seen := make(map[uuid.UUID]bool, len(events))
-	var ids pgbinary.IDs
-	for _, e := range events {
-		switch e.Event.(type) {
-		case domain.SlotAcquired:
-			seen[e.StreamID] = true
-		case domain.SlotExpired, domain.SlotReturned, domain.PaymentCompleted:
-			if !seen[e.StreamID] {
-				seen[e.StreamID] = true
-				ids = append(ids, pgbinary.ID(e.StreamID))
-			}
-		}
-	}
-	if len(ids) == 0 {
-		return
-	}
-	b.Queue(fmt.Sprintf(`
-		SELECT id, product_id, user_id, unit, arrival_sequence, acquisition_timestamp, expiration_timestamp, status,
-		       created_at, regrant_of, ended_at, reclaim_status, last_position
-		FROM %s WHERE id = ANY($1)`, f.table), ids).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			r := &Row{}
-			if err := rows.Scan(&r.ID, &r.ProductID, &r.UserID, &r.Unit, &r.ArrivalSequence, &r.AcquisitionTime, &r.ExpirationTimestamp, &r.Status,
-				&r.CreatedAt, &r.RegrantOf, &r.EndedAt, &r.ReclaimStatus, &r.LastPosition); err != nil {
-				return err
-			}
-			f.rows[r.ID] = r
-		}
-		return rows.Err()
-	})
+	rows.Load(b, f.table, projections.KeysToLoad(events, ofSlot, creates), func(r *Row) { f.rows[r.ID] = r })
 }
 
 func (f *fold) Apply(e domain.Envelope) error {
 	switch c := e.Event.(type) {
 	case domain.ProductCreated:
-		f.names[e.ProductID] = name{c.Name, e.Position}
+		f.names[e.ProductID] = &name{e.ProductID, c.Name, e.Position}
 	case domain.ProductDetailsChanged:
-		f.names[e.ProductID] = name{c.Name, e.Position}
+		f.names[e.ProductID] = &name{e.ProductID, c.Name, e.Position}
 	case domain.SlotAcquired:
 		f.rows[e.StreamID] = &Row{
 			ID: e.StreamID, ProductID: e.ProductID, UserID: c.UserID, Unit: int32(c.Unit), ArrivalSequence: c.ArrivalSequence,
@@ -168,4 +169,25 @@ func (f *fold) end(e domain.Envelope, status string, reclaim *string) error {
 	at := e.RecordedAt
 	row.Status, row.EndedAt, row.ReclaimStatus, row.LastPosition = status, &at, reclaim, e.Position
 	return nil
+}
+
+func (f *fold) Write(b *pgx.Batch) {
+	names.Upsert(b, f.namesTable, slices.Collect(maps.Values(f.names)))
+	rows.Upsert(b, f.table, f.sorted())
+}
+
+// sorted puts ended slots first: a buyer whose slot has ended may hold the next one in the same
+// batch, and the index that allows one live slot is checked for each row as it is written.
+func (f *fold) sorted() []*Row {
+	rows := slices.Collect(maps.Values(f.rows))
+	live := func(r *Row) int {
+		if r.Status == Expired || r.Status == Returned {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(rows, func(a, b *Row) int {
+		return cmp.Or(cmp.Compare(live(a), live(b)), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	return rows
 }
