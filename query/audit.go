@@ -119,7 +119,7 @@ func (a *API) listAudit(c echo.Context) error {
 	}
 	switch export.Negotiate(c, export.TypeJSON, export.TypeCSV, export.TypeNDJSON) {
 	case export.TypeCSV:
-		return a.exportAudit(c, filter, min, export.ContentCSV, auditHeader(bom), appendAuditCSV)
+		return a.exportAudit(c, filter, min, export.ContentCSV, export.Header[apimodel.AuditEntry](bom), appendAuditCSV)
 	case export.TypeNDJSON:
 		return a.exportAudit(c, filter, min, export.TypeNDJSON, nil, appendAuditJSON)
 	}
@@ -167,26 +167,7 @@ func (a *API) exportAudit(c echo.Context, filter auditFilter, min []consistency.
 	return export.Stream(c, contentType, head, next, add)
 }
 
-func auditHeader(bom bool) []byte {
-	return export.Header(bom, "eventId", "type", "slotId", "productId", "userId", "oldStatus", "newStatus", "traceId", "actor", "recordedAt", "position", "metadata")
-}
-
-func appendAuditCSV(b []byte, e *auditRow) ([]byte, error) {
-	w := export.NewRecord(b)
-	w.ID(e.EventID)
-	w.Text(e.Type)
-	for _, id := range []uuid.UUID{e.SlotID, e.ProductID, e.UserID} {
-		w.ID(id)
-	}
-	w.Optional(e.OldStatus)
-	w.Text(e.NewStatus)
-	w.Text(e.TraceID)
-	w.Text(e.Actor)
-	w.Time(e.RecordedAt)
-	w.Text(e.Position)
-	w.Text(string(e.Metadata))
-	return w.End(), nil
-}
+func appendAuditCSV(b []byte, e *auditRow) ([]byte, error) { return export.Record(b, &e.AuditEntry) }
 
 func appendAuditJSON(b []byte, e *auditRow) ([]byte, error) {
 	line, err := json.Marshal(e.AuditEntry)

@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -118,9 +117,6 @@ func (a *API) listPurchases(c echo.Context) error {
 }
 
 func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistency.ProductPosition, bom bool) error {
-	head := export.Header(bom, "id", "purchaseSlotId", "productId", "userId", "paymentId", "paymentStatus", "amount", "currency", "paymentMethod",
-		"confirmationTimestamp", "failureReason", "refundStatus", "createdAt", "updatedAt",
-		"refundedAmount", "disputed", "reversed")
 	next := func(last *apimodel.Payment) ([]apimodel.Payment, error) {
 		if last == nil {
 			at, err := a.models.Complete(c.Request().Context(), readmodel.Purchases)
@@ -134,27 +130,7 @@ func (a *API) exportPurchases(c echo.Context, filter sqlFilter, min []consistenc
 		}
 		return a.purchases(c.Request().Context(), filter, keyOfPurchase(last), export.PageSize, nil, export.PageTimeout)
 	}
-	return export.Stream(c, export.ContentCSV, head, next, func(b []byte, p *apimodel.Payment) ([]byte, error) {
-		w := export.NewRecord(b)
-		w.ID(p.ID)
-		w.ID(p.PurchaseSlotID)
-		w.ID(p.ProductID)
-		w.ID(p.UserID)
-		w.Optional(p.PaymentID)
-		w.Text(string(p.PaymentStatus))
-		w.Text(p.Amount)
-		w.Text(p.Currency)
-		w.Text(string(p.PaymentMethod))
-		w.OptionalTime(p.ConfirmationTimestamp)
-		w.Optional(p.FailureReason)
-		w.Optional(p.RefundStatus)
-		w.Time(p.CreatedAt)
-		w.Time(p.UpdatedAt)
-		w.Text(p.RefundedAmount)
-		w.Text(strconv.FormatBool(p.Disputed))
-		w.Text(strconv.FormatBool(p.Reversed))
-		return w.End(), nil
-	})
+	return export.Stream(c, export.ContentCSV, export.Header[apimodel.Payment](bom), next, export.Record[apimodel.Payment])
 }
 
 // purchases reads up to limit purchases after `after`, newest first.

@@ -1,47 +1,85 @@
 package export
 
 import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 )
 
-// Record appends a CSV record (RFC 4180) to a buffer. encoding/csv is not used because with CRLF it
-// rewrites line breaks inside fields.
-type Record struct {
-	b     []byte
-	begun bool // the record has at least one field
-}
+// byteOrderMark makes Excel read a file as UTF-8.
+const byteOrderMark = "\ufeff"
 
-// NewRecord returns a record without fields, which is appended to b.
-func NewRecord(b []byte) *Record { return &Record{b: b} }
-
-func (w *Record) separate() {
-	if w.begun {
-		w.b = append(w.b, ',')
+// Header returns the CSV record of the names of T's fields in JSON, after a byte order mark if bom
+// is set.
+func Header[T any](bom bool) (b []byte) {
+	if bom {
+		b = append(b, byteOrderMark...)
 	}
-	w.begun = true
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		b = appendField(b, name)
+	}
+	return endRecord(b)
 }
 
-// Text writes a field, quoted if necessary. An empty field means null or an empty text. If a
-// spreadsheet would run the text as a formula, it is prefixed with an apostrophe, which marks it as
-// text.
-func (w *Record) Text(s string) {
-	w.separate()
+// Record appends v's fields, in the order of the struct, as a CSV record (RFC 4180). A nil pointer
+// is an empty field. encoding/csv is not used because with CRLF it rewrites line breaks inside
+// fields.
+func Record[T any](b []byte, v *T) ([]byte, error) {
+	fields := reflect.ValueOf(v).Elem()
+	for i := range fields.NumField() {
+		text, err := textOf(fields.Field(i))
+		if err != nil {
+			return b, fmt.Errorf("field %s of %T: %w", fields.Type().Field(i).Name, v, err)
+		}
+		b = appendField(b, text)
+	}
+	return endRecord(b), nil
+}
+
+func textOf(field reflect.Value) (string, error) {
+	if field.Kind() == reflect.Pointer {
+		if field.IsNil() {
+			return "", nil
+		}
+		field = field.Elem()
+	}
+	switch v := field.Addr().Interface().(type) {
+	case *uuid.UUID:
+		return v.String(), nil
+	case *apimodel.Time:
+		return v.String(), nil
+	case *json.RawMessage:
+		return string(*v), nil
+	case *bool:
+		return strconv.FormatBool(*v), nil
+	}
+	if field.Kind() == reflect.String {
+		return field.String(), nil
+	}
+	return "", fmt.Errorf("no CSV form for %s", field.Type())
+}
+
+// appendField appends a field and a comma, quoted if necessary. If a spreadsheet would run the text
+// as a formula, it is prefixed with an apostrophe, which marks it as text.
+func appendField(b []byte, s string) []byte {
 	if isFormula(s) {
 		s = "'" + s
 	}
-	if !strings.ContainsAny(s, "\",\r\n") && !strings.HasPrefix(s, " ") && !strings.HasSuffix(s, " ") {
-		w.b = append(w.b, s...)
-		return
+	if strings.ContainsAny(s, "\",\r\n") || strings.HasPrefix(s, " ") || strings.HasSuffix(s, " ") {
+		s = `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 	}
-	w.b = append(w.b, '"')
-	w.b = append(w.b, strings.ReplaceAll(s, `"`, `""`)...)
-	w.b = append(w.b, '"')
+	return append(append(b, s...), ',')
 }
+
+// endRecord replaces the comma after the last field.
+func endRecord(b []byte) []byte { return append(b[:len(b)-1], "\r\n"...) }
 
 // isFormula reports whether a spreadsheet would interpret the text as a formula
 // (https://owasp.org/www-community/attacks/CSV_Injection). Amounts are never negative, so none
@@ -50,45 +88,3 @@ func isFormula(s string) bool {
 	return s != "" && strings.ContainsRune("=+-@\t\r\n", rune(s[0])) || strings.HasPrefix(s, "\uff1d") ||
 		strings.HasPrefix(s, "\uff0b") || strings.HasPrefix(s, "\uff0d") || strings.HasPrefix(s, "\uff20")
 }
-
-// byteOrderMark makes Excel read a file as UTF-8.
-const byteOrderMark = "\ufeff"
-
-// Header returns the header record, after a byte order mark if bom is set.
-func Header(bom bool, names ...string) []byte {
-	w := NewRecord(nil)
-	if bom {
-		w.b = append(w.b, byteOrderMark...)
-	}
-	for _, n := range names {
-		w.Text(n)
-	}
-	return w.End()
-}
-
-// Optional writes a text, or an empty field if s is nil.
-func (w *Record) Optional(s *string) {
-	if s == nil {
-		w.separate()
-		return
-	}
-	w.Text(*s)
-}
-
-// ID writes a UUID.
-func (w *Record) ID(id uuid.UUID) { w.Text(id.String()) }
-
-// Time writes a time in the format of the APIs.
-func (w *Record) Time(t apimodel.Time) { w.Text(apimodel.FormatTime(time.Time(t))) }
-
-// OptionalTime writes a time, or an empty field if t is nil.
-func (w *Record) OptionalTime(t *apimodel.Time) {
-	if t == nil {
-		w.separate()
-		return
-	}
-	w.Time(*t)
-}
-
-// End ends the record and returns the buffer.
-func (w *Record) End() []byte { return append(w.b, "\r\n"...) }
