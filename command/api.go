@@ -202,11 +202,7 @@ func (a *API) Run(ctx context.Context) error {
 func (a *API) Ops(addr string) *httpapi.Server { return a.server.Ops(addr) }
 
 func (a *API) postProduct(c echo.Context) error {
-	var body createProductRequest
-	if err := httpapi.DecodeJSON(c, &body); err != nil {
-		return err
-	}
-	cmd, err := body.command()
+	cmd, err := decode(c, createProductRequest.command)
 	if err != nil {
 		return err
 	}
@@ -219,11 +215,7 @@ func (a *API) putProduct(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var body updateProductRequest
-	if err := httpapi.DecodeJSON(c, &body); err != nil {
-		return err
-	}
-	change, err := body.command()
+	change, err := decode(c, updateProductRequest.command)
 	if err != nil {
 		return err
 	}
@@ -257,16 +249,21 @@ func (a *API) postAcquire(c echo.Context) error {
 }
 
 func (a *API) postPayment(c echo.Context) error {
-	var body startPaymentRequest
-	if err := httpapi.DecodeJSON(c, &body); err != nil {
-		return err
-	}
-	cmd, err := body.command(a.origins)
+	cmd, err := decode(c, func(body startPaymentRequest) (payments.Start, error) { return body.command(a.origins) })
 	if err != nil {
 		return err
 	}
 	r, err := execute(c, a.commands.startPayment, cmd)
 	return answer(c, http.StatusCreated, "/v1/payments/", r.view.ID, r, err)
+}
+
+// decode returns the command that a request's body B describes.
+func decode[B, C any](c echo.Context, command func(body B) (C, error)) (cmd C, err error) {
+	var body B
+	if err := httpapi.DecodeJSON(c, &body); err != nil {
+		return cmd, err
+	}
+	return command(body)
 }
 
 // handleByID executes a command that needs only an id and returns no body.

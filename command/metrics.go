@@ -22,30 +22,15 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
+	f := telemetry.NewMetrics(r, "")
 	m := &metrics{
-		commands: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: telemetry.Namespace, Name: "commands_total",
-			Help: "Commands executed, by name and outcome: ok or the problem's slug.",
-		}, []string{"command", "outcome"}),
-		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: telemetry.Namespace, Name: "command_conflicts_total",
-			Help: "Commands that were decided again because another append came first.",
-		}, []string{"command"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: telemetry.Namespace, Name: "command_duration_seconds",
-			Help: "How long commands took, refused ones included.", Buckets: telemetry.DurationBuckets,
-		}, []string{"command"}),
-		again: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: telemetry.Namespace, Name: "acquire_again_total",
-			Help: "Retries of the gate by acquire requests, by reason.",
-		}, []string{"reason"}),
+		commands: f.Counters("commands_total", "Commands executed, by name and outcome: ok or the problem's slug.", "command", "outcome"),
+		retries:  f.Counters("command_conflicts_total", "Commands that were decided again because another append came first.", "command"),
+		seconds:  f.Histograms("command_duration_seconds", "How long commands took, refused ones included.", telemetry.DurationBuckets, "command"),
+		again:    f.Counters("acquire_again_total", "Retries of the gate by acquire requests, by reason.", "reason"),
 	}
-	steps := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace: telemetry.Namespace, Name: "command_step_duration_seconds",
-		Help: "How long the steps of commands took: gate, append, sync of the gate (feed).", Buckets: telemetry.DurationBuckets,
-	}, []string{"step"})
+	steps := f.Histograms("command_step_duration_seconds", "How long the steps of commands took: gate, append, sync of the gate (feed).", telemetry.DurationBuckets, "step")
 	m.gate, m.append, m.feed = steps.WithLabelValues("gate"), steps.WithLabelValues("append"), steps.WithLabelValues("feed")
-	r.MustRegister(m.commands, m.retries, m.seconds, m.again, steps)
 	return m
 }
 

@@ -110,11 +110,7 @@ func (a *API) postRefund(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var body refundRequest
-	if err := httpapi.DecodeJSON(c, &body); err != nil {
-		return err
-	}
-	cmd, err := body.command(id)
+	cmd, err := decode(c, func(body refundRequest) (payments.RequestRefund, error) { return body.command(id) })
 	if err != nil {
 		return err
 	}
@@ -152,11 +148,7 @@ func (a *API) postResolution(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var body resolutionRequest
-	if err := httpapi.DecodeJSON(c, &body); err != nil {
-		return err
-	}
-	cmd, err := body.command(id)
+	cmd, err := decode(c, func(body resolutionRequest) (payments.Resolve, error) { return body.command(id) })
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,7 @@ type purchasePage struct {
 var errNoPayment = problem.New(problem.PaymentNotFound, "there is no payment with this id")
 
 func (a *API) getPayment(c echo.Context) error {
-	id, err := httpapi.PathUUID(c, "id")
-	if err != nil {
-		return err
-	}
-	min, err := httpapi.MinPositions(c)
+	id, min, err := httpapi.PathAndMinPositions(c)
 	if err != nil {
 		return err
 	}

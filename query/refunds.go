@@ -18,11 +18,7 @@ type refundList struct {
 }
 
 func (a *API) listRefunds(c echo.Context) error {
-	id, err := httpapi.PathUUID(c, "id")
-	if err != nil {
-		return err
-	}
-	min, err := httpapi.MinPositions(c)
+	id, min, err := httpapi.PathAndMinPositions(c)
 	if err != nil {
 		return err
 	}

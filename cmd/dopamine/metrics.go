@@ -13,13 +13,10 @@ import (
 
 // observeBatches counts what the event store appends.
 func observeBatches(r prometheus.Registerer) func(eventstore.Batch) {
-	appends := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "store",
-		Name: "batch_appends", Help: "Appends in one transaction, the refused ones included.", Buckets: telemetry.SizeBuckets})
-	took := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "store",
-		Name: "batch_seconds", Help: "Duration of one append transaction.", Buckets: telemetry.DurationBuckets})
-	events := prometheus.NewCounter(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "store",
-		Name: "events_total", Help: "Events appended by this process."})
-	r.MustRegister(appends, took, events)
+	m := telemetry.NewMetrics(r, "store")
+	appends := m.Histogram("batch_appends", "Appends in one transaction, the refused ones included.", telemetry.SizeBuckets)
+	took := m.Histogram("batch_seconds", "Duration of one append transaction.", telemetry.DurationBuckets)
+	events := m.Counter("events_total", "Events appended by this process.")
 	return func(b eventstore.Batch) {
 		appends.Observe(float64(b.Appends))
 		took.Observe(b.Took.Seconds())
@@ -38,22 +35,17 @@ type gateMetrics struct {
 
 // newGateMetrics counts what the gate does.
 func newGateMetrics(r prometheus.Registerer) redis.Observer {
+	f := telemetry.NewMetrics(r, "gate")
 	m := &gateMetrics{
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-			Name: "call_seconds", Help: "Duration of one call of the gate, by script; lease and rebuild included.", Buckets: telemetry.DurationBuckets}, []string{"script"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-			Name: "call_requests", Help: "Requests decided by one call.", Buckets: telemetry.SizeBuckets}, []string{"script"}),
-		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-			Name: "failures_total", Help: "Calls that failed, by script."}, []string{"script"}),
+		took:     f.Histograms("call_seconds", "Duration of one call of the gate, by script; lease and rebuild included.", telemetry.DurationBuckets, "script"),
+		requests: f.Histograms("call_requests", "Requests decided by one call.", telemetry.SizeBuckets, "script"),
+		failed:   f.Counters("failures_total", "Calls that failed, by script.", "script"),
+		rebuilt:  f.Counters("rebuilds_total", "Gates built, by reason: first for a product that had none before, lost for one that lost its data.", "reason"),
+		epoch:    f.Gauge("epoch_max", "The highest epoch that this process raised a product's gate to; the maximum is 900000."),
 	}
-	m.rebuilt = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-		Name: "rebuilds_total", Help: "Gates built, by reason: first for a product that had none before, lost for one that lost its data."}, []string{"reason"})
-	m.epoch = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: telemetry.Namespace, Subsystem: "gate",
-		Name: "epoch_max", Help: "The highest epoch that this process raised a product's gate to; the maximum is 900000."})
 	for _, reason := range []string{"first", "lost"} {
 		m.rebuilt.WithLabelValues(reason)
 	}
-	r.MustRegister(m.took, m.requests, m.failed, m.rebuilt, m.epoch)
 	return m
 }
 

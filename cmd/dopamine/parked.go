@@ -104,6 +104,18 @@ func knownProjection(name string) error {
 	return config.Usage(fmt.Sprintf("unknown projection %q: give one of %s", name, projectionNames()))
 }
 
+// optionalProjection returns the only argument of a command, a projection, "" if there is none.
+func optionalProjection(cmd *cli.Command, command string) (string, error) {
+	if cmd.Args().Len() > 1 {
+		return "", config.Usage(command + " takes at most one argument, a projection: " + projectionNames())
+	}
+	name := cmd.Args().First()
+	if name == "" {
+		return "", nil
+	}
+	return name, knownProjection(name)
+}
+
 // parkedRow is a blocked row, as JSON.
 type parkedRow struct {
 	Projection string         `json:"projection"`
@@ -119,14 +131,9 @@ type parkedRow struct {
 }
 
 func listParked(ctx context.Context, cmd *cli.Command) error {
-	only := cmd.Args().First()
-	if cmd.Args().Len() > 1 {
-		return config.Usage("parked list takes at most one argument, a projection: " + projectionNames())
-	}
-	if only != "" {
-		if err := knownProjection(only); err != nil {
-			return err
-		}
+	only, err := optionalProjection(cmd, "parked list")
+	if err != nil {
+		return err
 	}
 	p, err := openParked(ctx, cmd)
 	if err != nil {
@@ -299,14 +306,9 @@ func retryParked(ctx context.Context, cmd *cli.Command) error {
 	if !cmd.Bool("all") {
 		return requestParked(parking.Retry)(ctx, cmd)
 	}
-	projection := cmd.Args().First()
-	if cmd.Args().Len() > 1 {
-		return config.Usage("parked retry --all takes at most one argument, a projection: " + projectionNames())
-	}
-	if projection != "" {
-		if err := knownProjection(projection); err != nil {
-			return err
-		}
+	projection, err := optionalProjection(cmd, "parked retry --all")
+	if err != nil {
+		return err
 	}
 	p, err := openParked(ctx, cmd)
 	if err != nil {

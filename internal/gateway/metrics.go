@@ -19,17 +19,16 @@ type metrics struct {
 
 // newMetrics registers with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer) *metrics {
+	f := telemetry.NewMetrics(reg, subsystem)
 	m := &metrics{
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "calls_total",
-			Help: "Calls to the payment gateway, by call and outcome: ok, rejected, unknown (reference), not-sent, credentials, failed."}, []string{"call", "outcome"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: telemetry.Namespace, Subsystem: subsystem, Name: "call_seconds",
-			Help: "Duration of calls to the payment gateway.", Buckets: telemetry.DurationBuckets}, []string{"call"}),
+		calls: f.Counters("calls_total",
+			"Calls to the payment gateway, by call and outcome: ok, rejected, unknown (reference), not-sent, credentials, failed.", "call", "outcome"),
+		duration: f.Histograms("call_seconds", "Duration of calls to the payment gateway.", telemetry.DurationBuckets, "call"),
 		register: func(...prometheus.Collector) {},
 	}
 	if reg != nil {
 		m.register = reg.MustRegister
 	}
-	m.register(m.calls, m.duration)
 	// So that the alert about refused credentials has a first value to compare with.
 	for call := range concurrency {
 		m.calls.WithLabelValues(string(call), "credentials")

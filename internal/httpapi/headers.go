@@ -43,6 +43,15 @@ func MinPositions(c echo.Context) ([]consistency.ProductPosition, error) {
 	return slices.DeleteFunc(list, func(p consistency.ProductPosition) bool { return p.Incarnation < consistency.Incarnation() }), nil
 }
 
+// PathAndMinPositions returns what a read of one object is about: the UUID of the path parameter
+// "id", and the positions of X-Min-Position.
+func PathAndMinPositions(c echo.Context) (id uuid.UUID, min []consistency.ProductPosition, err error) {
+	if id, err = PathUUID(c, "id"); err == nil {
+		min, err = MinPositions(c)
+	}
+	return id, min, err
+}
+
 // IdempotencyKey returns the Idempotency-Key, "" if there is none.
 func IdempotencyKey(c echo.Context) (string, error) {
 	values := c.Request().Header[IdempotencyKeyHeader]

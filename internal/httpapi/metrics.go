@@ -13,15 +13,8 @@ import (
 type metrics struct{ duration *prometheus.HistogramVec }
 
 func newMetrics(r prometheus.Registerer) *metrics {
-	m := &metrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace: telemetry.Namespace,
-		Subsystem: "http",
-		Name:      "request_duration_seconds",
-		Help:      "Time from a request's header to the end of its response.",
-		Buckets:   telemetry.DurationBuckets,
-	}, []string{"method", "route", "status"})}
-	r.MustRegister(m.duration)
-	return m
+	return &metrics{telemetry.NewMetrics(r, "http").Histograms("request_duration_seconds",
+		"Time from a request's header to the end of its response.", telemetry.DurationBuckets, "method", "route", "status")}
 }
 
 // firstStatus and statuses span what HTTP has.

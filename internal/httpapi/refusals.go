@@ -45,12 +45,11 @@ type refusalBurst struct {
 
 func newRefusals(r prometheus.Registerer, log *slog.Logger, now func() time.Time) *refusals {
 	f := &refusals{log: log, now: now, bursts: map[refusedReason]*refusalBurst{},
-		counter: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: telemetry.Namespace, Subsystem: "http", Name: "refused_credentials_total",
-			Help: "Requests whose token or signature was refused, by kind (token, callback) and reason."}, []string{"kind", "reason"})}
+		counter: telemetry.NewMetrics(r, "http").Counters("refused_credentials_total",
+			"Requests whose token or signature was refused, by kind (token, callback) and reason.", "kind", "reason")}
 	for _, reason := range []string{auth.ReasonSignature, "timestamp"} {
 		f.counter.WithLabelValues(refusedCallback, reason) // 0 until the first, so that an increase is seen
 	}
-	r.MustRegister(f.counter)
 	return f
 }
 

@@ -25,11 +25,7 @@ var productProjections = []string{readmodel.Products}
 // client that reconnects with Last-Event-ID gets nothing older. The content is public, so the
 // stream does not end when a token that was sent with the request expires.
 func (p *Publisher) Product(c echo.Context) error {
-	id, err := httpapi.PathUUID(c, "id")
-	if err != nil {
-		return err
-	}
-	min, err := httpapi.MinPositions(c)
+	id, min, err := httpapi.PathAndMinPositions(c)
 	if err != nil {
 		return err
 	}
