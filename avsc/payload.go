@@ -1,10 +1,13 @@
 package avsc
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
@@ -95,6 +98,21 @@ func Encode(e domain.Event) (eventType string, schemaVersion int, payload []byte
 		return "", 0, nil, fmt.Errorf("encode the payload of %s: %w", eventType, err)
 	}
 	return eventType, stored.newest(eventType), payload, nil
+}
+
+// ReadStream returns the events of a stream after a version.
+func ReadStream(ctx context.Context, r *eventstore.Reader, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error) {
+	recorded, err := r.Stream(ctx, stream, afterVersion)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]domain.Envelope, len(recorded))
+	for i, e := range recorded {
+		if events[i], err = Decode(e); err != nil {
+			return nil, fmt.Errorf("decode event %d: %w", e.Position, err)
+		}
+	}
+	return events, nil
 }
 
 // Decode returns the envelope of a stored event of any schema

@@ -114,15 +114,16 @@ func New(c Config) (*API, error) {
 		}
 		webhookPath = "/v1/webhooks/payment"
 	}
-	stream := streamOf(c.Reader)
 	m := newMetrics(c.Registry)
 	s := &services{
-		store: c.Store, gate: c.Gate, claims: c.Claims, counter: c.GateStore, payments: c.Payments, stream: stream,
+		store: c.Store, gate: c.Gate, claims: c.Claims, counter: c.GateStore, payments: c.Payments,
 		grants: &grants.Grants{
 			Gate: c.Gate, Claims: c.Claims, SlotTTL: c.SlotTTL, SlotWarning: c.SlotWarning, Logger: c.Logger,
 			Corrected: func(reason string) { m.again.WithLabelValues(reason).Inc() },
 		},
-		catalogue: newCatalogue(stream), admission: newAdmission(c.AppendQueue, c.Gate),
+		catalogue: newCatalogue(func(ctx context.Context, product uuid.UUID, after int) ([]domain.Envelope, error) {
+			return avsc.ReadStream(ctx, c.Reader, product, after)
+		}), admission: newAdmission(c.AppendQueue, c.Gate),
 		metrics: m, log: c.Logger, now: c.Now,
 	}
 	a := &API{
@@ -151,23 +152,6 @@ func New(c Config) (*API, error) {
 		httpapi.Route{Method: http.MethodPost, Path: webhookPath, Access: httpapi.Open, Body: httpapi.RawBody, Handler: a.postCallback},
 	)
 	return a, nil
-}
-
-// streamOf returns a function that reads a stream as domain events.
-func streamOf(r *eventstore.Reader) func(context.Context, uuid.UUID, int) ([]domain.Envelope, error) {
-	return func(ctx context.Context, stream uuid.UUID, after int) ([]domain.Envelope, error) {
-		recorded, err := r.Stream(ctx, stream, after)
-		if err != nil {
-			return nil, err
-		}
-		events := make([]domain.Envelope, len(recorded))
-		for i, e := range recorded {
-			if events[i], err = avsc.Decode(e); err != nil {
-				return nil, err
-			}
-		}
-		return events, nil
-	}
 }
 
 // Handler returns the API without its listener.

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 
@@ -178,9 +177,4 @@ func isUnavailable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
-}
-
-// wrapRead wraps an error of a read.
-func wrapRead(what string, id uuid.UUID, err error) error {
-	return fmt.Errorf("read %s %s: %w", what, id, err)
 }

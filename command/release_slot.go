@@ -27,7 +27,7 @@ func (s releaseSlotHandler) Handle(ctx context.Context, by *invocation, id uuid.
 	if by := callerOf(by.user); !by.Admin && !(by.Buyer && by.User == owner) {
 		return commandResult[nothing]{}, &domain.NotOwnerError{Slot: id}
 	}
-	slot, last, err := s.slot(ctx, id)
+	slot, last, err := s.payments.Slot(ctx, id)
 	if err != nil {
 		return commandResult[nothing]{}, err
 	}
@@ -62,17 +62,4 @@ func (s releaseSlotHandler) Handle(ctx context.Context, by *invocation, id uuid.
 		return commandResult[nothing]{}, err
 	}
 	return commandResult[nothing]{product: slot.ProductID, position: result.Position}, nil
-}
-
-// slot reads a slot and the position of its last event.
-func (s *services) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
-	events, err := s.stream(ctx, id, 0)
-	if err != nil {
-		return domain.Slot{}, 0, wrapRead("slot", id, err)
-	}
-	slot := domain.FoldSlot(events)
-	if !slot.Exists() {
-		return domain.Slot{}, 0, errNoSlot
-	}
-	return slot, events[len(events)-1].Position, nil
 }

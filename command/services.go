@@ -46,7 +46,6 @@ type services struct {
 	counter   counter
 	grants    *grants.Grants
 	payments  *payments.Service
-	stream    func(ctx context.Context, stream uuid.UUID, afterVersion int) ([]domain.Envelope, error)
 	catalogue *catalogue
 	admission *admission
 	metrics   *metrics

@@ -15,6 +15,17 @@ type Event interface {
 	EventType() string
 }
 
+// PaymentEventTypes are the types of the events of payments. SlotEventTypes are those of all events
+// in the streams of slots, which include them.
+var (
+	PaymentEventTypes = []string{
+		"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
+		"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
+		"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved",
+	}
+	SlotEventTypes = append([]string{"SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned"}, PaymentEventTypes...)
+)
+
 // Envelope is an event together with its metadata in the store. The
 // projectors receive the same Envelope from Kafka and from the
 // store.

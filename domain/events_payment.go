@@ -160,46 +160,20 @@ type PaymentResolved struct {
 }
 
 // EventType implements Event.
-func (PaymentInitiated) EventType() string { return "PaymentInitiated" }
-
-// EventType implements Event.
+func (PaymentInitiated) EventType() string       { return "PaymentInitiated" }
 func (PaymentCancelRequested) EventType() string { return "PaymentCancelRequested" }
-
-// EventType implements Event.
-func (PaymentFailed) EventType() string { return "PaymentFailed" }
-
-// EventType implements Event.
-func (PaymentCompleted) EventType() string { return "PaymentCompleted" }
-
-// EventType implements Event.
-func (PaymentRegranted) EventType() string { return "PaymentRegranted" }
-
-// EventType implements Event.
-func (RefundDue) EventType() string { return "RefundDue" }
-
-// EventType implements Event.
-func (RefundPending) EventType() string { return "RefundPending" }
-
-// EventType implements Event.
-func (RefundCompleted) EventType() string { return "RefundCompleted" }
-
-// EventType implements Event.
-func (RefundFailed) EventType() string { return "RefundFailed" }
-
-// EventType implements Event.
-func (PaymentDisputed) EventType() string { return "PaymentDisputed" }
-
-// EventType implements Event.
-func (PaymentDisputeClosed) EventType() string { return "PaymentDisputeClosed" }
-
-// EventType implements Event.
-func (PaymentReversed) EventType() string { return "PaymentReversed" }
-
-// EventType implements Event.
-func (PaymentContradicted) EventType() string { return "PaymentContradicted" }
-
-// EventType implements Event.
-func (PaymentResolved) EventType() string { return "PaymentResolved" }
+func (PaymentFailed) EventType() string          { return "PaymentFailed" }
+func (PaymentCompleted) EventType() string       { return "PaymentCompleted" }
+func (PaymentRegranted) EventType() string       { return "PaymentRegranted" }
+func (RefundDue) EventType() string              { return "RefundDue" }
+func (RefundPending) EventType() string          { return "RefundPending" }
+func (RefundCompleted) EventType() string        { return "RefundCompleted" }
+func (RefundFailed) EventType() string           { return "RefundFailed" }
+func (PaymentDisputed) EventType() string        { return "PaymentDisputed" }
+func (PaymentDisputeClosed) EventType() string   { return "PaymentDisputeClosed" }
+func (PaymentReversed) EventType() string        { return "PaymentReversed" }
+func (PaymentContradicted) EventType() string    { return "PaymentContradicted" }
+func (PaymentResolved) EventType() string        { return "PaymentResolved" }
 
 // PaymentOf returns the id and the owner of the payment that an event concerns;
 // ok is false for other events.

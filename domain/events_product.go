@@ -71,34 +71,14 @@ type GrantWithdrawn struct {
 }
 
 // EventType implements Event.
-func (ProductCreated) EventType() string { return "ProductCreated" }
-
-// EventType implements Event.
-func (ProductDetailsChanged) EventType() string { return "ProductDetailsChanged" }
-
-// EventType implements Event.
-func (ProductPriceChanged) EventType() string { return "ProductPriceChanged" }
-
-// EventType implements Event.
-func (ProductStockDecreased) EventType() string { return "ProductStockDecreased" }
-
-// EventType implements Event.
-func (ProductSaleCancelled) EventType() string { return "ProductSaleCancelled" }
-
-// EventType implements Event.
-func (ProductStockIncreased) EventType() string { return "ProductStockIncreased" }
-
-// EventType implements Event.
+func (ProductCreated) EventType() string         { return "ProductCreated" }
+func (ProductDetailsChanged) EventType() string  { return "ProductDetailsChanged" }
+func (ProductPriceChanged) EventType() string    { return "ProductPriceChanged" }
+func (ProductStockDecreased) EventType() string  { return "ProductStockDecreased" }
+func (ProductSaleCancelled) EventType() string   { return "ProductSaleCancelled" }
+func (ProductStockIncreased) EventType() string  { return "ProductStockIncreased" }
 func (ProductSaleRescheduled) EventType() string { return "ProductSaleRescheduled" }
-
-// EventType implements Event.
-func (ProductSalePaused) EventType() string { return "ProductSalePaused" }
-
-// EventType implements Event.
-func (ProductSaleResumed) EventType() string { return "ProductSaleResumed" }
-
-// EventType implements Event.
-func (ProductDeleted) EventType() string { return "ProductDeleted" }
-
-// EventType implements Event.
-func (GrantWithdrawn) EventType() string { return "GrantWithdrawn" }
+func (ProductSalePaused) EventType() string      { return "ProductSalePaused" }
+func (ProductSaleResumed) EventType() string     { return "ProductSaleResumed" }
+func (ProductDeleted) EventType() string         { return "ProductDeleted" }
+func (GrantWithdrawn) EventType() string         { return "GrantWithdrawn" }

@@ -56,16 +56,10 @@ type SlotReturned struct {
 }
 
 // EventType implements Event.
-func (SlotReturned) EventType() string { return "SlotReturned" }
-
-// EventType implements Event.
-func (SlotAcquired) EventType() string { return "SlotAcquired" }
-
-// EventType implements Event.
+func (SlotReturned) EventType() string     { return "SlotReturned" }
+func (SlotAcquired) EventType() string     { return "SlotAcquired" }
 func (SlotExpiringSoon) EventType() string { return "SlotExpiringSoon" }
-
-// EventType implements Event.
-func (SlotExpired) EventType() string { return "SlotExpired" }
+func (SlotExpired) EventType() string      { return "SlotExpired" }
 
 // slotNamespace makes slot ids a function of product and number.
 var slotNamespace = uuid.MustParse("6f4a2c1e-8d35-5b7a-9c10-d0b4a111e5f0")

@@ -40,6 +40,15 @@ type Product struct {
 // Exists reports whether the product was created and not deleted since.
 func (p Product) Exists() bool { return p.ID != uuid.Nil && !p.Deleted }
 
+// FoldProduct returns the state after the events of a product's stream.
+func FoldProduct(events []Envelope) Product {
+	var p Product
+	for _, e := range events {
+		p = EvolveProduct(p, e)
+	}
+	return p
+}
+
 // EvolveProduct folds the next event of a product's stream into its state.
 func EvolveProduct(p Product, e Envelope) Product {
 	p.Version, p.Position = e.StreamVersion, e.Position

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/dopaminestore/dopamine/internal/pgbinary"
 )
 
 // decoder decodes rows of selectEvents from Postgres' binary format. Replays read only
@@ -27,9 +29,6 @@ const chunkSize = 64 << 10
 var columns = [...]uint32{pgtype.Int8OID, pgtype.UUIDOID, pgtype.UUIDOID, pgtype.Int4OID, pgtype.UUIDOID,
 	pgtype.TextOID, pgtype.Int4OID, pgtype.JSONOID,
 	pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.TimestamptzOID}
-
-// postgresEpoch is the zero of Postgres' timestamps, in microseconds of Unix time.
-var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 func (d *decoder) decode(rows pgx.Rows, r *Recorded) error {
 	if !d.checked {
@@ -62,7 +61,7 @@ func (d *decoder) decode(rows pgx.Rows, r *Recorded) error {
 		CausationID:   string(raw[10]),
 		Actor:         string(raw[11]),
 	}
-	r.RecordedAt = time.UnixMicro(int64(binary.BigEndian.Uint64(raw[12])) + postgresEpoch).UTC()
+	r.RecordedAt = time.UnixMicro(int64(binary.BigEndian.Uint64(raw[12])) + pgbinary.Epoch).UTC()
 	return nil
 }
 

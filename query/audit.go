@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/apimodel"
 	"github.com/dopaminestore/dopamine/internal/consistency"
 	"github.com/dopaminestore/dopamine/internal/httpapi"
@@ -20,14 +21,6 @@ import (
 	"github.com/dopaminestore/dopamine/query/export"
 	"github.com/dopaminestore/dopamine/query/readmodel"
 )
-
-// auditTypes are the types of the events in the audit log: those of a slot.
-var auditTypes = []string{
-	"SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned",
-	"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
-	"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
-	"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved",
-}
 
 // auditPage is the response of GET /v1/audit.
 type auditPage struct {
@@ -96,7 +89,7 @@ func (a *API) listAudit(c echo.Context) error {
 	filter.slot, _ = filter.id(q, "slotId", "slot_id")
 	filter.product, _ = filter.id(q, "productId", "product_id")
 	filter.id(q, "userId", "user_id")
-	if kind := q.Enum("type", auditTypes...); kind != "" {
+	if kind := q.Enum("type", domain.SlotEventTypes...); kind != "" {
 		filter.and("type = ?", kind)
 	}
 	if from, given := moment(q, "from"); given {

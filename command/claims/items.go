@@ -108,39 +108,17 @@ func (i PaymentEnded) product() uuid.UUID { return i.Product }
 func (i Warned) product() uuid.UUID       { return i.Product }
 
 // GuardItem returns the item for an append.
-func (i Create) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Stock) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Sale) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Delete) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Claim) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Release) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Return) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Complete) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Withdraw) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
+func (i Create) GuardItem() eventstore.GuardItem       { return guarded(i) }
+func (i Stock) GuardItem() eventstore.GuardItem        { return guarded(i) }
+func (i Sale) GuardItem() eventstore.GuardItem         { return guarded(i) }
+func (i Delete) GuardItem() eventstore.GuardItem       { return guarded(i) }
+func (i Claim) GuardItem() eventstore.GuardItem        { return guarded(i) }
+func (i Release) GuardItem() eventstore.GuardItem      { return guarded(i) }
+func (i Return) GuardItem() eventstore.GuardItem       { return guarded(i) }
+func (i Complete) GuardItem() eventstore.GuardItem     { return guarded(i) }
+func (i Withdraw) GuardItem() eventstore.GuardItem     { return guarded(i) }
 func (i PaymentBegun) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
 func (i PaymentEnded) GuardItem() eventstore.GuardItem { return guarded(i) }
-
-// GuardItem returns the item for an append.
-func (i Warned) GuardItem() eventstore.GuardItem { return guarded(i) }
+func (i Warned) GuardItem() eventstore.GuardItem       { return guarded(i) }
 
 func guarded(i item) eventstore.GuardItem { return eventstore.GuardItem{Guard: guard{}, Data: i} }

@@ -186,14 +186,19 @@ func checkEnds(b *pgx.Batch, items []any, which picked, refused []error) {
 			slots = append(slots, it.SlotID)
 		}
 	}
-	b.Queue(endsSQL, pgbinary.Raw(slots)).Query(func(rows pgx.Rows) error {
+	refuseOthers(b, endsSQL, slots, which, refused)
+}
+
+// refuseOthers refuses the items whose slots are not in the state that the query demands.
+func refuseOthers(b *pgx.Batch, sql string, slots []uuid.UUID, which picked, refused []error) {
+	b.Queue(sql, pgbinary.Raw(slots)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var n int
-			var active bool
-			if err := rows.Scan(&n, &active); err != nil {
+			var holds bool
+			if err := rows.Scan(&n, &holds); err != nil {
 				return err
 			}
-			if !active {
+			if !holds {
 				refused[which[n-1]] = ErrNotActive
 			}
 		}
@@ -215,19 +220,7 @@ func checkReturns(b *pgx.Batch, items []any, which picked, refused []error) {
 	for _, i := range which {
 		slots = append(slots, items[i].(Return).SlotID)
 	}
-	b.Queue(returnsSQL, pgbinary.Raw(slots)).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			var n int
-			var completed bool
-			if err := rows.Scan(&n, &completed); err != nil {
-				return err
-			}
-			if !completed {
-				refused[which[n-1]] = ErrNotActive
-			}
-		}
-		return rows.Err()
-	})
+	refuseOthers(b, returnsSQL, slots, which, refused)
 }
 
 const (

@@ -154,7 +154,7 @@ func (s *Service) EndCancelled(ctx context.Context, slotID uuid.UUID) (uuid.UUID
 	defer cancel()
 	by := origin.Origin{Actor: domain.ActorSystem}
 	for range maxAttempts {
-		slot, _, err := s.slot(ctx, slotID)
+		slot, _, err := s.Slot(ctx, slotID)
 		if err != nil {
 			return uuid.Nil, err
 		}

@@ -132,17 +132,11 @@ type ProductPosition struct {
 	Position int64
 }
 
-// slot reads a slot and the position of its last event.
-func (s *Service) slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
-	recorded, err := s.Reader.Stream(ctx, id, 0)
+// Slot reads a slot and the position of its last event.
+func (s *Service) Slot(ctx context.Context, id uuid.UUID) (domain.Slot, int64, error) {
+	events, err := avsc.ReadStream(ctx, s.Reader, id, 0)
 	if err != nil {
 		return domain.Slot{}, 0, fmt.Errorf("read slot %s: %w", id, err)
-	}
-	events := make([]domain.Envelope, len(recorded))
-	for i, r := range recorded {
-		if events[i], err = avsc.Decode(r); err != nil {
-			return domain.Slot{}, 0, fmt.Errorf("decode event %d: %w", r.Position, err)
-		}
 	}
 	slot := domain.FoldSlot(events)
 	if !slot.Exists() {
@@ -181,18 +175,11 @@ func (s *Service) price(ctx context.Context, product uuid.UUID) (domain.Money, e
 	if known {
 		return price, nil
 	}
-	recorded, err := s.Reader.Stream(ctx, product, 0)
+	events, err := avsc.ReadStream(ctx, s.Reader, product, 0)
 	if err != nil {
 		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, err)
 	}
-	var p domain.Product
-	for _, r := range recorded {
-		e, err := avsc.Decode(r)
-		if err != nil {
-			return domain.Money{}, fmt.Errorf("decode event %d: %w", r.Position, err)
-		}
-		p = domain.EvolveProduct(p, e)
-	}
+	p := domain.FoldProduct(events)
 	if p.ID != product {
 		return domain.Money{}, fmt.Errorf("read the price of product %s: %w", product, domain.ErrNoProduct)
 	}

@@ -99,7 +99,7 @@ func (s *Service) start(ctx context.Context, c Start, by *origin.Origin) (starte
 	if !c.By.Buyer || c.By.User != owner {
 		return Started{}, nil, &domain.NotOwnerError{Slot: c.Slot}
 	}
-	slot, last, err := s.slot(ctx, c.Slot)
+	slot, last, err := s.Slot(ctx, c.Slot)
 	if err != nil {
 		return Started{}, nil, err
 	}

@@ -33,7 +33,7 @@ func (s *Service) TimeOut(ctx context.Context, due deadlines.Slot) error {
 	by := origin.Origin{Actor: domain.ActorSystem}
 	queried := false
 	for range maxAttempts {
-		slot, _, err := s.slot(ctx, due.SlotID)
+		slot, _, err := s.Slot(ctx, due.SlotID)
 		if err != nil {
 			return err
 		}

@@ -62,19 +62,19 @@ type state struct {
 // state reads the slot in whose stream the payment is: after a re-grant the new
 // one, with the payment's history in the previous stream.
 func (s *Service) state(ctx context.Context, payment uuid.UUID, e entry) (*state, error) {
-	slot, last, err := s.slot(ctx, e.slot)
+	slot, last, err := s.Slot(ctx, e.slot)
 	if err != nil {
 		return nil, err
 	}
 	p, _ := slot.Payment(payment)
 	if p.SlotID != slot.ID && p.SlotID != uuid.Nil {
 		e.slot = p.SlotID
-		if slot, last, err = s.slot(ctx, e.slot); err != nil {
+		if slot, last, err = s.Slot(ctx, e.slot); err != nil {
 			return nil, err
 		}
 	}
 	if slot.RegrantOf != nil {
-		before, _, err := s.slot(ctx, *slot.RegrantOf)
+		before, _, err := s.Slot(ctx, *slot.RegrantOf)
 		if err != nil {
 			return nil, err
 		}

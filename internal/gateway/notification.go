@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/internal/telemetry"
 )
 
 // WebhookParser verifies a callback and normalises it.
@@ -88,9 +90,9 @@ var ErrSignature = errors.New("gateway: bad callback signature")
 // Reasons for which a callback is refused. They contain nothing of the callback, so they may be logged
 // and counted.
 const (
-	ReasonHeaders   = "headers"   // a header is missing or cannot be read
-	ReasonTimestamp = "timestamp" // signed by one of our secrets, at a time too far from this machine's clock
-	ReasonSignature = "signature" // not signed by one of our secrets
+	ReasonHeaders   = "headers"                  // a header is missing or cannot be read
+	ReasonTimestamp = telemetry.RefusedTimestamp // signed by one of our secrets, at a time too far from this machine's clock
+	ReasonSignature = telemetry.RefusedSignature // not signed by one of our secrets
 )
 
 // SignatureError reports why a callback is refused. It is ErrSignature.

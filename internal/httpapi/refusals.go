@@ -47,7 +47,7 @@ func newRefusals(r prometheus.Registerer, log *slog.Logger, now func() time.Time
 	f := &refusals{log: log, now: now, bursts: map[refusedReason]*refusalBurst{},
 		counter: telemetry.NewMetrics(r, "http").Counters("refused_credentials_total",
 			"Requests whose token or signature was refused, by kind (token, callback) and reason.", "kind", "reason")}
-	for _, reason := range []string{auth.ReasonSignature, "timestamp"} {
+	for _, reason := range []string{telemetry.RefusedSignature, telemetry.RefusedTimestamp} {
 		f.counter.WithLabelValues(refusedCallback, reason) // 0 until the first, so that an increase is seen
 	}
 	return f
@@ -92,5 +92,5 @@ func callbackReason(err error) string {
 	if errors.As(err, &r) {
 		return r.RefusalReason()
 	}
-	return auth.ReasonSignature
+	return telemetry.RefusedSignature
 }

@@ -121,11 +121,11 @@ func (r *Row) Bool(v bool) {
 	}
 }
 
-// postgresEpoch is the zero of Postgres timestamps, in Unix microseconds.
-var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+// Epoch is the zero of Postgres timestamps, in Unix microseconds.
+var Epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 // Time writes a timestamptz.
-func (r *Row) Time(v time.Time) { r.Long(v.UnixMicro() - postgresEpoch) }
+func (r *Row) Time(v time.Time) { r.Long(v.UnixMicro() - Epoch) }
 
 // JSON writes a jsonb.
 func (r *Row) JSON(v []byte) {

@@ -15,6 +15,12 @@ var DurationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .2
 // SizeBuckets are for batches: powers of two up to what one batch may hold.
 var SizeBuckets = prometheus.ExponentialBuckets(1, 2, 11)
 
+// Reasons for which a callback is refused, as counted and logged.
+const (
+	RefusedSignature = "signature"
+	RefusedTimestamp = "timestamp"
+)
+
 // NewRegistry returns a registry with the metrics of the build, the Go runtime and the
 // process.
 func NewRegistry() *prometheus.Registry {

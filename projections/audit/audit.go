@@ -4,6 +4,7 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,14 +13,6 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/table"
-)
-
-// The status of a slot.
-const (
-	active    = string(domain.ActiveSlot)
-	completed = string(domain.CompletedSlot)
-	expired   = string(domain.ExpiredSlot)
-	returned  = string(domain.ReturnedSlot)
 )
 
 // Projection implements projections.Projection.
@@ -40,19 +33,15 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 
 // RawKey implements projections.Projection.
 func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
-	switch eventType {
-	case "SlotAcquired", "SlotExpiringSoon", "SlotExpired", "SlotReturned",
-		"PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
-		"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
-		"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved":
-		return stream, true
+	if !slices.Contains(domain.SlotEventTypes, eventType) {
+		return uuid.Nil, false
 	}
-	return uuid.Nil, false
+	return stream, true
 }
 
 // NewFold implements projections.Projection.
 func (Projection) NewFold(generation int) projections.Fold {
-	return &fold{table: projections.Table("slot_audit_log", generation), status: map[uuid.UUID]string{}}
+	return &fold{table: projections.Table("slot_audit_log", generation), status: map[uuid.UUID]domain.SlotStatus{}}
 }
 
 // Row is one row of the table.
@@ -62,8 +51,8 @@ type Row struct {
 	SlotID     uuid.UUID
 	ProductID  uuid.UUID
 	UserID     uuid.UUID
-	OldStatus  *string
-	NewStatus  string
+	OldStatus  domain.SlotStatus // "" for none
+	NewStatus  domain.SlotStatus
 	TraceID    string
 	Actor      string
 	RecordedAt time.Time
@@ -74,7 +63,7 @@ type Row struct {
 type fold struct {
 	table  string
 	rows   []*Row
-	status map[uuid.UUID]string // of slots, if known in this batch
+	status map[uuid.UUID]domain.SlotStatus // of slots, if known in this batch
 }
 
 var rows = table.New([]table.Column[Row]{
@@ -83,8 +72,8 @@ var rows = table.New([]table.Column[Row]{
 	table.Of("slot_id", table.ID, func(r *Row) *uuid.UUID { return &r.SlotID }),
 	table.Of("product_id", table.ID, func(r *Row) *uuid.UUID { return &r.ProductID }),
 	table.Of("user_id", table.ID, func(r *Row) *uuid.UUID { return &r.UserID }),
-	table.Of("old_status", table.OptionalText, func(r *Row) **string { return &r.OldStatus }),
-	table.Of("new_status", table.Text, func(r *Row) *string { return &r.NewStatus }),
+	table.Of("old_status", table.TextOrNull, func(r *Row) *string { return (*string)(&r.OldStatus) }),
+	table.Of("new_status", table.Text, func(r *Row) *string { return (*string)(&r.NewStatus) }),
 	table.Of("trace_id", table.Text, func(r *Row) *string { return &r.TraceID }),
 	table.Of("actor", table.Text, func(r *Row) *string { return &r.Actor }),
 	table.Of("recorded_at", table.Time, func(r *Row) *time.Time { return &r.RecordedAt }),
@@ -107,7 +96,7 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 		CROSS JOIN LATERAL (SELECT new_status FROM %s WHERE slot_id = s.id ORDER BY position DESC LIMIT 1) a`, f.table), ids).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var id uuid.UUID
-			var status string
+			var status domain.SlotStatus
 			if err := rows.Scan(&id, &status); err != nil {
 				return err
 			}
@@ -119,20 +108,20 @@ func (f *fold) Load(b *pgx.Batch, events []domain.Envelope) {
 
 func (f *fold) Apply(e domain.Envelope) error {
 	var user uuid.UUID
-	was, is := active, active
+	was, is := domain.ActiveSlot, domain.ActiveSlot
 	switch c := e.Event.(type) {
 	case domain.SlotAcquired:
 		user, was = c.UserID, ""
 	case domain.SlotExpiringSoon:
 		user = c.UserID
 	case domain.SlotExpired:
-		user, is = c.UserID, expired
+		user, is = c.UserID, domain.ExpiredSlot
 	case domain.PaymentInitiated:
 		user = c.UserID
 	case domain.PaymentCompleted:
-		user, is = c.UserID, completed
+		user, is = c.UserID, domain.CompletedSlot
 	case domain.SlotReturned:
-		user, was, is = c.UserID, completed, returned
+		user, was, is = c.UserID, domain.CompletedSlot, domain.ReturnedSlot
 	default:
 		_, owner, ok := domain.PaymentOf(e.Event)
 		if !ok {
@@ -150,10 +139,7 @@ func (f *fold) Apply(e domain.Envelope) error {
 	}
 	row := &Row{
 		EventID: e.EventID, Type: e.Event.EventType(), SlotID: e.StreamID, ProductID: e.ProductID, UserID: user,
-		NewStatus: is, TraceID: e.TraceID(), Actor: e.Actor, RecordedAt: e.RecordedAt, Position: e.Position, Metadata: meta,
-	}
-	if was != "" {
-		row.OldStatus = &was
+		OldStatus: was, NewStatus: is, TraceID: e.TraceID(), Actor: e.Actor, RecordedAt: e.RecordedAt, Position: e.Position, Metadata: meta,
 	}
 	f.rows = append(f.rows, row)
 	f.status[e.StreamID] = is

@@ -19,7 +19,7 @@ func (Projection) Tables() []projections.KeyedTable {
 // NewBulk implements projections.Rebuildable. Rows are written as they come; only the status of
 // slots is kept in memory.
 func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[string](maxRows), maxRows: maxRows}
+	b := &bulk{window: projections.NewWindow[domain.SlotStatus](maxRows), maxRows: maxRows}
 	b.fold = p.NewFold(generation).(*fold)
 	b.fold.status = b.window.Young
 	return b
@@ -30,7 +30,7 @@ const copiedRows = 10_000
 
 type bulk struct {
 	fold    *fold
-	window  *projections.Window[string]
+	window  *projections.Window[domain.SlotStatus]
 	maxRows int
 }
 

@@ -8,6 +8,7 @@ package purchases
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -36,13 +37,10 @@ func (Projection) Key(e domain.Envelope) (uuid.UUID, bool) {
 // RawKey implements projections.Projection. The payment's id is inside the event, so an event that
 // cannot be decoded is parked under its slot.
 func (Projection) RawKey(eventType string, _, stream uuid.UUID) (uuid.UUID, bool) {
-	switch eventType {
-	case "PaymentInitiated", "PaymentCancelRequested", "PaymentFailed", "PaymentCompleted", "PaymentRegranted",
-		"RefundDue", "RefundPending", "RefundCompleted", "RefundFailed",
-		"PaymentDisputed", "PaymentDisputeClosed", "PaymentReversed", "PaymentContradicted", "PaymentResolved":
-		return stream, true
+	if !slices.Contains(domain.PaymentEventTypes, eventType) {
+		return uuid.Nil, false
 	}
-	return uuid.Nil, false
+	return stream, true
 }
 
 // NewFold implements projections.Projection.

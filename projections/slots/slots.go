@@ -18,14 +18,6 @@ import (
 	"github.com/dopaminestore/dopamine/projections/table"
 )
 
-// The status of a slot.
-const (
-	Active    = string(domain.ActiveSlot)
-	Completed = string(domain.CompletedSlot)
-	Expired   = string(domain.ExpiredSlot)
-	Returned  = string(domain.ReturnedSlot)
-)
-
 // Projection implements projections.Projection.
 type Projection struct{}
 
@@ -70,11 +62,11 @@ type Row struct {
 	ArrivalSequence     int64
 	AcquisitionTime     time.Time
 	ExpirationTimestamp time.Time
-	Status              string
+	Status              domain.SlotStatus
 	CreatedAt           time.Time
 	RegrantOf           *uuid.UUID
 	EndedAt             *time.Time
-	ReclaimStatus       *string
+	ReclaimStatus       domain.ReclaimStatus // "" for none
 	LastPosition        int64
 }
 
@@ -89,9 +81,9 @@ var rows = table.New([]table.Column[Row]{
 	table.Of("created_at", table.Time, func(r *Row) *time.Time { return &r.CreatedAt }),
 	table.Of("regrant_of", table.OptionalID, func(r *Row) **uuid.UUID { return &r.RegrantOf }),
 }, []table.Column[Row]{
-	table.Of("status", table.Text, func(r *Row) *string { return &r.Status }),
+	table.Of("status", table.Text, func(r *Row) *string { return (*string)(&r.Status) }),
 	table.Of("ended_at", table.OptionalTime, func(r *Row) **time.Time { return &r.EndedAt }),
-	table.Of("reclaim_status", table.OptionalText, func(r *Row) **string { return &r.ReclaimStatus }),
+	table.Of("reclaim_status", table.TextOrNull, func(r *Row) *string { return (*string)(&r.ReclaimStatus) }),
 	table.Of("last_position", table.Long, func(r *Row) *int64 { return &r.LastPosition }),
 })
 
@@ -128,14 +120,13 @@ func (f *fold) Apply(e domain.Envelope) error {
 	case domain.SlotAcquired:
 		f.rows[e.StreamID] = &Row{
 			ID: e.StreamID, ProductID: e.ProductID, UserID: c.UserID, Unit: int32(c.Unit), ArrivalSequence: c.ArrivalSequence,
-			AcquisitionTime: e.RecordedAt, ExpirationTimestamp: e.RecordedAt.Add(c.TTL()), Status: Active,
+			AcquisitionTime: e.RecordedAt, ExpirationTimestamp: e.RecordedAt.Add(c.TTL()), Status: domain.ActiveSlot,
 			CreatedAt: e.RecordedAt, RegrantOf: c.RegrantOf, LastPosition: e.Position,
 		}
 	case domain.SlotExpired:
-		reclaim := string(c.ReclaimStatus)
-		return f.end(e, Expired, &reclaim)
+		return f.end(e, domain.ExpiredSlot, c.ReclaimStatus)
 	case domain.PaymentCompleted:
-		return f.end(e, Completed, nil)
+		return f.end(e, domain.CompletedSlot, "")
 	case domain.SlotReturned:
 		return f.giveBack(e)
 	default:
@@ -150,20 +141,20 @@ func (f *fold) giveBack(e domain.Envelope) error {
 	if row == nil {
 		return fmt.Errorf("slot %s has no row", e.StreamID)
 	}
-	if row.Status != Completed {
-		return fmt.Errorf("slot %s cannot become %s, it is %s", e.StreamID, Returned, row.Status)
+	if row.Status != domain.CompletedSlot {
+		return fmt.Errorf("slot %s cannot become %s, it is %s", e.StreamID, domain.ReturnedSlot, row.Status)
 	}
-	row.Status, row.LastPosition = Returned, e.Position
+	row.Status, row.LastPosition = domain.ReturnedSlot, e.Position
 	return nil
 }
 
 // end ends a slot, which happens once.
-func (f *fold) end(e domain.Envelope, status string, reclaim *string) error {
+func (f *fold) end(e domain.Envelope, status domain.SlotStatus, reclaim domain.ReclaimStatus) error {
 	row := f.rows[e.StreamID]
 	if row == nil {
 		return fmt.Errorf("slot %s has no row", e.StreamID)
 	}
-	if row.Status != Active {
+	if row.Status != domain.ActiveSlot {
 		return fmt.Errorf("slot %s cannot become %s, it is %s", e.StreamID, status, row.Status)
 	}
 	at := e.RecordedAt
@@ -181,7 +172,7 @@ func (f *fold) Write(b *pgx.Batch) {
 func (f *fold) sorted() []*Row {
 	rows := slices.Collect(maps.Values(f.rows))
 	live := func(r *Row) int {
-		if r.Status == Expired || r.Status == Returned {
+		if r.Status == domain.ExpiredSlot || r.Status == domain.ReturnedSlot {
 			return 0
 		}
 		return 1

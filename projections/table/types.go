@@ -23,7 +23,6 @@ var (
 	ID           = typeOf("uuid[]", (*pgbinary.Row).ID, pgbinary.ID)
 	OptionalID   = typeOf("uuid[]", orNull((*pgbinary.Row).ID), pgbinary.OptionalID)
 	Text         = typeOf("text[]", (*pgbinary.Row).Text, same)
-	OptionalText = typeOf("text[]", orNull((*pgbinary.Row).Text), same)
 	Int          = typeOf("int[]", (*pgbinary.Row).Int, same)
 	Long         = typeOf("bigint[]", (*pgbinary.Row).Long, same)
 	OptionalLong = typeOf("bigint[]", orNull((*pgbinary.Row).Long), same)
@@ -69,7 +68,7 @@ func textOrNull() Type[string] {
 		}
 		return &v
 	}
-	t := typeOf("text[]", func(w *pgbinary.Row, v string) { OptionalText.copy(w, optional(v)) }, optional)
+	t := typeOf("text[]", func(w *pgbinary.Row, v string) { pgbinary.Optional(w, optional(v), (*pgbinary.Row).Text) }, optional)
 	t.target = func(v *string) any { return (*zeronull.Text)(v) }
 	return t
 }
@@ -81,7 +80,7 @@ func timeOrNull() Type[time.Time] {
 		}
 		return &v
 	}
-	t := typeOf("timestamptz[]", func(w *pgbinary.Row, v time.Time) { OptionalTime.copy(w, optional(v)) }, optional)
+	t := typeOf("timestamptz[]", func(w *pgbinary.Row, v time.Time) { pgbinary.Optional(w, optional(v), (*pgbinary.Row).Time) }, optional)
 	t.target = func(v *time.Time) any { return (*zeronull.Timestamptz)(v) }
 	return t
 }

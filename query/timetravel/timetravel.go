@@ -117,7 +117,7 @@ func (p *Reader) Product(ctx context.Context, id uuid.UUID, at time.Time) (apimo
 		if err != nil {
 			return apimodel.Product{}, err
 		}
-		product := foldProduct(events)
+		product := domain.FoldProduct(events)
 		if product.ID != id || !product.Exists() {
 			return apimodel.Product{}, readmodel.ErrNoProduct
 		}
@@ -203,16 +203,8 @@ func (p *Reader) Slot(ctx context.Context, id uuid.UUID, at time.Time) (apimodel
 		if err != nil {
 			return apimodel.Slot{}, err
 		}
-		return apimodel.SlotOf(s, foldProduct(ofProduct).Name, at), nil
+		return apimodel.SlotOf(s, domain.FoldProduct(ofProduct).Name, at), nil
 	})
-}
-
-func foldProduct(events []domain.Envelope) domain.Product {
-	var p domain.Product
-	for _, e := range events {
-		p = domain.EvolveProduct(p, e)
-	}
-	return p
 }
 
 // until returns the events of a stream up to the end of the millisecond. Events that are not

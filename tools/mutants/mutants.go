@@ -185,7 +185,7 @@ var mutants = []mutant{
 	// Money.
 	{name: "owner-first", protection: "a stranger's payment is refused before the slot's history is read",
 		file: "command/payments/start.go", old: `	owner, err := s.Owner(ctx, c.Slot)
-`, new: `	whole, _, err := s.slot(ctx, c.Slot)
+`, new: `	whole, _, err := s.Slot(ctx, c.Slot)
 	owner := whole.UserID
 `,
 		pkg: "command", test: "TestStartPayment_StrangerDoesNotReadTheHistory"},
