@@ -42,6 +42,9 @@ func TestForms_CoverEveryDomainEvent(t *testing.T) {
 	require.Equal(t, declared, slices.Sorted(maps.Keys(forms)))
 	require.Equal(t, declared, slices.Sorted(maps.Keys(known.current)))
 	require.Equal(t, declared, slices.Sorted(maps.Keys(eventGenerators)))
+	for name, form := range forms {
+		require.Equal(t, form.slot, slices.Contains(domain.SlotEventTypes, name), name)
+	}
 }
 
 func TestRoundTrip_StoreAndKafka(t *testing.T) {

@@ -36,11 +36,11 @@ type auditRow struct {
 
 const auditColumns = `event_id, type, slot_id, product_id, user_id, old_status, new_status, trace_id, actor, recorded_at, position, metadata::text`
 
-func scanAudit(row pgx.Row) (auditRow, error) {
+func scanAudit(row pgx.Row, more ...any) (auditRow, error) {
 	var e auditRow
 	var metadata string
-	err := row.Scan(&e.EventID, &e.Type, &e.SlotID, &e.ProductID, &e.UserID, &e.OldStatus, &e.NewStatus, &e.TraceID, &e.Actor,
-		(*time.Time)(&e.RecordedAt), &e.position, &metadata)
+	err := row.Scan(append([]any{&e.EventID, &e.Type, &e.SlotID, &e.ProductID, &e.UserID, &e.OldStatus, &e.NewStatus, &e.TraceID, &e.Actor,
+		(*time.Time)(&e.RecordedAt), &e.position, &metadata}, more...)...)
 	e.Metadata = json.RawMessage(metadata)
 	e.Position = consistency.Encode(e.ProductID, e.position)
 	return e, err
@@ -201,10 +201,7 @@ func (a *API) audit(ctx context.Context, query auditQuery) (auditRows, error) {
 		}
 		w.args = append(w.args, query.limit)
 		b.Queue(`SELECT `+auditColumns+` FROM `+table+w.String()+` ORDER BY position LIMIT `+w.last(), w.args...).
-			Query(func(rows pgx.Rows) (err error) {
-				page.rows, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auditRow, error) { return scanAudit(row) })
-				return err
-			})
+			Query(readmodel.All(&page.rows, scanAudit))
 	}})
 	for i, row := range page.rows {
 		if row.position > page.Mark {

@@ -128,10 +128,7 @@ func (a *API) products(ctx context.Context, query productQuery, min []consistenc
 		w.args = append(w.args, offset, query.size+1)
 		page := fmt.Sprintf(`SELECT sale_date, id FROM %s%s ORDER BY sale_date, id OFFSET $%d LIMIT $%d`, table, w, len(w.args)-1, len(w.args))
 		b.Queue(`SELECT `+readmodel.ProductColumns+` FROM (`+page+`) page JOIN `+table+` USING (sale_date, id) ORDER BY sale_date, id`, w.args...).
-			Query(func(rows pgx.Rows) (err error) {
-				answer.Products, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Product, error) { return readmodel.ScanProduct(row) })
-				return err
-			})
+			Query(readmodel.All(&answer.Products, readmodel.ScanProduct))
 	}})
 	if err != nil {
 		return httpapi.Tagged{}, err
@@ -158,10 +155,8 @@ func (a *API) getProduct(c echo.Context) error {
 func (a *API) product(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Product, error) {
 	var p apimodel.Product
 	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Products}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
-		b.Queue(`SELECT `+readmodel.ProductColumns+` FROM `+g.Table(readmodel.Products)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			p, err = readmodel.ScanProduct(row)
-			return readmodel.NotFound(err, readmodel.ErrNoProduct)
-		})
+		b.Queue(`SELECT `+readmodel.ProductColumns+` FROM `+g.Table(readmodel.Products)+` WHERE id = $1`, id).
+			QueryRow(readmodel.One(&p, readmodel.ScanProduct, readmodel.ErrNoProduct))
 	}})
 	return p, err
 }

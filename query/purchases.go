@@ -51,10 +51,8 @@ func (a *API) getPayment(c echo.Context) error {
 func (a *API) payment(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Payment, error) {
 	var p apimodel.Payment
 	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.Purchases}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
-		b.Queue(`SELECT `+readmodel.PaymentColumns+` FROM `+g.Table(readmodel.Purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			p, err = readmodel.ScanPayment(row)
-			return readmodel.NotFound(err, errNoPayment)
-		})
+		b.Queue(`SELECT `+readmodel.PaymentColumns+` FROM `+g.Table(readmodel.Purchases)+` WHERE id = $1`, id).
+			QueryRow(readmodel.One(&p, readmodel.ScanPayment, errNoPayment))
 	}})
 	return p, err
 }
@@ -140,10 +138,7 @@ func (a *API) purchases(ctx context.Context, filter sqlFilter, after *listKey, l
 		w := filter.copy()
 		w.args = append(w.args, limit)
 		b.Queue(`SELECT `+readmodel.PaymentColumns+` FROM `+g.Table(readmodel.Purchases)+w.String()+` ORDER BY created_at DESC, id DESC LIMIT `+w.last(), w.args...).
-			Query(func(rows pgx.Rows) (err error) {
-				list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Payment, error) { return readmodel.ScanPayment(row) })
-				return err
-			})
+			Query(readmodel.All(&list, readmodel.ScanPayment))
 	}})
 	return list, err
 }

@@ -28,10 +28,7 @@ func (a *API) listRefunds(c echo.Context) error {
 		b.Queue(`SELECT user_id FROM `+g.Table(readmodel.Purchases)+` WHERE id = $1`, id).QueryRow(func(row pgx.Row) error {
 			return readmodel.NotFound(row.Scan(&owner), errNoPayment)
 		})
-		b.Queue(`SELECT `+readmodel.RefundColumns+` FROM `+g.Refunds()+` WHERE payment_id = $1 ORDER BY created_at, id`, id).Query(func(rows pgx.Rows) (err error) {
-			answer.Refunds, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Refund, error) { return readmodel.ScanRefund(row) })
-			return err
-		})
+		b.Queue(`SELECT `+readmodel.RefundColumns+` FROM `+g.Refunds()+` WHERE payment_id = $1 ORDER BY created_at, id`, id).Query(readmodel.All(&answer.Refunds, readmodel.ScanRefund))
 	}})
 	if err != nil {
 		return err

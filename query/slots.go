@@ -66,10 +66,7 @@ func (a *API) mySlots(c echo.Context) error {
 		}
 		w.args = append(w.args, limit+1)
 		b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+w.String()+` ORDER BY s.created_at DESC, s.id DESC LIMIT `+w.last(), w.args...).
-			Query(func(rows pgx.Rows) (err error) {
-				answer.Slots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (apimodel.Slot, error) { return readmodel.ScanSlot(row) })
-				return err
-			})
+			Query(readmodel.All(&answer.Slots, readmodel.ScanSlot))
 	}})
 	if err != nil {
 		return err
@@ -141,10 +138,8 @@ func (a *API) getSlot(c echo.Context) error {
 func (a *API) slot(ctx context.Context, id uuid.UUID, min []consistency.ProductPosition) (apimodel.Slot, error) {
 	var s apimodel.Slot
 	err := a.models.Read(ctx, readmodel.Snapshot{Projections: []string{readmodel.PurchaseSlots}, Min: min, Queue: func(b *pgx.Batch, g readmodel.Generations) {
-		b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+` WHERE s.id = $1`, id).QueryRow(func(row pgx.Row) (err error) {
-			s, err = readmodel.ScanSlot(row)
-			return readmodel.NotFound(err, readmodel.ErrNoSlot)
-		})
+		b.Queue(`SELECT `+readmodel.SlotColumns+` FROM `+readmodel.SlotsFrom(g)+` WHERE s.id = $1`, id).
+			QueryRow(readmodel.One(&s, readmodel.ScanSlot, readmodel.ErrNoSlot))
 	}})
 	return s, err
 }

@@ -88,14 +88,14 @@ func ScanPayment(row pgx.Row, more ...any) (apimodel.Payment, error) {
 // RefundColumns are the columns of a refund.
 const RefundColumns = `id, payment_id, amount::text, currency, cause, status, return_unit, reason, failure_reason, created_at, updated_at`
 
-// ScanRefund scans RefundColumns.
-func ScanRefund(row pgx.Row) (apimodel.Refund, error) {
+// ScanRefund scans RefundColumns and the columns after them.
+func ScanRefund(row pgx.Row, more ...any) (apimodel.Refund, error) {
 	var r apimodel.Refund
-	if err := row.Scan(&r.ID, &r.PaymentID, &r.Amount, &r.Currency, &r.Cause, &r.Status, &r.ReturnUnit, &r.Reason, &r.FailureReason,
-		(*time.Time)(&r.CreatedAt), (*time.Time)(&r.UpdatedAt)); err != nil {
+	err := row.Scan(append([]any{&r.ID, &r.PaymentID, &r.Amount, &r.Currency, &r.Cause, &r.Status, &r.ReturnUnit, &r.Reason, &r.FailureReason,
+		(*time.Time)(&r.CreatedAt), (*time.Time)(&r.UpdatedAt)}, more...)...)
+	if err != nil {
 		return r, err
 	}
-	var err error
 	r.Amount, err = showMoney(r.Amount, r.Currency)
 	return r, err
 }
@@ -120,6 +120,25 @@ func showRefunded(number, currency string) (string, error) {
 		return "0", err
 	}
 	return shown, err
+}
+
+// Scan scans the columns of a T and the columns after them.
+type Scan[T any] func(row pgx.Row, more ...any) (T, error)
+
+// One returns a function that scans the only row. It fails with none if there is no row.
+func One[T any](into *T, scan Scan[T], none error) func(pgx.Row) error {
+	return func(row pgx.Row) (err error) {
+		*into, err = scan(row)
+		return NotFound(err, none)
+	}
+}
+
+// All returns a function that scans all rows.
+func All[T any](into *[]T, scan Scan[T]) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (T, error) { return scan(row) })
+		return err
+	}
 }
 
 // EachRow calls row for each of the rows, which it scans.
