@@ -2,7 +2,6 @@ package audit
 
 import (
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/pgbinary"
@@ -19,9 +18,8 @@ func (Projection) Tables() []projections.KeyedTable {
 // NewBulk implements projections.Rebuildable. Rows are written as they come; only the status of
 // slots is kept in memory.
 func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[domain.SlotStatus](maxRows), maxRows: maxRows}
-	b.fold = p.NewFold(generation).(*fold)
-	b.fold.status = b.window.Young
+	b := &bulk{fold: p.NewFold(generation).(*fold), Window: projections.NewWindow[domain.SlotStatus](maxRows), maxRows: maxRows}
+	b.status = b.Young
 	return b
 }
 
@@ -29,8 +27,8 @@ func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
 const copiedRows = 10_000
 
 type bulk struct {
-	fold    *fold
-	window  *projections.Window[domain.SlotStatus]
+	*fold
+	*projections.Window[domain.SlotStatus]
 	maxRows int
 }
 
@@ -47,28 +45,26 @@ func keepsStatus(e domain.Event) bool {
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
 	slot := func(e domain.Envelope) (uuid.UUID, bool) { return e.StreamID, keepsStatus(e.Event) }
-	return b.window.Needs(slot, func(domain.Event) bool { return false }, events)
+	return b.Window.Needs(slot, func(domain.Event) bool { return false }, events)
 }
-
-func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
 
 // Loaded does nothing: rows never change.
 func (b *bulk) Loaded() {}
 
 func (b *bulk) Apply(e domain.Envelope) error {
-	b.window.Touch(e.StreamID)
+	b.Touch(e.StreamID)
 	return b.fold.Apply(e)
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	turns := all || len(b.window.Young) >= b.maxRows // together with the rows that the statuses were read from
-	if turns || len(b.fold.rows) >= min(copiedRows, b.maxRows) {
-		s.Copies = []pgbinary.Copy{rows.Copy(b.fold.table, b.fold.rows)}
-		b.fold.rows = make([]*Row, 0, len(b.fold.rows))
+	turns := all || len(b.Young) >= b.maxRows // together with the rows that the statuses were read from
+	if turns || len(b.rows) >= min(copiedRows, b.maxRows) {
+		s.Copies = []pgbinary.Copy{rows.Copy(b.table, b.rows)}
+		b.rows = make([]*Row, 0, len(b.rows))
 	}
 	if turns {
-		b.window.Turn(all)
-		b.fold.status = b.window.Young
+		b.Turn(all)
+		b.status = b.Young
 	}
 	return s
 }

@@ -2,7 +2,6 @@ package slots
 
 import (
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/pgbinary"
@@ -21,15 +20,14 @@ func (Projection) Tables() []projections.KeyedTable {
 
 // NewBulk implements projections.Rebuildable.
 func (p Projection) NewBulk(generation, maxRows int) projections.Bulk {
-	b := &bulk{window: projections.NewWindow[*Row](maxRows), maxRows: maxRows}
-	b.fold = p.NewFold(generation).(*fold)
-	b.fold.rows = b.window.Young
+	b := &bulk{fold: p.NewFold(generation).(*fold), Window: projections.NewWindow[*Row](maxRows), maxRows: maxRows}
+	b.rows = b.Young
 	return b
 }
 
 type bulk struct {
-	fold    *fold
-	window  *projections.Window[*Row]
+	*fold
+	*projections.Window[*Row]
 	maxRows int
 }
 
@@ -43,31 +41,27 @@ func ofSlot(e domain.Envelope) (uuid.UUID, bool) {
 }
 
 func (b *bulk) Needs(events []domain.Envelope) []domain.Envelope {
-	return b.window.Needs(ofSlot, creates, events)
+	return b.Window.Needs(ofSlot, creates, events)
 }
 
 func creates(e domain.Event) bool { return projections.Creates[domain.SlotAcquired](e) }
 
-func (b *bulk) Load(batch *pgx.Batch, needed []domain.Envelope) { b.fold.Load(batch, needed) }
-
-func (b *bulk) Loaded() { b.window.Loaded() }
-
 func (b *bulk) Apply(e domain.Envelope) error {
-	b.window.Touch(e.StreamID)
+	b.Touch(e.StreamID)
 	return b.fold.Apply(e)
 }
 
 func (b *bulk) Spill(all bool) (s projections.Spill) {
-	if len(b.fold.names) >= b.maxRows || all {
-		s.Upserts = append(s.Upserts, &fold{namesTable: b.fold.namesTable, names: b.fold.names})
-		b.fold.names = map[uuid.UUID]*name{}
+	if len(b.names) >= b.maxRows || all {
+		s.Upserts = append(s.Upserts, &fold{namesTable: b.namesTable, names: b.names})
+		b.names = map[uuid.UUID]*name{}
 	}
-	turned, fresh, stored := b.window.Turn(all)
+	turned, fresh, stored := b.Turn(all)
 	if !turned {
 		return s
 	}
-	s.Copies = []pgbinary.Copy{rows.Copy(b.fold.table, fresh)}
-	s.Upserts = append(s.Upserts, &fold{table: b.fold.table, rows: stored})
-	b.fold.rows = b.window.Young
+	s.Copies = []pgbinary.Copy{rows.Copy(b.table, fresh)}
+	s.Upserts = append(s.Upserts, &fold{table: b.table, rows: stored})
+	b.rows = b.Young
 	return s
 }
