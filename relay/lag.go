@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // lagInterval is the interval at which the lag is measured.
@@ -43,10 +45,8 @@ func (l *lag) stalled(head int64) time.Duration {
 // measureLag updates the metrics of lag until ctx ends. If Postgres does not answer
 // they keep their last values, except that the stalled time grows.
 func (r *Relay) measureLag(ctx context.Context) {
-	tick := time.NewTicker(lagInterval)
-	defer tick.Stop()
 	head := int64(0)
-	for {
+	for range sleep.Every(ctx, lagInterval) {
 		now, position, err := r.behind(ctx)
 		if err == nil {
 			head = now
@@ -54,11 +54,6 @@ func (r *Relay) measureLag(ctx context.Context) {
 			r.metrics.lag.Set(float64(max(0, head-position)))
 		}
 		r.metrics.stalled.Set(r.lag.stalled(head).Seconds())
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 	}
 }
 

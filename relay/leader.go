@@ -109,14 +109,7 @@ func (l *leadership) keep(ctx context.Context) (term context.Context, stop func(
 	go func() {
 		defer guard.Log("keep the relay's lead")
 		defer close(done)
-		tick := time.NewTicker(pingInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-term.Done():
-				return
-			case <-tick.C:
-			}
+		for range sleep.After(term, pingInterval) {
 			if err := l.ping(ctx); err != nil {
 				lose(err)
 				return

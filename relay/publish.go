@@ -87,14 +87,7 @@ func (r *Relay) send(ctx context.Context, out *sender, c chunk) error {
 // next term creates it, or starts with it. An unreachable Kafka is not an error
 // here.
 func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
-	tick := time.NewTicker(topicInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
+	for range sleep.After(ctx, topicInterval) {
 		topic, err := r.describe(ctx)
 		switch {
 		case errors.Is(err, kafka.ErrNoTopic):
@@ -108,6 +101,7 @@ func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
 			r.checkRetention(topic)
 		}
 	}
+	return context.Cause(ctx)
 }
 
 func (r *Relay) describe(ctx context.Context) (kafka.TopicInfo, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // ending expires slots at their deadline. timeOut handles those with a pending
@@ -59,9 +60,7 @@ func (w *Worker) timeOut(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	busy, places := newDeferred(), make(chan struct{}, timeOutConcurrency)
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
+	for range sleep.Every(ctx, sweepInterval) {
 		due, err := w.cfg.Deadlines.DueForTimeout(ctx, maxSwept)
 		if err != nil {
 			return err
@@ -80,12 +79,8 @@ func (w *Worker) timeOut(ctx context.Context) error {
 				busy.add(d.SlotID, timeOutRetryInterval) // found again only if it failed
 			})
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }
 
 func (w *Worker) timeOutOne(ctx context.Context, due deadlines.Slot) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis"
 )
 
@@ -37,14 +38,7 @@ func (w *Worker) audit(ctx context.Context) error {
 		return -1, errors.Is(err, redis.ErrUnavailable), nil
 	})
 	defer comparing.wait()
-	tick := time.NewTicker(auditInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	for range sleep.After(ctx, auditInterval) {
 		leases, err := w.cfg.GateStore.RecentLeases(ctx, auditInterval)
 		if err != nil {
 			return err
@@ -60,6 +54,7 @@ func (w *Worker) audit(ctx context.Context) error {
 		}
 		a.forget(func(product uuid.UUID) bool { return !leased[product] })
 	}
+	return nil
 }
 
 // compare records whether the counts of the product's gate equal those of the claims.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/presence"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // owners determines this worker's products: live workers share them by hash.
@@ -79,14 +80,7 @@ const (
 // keepTrying detects when masters can be reached again: other workers own their
 // products meanwhile.
 func (w *Worker) keepTrying(ctx context.Context) error {
-	tick := time.NewTicker(reachInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	for range sleep.After(ctx, reachInterval) {
 		w.owners.mu.Lock()
 		tried := maps.Clone(w.owners.unreachable)
 		w.owners.mu.Unlock()
@@ -104,4 +98,5 @@ func (w *Worker) keepTrying(ctx context.Context) error {
 		}
 		tries.Wait()
 	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/command/payments"
 	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -44,9 +45,7 @@ func (w *Worker) repeat(ctx context.Context, concurrency int, list func() ([]uui
 	defer running.Wait()
 	slots := make(chan struct{}, concurrency)
 	var inFlight sync.Map
-	tick := time.NewTicker(stepInterval)
-	defer tick.Stop()
-	for {
+	for range sleep.Every(ctx, stepInterval) {
 		due, err := list()
 		if err != nil {
 			return err
@@ -69,12 +68,8 @@ func (w *Worker) repeat(ctx context.Context, concurrency int, list func() ([]uui
 				do(id)
 			})
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }
 
 // step executes one step. If another list contains a job again before it was executed, the
@@ -132,32 +127,20 @@ func (w *Worker) refundSales(ctx context.Context) error {
 
 // observe counts payments that need an operator.
 func (w *Worker) observe(ctx context.Context) error {
-	tick := time.NewTicker(observeInterval)
-	defer tick.Stop()
-	for {
+	for range sleep.Every(ctx, observeInterval) {
 		if err := w.cfg.Payments.Observe(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }
 
 // purge deletes data that is no longer needed.
 func (w *Worker) purge(ctx context.Context) error {
-	tick := time.NewTicker(purgeInterval)
-	defer tick.Stop()
-	for {
+	for range sleep.Every(ctx, purgeInterval) {
 		if err := w.cfg.Payments.Purge(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
+	return ctx.Err()
 }

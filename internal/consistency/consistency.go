@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -68,19 +70,12 @@ const followInterval = time.Second
 // Follow sets the incarnation to the result of read, once a second until ctx ends. If read fails,
 // the incarnation stays unchanged.
 func Follow(ctx context.Context, read func(context.Context) (int64, error)) {
-	tick := time.NewTicker(followInterval)
-	defer tick.Stop()
-	for {
+	for range sleep.Every(ctx, followInterval) {
 		bounded, cancel := context.WithTimeout(ctx, followInterval)
 		if n, err := read(bounded); err == nil {
 			SetIncarnation(n)
 		}
 		cancel()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 	}
 }
 

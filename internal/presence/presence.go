@@ -20,6 +20,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 const (
@@ -171,10 +173,8 @@ func (p *Presence) Dead(id int64) bool {
 
 func (p *Presence) keepBeating(ctx context.Context) {
 	defer close(p.ended)
-	tick := time.NewTicker(beatInterval)
-	defer tick.Stop()
-	joined := false
-	for failing := false; ; {
+	joined, failing := false, false
+	for range sleep.Every(ctx, beatInterval) {
 		err := p.beat(ctx)
 		switch {
 		case err == nil && !joined:
@@ -184,11 +184,6 @@ func (p *Presence) keepBeating(ctx context.Context) {
 			p.log.WarnContext(ctx, "heartbeat failed, retrying", "error", err)
 		}
 		failing = err != nil
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
 // blockedInterval is how long a blocked projector waits, outside of the group, before it retries.
@@ -188,14 +189,7 @@ func (r *Runner) newerApplied(ctx context.Context) error {
 // watchTopic ends the subscription if the topic is no longer the session's: sarama would continue
 // to read by name, with the old offsets.
 func (r *Runner) watchTopic(ctx context.Context, end context.CancelCauseFunc) {
-	tick := time.NewTicker(topicInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for range sleep.After(ctx, topicInterval) {
 		s := r.current()
 		if s == nil {
 			continue

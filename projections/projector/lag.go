@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -26,15 +27,13 @@ func (r *Runner) measureLag(ctx context.Context) {
 	if r.cfg.Published == nil {
 		return
 	}
-	tick := time.NewTicker(lagInterval)
-	defer tick.Stop()
 	moved := map[string]time.Time{} // when each projection last advanced or was not behind
 	position := map[string]int64{}  // the position then
 	behind := map[string]bool{}     // whether it was behind
 	for _, p := range r.cfg.Projections {
 		moved[p.Name()] = time.Now()
 	}
-	for {
+	for range sleep.Every(ctx, lagInterval) {
 		all, err := r.readLag(ctx)
 		now := time.Now()
 		for _, s := range all {
@@ -50,11 +49,6 @@ func (r *Runner) measureLag(ctx context.Context) {
 				stalled = now.Sub(at).Seconds()
 			}
 			r.metrics.stalled.WithLabelValues(name).Set(stalled)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 }
