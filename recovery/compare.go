@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/avsc"
-	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/relay"
@@ -60,7 +59,7 @@ func (r *run) compareTopic(ctx context.Context, own eventstore.Identity, histori
 	var mu sync.Mutex
 	err := kafka.ReadTopic(ctx, r.Kafka, r.Topic, func(ctx context.Context, p int32, records func(func(kafka.Record) bool)) error {
 		found := partition{own: own, histories: histories, store: r.store, topic: r.Topic, decoder: r.Decoder,
-			lost: map[int64]struct{}{}, money: map[int64]domain.Event{}}
+			lost: map[int64]struct{}{}, money: map[int64]lostEvent{}}
 		var err error
 		records(func(rec kafka.Record) bool {
 			err = found.add(ctx, rec)
@@ -98,8 +97,8 @@ type partition struct {
 
 	newest int64 // incarnation
 	page   []published
-	lost   map[int64]struct{}     // positions of records that the store does not have
-	money  map[int64]domain.Event // of these, what LostMoney depends on
+	lost   map[int64]struct{}  // positions of records that the store does not have
+	money  map[int64]lostEvent // of these, what LostMoney depends on
 }
 
 type published struct {
@@ -150,7 +149,7 @@ func (p *partition) add(ctx context.Context, rec kafka.Record) error {
 	}
 	var money *moneyRecord
 	if isMoney(h.EventType) {
-		money = &moneyRecord{rec.Value, h}
+		money = &moneyRecord{rec.Key, rec.Value, h}
 	}
 	if p.page = append(p.page, published{h.Position, h.EventID, money}); len(p.page) == comparePage {
 		return p.comparePending(ctx)

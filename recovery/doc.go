@@ -13,8 +13,9 @@
 //     store. If nothing contradicts it, Run refuses (ErrNotNeeded).
 //  3. It records the next incarnation with the shared position, under the append
 //     lock. Its number is higher than every number seen in the store, the topic
-//     and the read models: the store's own record went back too. With it goes the list
-//     of lost refunds, which the worker queries at the gateway (LostMoney).
+//     and the read models: the store's own record went back too. With it go the
+//     lists of lost refunds, which the worker queries at the gateway, and of lost payments
+//     (LostMoney).
 //  4. It writes one marker record into every partition, and moves the relay's
 //     checkpoint down to the shared position. What follows is published again, as
 //     part of the new incarnation.

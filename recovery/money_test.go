@@ -40,6 +40,7 @@ func TestRecover_FindsLostMoneyInTheTopic(t *testing.T) {
 	s.Record(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_1", Amount: part, RefundID: made})
 	s.Record(s.product, kept, domain.RefundCompleted{UserID: user, PaymentID: payment, GatewayRefundID: "re_0", Amount: storetest.KRW(t, 10), RefundID: first})
 	s.Record(s.product, other, domain.PaymentInitiated{UserID: user, PaymentID: lost, Price: price, Method: domain.Card})
+	s.Record(s.product, other, domain.PaymentCompleted{UserID: user, PaymentID: lost, GatewayPaymentID: "ch_2", Price: price, Method: domain.Card})
 	s.AwaitCaughtUp()
 	restore()
 	s.acquire(1)
@@ -50,7 +51,9 @@ func TestRecover_FindsLostMoneyInTheTopic(t *testing.T) {
 	cfg.after = func(string) error { return killed }
 	result, err := Run(t.Context(), cfg)
 	require.ErrorIs(t, err, killed)
-	require.Equal(t, []LostPayment{{lost, price}}, result.Contradictions.Money.Payments)
+	payments := []LostPayment{{Payment: lost, Slot: other, User: user, Product: s.product, Amount: "1000", Currency: "KRW", GatewayID: "ch_2", Outcome: paymentSuccess}}
+	require.Equal(t, payments, result.Contradictions.Money.Payments)
+	require.Equal(t, payments, result.LostPayments)
 	require.Zero(t, result.Contradictions.Money.Undecodable)
 	rows, err := s.Pool.Query(context.Background(), `SELECT refund_id, payment_id, charge, gateway_refund_id, completed, amount::text FROM lost_refunds ORDER BY completed`)
 	require.NoError(t, err)
@@ -69,4 +72,9 @@ func TestRecover_FindsLostMoneyInTheTopic(t *testing.T) {
 	require.NoError(t, rows.Err())
 	require.Equal(t, []row{{open, payment, "ch_1", "", false, "400.0000"}, {made, payment, "ch_1", "re_1", true, "400.0000"}}, got,
 		"recorded with the incarnation, although the run ended there")
+
+	result, err = Run(t.Context(), s.config())
+	require.NoError(t, err)
+	require.True(t, result.Resumed)
+	require.Equal(t, payments, result.LostPayments, "named again by the run that continues")
 }

@@ -45,6 +45,8 @@ type Result struct {
 	SharedPosition int64
 	Contradictions Contradictions // none if Resumed
 	Resumed        bool           // an earlier Run had begun the incarnation
+	// LostPayments are in the table lost_payments, also if Resumed.
+	LostPayments []LostPayment
 }
 
 // ErrNotNeeded is the error of a Run that found nothing to recover from.
@@ -139,12 +141,16 @@ func (r *run) begin(ctx context.Context) (result Result, err error) {
 		if current, err = r.next(ctx, result.Contradictions); err != nil {
 			return result, err
 		}
-		for _, p := range result.Contradictions.Money.Payments {
-			r.Logger.Warn("payment lost, operator needed", "payment", p.Payment, "amount", p.Price.String(), "currency", p.Price.Currency())
-		}
 		r.Logger.Info("incarnation began", "incarnation", current.Number, "sharedPosition", current.SharedPosition)
 	}
 	result.Incarnation.Incarnation, result.SharedPosition = current.Number, current.SharedPosition
+	if result.LostPayments, err = lostPayments(ctx, r.conn, current.Number); err != nil {
+		return result, err
+	}
+	for _, p := range result.LostPayments {
+		r.Logger.Warn("payment lost, operator needed", "payment", p.Payment, "slot", p.Slot, "user", p.User, "product", p.Product,
+			"amount", p.Amount, "currency", p.Currency, "gatewayPayment", p.GatewayID, "outcome", p.Outcome)
+	}
 	if current.Marked {
 		return result, nil
 	}
@@ -196,13 +202,14 @@ func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnatio
 		if err := suspectLogs(ctx, tx, c.SharedPosition); err != nil {
 			return err
 		}
-		if err := c.Money.record(ctx, tx); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `
+		err := tx.QueryRow(ctx, `
 			INSERT INTO store_incarnations (incarnation, shared_position)
 			SELECT 1 + greatest($1, (SELECT max(incarnation) FROM store_incarnations)), $2 RETURNING incarnation`,
 			c.Newest, c.SharedPosition).Scan(&i.Number)
+		if err != nil {
+			return err
+		}
+		return c.Money.record(ctx, tx, i.Number)
 	})
 	if err != nil {
 		return i, fmt.Errorf("record the next incarnation: %w", err)

@@ -78,7 +78,7 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 		}
 		fmt.Fprintln(out)
 	}
-	printLostMoney(out, result.Contradictions.Money)
+	printLostMoney(out, result)
 	if result.Resumed {
 		fmt.Fprintln(out, "continued a recovery that was interrupted")
 	}
@@ -88,12 +88,13 @@ func recoverStore(ctx context.Context, cmd *cli.Command) error {
 }
 
 // printLostMoney names what the topic knows of payments and the store lost.
-func printLostMoney(out io.Writer, m recovery.LostMoney) {
+func printLostMoney(out io.Writer, result recovery.Result) {
+	m := result.Contradictions.Money
 	if n := len(m.Refunds); n > 0 {
 		fmt.Fprintf(out, "refunds that the store lost: %d; the worker queries the gateway about them, and records those that were made\n", n)
 	}
-	if n := len(m.Payments); n > 0 {
-		fmt.Fprintf(out, "payments that the store lost: %d, named in the log; compare them with the provider's list\n", n)
+	if n := len(result.LostPayments); n > 0 {
+		fmt.Fprintf(out, "payments that the store lost: %d, in the table lost_payments and in the log; compare them with the provider's list\n", n)
 	}
 	if m.Undecodable > 0 {
 		fmt.Fprintf(out, "lost records about payments or refunds that could not be decoded: %d\n", m.Undecodable)
