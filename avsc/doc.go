@@ -29,7 +29,7 @@
 // that fingerprint. A value with an unknown id is read from the store.
 //
 // To change a schema: change the .avsc, copy it to published/ under the next
-// number, and add its fingerprint to testdata/fingerprints.txt as described
-// there. The tests reject a change that readers of earlier schemas could
+// number, add its fingerprint to testdata/fingerprints.txt as described there,
+// and an upcast from the version before in payload.go, even if it changes nothing. The tests reject a change that readers of earlier schemas could
 // not decode.
 package avsc

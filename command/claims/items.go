@@ -53,8 +53,8 @@ type (
 		Number  int64
 		Unit    int
 		Buyer   uuid.UUID
-		KeyHash []byte // nil for none
-		TTL     time.Duration
+		KeyHash []byte        // nil for none
+		TTL     time.Duration // the life that SlotAcquired records
 		Warning time.Duration // before the deadline; none if it is not below TTL
 		Paid    bool          // the slot begins COMPLETED: a re-grant
 	}
