@@ -126,8 +126,7 @@ func TestUnload_OfEndedSale(t *testing.T) {
 		require.False(t, unloaded, "the sale goes on")
 
 		ended := ms(-time.Minute)
-		_, err = w.pool.Exec(w.ctx, `update product_gates set epoch = epoch + 1, sale_end = $2 where product_id = $1`, product, ended)
-		require.NoError(t, err)
+		w.claimed.Must(claims.Sale{Product: product, SaleDate: ms(-time.Hour), SaleEnd: &ended, Units: 2})
 		require.NoError(t, g.Sync(w.ctx, product))
 		require.Equal(t, redis.Ended, w.decide(g, product, uuid.New(), "").Outcome)
 		unloaded, err = g.Unload(w.ctx, product)
