@@ -16,7 +16,9 @@ const (
 	// renewBelow is how much of the gate's lease must be left, by the gate's clock, for a
 	// node to check only whether the epoch still holds: another node has renewed
 	// the lease within about a second.
-	renewBelow = LeaseTime - renewInterval
+	// The margin is for the time between a decision and the renewal that is based on it: without
+	// it a node that is alone would renew only every second time.
+	renewBelow = LeaseTime - renewInterval + 200*time.Millisecond
 	// leaseTimeout bounds a lease's statement: a lease that took longer would
 	// leave hardly any time to decide.
 	leaseTimeout = 2 * time.Second
