@@ -241,6 +241,7 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 	}
 	failpoint.Hit(failpoint.DecideBefore)
 	err = g.topology.Run(ctx, p.keys[0], func(c *topology.Conn) error {
+		sent := time.Now()
 		reply, err := c.CallBatch(ctx, decideScript, len(batch), p.keys, blob, g.nodeName())
 		if err != nil {
 			return err
@@ -251,7 +252,7 @@ func (g *Gate) runBatch(ctx context.Context, p *product, batch []*waiter) (v ver
 		}
 		v = verdict{status: r.text(0), reply: r}
 		if v.status != "lost" {
-			v.state = r.basis(targetOf(c))
+			v.state = r.basis(targetOf(c, sent))
 			v.state.Alive = true
 		}
 		if v.status == "ok" {

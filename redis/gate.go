@@ -194,13 +194,14 @@ func (g *Gate) Health(ctx context.Context) (serving, all int, err error) {
 
 // callTarget identifies the process that answered a call.
 type callTarget struct {
+	sent     time.Time // not later than the call
 	instance string
 	view     int64 // the configuration epoch by which that instance was found, 0 for none
 	server   *topology.Server
 }
 
-func targetOf(c *topology.Conn) callTarget {
-	return callTarget{instance: c.Instance, view: c.Server.View(), server: c.Server}
+func targetOf(c *topology.Conn, sent time.Time) callTarget {
+	return callTarget{sent: sent, instance: c.Instance, view: c.Server.View(), server: c.Server}
 }
 
 // ClockSkew returns how far the clock of a master is ahead of this process's, and the uncertainty
@@ -213,8 +214,9 @@ func (g *Gate) ClockSkew(ctx context.Context) (ahead, uncertainty time.Duration,
 // call runs a script once, on any connection to the master of the keys, and returns its target.
 func (g *Gate) call(ctx context.Context, s *topology.Script, keys []string, args ...any) (reply any, on callTarget, err error) {
 	err = g.topology.Run(ctx, keys[0], func(c *topology.Conn) (err error) {
+		sent := time.Now()
 		reply, err = c.Call(ctx, s, keys, args...)
-		on = targetOf(c)
+		on = targetOf(c, sent)
 		return err
 	})
 	return reply, on, err

@@ -15,10 +15,8 @@ const (
 	renewInterval = time.Second
 	// renewBelow is how much of the gate's lease must be left, by the gate's clock, for a
 	// node to check only whether the epoch still holds: another node has renewed
-	// the lease within about a second.
-	// The margin is for the time between a decision and the renewal that is based on it: without
-	// it a node that is alone would renew only every second time.
-	renewBelow = LeaseTime - renewInterval + 200*time.Millisecond
+	// the lease within about a second. The margin is for the resolution of the gate's clock.
+	renewBelow = LeaseTime - renewInterval + 10*time.Millisecond
 	// leaseTimeout bounds a lease's statement: a lease that took longer would
 	// leave hardly any time to decide.
 	leaseTimeout = 2 * time.Second
@@ -41,7 +39,8 @@ func (g *Gate) trustsRefusal(p *product, state State) bool {
 	soon := age > renewInterval && p.renewing == nil
 	p.leaseMu.Unlock()
 	if soon {
-		g.renewal(p, &state)
+		known := state // is kept in memory, unlike the state of most decisions
+		g.renewal(p, &known)
 	}
 	return l.epoch == state.Epoch && l.instance == state.on.instance && age < LeaseTime
 }
@@ -102,11 +101,19 @@ func (g *Gate) renewal(p *product, state *State) *flight {
 	return f
 }
 
+// renewalDue reports whether no other node has just renewed the gate's lease. The state may
+// be that of a decision whose reply took long: the lease has become shorter since. One that is
+// longer than LeaseTime means that the gate's clock was set back.
+func (s State) renewalDue() bool {
+	return s.LeaseLeft-time.Since(s.on.sent) < renewBelow || s.LeaseLeft > LeaseTime
+}
+
 // lease reads the gate's time t, unless a state that was just read has it. Then it renews
 // the lease in Postgres if the epoch is still this gate's, and then lets the gate decide
 // until t + LeaseTime. So the lease in the gate never outlives the statement by more than
-// LeaseTime, whatever is delayed, and no two clocks are compared. A rebuild that raises the epoch afterwards opens no gate
-// elsewhere before LeaseTime has passed since its raise, by its own clock.
+// LeaseTime, whatever is delayed, and no two clocks are compared. A rebuild that raises the
+// epoch afterwards opens no gate elsewhere before LeaseTime has passed since its raise, by
+// its own clock.
 //
 // If another node has just renewed the gate's lease, it suffices that the epoch is
 // still the product's and the lease this gate's: for this node's own timer, a check is as
@@ -123,8 +130,7 @@ func (g *Gate) lease(ctx context.Context, p *product, known *State) error {
 		if !state.Alive {
 			return errLeaseRefused
 		}
-		// A lease longer than LeaseTime means that the gate's clock was set back.
-		renew := !held || state.LeaseLeft < renewBelow || state.LeaseLeft > LeaseTime
+		renew := !held || state.renewalDue()
 		since := time.Now()
 		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
 		result, err := g.leases.call(asking, LeaseRequest{

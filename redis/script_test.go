@@ -66,6 +66,26 @@ func TestScripts_KeepLargestNumbersExact(t *testing.T) {
 	}
 }
 
+// A node that is alone must renew its lease whenever it is due, however long the reply of the
+// decision took that has the gate's state: otherwise a node that sees another master takes over.
+func TestState_RenewalDue(t *testing.T) {
+	for name, c := range map[string]struct {
+		left, ago time.Duration
+		due       bool
+	}{
+		"another node has just renewed it":               {LeaseTime, 0, false},
+		"it was renewed a second ago":                    {LeaseTime - renewInterval, 0, true},
+		"a second ago, and the reply took long":          {LeaseTime - renewInterval + 400*time.Millisecond, 500 * time.Millisecond, true},
+		"another node renewed it, and a reply took long": {LeaseTime, 500 * time.Millisecond, false},
+		"the gate's clock was set back":                  {LeaseTime + time.Minute, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := State{LeaseLeft: c.left, on: callTarget{sent: time.Now().Add(-c.ago)}}
+			require.Equal(t, c.due, s.renewalDue())
+		})
+	}
+}
+
 func TestParseLine_RejectsInvalidLines(t *testing.T) {
 	for _, text := range []string{"", "1 2", "1 2 o", "1 2 o x", "1 2 g 3", "1 2 q 3", "1 2 x 1 2 3 4 5", "a 2 o 3"} {
 		_, err := parseLine(text)

@@ -2,8 +2,9 @@
 -- bytes) and its key's hash (16 bytes, zeros for none), in one string, then the
 -- requesting node ('*' for one that is not in the list of processes). A pending grant
 -- stores the nodes that received it; a slot held stores the key's hash in the same field.
--- Returns 'lost', or 'lease' with the six items of basis, or 'ok' with those, the counter before, the sale's begin, a letter for
--- each request, then "number unit deliveries" for each of the letters G, A, K, D.
+-- Returns 'lost', or 'lease' with the six items of basis, or 'ok' with those, the counter
+-- before, the sale's begin, a letter for each request, then "number unit deliveries" for
+-- each of the letters G, A, K, D.
 -- G: granted. A: the buyer's own pending grant. K: holds a slot with the same key.
 -- D: holds a slot. N: not started. E: ended. P: paused. S: sold out.
 if not alive(ARGV[1]) or s[26] then return {'lost', s[1] or ''} end
