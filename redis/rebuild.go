@@ -63,8 +63,7 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 			b.turn.Release(1)
 		}
 	}()
-	waitsForLease := b.lessee != "" && b.lessee != b.instance
-	if !waitsForLease {
+	if !b.leasedElsewhere() {
 		if err := b.takeTurnFor(ctx, state.on.server.Builds, row); err != nil {
 			return false, err
 		}
@@ -75,37 +74,8 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return false, err
 	}
 	began := time.Now()
-	if b.mayContinue(row) {
-		// Now that no earlier attempt can open its gate any more, check that none has
-		// done so, and decided something, since the row was read.
-		if row, err = g.rows.call(ctx, p.id); err != nil {
-			return false, err
-		}
-		if row == nil || row.Deleted || !b.mayContinue(row) {
-			return false, errOvertaken
-		}
-		b.epoch, b.id = row.Rebuilt, row.RebuiltID
-		switch {
-		case p.attempt.epoch == row.Rebuilt && p.attempt.id == row.RebuiltID:
-			b.opensAt = p.attempt.opensAt
-		case waitsForLease: // the answer to the raise was lost
-			b.opensAt = began.Add(LeaseTime)
-		}
-	} else {
-		raised, err := g.raises.call(ctx, RaiseRequest{
-			Product: p.id, Found: row.Epoch, Above: max(state.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
-		})
-		if err != nil {
-			return false, fmt.Errorf("raise the epoch: %w", err)
-		}
-		if !raised.Raised {
-			return false, errOvertaken
-		}
-		b.epoch, b.id, b.lessee = raised.Epoch, raised.ID, raised.Instance
-		if b.lessee != "" && b.lessee != b.instance {
-			b.opensAt = time.Now().Add(LeaseTime)
-		}
-		g.observer.Raised(raised.Epoch)
+	if row, err = b.takeEpoch(ctx, row, state, foreign); err != nil {
+		return false, err
 	}
 	b.alive = time.Now()
 	defer func() {
@@ -172,6 +142,49 @@ type build struct {
 	alive          time.Time           // the last heartbeat
 	opensAt        time.Time           // by then the old lease has run out
 	turn           *semaphore.Weighted // the master's builds, once this is one of them
+}
+
+// leasedElsewhere reports whether the last lease was taken for another instance.
+func (b *build) leasedElsewhere() bool { return b.lessee != "" && b.lessee != b.instance }
+
+// takeEpoch continues in the epoch of this node's own failed rebuild, or raises the epoch. It
+// returns the row with which the rebuild begins.
+func (b *build) takeEpoch(ctx context.Context, row *GateRow, state State, foreign bool) (*GateRow, error) {
+	g, p, began := b.gate, b.product, time.Now()
+	if b.mayContinue(row) {
+		// Now that no earlier attempt can open its gate any more, check that none has
+		// done so, and decided something, since the row was read.
+		row, err := g.rows.call(ctx, p.id)
+		if err != nil {
+			return nil, err
+		}
+		if row == nil || row.Deleted || !b.mayContinue(row) {
+			return nil, errOvertaken
+		}
+		b.epoch, b.id = row.Rebuilt, row.RebuiltID
+		switch {
+		case p.attempt.epoch == row.Rebuilt && p.attempt.id == row.RebuiltID:
+			b.opensAt = p.attempt.opensAt
+		case b.leasedElsewhere(): // the answer to the raise was lost
+			b.opensAt = began.Add(LeaseTime)
+		}
+		return row, nil
+	}
+	raised, err := g.raises.call(ctx, RaiseRequest{
+		Product: p.id, Found: row.Epoch, Above: max(state.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raise the epoch: %w", err)
+	}
+	if !raised.Raised {
+		return nil, errOvertaken
+	}
+	b.epoch, b.id, b.lessee = raised.Epoch, raised.ID, raised.Instance
+	if b.leasedElsewhere() {
+		b.opensAt = time.Now().Add(LeaseTime)
+	}
+	g.observer.Raised(raised.Epoch)
+	return row, nil
 }
 
 // takeTurn waits until fewer than maxBuilds gates of the master are being built, in order
@@ -372,6 +385,7 @@ func (b *build) open(ctx context.Context, s Snapshot) (opened State, err error) 
 	args = append(args, idArg(s.At.Event), idArg(b.id))
 	status := ""
 	err = b.on(ctx, func(c *topology.Conn) error {
+		sent := time.Now()
 		raw, err := c.Call(ctx, openScript, keys, args...)
 		if err != nil {
 			return err
@@ -382,7 +396,7 @@ func (b *build) open(ctx context.Context, s Snapshot) (opened State, err error) 
 		}
 		if status = r.text(0); status == "ok" {
 			opened = State{
-				Exists: true, Alive: true, Epoch: b.epoch, Position: s.At.Position, at: s.At, rebuild: b.id, now: r.number(1), on: targetOf(c),
+				Exists: true, Alive: true, Epoch: b.epoch, Position: s.At.Position, at: s.At, rebuild: b.id, now: r.number(1), on: targetOf(c, sent),
 			}
 		}
 		return r.err

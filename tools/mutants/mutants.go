@@ -63,9 +63,9 @@ var mutants = []mutant{
 		file: "redis/lua/gate.lua", old: `s[3] == '0' and whole()`, new: `s[3] == '0'`,
 		pkg: "redis", test: "TestGate_DetectsLostKeys"},
 	{name: "old-lease-wait", protection: "a rebuild elsewhere waits until the old gate's lease has run out, by its own clock",
-		file: "redis/rebuild.go", old: `		if b.lessee != "" && b.lessee != b.instance {
-			b.opensAt = time.Now().Add(LeaseTime)
-		}`, new: ``,
+		file: "redis/rebuild.go", old: `	if b.leasedElsewhere() {
+		b.opensAt = time.Now().Add(LeaseTime)
+	}`, new: ``,
 		pkg: "redis", test: "TestRebuild_WaitsForOldLeaseByItsOwnClock"},
 	{name: "write-probe", protection: "an epoch is raised only for a Redis that takes writes",
 		file: "redis/rebuild.go", old: `	if err := b.probe(ctx); err != nil {
