@@ -28,6 +28,15 @@ var sides = []side{
 	{"read", db.MigrateRead, db.DownRead, db.CheckRead, "read_schema_migrations"},
 }
 
+// migrated returns the URL of a database with both schemas.
+func migrated(t *testing.T) string {
+	url := testkit.Postgres(t)
+	for _, s := range sides {
+		require.NoError(t, s.migrate(t.Context(), url))
+	}
+	return url
+}
+
 func eachSide(t *testing.T, run func(t *testing.T, s side, url string)) {
 	for _, s := range sides {
 		t.Run(s.name, func(t *testing.T) {
@@ -82,10 +91,7 @@ func TestUpDownUp(t *testing.T) {
 
 func TestBothInOneDatabaseDoNotMeet(t *testing.T) {
 	t.Parallel()
-	url := testkit.Postgres(t)
-	for _, s := range sides {
-		require.NoError(t, s.migrate(t.Context(), url))
-	}
+	url := migrated(t)
 	require.NoError(t, db.DownRead(t.Context(), url))
 	require.NoError(t, db.CheckWrite(t.Context(), url))
 	require.ErrorIs(t, db.CheckRead(t.Context(), url), db.ErrSchemaMissing)
@@ -199,10 +205,7 @@ func TestNewColumn_AsDocumented(t *testing.T) {
 // The query in docs/operations.md for the partitions that lag runs as it stands there.
 func TestLagQuery_AsDocumented(t *testing.T) {
 	t.Parallel()
-	url := testkit.Postgres(t)
-	for _, s := range sides {
-		require.NoError(t, s.migrate(t.Context(), url))
-	}
+	url := migrated(t)
 	exec(t, url, documented(t, "../docs/operations.md", "## Why a read model lags"))
 }
 

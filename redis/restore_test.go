@@ -13,6 +13,15 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
+// shipped returns a gate in use, and a product with one slot whose decision log is stored.
+func (w *world) shipped(stock int) (*redis.Gate, uuid.UUID) {
+	g, product := w.gate(), w.product(stock)
+	require.NoError(w.t, w.claim(w.granted(g, product)))
+	require.NoError(w.t, g.Sync(w.ctx, product))
+	require.NoError(w.t, g.Ship(w.ctx, product))
+	return g, product
+}
+
 // snapshot returns what restores the database to this moment.
 func (w *world) snapshot() (restore func()) {
 	back := dbtest.Snapshot(w.t, w.pool.Config().ConnString())
@@ -50,10 +59,7 @@ func TestRestore_LogWithoutLinesThatWereStoredIsNotComplete(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, testkit.OwnRedis(t))
-			g, product := w.gate(), w.product(5)
-			require.NoError(t, w.claim(w.granted(g, product)))
-			require.NoError(t, g.Sync(w.ctx, product))
-			require.NoError(t, g.Ship(w.ctx, product))
+			g, product := w.shipped(5)
 			restore := w.snapshot()
 			c.lost(w, g, product)
 			if !c.complete {
@@ -159,10 +165,7 @@ func TestRestore_LogOfTheLostHistoryIsNotStored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, testkit.OwnRedis(t))
-			g, product := w.gate(), w.product(9)
-			require.NoError(t, w.claim(w.granted(g, product)))
-			require.NoError(t, g.Sync(w.ctx, product))
-			require.NoError(t, g.Ship(w.ctx, product))
+			g, product := w.shipped(9)
 			restore := w.snapshot()
 			w.flush()
 			for range 3 {

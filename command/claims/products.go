@@ -51,8 +51,8 @@ where product_id = $1`
 )
 
 // raiseSQL raises the epoch for a change of the sale, and records when the epoch
-// before was last leased, and which rebuild's gate had it. The row is locked first: a lease that is being renewed is
-// waited for and seen, and no lease of the old epoch can follow.
+// before was last leased, and which rebuild's gate had it. The row is locked first: a lease
+// that is being renewed is waited for and seen, and no lease of the old epoch can follow.
 const raiseSQL = `
 with old as (
     select * from product_gates where product_id = $1 and not deleted for update

@@ -27,12 +27,8 @@ func WithdrawGrant(ctx context.Context, store Appender, grant redis.PendingGrant
 		}},
 		Guards: []eventstore.GuardItem{Withdraw{Product: grant.Product, Number: grant.Number, Unit: grant.Unit, Rebuild: grant.Rebuild}.GuardItem()},
 	})
-	for _, void := range []error{ErrClaimed, ErrWithdrawn, ErrGone, ErrEpoch} {
-		if errors.Is(err, void) {
-			return nil
-		}
-	}
-	if err == nil {
+	switch {
+	case err == nil, errors.Is(err, ErrClaimed), errors.Is(err, ErrWithdrawn), errors.Is(err, ErrGone), errors.Is(err, ErrEpoch):
 		return nil
 	}
 	return fmt.Errorf("withdraw number %d of product %s: %w", grant.Number, grant.Product, err)

@@ -22,8 +22,8 @@ select set_config('lock_timeout', '2500', true), set_config('idle_in_transaction
 // rebuildSQL raises epochs for rebuilds, each if it is still the one found, and
 // records when the epoch before was last leased, which rebuild's gate had it, and whether gates
 // of a lost history decided in it. An epoch above the row's belongs to such a history, and to
-// no gate of the present one. It sees a lease that is being renewed,
-// or skips its row; no lease of the old epoch can follow.
+// no gate of the present one. It sees a lease that is being renewed, or skips its row; no
+// lease of the old epoch can follow.
 const rebuildSQL = `
 with asked as (
     select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bool[]) as a(product_id, found, above, owner, foreign_gate)

@@ -303,6 +303,16 @@ func section(t *testing.T, document, heading string) string {
 	return rest
 }
 
+// table returns the rows of a section that have as many cells.
+func table(t *testing.T, document, heading string, cells int) (rows [][]string) {
+	for line := range strings.Lines(section(t, document, heading)) {
+		if row := strings.Split(strings.TrimSpace(line), " | "); len(row) == cells {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
 var quoted = regexp.MustCompile("`([^`]+)`")
 
 // TestGlossary_NamesCodeThatExists: each name in the last column of the glossary occurs in the code.
@@ -312,13 +322,8 @@ func TestGlossary_NamesCodeThatExists(t *testing.T) {
 	for _, word := range regexp.MustCompile(`\w+`).FindAllString(code(t, ".go", ".sql", ".lua"), -1) {
 		words[word] = true
 	}
-	rows := 0
-	for line := range strings.Lines(section(t, "docs/architecture.md", "## 5. Glossary")) {
-		cells := strings.Split(strings.TrimSpace(line), " | ")
-		if len(cells) != 3 {
-			continue
-		}
-		rows++
+	glossary := table(t, "docs/architecture.md", "## 5. Glossary", 3)
+	for _, cells := range glossary {
 		for _, m := range quoted.FindAllStringSubmatch(cells[2], -1) {
 			name := m[1][strings.LastIndexByte(m[1], '.')+1:]
 			exists := words[name]
@@ -330,20 +335,15 @@ func TestGlossary_NamesCodeThatExists(t *testing.T) {
 			assert.True(t, exists, "%s: %s is not in the code", cells[0], m[1])
 		}
 	}
-	require.Greater(t, rows, 30)
+	require.Greater(t, len(glossary), 30)
 }
 
 // TestOperations_NamesMessagesThatExist: each message in the table of what makes a read model lag
 // occurs in the code, and so does each metric.
 func TestOperations_NamesMessagesThatExist(t *testing.T) {
 	all := code(t, ".go") + context.DeadlineExceeded.Error()
-	rows := 0
-	for line := range strings.Lines(section(t, "docs/operations.md", "## Why a read model lags")) {
-		cells := strings.Split(strings.TrimSpace(line), " | ")
-		if len(cells) != 4 {
-			continue
-		}
-		rows++
+	causes := table(t, "docs/operations.md", "## Why a read model lags", 4)
+	for _, cells := range causes {
 		for _, m := range quoted.FindAllStringSubmatch(cells[1], -1) {
 			for part := range strings.SplitSeq(m[1], "…") {
 				assert.True(t, strings.Contains(all, strings.TrimSpace(part)), "%s: %s is not in the code", cells[0], part)
@@ -353,5 +353,5 @@ func TestOperations_NamesMessagesThatExist(t *testing.T) {
 			assert.True(t, strings.Contains(all, `"`+m[1]+`"`), "%s: %s is not in the code", cells[0], m[0])
 		}
 	}
-	require.Greater(t, rows, 20)
+	require.Greater(t, len(causes), 20)
 }
