@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -254,9 +254,10 @@ func (f *fleet) replicateThroughProxy(ctx context.Context) (err error) {
 // and again.
 func resets(link func(*links) *proxy.Proxy, least, most time.Duration) func(*run) error {
 	return func(r *run) error {
-		all := r.fleet.proxies(link)
+		// A proxy that no process uses would be drawn in vain.
+		used := slices.DeleteFunc(r.fleet.proxies(link), func(p *proxy.Proxy) bool { return p.Moved() == 0 })
 		return r.repeat(func() error {
-			p := all[r.rand.IntN(len(all))]
+			p := used[r.rand.IntN(len(used))]
 			p.Delay(r.between(least, most))
 			r.wait(r.between(100*time.Millisecond, 500*time.Millisecond))
 			p.Reset()
