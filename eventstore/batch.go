@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +26,7 @@ type attempt struct {
 	events   int        // of the accepted
 
 	head     int64     // the last position before this transaction
-	at       time.Time // of this transaction
+	at       time.Time // of this transaction; zero until the append lock was had
 	existing map[uuid.UUID]found
 	versions map[uuid.UUID]int
 
@@ -110,12 +111,12 @@ func (it *item) overlaps(ids map[uuid.UUID]bool) bool {
 
 // queueReads queues the first round trip: the lock, the time, existing events,
 // and the guards' checks.
-func (a *attempt) queueReads(b *pgx.Batch, withoutLock bool) {
+func (a *attempt) queueReads(b *pgx.Batch, rowLock time.Duration, withoutLock bool) {
 	if !withoutLock {
 		b.Queue(lockSQL)
 	}
-	b.Queue(headSQL).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&a.head, &a.at, &a.incarnation, &a.replicated, &a.ahead, nil)
+	b.Queue(headSQL, strconv.FormatInt(rowLock.Milliseconds(), 10)).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&a.head, &a.at, &a.incarnation, &a.replicated, &a.ahead, nil, nil)
 	})
 	if len(a.ids) > 0 {
 		b.Queue(existingSQL, a.ids).Query(a.scanExisting)

@@ -37,6 +37,12 @@
 // batch) waits for the next batch. A statement that fails fails the transaction;
 // the batch is then halved until the append that caused it is alone.
 //
+// A row that another session has locked is waited for a quarter of a second, since every
+// append of every product waits behind the append lock. The batch is then halved in the same
+// way, with shorter waits, and the append that needs the row gets an UnavailableError
+// (nothing sent). If the halving lasts more than a second (somebody locked a table), the
+// rest of the batch gets it too.
+//
 // # When Postgres does not respond
 //
 // Every wait is bounded: for a connection, for the lock, for each round trip. A

@@ -14,8 +14,7 @@ import (
 const NowSQL = "event_now()"
 
 // RowLockTimeoutSQL is the statement that bounds the wait for a row while the append lock is
-// held, because every append of every product waits behind it. A statement keeps such a row
-// only briefly, unless its process has died.
+// held, for a transaction that takes the lock without appending. Appends have the same bound.
 const RowLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
 
 // ErrDefer, set by a Guard's Check, means that the item cannot be decided together with
@@ -34,7 +33,9 @@ var ErrDefer = errors.New("eventstore: cannot be decided in this batch")
 // Both methods only queue statements: those of all guards are sent in one round trip. A
 // statement that fails fails the whole transaction; the batch is then divided
 // until the append that caused it is alone, so a constraint is a valid
-// last resort, but Check should find the refusals that are expected.
+// last resort, but Check should find the refusals that are expected. A row that another
+// session has locked is waited for only briefly, and its append then gets an
+// UnavailableError.
 type Guard interface {
 	// Check queues reads for the items, in the order of their appends. If a
 	// callback finds a reason to refuse items[i], it sets refused[i] to the

@@ -87,14 +87,7 @@ func TestGuard_RefusesOnlyItsAppend(t *testing.T) {
 	_, err := s.Append(t.Context(), takeSeat(seat{number: 7}))
 	require.NoError(t, err)
 
-	errs := make([]error, 20)
-	var all sync.WaitGroup
-	blocked(t, s, len(errs), func() {
-		for i := range errs {
-			all.Go(func() { _, errs[i] = s.Append(context.Background(), takeSeat(seat{number: i})) })
-		}
-	})
-	all.Wait()
+	errs := takeSeats(t, s, 20)
 	for i, err := range errs {
 		if i == 7 {
 			require.ErrorIs(t, err, errTaken)
@@ -164,6 +157,69 @@ func TestGuard_ConstraintFailsOnlyItsAppend(t *testing.T) {
 	}
 	require.Equal(t, 1, failed)
 	require.Len(t, wholeLog(t, pool), len(errs)-1)
+}
+
+// Another session has a row that one of twenty appends needs: the others do not fail with it.
+func TestGuard_LockedRowFailsOnlyItsAppend(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	other := begin(t, pool)
+	dbtest.Exec(t, other, "insert into seats (number) values (7)") // neither committed nor rolled back
+	errs := takeSeats(t, s, 20)
+	for i, err := range errs {
+		if i != 7 {
+			require.NoError(t, err)
+			continue
+		}
+		var away *UnavailableError
+		require.ErrorAs(t, err, &away)
+		require.False(t, away.Sent)
+	}
+	require.NoError(t, other.Rollback(t.Context()))
+	_, err := s.Append(t.Context(), takeSeat(seat{number: 7}))
+	require.NoError(t, err)
+}
+
+// A whole table is locked: halving would not find an append that is to blame, and ends.
+func TestGuard_LockedTableFailsTheBatch(t *testing.T) {
+	t.Parallel()
+	pool := withSeats(t)
+	s := open(t, pool, Options{})
+	other := begin(t, pool)
+	dbtest.Exec(t, other, "lock table seats in exclusive mode")
+	for _, err := range takeSeats(t, s, 200) {
+		var away *UnavailableError
+		require.ErrorAs(t, err, &away)
+		require.False(t, away.Sent)
+	}
+	require.NoError(t, other.Rollback(t.Context()))
+	for _, err := range takeSeats(t, s, 20) {
+		require.NoError(t, err)
+	}
+}
+
+// begin begins a transaction of another session, which ends with the test at the latest.
+func begin(t *testing.T, pool *pgxpool.Pool) pgx.Tx {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// takeSeats takes n seats in one batch or two.
+func takeSeats(t *testing.T, s *Store, n int) []error {
+	t.Helper()
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	blocked(t, s, n, func() {
+		for i := range errs {
+			all.Go(func() { _, errs[i] = s.Append(context.Background(), takeSeat(seat{number: i})) })
+		}
+	})
+	all.Wait()
+	return errs
 }
 
 // The append waits for the lock while the epoch is raised: it must see the new

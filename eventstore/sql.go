@@ -20,6 +20,15 @@ const (
 	// inside its append loses the lock before the others give up waiting.
 	lockTimeout = 2500 * time.Millisecond
 	idleTimeout = 1500 * time.Millisecond
+	// rowLockTimeout bounds the wait for a row while the append lock is held, because every
+	// append of every product waits behind it. A statement keeps such a row only briefly,
+	// unless its session hangs.
+	rowLockTimeout = 250 * time.Millisecond
+	// halfRowLockTimeout is the same for the parts of a batch that met such a row.
+	halfRowLockTimeout = 25 * time.Millisecond
+	// halvingTimeout bounds the search for the appends that wait for a locked row: if
+	// it is a table that is locked, each one does.
+	halvingTimeout = time.Second
 	// roundTripTimeout bounds each of a batch's two round trips.
 	roundTripTimeout = 3 * time.Second
 	// resolveTimeout bounds resolving a commit that was not answered.
@@ -85,7 +94,7 @@ var lockSQL = fmt.Sprintf("select pg_advisory_xact_lock(%d)", AppendLock)
 
 // headSQL returns the last position and the time of this append, and stores the time
 // for event_now(). The subselect is evaluated once: Postgres does not
-// flatten a volatile one.
+// flatten a volatile one. From here on a lock is waited for only for $1 milliseconds.
 //
 // It also returns the store's incarnation, whether commits wait for standbys, and
 // by how many seconds the time is ahead of the clock: more than a moment if an
@@ -95,7 +104,8 @@ select coalesce((select position from events order by position desc limit 1), 0)
        (select incarnation from store_incarnations order by incarnation desc limit 1),
        current_setting('synchronous_standby_names') <> '',
        extract(epoch from at - date_trunc('milliseconds', clock_timestamp()))::float8,
-       set_config('dopamine.event_now', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), true)
+       set_config('dopamine.event_now', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), true),
+       set_config('lock_timeout', $1, true)
 from (select greatest(date_trunc('milliseconds', clock_timestamp()),
                       (select recorded_at from events order by position desc limit 1)) as at) as now`
 

@@ -23,8 +23,9 @@ type (
 	unknownError struct{ error }
 )
 
-// transact runs the batch as one transaction of two round trips.
-func (s *Store) transact(batch []*item) (a *attempt, err error) {
+// transact runs the batch as one transaction of two round trips, which waits for a row
+// for rowLock at most.
+func (s *Store) transact(batch []*item, rowLock time.Duration) (a *attempt, err error) {
 	begun := time.Now()
 	defer func() {
 		if s.opts.Observe != nil {
@@ -37,10 +38,12 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 			return a, err
 		}
 	}
-	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.queueReads(b, s.opts.withoutLock) })
+	looked := s.roundTrip(s.ctx, func(b *pgx.Batch) { s.begin(b); a.queueReads(b, rowLock, s.opts.withoutLock) })
 	if looked != nil {
-		s.freeLock(looked)
-		return a, s.rolledBack(fmt.Errorf("read: %w", looked))
+		if a.at.IsZero() {
+			s.freeLock(looked)
+		}
+		return a, s.rolledBack(a, fmt.Errorf("read: %w", looked))
 	}
 	s.incarnation.Store(a.incarnation)
 	s.replicated.Store(a.replicated)
@@ -66,7 +69,7 @@ func (s *Store) transact(batch []*item) (a *attempt, err error) {
 		s.disconnect()
 		return a, unknownError{fmt.Errorf("write: %w", wrote)}
 	}
-	return a, s.rolledBack(fmt.Errorf("write: %w", wrote))
+	return a, s.rolledBack(a, fmt.Errorf("write: %w", wrote))
 }
 
 // roundTrip sends the queued statements at once and reads all results.
@@ -82,7 +85,7 @@ func (s *Store) roundTrip(ctx context.Context, queue func(*pgx.Batch)) error {
 // is not alive. It uses a separate connection: this one has a failed
 // transaction.
 func (s *Store) freeLock(looked error) {
-	if postgres.Code(looked) != pgerrcode.LockNotAvailable {
+	if !lockTimedOut(looked) {
 		return
 	}
 	conn, err := connect(s.ctx, s.pool)
@@ -95,9 +98,11 @@ func (s *Store) freeLock(looked error) {
 	_, _ = conn.Exec(ctx, freeLockSQL)
 }
 
-// rolledBack ends the transaction after err, and classifies err.
-func (s *Store) rolledBack(err error) error {
-	if !s.rollback() || unavailable(err) {
+// rolledBack ends the attempt's transaction after err, and classifies err. A lock that
+// could not be had is every append's trouble if it is the append lock, or the log's, and
+// otherwise that of the appends that need the row.
+func (s *Store) rolledBack(a *attempt, err error) error {
+	if !s.rollback() || postgres.Unavailable(err) || lockTimedOut(err) && a.at.IsZero() {
 		return err
 	}
 	return failedError{err}
@@ -115,11 +120,8 @@ func (s *Store) rollback() bool {
 	return true
 }
 
-// unavailable reports whether err means that Postgres cannot serve, whatever the statement was; a
-// lock that could not be had, the append lock or a table's, is such an error here.
-func unavailable(err error) bool {
-	return postgres.Unavailable(err) || postgres.Code(err) == pgerrcode.LockNotAvailable
-}
+// lockTimedOut reports whether err is that a lock could not be had in time.
+func lockTimedOut(err error) bool { return postgres.Code(err) == pgerrcode.LockNotAvailable }
 
 // resolve determines whether the attempt's commit, which was not answered, took
 // effect. It reads under the append lock, which the old backend keeps until it

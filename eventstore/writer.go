@@ -3,6 +3,7 @@ package eventstore
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -23,19 +24,36 @@ func (s *Store) write() {
 }
 
 // runBatch answers every append of the batch, or puts it back into the queue.
-func (s *Store) runBatch(batch []*item) {
-	a, err := s.try(batch)
+func (s *Store) runBatch(batch []*item) { s.runPart(batch, time.Time{}) }
+
+// runPart is runBatch for a part of a batch that met a locked row at a time; the zero time
+// is for one that did not.
+func (s *Store) runPart(batch []*item, locked time.Time) {
+	rowLock := rowLockTimeout
+	if !locked.IsZero() {
+		rowLock = halfRowLockTimeout // the row was waited for already
+	}
+	a, err := s.try(batch, rowLock)
 	var failed failedError
 	var unknown unknownError
+	divide := errors.As(err, &failed) && len(batch) > 1
+	rowLocked := errors.As(err, &failed) && lockTimedOut(failed.error)
+	if rowLocked {
+		if locked.IsZero() {
+			locked = time.Now()
+		}
+		err = failed.error
+		divide = divide && time.Since(locked) < halvingTimeout
+	}
 	switch {
 	case err == nil:
 		s.deliver(a)
-	case errors.As(err, &failed) && len(batch) == 1:
-		batch[0].result <- outcome{err: fmt.Errorf("eventstore: append: %w", failed.error)}
-	case errors.As(err, &failed):
+	case divide:
 		// Halve, until the append that caused the failure is alone.
-		s.runBatch(batch[:len(batch)/2])
-		s.runBatch(batch[len(batch)/2:])
+		s.runPart(batch[:len(batch)/2], locked)
+		s.runPart(batch[len(batch)/2:], locked)
+	case errors.As(err, &failed):
+		batch[0].result <- outcome{err: fmt.Errorf("eventstore: append: %w", failed.error)}
 	case errors.As(err, &unknown):
 		s.deliverUnknown(a, unknown.error)
 		s.failWaiting(&UnavailableError{Err: unknown.error})
@@ -44,8 +62,10 @@ func (s *Store) runBatch(batch []*item) {
 		for _, it := range batch {
 			it.result <- outcome{err: unavailable}
 		}
-		// Waiting appends would fail in the same way, only one timeout later.
-		s.failWaiting(unavailable)
+		if !rowLocked || len(batch) > 1 {
+			// Waiting appends would fail in the same way, only one timeout later.
+			s.failWaiting(unavailable)
+		}
 	}
 }
 
@@ -88,9 +108,9 @@ func (s *Store) deliverUnknown(a *attempt, err error) {
 // try runs the batch as one transaction, and once more if the first attempt is known
 // to have left nothing behind: the connection had broken since the batch
 // before, or the commit turned out to have failed.
-func (s *Store) try(batch []*item) (*attempt, error) {
+func (s *Store) try(batch []*item, rowLock time.Duration) (*attempt, error) {
 	reused := s.conn != nil
-	a, err := s.transact(batch)
+	a, err := s.transact(batch, rowLock)
 	var failed failedError
 	var unknown unknownError
 	switch {
@@ -107,7 +127,7 @@ func (s *Store) try(batch []*item) (*attempt, error) {
 	case !reused || s.conn != nil || pgconn.Timeout(err):
 		return a, err // the connection was not stale
 	}
-	a, err = s.transact(batch)
+	a, err = s.transact(batch, rowLock)
 	if errors.As(err, &unknown) {
 		if committed, lookErr := s.resolve(a); lookErr != nil {
 			return a, unknownError{fmt.Errorf("%w; resolving it: %w", unknown.error, lookErr)}

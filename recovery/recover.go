@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/postgres"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/relay"
@@ -54,8 +57,10 @@ var ErrNotNeeded = errors.New("the topic and the read models agree with the even
 
 const (
 	// lockTimeout bounds the wait for the relay's lock, once its holder was
-	// disconnected.
+	// disconnected, and for rows that are locked.
 	lockTimeout = 30 * time.Second
+	// rowRetryInterval is after how long locked rows are tried again.
+	rowRetryInterval = 500 * time.Millisecond
 	// publishTimeout bounds writing the markers.
 	publishTimeout = time.Minute
 )
@@ -189,14 +194,32 @@ func (r *run) lockRelay(ctx context.Context) (unlock func(), err error) {
 }
 
 // next records the next incarnation, under the append lock, which separates appends before
-// it from those after it.
-func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnation, error) {
+// it from those after it. Rows that another session has locked are waited for without it, so
+// that appends go on meanwhile.
+func (r *run) next(ctx context.Context, c Contradictions) (i eventstore.Incarnation, err error) {
+	within, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	for range sleep.Every(within, rowRetryInterval) {
+		if i, err = r.tryNext(ctx, c); postgres.Code(err) != pgerrcode.LockNotAvailable {
+			break
+		}
+	}
+	if err != nil {
+		return i, fmt.Errorf("record the next incarnation: %w", err)
+	}
+	return i, nil
+}
+
+func (r *run) tryNext(ctx context.Context, c Contradictions) (eventstore.Incarnation, error) {
 	i := eventstore.Incarnation{SharedPosition: c.SharedPosition}
 	err := pgx.BeginTxFunc(ctx, r.conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '1500ms', true)`); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, eventstore.AppendLock); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, eventstore.RowLockTimeoutSQL); err != nil {
 			return err
 		}
 		if err := suspectLogs(ctx, tx, c.SharedPosition); err != nil {
@@ -211,10 +234,7 @@ func (r *run) next(ctx context.Context, c Contradictions) (eventstore.Incarnatio
 		}
 		return c.Money.record(ctx, tx, i.Number)
 	})
-	if err != nil {
-		return i, fmt.Errorf("record the next incarnation: %w", err)
-	}
-	return i, nil
+	return i, err
 }
 
 // mark writes the markers, and then moves the relay's checkpoint to where the new

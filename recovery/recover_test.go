@@ -11,9 +11,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -141,6 +143,43 @@ func TestRecover_RaisesEpochsAndSuspectsLogs(t *testing.T) {
 	require.Equal(t, []int64{2, 3}, suspect())
 	dbtest.Exec(t, s.Pool, `INSERT INTO gate_shipments (product_id, epoch, whole) SELECT $1, n, true FROM generate_series(2, 3) n`, s.product)
 	require.Empty(t, suspect(), "their gate shipped them to the end")
+}
+
+// Another session has locked a product's row: recover waits for it, and appends go on.
+func TestRecover_WaitsForLockedRowWithoutTheAppendLock(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, false)
+	dbtest.Exec(t, s.Pool, `
+		INSERT INTO product_gates (product_id, units, sale_date, epoch, rebuilt) VALUES ($1, 10, '2026-11-01T10:00:00Z', 3, 2)`, s.product)
+	s.AwaitCaughtUp()
+	other, err := s.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = other.Rollback(context.Background()) })
+	dbtest.Exec(t, other, `SELECT FROM product_gates FOR UPDATE`)
+
+	recovered := make(chan error, 1)
+	go func() {
+		forced := s.config()
+		forced.Force = true
+		_, err := Run(context.Background(), forced)
+		recovered <- err
+	}()
+	testkit.Eventually(t, 30*time.Second, "recover to wait for the row", func() error {
+		var waiting bool
+		err := s.Pool.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE '%product_gates%')`).Scan(&waiting)
+		if err == nil && !waiting {
+			err = errors.New("nothing waits")
+		}
+		return err
+	})
+	for range 3 {
+		stream := eventstore.StreamAppend{Stream: uuid.New(), Expected: eventstore.Any, Events: []eventstore.NewEvent{storetest.NewEvent(t, storetest.Lamp(t, 10))}}
+		_, err := s.Append(t.Context(), eventstore.Append{Key: stream.Stream, Streams: []eventstore.StreamAppend{stream}})
+		require.NoError(t, err, "appends time out only while the append lock is held")
+	}
+	require.NoError(t, other.Rollback(t.Context()))
+	require.NoError(t, <-recovered)
 }
 
 // A restore to a moment before an earlier recovery: the store has lost that

@@ -93,14 +93,12 @@ func (guard) Apply(b *pgx.Batch, at time.Time, items []eventstore.Applied) {
 		case Stock:
 			b.Queue(stockSQL, data.Product, data.Total)
 		case Sale:
-			b.Queue(eventstore.RowLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product)
 			b.Queue(saleSQL, data.Product, data.SaleDate, data.SaleEnd, data.Paused, data.Units, data.Cancelled)
 			if data.Cancelled {
 				b.Queue(cancelledSQL, data.Product, at)
 			}
 		case Delete:
-			b.Queue(eventstore.RowLockTimeoutSQL)
 			b.Queue(raiseSQL, data.Product)
 			b.Queue(deleteSQL, data.Product)
 		}

@@ -17,6 +17,9 @@ var mutants = []mutant{
 		return nil
 	}`,
 		pkg: "eventstore", test: "TestStore_DoesNotTrustVisibleCommit"},
+	{name: "locked-row", protection: "a row that another session has locked fails only the appends that need it",
+		file: "eventstore/transact.go", old: `lockTimedOut(err) && a.at.IsZero()`, new: `lockTimedOut(err)`,
+		pkg: "eventstore", test: "TestGuard_LockedRowFailsOnlyItsAppend"},
 
 	// Claims.
 	{name: "epoch-check", protection: "a claim of another epoch than the product's is refused",
