@@ -218,8 +218,10 @@ func (t *ticket) leave() {
 		}
 	}
 	a.forget(t.queue)
-	// The products take turns. Those that may not take more entries are skipped.
-	for tried := a.turns.Len(); a.free > 0 && tried > 0; tried-- {
+	// The products take turns, until each of them was skipped in a row: it may not take more
+	// entries. One admission per product is not enough: after an obstruction a product has
+	// more free entries than returned ones.
+	for skipped := 0; a.free > 0 && skipped < a.turns.Len(); skipped++ {
 		q := a.turns.Front().Value.(*productQueue)
 		a.turns.MoveToBack(q.turn)
 		next := q.waiting.Front().Value.(*ticket)
@@ -227,6 +229,7 @@ func (t *ticket) leave() {
 			a.dequeue(next)
 			q.moved++
 			close(next.in)
+			skipped = -1
 		}
 	}
 }

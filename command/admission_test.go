@@ -174,6 +174,34 @@ func TestAdmission_ObstructedProductsTakeFraction(t *testing.T) {
 	wg.Wait()
 }
 
+// After an obstruction the waiting requests of a product take all entries that it may have, not
+// only as many as its other requests return.
+func TestAdmission_TakesFreeEntriesAfterObstruction(t *testing.T) {
+	gates := healthy()
+	a := newAdmission(64, gates)
+	product := uuid.New()
+	gates.obstruct(product, true)
+	inside, v := a.enter(t.Context(), product)
+	require.Equal(t, admitted, v)
+	for a.admitNow(product) {
+	}
+	verdicts := make(chan verdict)
+	waiting := a.entries / share
+	for i := range waiting {
+		go func() {
+			_, v := a.enter(t.Context(), product) // and never leaves
+			verdicts <- v
+		}()
+		require.Eventually(t, func() bool { return a.waiting() == i+1 }, time.Second, time.Millisecond)
+	}
+	gates.obstruct(product, false)
+	inside.leave()
+	require.Zero(t, a.waiting())
+	for range waiting {
+		require.Equal(t, admitted, <-verdicts)
+	}
+}
+
 // admitNow admits a request that does not have to wait.
 func (a *admission) admitNow(product uuid.UUID) bool {
 	a.mu.Lock()
