@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// unloadInterval is how often gates of ended sales are listed.
+	// unloadInterval is how often gates of ended or cancelled sales are listed.
 	unloadInterval = time.Minute
-	// unloadAfter is for how long a sale must have ended, and its gate must have received no
-	// requests, before the gate is unloaded.
+	// unloadAfter is for how long a sale must have ended, unless it was cancelled, and its gate
+	// must have received no requests, before the gate is unloaded.
 	unloadAfter = 10 * time.Minute
 	// maxUnloads is how many gates are unloaded in one interval.
 	maxUnloads = 1000
@@ -19,7 +19,7 @@ const (
 	unloadTimeout = 3 * time.Second
 )
 
-// unload removes the gates of ended sales from Redis once they receive no requests. Several
+// unload removes the gates of ended or cancelled sales from Redis once they receive no requests. Several
 // workers may do so concurrently; the next request rebuilds the gate.
 func (w *Worker) unload(ctx context.Context) error {
 	for {

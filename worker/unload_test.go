@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/command/claims"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -22,15 +23,19 @@ func TestUnload_RemovesIdleGatesOfEndedSalesOnly(t *testing.T) {
 			update product_gates set sale_date = clock_timestamp() - interval '1 day', sale_end = clock_timestamp() - $2::interval,
 			       leased_at = clock_timestamp() - interval '11 minutes' where product_id = $1`, product, ago)
 	}
+	cancelled := w.product(1)
+	require.NoError(t, w.gate.Sync(t.Context(), cancelled))
+	w.Must(claims.Sale{Product: cancelled, SaleDate: time.Now(), Cancelled: true})
+	dbtest.Exec(t, w.Pool, `update product_gates set leased_at = clock_timestamp() - interval '11 minutes' where product_id = $1`, cancelled)
 	worker, _ := w.work()
 	exists := func(product uuid.UUID) bool {
 		state, err := w.gate.State(context.Background(), product)
 		require.NoError(t, err)
 		return state.Exists
 	}
-	testkit.EventuallyTrue(t, 10*time.Second, "the gate to go once its own lease has run out", func() bool {
+	testkit.EventuallyTrue(t, 10*time.Second, "the gates to go once their own leases have run out", func() bool {
 		require.NoError(t, worker.unloadIdle(t.Context()))
-		return !exists(ended)
+		return !exists(ended) && !exists(cancelled)
 	})
 	require.True(t, exists(recent))
 	require.True(t, exists(open))

@@ -2,6 +2,7 @@ package gatestore_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -102,6 +103,32 @@ func TestLeases_RefuseGateAheadOfStore(t *testing.T) {
 			} else {
 				require.NoError(t, err)
 			}
+		})
+	}
+}
+
+func TestGatesOfEndedSales_ListsCancelledSale(t *testing.T) {
+	w := claimstest.New(t)
+	end := time.Now().Add(time.Hour)
+	for name, c := range map[string]struct {
+		sale claims.Sale
+		idle string
+		want bool
+	}{
+		"cancelled, without an end":      {claims.Sale{Cancelled: true}, "1 hour", true},
+		"cancelled, before its end":      {claims.Sale{Cancelled: true, SaleEnd: &end}, "1 hour", true},
+		"cancelled, its gate was leased": {claims.Sale{Cancelled: true}, "1 minute", false},
+		"open":                           {claims.Sale{}, "1 hour", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			product := w.Product(1)
+			require.Equal(t, redis.LeaseGranted, lease(w, product, 0, "a"))
+			c.sale.Product, c.sale.SaleDate = product, time.Now()
+			w.Must(c.sale)
+			dbtest.Exec(t, w.Pool, `update product_gates set leased_at = leased_at - $2::interval where product_id = $1`, product, c.idle)
+			list, err := w.Gates.GatesOfEndedSales(t.Context(), 10*time.Minute, 100)
+			require.NoError(t, err)
+			require.Equal(t, c.want, slices.Contains(list, product))
 		})
 	}
 }

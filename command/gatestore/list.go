@@ -99,15 +99,17 @@ func (s *Store) Histories(ctx context.Context) ([]History, error) {
 }
 
 // endedSQL scans the small table, like RecentLeases. An unloaded gate is not
-// listed again until it takes another lease.
+// listed again until it takes another lease. A cancelled sale keeps its sale_end, which may
+// be null.
 const endedSQL = `
 select product_id from product_gates
-where sale_end < clock_timestamp() - $1::interval and leased_at < clock_timestamp() - $1::interval
+where (cancelled or sale_end < clock_timestamp() - $1::interval) and leased_at < clock_timestamp() - $1::interval
   and lease_stamp is not null and not deleted
 order by leased_at limit $2`
 
-// GatesOfEndedSales lists products whose sale ended at least idle ago, by Postgres' clock,
-// and whose gate took its last lease as long ago and may still exist, at most limit of them.
+// GatesOfEndedSales lists products whose sale was cancelled, or ended at least idle ago, by
+// Postgres' clock, and whose gate took its last lease as long ago and may still exist, at most
+// limit of them.
 func (s *Store) GatesOfEndedSales(ctx context.Context, idle time.Duration, limit int) ([]uuid.UUID, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
