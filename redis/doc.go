@@ -111,9 +111,13 @@
 //
 // A rebuild that fails continues in its own epoch, on the same instance, with a growing
 // backoff. Each attempt has a token in Redis, which the next one removes and no flush
-// survives: without it a delayed call does not put its gate in place. After three
-// failures it sends no more heartbeats, so that a node that sees a better Redis takes
-// over, and requests are refused at once with [ErrRebuilding].
+// survives: without it a delayed call does not put its gate in place. A gate of the epoch
+// that was put in place and lost again takes a new epoch, and so does another instance: an
+// epoch has one gate. Heartbeats are sent from the raise until the gate is in place, also
+// while it waits for its turn; after three failures in the epoch there are none, so that a
+// node that sees a better Redis takes over, and requests are refused at once with
+// [ErrRebuilding]. Nodes that wait read the gate's state again after 1.5 s without a
+// heartbeat: the one that rebuilt it may have died before the lease.
 //
 // Events free and hold by number, never by unit. An impossible event (a slot that was
 // never pending) closes the gate. A gate that contradicts a claim is replaced by

@@ -62,6 +62,7 @@ type attempt struct {
 	instance string
 	token    string    // the key without which that attempt can no longer open its gate
 	opensAt  time.Time // by then the old lease has run out
+	failures int       // attempts in this epoch
 }
 
 // contest is what a node has observed of another's rebuild, or of leases on another instance.

@@ -108,9 +108,23 @@ type heldStore struct {
 	raised  map[uuid.UUID]int
 }
 
+func holding(store redis.Store) *heldStore {
+	return &heldStore{Store: store, release: make(chan struct{}), read: map[uuid.UUID]int{}, raised: map[uuid.UUID]int{}}
+}
+
+func (s *heldStore) rowsRead(product uuid.UUID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read[product]
+}
+
 func (s *heldStore) Snapshot(ctx context.Context, p uuid.UUID, holders func([]redis.Holder) error) (redis.Snapshot, error) {
 	s.holds.Add(1)
-	<-s.release
+	select {
+	case <-s.release:
+	case <-ctx.Done():
+		return redis.Snapshot{}, ctx.Err()
+	}
 	return s.Store.Snapshot(ctx, p, holders)
 }
 
@@ -137,7 +151,7 @@ func (s *heldStore) Raise(ctx context.Context, requests []redis.RaiseRequest) ([
 func TestRebuild_RaisesNothingForAGateRebuiltMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.OwnRedis(t))
-	store := &heldStore{Store: w.gateStore, release: make(chan struct{}), read: map[uuid.UUID]int{}, raised: map[uuid.UUID]int{}}
+	store := holding(w.gateStore)
 	slow, quick := w.gateOn(w.url, store), w.gate()
 	const turns = 8
 	for range turns {
@@ -153,14 +167,7 @@ func TestRebuild_RaisesNothingForAGateRebuiltMeanwhile(t *testing.T) {
 	last := w.product(1)
 	done := make(chan error, 1)
 	go func() { done <- slow.Sync(w.ctx, last) }()
-	testkit.Eventually(t, 10*time.Second, "the last product's row to be read", func() error {
-		store.mu.Lock()
-		defer store.mu.Unlock()
-		if store.read[last] == 0 {
-			return errors.New("not read")
-		}
-		return nil
-	})
+	testkit.EventuallyTrue(t, 10*time.Second, "the last product's row to be read", func() bool { return store.rowsRead(last) > 0 })
 	require.NoError(t, quick.Sync(w.ctx, last))
 	close(store.release)
 	require.NoError(t, <-done)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/redis"
+	faultsproxy "github.com/dopaminestore/dopamine/tools/faults/proxy"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -190,6 +192,115 @@ func TestRebuild_IsTakenOverFromFailingNode(t *testing.T) {
 	cancel()
 	wg.Wait()
 	require.LessOrEqual(t, w.row(product).Epoch, int64(2))
+}
+
+// Heartbeats are sent however often the gate could not be rebuilt before, because Redis
+// refused writes: no node takes over from one whose rebuild takes long.
+func TestRebuild_SendsHeartbeatsAfterEarlierFailures(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	store := holding(w.gateStore)
+	g, product := w.gateOn(w.url, store), w.product(100)
+	require.NoError(t, w.raw.ConfigSet(w.ctx, "min-replicas-to-write", "1").Err())
+	testkit.EventuallyTrue(t, 30*time.Second, "four failures", func() bool {
+		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		require.Error(t, err)
+		return store.rowsRead(product) > 4
+	})
+	require.NoError(t, w.raw.ConfigSet(w.ctx, "min-replicas-to-write", "0").Err())
+	testkit.EventuallyTrue(t, 10*time.Second, "the rebuild to read the claims", func() bool {
+		go func() { _ = g.Sync(w.ctx, product) }()
+		return store.holds.Load() > 0
+	})
+	first := w.row(product).Rebuild.Beat
+	testkit.EventuallyTrue(t, 10*time.Second, "a heartbeat", func() bool { return w.row(product).Rebuild.Beat != first })
+	close(store.release)
+	require.NoError(t, g.Sync(w.ctx, product))
+	require.Zero(t, w.row(product).Epoch)
+}
+
+// leaseHook calls before, once, when a lease is requested for the first time.
+type leaseHook struct {
+	redis.Store
+	once   sync.Once
+	before func() error
+}
+
+func (s *leaseHook) Leases(ctx context.Context, requests []redis.LeaseRequest) ([]redis.LeaseResult, error) {
+	var err error
+	s.once.Do(func() { err = s.before() })
+	if err != nil {
+		return nil, err
+	}
+	return s.Store.Leases(ctx, requests)
+}
+
+// A gate is opened, and before its lease the sale is changed and the node is connected to
+// another Redis. The gate that it opens there has another epoch: other nodes may still use
+// the first one.
+func TestRebuild_NeverOpensOneEpochOnTwoInstances(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	other := testkit.OwnRedis(t)
+	link, err := faultsproxy.New(strings.TrimSuffix(strings.TrimPrefix(w.url, "redis://"), "/0"))
+	require.NoError(t, err)
+	t.Cleanup(link.Close)
+	product := w.product(100)
+	store := &leaseHook{Store: w.gateStore, before: func() error {
+		w.pause(product, true)
+		w.pause(product, false)
+		link.Retarget(strings.TrimSuffix(strings.TrimPrefix(other.URL(), "redis://"), "/0"))
+		return nil
+	}}
+	g := w.gateOn("redis://"+link.Addr()+"/0", store)
+	testkit.Eventually(t, 30*time.Second, "a gate on the other Redis", func() error { return g.Sync(w.ctx, product) })
+	require.Greater(t, w.row(product).Rebuilt, int64(0), "the first epoch's gate is on the first Redis")
+}
+
+// A gate is opened, and loses a key before its first lease: it is replaced by one of
+// another epoch, and at once.
+func TestRebuild_ReplacesItsOwnGateThatWasLostBeforeItsLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	product := w.product(100)
+	store := &leaseHook{Store: w.gateStore, before: func() error {
+		require.EqualValues(t, 1, w.raw.Del(w.ctx, "product:{"+product.String()+"}:log").Val())
+		return errors.New("the lease could not be recorded")
+	}}
+	g := w.gateOn(w.url, store)
+	testkit.Eventually(t, 10*time.Second, "a gate", func() error {
+		_, err := g.Decide(w.ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		return err
+	})
+	require.EqualValues(t, 1, w.row(product).Rebuilt)
+	w.agrees(g, product)
+}
+
+// A node dies after it has put its gate in place, before the lease: others use that gate
+// without waiting until they may rebuild it.
+func TestRebuild_GateOfDeadNodeIsUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.OwnRedis(t))
+	product, opened := w.product(100), make(chan struct{})
+	slow, seen := holding(w.gateStore), holding(w.gateStore)
+	close(seen.release)
+	dead := w.gateOn(w.url, &leaseHook{Store: slow, before: func() error {
+		close(opened)
+		<-w.ctx.Done() // as if the node were dead
+		return w.ctx.Err()
+	}})
+	waiting := w.gateOn(w.url, seen)
+	go func() { _ = dead.Sync(w.ctx, product) }()
+	testkit.EventuallyTrue(t, 10*time.Second, "the rebuild to read the claims", func() bool { return slow.holds.Load() > 0 })
+	synced := make(chan error, 1)
+	go func() { synced <- waiting.Sync(w.ctx, product) }()
+	testkit.EventuallyTrue(t, 10*time.Second, "the other node to wait", func() bool { return seen.rowsRead(product) > 3 })
+	close(slow.release)
+	<-opened
+	since := time.Now()
+	require.NoError(t, <-synced)
+	require.Less(t, time.Since(since), redis.RebuildTimeout-time.Second)
+	require.Zero(t, w.granted(waiting, product).Epoch)
 }
 
 // Two nodes see two masters, both of which accept writes: the one in use stays in use,

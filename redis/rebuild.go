@@ -30,7 +30,7 @@ const (
 	maxRowAge = 10 * time.Millisecond
 	// aliveInterval is the interval of a rebuild's heartbeats.
 	aliveInterval = time.Second
-	// maxAliveAttempts is for how many failed attempts in a row a rebuild sends
+	// maxAliveAttempts is for how many failed attempts in its epoch a rebuild sends
 	// heartbeats. After that others, who may see a better Redis, take over.
 	maxAliveAttempts = 3
 	// raiseInterval is the least time between two raises of a node. Each takes those of
@@ -57,7 +57,13 @@ const (
 // refused, because the sale was changed meanwhile. It returns errOvertaken if the row or
 // the gate is no longer what this rebuild began with.
 func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state State, foreign bool) (done bool, err error) {
-	b := &build{gate: g, product: p, instance: state.on.instance, lessee: row.Lease.Instance, keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1}
+	b := &build{
+		gate: g, product: p, found: state, instance: state.on.instance, lessee: row.Lease.Instance,
+		keys: newBuildKeys(g.keyPrefix, p.id), epoch: NoEpoch, next: 1,
+	}
+	if p.attempt.epoch == row.Rebuilt && p.attempt.id == row.RebuiltID {
+		b.failures = p.attempt.failures
+	}
 	defer func() {
 		if b.turn != nil {
 			b.turn.Release(1)
@@ -74,72 +80,84 @@ func (g *Gate) rebuild(ctx context.Context, p *product, row *GateRow, state Stat
 		return false, err
 	}
 	began := time.Now()
-	if row, err = b.takeEpoch(ctx, row, state, foreign); err != nil {
+	if row, err = b.takeEpoch(ctx, row, foreign); err != nil {
 		return false, err
 	}
-	b.alive = time.Now()
-	defer func() {
-		if err == nil || errors.Is(err, errOvertaken) {
-			p.attempt = attempt{epoch: NoEpoch}
-		} else {
-			p.attempt = attempt{epoch: b.epoch, id: b.id, instance: b.instance, token: b.keys.token, opensAt: b.opensAt}
+	alive, stop := b.keepAlive(ctx, b.epoch)
+	opened, err := b.construct(alive, foreign)
+	stop() // any node may lease a gate that is in place
+	if err == nil {
+		err = g.lease(topology.ForBuild(ctx), p, &opened)
+		done = err == nil
+		if errors.Is(err, errLeaseRefused) {
+			err = nil
 		}
-		if !errors.Is(err, errOvertaken) {
-			g.observer.Rebuilt(time.Since(began), row.Lease.Epoch == NoEpoch, err)
-		}
-	}()
+	} else if errors.Is(context.Cause(alive), errOvertaken) {
+		err = errOvertaken
+	}
+	// Unless it is done the epoch may have a gate on this instance, now or by a call that
+	// arrives late: no other one may get a gate of that epoch from this node.
+	p.attempt = attempt{epoch: b.epoch, id: b.id, instance: b.instance, token: b.keys.token, opensAt: b.opensAt, failures: b.failures + 1}
+	if done {
+		p.attempt = attempt{epoch: NoEpoch}
+	}
+	if !errors.Is(err, errOvertaken) {
+		g.observer.Rebuilt(time.Since(began), row.Lease.Epoch == NoEpoch, err)
+	}
+	return done, err
+}
+
+// construct puts the gate of the epoch in place.
+func (b *build) construct(ctx context.Context, foreign bool) (opened State, err error) {
+	g, p := b.gate, b.product
 	failpoint.Hit(failpoint.RebuildClose)
 	there, err := b.begin(ctx)
 	if err != nil {
-		return false, err
+		return opened, err
 	}
 	failpoint.Hit(failpoint.RebuildSalvage)
 	if there && !foreign { // otherwise its lines would be stored as those of our own epochs
 		if err := g.salvage(ctx, p, b.lessee); err != nil {
-			return false, fmt.Errorf("store the old gate's decision log: %w", err)
+			return opened, fmt.Errorf("store the old gate's decision log: %w", err)
 		}
 	}
 	if err := b.wait(ctx); err != nil {
-		return false, err
+		return opened, err
 	}
 	if b.turn == nil {
-		if err := b.takeTurn(ctx, state.on.server.Builds); err != nil {
-			return false, err
+		if err := b.takeTurn(ctx, b.found.on.server.Builds); err != nil {
+			return opened, err
 		}
 		ctx = topology.ForBuild(ctx)
 	}
 	failpoint.Hit(failpoint.RebuildSnapshot)
 	snapshot, err := g.store.Snapshot(ctx, p.id, func(holders []Holder) error { return b.piece(ctx, holders) })
 	if err != nil {
-		return false, fmt.Errorf("read the claims: %w", err)
+		return opened, fmt.Errorf("read the claims: %w", err)
 	}
 	if snapshot.Row.Deleted {
-		return false, errOvertaken // the next pass removes the gate that exists
+		return opened, errOvertaken // the next pass removes the gate that exists
 	}
 	failpoint.Hit(failpoint.RebuildOpen)
-	opened, err := b.open(ctx, snapshot)
-	if err != nil {
-		return false, err
+	if opened, err = b.open(ctx, snapshot); err == nil {
+		failpoint.Hit(failpoint.RebuildOpened)
 	}
-	failpoint.Hit(failpoint.RebuildOpened)
-	if err := g.lease(ctx, p, &opened); !errors.Is(err, errLeaseRefused) {
-		return err == nil, err
-	}
-	return false, nil
+	return opened, err
 }
 
 // build is a gate under construction.
 type build struct {
 	gate           *Gate
 	product        *product
+	found          State // of the gate that was found lost
 	epoch          int64
 	id             uuid.UUID // of the rebuild
+	failures       int       // failed attempts in this epoch
 	instance       string    // on which the gate is built
 	lessee         string    // the instance for which the last lease was taken, "" if not known
 	keys           buildKeys
 	held, returned int
 	next           int                 // the unit after the last holder's
-	alive          time.Time           // the last heartbeat
 	opensAt        time.Time           // by then the old lease has run out
 	turn           *semaphore.Weighted // the master's builds, once this is one of them
 }
@@ -149,7 +167,7 @@ func (b *build) leasedElsewhere() bool { return b.lessee != "" && b.lessee != b.
 
 // takeEpoch continues in the epoch of this node's own failed rebuild, or raises the epoch. It
 // returns the row with which the rebuild begins.
-func (b *build) takeEpoch(ctx context.Context, row *GateRow, state State, foreign bool) (*GateRow, error) {
+func (b *build) takeEpoch(ctx context.Context, row *GateRow, foreign bool) (*GateRow, error) {
 	g, p, began := b.gate, b.product, time.Now()
 	if b.mayContinue(row) {
 		// Now that no earlier attempt can open its gate any more, check that none has
@@ -171,7 +189,7 @@ func (b *build) takeEpoch(ctx context.Context, row *GateRow, state State, foreig
 		return row, nil
 	}
 	raised, err := g.raises.call(ctx, RaiseRequest{
-		Product: p.id, Found: row.Epoch, Above: max(state.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
+		Product: p.id, Found: row.Epoch, Above: max(b.found.Epoch, p.wrong.Load()), Owner: g.id, Foreign: foreign,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("raise the epoch: %w", err)
@@ -179,7 +197,7 @@ func (b *build) takeEpoch(ctx context.Context, row *GateRow, state State, foreig
 	if !raised.Raised {
 		return nil, errOvertaken
 	}
-	b.epoch, b.id, b.lessee = raised.Epoch, raised.ID, raised.Instance
+	b.epoch, b.id, b.lessee, b.failures = raised.Epoch, raised.ID, raised.Instance, 0
 	if b.leasedElsewhere() {
 		b.opensAt = time.Now().Add(LeaseTime)
 	}
@@ -187,27 +205,35 @@ func (b *build) takeEpoch(ctx context.Context, row *GateRow, state State, foreig
 	return row, nil
 }
 
-// takeTurn waits until fewer than maxBuilds gates of the master are being built, in order
-// of arrival. A rebuild that has begun sends heartbeats meanwhile.
-func (b *build) takeTurn(ctx context.Context, builds *semaphore.Weighted) error {
-	waiting, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+// keepAlive sends the heartbeats of an epoch until stop. It cancels the context, with
+// errOvertaken as its cause, once the product's rebuild is another one. A heartbeat that
+// fails is not repeated before the next.
+func (b *build) keepAlive(ctx context.Context, epoch int64) (alive context.Context, stop func()) {
+	alive, cancel := context.WithCancelCause(ctx)
 	var beats sync.WaitGroup
-	if b.epoch != NoEpoch {
-		beats.Go(func() {
-			defer guard.Log("heartbeats of a waiting rebuild")
-			for sleep.For(waiting, aliveInterval) == nil {
-				if err := b.heartbeat(waiting); err != nil {
-					stop(err)
-				}
+	beats.Go(func() {
+		defer guard.Log("heartbeats of a rebuild")
+		for range sleep.After(alive, aliveInterval) {
+			if b.failures >= maxAliveAttempts {
+				return
 			}
-		})
+			ours, err := b.gate.alive.call(alive, AliveRequest{Product: b.product.id, Epoch: epoch})
+			if err == nil && !ours {
+				cancel(errOvertaken)
+			}
+		}
+	})
+	return alive, func() {
+		cancel(nil)
+		beats.Wait()
 	}
-	err := builds.Acquire(waiting, 1)
-	stop(nil)
-	beats.Wait()
-	if err != nil {
-		return fmt.Errorf("wait for other rebuilds: %w", context.Cause(waiting))
+}
+
+// takeTurn waits until fewer than maxBuilds gates of the master are being built, in order
+// of arrival.
+func (b *build) takeTurn(ctx context.Context, builds *semaphore.Weighted) error {
+	if err := builds.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("wait for other rebuilds: %w", context.Cause(ctx))
 	}
 	b.turn = builds
 	return nil
@@ -215,14 +241,20 @@ func (b *build) takeTurn(ctx context.Context, builds *semaphore.Weighted) error 
 
 // takeTurnFor is takeTurn for a gate that was found lost when the row was read. After a wait
 // it reads the row again: if all gates of a Redis are lost, most of those in the queue are
-// rebuilt by another node meanwhile.
+// rebuilt by another node meanwhile, or are being rebuilt.
 func (b *build) takeTurnFor(ctx context.Context, builds *semaphore.Weighted, row *GateRow) error {
-	queued := time.Now()
-	if err := b.takeTurn(ctx, builds); err != nil || time.Since(queued) < maxRowAge {
+	queued, waiting, stop := time.Now(), ctx, func() {}
+	if b.mayContinue(row) {
+		waiting, stop = b.keepAlive(ctx, row.Rebuilt)
+	}
+	err := b.takeTurn(waiting, builds)
+	stop()
+	if err != nil || time.Since(queued) < maxRowAge {
 		return err
 	}
 	now, err := b.gate.rows.call(ctx, b.product.id)
-	if err == nil && (now == nil || now.Deleted || now.Epoch != row.Epoch || now.Rebuilt != row.Rebuilt) {
+	if err == nil && (now == nil || now.Deleted || now.Epoch != row.Epoch || now.Rebuilt != row.Rebuilt || now.unfinished() != row.unfinished() ||
+		now.heartbeat() != row.heartbeat() && !b.mayContinue(now)) {
 		err = errOvertaken
 	}
 	return err
@@ -230,11 +262,13 @@ func (b *build) takeTurnFor(ctx context.Context, builds *semaphore.Weighted, row
 
 // mayContinue reports whether the unfinished rebuild is this node's own and may be
 // continued here. It must not continue on another instance than the last attempt: that
-// attempt's call that puts the gate in place may still arrive there.
+// attempt's call that puts the gate in place may still arrive there, or has. Nor if
+// its gate is here and was lost: an epoch has one gate.
 func (b *build) mayContinue(row *GateRow) bool {
 	p := b.product
 	return row.unfinished() && row.Rebuild.Owner == b.gate.id && row.Rebuilt > p.wrong.Load() &&
-		(p.attempt.epoch != row.Rebuilt || p.attempt.instance == b.instance)
+		(p.attempt.epoch != row.Rebuilt || p.attempt.instance == b.instance) &&
+		!(b.found.Exists && b.found.Epoch >= row.Rebuilt)
 }
 
 // probe writes the attempt's token. It outlives neither the attempt nor a flush, and
@@ -302,38 +336,14 @@ func (b *build) on(ctx context.Context, do func(*topology.Conn) error) error {
 
 // wait waits until the old gate's lease has run out.
 func (b *build) wait(ctx context.Context) error {
-	for left := time.Until(b.opensAt); left > 0; left = time.Until(b.opensAt) {
-		if err := sleep.For(ctx, min(left, aliveInterval)); err != nil {
-			return fmt.Errorf("wait for the old lease: %w", err)
-		}
-		if err := b.heartbeat(ctx); err != nil {
-			return err
-		}
+	if err := sleep.For(ctx, time.Until(b.opensAt)); err != nil {
+		return fmt.Errorf("wait for the old lease: %w", err)
 	}
-	return nil
-}
-
-// heartbeat reports that the rebuild is alive, at most once in aliveInterval.
-func (b *build) heartbeat(ctx context.Context) error {
-	if time.Since(b.alive) < aliveInterval || b.product.failures >= maxAliveAttempts {
-		return nil
-	}
-	ours, err := b.gate.alive.call(ctx, AliveRequest{Product: b.product.id, Epoch: b.epoch})
-	if err != nil {
-		return err
-	}
-	if !ours {
-		return errOvertaken
-	}
-	b.alive = time.Now()
 	return nil
 }
 
 // piece writes some holders, by rising unit, and the free units between them.
 func (b *build) piece(ctx context.Context, holders []Holder) error {
-	if err := b.heartbeat(ctx); err != nil {
-		return err
-	}
 	failpoint.Hit(failpoint.RebuildPiece)
 	err := b.on(ctx, func(c *topology.Conn) error { return c.Checked(b.write(ctx, c.Redis.Pipeline(), holders)) })
 	if err != nil {

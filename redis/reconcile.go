@@ -25,6 +25,8 @@ const (
 	// minPoll and maxPoll bound the growing interval at which a node checks whether
 	// another's rebuild is finished.
 	minPoll, maxPoll = 20 * time.Millisecond, 200 * time.Millisecond
+	// rebuildSilence is longer than the interval of a rebuild's heartbeats.
+	rebuildSilence = 1500 * time.Millisecond
 	// maxEvents is how many events one script applies.
 	maxEvents = 1000
 	// rowsTimeout and raiseTimeout bound statements, maxRows how many products one reads.
@@ -225,6 +227,9 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error 
 		case errors.Is(err, errOvertaken), errors.Is(err, topology.ErrMoved):
 			err = sleep.For(ctx, minPoll)
 		case err == nil && done:
+			if !row.unfinished() || row.Rebuilt != p.attempt.epoch {
+				p.attempt = attempt{epoch: NoEpoch}
+			}
 			p.failures = 0
 			p.pause.Store(nil)
 			return nil
@@ -298,8 +303,9 @@ func (g *Gate) mayRebuild(p *product, row *GateRow, state State) (wait bool, cau
 	return true, fmt.Errorf("%w: instance %s has the lease, this node is connected to %s", ErrOtherRedis, from.Instance, on.instance)
 }
 
-// awaitRebuild waits until the unfinished rebuild of another node has ended or is no longer
-// alive. If the row is not of one it waits for poll only. It returns the next poll.
+// awaitRebuild waits until the unfinished rebuild of another node has ended, or has been
+// silent for so long that it may have died after it put its gate in place: then a lease is all
+// that is missing. If the row is not of a rebuild it waits for poll only. It returns the next poll.
 func (g *Gate) awaitRebuild(ctx context.Context, p *product, row *GateRow, poll time.Duration) (time.Duration, error) {
 	for {
 		if err := sleep.For(ctx, poll); err != nil {
@@ -311,7 +317,7 @@ func (g *Gate) awaitRebuild(ctx context.Context, p *product, row *GateRow, poll 
 		}
 		now, err := g.rows.call(ctx, p.id)
 		if err != nil || now == nil || now.Deleted || now.Epoch != row.Epoch || !now.unfinished() ||
-			p.contest.rebuild.observe(now.heartbeat(), time.Now()) >= RebuildTimeout {
+			p.contest.rebuild.observe(now.heartbeat(), time.Now()) >= rebuildSilence {
 			return poll, err
 		}
 	}

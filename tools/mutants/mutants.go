@@ -76,8 +76,18 @@ var mutants = []mutant{
 	}`, new: `	_ = b.probe(ctx)`,
 		pkg: "redis", test: "TestRebuild_RaisesNoEpochForRedisThatRefusesWrites"},
 	{name: "own-epoch", protection: "a failed rebuild continues its own epoch",
-		file: "redis/rebuild.go", old: `	if b.mayContinue(row) {`, new: `	if row == nil && b.mayContinue(row) {`,
+		file: "redis/rebuild.go", old: `	if b.mayContinue(row) {
+		// Now`, new: `	if row == nil && b.mayContinue(row) {
+		// Now`,
 		pkg: "redis", test: "TestRebuild_ContinuesItsOwnEpoch"},
+	{name: "one-instance", protection: "an epoch that was opened on one Redis process is not continued on another",
+		file: "redis/rebuild.go", old: `	if done {
+		p.attempt =`, new: `	if err == nil {
+		p.attempt =`,
+		pkg: "redis", test: "TestRebuild_NeverOpensOneEpochOnTwoInstances"},
+	{name: "lost-own-gate", protection: "a rebuild does not continue in the epoch of a gate of its own that was lost",
+		file: "redis/rebuild.go", old: `		!(b.found.Exists && b.found.Epoch >= row.Rebuilt)`, new: `		row != nil`,
+		pkg: "redis", test: "TestRebuild_ReplacesItsOwnGateThatWasLostBeforeItsLease"},
 	{name: "no-older-gate", protection: "a rebuilt gate never replaces one of its epoch or a later one",
 		file: "redis/lua/open.lua", old: `if exists and epoch >= tonumber(ARGV[2]) then return {'older'} end`, new: ``,
 		pkg: "redis", test: "TestOpenScript_NeverReplacesSameOrLaterEpoch"},
