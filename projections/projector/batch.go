@@ -60,6 +60,9 @@ func (r *Runner) project(ctx context.Context, o *assignment, records map[int32][
 			return err
 		}
 		if moved {
+			if err := r.compareAgain(ctx, o, records); err != nil {
+				return err
+			}
 			clear(next) // records below the new checkpoints are skipped
 		}
 	}

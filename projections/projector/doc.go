@@ -17,11 +17,12 @@
 //  4. Only then remember the new checkpoints and acknowledge the records.
 //
 // If a checkpoint could not be advanced, a replay may have swapped generations. The checkpoints are
-// then read again. If only the generation differs, the batch is repeated, and records that were
-// below the old checkpoints are decoded now. Otherwise, and on any error of the database, the
-// session in the consumer group ends. Every statement has a deadline: the transaction of a batch or
-// of a request 15 s (Config.BatchTimeout), everything else 8 s (Config.ReadTimeout). A process that
-// cannot reach Postgres stays out of the group, so that another one takes its partitions.
+// then read again. If only the generation differs, the batch is compared with the event store again
+// and repeated, and records that were below the old checkpoints are decoded now. Otherwise, and on
+// any error of the database, the session in the consumer group ends. Every statement has a
+// deadline: the transaction of a batch or of a request 15 s (Config.BatchTimeout), everything else
+// 8 s (Config.ReadTimeout). A process that cannot reach Postgres stays out of the group, so that
+// another one takes its partitions.
 //
 // # Once, in order, none missed
 //
@@ -35,8 +36,10 @@
 // # Which history
 //
 // A topic keeps events that a restore or a failover of Postgres lost. Therefore each event of a
-// batch is compared with the store before it is applied. A record of an earlier incarnation, or one
-// that names no incarnation, is skipped if the store does not have its event.
+// batch is compared with the store before it is applied, and again if generations were swapped
+// since: `dopamine recover` may have done that, after the store lost the event. A record of an
+// earlier incarnation, or one that names no incarnation, is skipped if the store does not have its
+// event.
 //
 // These block the projector: a record of another store, a record that the store should have but
 // does not, read models of another incarnation, a topic whose partition count differs from the
@@ -58,9 +61,10 @@
 // record cannot be decoded, the store's copy is used instead. A record that is no event of the
 // store is parked alone.
 //
-// The partition's owner serves requests to retry or skip between batches, in pages. Each page is a
-// transaction that raises the checkpoint's version. An owner that was deposed meanwhile, and does
-// not know of the request, can therefore write no more.
+// The partition's owner serves requests to retry or skip between batches, in pages, which are
+// smaller after one that took too long. Each page is a transaction that raises the checkpoint's
+// version. An owner that was deposed meanwhile, and does not know of the request, can therefore
+// write no more.
 //
 // The section "Why a read model lags" of docs/operations.md has every cause with its log line and
 // metric.

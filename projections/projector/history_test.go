@@ -10,6 +10,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/projector"
 )
 
@@ -136,6 +137,59 @@ func TestProjector_DecodesWhatASwapMakesNew(t *testing.T) {
 	s.createGeneration(9)
 	s.foldInto(9, 0)
 	require.Equal(t, s.Rows(9), s.Rows(2))
+}
+
+// pausedStore calls paused once, after a comparison of records and before its result is used.
+type pausedStore struct {
+	projections.Store
+	paused func()
+}
+
+func (p *pausedStore) IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
+	ids, err := p.Store.IDs(ctx, positions)
+	if paused := p.paused; paused != nil {
+		p.paused = nil
+		paused()
+	}
+	return ids, err
+}
+
+// A projector is paused after it compared a batch with the store. Meanwhile the store is restored,
+// and `dopamine recover` swaps in read models without an event of the batch.
+func TestProjector_ComparesAgainAfterASwap(t *testing.T) {
+	s, f, _ := newOfflineSystem(t)
+	ctx := context.Background()
+	store := &pausedStore{Store: s.Reader}
+	cfg := s.ProjectorConfig()
+	cfg.Store = store
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
+	require.NoError(t, err)
+	product := s.Create(10)
+	_, _, kept := s.Acquire(product, 1, 1)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	s.Acquire(product, 2, 2)
+	lost := f.produceAll(f.eventsAfter(kept))
+
+	store.paused = func() {
+		s.loseEvents(kept)
+		s.Exec("INSERT INTO store_incarnations (incarnation, shared_position, marked_at) VALUES (2, $1, now())", kept)
+		s.createGeneration(2)
+		s.foldInto(2, 0)
+		s.Exec("UPDATE projection_generations SET state = 'old'")
+		s.Exec("INSERT INTO projection_generations (projection, generation, state, live_at) SELECT projection, 2, 'live', now() FROM projection_generations")
+		s.Exec(`INSERT INTO projection_checkpoints (projection, generation, topic, partition, partitions, topic_id, next_offset, position, event_id, version)
+			SELECT projection, 2, topic, partition, partitions, topic_id, next_offset, $1, (SELECT event_id FROM projection_checkpoints WHERE position = $1 LIMIT 1), version + 1
+			FROM projection_checkpoints`, kept)
+		s.Exec("UPDATE projection_source SET incarnation = 2")
+	}
+	require.ErrorIs(t, owner.Apply(ctx, lost), projector.ErrMoved)
+	require.EqualValues(t, 9, s.Count("SELECT stock FROM products_g2"))
+	require.EqualValues(t, 9, s.Count("SELECT stock FROM products_g1"))
+
+	// The next session skips the record.
+	require.NoError(t, newOwner(t, s, 3).Apply(ctx, lost))
+	require.EqualValues(t, 9, s.Count("SELECT stock FROM products_g2"))
+	require.EqualValues(t, 4, s.Count("SELECT count(*) FROM projection_checkpoints WHERE generation = 2 AND position = $1 AND next_offset = 3", kept))
 }
 
 func TestProjector_RefusesARecordOfAnotherPartitioning(t *testing.T) {

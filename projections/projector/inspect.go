@@ -3,6 +3,8 @@ package projector
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -62,6 +64,33 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 				r.log.Warn("record of a lost history or not of this store, skipping it", "partition", rec.partition, "offset", rec.offset,
 					"position", rec.item.position, "eventId", rec.item.eventID, "store", rec.store)
 			})
+		}
+	}
+	return nil
+}
+
+// compareAgain compares the records that o has not applied with the store, after a swap of
+// generations. `dopamine recover` may have made that swap, after the store was restored, while this
+// process was paused between inspect and the transaction. It fails with errMoved, so that the next
+// session inspects the records with the store's identity of then.
+func (r *Runner) compareAgain(ctx context.Context, o *assignment, records map[int32][]*record) error {
+	inspected := map[int64]uuid.UUID{}
+	for partition, rs := range records {
+		for _, rec := range rs {
+			rec.mu.Lock() // another projection may be decoding it
+			if !rec.skip && rec.item.isEvent() && rec.item.position > o.checkpoints[partition].position {
+				inspected[rec.item.position] = rec.item.eventID
+			}
+			rec.mu.Unlock()
+		}
+	}
+	ids, err := r.storeIDs(ctx, slices.Collect(maps.Keys(inspected)))
+	if err != nil {
+		return err
+	}
+	for position, id := range inspected {
+		if id != ids[position] {
+			return fmt.Errorf("%w: the event store does not have event %s at position %d any more", errMoved, id, position)
 		}
 	}
 	return nil

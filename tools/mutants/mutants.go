@@ -178,6 +178,9 @@ var mutants = []mutant{
 	{name: "own-topic", protection: "a checkpoint belongs to one topic id",
 		file: "projections/projector/transact.go", old: ` AND c.topic_id = $11`, new: ` AND $11 = $11`,
 		pkg: "projections/projector", test: "TestProjector_CheckpointBelongsToOneTopic"},
+	{name: "compare-after-swap", protection: "after a swap of generations a batch is compared with the store again",
+		file: "projections/projector/inspect.go", old: `		if id != ids[position] {`, new: `		if id != ids[position] && position < 0 {`,
+		pkg: "projections/projector", test: "TestProjector_ComparesAgainAfterASwap"},
 	{name: "foreign-store", protection: "a record of another store is refused",
 		file: "projections/projector/inspect.go", old: `	case eventstore.Foreign:
 		return &BlockedError{byRecord: true, partition: rec.partition, Reason: ForeignTopic(r.cfg.Topic, rec.store, s.identity)}`, new: `	case eventstore.Foreign:`,
