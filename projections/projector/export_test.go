@@ -24,7 +24,9 @@ func FailedPart(err error) string { return failedPart(err) }
 func (r *Runner) BatchLimit(p projections.Projection) int { return r.batchLimit(p) }
 
 // AdjustBatch adapts the batch size to the outcome of a transaction.
-func (r *Runner) AdjustBatch(p projections.Projection, err error) { r.adjustBatch(p, err) }
+func (r *Runner) AdjustBatch(p projections.Projection, err error, took time.Duration) {
+	r.adjust(r.batchLimits[p.Name()], r.cfg.MaxBatch, err, took)
+}
 
 // FollowViews compares the views with the live generations once.
 func (r *Runner) FollowViews(ctx context.Context) { r.followViews(ctx) }

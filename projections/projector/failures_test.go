@@ -204,14 +204,18 @@ func TestBatchLimit_IsPerProjection(t *testing.T) {
 	r := projector.NewRunner(projector.Config{Projections: all, ReadPool: &pgxpool.Pool{}})
 	require.Equal(t, 5000, r.BatchLimit(all[0]))
 	for range 3 {
-		r.AdjustBatch(all[0], fmt.Errorf("commit: %w", context.DeadlineExceeded))
-		r.AdjustBatch(all[1], nil)
-		r.AdjustBatch(all[1], nil)
+		r.AdjustBatch(all[0], fmt.Errorf("commit: %w", context.DeadlineExceeded), 15*time.Second)
+		r.AdjustBatch(all[1], nil, time.Second)
+		r.AdjustBatch(all[1], nil, time.Second)
 	}
 	require.Equal(t, 5000/4/4/4, r.BatchLimit(all[0]))
 	require.Equal(t, 5000, r.BatchLimit(all[1]))
 	for range 10 {
-		r.AdjustBatch(all[0], context.DeadlineExceeded)
+		r.AdjustBatch(all[0], context.DeadlineExceeded, 15*time.Second)
 	}
 	require.Equal(t, 50, r.BatchLimit(all[0]))
+	r.AdjustBatch(all[0], nil, 5*time.Second)
+	require.Equal(t, 50, r.BatchLimit(all[0]), "twice as many would take too long, or almost")
+	r.AdjustBatch(all[0], nil, time.Second)
+	require.Equal(t, 100, r.BatchLimit(all[0]))
 }

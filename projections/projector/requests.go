@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,8 @@ type request struct {
 }
 
 const (
-	// requestPage is the number of parked events of a key that one transaction applies.
+	// requestPage is the number of parked events of a key that one transaction applies, fewer after
+	// one that took too long.
 	requestPage = 1000
 	// requestBatch is the number of requests served before the next batch.
 	requestBatch = 100
@@ -80,6 +82,7 @@ func (r *Runner) serve(ctx context.Context, o *assignment, req request) (more bo
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
 	defer cancel()
+	began := time.Now()
 	err = pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 		if err = r.raiseVersion(ctx, tx, o, req.partition); err != nil {
 			return err
@@ -88,6 +91,7 @@ func (r *Runner) serve(ctx context.Context, o *assignment, req request) (more bo
 		more, err = u.serve(ctx, req, parked, full)
 		return err
 	})
+	r.adjust(r.requestLimits[o.projection.Name()], requestPage, err, time.Since(began))
 	if err != nil {
 		return false, err
 	}
@@ -127,7 +131,7 @@ func (r *Runner) raiseVersion(ctx context.Context, tx pgx.Tx, o *assignment, par
 func (r *Runner) readParked(ctx context.Context, o *assignment, req request) (parked []rowEvent, full bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	limit := min(requestPage, r.batchLimit(o.projection))
+	limit := min(int(r.requestLimits[o.projection.Name()].Load()), r.batchLimit(o.projection))
 	rows, err := r.cfg.ReadPool.Query(ctx, `
 		SELECT position, event_type FROM parked_events
 		WHERE projection = $1 AND generation = $2 AND row_key = $3 ORDER BY position LIMIT $4`,

@@ -47,7 +47,9 @@ type Runner struct {
 
 	undecodableLog rate.Sometimes // a topic may have many such records; the metric counts all
 	topicWarning   warning
-	batchLimits    map[string]*atomic.Int64 // maximum events per transaction, by projection; lower after one took too long
+	// The maximum number of events per transaction of a batch and of a request, by projection. It is
+	// lower after one that took too long. Batches do not raise the limit of requests.
+	batchLimits, requestLimits map[string]*atomic.Int64
 
 	mu      sync.Mutex
 	session *session // the newest
@@ -58,12 +60,14 @@ func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
 	r := &Runner{
 		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer, cfg.Projections),
-		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second}, batchLimits: map[string]*atomic.Int64{},
+		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second},
+		batchLimits:    map[string]*atomic.Int64{}, requestLimits: map[string]*atomic.Int64{},
 	}
 	for _, p := range cfg.Projections {
-		limit := &atomic.Int64{}
-		limit.Store(int64(cfg.MaxBatch))
-		r.batchLimits[p.Name()] = limit
+		batch, request := &atomic.Int64{}, &atomic.Int64{}
+		batch.Store(int64(cfg.MaxBatch))
+		request.Store(requestPage)
+		r.batchLimits[p.Name()], r.requestLimits[p.Name()] = batch, request
 	}
 	return r
 }

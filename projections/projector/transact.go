@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgerrcode"
@@ -57,6 +59,7 @@ type batchTx struct {
 func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
 	defer cancel()
+	began := time.Now()
 	u := &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}}
 	for _, it := range p.items {
 		if k, ok := withKey(it, o.projection); ok {
@@ -93,7 +96,7 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	if postgres.Code(err) == pgerrcode.UndefinedTable { // the tables of an old generation were dropped
 		return fmt.Errorf("%w: %w", errMoved, err)
 	}
-	r.adjustBatch(o.projection, err)
+	r.adjust(r.batchLimits[o.projection.Name()], r.cfg.MaxBatch, err, time.Since(began))
 	if err == nil {
 		r.metrics.parked.WithLabelValues(o.projection.Name()).Add(float64(len(u.parks)))
 		for _, k := range u.parks {
@@ -111,16 +114,15 @@ func (r *Runner) batchLimit(p projections.Projection) int {
 	return int(r.batchLimits[p.Name()].Load())
 }
 
-// adjustBatch reduces the batch size of a projection after a transaction that took too long and
-// increases it after one that did not.
-func (r *Runner) adjustBatch(p projections.Projection, err error) {
-	limit := r.batchLimits[p.Name()]
+// adjust reduces a limit on the events per transaction after a transaction that took too long, and
+// increases it, up to most, after one that took far less.
+func (r *Runner) adjust(limit *atomic.Int64, most int, err error, took time.Duration) {
 	now := limit.Load()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		limit.Store(max(minBatch, now/4))
-	case err == nil && now < int64(r.cfg.MaxBatch):
-		limit.Store(min(int64(r.cfg.MaxBatch), 2*now))
+	case err == nil && took < r.cfg.BatchTimeout/4:
+		limit.Store(min(int64(most), 2*now))
 	}
 }
 
