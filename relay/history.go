@@ -91,8 +91,8 @@ func restored(format string, args ...any) error {
 // had acknowledged: they are published again.
 func (r *Relay) checkTopic(ctx context.Context, from Checkpoint) (Checkpoint, error) {
 	lost := from.Position
-	done := map[int32]bool{}
-	for i, size := range tailSizes {
+	compared, done := map[int32]bool{}, map[int32]bool{}
+	for _, size := range tailSizes {
 		tails, err := kafka.ReadTails(ctx, r.cfg.Kafka, r.cfg.Topic, size)
 		if err != nil {
 			return Checkpoint{}, fmt.Errorf("read the end of the topic: %w", err)
@@ -101,7 +101,9 @@ func (r *Relay) checkTopic(ctx context.Context, from Checkpoint) (Checkpoint, er
 			if done[p] || int(p) >= len(from.Last) {
 				continue
 			}
-			if i == 0 {
+			// The last offsets may be those of another program's transaction markers.
+			if !compared[p] && (len(tail.Records) > 0 || tail.Begin <= tail.Oldest) {
+				compared[p] = true
 				lost = min(lost, r.lostTail(tail, from, p))
 			}
 			if done[p], err = r.checkTail(ctx, p, tail, from.Last[p]); err != nil {
@@ -146,7 +148,7 @@ func (r *Relay) checkTail(ctx context.Context, p int32, tail kafka.Tail, last in
 		id       uuid.UUID
 	}
 	var check []published
-	whole = len(tail.Records) == 0 || tail.Records[0].Offset <= tail.Oldest
+	whole = tail.Begin <= tail.Oldest
 	for _, rec := range slices.Backward(tail.Records) {
 		origin := r.identity.OriginOf(rec.Header(kafka.HeaderStore))
 		switch origin {

@@ -66,6 +66,31 @@ func TestRelay_BlocksOnRestoredStore(t *testing.T) {
 	}
 }
 
+// Another program that writes to the topic in transactions leaves markers at the end of partitions.
+// They neither stop a relay nor hide from it what the topic has and the store does not.
+func TestRelay_ReadsPastTransactionMarkers(t *testing.T) {
+	t.Parallel()
+	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+	product := uuid.New()
+	stop := s.run(s.relay(brokers, topic, 10))
+	s.warn(2, product)
+	s.awaitPlace(2)
+	restore := dbtest.Snapshot(t, s.url)
+	s.warn(2, product)
+	s.awaitPlace(4)
+	stop()
+	testkit.CommitRecords(t, brokers, &kgo.Record{Topic: topic, Partition: kafka.Partition(product, 12), Value: []byte("of another program")})
+	stop = s.run(s.relay(brokers, topic, 10))
+	s.warn(1, product)
+	s.awaitPlace(5)
+	stop()
+	testkit.CommitRecords(t, brokers, &kgo.Record{Topic: topic, Partition: kafka.Partition(product, 12), Value: []byte("of another program")})
+	restore()
+	r := s.relay(brokers, topic, 10)
+	s.run(r)
+	require.Contains(t, s.awaitBlocked(r), "dopamine recover")
+}
+
 func TestRelay_StandbyIsNotBlockedOnceAnotherLeads(t *testing.T) {
 	t.Parallel()
 	s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)

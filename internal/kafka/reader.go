@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -15,6 +16,10 @@ import (
 // readTimeout is how long a partition may have no leader: a broker restarts, or another one becomes
 // the leader.
 const readTimeout = 30 * time.Second
+
+// idleInterval is after how long without a record a reader checks whether the rest of a partition
+// consists of transaction markers.
+const idleInterval = time.Second
 
 // Record is a record of the topic.
 type Record struct {
@@ -45,19 +50,21 @@ func ReadTopic(ctx context.Context, cluster Cluster, topic string, each func(ctx
 // Tail is the end of one partition.
 type Tail struct {
 	Records []Record // the last ones, in order
+	Begin   int64    // the offset from which on Records are complete
 	Oldest  int64    // the first offset that the partition still has
 	Newest  int64    // the offset of the next record; 0 if there never was one
 }
 
-// ReadTails reads the last n records of each partition, fewer if it has fewer.
+// ReadTails reads the records at the last n offsets of each partition. The markers of transactions
+// have offsets too, so that there may be fewer records, or none.
 func ReadTails(ctx context.Context, cluster Cluster, topic string, n int64) (map[int32]Tail, error) {
 	var mu sync.Mutex
 	tails := map[int32]Tail{}
 	begin := func(p int32, oldest, newest int64) int64 {
 		mu.Lock()
 		defer mu.Unlock()
-		tails[p] = Tail{Oldest: oldest, Newest: newest}
-		return max(oldest, newest-n)
+		tails[p] = Tail{Begin: max(oldest, newest-n), Oldest: oldest, Newest: newest}
+		return tails[p].Begin
 	}
 	err := readPartitions(ctx, cluster, topic, begin, func(_ context.Context, p int32, records func(func(Record) bool)) error {
 		var last []Record
@@ -129,6 +136,9 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 	var broken, last error // last is the reason why nothing arrives, reported by sarama while it retries
 	err = each(ctx, p, func(yield func(Record) bool) {
 		var lasts <-chan time.Time
+		next := first
+		idle, looking, found := time.NewTimer(idleInterval), false, make(chan bool, 1)
+		defer idle.Stop()
 		for {
 			select {
 			case m, ok := <-pc.Messages():
@@ -137,6 +147,9 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 					return
 				}
 				lasts = nil
+				if next = m.Offset + 1; !looking {
+					idle.Reset(idleInterval)
+				}
 				if m.Offset >= end || !yield(Record{p, m.Offset, string(m.Key), m.Value, m.Headers}) || m.Offset == end-1 {
 					return
 				}
@@ -147,6 +160,19 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 				if last = e; lasts == nil {
 					lasts = time.After(readTimeout)
 				}
+			case <-idle.C:
+				looking = true
+				go func(from int64) {
+					defer guard.Log("look for transaction markers")
+					only, err := onlyMarkers(client, topic, p, from, end)
+					found <- err == nil && only // the consumer has, and reports, the same error
+				}(next)
+			case only := <-found:
+				if only {
+					return
+				}
+				looking = false
+				idle.Reset(idleInterval)
 			case <-lasts:
 				broken = fmt.Errorf("read partition %d: %w", p, last)
 				return
@@ -160,6 +186,45 @@ func readPartition(ctx context.Context, client sarama.Client, consumer sarama.Co
 		return broken
 	}
 	return err
+}
+
+// onlyMarkers reports whether the partition has nothing but the markers of transactions from an
+// offset to end. sarama passes over them without a message, so that the record before end never
+// arrives.
+func onlyMarkers(client sarama.Client, topic string, p int32, from, end int64) (bool, error) {
+	broker, err := client.Leader(topic, p)
+	if err != nil {
+		return false, err
+	}
+	const size = 1 << 20
+	for from < end {
+		request := &sarama.FetchRequest{Version: 10, MinBytes: 1, MaxBytes: size, MaxWaitTime: 100, SessionEpoch: -1}
+		request.AddBlock(topic, p, from, size, -1)
+		response, err := broker.Fetch(request)
+		if err != nil {
+			return false, err
+		}
+		block := response.GetBlock(topic, p)
+		if block == nil {
+			return false, sarama.ErrIncompleteResponse
+		}
+		if !errors.Is(block.Err, sarama.ErrNoError) {
+			return false, block.Err
+		}
+		next := from
+		for _, set := range block.RecordsSet {
+			batch := set.RecordBatch
+			if batch == nil || !batch.Control {
+				return false, nil
+			}
+			next = max(next, batch.LastOffset()+1)
+		}
+		if next == from {
+			return false, nil
+		}
+		from = next
+	}
+	return true, nil
 }
 
 func offsetOf(ctx context.Context, client sarama.Client, topic string, p int32, which int64) (int64, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/testkit"
@@ -67,4 +68,35 @@ func TestReadTopic_SurvivesABrokerRestart(t *testing.T) {
 	require.NoError(t, <-restarted)
 	require.NoError(t, err)
 	require.EqualValues(t, all, read.Load())
+}
+
+// Another program may write to the topic in transactions. The marker that ends one has an offset
+// and is no record.
+func TestRead_EndsAtTransactionMarker(t *testing.T) {
+	t.Parallel()
+	cluster, topic := Cluster{Brokers: testkit.Kafka(t)}, testkit.Topic(t)
+	_, err := EnsureTopic(t.Context(), cluster, topic, TopicSettings{Partitions: 1})
+	require.NoError(t, err)
+	pub, err := NewPublisher(cluster, 1)
+	require.NoError(t, err)
+	require.NoError(t, pub.Publish(topic, event(uuid.New(), 1, 0)))
+	require.NoError(t, pub.Close())
+	testkit.CommitRecords(t, cluster.Brokers, &kgo.Record{Topic: topic, Value: []byte("of another program")})
+
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var offsets []int64
+	err = ReadTopic(ctx, cluster, topic, func(_ context.Context, _ int32, records func(func(Record) bool)) error {
+		records(func(r Record) bool { offsets = append(offsets, r.Offset); return true })
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, []int64{0, 1}, offsets)
+	for n, want := range []Tail{{Begin: 3, Newest: 3}, {Begin: 2, Newest: 3}, {Begin: 1, Newest: 3}} {
+		tails, err := ReadTails(ctx, cluster, topic, int64(n))
+		require.NoError(t, err)
+		require.Len(t, tails[0].Records, max(0, n-1), "of the last %d", n)
+		want.Records = tails[0].Records
+		require.Equal(t, want, tails[0])
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/dopaminestore/dopamine/tools/devservices"
 )
 
@@ -58,3 +60,23 @@ func stopped(tb testing.TB, k *devservices.Kafka, err error) *devservices.Kafka 
 // Topic returns a unique name for a topic or a group. The test creates the topic: brokers create
 // none.
 func Topic(testing.TB) string { return "test-" + unique() }
+
+// CommitRecords writes records in one transaction, as another program may do that has access to the
+// topic.
+func CommitRecords(tb testing.TB, brokers []string, records ...*kgo.Record) {
+	tb.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID(unique()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		tb.Fatalf("connect to Kafka: %v", err)
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		tb.Fatalf("begin a transaction: %v", err)
+	}
+	if err := client.ProduceSync(tb.Context(), records...).FirstErr(); err != nil {
+		tb.Fatalf("write in a transaction: %v", err)
+	}
+	if err := client.EndTransaction(tb.Context(), kgo.TryCommit); err != nil {
+		tb.Fatalf("commit a transaction: %v", err)
+	}
+}
