@@ -47,6 +47,8 @@ func ParseIdentity(text string) (Identity, error) {
 
 // Identity returns the store's id and its current incarnation.
 func (r *Reader) Identity(ctx context.Context) (Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	var i Identity
 	err := r.pool.QueryRow(ctx, `
 		select id, (select incarnation from store_incarnations order by incarnation desc limit 1)
@@ -95,6 +97,8 @@ func (i Identity) OriginOf(text string) Origin {
 // It compares records of the topic with the store: one index lookup
 // for each position.
 func (r *Reader) IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	rows, err := r.pool.Query(ctx, "select position, id from events where position = any($1)", positions)
 	if err != nil {
 		return nil, fmt.Errorf("read the ids of %d events: %w", len(positions), err)
@@ -121,6 +125,8 @@ type KeyAt struct {
 // KeysDown returns the keys at and below a position, the highest position first,
 // at most limit of them.
 func (r *Reader) KeysDown(ctx context.Context, from int64, limit int) ([]KeyAt, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	rows, err := r.pool.Query(ctx, "select position, key from events where position <= $1 order by position desc limit $2", from, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the keys down from position %d: %w", from, err)
@@ -170,6 +176,8 @@ func Incarnations(ctx context.Context, q querier) ([]Incarnation, error) {
 
 // Incarnations returns all incarnations of the store, the current one last.
 func (r *Reader) Incarnations(ctx context.Context) ([]Incarnation, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	return Incarnations(ctx, r.pool)
 }
 

@@ -111,7 +111,10 @@ func (w *Notifier) listen(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
-	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{Channel}.Sanitize()); err != nil {
+	listening, cancel := context.WithTimeout(ctx, connectTimeout)
+	_, err = conn.Exec(listening, "listen "+pgx.Identifier{Channel}.Sanitize())
+	cancel()
+	if err != nil {
 		return err
 	}
 	w.restart()

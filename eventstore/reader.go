@@ -13,10 +13,20 @@ import (
 
 // Reader reads the log. Because positions are assigned and committed under one
 // lock, a reader that has read up to a position has read everything below it.
-type Reader struct{ pool *pgxpool.Pool }
+//
+// Each read has a deadline of 30 s, or ctx's if that is earlier.
+type Reader struct {
+	pool    *pgxpool.Pool
+	timeout time.Duration // readTimeout, or shorter in tests
+}
+
+// readTimeout bounds each read, all of its rows included: a server process may stop responding while
+// the connection to it stays open. It is far longer than a page takes, so that a replay survives a
+// slow disk; callers whose users wait have shorter deadlines.
+const readTimeout = 30 * time.Second
 
 // NewReader returns a reader on the pool's database.
-func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool: pool} }
+func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool: pool, timeout: readTimeout} }
 
 const selectEvents = `
 select position, id, stream, version, key, type, schema_version, payload,
@@ -96,6 +106,8 @@ func (r *Reader) Events(ctx context.Context, positions []int64) ([]Recorded, err
 
 // Head returns the last position, 0 for an empty log.
 func (r *Reader) Head(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	var head int64
 	err := r.pool.QueryRow(ctx, "select position from events order by position desc limit 1").Scan(&head)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -125,6 +137,8 @@ func (r *Reader) Clock(ctx context.Context) (time.Time, error) {
 
 // read collects a query's events; limit is a hint for their number.
 func (r *Reader) read(ctx context.Context, sql string, limit int, args ...any) ([]Recorded, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
 	rows, err := r.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
