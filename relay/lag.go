@@ -22,6 +22,13 @@ type lag struct {
 	movedAt  time.Time
 }
 
+// begin records that nothing has been measured yet.
+func (l *lag) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.movedAt = time.Now()
+}
+
 // saved records that the checkpoint is at a position.
 func (l *lag) saved(position int64) {
 	l.mu.Lock()
@@ -31,7 +38,8 @@ func (l *lag) saved(position int64) {
 	}
 }
 
-// stalled returns how long events have been waiting without the checkpoint moving.
+// stalled returns how long events have been waiting without the checkpoint moving, at most the time
+// since the measurement began.
 func (l *lag) stalled(head int64) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,6 +53,7 @@ func (l *lag) stalled(head int64) time.Duration {
 // measureLag updates the metrics of lag until ctx ends. If Postgres does not answer
 // they keep their last values, except that the stalled time grows.
 func (r *Relay) measureLag(ctx context.Context) {
+	r.lag.begin()
 	head := int64(0)
 	for range sleep.Every(ctx, lagInterval) {
 		now, position, err := r.behind(ctx)
