@@ -28,6 +28,7 @@ func (t *target) swap(ctx context.Context) (withView bool, err error) {
 	for try := 1; ; try++ {
 		withView = try <= viewAttempts
 		failpoint.Hit(failpoint.SwapBefore)
+		before := t.position
 		err := t.swapOnce(ctx, withView)
 		switch {
 		case err == nil:
@@ -43,6 +44,11 @@ func (t *target) swap(ctx context.Context) (withView bool, err error) {
 		}
 		if err := t.catchUp(ctx); err != nil {
 			return false, err
+		}
+		if errors.Is(err, errBehind) && t.position == before { // the store does not have what the live generation has
+			if err := sleep.For(ctx, tryAgain); err != nil {
+				return false, err
+			}
 		}
 	}
 }
