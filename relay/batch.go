@@ -50,14 +50,15 @@ func (r *Relay) read(ctx context.Context, from Checkpoint, out chan<- chunk) err
 // checkpoint: a store that was restored meanwhile may have assigned that position again, and what
 // follows it would be published with a predecessor of the lost history.
 func (r *Relay) after(ctx context.Context, from Checkpoint) ([]eventstore.Recorded, error) {
+	limit := int(r.chunk.Load())
 	if from.Position == 0 {
-		events, err := r.cfg.Store.ReadAll(ctx, 0, r.cfg.Chunk)
+		events, err := r.store().ReadAll(ctx, 0, limit)
 		if err != nil {
 			return nil, fmt.Errorf("read the first events: %w", err)
 		}
 		return events, nil
 	}
-	events, err := r.cfg.Store.ReadAll(ctx, from.Position-1, r.cfg.Chunk+1)
+	events, err := r.store().ReadAll(ctx, from.Position-1, limit+1)
 	if err != nil {
 		return nil, fmt.Errorf("read the events from position %d: %w", from.Position, err)
 	}

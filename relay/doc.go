@@ -10,6 +10,12 @@
 // silent for ten seconds, a stopped process for instance, is disconnected by
 // Postgres. Losing the connection ends the term: the relay becomes a standby.
 //
+// Two more faults would keep the lead with a relay that publishes nothing, and end the term: a read
+// of the store, which uses other connections, without a response for five seconds; and a chunk that
+// Kafka has not acknowledged after fifteen seconds, since this relay alone may be cut off from
+// Kafka. After an error of Kafka the relay stays out of the election for two seconds, so that a
+// standby takes the lead. If none can reach Kafka, they take turns.
+//
 // # Gapless chunks
 //
 // Events are read by position and published in chunks. The next chunk is sent only
@@ -20,6 +26,10 @@
 // fail that its followers do not; every record names the store's predecessor in its
 // partition (previous-position), by which a reader notices that and fetches what is
 // missing from the store.
+//
+// A chunk that is not acknowledged in time may still arrive after the term, and only repeats. The
+// next chunk is a quarter of its size, down to 50 events, so that a slow Kafka acknowledges it in
+// time. The size doubles after each chunk that took less than a quarter of the timeout.
 //
 // An event that cannot be encoded would block everything behind it. Commands encode
 // it before they append, so that is damage in the store; it is published with its

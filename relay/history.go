@@ -32,7 +32,7 @@ func (r *Relay) resume(ctx context.Context, conn *pgx.Conn, topic kafka.TopicInf
 	if !current.Marked {
 		return Checkpoint{}, &BlockedError{fmt.Sprintf("incarnation %d was begun, but not completed: run `dopamine recover` again", current.Number)}
 	}
-	if r.identity, err = r.cfg.Store.Identity(ctx); err != nil {
+	if r.identity, err = r.store().Identity(ctx); err != nil {
 		return Checkpoint{}, err
 	}
 	from := Checkpoint{ClusterID: topic.ClusterID, TopicID: topic.TopicID, Last: make([]int64, topic.Partitions), Incarnation: r.identity.Incarnation}
@@ -64,7 +64,7 @@ func (r *Relay) checkSaved(ctx context.Context, saved Checkpoint) error {
 	if saved.Position == 0 {
 		return nil
 	}
-	ids, err := r.cfg.Store.IDs(ctx, []int64{saved.Position})
+	ids, err := r.store().IDs(ctx, []int64{saved.Position})
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (r *Relay) checkTopic(ctx context.Context, from Checkpoint) (Checkpoint, er
 	for _, size := range tailSizes {
 		tails, err := kafka.ReadTails(ctx, r.cfg.Kafka, r.cfg.Topic, size)
 		if err != nil {
-			return Checkpoint{}, fmt.Errorf("read the end of the topic: %w", err)
+			return Checkpoint{}, &kafkaError{fmt.Errorf("read the end of the topic: %w", err)}
 		}
 		for p, tail := range tails {
 			if done[p] || int(p) >= len(from.Last) {
@@ -115,7 +115,7 @@ func (r *Relay) checkTopic(ctx context.Context, from Checkpoint) (Checkpoint, er
 		return from, nil
 	}
 	r.log.Error("kafka lost acknowledged records, publishing them again", "topic", r.cfg.Topic, "after", lost, "to", from.Position)
-	return CheckpointAt(ctx, r.cfg.Store, from, lost)
+	return CheckpointAt(ctx, r.store(), from, lost)
 }
 
 // lostTail returns the position after which the partition lacks acknowledged
@@ -177,7 +177,7 @@ func (r *Relay) checkTail(ctx context.Context, p int32, tail kafka.Tail, last in
 	for i, c := range check {
 		positions[i] = c.position
 	}
-	ids, err := r.cfg.Store.IDs(ctx, positions)
+	ids, err := r.store().IDs(ctx, positions)
 	if err != nil {
 		return false, err
 	}

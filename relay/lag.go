@@ -71,7 +71,7 @@ func (r *Relay) measureLag(ctx context.Context) {
 func (r *Relay) behind(ctx context.Context) (head, position int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	if head, err = r.cfg.Store.Head(ctx); err != nil {
+	if head, err = r.store().Head(ctx); err != nil {
 		return 0, 0, err
 	}
 	checkpoint, err := ReadCheckpoint(ctx, r.cfg.Pool)

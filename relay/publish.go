@@ -19,6 +19,16 @@ import (
 // the one with which its term began.
 const topicInterval = 5 * time.Second
 
+const (
+	// acknowledgementTimeout is how long a chunk may wait for Kafka before the leader gives up its
+	// lead: it may be the only relay that is cut off from Kafka, while its pings to Postgres keep
+	// the lock.
+	acknowledgementTimeout = 15 * time.Second
+	// minChunk is the lower limit of the chunk size, which is reduced after a chunk that was not
+	// acknowledged in time: otherwise a slow Kafka would never acknowledge one.
+	minChunk = 50
+)
+
 // publishChunks publishes chunk after chunk. The next one is read and encoded while one
 // is being published.
 func (r *Relay) publishChunks(ctx context.Context, lead *leadership, from Checkpoint) error {
@@ -40,7 +50,9 @@ func (r *Relay) publish(ctx context.Context, lead *leadership, from Checkpoint, 
 	for c := range chunks {
 		if len(c.messages) > 0 {
 			began := time.Now()
-			if err := r.send(ctx, out, c); err != nil {
+			err := r.send(ctx, out, c)
+			r.adjustChunk(err, time.Since(began))
+			if err != nil {
 				return err
 			}
 			failpoint.Hit(failpoint.RelayCheckpointBefore)
@@ -61,9 +73,26 @@ func (r *Relay) publish(ctx context.Context, lead *leadership, from Checkpoint, 
 	return context.Cause(ctx)
 }
 
+// adjustChunk reduces the chunk size after a chunk that was not acknowledged in time, and increases
+// it after one that took far less.
+func (r *Relay) adjustChunk(err error, took time.Duration) {
+	limit, most := r.chunk.Load(), int64(r.cfg.Chunk)
+	failed := (*kafkaError)(nil)
+	switch {
+	case errors.As(err, &failed):
+		r.chunk.Store(max(min(minChunk, most), limit/4))
+	case err == nil && took < r.ackTimeout/4:
+		r.chunk.Store(min(most, 2*limit))
+	}
+}
+
 // send sends the chunk until all of it is acknowledged, or ctx ends because the relay
-// stops, no longer leads, or the topic was replaced.
+// stops, no longer leads, or the topic was replaced. It fails with a *kafkaError after
+// acknowledgementTimeout. What is in progress then may still arrive, as it may from a deposed
+// leader: it only repeats.
 func (r *Relay) send(ctx context.Context, out *sender, c chunk) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.ackTimeout, &kafkaError{fmt.Errorf("no acknowledgement from Kafka for %s", r.ackTimeout)})
+	defer cancel()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
@@ -102,6 +131,18 @@ func (r *Relay) watchTopic(ctx context.Context, from Checkpoint) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// ensureTopic creates the topic if it is missing. It is bounded, so that a relay that cannot do
+// that does not keep the lead.
+func (r *Relay) ensureTopic(ctx context.Context) (kafka.TopicInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, acknowledgementTimeout)
+	defer cancel()
+	info, err := kafka.EnsureTopic(ctx, r.cfg.Kafka, r.cfg.Topic, r.cfg.TopicSettings)
+	if err != nil {
+		return info, &kafkaError{err}
+	}
+	return info, nil
 }
 
 func (r *Relay) describe(ctx context.Context) (kafka.TopicInfo, error) {

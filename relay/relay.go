@@ -24,15 +24,6 @@ import (
 	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
-// Store is the part of the event store that the relay reads.
-type Store interface {
-	ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error)
-	Head(ctx context.Context) (int64, error)
-	Identity(ctx context.Context) (eventstore.Identity, error)
-	IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error)
-	KeysDown(ctx context.Context, from int64, limit int) ([]eventstore.KeyAt, error)
-}
-
 // Notifier waits until there may be events after a position, for at most about a
 // second.
 type Notifier interface {
@@ -75,7 +66,11 @@ type Relay struct {
 	// schemaIDs are the ids from the registry, by event type.
 	schemaIDs map[string]int
 
-	silence time.Duration // silenceTimeout, or shorter in tests
+	silence     time.Duration // silenceTimeout, or shorter in tests
+	readTimeout time.Duration // statementTimeout, or shorter in tests
+	ackTimeout  time.Duration // acknowledgementTimeout, or shorter in tests
+
+	chunk atomic.Int64 // maximum number of events of the next chunk; lower after one was not acknowledged in time
 
 	blocked        atomic.Pointer[string]
 	shortRetention atomic.Pointer[string] // why, "" if it is not
@@ -103,6 +98,13 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("topic %s has records of another event store (%s, this one is %s): give each installation a separate topic", e.Topic, e.Named, e.Store)
 }
 
+// kafkaError ends a term in which Kafka could not be used. Another relay may be able to.
+type kafkaError struct{ err error }
+
+func (e *kafkaError) Error() string { return e.err.Error() }
+
+func (e *kafkaError) Unwrap() error { return e.err }
+
 // New creates a relay; Run starts it.
 func New(cfg Config) *Relay {
 	if cfg.Topic == "" {
@@ -114,17 +116,24 @@ func New(cfg Config) *Relay {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Relay{
-		cfg: cfg, silence: silenceTimeout, schemaIDs: map[string]int{}, log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
+	r := &Relay{
+		cfg: cfg, silence: silenceTimeout, readTimeout: statementTimeout, ackTimeout: acknowledgementTimeout, schemaIDs: map[string]int{},
+		log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
 		open: func(partitions int32) (message.Publisher, error) {
 			return kafka.NewPublisher(cfg.Kafka, partitions)
 		},
 	}
+	r.chunk.Store(int64(cfg.Chunk))
+	return r
 }
 
 // blockedInterval is how long a blocked relay waits before it checks again. It
 // does not hold the lead meanwhile.
 const blockedInterval = 2 * time.Second
+
+// cedeInterval is how long a relay whose term ended because of Kafka stays out of the election, so
+// that another one, which may reach Kafka, takes the lead: standbys try every electionInterval.
+const cedeInterval = 2 * time.Second
 
 // Run relays while it leads and stands by while another does, until ctx ends
 // (nil) or it has to refuse (*RefusedError). Everything else is retried. Blocked
@@ -158,6 +167,9 @@ func (r *Relay) Run(ctx context.Context) error {
 				wait.Reset()
 			}
 			pause = wait.NextBackOff()
+			if failed := (*kafkaError)(nil); errors.As(err, &failed) {
+				pause = max(pause, cedeInterval)
+			}
 			r.log.Warn("term ended, retrying", "error", err)
 		}
 		if sleep.For(ctx, pause) != nil {
@@ -271,7 +283,7 @@ func (r *Relay) term(ctx context.Context) error {
 	defer lead.resign(ctx)
 	ctx, stop := lead.keep(ctx)
 	defer stop()
-	topic, err := kafka.EnsureTopic(ctx, r.cfg.Kafka, r.cfg.Topic, r.cfg.TopicSettings)
+	topic, err := r.ensureTopic(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,14 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -67,4 +70,73 @@ func TestRelay_OneLeadsOthersStandBy(t *testing.T) {
 	}
 	require.EqualValues(t, rounds*events, requireChain(t, partitions))
 	require.Equal(t, rounds*events, records, "nothing twice where nothing failed")
+}
+
+// A leader that alone is cut off from Kafka, while Postgres responds, leaves the lead to a relay that
+// is not.
+func TestRelay_CutOffFromKafkaLosesTheLead(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]func(released <-chan struct{}) (message.Publisher, error){
+		"connecting fails": func(<-chan struct{}) (message.Publisher, error) { return nil, errors.New("no route to host") },
+		"publishing hangs": func(released <-chan struct{}) (message.Publisher, error) { return hungPublisher{released}, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, brokers, topic := newSource(t), testkit.FakeKafka(t), testkit.Topic(t)
+			s.warn(300, uuid.New())
+			tried, released := make(chan struct{}, 100), make(chan struct{})
+			t.Cleanup(func() { close(released) })
+			cut := s.relay(brokers, topic, 300)
+			cut.ackTimeout = 500 * time.Millisecond
+			cut.open = func(int32) (message.Publisher, error) {
+				select {
+				case tried <- struct{}{}:
+				default:
+				}
+				return fails(released)
+			}
+			s.run(cut)
+			<-tried
+			testkit.EventuallyEqual(t, 30*time.Second, "the lag", 300.0, func() float64 { return testutil.ToFloat64(cut.metrics.lag) })
+			testkit.EventuallyTrue(t, 30*time.Second, "a stalled time", func() bool { return testutil.ToFloat64(cut.metrics.stalled) > 0 })
+			require.Less(t, testutil.ToFloat64(cut.metrics.stalled), 300.0, "since the relay began, without a checkpoint")
+			healthy := s.relay(brokers, topic, 100)
+			s.run(healthy)
+			s.awaitPlace(300)
+			require.EqualValues(t, 300, testutil.ToFloat64(healthy.metrics.published))
+			require.LessOrEqual(t, cut.chunk.Load(), int64(75), "if Kafka is slow, a part of the chunk may be acknowledged in time")
+			require.EqualValues(t, 300, requireChain(t, consume(t, brokers, topic, 300)))
+		})
+	}
+}
+
+// hungPublisher publishes nothing until it is released.
+type hungPublisher struct{ released <-chan struct{} }
+
+func (h hungPublisher) Publish(string, ...*message.Message) error {
+	<-h.released
+	return errors.New("released")
+}
+
+func (h hungPublisher) Close() error { return nil }
+
+func TestRelay_ReducesChunksThatAreNotAcknowledgedInTime(t *testing.T) {
+	r := New(Config{Chunk: 1000})
+	for _, step := range []struct {
+		err  error
+		took time.Duration
+		want int64
+	}{
+		{nil, 0, 1000},
+		{&kafkaError{errors.New("late")}, r.ackTimeout, 250},
+		{&kafkaError{errors.New("late")}, r.ackTimeout, 62},
+		{&kafkaError{errors.New("late")}, r.ackTimeout, minChunk},
+		{&kafkaError{errors.New("late")}, r.ackTimeout, minChunk},
+		{nil, r.ackTimeout / 2, minChunk},
+		{nil, time.Second, 2 * minChunk},
+		{context.Canceled, time.Second, 2 * minChunk},
+	} {
+		r.adjustChunk(step.err, step.took)
+		require.Equal(t, step.want, r.chunk.Load())
+	}
 }
