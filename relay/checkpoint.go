@@ -29,8 +29,10 @@ type RowQuerier interface {
 }
 
 // ReadCheckpoint reads the saved checkpoint from the write side. The error is
-// pgx.ErrNoRows if nothing was ever published.
+// pgx.ErrNoRows if nothing was ever published. It is bounded, for callers whose context is not.
 func ReadCheckpoint(ctx context.Context, q RowQuerier) (Checkpoint, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	var c Checkpoint
 	var id *uuid.UUID
 	err := q.QueryRow(ctx, "SELECT cluster_id, topic_id, incarnation, position, event_id, last, saved_at FROM relay_place").
