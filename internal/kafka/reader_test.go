@@ -83,7 +83,7 @@ func TestRead_EndsAtTransactionMarker(t *testing.T) {
 	require.NoError(t, pub.Close())
 	testkit.CommitRecords(t, cluster.Brokers, &kgo.Record{Topic: topic, Value: []byte("of another program")})
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var offsets []int64
 	err = ReadTopic(ctx, cluster, topic, func(_ context.Context, _ int32, records func(func(Record) bool)) error {

@@ -298,26 +298,26 @@ func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 // A page that contains an event which still fails is applied event by event. That may take longer
 // than a transaction may.
 func TestRetry_ReducesAPageThatTakesTooLong(t *testing.T) {
-	s, f, _ := newOfflineSystem(t)
+	s, f, owner := newOfflineSystem(t)
 	ctx := context.Background()
-	cfg := s.ProjectorConfig()
-	cfg.BatchTimeout = 1500 * time.Millisecond
-	owner, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
-	require.NoError(t, err)
 	large := s.Create(10_000)
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	const refuse = `CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
-		IF NEW.stock < %d THEN RAISE EXCEPTION 'not today'; END IF; PERFORM pg_sleep(0.005); RETURN NEW; END$$`
+		IF NEW.stock < %d THEN RAISE EXCEPTION 'not today'; END IF; PERFORM pg_sleep(0.03); RETURN NEW; END$$`
 	s.Exec(fmt.Sprintf(refuse, 10_000))
 	s.Exec(`CREATE TRIGGER refuse BEFORE UPDATE ON products_g1 FOR EACH ROW EXECUTE FUNCTION refuse()`)
-	const events, fine = 400, 390
+	const events, fine = 140, 135
 	for n := range events {
 		s.Acquire(large, n+1, int64(n+1))
 	}
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(1))))
 	require.Len(t, s.parked("products"), events)
 	s.Exec(fmt.Sprintf(refuse, 10_000-fine))
-	_, err = parking.RetryAll(ctx, s.Pool, "products", "ann")
+	_, err := parking.RetryAll(ctx, s.Pool, "products", "ann")
+	require.NoError(t, err)
+	cfg := s.ProjectorConfig()
+	cfg.BatchTimeout = 3 * time.Second
+	owner, err = projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
 	require.NoError(t, err)
 	late := 0
 	for err = owner.ServeRequests(ctx); err != nil && late < 10; err = owner.ServeRequests(ctx) {
