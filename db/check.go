@@ -29,7 +29,9 @@ func CheckWrite(ctx context.Context, url string) error { return writeSet.check(c
 func CheckRead(ctx context.Context, url string) error { return readSet.check(ctx, url) }
 
 func (s set) check(ctx context.Context, url string) error {
-	conn, err := connect(ctx, url)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	conn, err := connect(ctx, url, checkConnectTimeout)
 	if isCode(err, pgerrcode.InvalidCatalogName) {
 		return fmt.Errorf("%s side: %w, and so is the database: check its name in the URL, or run `dopamine migrate --create-database`", s.name, ErrSchemaMissing)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/amacneil/dbmate/v2/pkg/dbmate"
 	"github.com/amacneil/dbmate/v2/pkg/driver/postgres"
@@ -23,14 +24,27 @@ func parse(url string) (*pgx.ConnConfig, error) {
 	return config.ConnConfig, nil
 }
 
+const (
+	// connectTimeout bounds the opening of a connection for a migration, unless the URL has a
+	// connect_timeout: a server may accept a connection and never respond.
+	connectTimeout = 10 * time.Second
+	// checkConnectTimeout is the same for a check, which is retried or reported at once.
+	checkConnectTimeout = 2 * time.Second
+	// checkTimeout bounds a whole check: a paused pooler accepts a connection and answers no query.
+	checkTimeout = 10 * time.Second
+)
+
 // connect opens a connection that keeps no prepared statements on the server: a check
 // of the schema may go through a connection pooler.
-func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+func connect(ctx context.Context, url string, timeout time.Duration) (*pgx.Conn, error) {
 	config, err := parse(url)
 	if err != nil {
 		return nil, err
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = timeout
+	}
 	return pgx.ConnectConfig(ctx, config)
 }
 

@@ -75,7 +75,7 @@ func (s set) down(ctx context.Context, url string) error {
 
 // locked runs do on a connection that holds the migration lock.
 func (s set) locked(ctx context.Context, url string, do func(*pgx.Conn) error) error {
-	conn, err := connect(ctx, url)
+	conn, err := connect(ctx, url, connectTimeout)
 	if isCode(err, pgerrcode.InvalidCatalogName) {
 		return fmt.Errorf("%w: check the name in the URL", ErrNoDatabase)
 	}
@@ -96,7 +96,7 @@ var ErrNoDatabase = errors.New("the database does not exist")
 // CreateDatabase creates the database that url names unless it exists. A mistyped name
 // thereby becomes an empty database, so call it only if the operator asks for it.
 func CreateDatabase(ctx context.Context, url string) error {
-	conn, err := connect(ctx, url)
+	conn, err := connect(ctx, url, connectTimeout)
 	if err == nil {
 		return conn.Close(ctx)
 	}

@@ -68,7 +68,7 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	if err := p.await(ctx, "Postgres", func() error { return db.CheckWrite(ctx, url) }); err != nil {
+	if err := p.await(ctx, "Postgres", func(ctx context.Context) error { return db.CheckWrite(ctx, url) }); err != nil {
 		return err
 	}
 	if err := p.openWrite(ctx, url, size); err != nil {

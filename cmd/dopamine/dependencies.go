@@ -36,6 +36,9 @@ import (
 // within seconds, not after TCP has given up.
 const connectTimeout = 2 * time.Second
 
+// lazyTimeout bounds how long a process waits at startup for a database that it can work without.
+const lazyTimeout = 5 * time.Second
+
 // closeLeast is the minimum time for closing.
 const closeLeast = 500 * time.Millisecond
 
@@ -142,12 +145,15 @@ func (p *parts) pool(ctx context.Context, url string, size config.Pool, prepare 
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(telemetry.WithinTrace()))
 	}
 	var pooling postgres.Pooling
-	detect := func() (err error) {
+	detect := func(ctx context.Context) (err error) {
 		pooling, err = postgres.Detect(ctx, cfg.ConnConfig)
 		return err
 	}
 	if p.lazy {
-		if err := detect(); err != nil {
+		bounded, cancel := context.WithTimeout(ctx, lazyTimeout)
+		err := detect(bounded)
+		cancel()
+		if err != nil {
 			p.log.Warn("Postgres is unavailable, continuing without it", "error", err)
 		}
 	} else if err := p.await(ctx, "Postgres", detect); err != nil {
@@ -227,7 +233,7 @@ func (p *parts) openPresence(ctx context.Context, works bool) (err error) {
 // openStore opens the appender. Call openWrite first.
 func (p *parts) openStore(ctx context.Context, queue int) (err error) {
 	opts := eventstore.Options{Queue: queue, Pooled: p.writePooled, Observe: observeBatches(p.registry)}
-	err = p.await(ctx, "Postgres", func() (err error) {
+	err = p.await(ctx, "Postgres", func(ctx context.Context) (err error) {
 		p.store, err = eventstore.Open(ctx, p.writePool, opts)
 		return err
 	})
@@ -243,7 +249,7 @@ func (p *parts) openGate(ctx context.Context, server redisServer, size config.Po
 	opts := server.opts
 	opts.Node, opts.Lanes, opts.LanesMax = p.presence.ID, size.Kept, size.Max
 	opts.Observer, opts.Tracing = newGateMetrics(p.registry), p.tracing.Enabled()
-	err = p.await(ctx, "Redis", func() (err error) {
+	err = p.await(ctx, "Redis", func(ctx context.Context) (err error) {
 		p.gate, err = redis.Open(ctx, server.urls, p.gateStore.WithLeasePool(p.leasePool), opts)
 		return err
 	})

@@ -26,7 +26,7 @@ func projectorCommand() *cli.Command {
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
-			if err := p.await(ctx, "Postgres", func() error { return db.CheckRead(ctx, read) }); err != nil {
+			if err := p.await(ctx, "Postgres", func(ctx context.Context) error { return db.CheckRead(ctx, read) }); err != nil {
 				return nil, err
 			}
 			if err := p.openWrite(ctx, write, size); err != nil {

@@ -28,7 +28,7 @@ func relayCommand() *cli.Command {
 			if err := r.Err(); err != nil {
 				return nil, err
 			}
-			if err := p.await(ctx, "Postgres", func() error { return db.CheckWrite(ctx, url) }); err != nil {
+			if err := p.await(ctx, "Postgres", func(ctx context.Context) error { return db.CheckWrite(ctx, url) }); err != nil {
 				return nil, err
 			}
 			if err := p.openWrite(ctx, url, size); err != nil {

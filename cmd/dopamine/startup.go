@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -16,20 +17,28 @@ import (
 	"github.com/dopaminestore/dopamine/redis"
 )
 
-// waitingLogInterval is the interval at which a process that waits for a service logs that.
-const waitingLogInterval = 5 * time.Second
+const (
+	// waitingLogInterval is the interval at which a process that waits for a service logs that.
+	waitingLogInterval = 5 * time.Second
+	// tryTimeout bounds one try of await: a service may accept a connection and never respond.
+	tryTimeout = 10 * time.Second
+)
 
 // await retries a step of the process's start while the service is unavailable, until
 // --startup-timeout has passed since the process began. Any other error is returned immediately: a
-// wrong password does not become right by waiting.
-func (p *parts) await(ctx context.Context, service string, try func() error) error {
+// wrong password does not become right by waiting. The context of a try ends after tryTimeout, and
+// with --startup-timeout; what try opens must not depend on it afterwards.
+func (p *parts) await(ctx context.Context, service string, try func(context.Context) error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 2*time.Second
 	var logged time.Time
 	for {
-		err := try()
-		if err == nil || !isAway(err) || ctx.Err() != nil || !time.Now().Before(p.startBy) {
+		err := p.tryOnce(ctx, try)
+		if err == nil || !isAway(err) || ctx.Err() != nil {
 			return err
+		}
+		if !time.Now().Before(p.startBy) {
+			return fmt.Errorf("%s did not become available within --startup-timeout: %w", service, err)
 		}
 		if time.Since(logged) >= waitingLogInterval {
 			logged = time.Now()
@@ -41,9 +50,21 @@ func (p *parts) await(ctx context.Context, service string, try func() error) err
 	}
 }
 
+// tryOnce calls try with a context that ends after tryTimeout, and not after startBy unless that has
+// passed already.
+func (p *parts) tryOnce(ctx context.Context, try func(context.Context) error) error {
+	timeout := tryTimeout
+	if left := time.Until(p.startBy); left > 0 {
+		timeout = min(timeout, left)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return try(ctx)
+}
+
 // storeIdentity returns the event store's identity, and waits for the database as await does.
 func (p *parts) storeIdentity(ctx context.Context) (identity eventstore.Identity, err error) {
-	err = p.await(ctx, "Postgres", func() error {
+	err = p.await(ctx, "Postgres", func(ctx context.Context) error {
 		identity, err = eventstore.NewReader(p.writePool).Identity(ctx)
 		return err
 	})
