@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
 
 	"github.com/urfave/cli/v3"
@@ -28,6 +30,10 @@ func commandAPICommand() *cli.Command {
 			if err := openCommandSide(ctx, p, r); err != nil {
 				return nil, err
 			}
+			var err error
+			if cfg.Verifier, err = p.openVerifier(ctx, r, cfg.Verifier); err != nil {
+				return nil, err
+			}
 			api, err := newCommandAPI(p, cfg)
 			if err != nil {
 				return nil, err
@@ -37,21 +43,42 @@ func commandAPICommand() *cli.Command {
 	}
 }
 
-// verifierOf returns the verifier of tokens. Errors of the key are recorded in r.
+// verifierOf returns the verifier of tokens with a key file; nil with a key set, which openVerifier
+// fetches. Errors of the settings and of the file are recorded in r.
 func verifierOf(ctx context.Context, r *config.Reader) *auth.Verifier {
 	cfg := r.Auth()
-	if cfg.KeyFile == "" && cfg.JWKSURL == "" {
+	if cfg.KeyFile == "" {
 		return nil
 	}
 	v, err := auth.New(ctx, cfg)
 	if err != nil {
-		s := config.JWTKey
-		if cfg.JWKSURL != "" {
-			s = config.JWKSURL
-		}
-		r.Refuse(s, err.Error())
+		r.Refuse(config.JWTKey, err.Error())
 	}
 	return v
+}
+
+// openVerifier returns v or, if that is nil, the verifier with the key set, and waits for the
+// identity provider as await does. Call it after r.Err.
+func (p *parts) openVerifier(ctx context.Context, r *config.Reader, v *auth.Verifier) (*auth.Verifier, error) {
+	if v != nil {
+		return v, nil
+	}
+	err := p.await(ctx, "identity provider (--"+config.JWKSURL.Name+")", func(try context.Context) (err error) {
+		// The set is refreshed for longer than the try.
+		refreshing, stop := context.WithCancel(ctx)
+		detach := context.AfterFunc(try, stop)
+		v, err = auth.New(refreshing, r.Auth())
+		if err == nil && detach() {
+			p.onClose(func(context.Context) error { stop(); return nil })
+			return nil
+		}
+		stop()
+		if err != nil && try.Err() == nil && !errors.Is(err, auth.ErrKeySetUnavailable) {
+			return config.Usage("--" + config.JWKSURL.Name + " (" + config.JWKSURL.Variable() + "): " + err.Error())
+		}
+		return cmp.Or(err, try.Err())
+	})
+	return v, err
 }
 
 // openCommandSide opens what commands and the worker need. It reads all
@@ -87,7 +114,7 @@ func openCommandSide(ctx context.Context, p *parts, r *config.Reader) error {
 }
 
 // commandConfig reads what the command API is set to; the parts it works with
-// are filled in by newCommandAPI, once they are open.
+// are filled in by newCommandAPI, once they are open, and the verifier of a key set by openVerifier.
 func commandConfig(ctx context.Context, p *parts, r *config.Reader) command.Config {
 	return command.Config{
 		Addr:        r.Addr(config.CommandAddr),

@@ -54,6 +54,11 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	}
 	defer p.close()
 	d.parts = p
+	if r.String(config.JWKSURL) != "" {
+		if d.verifier, err = p.openVerifier(ctx, r, nil); err != nil {
+			return unlessStopped(ctx, err)
+		}
+	}
 	if err := d.takeFolder(r.String(config.Data)); err != nil {
 		return err
 	}
@@ -103,6 +108,7 @@ type devSystem struct {
 	// by it too.
 	ownPostgres bool
 	pipeline    pipelineHealth
+	verifier    *auth.Verifier // with a key set; nil: with a key file
 }
 
 // readSettings reads all settings once, so that one start reports all wrong ones before anything is
@@ -132,9 +138,7 @@ func (d *devSystem) readSettings(ctx context.Context, r *config.Reader) {
 	r.Addr(config.QueryAddr)
 	ownKey := r.String(config.JWTKey) == "" && r.String(config.JWKSURL) == ""
 	if !ownKey {
-		looking, done := context.WithCancel(ctx) // stops the refreshing of a key set
-		verifierOf(looking, r)
-		done()
+		verifierOf(ctx, r)
 	}
 	if r.String(config.TokenKey) != "" || d.cmd.Bool("rush") && !ownKey {
 		signerOf(r)
@@ -329,6 +333,9 @@ func withDatabase(server, name string) (string, error) {
 // run starts all processes of the system, reports them, and runs the rush if requested.
 func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, play func(context.Context) error) error {
 	commandCfg, queryCfg := commandConfig(ctx, d.parts, r), queryServer(ctx, d.parts, r)
+	if d.verifier != nil {
+		commandCfg.Verifier, queryCfg.Verifier = d.verifier, d.verifier
+	}
 	kafka, registry := kafkaOf(r), registryOf(r)
 	commandCfg.CORSOrigins = append(commandCfg.CORSOrigins, dropOrigins(queryCfg.Addr)...)
 	commandCfg.Checks = optionalChecks(d.parts, redisServer{}, kafka.cluster, d.pipeline.reasons)

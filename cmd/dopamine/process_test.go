@@ -295,10 +295,10 @@ func TestDev_ChecksAllSettingsFirst(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
 	data := filepath.Join(t.TempDir(), "data")
 	for flags, says := range map[string]string{
-		"--jwks-url http://" + nobodyListens + "/keys": "--jwks-url (DOPAMINE_JWKS_URL)",
-		"--jwt-key /no/such/file":                      "--jwt-key (DOPAMINE_JWT_KEY)",
-		"--jwt-key " + file + " --rush":                "--token-key",
-		"--callback-url h":                             "--callback-url (DOPAMINE_CALLBACK_URL)",
+		"--jwks-url ftp://" + nobodyListens + "/keys": "--jwks-url (DOPAMINE_JWKS_URL)",
+		"--jwt-key /no/such/file":                     "--jwt-key (DOPAMINE_JWT_KEY)",
+		"--jwt-key " + file + " --rush":               "--token-key",
+		"--callback-url h":                            "--callback-url (DOPAMINE_CALLBACK_URL)",
 	} {
 		exit, _, said := bounded(t, append([]string{"dev", "--data", data}, strings.Fields(flags)...)...)
 		require.Equal(t, 2, exit, "%s: %s", flags, said)

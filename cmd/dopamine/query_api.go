@@ -40,6 +40,10 @@ func queryAPICommand() *cli.Command {
 					return nil, err
 				}
 			}
+			var err error
+			if cfg.Verifier, err = p.openVerifier(ctx, r, cfg.Verifier); err != nil {
+				return nil, err
+			}
 			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, p.writePool, nil)...)
 			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool, Topic: kafka.topic})
 			if err != nil {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -173,4 +175,43 @@ func TestStartup_QueryAPIDoesNotWaitForAHungEventStore(t *testing.T) {
 	u.Host, _ = hang(t, u.Host, true)
 	p := start(t, "query-api", "--jwt-key", keyFile(t), "--query-addr", addr, "--database-url", u.String(), "--read-database-url", d.URL)
 	require.Equal(t, "DEGRADED", healthOf(t, p, addr).Status)
+}
+
+// An identity provider that is away at the start is waited for like the services.
+func TestStartup_WaitsForTheIdentityProvider(t *testing.T) {
+	unset(t)
+	d := dbtest.Both(t)
+	var works atomic.Bool
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !works.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, `{"keys":[]}`)
+	}))
+	t.Cleanup(provider.Close)
+	query := func(jwks string, args ...string) []string {
+		return append([]string{"query-api", "--database-url", d.URL, "--jwt-issuer", "i", "--jwt-audience", "a", "--jwks-url", jwks}, args...)
+	}
+	addr := freeAddr(t)
+	p := start(t, query(provider.URL, "--query-addr", addr, "--startup-timeout", "1m")...)
+	testkit.EventuallyTrue(t, 10*time.Second, "the log to name the identity provider", func() bool {
+		return strings.Contains(p.text(), `"msg":"waiting for a service","service":"identity provider (--jwks-url)"`)
+	})
+	works.Store(true)
+	require.Equal(t, "UP", healthOf(t, p, addr).Status)
+
+	away := "http://" + nobodyListens + "/keys"
+	exit, _, said := bounded(t, query(away, "--query-addr", "127.0.0.1:0", "--startup-timeout", "300ms")...)
+	require.Equal(t, 1, exit, said)
+	require.Contains(t, said, "identity provider (--jwks-url) did not become available within --startup-timeout")
+	exit, _, said = bounded(t, "dev", "--data", t.TempDir(), "--jwks-url", away, "--startup-timeout", "300ms")
+	require.Equal(t, 1, exit, said)
+	require.Contains(t, said, "identity provider (--jwks-url) did not become available within --startup-timeout")
+
+	notKeys := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(notKeys.Close)
+	exit, _, said = bounded(t, query(notKeys.URL, "--query-addr", "127.0.0.1:0", "--startup-timeout", "1m")...)
+	require.Equal(t, 2, exit, said)
+	require.Contains(t, said, "--jwks-url (DOPAMINE_JWKS_URL)")
 }

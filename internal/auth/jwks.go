@@ -3,8 +3,10 @@ package auth
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -34,6 +36,28 @@ const (
 
 type keySet struct{ set keyfunc.Keyfunc }
 
+// ErrKeySetUnavailable means that the server of the key set does not respond, or not now: it may
+// later. Other errors of a key set mean that its URL is wrong.
+var ErrKeySetUnavailable = errors.New("the key set is unavailable")
+
+// keySetTransport returns ErrKeySetUnavailable for what may be different later.
+type keySetTransport struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t keySetTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(r)
+	switch untrusted := (*tls.CertificateVerificationError)(nil); {
+	case errors.As(err, &untrusted):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrKeySetUnavailable, err)
+	case resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
+		_ = resp.Body.Close() // nothing of it is used
+		return nil, fmt.Errorf("%w: it responds with status %d", ErrKeySetUnavailable, resp.StatusCode)
+	}
+	return resp, nil
+}
+
 // CheckJWKSURL refuses a key set's URL whose content could be changed in transit: plain http is
 // accepted only for the local machine.
 func CheckJWKSURL(text string) error {
@@ -61,7 +85,7 @@ func newKeySet(ctx context.Context, address string) (*keySet, error) {
 	}
 	strict := false
 	set, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{address}, keyfunc.Override{
-		Client:                    &http.Client{CheckRedirect: checkRedirect},
+		Client:                    &http.Client{CheckRedirect: checkRedirect, Transport: keySetTransport{http.DefaultTransport}},
 		HTTPTimeout:               jwksTimeout,
 		NoErrorReturnFirstHTTPReq: &strict,
 		RateLimitWaitMax:          jwksWait,
@@ -73,6 +97,9 @@ func newKeySet(ctx context.Context, address string) (*keySet, error) {
 			}
 		},
 	})
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) { // while the set was read
+		err = errors.Join(ErrKeySetUnavailable, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch the key set from %s: %w; give the URL of a JSON Web Key Set", address, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -118,13 +119,44 @@ func TestJWKS_FetchesNewKeysAtALimitedRate(t *testing.T) {
 }
 
 func TestJWKS_Unavailable(t *testing.T) {
-	server := httptest.NewServer(http.NotFoundHandler())
-	defer server.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	_, err := auth.New(ctx, auth.Config{JWKSURL: server.URL})
-	require.ErrorContains(t, err, server.URL)
-	require.ErrorContains(t, err, "give the URL of a JSON Web Key Set")
+	respond := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
+	}
+	for name, c := range map[string]struct {
+		handler http.Handler
+		later   bool // another try may succeed
+	}{
+		"no such page": {http.NotFoundHandler(), false},
+		"no key set":   {respond(http.StatusOK), false},
+		"starting":     {respond(http.StatusServiceUnavailable), true},
+		"limited":      {respond(http.StatusTooManyRequests), true},
+		"disconnects":  {http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), true},
+		"half a set": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte("{"))
+		}), true},
+		"no listener": {nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := "http://127.0.0.1:1/keys"
+			if c.handler != nil {
+				server := httptest.NewServer(c.handler)
+				defer server.Close()
+				address = server.URL
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			_, err := auth.New(ctx, auth.Config{JWKSURL: address})
+			require.ErrorContains(t, err, address)
+			require.ErrorContains(t, err, "give the URL of a JSON Web Key Set")
+			require.Equal(t, c.later, errors.Is(err, auth.ErrKeySetUnavailable), err.Error())
+		})
+	}
+	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
+	defer untrusted.Close()
+	_, err := auth.New(t.Context(), auth.Config{JWKSURL: untrusted.URL})
+	require.Error(t, err)
+	require.NotErrorIs(t, err, auth.ErrKeySetUnavailable, "a certificate does not become right by waiting")
 }
 
 // TestJWKS_Purpose has keys whose use, key_ops or alg exclude a token's signature.

@@ -54,7 +54,8 @@ type Verifier struct {
 }
 
 // New returns a verifier with the configured key. With a key set it fetches the set immediately and
-// fails if that fails; the end of ctx stops the refreshing of the set.
+// fails if that fails, with ErrKeySetUnavailable if another try may succeed; the end of ctx stops the
+// refreshing of the set.
 func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
