@@ -287,9 +287,11 @@ func TestRelay_LagRisesWhileKafkaIsDown(t *testing.T) {
 		return 0, nil
 	}}
 	r.open = func(int32) (message.Publisher, error) { return pub, nil }
+	r.maxStall = time.Second
 	s.run(r)
 	s.warn(10, uuid.New())
 	s.awaitPlace(10)
+	testkit.EventuallyEqual(t, 10*time.Second, "no reason", nil, r.Health)
 	away.Store(true)
 	s.warn(15, uuid.New())
 	testkit.Eventually(t, 30*time.Second, "a lag of 15", func() error {
@@ -299,6 +301,8 @@ func TestRelay_LagRisesWhileKafkaIsDown(t *testing.T) {
 		}
 		return nil
 	})
+	require.Len(t, r.Health(), 1)
+	require.Contains(t, r.Health()[0], "no progress")
 	away.Store(false)
 	testkit.Eventually(t, 30*time.Second, "no lag", func() error {
 		if lag, stalled := testutil.ToFloat64(r.metrics.lag), testutil.ToFloat64(r.metrics.stalled); lag != 0 || stalled != 0 {
@@ -306,6 +310,7 @@ func TestRelay_LagRisesWhileKafkaIsDown(t *testing.T) {
 		}
 		return nil
 	})
+	testkit.EventuallyEqual(t, 10*time.Second, "no reason", nil, r.Health)
 }
 
 // A relay that is stopped while it connects to Kafka ends cleanly and in time.

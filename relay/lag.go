@@ -11,8 +11,12 @@ import (
 	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
-// lagInterval is the interval at which the lag is measured.
-const lagInterval = time.Second
+const (
+	// lagInterval is the interval at which the lag is measured.
+	lagInterval = time.Second
+	// stallTimeout is how long events may wait without the checkpoint moving before Health reports it.
+	stallTimeout = 30 * time.Second
+)
 
 // lag measures how far the topic is behind the store, whether or not this relay
 // leads, is blocked, or waits for Kafka.
@@ -62,7 +66,9 @@ func (r *Relay) measureLag(ctx context.Context) {
 			r.lag.saved(position)
 			r.metrics.lag.Set(float64(max(0, head-position)))
 		}
-		r.metrics.stalled.Set(r.lag.stalled(head).Seconds())
+		stalled := r.lag.stalled(head)
+		r.metrics.stalled.Set(stalled.Seconds())
+		r.noProgress.Store(stalled > r.maxStall)
 	}
 }
 

@@ -67,6 +67,7 @@ type Relay struct {
 	schemaIDs map[string]int
 
 	silence     time.Duration // silenceTimeout, or shorter in tests
+	maxStall    time.Duration // stallTimeout, or shorter in tests
 	readTimeout time.Duration // statementTimeout, or shorter in tests
 	ackTimeout  time.Duration // acknowledgementTimeout, or shorter in tests
 
@@ -74,6 +75,7 @@ type Relay struct {
 
 	blocked        atomic.Pointer[string]
 	shortRetention atomic.Pointer[string] // why, "" if it is not
+	noProgress     atomic.Bool            // events wait, and the checkpoint has not moved for maxStall
 }
 
 // RefusedError is the reason why the relay must not continue, and the remedy.
@@ -117,7 +119,7 @@ func New(cfg Config) *Relay {
 		cfg.Logger = slog.Default()
 	}
 	r := &Relay{
-		cfg: cfg, silence: silenceTimeout, readTimeout: statementTimeout, ackTimeout: acknowledgementTimeout, schemaIDs: map[string]int{},
+		cfg: cfg, silence: silenceTimeout, maxStall: stallTimeout, readTimeout: statementTimeout, ackTimeout: acknowledgementTimeout, schemaIDs: map[string]int{},
 		log: cfg.Logger.With("component", "relay"), metrics: newMetrics(cfg.Registerer), marshal: avsc.Marshal,
 		open: func(partitions int32) (message.Publisher, error) {
 			return kafka.NewPublisher(cfg.Kafka, partitions)
@@ -188,11 +190,15 @@ func (r *Relay) Blocked() string {
 }
 
 // Health returns why the relay does not work correctly, or nothing if it does: what
-// blocks it, and a topic that keeps its records for less time than configured.
+// blocks it, events that wait without progress, and a topic that keeps its records for
+// less time than configured. A relay that stands by reports the progress of the one that leads.
 func (r *Relay) Health() []string {
 	var reasons []string
 	if reason := r.Blocked(); reason != "" {
 		reasons = append(reasons, reason)
+	}
+	if r.noProgress.Load() {
+		reasons = append(reasons, fmt.Sprintf("no progress: events wait in the store, and none has been published for more than %s; the log of the relay that leads has the reason", r.maxStall))
 	}
 	if short := r.shortRetention.Load(); short != nil && *short != "" {
 		reasons = append(reasons, *short)

@@ -26,6 +26,17 @@ func databaseCheck(pool *pgxpool.Pool) httpapi.Check {
 	return required(httpapi.Check{Name: "database", Probe: httpapi.PingCheck(pool.Ping)})
 }
 
+// storeCheck is like databaseCheck for the database of the event store, of a process whose own
+// database may be another one.
+func storeCheck(pool *pgxpool.Pool) httpapi.Check {
+	return required(httpapi.Check{Name: "database", Probe: func(ctx context.Context) httpapi.ComponentHealth {
+		if pool.Ping(ctx) != nil {
+			return httpapi.ComponentHealth{Status: httpapi.Down, Details: []string{"the event store's database does not respond"}}
+		}
+		return httpapi.ComponentHealth{Status: httpapi.Up}
+	}})
+}
+
 // clockChecks returns checks that compare this process's clock with those of the services it uses,
 // and report products that are sold through another Redis. database is the pool of the process's
 // main database, store that of the event store, which may be another one; store and gate may be nil.

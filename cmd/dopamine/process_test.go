@@ -240,6 +240,21 @@ func wire(t *testing.T, server string) (addr string, silence func()) {
 	return l.Addr().String(), func() { silent.Store(true) }
 }
 
+// A projector applies nothing without the event store, which may be in another database than the
+// read models.
+func TestReadiness_ProjectorIsDownWithoutTheEventStore(t *testing.T) {
+	unset(t)
+	d, addr := dbtest.Both(t), freeAddr(t)
+	u, err := url.Parse(d.URL)
+	require.NoError(t, err)
+	var silence func()
+	u.Host, silence = wire(t, u.Host)
+	p := start(t, "projector", "--database-url", u.String(), "--read-database-url", d.URL, "--kafka-brokers", strings.Join(testkit.FakeKafka(t), ","), "--metrics-addr", addr)
+	requireHealth(t, p, addr, health{200, "UP", map[string]string{"database": "UP", "kafka": "UP"}})
+	silence()
+	requireHealth(t, p, addr, health{503, "DOWN", map[string]string{"database": "DOWN", "kafka": "UP"}})
+}
+
 // TestProcess_EndsDespiteASilentDatabase: closing waited without limit for connections on which no
 // server responded.
 func TestProcess_EndsDespiteASilentDatabase(t *testing.T) {

@@ -35,8 +35,11 @@ type Config struct {
 	// BatchTimeout bounds the transaction of a batch, ReadTimeout every other query. Both are
 	// longer than a swap holds its locks. Defaults: 15 s, 8 s.
 	BatchTimeout, ReadTimeout time.Duration
-	Registerer                prometheus.Registerer
-	Logger                    *slog.Logger // default: slog.Default()
+	// StallTimeout is how long a projection may be behind without progress before Health reports it.
+	// It needs Published. Default: 30 s.
+	StallTimeout time.Duration
+	Registerer   prometheus.Registerer
+	Logger       *slog.Logger // default: slog.Default()
 }
 
 func (c Config) withDefaults() Config {
@@ -51,6 +54,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ReadTimeout == 0 {
 		c.ReadTimeout = 8 * time.Second
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = 30 * time.Second
 	}
 	if c.MaxBatch == 0 {
 		c.MaxBatch = 5000

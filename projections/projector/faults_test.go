@@ -209,9 +209,12 @@ func TestProjector_LagRisesWhileKafkaIsAway(t *testing.T) {
 	s := newSystem(t, testkit.FakeKafka(t))
 	_, stopRelay := s.StartRelay()
 	registry := prometheus.NewRegistry()
-	s.StartProjector(func(c *projector.Config) { c.Registerer, c.Published = registry, s.Published })
+	r, _ := s.StartProjector(func(c *projector.Config) {
+		c.Registerer, c.Published, c.StallTimeout = registry, s.Published, time.Second
+	})
 	product := s.Create(100)
 	s.awaitReached(product, 1)
+	testkit.EventuallyEqual(t, 10*time.Second, "no reason", nil, r.Health)
 	require.NoError(t, stopRelay()) // nothing reaches the topic
 	for n := int64(1); n <= 5; n++ {
 		s.Acquire(product, int(n), n)
@@ -226,6 +229,11 @@ dopamine_projector_lag_events{projection="purchases"} 5
 dopamine_projector_lag_events{projection="slot_audit_log"} 5
 `), "dopamine_projector_lag_events")
 	})
+	testkit.EventuallyTrue(t, 30*time.Second, "no progress", func() bool {
+		return len(r.Health()) == 1 && strings.Contains(r.Health()[0], "applied to products, purchase_slots, purchases, slot_audit_log;")
+	})
+	s.StartRelay()
+	testkit.EventuallyEqual(t, 30*time.Second, "progress", nil, r.Health)
 }
 
 // The topic is recreated with another partition count under a running projector: products are in

@@ -144,11 +144,12 @@ func (w *warning) get() string {
 	return w.text
 }
 
-// Health returns the reasons why the projector does not work as it should: what blocks it, and a
-// topic that keeps its records for less time than configured. It returns none if all is well.
+// Health returns the reasons why the projector does not work as it should: what blocks it,
+// projections that are behind and do not move, and a topic that keeps its records for less time than
+// configured. It returns none if all is well.
 func (r *Runner) Health() []string {
 	var reasons []string
-	for _, reason := range []string{r.health.reason(), r.topicWarning.get()} {
+	for _, reason := range []string{r.health.reason(), r.noProgress.get(), r.topicWarning.get()} {
 		if reason != "" {
 			reasons = append(reasons, reason)
 		}

@@ -3,6 +3,8 @@ package projector
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/dopaminestore/dopamine/internal/sleep"
@@ -34,6 +36,7 @@ func (r *Runner) measureLag(ctx context.Context) {
 		moved[p.Name()] = time.Now()
 	}
 	for range sleep.Every(ctx, lagInterval) {
+		var waiting []string
 		all, err := r.readLag(ctx)
 		now := time.Now()
 		for _, s := range all {
@@ -49,8 +52,23 @@ func (r *Runner) measureLag(ctx context.Context) {
 				stalled = now.Sub(at).Seconds()
 			}
 			r.metrics.stalled.WithLabelValues(name).Set(stalled)
+			if stalled > r.cfg.StallTimeout.Seconds() {
+				waiting = append(waiting, name)
+			}
 		}
+		r.noProgress.set(noProgress(waiting, r.cfg.StallTimeout))
 	}
+}
+
+// noProgress returns the reason why Health reports projections that are behind and do not move; "" if
+// there are none.
+func noProgress(waiting []string, limit time.Duration) string {
+	if len(waiting) == 0 {
+		return ""
+	}
+	slices.Sort(waiting)
+	return fmt.Sprintf("no progress: events wait, and for more than %s none has been applied to %s; `dopamine status` and the logs of projector and relay have the reason",
+		limit, strings.Join(waiting, ", "))
 }
 
 // readLag reads how far the projections of this process are behind the store.

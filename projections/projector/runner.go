@@ -47,6 +47,7 @@ type Runner struct {
 
 	undecodableLog rate.Sometimes // a topic may have many such records; the metric counts all
 	topicWarning   warning
+	noProgress     warning // set while events wait and nothing has moved for StallTimeout
 	// The maximum number of events per transaction of a batch and of a request, by projection. It is
 	// lower after one that took too long. Batches do not raise the limit of requests.
 	batchLimits, requestLimits map[string]*atomic.Int64
