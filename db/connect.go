@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -73,7 +74,19 @@ func (d driver) Open() (*sql.DB, error) {
 	}
 	// A migration is many statements in one text, which only this protocol takes.
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
-	return stdlib.OpenDB(*config), nil
+	return stdlib.OpenDB(*config, stdlib.OptionAfterConnect(boundLocks)), nil
+}
+
+// lockTimeout bounds how long a migration waits for a lock. Every later statement of the running
+// system that needs the table waits behind it for so long.
+const lockTimeout = 2 * time.Second
+
+// boundLocks sets the lock timeout of a session.
+func boundLocks(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, fmt.Sprintf("set lock_timeout = %d", lockTimeout.Milliseconds())); err != nil {
+		return fmt.Errorf("bound the wait for locks: %w", err)
+	}
+	return nil
 }
 
 // dbmate runs the set's migrations on the database of url.

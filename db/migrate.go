@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/amacneil/dbmate/v2/pkg/dbmate"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 )
@@ -41,7 +43,7 @@ func (s set) migrate(ctx context.Context, url string) error {
 		if err != nil || len(pending) == 0 {
 			return err
 		}
-		if err := s.dbmate(ctx, url).Migrate(); err != nil {
+		if err := s.apply(ctx, conn, url); err != nil {
 			return err
 		}
 		slog.InfoContext(ctx, "schema migrated", "schema", s.name, "migrations", len(pending), "newest", pending[len(pending)-1])
@@ -51,6 +53,60 @@ func (s set) migrate(ctx context.Context, url string) error {
 		return fmt.Errorf("migrate the %s side: %w", s.name, err)
 	}
 	return nil
+}
+
+// A migration that does not get a lock within lockTimeout is retried for lockRetryTimeout. Between
+// two tries the running system has the table for longer than it waited for it.
+const (
+	lockRetryTimeout     = 5 * time.Minute
+	lockRetryMinInterval = time.Second
+	lockRetryMaxInterval = 10 * time.Second
+)
+
+// apply applies the pending migrations. Each is a transaction, so a try that fails leaves nothing.
+func (s set) apply(ctx context.Context, conn *pgx.Conn, url string) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = lockRetryMinInterval, lockRetryMaxInterval
+	giveUp := time.Now().Add(lockRetryTimeout)
+	for {
+		err := s.dbmate(ctx, url).Migrate()
+		if failed := (*dbmate.QueryError)(nil); errors.As(err, &failed) {
+			err = failed.Err // it wraps nothing
+		}
+		if !isCode(err, pgerrcode.LockNotAvailable) {
+			return err
+		}
+		pending, inspectErr := s.inspect(ctx, conn)
+		if inspectErr != nil || len(pending) == 0 {
+			return errors.Join(err, inspectErr)
+		}
+		holder := oldestTransaction(ctx, conn)
+		if !time.Now().Before(giveUp) {
+			return fmt.Errorf("migration %s got no lock within %s, each time for %s; the oldest transaction is %s: end it and migrate again: %w",
+				pending[0], lockRetryTimeout, lockTimeout, holder, err)
+		}
+		pause := wait.NextBackOff()
+		slog.WarnContext(ctx, "migration waits for a lock, retrying", "schema", s.name, "migration", pending[0], "oldest_transaction", holder,
+			"retry_in", pause.Round(time.Millisecond).String(), "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// oldestTransaction describes the session whose transaction has been open for the longest time in
+// this database: usually it holds the lock that a migration waits for.
+func oldestTransaction(ctx context.Context, conn *pgx.Conn) (session string) {
+	err := conn.QueryRow(ctx, `
+		select format('pid %s (%s), open for %s s', pid, application_name, extract(epoch from clock_timestamp() - xact_start)::int)
+		from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+		order by xact_start limit 1`).Scan(&session)
+	if err != nil {
+		return "unknown"
+	}
+	return session
 }
 
 func (s set) down(ctx context.Context, url string) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -137,6 +138,40 @@ func TestOlderAndHalfAppliedWrite(t *testing.T) {
 	err := db.CheckWrite(t.Context(), url)
 	require.ErrorIs(t, err, db.ErrSchemaOlder)
 	require.ErrorContains(t, err, "dopamine migrate")
+}
+
+// A migration that waits for a lock lets the statements of a running system pass, and is applied when
+// the lock is free.
+func TestMigrate_WaitsForALockInShortTries(t *testing.T) {
+	t.Parallel()
+	url := testkit.Postgres(t)
+	require.NoError(t, db.MigrateWrite(t.Context(), url))
+	exec(t, url, "alter table gate_epochs drop column rebuilt_id; delete from schema_migrations where version = '20261129012001'")
+	reader, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = reader.Close(context.Background()) }()
+	holder, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = holder.Close(context.Background()) }()
+	dbtest.Exec(t, holder, "begin; select count(*) from gate_epochs")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	migrated := make(chan error, 1)
+	go func() { migrated <- db.MigrateWrite(ctx, url) }()
+	testkit.EventuallyTrue(t, 20*time.Second, "the migration to wait for the lock", func() bool {
+		return dbtest.One[bool](t, reader, "select exists (select from pg_locks where relation = 'gate_epochs'::regclass and not granted)")
+	})
+	dbtest.Exec(t, reader, "set statement_timeout = '15s'")
+	dbtest.Exec(t, reader, "select count(*) from gate_epochs") // behind the migration
+	select {
+	case err := <-migrated:
+		require.Fail(t, "it did not wait", "%v", err)
+	default:
+	}
+	dbtest.Exec(t, holder, "commit")
+	require.NoError(t, <-migrated)
+	require.NoError(t, db.CheckWrite(t.Context(), url))
 }
 
 func TestCreateDatabase_OnlyIfAsked(t *testing.T) {
