@@ -100,6 +100,29 @@ func (w *Worker) timeOutOne(ctx context.Context, due deadlines.Slot) {
 	w.syncOwn(due.Product)
 }
 
+// overdueInterval is the interval at which overdue slots are measured.
+const overdueInterval = 2 * time.Second
+
+// measureOverdue sets the gauge of the oldest slot that is due and has not ended. It is independent of
+// the sweeps: a slot that none of them can end has no lateness. While the slots cannot be read, the
+// gauge grows from its last value.
+func (w *Worker) measureOverdue(ctx context.Context) error {
+	read := time.Now()
+	var expiry, timeout time.Duration
+	for range sleep.Every(ctx, overdueInterval) {
+		began := time.Now()
+		if ends, times, err := w.cfg.Deadlines.Overdue(ctx); err == nil {
+			expiry, timeout, read = ends, times, time.Now()
+		} else if ctx.Err() == nil {
+			w.warn(ctx, "overdue slots not read, retrying", "error", err)
+		}
+		unknown := max(0, began.Sub(read))
+		w.metrics.overdue.WithLabelValues(sweepExpiry).Set((expiry + unknown).Seconds())
+		w.metrics.overdue.WithLabelValues(sweepPaymentTimeout).Set((timeout + unknown).Seconds())
+	}
+	return ctx.Err()
+}
+
 // deferred contains ids that are skipped until some time. It is safe for concurrent use.
 type deferred struct {
 	mu    sync.Mutex

@@ -23,6 +23,22 @@ import (
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
+// If no slot can be ended, nothing has a lateness: the alert depends on the age of what is due.
+func TestExpiry_MeasuresWhatCannotBeEnded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	product := w.product(1)
+	closed := storetest.Open(t, w.Pool)
+	require.NoError(t, closed.Close(t.Context()))
+	broken, _ := w.work(func(c *Config) { c.Store = closed }) // all its appends fail
+	w.acquire(product, life{ttl: 100 * time.Millisecond})
+	overdue := func() float64 { return testutil.ToFloat64(broken.metrics.overdue.WithLabelValues(sweepExpiry)) }
+	testkit.EventuallyTrue(t, 20*time.Second, "an overdue slot", func() bool { return overdue() > 1 })
+	require.Zero(t, testutil.ToFloat64(broken.metrics.swept.WithLabelValues(sweepExpiry)))
+	w.work()
+	testkit.EventuallyTrue(t, 20*time.Second, "none overdue", func() bool { return overdue() == 0 })
+}
+
 func TestExpiry_FreesUnitsAtDeadline(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -18,6 +18,7 @@ type metrics struct {
 	swept        *prometheus.CounterVec
 	conflicts    *prometheus.CounterVec
 	lateness     *prometheus.HistogramVec
+	overdue      *prometheus.GaugeVec
 	jobsDue      *prometheus.GaugeVec
 	jobSeconds   *prometheus.HistogramVec
 }
@@ -37,6 +38,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		swept:        m.Counters("slots_total", "Slots that were expired, warned of, or ended with a payment that timed out.", "sweep"),
 		conflicts:    m.Counters("slot_conflicts_total", "Slots whose event lost a race with another event.", "sweep"),
 		lateness:     m.Histograms("lateness_seconds", "Delay between the due time of a slot's event and the event.", telemetry.DurationBuckets, "sweep"),
+		overdue:      m.Gauges("overdue_seconds", "Age of the oldest slot that is due and has not ended, in seconds; while it cannot be read, it grows. 0 if none is due.", "sweep"),
 		jobsDue:      m.Gauges("payment_steps_due", "Steps of payments that were due when they were last listed, up to the size of a list.", "step"),
 		jobSeconds:   m.Histograms("payment_step_seconds", "Time of a payment step, including the gateway's.", telemetry.DurationBuckets, "step"),
 	}

@@ -146,6 +146,7 @@ func (w *Worker) loops() []loop {
 		{"reach", w.keepTrying},
 		{"compare", w.audit},
 		{"unload", w.unload},
+		{"overdue", w.measureOverdue},
 		{"expire", func(ctx context.Context) error { return w.expirer.keepSweeping(ctx, w.ending()) }},
 		{"warn", func(ctx context.Context) error { return w.expirer.keepSweeping(ctx, w.warning()) }},
 	}

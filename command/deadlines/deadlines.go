@@ -102,6 +102,25 @@ func (s *Store) UntilExpiry(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilEndSQL)
 }
 
+// overdueSQL reads the first entry of each of the indexes slot_claims_ends_idx and
+// slot_claims_timed_out_idx.
+const overdueSQL = `
+select coalesce(greatest(0, extract(epoch from at - (select due_at from slot_claims where due_at = deadline order by due_at limit 1))), 0)::float8,
+       coalesce(greatest(0, extract(epoch from at - (select due_at from slot_claims where due_at > deadline order by due_at limit 1))), 0)::float8
+from (select ` + eventstore.ClockSQL + ` as at) as clock`
+
+// Overdue returns for how long the oldest active slot has been due to expire, and the oldest one
+// with a pending payment to time out; 0 if none is due.
+func (s *Store) Overdue(ctx context.Context) (expiry, timeout time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	var ends, times float64
+	if err := s.pool.QueryRow(ctx, overdueSQL).Scan(&ends, &times); err != nil {
+		return 0, 0, fmt.Errorf("find the oldest overdue slot: %w", err)
+	}
+	return time.Duration(ends * float64(time.Second)), time.Duration(times * float64(time.Second)), nil
+}
+
 // UntilWarning returns in how long the next owner must be warned; see UntilExpiry.
 func (s *Store) UntilWarning(ctx context.Context) (time.Duration, bool, error) {
 	return s.until(ctx, untilWarningSQL)

@@ -42,4 +42,13 @@ func TestDueForExpiry_PendingPaymentsDelayNoOther(t *testing.T) {
 	for _, d := range due {
 		require.Equal(t, time.Millisecond, d.At.Sub(d.Deadline))
 	}
+	expiry, timeout, err := store.Overdue(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, expiry)
+	require.Greater(t, timeout, expiry, "the slots with a payment were due before the other")
+	_, err = w.Pool.Exec(t.Context(), "delete from slot_claims")
+	require.NoError(t, err)
+	expiry, timeout, err = store.Overdue(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, expiry+timeout, "none is due")
 }

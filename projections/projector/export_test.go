@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
@@ -82,6 +83,12 @@ func (w *Owner) ServeRequests(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ParkedKeys returns the gauge of a projection's parked keys.
+func (w *Owner) ParkedKeys(ctx context.Context, projection string) (float64, error) {
+	err := w.r.measureParked(ctx)
+	return testutil.ToFloat64(w.r.metrics.parkedKeys.WithLabelValues(projection)), err
 }
 
 // ServePage serves one page of each request. It returns true if there is more to do.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections"
 )
@@ -57,6 +59,9 @@ func (r *Runner) measureLag(ctx context.Context) {
 			}
 		}
 		r.noProgress.set(noProgress(waiting, r.cfg.StallTimeout))
+		if err := r.measureParked(ctx); err != nil && ctx.Err() == nil {
+			r.parkedLog.Do(func() { r.log.Warn("parked keys not counted, retrying", "error", err) })
+		}
 	}
 }
 
@@ -69,6 +74,27 @@ func noProgress(waiting []string, limit time.Duration) string {
 	slices.Sort(waiting)
 	return fmt.Sprintf("no progress: events wait, and for more than %s none has been applied to %s; `dopamine status` and the logs of projector and relay have the reason",
 		limit, strings.Join(waiting, ", "))
+}
+
+// measureParked sets the numbers of parked keys of the live read models. The index
+// parked_events_heads has one entry for each.
+func (r *Runner) measureParked(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	rows, _ := r.cfg.ReadPool.Query(ctx, `
+		SELECT e.projection, count(*)::float8
+		FROM parked_events e JOIN projection_generations g USING (projection, generation)
+		WHERE NOT e.behind AND g.state = 'live' GROUP BY 1`) // ForEachRow returns its error
+	parked := map[string]float64{}
+	var name string
+	var keys float64
+	if _, err := pgx.ForEachRow(rows, []any{&name, &keys}, func() error { parked[name] = keys; return nil }); err != nil {
+		return fmt.Errorf("count the parked keys: %w", err)
+	}
+	for _, p := range r.cfg.Projections {
+		r.metrics.parkedKeys.WithLabelValues(p.Name()).Set(parked[p.Name()])
+	}
+	return nil
 }
 
 // readLag reads how far the projections of this process are behind the store.

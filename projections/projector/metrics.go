@@ -24,6 +24,7 @@ type metrics struct {
 	gapEvents    *prometheus.CounterVec
 	duplicates   *prometheus.CounterVec
 	parked       *prometheus.CounterVec
+	parkedKeys   *prometheus.GaugeVec
 	fenced       *prometheus.CounterVec
 	lag          *prometheus.GaugeVec
 	stalled      *prometheus.GaugeVec
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer, models []projections.Projection) *met
 		gapEvents:    m.Counters("gap_events_total", "Events that were missing in the topic's order and were read from the event store.", label),
 		duplicates:   m.Counters("duplicate_records_total", "Records of events that were applied before.", label),
 		parked:       m.Counters("parked_events_total", "Events parked because they, or one before them, could not be applied.", label),
+		parkedKeys:   m.Gauges("parked_keys", "Row keys whose events are parked in the live read model, measured once a second.", label),
 		fenced:       m.Counters("fenced_batches_total", "Batches refused because another process had moved the checkpoint.", label),
 		undecodable:  m.Counter("undecodable_records_total", "Records whose value could not be decoded."),
 		failures:     m.Counters("failures_total", "Failures that interrupted the work on the topic and are retried, by the part that failed.", "part"),
@@ -58,6 +60,7 @@ func newMetrics(reg prometheus.Registerer, models []projections.Projection) *met
 		for _, c := range []*prometheus.CounterVec{all.events, all.gapEvents, all.duplicates, all.parked, all.fenced} {
 			c.WithLabelValues(p.Name())
 		}
+		all.parkedKeys.WithLabelValues(p.Name())
 	}
 	for _, part := range []string{partKafka, partEventStore, partReadModels, partSlow} {
 		all.failures.WithLabelValues(part)

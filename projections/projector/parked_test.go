@@ -59,6 +59,14 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.EqualValues(t, 10, s.Count("SELECT stock FROM products"))
 	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM parked_events WHERE error LIKE '%no unit 1 today%' AND record IS NOT NULL AND headers->>'event-type' = 'SlotAcquired' AND NOT behind"))
 
+	requireKeys := func(want float64) {
+		t.Helper()
+		got, err := owner.ParkedKeys(ctx, "purchase_slots")
+		require.NoError(t, err)
+		require.Equal(t, want, got, "parked keys: the alert depends on them for as long as they are parked")
+	}
+	requireKeys(1)
+
 	reached := func(name string, position int64) bool {
 		ok, err := projector.Reached(ctx, s.Pool, []string{name}, product, position)
 		require.NoError(t, err)
@@ -79,6 +87,7 @@ func TestProjector_ParksFailingEventsAndAppliesTheOthers(t *testing.T) {
 	require.NoError(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Retry, "ann"))
 	require.NoError(t, owner.ServeRequests(ctx))
 	require.Empty(t, s.parked("purchase_slots"))
+	requireKeys(0)
 	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1 AND status = 'EXPIRED'", bad))
 	require.True(t, reached("purchase_slots", last))
 	require.ErrorIs(t, parking.Request(ctx, s.Pool, "purchase_slots", bad, parking.Retry, "ann"), parking.ErrNotParked)

@@ -46,6 +46,7 @@ type Runner struct {
 	health  health
 
 	undecodableLog rate.Sometimes // a topic may have many such records; the metric counts all
+	parkedLog      rate.Sometimes
 	topicWarning   warning
 	noProgress     warning // set while events wait and nothing has moved for StallTimeout
 	// The maximum number of events per transaction of a batch and of a request, by projection. It is
@@ -61,8 +62,8 @@ func NewRunner(cfg Config) *Runner {
 	cfg = cfg.withDefaults()
 	r := &Runner{
 		cfg: cfg, log: cfg.Logger.With("component", "projector"), metrics: newMetrics(cfg.Registerer, cfg.Projections),
-		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second},
-		batchLimits:    map[string]*atomic.Int64{}, requestLimits: map[string]*atomic.Int64{},
+		undecodableLog: rate.Sometimes{First: 10, Interval: time.Second}, parkedLog: rate.Sometimes{Interval: time.Minute},
+		batchLimits: map[string]*atomic.Int64{}, requestLimits: map[string]*atomic.Int64{},
 	}
 	for _, p := range cfg.Projections {
 		batch, request := &atomic.Int64{}, &atomic.Int64{}
