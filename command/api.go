@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -39,6 +40,7 @@ var openAPI []byte
 type Config struct {
 	Addr        string            // host:port to listen on; port 0 selects a free one
 	Pool        *pgxpool.Pool     // the write side's database
+	Probe       *pgxpool.Pool     // the same database, over connections that no request uses, for the readiness; nil: Pool
 	Store       *eventstore.Store // the writer
 	Reader      *eventstore.Reader
 	Claims      *claims.Store     //
@@ -133,7 +135,7 @@ func New(c Config) (*API, error) {
 		Addr: c.Addr, Verifier: c.Verifier, Limits: c.Limits, CORSOrigins: c.CORSOrigins, HideMetrics: c.HideMetrics,
 		OpenAPI: openAPI, Registry: c.Registry, Tracer: c.Tracer, Logger: c.Logger, Now: c.Now,
 		Checks: append([]httpapi.Check{
-			{Name: "database", Required: true, Probe: httpapi.PingCheck(c.Pool.Ping)},
+			{Name: "database", Required: true, Probe: httpapi.PingCheck(cmp.Or(c.Probe, c.Pool).Ping)},
 			{Name: "redis", Required: true, Probe: httpapi.PartsCheck(c.Gate.Health)},
 		}, c.Checks...),
 	})

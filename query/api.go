@@ -51,6 +51,9 @@ type Config struct {
 	// WritePool is the database of the event store and the decision logs. If it is nil, time travel
 	// and fairness respond 503.
 	WritePool *pgxpool.Pool
+	// ReadProbe and WriteProbe lead to the same databases over connections that no request uses, so
+	// that the readiness does not wait for requests. Default: ReadPool and WritePool.
+	ReadProbe, WriteProbe *pgxpool.Pool
 	// Topic is the topic that the projections are built from. Default: kafka.Topic.
 	Topic string
 	// Drop serves an example of a buyer's page. If it is nil, the page is not served.
@@ -80,7 +83,7 @@ func New(cfg Config) (*API, error) {
 	}
 	cfg.Server.OpenAPI = openAPI
 	cfg.Server.Checks = append([]httpapi.Check{{
-		Name: "database", Required: true, Probe: probeDatabases(cfg.ReadPool, cfg.WritePool),
+		Name: "database", Required: true, Probe: probeDatabases(cmp.Or(cfg.ReadProbe, cfg.ReadPool), cmp.Or(cfg.WriteProbe, cfg.WritePool)),
 	}}, cfg.Server.Checks...)
 	assets, err := readAssets()
 	if err != nil {

@@ -143,9 +143,9 @@ func limitsOf(p *parts, r *config.Reader) httpapi.Limits {
 }
 
 func newCommandAPI(p *parts, cfg command.Config) (*command.API, error) {
-	cfg.Pool, cfg.Store, cfg.Reader = p.writePool, p.store, eventstore.NewReader(p.writePool)
+	cfg.Pool, cfg.Probe, cfg.Store, cfg.Reader = p.writePool, p.probe, p.store, eventstore.NewReader(p.writePool)
 	cfg.Claims, cfg.GateStore, cfg.Gate, cfg.Payments = p.claims, p.gateStore, p.gate, p.payments
-	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.writePool, p.writePool, p.gate)...)
+	cfg.Checks = append(cfg.Checks, clockChecks(p.registry, p.probe, p.probe, p.gate)...)
 	if p.stripe != nil {
 		var err error
 		if cfg.Stripe, err = stripe.NewWebhooks(p.stripe, cfg.WebhookSecrets); err != nil {

@@ -150,7 +150,7 @@ func everyMetric(t *testing.T) []*prometheus.Registry {
 	_, err = newCommandAPI(p, command.Config{Addr: "127.0.0.1:0", Verifier: verifier, AppendQueue: 1, SlotTTL: 1e9, WebhookSecrets: []string{secrets}, Registry: p.registry})
 	require.NoError(t, err)
 	workerService(p)
-	clockChecks(p.registry, p.writePool, p.writePool, p.gate)
+	clockChecks(p.registry, p.probe, p.probe, p.gate)
 	k := kafkaSettings{cluster: kafka.Cluster{Brokers: []string{nobodyListens}}, wanted: kafka.TopicSettings{Partitions: 1}}
 	newRelay(p, k, nil)
 	newProjector(p, k, nil)

@@ -56,6 +56,10 @@ type parts struct {
 
 	writePool, readPool *pgxpool.Pool
 	leasePool           *pgxpool.Pool // set by openPresence
+	// Pools of one connection, reserved for health checks: those of a busy process must not wait for
+	// the connections of requests. probe is the write side's, readProbe the read side's, which is the
+	// same if both are one database.
+	probe, readProbe *pgxpool.Pool
 	// Whether the pools' connections go through a pooler in transaction mode.
 	writePooled, readPooled bool
 	// directPool uses server connections without a pooler, for session locks and LISTEN.
@@ -201,15 +205,35 @@ func (p *parts) openDirect(ctx context.Context, r *config.Reader) error {
 // openWrite opens the write side's database and checks its schema.
 func (p *parts) openWrite(ctx context.Context, url string, size config.Pool) (err error) {
 	p.writePool, p.writePooled, err = p.pool(ctx, url, size, postgres.CommitDurably)
-	if err == nil {
-		p.claims, p.gateStore = claims.NewStore(p.writePool), gatestore.NewStore(p.writePool, avsc.Decode)
+	if err != nil {
+		return err
 	}
+	p.claims, p.gateStore = claims.NewStore(p.writePool), gatestore.NewStore(p.writePool, avsc.Decode)
+	p.probe, err = p.openProbe(ctx, p.writePool, p.readProbe)
 	return err
 }
 
 func (p *parts) openRead(ctx context.Context, url string, size config.Pool) (err error) {
-	p.readPool, p.readPooled, err = p.pool(ctx, url, size)
+	if p.readPool, p.readPooled, err = p.pool(ctx, url, size); err != nil {
+		return err
+	}
+	p.readProbe, err = p.openProbe(ctx, p.readPool, p.probe)
 	return err
+}
+
+// openProbe returns a pool of one connection to the database of pool: other, if that leads there.
+func (p *parts) openProbe(ctx context.Context, pool, other *pgxpool.Pool) (*pgxpool.Pool, error) {
+	cfg := pool.Config()
+	if other != nil && other.Config().ConnString() == cfg.ConnString() {
+		return other, nil
+	}
+	cfg.MinConns, cfg.MaxConns = 0, 1
+	probe, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("for health checks: %w", err)
+	}
+	p.onClose(func(context.Context) error { probe.Close(); return nil })
+	return probe, nil
 }
 
 // leaseConnections are reserved for the leases of gates, the heartbeats of rebuilds and of the

@@ -354,7 +354,7 @@ func (d *devSystem) run(ctx context.Context, r *config.Reader, sim []service, pl
 	if err != nil {
 		return err
 	}
-	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool, Topic: kafka.topic, Drop: dropOf(r, commandCfg.Addr)})
+	queryAPI, err := query.New(query.Config{Server: queryCfg, ReadPool: d.readPool, WritePool: d.writePool, ReadProbe: d.readProbe, WriteProbe: d.probe, Topic: kafka.topic, Drop: dropOf(r, commandCfg.Addr)})
 	if err != nil {
 		return err
 	}

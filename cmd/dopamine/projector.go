@@ -39,7 +39,7 @@ func projectorCommand() *cli.Command {
 				return nil, err
 			}
 			runner := newProjector(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.readPool, p.writePool, nil), databaseCheck(p.readPool), storeCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, runner.Health)))
+			checks := append(clockChecks(p.registry, p.readProbe, p.probe, nil), databaseCheck(p.readProbe), storeCheck(p.probe), required(kafkaCheck(p, kafka.cluster, runner.Health)))
 			ops := opsService(p, r, checks...)
 			return append(ops, service{name: "projector", run: runner.Run}), nil
 		}),

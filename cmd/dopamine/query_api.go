@@ -44,8 +44,8 @@ func queryAPICommand() *cli.Command {
 			if cfg.Verifier, err = p.openVerifier(ctx, r, cfg.Verifier); err != nil {
 				return nil, err
 			}
-			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readPool, p.writePool, nil)...)
-			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool, Topic: kafka.topic})
+			cfg.Checks = append(cfg.Checks, clockChecks(cfg.Registry, p.readProbe, p.probe, nil)...)
+			api, err := query.New(query.Config{Server: cfg, ReadPool: p.readPool, WritePool: p.writePool, ReadProbe: p.readProbe, WriteProbe: p.probe, Topic: kafka.topic})
 			if err != nil {
 				return nil, err
 			}

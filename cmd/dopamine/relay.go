@@ -43,7 +43,7 @@ func relayCommand() *cli.Command {
 				return nil, err
 			}
 			relay := newRelay(p, kafka, registry)
-			checks := append(clockChecks(p.registry, p.writePool, p.writePool, nil), databaseCheck(p.writePool), required(kafkaCheck(p, kafka.cluster, relay.Health)))
+			checks := append(clockChecks(p.registry, p.probe, p.probe, nil), databaseCheck(p.probe), required(kafkaCheck(p, kafka.cluster, relay.Health)))
 			ops := opsService(p, r, checks...)
 			return append(ops, service{name: "relay", run: relay.Run}), nil
 		}),

@@ -26,7 +26,7 @@ func workerCommand() *cli.Command {
 				return nil, err
 			}
 			p.openNotifier(ctx)
-			checks := append(clockChecks(p.registry, p.writePool, p.writePool, p.gate), databaseCheck(p.writePool), gateCheck(p.gate))
+			checks := append(clockChecks(p.registry, p.probe, p.probe, p.gate), databaseCheck(p.probe), gateCheck(p.gate))
 			ops := opsService(p, r, checks...)
 			return append(ops, workerService(p)), nil
 		}),
