@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/storetest"
@@ -74,6 +78,52 @@ func TestRecover_AfterRestore(t *testing.T) {
 			s.requireRecovered(2)
 		})
 	}
+}
+
+// pausedStore pauses a projector once, after it compared a batch with the store.
+type pausedStore struct {
+	projections.Store
+	armed             atomic.Bool
+	paused, continued chan struct{}
+}
+
+func (p *pausedStore) IDs(ctx context.Context, positions []int64) (map[int64]uuid.UUID, error) {
+	ids, err := p.Store.IDs(ctx, positions)
+	if p.armed.CompareAndSwap(true, false) {
+		close(p.paused)
+		<-p.continued
+	}
+	return ids, err
+}
+
+// A projector that was paused while it held a batch of the lost history does not apply it to the
+// read models that were recovered meanwhile: one recovery is enough.
+func TestRecover_WhileAProjectorIsPausedWithALostEvent(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, true)
+	store := &pausedStore{Store: s.Reader, paused: make(chan struct{}), continued: make(chan struct{})}
+	require.NoError(t, s.stopProjector())
+	s.projector, s.stopProjector = s.StartProjector(func(c *projector.Config) { c.Published, c.Store = s.Published, store })
+	s.acquire(2)
+	s.AwaitCaughtUp()
+	restore := dbtest.Snapshot(t, s.URL)
+	store.armed.Store(true)
+	s.acquire(1) // lost
+	resume := sync.OnceFunc(func() { close(store.continued) })
+	t.Cleanup(resume)
+	select {
+	case <-store.paused:
+	case <-time.After(time.Minute):
+		require.FailNow(t, "the projector was not paused")
+	}
+	s.AwaitPublished()
+	restore()
+	s.awaitRelayBlocked()
+	_, err := Run(t.Context(), s.config())
+	resume()
+	require.NoError(t, err)
+	testkit.EventuallyEqual(t, 60*time.Second, "a relay that is not blocked", "", s.relay.Blocked)
+	s.requireRecovered(2)
 }
 
 // Each step may be the last one of a run that is killed: the next run continues.
