@@ -211,13 +211,15 @@ func TestWithdraw_MakesGrantUnclaimable(t *testing.T) {
 		require.Equal(t, late.SlotID, pending[0].SlotID())
 
 		require.NoError(t, w.claim(claimed))
-		settle := func(p redis.PendingGrant) error {
-			return claims.WithdrawGrant(w.ctx, w.store, p, storetest.NewEvent(t, domain.GrantWithdrawn{
+		withdraw := func(p redis.PendingGrant) bool {
+			withdrawn, err := claims.WithdrawGrant(w.ctx, w.store, p, storetest.NewEvent(t, domain.GrantWithdrawn{
 				ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
+			require.NoError(t, err)
+			return withdrawn
 		}
-		require.NoError(t, settle(pending[0]))
-		require.NoError(t, settle(pending[0]), "by another worker, too")
-		require.NoError(t, settle(pending[1]), "claimed: nothing to withdraw")
+		require.True(t, withdraw(pending[0]))
+		require.False(t, withdraw(pending[0]), "by another worker, too")
+		require.False(t, withdraw(pending[1]), "claimed: nothing to withdraw")
 		require.ErrorIs(t, w.claim(late), claims.ErrWithdrawn)
 		require.ErrorIs(t, w.withdraw(product, claimed.Number, claimed.Unit), claims.ErrClaimed)
 		require.NoError(t, w.expire(claimed))

@@ -166,8 +166,9 @@ func (w *world) withdrawPending(g *redis.Gate, product uuid.UUID) {
 	pending, err := g.Pending(w.ctx, product, 0, redis.MaxNumber, 1000)
 	require.NoError(w.t, err)
 	for _, p := range pending {
-		require.NoError(w.t, claims.WithdrawGrant(w.ctx, w.store, p, storetest.NewEvent(w.t, domain.GrantWithdrawn{
-			ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()})))
+		_, err := claims.WithdrawGrant(w.ctx, w.store, p, storetest.NewEvent(w.t, domain.GrantWithdrawn{
+			ArrivalSequence: p.Number, Unit: p.Unit, SlotID: p.SlotID()}))
+		require.NoError(w.t, err)
 	}
 }
 

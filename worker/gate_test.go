@@ -1,19 +1,25 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/command/claims"
+	"github.com/dopaminestore/dopamine/command/deadlines"
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/dbtest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -42,6 +48,37 @@ func TestWithdraw_GrantThatWasNeverAppended(t *testing.T) {
 	err = w.claim(lost, life{ttl: time.Hour})
 	require.ErrorIs(t, err, claims.ErrWithdrawn, "a later append")
 	require.Equal(t, 1, w.count(product, "GrantWithdrawn"))
+}
+
+// A grant that was claimed, is void or was withdrawn by another worker is not counted.
+func TestWithdraw_CountsOnlyWhatWasWithdrawn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var log bytes.Buffer
+	worker := New(Config{
+		Gate: w.gate, GateStore: w.Gates, Deadlines: deadlines.NewStore(w.Pool), Store: storetest.Open(t, w.Pool),
+		Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	product, changed := w.product(3), w.product(3)
+	pending := func(product uuid.UUID) redis.PendingGrant {
+		_, err := w.grant(product)
+		require.NoError(t, err)
+		grants, err := w.gate.Pending(t.Context(), product, 0, redis.MaxNumber, 10)
+		require.NoError(t, err)
+		return grants[len(grants)-1]
+	}
+	claimed, err := w.grant(product)
+	require.NoError(t, err)
+	require.NoError(t, w.claim(claimed, life{ttl: time.Hour}))
+	void, lost := pending(changed), pending(product)
+	w.Must(claims.Sale{Product: changed, SaleDate: time.Now(), Paused: true})
+	for _, grant := range []redis.PendingGrant{
+		{Product: product, Buyer: claimed.Buyer, Number: claimed.Number, Unit: claimed.Unit, Rebuild: lost.Rebuild}, void, lost, lost,
+	} {
+		require.NoError(t, worker.withdraw(t.Context(), grant))
+	}
+	require.EqualValues(t, 1, testutil.ToFloat64(worker.metrics.settled))
+	require.Equal(t, 1, strings.Count(log.String(), "grant withdrawn"))
 }
 
 func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {

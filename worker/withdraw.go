@@ -144,7 +144,8 @@ func (w *Worker) withdraw(ctx context.Context, grant redis.PendingGrant) error {
 	if err != nil {
 		return fmt.Errorf("withdraw number %d: %w", grant.Number, err)
 	}
-	if err := claims.WithdrawGrant(ctx, retryingAppender{w.cfg.Store}, grant, events[0]); err != nil {
+	done, err := claims.WithdrawGrant(ctx, retryingAppender{w.cfg.Store}, grant, events[0])
+	if err != nil || !done {
 		return err
 	}
 	w.metrics.settled.Inc()
