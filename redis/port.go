@@ -221,9 +221,9 @@ type Store interface {
 	// Alive records heartbeats of rebuilds; false if the epoch is no longer that of the
 	// product's last rebuild.
 	Alive(ctx context.Context, requests []AliveRequest) ([]bool, error)
-	// RecordUnload records that the gate of the epoch on the instance was removed, if the
-	// last lease was for it and the epoch is still the product's.
-	RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, instance string) error
+	// RecordUnload records that the gate of the epoch that had the lease was removed, if that
+	// is still the last lease, not renewed since, and the epoch is still the product's.
+	RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, lease LeaseRecord) error
 	// Snapshot reads row, head position and claims as of one moment. It calls holders
 	// for each piece, by rising unit, and reuses the slice.
 	Snapshot(ctx context.Context, product uuid.UUID, holders func([]Holder) error) (Snapshot, error)

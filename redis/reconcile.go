@@ -162,7 +162,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error 
 			return err
 		}
 		if row.Deleted {
-			if err := g.remove(ctx, p, row); err != nil {
+			if err := g.remove(ctx, p, row, ""); err != nil {
 				return err
 			}
 			return ErrUnknownProduct
@@ -410,11 +410,15 @@ func saleArgs(row GateRow) []any {
 	return []any{row.SaleDate.UnixMilli(), end, paused}
 }
 
-// remove deletes the gate of a product that is gone, after its log was stored.
-func (g *Gate) remove(ctx context.Context, p *product, row *GateRow) error {
+// remove deletes the gate of a product that is gone or unloaded, after its log was stored. With
+// an instance it returns topology.ErrMoved if the gate was not closed on that one.
+func (g *Gate) remove(ctx context.Context, p *product, row *GateRow, instance string) error {
 	_, on, err := g.call(ctx, closeScript, p.keys, row.Epoch+1)
 	if err != nil {
 		return err
+	}
+	if instance != "" && on.instance != instance {
+		return topology.ErrMoved
 	}
 	if err := g.salvage(ctx, p, on.instance); err != nil {
 		return err

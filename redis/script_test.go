@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/domain/fairness"
+	"github.com/dopaminestore/dopamine/redis/topology"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -134,6 +135,51 @@ func TestForget_DropsUnknownIDsWhilePostgresIsDown(t *testing.T) {
 		g.products.Range(func(any, any) bool { kept++; return true })
 		return kept == 0
 	}, 5*time.Second, time.Millisecond)
+}
+
+// endedStore has one product, whose sale has ended.
+type endedStore struct {
+	Store
+	row GateRow
+}
+
+func (s *endedStore) Rows(_ context.Context, products []uuid.UUID) ([]*GateRow, error) {
+	rows := make([]*GateRow, len(products))
+	for i := range rows {
+		rows[i] = &s.row
+	}
+	return rows, nil
+}
+
+func (*endedStore) Now(context.Context) (time.Time, error) { return time.Time{}, io.ErrUnexpectedEOF }
+
+// Two reconciliations of a product at the same time would not know of each other's attempts.
+func TestUnload_KeepsProductThatReconciles(t *testing.T) {
+	store := &endedStore{row: GateRow{Rebuilt: NoEpoch, Ended: true, Lease: LeaseRecord{Epoch: NoEpoch, Idle: true}}}
+	g, err := Open(t.Context(), []string{testkit.Redis(t)}, store, Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+	for _, reconciling := range []bool{true, false} {
+		p := g.product(uuid.New())
+		p.reconciling = reconciling
+		_, err := g.Unload(t.Context(), p.id)
+		require.NoError(t, err)
+		_, kept := g.products.Load(p.id)
+		require.Equal(t, reconciling, kept)
+	}
+}
+
+// A failover after the gate's state was read: the gate that was leased is on the other master.
+func TestRemove_RequiresInstanceThatWasRead(t *testing.T) {
+	g, err := Open(t.Context(), []string{testkit.Redis(t)}, &endedStore{}, Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+	c, product := sharedClient(t), uuid.New()
+	_, keys := openGate(t, c, product, 3, 1)
+	require.ErrorIs(t, g.remove(t.Context(), g.product(product), &GateRow{Epoch: 3}, "another"), topology.ErrMoved)
+	exists, err := c.Exists(t.Context(), keys[0]).Result()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, exists)
 }
 
 // openGate opens a gate of the epoch with a lease by running the script directly.

@@ -27,16 +27,21 @@ func (g *Gate) unload(ctx context.Context, product uuid.UUID) (bool, error) {
 		return false, err
 	}
 	if state.Exists {
-		if err := g.remove(ctx, p, row); err != nil {
+		if err := g.remove(ctx, p, row, state.on.instance); err != nil {
 			return false, err
 		}
 	}
-	// The gate that the last lease was for decides no more: no rebuild has to wait for it.
+	// The gate that the last lease was for decides no more: no rebuild has to wait for it. A
+	// node that still finds an older master may renew that lease until it is recorded.
 	if row.Lease.Instance == state.on.instance {
-		if err := g.store.RecordUnload(ctx, product, row.Epoch, state.on.instance); err != nil {
+		if err := g.store.RecordUnload(ctx, product, row.Epoch, row.Lease); err != nil {
 			return false, fmt.Errorf("record that the gate was unloaded: %w", err)
 		}
 	}
-	g.products.CompareAndDelete(product, p)
+	p.reconcileMu.Lock()
+	defer p.reconcileMu.Unlock()
+	if !p.reconciling { // otherwise a second state of the product would reconcile concurrently
+		g.products.CompareAndDelete(product, p)
+	}
 	return state.Exists, nil
 }

@@ -206,11 +206,16 @@ func (s *Store) Alive(ctx context.Context, requests []redis.AliveRequest) ([]boo
 	return results, nil
 }
 
+// unloadedSQL compares the lease with what rowColumns reads: one that was renewed since may be
+// in use.
+const unloadedSQL = `
+update product_gates set lease_stamp = null
+where product_id = $1 and epoch = $2 and lease_stamp = $3 and concat(lease_beat, ' ', leased_at) = $4`
+
 // RecordUnload implements redis.Store.
-func (s *Store) RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, instance string) error {
+func (s *Store) RecordUnload(ctx context.Context, product uuid.UUID, epoch int64, lease redis.LeaseRecord) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	_, err := s.leases.Exec(ctx,
-		`update product_gates set lease_stamp = null where product_id = $1 and epoch = $2 and lease_stamp = $3`, product, epoch, instance)
+	_, err := s.leases.Exec(ctx, unloadedSQL, product, epoch, lease.Instance, lease.Beat)
 	return err
 }

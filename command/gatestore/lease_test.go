@@ -173,6 +173,33 @@ func TestRaise_ComparesAndSwapsEachEpoch(t *testing.T) {
 	require.Equal(t, requests[0].Owner, row(w, requests[0].Product).Rebuild.Owner)
 }
 
+// A node may rebuild a product twice at the same time, if it dropped the state of the product
+// meanwhile: only one of the rebuilds has the new epoch.
+func TestRaise_TwoRequestsOfOneProduct(t *testing.T) {
+	w := claimstest.New(t)
+	product, other := w.Product(1), w.Product(1)
+	request := redis.RaiseRequest{Product: product, Found: 0, Above: redis.NoEpoch, Owner: uuid.New()}
+	results, err := w.Gates.Raise(t.Context(), []redis.RaiseRequest{request, request, {Product: other, Found: 0, Above: redis.NoEpoch}})
+	require.NoError(t, err)
+	require.True(t, results[0].Raised)
+	require.False(t, results[1].Raised, "only one of them has the epoch")
+	require.True(t, results[2].Raised)
+	require.EqualValues(t, 1, row(w, product).Epoch)
+}
+
+// A lease that was renewed after its row was read may be in use: the next rebuild waits for it.
+func TestRecordUnload_KeepsRenewedLease(t *testing.T) {
+	w := claimstest.New(t)
+	product := w.Product(1)
+	require.Equal(t, redis.LeaseGranted, lease(w, product, 0, "a"))
+	read := row(w, product)
+	require.Equal(t, redis.LeaseGranted, lease(w, product, 0, "a"))
+	require.NoError(t, w.Gates.RecordUnload(t.Context(), product, read.Epoch, read.Lease))
+	require.Equal(t, "a", row(w, product).Lease.Instance)
+	require.NoError(t, w.Gates.RecordUnload(t.Context(), product, read.Epoch, row(w, product).Lease))
+	require.Empty(t, row(w, product).Lease.Instance)
+}
+
 // A locked row delays no other product's raise, and no append.
 func TestRaise_SkipsLockedRow(t *testing.T) {
 	w := claimstest.New(t)

@@ -55,11 +55,17 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 	ctx, cancel := context.WithTimeout(ctx, 2*statementTimeout)
 	defer cancel()
 	n := len(requests)
-	products, found, above, owners, foreign := make([]uuid.UUID, n), make([]int64, n), make([]int64, n), make([]uuid.UUID, n), make([]bool, n)
+	products, found, above, owners, foreign := make([]uuid.UUID, 0, n), make([]int64, 0, n), make([]int64, 0, n), make([]uuid.UUID, 0, n), make([]bool, 0, n)
+	first := make(map[uuid.UUID]int, n) // the statement returns one row for each product: only one request of it has the epoch
 	for i, r := range requests {
-		products[i], found[i], above[i], owners[i], foreign[i] = r.Product, r.Found, r.Above, r.Owner, r.Foreign
+		if _, again := first[r.Product]; again {
+			continue
+		}
+		first[r.Product] = i
+		products, found, above = append(products, r.Product), append(found, r.Found), append(above, r.Above)
+		owners, foreign = append(owners, r.Owner), append(foreign, r.Foreign)
 	}
-	raised := make(map[uuid.UUID]redis.RaiseResult, n)
+	results := make([]redis.RaiseResult, n)
 	failpoint.Hit(failpoint.RaiseBefore)
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		b := &pgx.Batch{}
@@ -73,7 +79,7 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 				if err := rows.Scan(&product, &r.Epoch, &r.ID, &r.Instance); err != nil {
 					return err
 				}
-				raised[product] = r
+				results[first[product]] = r
 			}
 			return rows.Err()
 		})
@@ -87,9 +93,5 @@ func (s *Store) Raise(ctx context.Context, requests []redis.RaiseRequest) ([]red
 		return nil, fmt.Errorf("raise the epochs of %d products: %w", n, err)
 	}
 	failpoint.Hit(failpoint.RaiseAfter)
-	results := make([]redis.RaiseResult, n)
-	for i, product := range products {
-		results[i] = raised[product]
-	}
 	return results, nil
 }
