@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
+	"github.com/dopaminestore/dopamine/internal/guard"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/redis/topology"
 )
@@ -22,6 +23,9 @@ const (
 	// reconcileTimeout bounds one reconciliation. Each of its steps has its own bound;
 	// a rebuild of ten million holders, with others before it, fits in.
 	reconcileTimeout = 10 * time.Minute
+	// shipTimeout bounds storing the lines of an epoch that ended when the next one was opened
+	// in place.
+	shipTimeout = 30 * time.Second
 	// minPoll and maxPoll bound the growing interval at which a node checks whether
 	// another's rebuild is finished.
 	minPoll, maxPoll = 20 * time.Millisecond, 200 * time.Millisecond
@@ -193,8 +197,7 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error 
 			// later, so the new epoch opens here or nowhere. Then reconcile once
 			// more: events may have been appended meanwhile.
 			if done, err = g.applyEvents(ctx, p, state, row); done {
-				// Ship the old epoch's last lines now, so that they are not taken for lost.
-				_ = g.Ship(ctx, p.id)
+				g.shipInBackground(p)
 				done = false
 			}
 		case state.Epoch > row.Epoch && !ahead:
@@ -238,6 +241,17 @@ func (g *Gate) reconcileOnce(ctx context.Context, p *product, goal goals) error 
 			return err
 		}
 	}
+}
+
+// shipInBackground ships the last lines of the epoch that ended when the next one was opened in
+// place, so that they are not taken for lost. Requests need only a lease, and do not wait for it.
+func (g *Gate) shipInBackground(p *product) {
+	g.start(func() {
+		defer guard.Log("ship the log of an epoch that ended")
+		ctx, cancel := context.WithTimeout(g.ctx, shipTimeout)
+		defer cancel()
+		_ = g.Ship(ctx, p.id) // otherwise the worker does
+	})
 }
 
 // pauseFor makes the error the answer, without another attempt, for a time that grows

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain/fairness"
 	"github.com/dopaminestore/dopamine/redis"
 	"github.com/dopaminestore/dopamine/tools/storetest"
+	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
 func TestSync_FreesUnitsAndOpensStock(t *testing.T) {
@@ -96,6 +97,43 @@ func TestSync_OpensEpochOfChangedSaleInPlace(t *testing.T) {
 		w.folds(lines)
 		require.Equal(t, fairness.Line{Epoch: 1, Type: fairness.Opened, Units: 4}, lines[3], "the void grant's unit is free again")
 		require.True(t, w.complete(product))
+	})
+}
+
+// shipStore stores no decision log until it is released.
+type shipStore struct {
+	redis.Store
+	released chan struct{}
+}
+
+func (s *shipStore) Ship(ctx context.Context, shipments []redis.Shipment) error {
+	select {
+	case <-s.released:
+		return s.Store.Ship(ctx, shipments)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Requests after a change of the sale need only a lease: they do not wait until the log of the
+// epoch that ended is stored. It is stored nevertheless.
+func TestSync_DoesNotWaitForTheLogOfTheEndedEpoch(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		store := &shipStore{Store: w.gateStore, released: make(chan struct{})}
+		g, product := w.gateOn(w.url, store), w.product(5)
+		require.NoError(t, w.claim(w.granted(g, product)))
+		w.pause(product, true)
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		require.NoError(t, g.Sync(ctx, product))
+		w.pause(product, false)
+		require.NoError(t, g.Sync(ctx, product))
+		d, err := g.Decide(ctx, redis.Request{Product: product, Buyer: uuid.New()})
+		require.NoError(t, err)
+		require.Equal(t, redis.Granted, d.Outcome)
+		require.Empty(t, w.stored(product))
+		close(store.released)
+		testkit.EventuallyTrue(t, 10*time.Second, "the log to be stored", func() bool { return len(w.stored(product)) > 0 })
 	})
 }
 
