@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -341,7 +342,7 @@ func (g *Gate) awaitRebuild(ctx context.Context, p *product, row *GateRow, poll 
 // if the position is still the one read. With a row, the last piece opens the row's epoch
 // in place: the row was read before the events, so no grant of the gate's own epoch can
 // be appended after them. It returns false if the gate was lost, or if another process
-// applied events to it.
+// applied events to it, and errOvertaken if the row must be read again.
 func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen *GateRow) (bool, error) {
 	for at := state.at; ; {
 		events, err := g.store.Events(ctx, p.id, at, maxEvents)
@@ -351,6 +352,9 @@ func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen 
 		last := len(events) < maxEvents
 		if len(events) == 0 && reopen == nil {
 			return true, nil
+		}
+		if reopen == nil && slices.ContainsFunc(events, decreasesStock) {
+			return false, errOvertaken // the row was read before the epoch that the decrease began
 		}
 		to := at
 		if n := len(events); n > 0 {
@@ -382,6 +386,13 @@ func (g *Gate) applyEvents(ctx context.Context, p *product, state State, reopen 
 		}
 		at = to
 	}
+}
+
+// decreasesStock reports whether an event lowers the units. The decision log has no line for that:
+// the epoch that the change begins opens what remains.
+func decreasesStock(e GateEvent) bool {
+	_, is := e.Event.(domain.ProductStockDecreased)
+	return is
 }
 
 // idArg returns an id as a script argument, "" if it is not known.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,6 +217,59 @@ func TestSync_DecreasedStock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// eventsStore calls before, once it is set, before the next read of events.
+type eventsStore struct {
+	redis.Store
+	before atomic.Pointer[func()]
+}
+
+func (s *eventsStore) Events(ctx context.Context, product uuid.UUID, after redis.LogPosition, limit int) ([]redis.GateEvent, error) {
+	if before := s.before.Swap(nil); before != nil {
+		(*before)()
+	}
+	return s.Store.Events(ctx, product, after, limit)
+}
+
+// syncObserver calls synced after each sync script.
+type syncObserver struct {
+	redis.NoObserver
+	synced func()
+}
+
+func (o syncObserver) Called(script string, _ int, _ time.Duration, _ error) {
+	if script == "sync" {
+		o.synced()
+	}
+}
+
+// The stock is decreased between the reads of the row and of the events. The decision log of the
+// epoch before has more units, so its gate must not refuse as sold out what the log has as free.
+func TestSync_DecreasedStockAfterTheRowWasRead(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		product := w.product(3)
+		store := &eventsStore{Store: w.gateStore}
+		var seen [][]any // epoch and units after each sync
+		g := w.gateWith(w.url, store, redis.Options{Observer: syncObserver{synced: func() {
+			values, err := w.raw.HMGet(w.ctx, "product:{"+product.String()+"}:stock", "epoch", "units").Result()
+			require.NoError(t, err)
+			seen = append(seen, values)
+		}}})
+		require.NoError(t, g.GiveBack(w.ctx, w.granted(g, product)))
+		decrease := func() {
+			require.NoError(t, w.append(product, product, domain.ProductStockDecreased{Decrease: 1, TotalStock: 2},
+				claims.Sale{Product: product, SaleDate: ms(-time.Hour), Units: 2, OnlyIfNeverHadSlot: true}.GuardItem()))
+		}
+		store.before.Store(&decrease)
+		require.NoError(t, g.Sync(w.ctx, product))
+		require.Equal(t, []any{"1", "2"}, seen[len(seen)-1])
+		require.NotContains(t, seen, []any{"0", "2"}, "the epoch before has opened three units")
+		w.granted(g, product)
+		w.granted(g, product)
+		require.Equal(t, redis.SoldOut, w.decide(g, product, uuid.New(), "").Outcome)
+		w.folds(w.log(g, product))
+	})
 }
 
 func TestGiveBack_FreesGrantDeliveredOnce(t *testing.T) {

@@ -5,8 +5,8 @@
 --   E number buyer reason      SlotExpired, SlotReturned
 --   W number                   GrantWithdrawn
 --   S units                    ProductStockIncreased
---   D units                    ProductStockDecreased: before any slot; the epoch that
---                              begins with it opens what remains
+--   D units                    ProductStockDecreased: before any slot; only with the epoch to
+--                              open in place, which opens what remains
 -- Returns 'ok', 'lost', 'moved' if epoch or position differ, or 'more' if opening in
 -- place has pending grants left to free: then call again, without events.
 if not alive(ARGV[1]) then return 'lost' end
