@@ -159,13 +159,19 @@ func TestUnload_KeepsProductThatReconciles(t *testing.T) {
 	g, err := Open(t.Context(), []string{testkit.Redis(t)}, store, Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
-	for _, reconciling := range []bool{true, false} {
+	for name, c := range map[string]struct {
+		reconciling bool
+		attempt     int64
+		keeps       bool
+	}{
+		"reconciling": {true, NoEpoch, true}, "an unfinished rebuild": {false, 3, true}, "neither": {false, NoEpoch, false},
+	} {
 		p := g.product(uuid.New())
-		p.reconciling = reconciling
+		p.reconciling, p.attempt.epoch = c.reconciling, c.attempt
 		_, err := g.Unload(t.Context(), p.id)
 		require.NoError(t, err)
 		_, kept := g.products.Load(p.id)
-		require.Equal(t, reconciling, kept)
+		require.Equal(t, c.keeps, kept, name)
 	}
 }
 

@@ -40,7 +40,9 @@ func (g *Gate) unload(ctx context.Context, product uuid.UUID) (bool, error) {
 	}
 	p.reconcileMu.Lock()
 	defer p.reconcileMu.Unlock()
-	if !p.reconciling { // otherwise a second state of the product would reconcile concurrently
+	// Otherwise a second state of the product would reconcile concurrently, or not know of an
+	// attempt that may have put a gate in place.
+	if !p.reconciling && p.attempt.epoch == NoEpoch {
 		g.products.CompareAndDelete(product, p)
 	}
 	return state.Exists, nil
