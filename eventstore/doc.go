@@ -40,7 +40,7 @@
 // A row that another session has locked is waited for a quarter of a second, since every
 // append of every product waits behind the append lock. The batch is then halved in the same
 // way, with shorter waits, and the append that needs the row gets an UnavailableError
-// (nothing sent). If the halving lasts more than a second (somebody locked a table), the
+// (nothing sent). If the halving lasts more than a second (a table is locked), the
 // rest of the batch gets it too.
 //
 // # When Postgres does not respond

@@ -85,7 +85,7 @@ var mutants = []mutant{
 		p.attempt =`, new: `	if err == nil {
 		p.attempt =`,
 		pkg: "redis", test: "TestRebuild_NeverOpensOneEpochOnTwoInstances"},
-	{name: "lost-own-gate", protection: "a rebuild does not continue in the epoch of a gate of its own that was lost",
+	{name: "lost-own-gate", protection: "a rebuild does not continue in an epoch whose gate was lost",
 		file: "redis/rebuild.go", old: `		!(b.found.Exists && b.found.Epoch >= row.Rebuilt)`, new: `		row != nil`,
 		pkg: "redis", test: "TestRebuild_ReplacesItsOwnGateThatWasLostBeforeItsLease"},
 	{name: "no-older-gate", protection: "a rebuilt gate never replaces one of its epoch or a later one",
