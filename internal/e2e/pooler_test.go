@@ -47,7 +47,7 @@ func TestFleet_BehindPooler(t *testing.T) {
 		}
 		require.Equal(t, 1, terms)
 		require.Equal(t, 1, dbtest.One[int](t, d.Pool, `SELECT count(*) FROM pg_locks
-			WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = $1`, relay.LeaderLock))
+			WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32 | objid::bigint) = $1`, relay.LeaderLock))
 	})
 	t.Run("replay", func(t *testing.T) {
 		exit, out, errs := call(t, f.env("replay"), "replay", "all", "--verify")

@@ -284,6 +284,10 @@ func TestReplay_StopsAtAFailingEventAndHonoursSkips(t *testing.T) {
 	require.NoError(t, replay.Run(context.Background(), cfg))
 	require.Equal(t, 3, s.Generation("purchase_slots"), "the number of the failed replay is not reused")
 	require.Zero(t, s.Count("SELECT count(*) FROM purchase_slots WHERE id = $1", nobody.id))
+
+	// A restored store has another event at the position.
+	dbtest.Exec(t, s.Pool, "UPDATE skipped_events SET event_id = gen_random_uuid()")
+	require.ErrorContains(t, replay.Run(context.Background(), cfg), fmt.Sprintf("event %d (SlotExpired)", bad), "a skip is of an event, not of a position")
 }
 
 func TestReplay_StartsOverAfterASkip(t *testing.T) {
