@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +16,7 @@ const NowSQL = "event_now()"
 
 // RowLockTimeoutSQL is the statement that bounds the wait for a row while the append lock is
 // held, for a transaction that takes the lock without appending. Appends have the same bound.
-const RowLockTimeoutSQL = `select set_config('lock_timeout', '250', true)`
+var RowLockTimeoutSQL = fmt.Sprintf(`select set_config('lock_timeout', '%d', true)`, rowLockTimeout.Milliseconds())
 
 // ErrDefer, set by a Guard's Check, means that the item cannot be decided together with
 // an earlier one of the same batch, whose writes might change the result; its

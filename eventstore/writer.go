@@ -36,8 +36,9 @@ func (s *Store) runPart(batch []*item, locked time.Time) {
 	a, err := s.try(batch, rowLock)
 	var failed failedError
 	var unknown unknownError
-	divide := errors.As(err, &failed) && len(batch) > 1
-	rowLocked := errors.As(err, &failed) && lockTimedOut(failed.error)
+	rolledBack := errors.As(err, &failed)
+	divide := rolledBack && len(batch) > 1
+	rowLocked := rolledBack && lockTimedOut(failed.error)
 	if rowLocked {
 		if locked.IsZero() {
 			locked = time.Now()
