@@ -148,7 +148,7 @@ func (r *Runner) addRecord(ctx context.Context, o *assignment, p *plan, at *chec
 	}
 	it := rec.item
 	if it.isEvent() && rec.previous > at.position {
-		missing, whole, err := r.readGap(ctx, o.partitions, rec.partition, at.position, it.position)
+		missing, whole, err := r.readGap(ctx, o, rec.partition, at.position, it.position)
 		if err != nil {
 			return false, err
 		}
@@ -171,8 +171,7 @@ func (r *Runner) addRecord(ctx context.Context, o *assignment, p *plan, at *chec
 func (p *plan) add(at *checkpoint, items []item) bool {
 	for _, it := range items {
 		if it.newer() {
-			p.waiting = &BlockedError{byRecord: true, partition: it.partition, newer: &newerEvent{it.partition, it.position},
-				Reason: fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A projector of that version applies it; this one waits", it.position, it.eventType, it.err)}
+			p.waiting = needsNewer(it)
 			return false
 		}
 		p.items = append(p.items, it)
@@ -181,9 +180,17 @@ func (p *plan) add(at *checkpoint, items []item) bool {
 	return true
 }
 
-// readGap reads the events of a partition with after < position < before from the store. It returns
-// at least one if there is any; whole reports whether it returned all of them.
-func (r *Runner) readGap(ctx context.Context, partitions, partition int32, after, before int64) (missing []item, whole bool, err error) {
+// needsNewer returns the reason to wait at an event that only a newer program can apply.
+func needsNewer(it item) *BlockedError {
+	return &BlockedError{byRecord: true, partition: it.partition, newer: &newerEvent{it.partition, it.position},
+		Reason: fmt.Sprintf("event %d (%s) was recorded by a newer version: %v. A projector of that version applies it; this one waits", it.position, it.eventType, it.err)}
+}
+
+// readGap reads the events of a partition with after < position < before from the store, at most as
+// many as a transaction of o may have. It returns at least one if there is any; whole reports whether
+// it returned all of them.
+func (r *Runner) readGap(ctx context.Context, o *assignment, partition int32, after, before int64) (missing []item, whole bool, err error) {
+	limit := r.batchLimit(o.projection)
 	for {
 		page, err := r.storeEvents(ctx, after, gapPage)
 		if err != nil {
@@ -193,10 +200,13 @@ func (r *Runner) readGap(ctx context.Context, partitions, partition int32, after
 			if e.Position >= before {
 				return missing, true, nil
 			}
-			after = e.Position
-			if kafka.Partition(e.Key, partitions) == partition {
+			if kafka.Partition(e.Key, o.partitions) == partition {
+				if len(missing) == limit {
+					return missing, false, nil
+				}
 				missing = append(missing, fromStore(e, partition))
 			}
+			after = e.Position
 		}
 		if len(page) == 0 {
 			return missing, true, nil

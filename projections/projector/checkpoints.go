@@ -32,6 +32,9 @@ type assignment struct {
 	partitions  int32 // of the topic
 	generation  int
 	checkpoints map[int32]*checkpoint
+	// detached is set while the read model cannot be written or catches up: records are not applied
+	// to it then, and only its own goroutine uses the fields above.
+	detached bool
 }
 
 // session is one assignment of partitions and the checkpoints from which to continue.
@@ -40,6 +43,7 @@ type session struct {
 	topic       kafka.TopicInfo
 	identity    eventstore.Identity
 	assignments []*assignment // one per projection
+	caughtUp    chan caughtUp // results of the detached ones
 	began       time.Time
 }
 
@@ -55,7 +59,7 @@ func (r *Runner) readStarts(ctx context.Context, ks *kafka.Session, assigned []k
 	if err != nil {
 		return nil, err
 	}
-	s := &session{kafka: ks, topic: info, began: time.Now()}
+	s := &session{kafka: ks, topic: info, caughtUp: make(chan caughtUp, len(r.cfg.Projections)), began: time.Now()}
 	if s.identity, err = r.checkSource(ctx); err != nil {
 		return nil, err
 	}
@@ -276,20 +280,9 @@ func (r *Runner) storeIDs(ctx context.Context, positions []int64) (map[int64]uui
 // difference is that a replay has swapped generations: this process still owns the partitions and
 // may continue.
 func (r *Runner) reload(ctx context.Context, o *assignment) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
-	defer cancel()
-	partitions := slices.Collect(maps.Keys(o.checkpoints))
-	var generation int
-	var now map[int32]*checkpoint
-	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
-		if err = liveGeneration(ctx, tx, o.projection, &generation); err != nil {
-			return err
-		}
-		now, err = readCheckpoints(ctx, tx, o.projection.Name(), generation, r.cfg.Topic, partitions)
-		return err
-	})
+	generation, now, err := r.readOwn(ctx, o)
 	if err != nil {
-		return false, fmt.Errorf("reload the checkpoints of %s: %w", o.projection.Name(), err)
+		return false, err
 	}
 	if generation == o.generation {
 		return false, nil
@@ -301,4 +294,22 @@ func (r *Runner) reload(ctx context.Context, o *assignment) (bool, error) {
 	}
 	o.generation, o.checkpoints = generation, now
 	return true, nil
+}
+
+// readOwn reads the live generation of o's projection and its checkpoints of o's partitions.
+func (r *Runner) readOwn(ctx context.Context, o *assignment) (generation int, now map[int32]*checkpoint, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	partitions := slices.Collect(maps.Keys(o.checkpoints))
+	err = pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		if err = liveGeneration(ctx, tx, o.projection, &generation); err != nil {
+			return err
+		}
+		now, err = readCheckpoints(ctx, tx, o.projection.Name(), generation, r.cfg.Topic, partitions)
+		return err
+	})
+	if err != nil {
+		return 0, nil, fmt.Errorf("reload the checkpoints of %s: %w", o.projection.Name(), err)
+	}
+	return generation, now, nil
 }

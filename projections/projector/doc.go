@@ -19,10 +19,23 @@
 // If a checkpoint could not be advanced, a replay may have swapped generations. The checkpoints are
 // then read again. If only the generation differs, the batch is compared with the event store again
 // and repeated, and records that were below the old checkpoints are decoded now. Otherwise, and on
-// any error of the database, the session in the consumer group ends. Every statement has a
-// deadline: the transaction of a batch or of a request 15 s (Config.BatchTimeout), everything else
-// 8 s (Config.ReadTimeout). A process that cannot reach Postgres stays out of the group, so that
-// another one takes its partitions.
+// any error of the database that concerns all projections, the session in the consumer group ends.
+// Every statement has a deadline: the transaction of a batch or of a request 15 s
+// (Config.BatchTimeout), everything else 8 s (Config.ReadTimeout). A process that cannot reach
+// Postgres stays out of the group, so that another one takes its partitions.
+//
+// # One read model that cannot be written
+//
+// If the transaction of one projection fails because of its read model (its table is locked for
+// more than a third of BatchTimeout, or the transaction takes too long) and those of others
+// succeed, it is detached: the others continue without it. In the background it reads its
+// checkpoints again and applies what follows them, in pages of all partitions, read from the event
+// store up to the positions of the others. With the last page it takes over their offsets, because
+// they have applied or skipped every record before those; then it is attached again. Each page is
+// a transaction like that of a batch, with the same compare-and-swap. After a page was read, the
+// store is asked for the events of the others' checkpoints and of its own: only then is the page of
+// their history. Records that are no events of the store are parked only for projections that are
+// attached.
 //
 // # Once, in order, none missed
 //

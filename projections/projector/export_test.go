@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -51,7 +52,8 @@ func (r *Runner) TakeAllPartitions(ctx context.Context, partitions int32) (*Owne
 	if err != nil {
 		return nil, err
 	}
-	w := &Owner{r: r, s: &session{topic: kafka.TopicInfo{TopicID: "test", Partitions: partitions}, identity: identity}}
+	w := &Owner{r: r, s: &session{topic: kafka.TopicInfo{TopicID: "test", Partitions: partitions}, identity: identity,
+		caughtUp: make(chan caughtUp, len(r.cfg.Projections))}}
 	var assigned []kafka.Assigned
 	for p := range partitions {
 		assigned = append(assigned, kafka.Assigned{Partition: p, Newest: math.MaxInt64})
@@ -78,7 +80,7 @@ func (w *Owner) Apply(ctx context.Context, batch []Delivered) error {
 // ServeRequests serves all requests to retry or skip.
 func (w *Owner) ServeRequests(ctx context.Context) error {
 	for {
-		more, err := w.r.serveRequests(ctx, w.s.assignments)
+		more, err := w.r.serveRequests(ctx, w.s)
 		if err != nil || !more {
 			return err
 		}
@@ -93,7 +95,23 @@ func (w *Owner) ParkedKeys(ctx context.Context, projection string) (float64, err
 
 // ServePage serves one page of each request. It returns true if there is more to do.
 func (w *Owner) ServePage(ctx context.Context) (bool, error) {
-	return w.r.serveRequests(ctx, w.s.assignments)
+	return w.r.serveRequests(ctx, w.s)
+}
+
+// Detach applies no records to a projection until CatchUp.
+func (w *Owner) Detach(projection string) { w.assignment(projection).detached = true }
+
+// CatchUp catches a detached projection up with the others, and attaches it.
+func (w *Owner) CatchUp(ctx context.Context, projection string) error {
+	o := w.assignment(projection)
+	err := w.r.catchUp(ctx, o, w.s.reached())
+	o.detached = err != nil
+	return err
+}
+
+func (w *Owner) assignment(projection string) *assignment {
+	i := slices.IndexFunc(w.s.assignments, func(o *assignment) bool { return o.projection.Name() == projection })
+	return w.s.assignments[i]
 }
 
 // SetTopic sets the topic id and partition count that the owner remembers.
@@ -103,12 +121,7 @@ func (w *Owner) SetTopic(id string, partitions int32) {
 
 // Offset returns the offset at which a projection continues in a partition.
 func (w *Owner) Offset(projection string, partition int32) int64 {
-	for _, o := range w.s.assignments {
-		if o.projection.Name() == projection {
-			return o.checkpoints[partition].offset
-		}
-	}
-	return -1
+	return w.assignment(projection).checkpoints[partition].offset
 }
 
 // Reached reports whether the live generation of each of the projections has applied every event of

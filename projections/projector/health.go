@@ -118,7 +118,7 @@ func (r *Runner) unblockWithout(s *session) {
 	if !found || s == nil || time.Since(s.began) < lastingSession {
 		return
 	}
-	for _, o := range s.assignments {
+	for _, o := range s.attached() {
 		if o.checkpoints[partition] != nil {
 			return
 		}

@@ -22,8 +22,9 @@ import (
 func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*record) error {
 	applied := map[int64]uuid.UUID{} // by the checkpoints' positions
 	var check []int64
+	attached := s.attached()
 	for partition, rs := range records {
-		for _, o := range s.assignments {
+		for _, o := range attached {
 			if c := o.checkpoints[partition]; c != nil && c.position > 0 {
 				applied[c.position] = *c.eventID
 			}
@@ -32,7 +33,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 			if err := r.inspectHeaders(ctx, s, rec); err != nil {
 				return err
 			}
-			if !rec.skip && rec.item.isEvent() && wanted(s.assignments, rec) {
+			if !rec.skip && rec.item.isEvent() && wanted(attached, rec) {
 				check = append(check, rec.item.position)
 			}
 		}
@@ -52,7 +53,7 @@ func (r *Runner) inspect(ctx context.Context, s *session, records map[int32][]*r
 	}
 	for _, rs := range records {
 		for _, rec := range rs {
-			if rec.skip || !rec.item.isEvent() || !wanted(s.assignments, rec) || ids[rec.item.position] == rec.item.eventID {
+			if rec.skip || !rec.item.isEvent() || !wanted(attached, rec) || ids[rec.item.position] == rec.item.eventID {
 				continue
 			}
 			if s.identity.OriginOf(rec.store) == eventstore.Current {

@@ -135,7 +135,7 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 		return nil // the relay does not use this topic yet
 	}
 	now := time.Now()
-	for _, o := range s.assignments {
+	for _, o := range s.attached() {
 		for partition, c := range o.checkpoints {
 			if received[partition].IsZero() {
 				received[partition] = now
@@ -144,7 +144,10 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 				continue
 			}
 			if err := r.fillLostTail(ctx, o, partition, head.Last[partition]); err != nil {
-				return fmt.Errorf("%s: %w", o.projection.Name(), err)
+				if err := r.detach(ctx, s, o, err); err != nil {
+					return err
+				}
+				break
 			}
 		}
 	}
@@ -154,7 +157,7 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 // fillLostTail applies one page of a partition's events up to last.
 func (r *Runner) fillLostTail(ctx context.Context, o *assignment, partition int32, last int64) error {
 	at := *o.checkpoints[partition]
-	missing, _, err := r.readGap(ctx, o.partitions, partition, at.position, last+1)
+	missing, _, err := r.readGap(ctx, o, partition, at.position, last+1)
 	if err != nil || len(missing) == 0 {
 		return err
 	}

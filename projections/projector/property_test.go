@@ -175,6 +175,15 @@ func TestProjector_RowsEqualAPlainFoldForAnyDelivery(t *testing.T) {
 		deliver := func(es []published) {
 			f.produceAll(es)
 			who := rapid.IntRange(0, 1).Draw(rt, "owner")
+			if name := rapid.SampledFrom(s.names()).Draw(rt, "detached"); rapid.IntRange(0, 2).Draw(rt, "a read model fails") == 0 {
+				owners[who].Detach(name)
+				defer func() { // unless the owner was replaced, which continues at the checkpoints
+					if err := owners[who].CatchUp(ctx, name); err != nil {
+						require.ErrorIs(t, err, projector.ErrMoved)
+						owners[who] = newOwner(t, s, partitions)
+					}
+				}()
+			}
 			for try := 0; ; try++ {
 				batch := f.unacknowledged(owners[who], s.names())
 				err := owners[who].Apply(ctx, batch)

@@ -34,8 +34,8 @@ const (
 
 // serveRequests serves requests for the partitions of a session, one page of events per key. It
 // returns true if there is more to do.
-func (r *Runner) serveRequests(ctx context.Context, all []*assignment) (more bool, err error) {
-	for _, o := range all {
+func (r *Runner) serveRequests(ctx context.Context, s *session) (more bool, err error) {
+	for _, o := range s.attached() {
 		requests, err := r.openRequests(ctx, o)
 		if err != nil {
 			return false, err
@@ -44,7 +44,10 @@ func (r *Runner) serveRequests(ctx context.Context, all []*assignment) (more boo
 		for _, req := range requests {
 			open, err := r.serve(ctx, o, req)
 			if err != nil {
-				return false, fmt.Errorf("%s %s of %s: %w", req.action, req.key, o.projection.Name(), err)
+				if err := r.detach(ctx, s, o, fmt.Errorf("%s %s: %w", req.action, req.key, err)); err != nil {
+					return false, err
+				}
+				break
 			}
 			more = more || open
 		}
@@ -83,11 +86,15 @@ func (r *Runner) serve(ctx context.Context, o *assignment, req request) (more bo
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
 	defer cancel()
 	began := time.Now()
+	u := r.newBatchTx(o)
 	err = pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 		if err = r.raiseVersion(ctx, tx, o, req.partition); err != nil {
 			return err
 		}
-		u := &batchTx{o: o, topic: r.cfg.Topic, tx: tx, heads: map[uuid.UUID]int64{}}
+		if _, err = tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, u.lockTimeout); err != nil {
+			return err
+		}
+		u.tx = tx
 		more, err = u.serve(ctx, req, parked, full)
 		return err
 	})

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/dopaminestore/dopamine/internal/guard"
@@ -52,6 +52,8 @@ type Runner struct {
 	// The maximum number of events per transaction of a batch and of a request, by projection. It is
 	// lower after one that took too long. Batches do not raise the limit of requests.
 	batchLimits, requestLimits map[string]*atomic.Int64
+
+	catchingUp sync.WaitGroup // detached projections
 
 	mu      sync.Mutex
 	session *session // the newest
@@ -153,6 +155,7 @@ func (r *Runner) run(ctx context.Context) error {
 	if err != nil {
 		return failedIn(partKafka, err)
 	}
+	defer r.catchingUp.Wait()
 	defer sub.Close() //nolint:errcheck // nothing is lost with it
 	messages, err := sub.Subscribe(ctx, r.cfg.Topic)
 	if err != nil {
@@ -185,13 +188,19 @@ func (r *Runner) loop(ctx context.Context, sub *kafka.Subscriber, messages <-cha
 	for {
 		s := r.current()
 		var err error
+		var caught <-chan caughtUp
+		if s != nil {
+			caught = s.caughtUp
+		}
 		select {
+		case done := <-caught:
+			err = r.attach(s.kafka.Context(), s, done)
 		case <-requests.C:
 			open = always
 		case <-open:
 			var more bool
 			if open = nil; s != nil {
-				more, err = r.serveRequests(s.kafka.Context(), s.assignments)
+				more, err = r.serveRequests(s.kafka.Context(), s)
 			}
 			if more {
 				open = always
@@ -288,27 +297,35 @@ func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32
 	if err := r.inspect(ctx, s, records); err != nil {
 		return err
 	}
+	attached := s.attached()
 	for _, rs := range records {
 		for _, rec := range rs {
-			if wanted(s.assignments, rec) {
+			if wanted(attached, rec) {
 				if err := r.decode(ctx, rec); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	var group errgroup.Group // a failing projection does not stop the others
-	for _, o := range s.assignments {
-		group.Go(func() error {
-			return guard.Run(r.log, "apply a batch to "+o.projection.Name(), func() error {
-				if err := r.project(ctx, o, records); err != nil {
-					return fmt.Errorf("%s: %w", o.projection.Name(), err)
-				}
-				return nil
-			})
+	errs := make([]error, len(attached))
+	var group sync.WaitGroup
+	for i, o := range attached {
+		group.Go(func() {
+			errs[i] = guard.Run(r.log, "apply a batch to "+o.projection.Name(), func() error { return r.project(ctx, o, records) })
 		})
 	}
-	return group.Wait()
+	group.Wait()
+	if !slices.Contains(errs, nil) {
+		return fmt.Errorf("%s: %w", attached[0].projection.Name(), errs[0])
+	}
+	for i, o := range attached {
+		if errs[i] != nil {
+			if err := r.detach(ctx, s, o, errs[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // wanted reports whether any projection has not applied the record yet.

@@ -52,6 +52,13 @@ type batchTx struct {
 	fold  projections.Fold // of all items that can be read; nil if the batch is split
 	heads map[uuid.UUID]int64
 	parks []park
+
+	lockTimeout string // how long a statement waits for a lock, e.g. "5000ms"
+}
+
+func (r *Runner) newBatchTx(o *assignment) *batchTx {
+	wait := r.cfg.BatchTimeout / 3
+	return &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}, lockTimeout: fmt.Sprintf("%dms", wait.Milliseconds())}
 }
 
 // transact advances the checkpoints and applies the items in one transaction. If an item fails, it
@@ -60,7 +67,7 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.BatchTimeout)
 	defer cancel()
 	began := time.Now()
-	u := &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}}
+	u := r.newBatchTx(o)
 	for _, it := range p.items {
 		if k, ok := withKey(it, o.projection); ok {
 			u.items = append(u.items, k)
@@ -133,6 +140,7 @@ func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	var moved int64
 	var generation int
 	queueAdvance(b, u.o, u.topic, p, &moved)
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, u.lockTimeout) // not for the checkpoints: a deposed owner may hold them
 	b.Queue(liveGenerationSQL, u.o.projection.Name()).QueryRow(func(row pgx.Row) error { return row.Scan(&generation) })
 	skipped := map[int64]bool{}
 	if len(u.items) > 0 {

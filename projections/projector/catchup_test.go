@@ -1,0 +1,167 @@
+package projector_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/projector"
+	"github.com/dopaminestore/dopamine/tools/testkit"
+)
+
+// lock locks a table until unlock is called.
+func (s *system) lock(t *testing.T, table string) (unlock func()) {
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, s.Pool.Config().ConnString())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close(ctx) })
+	_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE")
+	require.NoError(t, err)
+	return func() {
+		_, err := conn.Exec(ctx, "COMMIT")
+		require.NoError(t, err)
+	}
+}
+
+// furthest returns the highest position of a read model.
+func (s *system) furthest(projection string) int64 {
+	return s.Count("SELECT coalesce(max(position), 0) FROM projection_checkpoints WHERE projection = $1", projection)
+}
+
+// A read model that cannot be written, here because another session keeps its table locked, stops no
+// other, and then has every event once, in order (R8, R9; contract 2).
+func TestProjector_LockedReadModelStopsNoOther(t *testing.T) {
+	t.Parallel()
+	const locked = "slot_audit_log"
+	s := newSystem(t, testkit.Kafka(t))
+	s.StartRelay()
+	start := func() (*projector.Runner, func() error) {
+		return s.StartProjector(func(c *projector.Config) {
+			c.MaxBatch, c.BatchTimeout, c.StallTimeout = 100, 3*time.Second, 2*time.Second
+		})
+	}
+	_, stop := start()
+	end := s.startRush()
+	testkit.EventuallyTrue(t, 60*time.Second, "a beginning", func() bool { return s.audited() >= 50 })
+
+	unlock := s.lock(t, locked+"_g1")
+	before := s.furthest(locked)
+	othersReach := func(position int64) {
+		t.Helper()
+		for _, other := range s.names() {
+			if other != locked {
+				testkit.Eventually(t, 60*time.Second, fmt.Sprintf("%s at %d", other, position), func() error {
+					if at := s.furthest(other); at < position {
+						return fmt.Errorf("at %d, the locked one at %d", at, s.furthest(locked))
+					}
+					return nil
+				})
+			}
+		}
+	}
+	othersReach(before + 1000) // ten batches
+	require.Less(t, s.furthest(locked), before+1000)
+	require.NoError(t, stop())
+	r, _ := start() // continues at the locked one's offset
+	othersReach(s.furthest("products") + 1000)
+	awaitBlocked(t, r, "to "+locked+";")
+	unlock()
+	end()
+	testkit.EventuallyTrue(t, 30*time.Second, "health", func() bool { return len(r.Health()) == 0 })
+}
+
+// readsStore fails the reads of pages after the first ones.
+type readsStore struct {
+	projections.Store
+	left int
+}
+
+func (r *readsStore) ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error) {
+	if r.left--; r.left < 0 {
+		return nil, errors.New("no more pages")
+	}
+	return r.Store.ReadAll(ctx, after, limit)
+}
+
+// It catches up in pages. If it is interrupted between two, the next owner continues: the offset is
+// taken over with the last page only.
+func TestCatchUp_InterruptedBetweenPages(t *testing.T) {
+	s, f, _ := newOfflineSystem(t)
+	ctx := context.Background()
+	store := &readsStore{Store: s.Reader, left: 1000}
+	cfg := s.ProjectorConfig()
+	cfg.Store, cfg.MaxBatch = store, 50
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
+	require.NoError(t, err)
+	var sold []uuid.UUID
+	for range 6 {
+		sold = append(sold, s.Create(1000))
+	}
+	for n := range 200 {
+		s.Acquire(sold[n%len(sold)], n+1, int64(n+1))
+	}
+	owner.Detach("products")
+	records := f.produceAll(f.eventsAfter(0))
+	require.NoError(t, owner.Apply(ctx, records))
+	require.Zero(t, s.Count("SELECT count(*) FROM products"))
+
+	store.left = 2
+	require.ErrorContains(t, owner.CatchUp(ctx, "products"), "no more pages")
+	require.Positive(t, s.Count("SELECT count(*) FROM products"))
+	require.NoError(t, newOwner(t, s, 3).Apply(ctx, records))
+	s.createGeneration(2)
+	s.foldInto(2, 0)
+	require.Equal(t, s.Rows(2), s.Rows(1))
+}
+
+// The events of a store that was restored to an earlier moment do not follow those that were applied.
+func TestCatchUp_RefusesAnotherHistory(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
+	ctx := context.Background()
+	product := s.Create(10)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	owner.Detach("products")
+	_, _, at := s.Acquire(product, 1, 1)
+	_, _, last := s.Acquire(product, 2, 2)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))
+	s.loseEvents(at)
+	_, _, again := s.Acquire(product, 3, 3)
+	require.Equal(t, last, again, "another event has its position")
+
+	err := owner.CatchUp(ctx, "products")
+	require.ErrorContains(t, err, "dopamine recover")
+	require.EqualValues(t, 10, s.stock(product))
+}
+
+// A page ends before an event that only a newer program can apply.
+func TestCatchUp_WaitsAtAnEventThatNeedsANewerProgram(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
+	ctx := context.Background()
+	product := s.Create(10)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	owner.Detach("products")
+	slot, _, acquired := s.Acquire(product, 1, 1)
+	s.appendRaw(product, slot, "SlotLentOut", 1, []byte(`{}`))
+	_, _, last := s.Acquire(product, 2, 2)
+	at, err := s.Reader.At(ctx, last)
+	require.NoError(t, err)
+	s.Exec("UPDATE projection_checkpoints SET position = $1, event_id = $2 WHERE projection <> 'products'", last, at.ID) // a newer program was here
+	next := newOwner(t, s, 3)
+	next.Detach("products")
+
+	var blocked *projector.BlockedError
+	for range 2 {
+		require.ErrorAs(t, next.CatchUp(ctx, "products"), &blocked)
+		require.Contains(t, blocked.Reason, "SlotLentOut")
+		require.EqualValues(t, 9, s.stock(product), "events before it are applied")
+		require.EqualValues(t, 3, s.Count("SELECT count(*) FROM projection_checkpoints WHERE projection = 'products' AND position = $1", acquired))
+	}
+}
