@@ -445,19 +445,34 @@ func (f *fleet) settle(ctx context.Context, timeout time.Duration, busy bool) (t
 		}
 	}
 	err := poll(ctx, pollInterval, "the fleet to settle", func() error {
-		asking, cancel := context.WithTimeout(ctx, 15*time.Second)
-		defer cancel()
-		out, err := f.call(asking, "status", "--json")
+		r, err := f.status(ctx)
 		if err != nil {
-			return err
-		}
-		var r status.Report
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
 			return err
 		}
 		return settled(r, head)
 	})
 	return time.Since(began), err
+}
+
+// status returns what `dopamine status` reports.
+func (f *fleet) status(ctx context.Context) (r status.Report, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	out, err := f.call(ctx, "status", "--json")
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal([]byte(out), &r)
+}
+
+// reached reports a projection that has not applied everything up to a position.
+func reached(all []status.Projection, position int64) error {
+	for _, p := range all {
+		if p.Position == nil || *p.Position < position || p.Parked != 0 {
+			return fmt.Errorf("projection %s has not reached %d, or has %d events parked", p.Name, position, p.Parked)
+		}
+	}
+	return nil
 }
 
 // settled reports what is not settled yet. With a head, only what lies at or below
@@ -470,12 +485,7 @@ func settled(r status.Report, head int64) error {
 		if r.Relay.Position < head {
 			return fmt.Errorf("the relay is at %d of %d", r.Relay.Position, head)
 		}
-		for _, p := range r.Projections {
-			if p.Position == nil || *p.Position < head || p.Parked != 0 {
-				return fmt.Errorf("projection %s has not reached %d, or has %d events parked", p.Name, head, p.Parked)
-			}
-		}
-		return nil
+		return reached(r.Projections, head)
 	}
 	if r.Relay.Lag != 0 {
 		return fmt.Errorf("the relay is %d behind", r.Relay.Lag)

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/status"
 	"github.com/dopaminestore/dopamine/tools/devservices"
 	"github.com/dopaminestore/dopamine/tools/faults/proxy"
 )
@@ -64,6 +65,9 @@ var postgresScenarios = []*scenario{
 		return nil
 	}},
 	{name: "postgres-reset", about: "connections to Postgres are reset and delayed", play: resets(func(l *links) *proxy.Proxy { return l.postgres }, 5*time.Millisecond, 60*time.Millisecond)},
+	{name: "read-model-locked", about: "another session keeps a read model's table locked", affected: func(*run, string) bool { return false }, play: func(r *run) error {
+		return r.repeat(r.lockReadModel, time.Second)
+	}},
 	{name: "postgres-failover-sync", once: true, about: "failover to a synchronous standby, which has every acknowledged commit", postgres: withStandby(true), play: func(r *run) error {
 		r.wait(r.between(time.Second, 3*time.Second))
 		return r.promote()
@@ -138,6 +142,52 @@ func (r *run) promote() error {
 func (r *run) terminateSessions() error {
 	_, err := r.fleet.db.Exec(r.ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 	return err
+}
+
+// lockedLimit is how long the other read models may stop when one is locked: projectors wait a few
+// seconds for the lock before they continue without it.
+const lockedLimit = 12 * time.Second
+
+// lockReadModel locks the table of a read model until the others have every event that was recorded
+// before and in the seconds after.
+func (r *run) lockReadModel() error {
+	f := r.fleet
+	var locked, table string
+	if err := f.db.QueryRow(r.ctx, `
+		SELECT projection, projection || '_g' || generation FROM projection_generations WHERE state = 'live' ORDER BY 1 OFFSET $1 LIMIT 1`,
+		r.rand.IntN(4)).Scan(&locked, &table); err != nil {
+		return err
+	}
+	tx, err := f.db.Begin(r.ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(r.ctx)) }()
+	if _, err := tx.Exec(r.ctx, "LOCK TABLE "+pgx.Identifier{table}.Sanitize()+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return err
+	}
+	r.struck("the table %s was locked", table)
+	r.wait(r.between(time.Second, 3*time.Second))
+	var head int64
+	if err := f.db.QueryRow(r.ctx, "SELECT max(position) FROM events").Scan(&head); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, lockedLimit)
+	defer cancel()
+	if err := poll(ctx, pollInterval, "the read models that are not locked", func() error {
+		report, err := f.status(ctx)
+		if err != nil {
+			return err
+		}
+		others := slices.DeleteFunc(report.Projections, func(p status.Projection) bool { return p.Name == locked })
+		if len(others) != len(report.Projections)-1 {
+			return fmt.Errorf("status does not list %s", locked)
+		}
+		return reached(others, head)
+	}); err != nil {
+		r.verdict.broke("R9", "while %s was locked: %s", locked, err)
+	}
+	return nil
 }
 
 // restoreEarlier copies the database, lets the sale go on, and puts the copy in
