@@ -46,6 +46,7 @@ func TestProjector_LockedReadModelStopsNoOther(t *testing.T) {
 	start := func() (*projector.Runner, func() error) {
 		return s.StartProjector(func(c *projector.Config) {
 			c.MaxBatch, c.BatchTimeout, c.StallTimeout = 100, 3*time.Second, 2*time.Second
+			c.Published = s.Published
 		})
 	}
 	_, stop := start()
