@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/query"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 )
 
 // decide adds a line to a product's decision log, as the worker does.
@@ -85,6 +87,24 @@ func TestStats_Stream(t *testing.T) {
 	require.InDelta(t, 5, granted, 2.1)
 	require.InDelta(t, 85, refused, 45)
 	require.Positive(t, early, "the first second of a sale counts")
+}
+
+// The decision logs are only a part of the stats: if they cannot be read in time, only the rates are
+// unknown.
+func TestStats_WhileTheDecisionLogsCannotBeRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.product(1, product{stock: 3})
+	tx, err := w.pool.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	dbtest.Exec(t, tx, "LOCK TABLE gate_decisions IN ACCESS EXCLUSIVE MODE") // as slow as a log of millions of lines
+	boss := w.token(uuid.New(), admin)
+	first := w.stream("/v1/stats/stream", boss).next()
+	first.conforms(t, "Stats")
+	shown := first.data["products"].([]any)[0].(map[string]any)
+	require.Equal(t, []any{3.0, nil, nil}, []any{shown["free"], shown["grantsPerSecond"], shown["refusalsPerSecond"]})
+	require.Equal(t, "operations", w.stream("/dashboard/stream", boss).next().name)
 }
 
 // TestStats_WithoutTheWriteSide omits the values that are unknown.
