@@ -23,6 +23,7 @@ const (
 // counted are kept for the next one.
 type heldCounts struct {
 	pool *pgxpool.Pool
+	page int // heldPage, or fewer in tests
 
 	mu       sync.Mutex
 	products map[uuid.UUID][]heldCount // ascending
@@ -36,7 +37,7 @@ type heldCount struct {
 }
 
 func newHeldCounts(pool *pgxpool.Pool) *heldCounts {
-	return &heldCounts{pool: pool, products: map[uuid.UUID][]heldCount{}}
+	return &heldCounts{pool: pool, page: heldPage, products: map[uuid.UUID][]heldCount{}}
 }
 
 // forget drops all counts: the store lost events that they include.
@@ -61,11 +62,11 @@ func (h *heldCounts) at(ctx context.Context, product uuid.UUID, at time.Time) (i
 	for {
 		var end heldCount
 		var events, change int
-		if err := h.pool.QueryRow(ctx, heldPageSQL, product, from.position, heldPage, at).Scan(&end.position, &end.recorded, &events, &change); err != nil {
+		if err := h.pool.QueryRow(ctx, heldPageSQL, product, from.position, h.page, at).Scan(&end.position, &end.recorded, &events, &change); err != nil {
 			return 0, err
 		}
 		end.held = from.held + change
-		if events < heldPage || end.recorded.After(at) {
+		if events < h.page || end.recorded.After(at) {
 			return end.held, nil
 		}
 		h.keep(product, end)
