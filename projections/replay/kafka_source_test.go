@@ -14,6 +14,7 @@ import (
 	"github.com/dopaminestore/dopamine/projections/replay"
 	"github.com/dopaminestore/dopamine/relay"
 	"github.com/dopaminestore/dopamine/tools/pipelinetest"
+	"github.com/dopaminestore/dopamine/tools/storetest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -130,6 +131,45 @@ func TestReplay_RefusesATopicThatLacksEvents(t *testing.T) {
 		require.Contains(t, refused.Reason, "replay from the store", lacks)
 		require.Equal(t, 1, s.Generation("products"), "the live generation stays")
 	}
+}
+
+// A topic that the relay did not publish to may be complete in itself and yet lack the events of other
+// partitions.
+func TestReplay_RefusesATopicOfAnotherRelay(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, testkit.FakeKafka(t))
+	product := uuid.New()
+	for kafka.Partition(product, kafka.DefaultPartitions) == 0 {
+		product = uuid.New()
+	}
+	s.record(product, streamEvent{product, storetest.Lamp(t, 10)})
+	s.publish()
+	narrow := testkit.Topic(t) // nothing was published to its only partition, the first
+	_, err := kafka.EnsureTopic(t.Context(), s.Kafka, narrow, kafka.TopicSettings{Partitions: 1})
+	require.NoError(t, err)
+	whole := s.republish(func(all []*message.Message) []*message.Message { return all })
+	type published = func(context.Context) (projections.Head, error)
+	run := func(topic string, head published) error {
+		cfg := s.config()
+		cfg.Topic, cfg.Published = &replay.Topic{Kafka: s.Kafka, Name: topic}, head
+		return replay.Run(t.Context(), cfg)
+	}
+	for _, c := range []struct {
+		name, topic string
+		head        published
+	}{
+		{"fewer partitions", narrow, s.published}, // without the topic's id
+		{"another id", whole, s.Published},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var refused *projections.RefusedError
+			require.ErrorAs(t, run(c.topic, c.head), &refused)
+			require.Contains(t, refused.Reason, "is not the one that the relay has published to")
+			require.Equal(t, 1, s.Generation("products"), "the live generation stays")
+		})
+	}
+	require.NoError(t, run(s.Topic, s.Published))
+	require.EqualValues(t, 1, s.Count("SELECT count(*) FROM products"))
 }
 
 // A relay that runs during a restore sends an event of the restored store, whose predecessor it
