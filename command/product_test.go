@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dopaminestore/dopamine/internal/auth"
+	"github.com/dopaminestore/dopamine/tools/dbtest"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
 
@@ -104,6 +106,27 @@ func TestUpdateProduct_ConcurrentUpdatesLoseNothing(t *testing.T) {
 	})
 	r := s.update(t, a, product, map[string]any{"name": "n"})
 	require.Equal(t, int64(1+updates), r.number("totalStock"))
+}
+
+// While Redis is unavailable, the units held are counted from the claims, which takes longer the more
+// there are. The sale can be paused nevertheless; all units then count as held.
+func TestUpdateProduct_WhileClaimsCannotBeCounted(t *testing.T) {
+	t.Parallel()
+	own := testkit.OwnRedis(t)
+	s := newSystem(t, own.URL())
+	n := s.node(t)
+	product := s.upcoming(t, n, 10, time.Hour)
+	own.Kill9()
+	tx, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	dbtest.Exec(t, tx, "lock table slot_claims in access exclusive mode")
+
+	a := s.update(t, n, product, map[string]any{"paused": true})
+	require.Equal(t, 200, a.status, a.body)
+	require.Equal(t, "PAUSED", a.text("status"))
+	require.Equal(t, []int64{0, 10}, []int64{a.number("stock"), a.number("totalStock")})
+	require.True(t, dbtest.One[bool](t, s.pool, "select paused from product_gates where product_id = $1", product))
 }
 
 func TestDeleteProduct(t *testing.T) {
