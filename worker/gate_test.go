@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,57 @@ func TestWithdraw_CountsOnlyWhatWasWithdrawn(t *testing.T) {
 	}
 	require.EqualValues(t, 1, testutil.ToFloat64(worker.metrics.settled))
 	require.Equal(t, 1, strings.Count(log.String(), "grant withdrawn"))
+}
+
+// The age of a pending grant is counted by the worker's own clock: if Redis' clock is stepped back
+// after a grant, neither it nor a later one waits until that clock has caught up, and if it is
+// stepped forward, none is withdrawn early.
+func TestWithdraw_IgnoresTheClockOfRedis(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	worker := New(Config{
+		Gate: w.gate, GateStore: w.Gates, Deadlines: deadlines.NewStore(w.Pool), Store: storetest.Open(t, w.Pool), Registerer: prometheus.NewRegistry(),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	worker.start(ctx)
+	t.Cleanup(func() {
+		cancel()
+		worker.watcher.wait()
+		worker.syncer.wait()
+	})
+	client := testkit.RedisClient(t, w.redis)
+	for name, step := range map[string]time.Duration{"back": -time.Hour, "forward": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			product := w.product(3)
+			first, err := w.grant(product)
+			require.NoError(t, err)
+			// Seen from a clock that was stepped, the grant was made that much later or earlier.
+			key := "product:{" + product.String() + "}:holders"
+			held, err := client.HGet(t.Context(), key, string(first.Buyer[:])).Result()
+			require.NoError(t, err)
+			fields := strings.SplitN(held, " ", 5)
+			since, err := strconv.ParseInt(fields[3], 10, 64)
+			require.NoError(t, err)
+			require.InDelta(t, time.Now().UnixMilli(), since, float64(time.Minute.Milliseconds()), "the field is the time of the grant")
+			fields[3] = strconv.FormatInt(since-step.Milliseconds(), 10)
+			require.NoError(t, client.HSet(t.Context(), key, string(first.Buyer[:]), strings.Join(fields, " ")).Err())
+			_, err = w.grant(product)
+			require.NoError(t, err)
+
+			log, err := w.gate.ReadLog(t.Context(), product)
+			require.NoError(t, err)
+			require.Equal(t, 2, log.Pending)
+			log.Now += step
+			g := &watchedGate{product: product}
+			g.sights.add(log)
+			require.NoError(t, worker.watcher.withdrawOld(t.Context(), g, log))
+			require.Zero(t, w.count(product, "GrantWithdrawn"), "the worker has just seen them")
+
+			g.sights.seen[0].at = time.Now().Add(-withdrawAfter)
+			require.NoError(t, worker.watcher.withdrawOld(t.Context(), g, log))
+			require.Equal(t, 2, w.count(product, "GrantWithdrawn"))
+		})
+	}
 }
 
 func TestWatch_ShipsLogAndDropsIdleGate(t *testing.T) {
