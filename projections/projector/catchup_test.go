@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/projector"
@@ -77,6 +79,27 @@ func TestProjector_LockedReadModelStopsNoOther(t *testing.T) {
 	unlock()
 	end()
 	testkit.EventuallyTrue(t, 30*time.Second, "health", func() bool { return len(r.Health()) == 0 })
+}
+
+// The wait for a lock ends also while a statement that reads the rows is prepared, on a new connection:
+// the transaction did not take too long, so the next ones are not smaller.
+func TestProjector_WaitsForALockOnlySoLong(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
+	product := s.Create(10)
+	_, _, at := s.Acquire(product, 1, 1)
+	require.NoError(t, owner.Apply(context.Background(), f.produceAll(f.eventsAfter(0))))
+	registry, cfg := prometheus.NewRegistry(), s.ProjectorConfig()
+	cfg.Registerer, cfg.BatchTimeout = registry, 6*time.Second
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(context.Background(), 3)
+	require.NoError(t, err)
+	s.Record(product, product, domain.ProductDetailsChanged{Name: "Lantern", Description: "A lantern"})
+	s.lock(t, "products_g1")
+	s.ReadPool.Reset()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at))))
+	require.Zero(t, failures(t, registry)["read_models_timeout"])
+	require.Positive(t, failures(t, registry)["read_models"])
 }
 
 // readsStore fails the reads of pages after the first ones.

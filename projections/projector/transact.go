@@ -61,6 +61,12 @@ func (r *Runner) newBatchTx(o *assignment) *batchTx {
 	return &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}, lockTimeout: fmt.Sprintf("%dms", wait.Milliseconds())}
 }
 
+// options begin the transaction with the lock timeout: the statements of a batch are prepared before
+// the first of them is executed, and preparing one needs a lock on its tables too.
+func (u *batchTx) options() pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '" + u.lockTimeout + "'"}
+}
+
 // transact advances the checkpoints and applies the items in one transaction. If an item fails, it
 // is parked if split is set; otherwise the batch fails.
 func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool) error {
@@ -73,7 +79,7 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 			u.items = append(u.items, k)
 		}
 	}
-	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, r.cfg.ReadPool, u.options(), func(tx pgx.Tx) error {
 		u.tx = tx
 		if err := u.open(ctx, p, split); err != nil {
 			return err
@@ -139,8 +145,9 @@ func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	b := &pgx.Batch{}
 	var moved int64
 	var generation int
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, "0") // for the checkpoints: a deposed owner may hold them
 	queueAdvance(b, u.o, u.topic, p, &moved)
-	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, u.lockTimeout) // not for the checkpoints: a deposed owner may hold them
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, u.lockTimeout)
 	b.Queue(liveGenerationSQL, u.o.projection.Name()).QueryRow(func(row pgx.Row) error { return row.Scan(&generation) })
 	skipped := map[int64]bool{}
 	if len(u.items) > 0 {
