@@ -102,6 +102,22 @@ func TestProjector_WaitsForALockOnlySoLong(t *testing.T) {
 	require.Positive(t, failures(t, registry)["read_models"])
 }
 
+// If no projection can continue, an error that has to be known, here that a newer program is needed, is
+// not hidden by that of a locked table.
+func TestProjector_IsBlockedAlsoIfAReadModelIsLocked(t *testing.T) {
+	s, f, _ := newOfflineSystem(t)
+	cfg := s.ProjectorConfig()
+	cfg.BatchTimeout = 3 * time.Second
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(context.Background(), 3)
+	require.NoError(t, err)
+	product := s.Create(10)
+	s.appendRaw(product, product, "ProductRenamed", 1, []byte(`{}`))
+	s.lock(t, s.names()[0]+"_g1")
+	var blocked *projector.BlockedError
+	require.ErrorAs(t, owner.Apply(context.Background(), f.produceAll(f.eventsAfter(0))), &blocked)
+	require.Contains(t, blocked.Reason, "ProductRenamed")
+}
+
 // readsStore fails the reads of pages after the first ones.
 type readsStore struct {
 	projections.Store

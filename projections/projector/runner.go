@@ -315,8 +315,12 @@ func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32
 		})
 	}
 	group.Wait()
-	if !slices.Contains(errs, nil) {
-		return fmt.Errorf("%s: %w", attached[0].projection.Name(), errs[0])
+	failed := slices.IndexFunc(errs, func(err error) bool { return err != nil && !detachable(err) }) // e.g. blocked
+	if failed < 0 && !slices.Contains(errs, nil) {
+		failed = 0
+	}
+	if failed >= 0 {
+		return fmt.Errorf("%s: %w", attached[failed].projection.Name(), errs[failed])
 	}
 	for i, o := range attached {
 		if errs[i] != nil {
