@@ -8,8 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgerrcode"
+
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/internal/kafka"
+	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/internal/sleep"
 )
 
@@ -73,8 +76,11 @@ func (r *Runner) project(ctx context.Context, o *assignment, records map[int32][
 func (r *Runner) execute(ctx context.Context, o *assignment, p plan) (swapped bool, err error) {
 	began := time.Now()
 	err = r.commit(ctx, o, p)
-	if errors.Is(err, errMoved) {
+	moved, dropped := errors.Is(err, errMoved), postgres.Code(err) == pgerrcode.UndefinedTable // with an old generation, or by mistake
+	if moved {
 		r.metrics.fenced.WithLabelValues(o.projection.Name()).Inc()
+	}
+	if moved || dropped {
 		swapped, reloadErr := r.reload(ctx, o)
 		if reloadErr != nil {
 			return false, reloadErr

@@ -118,6 +118,19 @@ func TestProjector_IsBlockedAlsoIfAReadModelIsLocked(t *testing.T) {
 	require.Contains(t, blocked.Reason, "ProductRenamed")
 }
 
+// A table of the live generation that is missing is no swap of generations.
+func TestProjector_MissingTableStopsNoOther(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
+	product := s.Create(10)
+	_, _, at := s.Acquire(product, 1, 1)
+	s.Exec("ALTER TABLE slot_audit_log_g1 RENAME TO away")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	require.Equal(t, at, s.furthest("purchase_slots"))
+	require.Zero(t, s.furthest("slot_audit_log"))
+}
+
 // readsStore fails the reads of pages after the first ones.
 type readsStore struct {
 	projections.Store

@@ -8,13 +8,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/internal/failpoint"
-	"github.com/dopaminestore/dopamine/internal/postgres"
 	"github.com/dopaminestore/dopamine/projections"
 )
 
@@ -105,9 +103,6 @@ func (r *Runner) transact(ctx context.Context, o *assignment, p plan, split bool
 	})
 	if err == nil {
 		err = failpoint.Error(failpoint.ProjectAfterCommit)
-	}
-	if postgres.Code(err) == pgerrcode.UndefinedTable { // the tables of an old generation were dropped
-		return fmt.Errorf("%w: %w", errMoved, err)
 	}
 	r.adjust(r.batchLimits[o.projection.Name()], r.cfg.MaxBatch, err, time.Since(began))
 	if err == nil {
