@@ -77,8 +77,17 @@ func (r *Runner) detach(ctx context.Context, s *session, o *assignment, err erro
 func (r *Runner) startCatchUp(ctx context.Context, s *session, o *assignment) {
 	targets := s.reached()
 	guard.Go(&r.catchingUp, r.log, "catch up "+o.projection.Name(), func() {
-		s.caughtUp <- caughtUp{o, r.catchUpRetrying(ctx, o, targets)}
+		err := r.catchUpRetrying(ctx, o, targets)
+		if err == nil && o.requested {
+			err = r.serveDetached(ctx, o)
+		}
+		s.caughtUp <- caughtUp{o, err}
 	})
+}
+
+func (r *Runner) retryLater(o *assignment, err error) {
+	r.metrics.failed(err)
+	r.log.Warn("read model cannot be written, retrying", "projection", o.projection.Name(), "error", err)
 }
 
 // catchUpRetrying calls catchUp until it succeeds or fails for a reason that concerns the session.
@@ -89,8 +98,7 @@ func (r *Runner) catchUpRetrying(ctx context.Context, o *assignment, targets map
 		if err == nil || ctx.Err() != nil || !detachable(err) {
 			return err
 		}
-		r.metrics.failed(err)
-		r.log.Warn("read model cannot be written, retrying", "projection", o.projection.Name(), "error", err)
+		r.retryLater(o, err)
 		if err := sleep.For(ctx, wait.NextBackOff()); err != nil {
 			return err
 		}
@@ -98,7 +106,7 @@ func (r *Runner) catchUpRetrying(ctx context.Context, o *assignment, targets map
 }
 
 // attach takes a detached projection back, or lets it continue to catch up if the others are more
-// than one transaction ahead again.
+// than one transaction ahead again or a request for its parked events still fails.
 func (r *Runner) attach(ctx context.Context, s *session, done caughtUp) error {
 	o := done.o
 	if done.err != nil {
@@ -109,7 +117,7 @@ func (r *Runner) attach(ctx context.Context, s *session, done caughtUp) error {
 	for partition, c := range o.checkpoints {
 		behind = max(behind, targets[partition].position-c.position)
 	}
-	if behind <= int64(r.batchLimit(o.projection)) {
+	if !o.requested && behind <= int64(r.batchLimit(o.projection)) {
 		err := r.catchUp(ctx, o, targets)
 		if err == nil {
 			o.detached = false

@@ -15,6 +15,7 @@ import (
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
 	"github.com/dopaminestore/dopamine/projections"
+	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/projector"
 	"github.com/dopaminestore/dopamine/tools/testkit"
 )
@@ -129,6 +130,44 @@ func TestProjector_MissingTableStopsNoOther(t *testing.T) {
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, at, s.furthest("purchase_slots"))
 	require.Zero(t, s.furthest("slot_audit_log"))
+}
+
+// A request for parked events that cannot be served because the table is locked detaches the read model
+// until it is served, also if there is nothing to catch up: retried by the loop, it would stop the
+// others each time.
+func TestRequest_OfALockedReadModelStopsNoOther(t *testing.T) {
+	s, f, _ := newOfflineSystem(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	cfg := s.ProjectorConfig()
+	cfg.BatchTimeout = time.Second
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
+	require.NoError(t, err)
+	product := s.Create(10)
+	slot, _, _ := s.Acquire(product, 1, 1)
+	s.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$`)
+	s.Exec(`CREATE TRIGGER refuse BEFORE INSERT ON slot_audit_log_g1 FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	require.Len(t, s.parked("slot_audit_log"), 1)
+	s.Exec("DROP TRIGGER refuse ON slot_audit_log_g1")
+	unlock := s.lock(t, "slot_audit_log_g1")
+	require.NoError(t, parking.Request(ctx, s.Pool, "slot_audit_log", slot, parking.Retry, "ann"))
+	require.NoError(t, owner.ServeRequests(ctx))
+	for range 2 {
+		attached, err := owner.Attach(ctx)
+		require.NoError(t, err)
+		require.False(t, attached)
+	}
+	_, _, at := s.Acquire(product, 2, 2)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at-1))))
+	unlock()
+	testkit.EventuallyTrue(t, 30*time.Second, "attached", func() bool {
+		attached, err := owner.Attach(ctx)
+		require.NoError(t, err)
+		return attached
+	})
+	require.Empty(t, s.parked("slot_audit_log"))
+	require.EqualValues(t, 2, s.audited())
 }
 
 // readsStore fails the reads of pages after the first ones.

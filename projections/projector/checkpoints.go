@@ -33,8 +33,10 @@ type assignment struct {
 	generation  int
 	checkpoints map[int32]*checkpoint
 	// detached is set while the read model cannot be written or catches up: records are not applied
-	// to it then, and only its own goroutine uses the fields above.
+	// to it then, and only its own goroutine uses the other fields.
 	detached bool
+	// requested is set after a request for parked events failed, until requests are served again.
+	requested bool
 }
 
 // session is one assignment of partitions and the checkpoints from which to continue.

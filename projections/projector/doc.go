@@ -35,7 +35,8 @@
 // a transaction like that of a batch, with the same compare-and-swap. After a page was read, the
 // store is asked for the events of the others' checkpoints and of its own: only then is the page of
 // their history. Records that are no events of the store are parked only for projections that are
-// attached.
+// attached. A request for parked events that fails for such a reason is served in the background
+// too, before the projection is attached.
 //
 // # Once, in order, none missed
 //

@@ -109,6 +109,14 @@ func (w *Owner) CatchUp(ctx context.Context, projection string) error {
 	return err
 }
 
+// Attach waits until a detached projection has caught up, and attaches it if it may be. It returns
+// whether it did.
+func (w *Owner) Attach(ctx context.Context) (bool, error) {
+	done := <-w.s.caughtUp
+	err := w.r.attach(ctx, w.s, done)
+	return !done.o.detached, err
+}
+
 func (w *Owner) assignment(projection string) *assignment {
 	i := slices.IndexFunc(w.s.assignments, func(o *assignment) bool { return o.projection.Name() == projection })
 	return w.s.assignments[i]

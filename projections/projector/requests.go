@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/dopaminestore/dopamine/internal/guard"
+	"github.com/dopaminestore/dopamine/internal/sleep"
 	"github.com/dopaminestore/dopamine/projections/parking"
 )
 
@@ -40,19 +42,50 @@ func (r *Runner) serveRequests(ctx context.Context, s *session) (more bool, err 
 		if err != nil {
 			return false, err
 		}
-		more = more || len(requests) == requestBatch
-		for _, req := range requests {
-			open, err := r.serve(ctx, o, req)
-			if err != nil {
-				if err := r.detach(ctx, s, o, fmt.Errorf("%s %s: %w", req.action, req.key, err)); err != nil {
-					return false, err
-				}
-				break
+		open, err := r.serveAll(ctx, o, requests)
+		if err != nil {
+			o.requested = true
+			if err := r.detach(ctx, s, o, err); err != nil {
+				return false, err
 			}
-			more = more || open
 		}
+		more = more || open
 	}
 	return more, nil
+}
+
+// serveAll serves requests for one projection.
+func (r *Runner) serveAll(ctx context.Context, o *assignment, requests []request) (more bool, err error) {
+	more = len(requests) == requestBatch
+	for _, req := range requests {
+		open, err := r.serve(ctx, o, req)
+		if err != nil {
+			return false, fmt.Errorf("%s %s: %w", req.action, req.key, err)
+		}
+		more = more || open
+	}
+	return more, nil
+}
+
+// serveDetached serves requests for a detached projection, after one of them failed. If that fails
+// again the projection continues to catch up, after a pause, and stays detached.
+func (r *Runner) serveDetached(ctx context.Context, o *assignment) error {
+	err := guard.Run(r.log, "serve requests for "+o.projection.Name(), func() error {
+		requests, err := r.openRequests(ctx, o)
+		if err == nil {
+			_, err = r.serveAll(ctx, o, requests)
+		}
+		return err
+	})
+	if err == nil {
+		o.requested = false
+		return nil
+	}
+	if ctx.Err() != nil || !detachable(err) {
+		return err
+	}
+	r.retryLater(o, err)
+	return sleep.For(ctx, r.cfg.BatchTimeout/3)
 }
 
 // openRequests reads the pending requests, oldest first.
