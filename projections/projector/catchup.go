@@ -159,6 +159,7 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 		if swapped {
 			return errMoved
 		}
+		r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(p.items)))
 	}
 }
 
@@ -226,7 +227,6 @@ func (r *Runner) planPage(ctx context.Context, o *assignment, targets map[int32]
 	if end.position == 0 {
 		return end, failedIn(partEventStore, fmt.Errorf("the event store has no event after position %d, but other read models applied some", after))
 	}
-	r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(p.items)))
 	return end, nil
 }
 

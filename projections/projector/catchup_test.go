@@ -119,9 +119,14 @@ func TestProjector_IsBlockedAlsoIfAReadModelIsLocked(t *testing.T) {
 	require.Contains(t, blocked.Reason, "ProductRenamed")
 }
 
-// A table of the live generation that is missing is no swap of generations.
+// A table of the live generation that is missing is no swap of generations. Attempts to write it count no
+// events.
 func TestProjector_MissingTableStopsNoOther(t *testing.T) {
-	s, f, owner := newOfflineSystem(t)
+	s, f, _ := newOfflineSystem(t)
+	registry, cfg := prometheus.NewRegistry(), s.ProjectorConfig()
+	cfg.Registerer = registry
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(context.Background(), 3)
+	require.NoError(t, err)
 	product := s.Create(10)
 	_, _, at := s.Acquire(product, 1, 1)
 	s.Exec("ALTER TABLE slot_audit_log_g1 RENAME TO away")
@@ -129,7 +134,26 @@ func TestProjector_MissingTableStopsNoOther(t *testing.T) {
 	defer cancel()
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	require.Equal(t, at, s.furthest("purchase_slots"))
-	require.Zero(t, s.furthest("slot_audit_log"))
+	awaitFailure(t, registry, "read_models", 3)
+	counted := func() (sum float64) {
+		families, err := registry.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			if f.GetName() == "dopamine_projector_gap_events_total" {
+				for _, m := range f.GetMetric() {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+		return sum
+	}
+	require.Zero(t, counted())
+	s.Exec("ALTER TABLE away RENAME TO slot_audit_log_g1")
+	attached, err := owner.Attach(ctx)
+	require.NoError(t, err)
+	require.True(t, attached)
+	require.EqualValues(t, 1, s.audited())
+	require.EqualValues(t, 2, counted())
 }
 
 // A request for parked events that cannot be served because the table is locked detaches the read model
