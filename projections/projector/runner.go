@@ -311,6 +311,7 @@ func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32
 	var group sync.WaitGroup
 	for i, o := range attached {
 		group.Go(func() {
+			defer guard.Log("apply a batch")
 			errs[i] = guard.Run(r.log, "apply a batch to "+o.projection.Name(), func() error { return r.project(ctx, o, records) })
 		})
 	}
