@@ -15,6 +15,9 @@ import (
 	"github.com/dopaminestore/dopamine/projections"
 )
 
+// errSwapped ends the session: the others may have records of a history that `dopamine recover` left.
+var errSwapped = fmt.Errorf("a replay has swapped generations: %w", errMoved)
+
 // caughtUp is the result of a detached projection's attempt to reach the attached ones.
 type caughtUp struct {
 	o   *assignment
@@ -141,7 +144,7 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 		return err
 	}
 	if generation != o.generation {
-		return errMoved
+		return errSwapped
 	}
 	o.checkpoints = now
 	for {
@@ -157,7 +160,7 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 			return err
 		}
 		if swapped {
-			return errMoved
+			return errSwapped
 		}
 		r.metrics.gapEvents.WithLabelValues(o.projection.Name()).Add(float64(len(p.items)))
 	}

@@ -257,6 +257,19 @@ func TestCatchUp_RefusesAnotherHistory(t *testing.T) {
 	require.EqualValues(t, 10, s.stock(product))
 }
 
+// A replay that swapped generations is named: otherwise it would seem that two groups write.
+func TestCatchUp_NamesASwap(t *testing.T) {
+	s, _, owner := newOfflineSystem(t)
+	owner.Detach("products")
+	s.createGeneration(2)
+	s.Exec("UPDATE projection_generations SET state = 'old' WHERE projection = 'products'")
+	s.Exec("INSERT INTO projection_generations (projection, generation, state) VALUES ('products', 2, 'live')")
+	s.Exec("INSERT INTO projection_checkpoints SELECT (jsonb_populate_record(c, '{\"generation\": 2}')).* FROM projection_checkpoints c WHERE projection = 'products'")
+	err := owner.CatchUp(context.Background(), "products")
+	require.ErrorIs(t, err, projector.ErrMoved)
+	require.ErrorContains(t, err, "a replay has swapped generations")
+}
+
 // A page ends before an event that only a newer program can apply.
 func TestCatchUp_WaitsAtAnEventThatNeedsANewerProgram(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
