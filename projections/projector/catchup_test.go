@@ -48,8 +48,7 @@ func TestProjector_LockedReadModelStopsNoOther(t *testing.T) {
 	s.StartRelay()
 	start := func() (*projector.Runner, func() error) {
 		return s.StartProjector(func(c *projector.Config) {
-			c.MaxBatch, c.BatchTimeout, c.StallTimeout = 100, 3*time.Second, 2*time.Second
-			c.Published = s.Published
+			c.MaxBatch, c.BatchTimeout, c.StallTimeout, c.Published = 100, 3*time.Second, 2*time.Second, s.Published
 		})
 	}
 	_, stop := start()

@@ -109,9 +109,12 @@ func (w *Owner) CatchUp(ctx context.Context, projection string) error {
 	return err
 }
 
-// Attach waits until a detached projection has caught up, and attaches it if it may be. It returns
-// whether it did.
+// Attach waits until a detached projection, if any, has caught up, and attaches it if it may be. It
+// returns whether it is attached.
 func (w *Owner) Attach(ctx context.Context) (bool, error) {
+	if len(w.s.attached()) == len(w.s.assignments) {
+		return true, nil
+	}
 	done := <-w.s.caughtUp
 	err := w.r.attach(ctx, w.s, done)
 	return !done.o.detached, err

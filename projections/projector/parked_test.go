@@ -311,7 +311,8 @@ func TestRetry_AppliesALargeKeyInPages(t *testing.T) {
 // than a transaction may.
 func TestRetry_ReducesAPageThatTakesTooLong(t *testing.T) {
 	s, f, owner := newOfflineSystem(t)
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	large := s.Create(10_000)
 	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
 	const refuse = `CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
@@ -331,14 +332,12 @@ func TestRetry_ReducesAPageThatTakesTooLong(t *testing.T) {
 	cfg.Registerer, cfg.BatchTimeout = registry, 3*time.Second
 	owner, err = projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
 	require.NoError(t, err)
-	require.NoError(t, owner.ServeRequests(ctx))
 	testkit.EventuallyTrue(t, 60*time.Second, "smaller pages", func() bool {
+		require.NoError(t, owner.ServeRequests(ctx))
 		attached, err := owner.Attach(ctx)
 		require.NoError(t, err)
-		return attached
+		return attached && len(s.parked("products")) == events-fine
 	})
 	require.Positive(t, failures(t, registry)["read_models_timeout"], "the whole page took too long")
-	require.NoError(t, owner.ServeRequests(ctx))
-	require.Len(t, s.parked("products"), events-fine)
 	require.EqualValues(t, 10_000-fine, s.stock(large))
 }
