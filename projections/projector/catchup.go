@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/google/uuid"
@@ -75,6 +76,70 @@ func (r *Runner) detach(ctx context.Context, s *session, o *assignment, err erro
 	return nil
 }
 
+// farBehind is the number of transactions by which a projection may be behind the others at the
+// begin of a session without being detached.
+const farBehind = 4
+
+// detachFarBehind detaches the projections that are far behind others at the begin of a session.
+// Otherwise the others would wait while these apply what they have already.
+func (r *Runner) detachFarBehind(ctx context.Context, s *session) error {
+	head, err := r.published(ctx)
+	if err != nil {
+		return err
+	}
+	highest := s.reached()
+	for _, o := range s.assignments {
+		o.learnQuiet(head)
+		if behind := o.behind(highest); behind > int64(farBehind*r.cfg.MaxBatch) && len(s.attached()) > 1 {
+			r.log.Info("read model is far behind others, which continue without it", "projection", o.projection.Name(), "positions", behind)
+			o.detached = true
+		}
+	}
+	return nil
+}
+
+// published reads how far the store and the relay are. Its result is empty without Config.Published.
+func (r *Runner) published(ctx context.Context) (head projections.Head, err error) {
+	if r.cfg.Published == nil {
+		return head, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
+	defer cancel()
+	if head, err = r.cfg.Published(ctx); err != nil {
+		return head, failedIn(partEventStore, fmt.Errorf("read from the event store how far the relay is: %w", err))
+	}
+	return head, nil
+}
+
+// learnQuiet notes how far the relay is for the partitions of which it has published nothing that o
+// has not applied.
+func (o *assignment) learnQuiet(head projections.Head) {
+	if len(head.Last) != int(o.partitions) {
+		return // the relay does not use this topic yet
+	}
+	if o.quiet == nil {
+		o.quiet = map[int32]int64{}
+	}
+	for partition, c := range o.checkpoints {
+		if c.position >= head.Last[partition] {
+			o.quiet[partition] = max(o.quiet[partition], head.Published)
+		}
+	}
+}
+
+// applied returns a position up to which every event of the partition is applied.
+func (o *assignment) applied(partition int32) int64 {
+	return max(o.checkpoints[partition].position, o.quiet[partition])
+}
+
+// behind returns the number of positions, of any partition, between o and the targets.
+func (o *assignment) behind(targets map[int32]checkpoint) (positions int64) {
+	for partition := range o.checkpoints {
+		positions = max(positions, targets[partition].position-o.applied(partition))
+	}
+	return positions
+}
+
 // startCatchUp lets a detached projection reach the checkpoints that the attached ones have now. The
 // result goes to s.caughtUp.
 func (r *Runner) startCatchUp(ctx context.Context, s *session, o *assignment) {
@@ -116,11 +181,7 @@ func (r *Runner) attach(ctx context.Context, s *session, done caughtUp) error {
 		return fmt.Errorf("%s: %w", o.projection.Name(), done.err)
 	}
 	targets := s.reached()
-	var behind int64
-	for partition, c := range o.checkpoints {
-		behind = max(behind, targets[partition].position-c.position)
-	}
-	if !o.requested && behind <= int64(r.batchLimit(o.projection)) {
+	if !o.requested && o.behind(targets) <= int64(r.batchLimit(o.projection)) {
 		err := r.catchUp(ctx, o, targets)
 		if err == nil {
 			o.detached = false
@@ -147,6 +208,11 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 		return errSwapped
 	}
 	o.checkpoints = now
+	head, err := r.published(ctx)
+	if err != nil {
+		return err
+	}
+	o.learnQuiet(head)
 	for {
 		p, err := r.planCatchUp(ctx, o, targets)
 		if err != nil {
@@ -169,14 +235,14 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 // planCatchUp plans the next page of events. Its plan is empty if o has reached the targets.
 func (r *Runner) planCatchUp(ctx context.Context, o *assignment, targets map[int32]checkpoint) (plan, error) {
 	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
-	after, behind := int64(0), false
-	for partition, c := range o.checkpoints {
-		if c.position < targets[partition].position && (!behind || c.position < after) {
-			after, behind = c.position, true
+	after, unread := int64(math.MaxInt64), false
+	for partition := range o.checkpoints {
+		if from := o.applied(partition); from < targets[partition].position {
+			after, unread = min(after, from), true
 		}
 	}
 	end := checkpoint{}
-	if behind {
+	if unread {
 		var err error
 		if end, err = r.planPage(ctx, o, targets, after, &p); err != nil {
 			return plan{}, err
@@ -184,12 +250,12 @@ func (r *Runner) planCatchUp(ctx context.Context, o *assignment, targets map[int
 	}
 	for partition, c := range o.checkpoints {
 		at, target := *c, targets[partition]
-		if at.position < min(end.position, target.position) {
-			// All events of the partition up to there are in the plan.
+		switch {
+		case at.position >= target.position:
+		case max(o.applied(partition), end.position) >= target.position:
+			at.position, at.eventID = target.position, target.eventID
+		case at.position < end.position: // every event of the partition up to there is applied or in the plan
 			at.position, at.eventID = end.position, end.eventID
-			if end.position >= target.position {
-				at.position, at.eventID = target.position, target.eventID
-			}
 		}
 		if at.position >= target.position {
 			at.offset = max(at.offset, target.offset)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dopaminestore/dopamine/domain"
 	"github.com/dopaminestore/dopamine/eventstore"
+	"github.com/dopaminestore/dopamine/internal/kafka"
 	"github.com/dopaminestore/dopamine/projections"
 	"github.com/dopaminestore/dopamine/projections/parking"
 	"github.com/dopaminestore/dopamine/projections/projector"
@@ -193,17 +194,20 @@ func TestRequest_OfALockedReadModelStopsNoOther(t *testing.T) {
 	require.EqualValues(t, 2, s.audited())
 }
 
-// readsStore fails the reads of pages after the first ones.
+// readsStore counts the events that are read in pages, and fails after some pages.
 type readsStore struct {
 	projections.Store
-	left int
+	left   int
+	events int
 }
 
 func (r *readsStore) ReadAll(ctx context.Context, after int64, limit int) ([]eventstore.Recorded, error) {
 	if r.left--; r.left < 0 {
 		return nil, errors.New("no more pages")
 	}
-	return r.Store.ReadAll(ctx, after, limit)
+	page, err := r.Store.ReadAll(ctx, after, limit)
+	r.events += len(page)
+	return page, err
 }
 
 // It catches up in pages. If it is interrupted between two, the next owner continues: the offset is
@@ -235,6 +239,67 @@ func TestCatchUp_InterruptedBetweenPages(t *testing.T) {
 	s.createGeneration(2)
 	s.foldInto(2, 0)
 	require.Equal(t, s.Rows(2), s.Rows(1))
+}
+
+// A projection that is far behind the others when a session begins does not hold them up.
+func TestCatchUp_BeginsFarBehind(t *testing.T) {
+	s, f, owner := newOfflineSystem(t)
+	ctx := context.Background()
+	product := s.Create(1000)
+	for n := range 300 {
+		s.Acquire(product, n+1, int64(n+1))
+	}
+	owner.Detach("products")
+	records := f.produceAll(f.eventsAfter(0))
+	require.NoError(t, owner.Apply(ctx, records))
+	cfg := s.ProjectorConfig()
+	cfg.MaxBatch = 50
+	next, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
+	require.NoError(t, err)
+	require.Equal(t, []string{"products"}, next.Detached())
+	require.NoError(t, next.Apply(ctx, records))
+	require.Zero(t, s.Count("SELECT count(*) FROM products"), "the others do not wait for it")
+	require.NoError(t, next.CatchUp(ctx, "products"))
+	require.EqualValues(t, 700, s.stock(product))
+}
+
+// A partition whose last event is old gets another one: the events of other partitions that lie between
+// are not read again.
+func TestCatchUp_ReadsNothingTwiceForAQuietPartition(t *testing.T) {
+	s, f, _ := newOfflineSystem(t)
+	ctx := context.Background()
+	store := &readsStore{Store: s.Reader, left: 1000}
+	cfg := s.ProjectorConfig()
+	cfg.Store = store
+	cfg.Published = func(ctx context.Context) (projections.Head, error) {
+		all, err := s.Reader.ReadAll(ctx, 0, 10_000)
+		head := projections.Head{Last: make([]int64, 3)}
+		for _, e := range all {
+			head.Position, head.Published, head.Last[kafka.Partition(e.Key, 3)] = e.Position, e.Position, e.Position
+		}
+		return head, err
+	}
+	owner, err := projector.NewRunner(cfg).TakeAllPartitions(ctx, 3)
+	require.NoError(t, err)
+	quiet, busy := s.Create(10), s.Create(1000)
+	for kafka.Partition(busy, 3) == kafka.Partition(quiet, 3) {
+		busy = s.Create(1000)
+	}
+	var at int64
+	for n := range 300 {
+		_, _, at = s.Acquire(busy, n+1, int64(n+1))
+	}
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(0))))
+	owner.Detach("products")
+	require.NoError(t, owner.CatchUp(ctx, "products")) // nothing to apply yet
+	owner.Detach("products")
+	s.Acquire(quiet, 1, 1)
+	require.NoError(t, owner.Apply(ctx, f.produceAll(f.eventsAfter(at))))
+	require.EqualValues(t, 10, s.stock(quiet))
+	store.events = 0
+	require.NoError(t, owner.CatchUp(ctx, "products"))
+	require.EqualValues(t, 9, s.stock(quiet))
+	require.Equal(t, 1, store.events)
 }
 
 // The events of a store that was restored to an earlier moment do not follow those that were applied.

@@ -35,6 +35,9 @@ type assignment struct {
 	// detached is set while the read model cannot be written or catches up: records are not applied
 	// to it then, and only its own goroutine uses the other fields.
 	detached bool
+	// quiet has, for partitions whose last events are old, a position up to which all their events are
+	// applied, although the checkpoint is lower: catching up does not read the store from there.
+	quiet map[int32]int64
 	// requested is set after a request for parked events failed, until requests are served again.
 	requested bool
 }
@@ -75,14 +78,22 @@ func (r *Runner) readStarts(ctx context.Context, ks *kafka.Session, assigned []k
 	if err := r.checkStore(ctx, s); err != nil {
 		return nil, err
 	}
+	if err := r.detachFarBehind(ctx, s); err != nil {
+		return nil, err
+	}
 	starts := make(map[int32]int64, len(assigned))
 	partitions := make([]int32, 0, len(assigned))
 	for _, a := range assigned {
 		partitions = append(partitions, a.Partition)
-		for i, o := range s.assignments {
+		for i, o := range s.attached() {
 			if at := o.checkpoints[a.Partition].offset; i == 0 || at < starts[a.Partition] {
 				starts[a.Partition] = at
 			}
+		}
+	}
+	for _, o := range s.assignments {
+		if o.detached {
+			r.startCatchUp(ks.Context(), s, o)
 		}
 	}
 	r.mu.Lock()

@@ -35,8 +35,10 @@
 // a transaction like that of a batch, with the same compare-and-swap. After a page was read, the
 // store is asked for the events of the others' checkpoints and of its own: only then is the page of
 // their history. Records that are no events of the store are parked only for projections that are
-// attached. A request for parked events that fails for such a reason is served in the background
-// too, before the projection is attached.
+// attached. Reading begins at the lowest position of a partition that has events to apply: the
+// relay's last positions show which have none. A projection that is far behind the others at the
+// begin of a session begins detached. A request for parked events that fails for such a reason is
+// served in the background too, before the projection is attached.
 //
 // # Once, in order, none missed
 //

@@ -65,6 +65,9 @@ func (r *Runner) TakeAllPartitions(ctx context.Context, partitions int32) (*Owne
 		}
 		w.s.assignments = append(w.s.assignments, o)
 	}
+	if err := r.detachFarBehind(ctx, w.s); err != nil {
+		return nil, err
+	}
 	return w, nil
 }
 
@@ -100,6 +103,16 @@ func (w *Owner) ServePage(ctx context.Context) (bool, error) {
 
 // Detach applies no records to a projection until CatchUp.
 func (w *Owner) Detach(projection string) { w.assignment(projection).detached = true }
+
+// Detached returns the detached projections.
+func (w *Owner) Detached() (names []string) {
+	for _, o := range w.s.assignments {
+		if o.detached {
+			names = append(names, o.projection.Name())
+		}
+	}
+	return names
+}
 
 // CatchUp catches a detached projection up with the others, and attaches it.
 func (w *Owner) CatchUp(ctx context.Context, projection string) error {

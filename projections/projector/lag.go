@@ -125,11 +125,9 @@ func (r *Runner) fillLostTails(s *session, received map[int32]time.Time) error {
 		return nil
 	}
 	ctx := s.kafka.Context()
-	readCtx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
-	defer cancel()
-	head, err := r.cfg.Published(readCtx)
+	head, err := r.published(ctx)
 	if err != nil {
-		return failedIn(partEventStore, fmt.Errorf("read from the event store how far the relay is: %w", err))
+		return err
 	}
 	if len(head.Last) != int(s.topic.Partitions) || head.TopicID != s.topic.TopicID {
 		return nil // the relay does not use this topic yet
