@@ -24,7 +24,7 @@ var suites = []suite{
 			{what: "lease statements, 20 nodes", of: "BenchmarkLeases", unit: "statements/s", limit: "product-nodes", limitIs: "one for each product and node a second", aim: atMost(1000, "statements/s")},
 		},
 	}, {
-		name: "isolation", about: "products beside a master that hangs, and beside a product that is rebuilt", pkg: "./worker", bench: "^BenchmarkIsolation$", rounds: "1x",
+		name: "isolation", about: "products beside a master that hangs, and beside a product that is rebuilt", pkg: "./worker", bench: "^BenchmarkIsolation$", rounds: "5x",
 		measures: []measure{
 			{what: "one of three masters hangs: other products' decisions, p99", of: "BenchmarkIsolation/hung-master", unit: "decision-p99-µs", limit: "decision-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: ratioAtMost(2)},
 			{what: "  until their freed unit is granted, p99", of: "BenchmarkIsolation/hung-master", unit: "freed-p99-µs", limit: "freed-healthy-p99-µs", limitIs: "the same without", shown: "ms", scale: milli, aim: atMost(1000, "ms")},
