@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -310,14 +308,5 @@ func (r *Runner) sameHistory(ctx context.Context, o *assignment, targets map[int
 			}
 		}
 	}
-	ids, err := r.storeIDs(ctx, slices.Collect(maps.Keys(known)))
-	if err != nil {
-		return err
-	}
-	for position, id := range known {
-		if ids[position] != id {
-			return &BlockedError{Reason: fmt.Sprintf(lostEvent, id, position)}
-		}
-	}
-	return nil
+	return r.requireEvents(ctx, known)
 }

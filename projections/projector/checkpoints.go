@@ -263,6 +263,11 @@ func (r *Runner) checkStore(ctx context.Context, s *session) error {
 			}
 		}
 	}
+	return r.requireEvents(ctx, applied)
+}
+
+// requireEvents refuses a store that lacks one of the events, given by position.
+func (r *Runner) requireEvents(ctx context.Context, applied map[int64]uuid.UUID) error {
 	ids, err := r.storeIDs(ctx, slices.Collect(maps.Keys(applied)))
 	if err != nil {
 		return err
