@@ -43,6 +43,10 @@ type plan struct {
 	waiting *BlockedError
 }
 
+func newPlan() plan {
+	return plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+}
+
 // project applies records to one projection, by partition and in the order of offsets, in as many
 // transactions as necessary.
 func (r *Runner) project(ctx context.Context, o *assignment, records map[int32][]*record) error {
@@ -102,7 +106,7 @@ func (r *Runner) execute(ctx context.Context, o *assignment, p plan) (swapped bo
 // plan takes records for one transaction. next is the index of the first record of each partition
 // that is still to be applied.
 func (r *Runner) plan(ctx context.Context, o *assignment, records map[int32][]*record, next map[int32]int) (plan, error) {
-	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+	p := newPlan()
 	limit := r.batchLimit(o.projection)
 	for _, partition := range slices.Sorted(maps.Keys(records)) {
 		if o.checkpoints[partition] == nil {

@@ -232,7 +232,7 @@ func (r *Runner) catchUp(ctx context.Context, o *assignment, targets map[int32]c
 
 // planCatchUp plans the next page of events. Its plan is empty if o has reached the targets.
 func (r *Runner) planCatchUp(ctx context.Context, o *assignment, targets map[int32]checkpoint) (plan, error) {
-	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+	p := newPlan()
 	after, unread := int64(math.MaxInt64), false
 	for partition := range o.checkpoints {
 		if from := o.applied(partition); from < targets[partition].position {

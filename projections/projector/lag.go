@@ -159,7 +159,7 @@ func (r *Runner) fillLostTail(ctx context.Context, o *assignment, partition int3
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	p := plan{to: map[int32]*checkpoint{}, from: map[int32]*checkpoint{}}
+	p := newPlan()
 	whole := p.add(&at, missing)
 	if len(p.items) > 0 {
 		r.log.Warn("published events missing in the topic, filled from the event store", "projection", o.projection.Name(),

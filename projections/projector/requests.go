@@ -85,7 +85,7 @@ func (r *Runner) serveDetached(ctx context.Context, o *assignment) error {
 		return err
 	}
 	r.retryLater(o, err)
-	return sleep.For(ctx, r.cfg.BatchTimeout/3)
+	return sleep.For(ctx, r.lockTimeout())
 }
 
 // openRequests reads the pending requests, oldest first.

@@ -333,7 +333,7 @@ func (r *Runner) applyRecords(ctx context.Context, s *session, records map[int32
 	return nil
 }
 
-// wanted reports whether any projection has not applied the record yet.
+// wanted reports whether any of the projections has not applied the record yet.
 func wanted(all []*assignment, rec *record) bool {
 	for _, o := range all {
 		if c := o.checkpoints[rec.partition]; c != nil && rec.offset >= c.offset && rec.item.position > c.position {

@@ -55,9 +55,11 @@ type batchTx struct {
 }
 
 func (r *Runner) newBatchTx(o *assignment) *batchTx {
-	wait := r.cfg.BatchTimeout / 3
-	return &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}, lockTimeout: fmt.Sprintf("%dms", wait.Milliseconds())}
+	return &batchTx{o: o, topic: r.cfg.Topic, heads: map[uuid.UUID]int64{}, lockTimeout: fmt.Sprintf("%dms", r.lockTimeout().Milliseconds())}
 }
+
+// lockTimeout is how long a transaction waits for a lock on a read model.
+func (r *Runner) lockTimeout() time.Duration { return r.cfg.BatchTimeout / 3 }
 
 // options begin the transaction with the lock timeout: the statements of a batch are prepared before
 // the first of them is executed, and preparing one needs a lock on its tables too.
@@ -140,7 +142,6 @@ func (u *batchTx) open(ctx context.Context, p plan, split bool) error {
 	b := &pgx.Batch{}
 	var moved int64
 	var generation int
-	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, "0") // for the checkpoints: a deposed owner may hold them
 	queueAdvance(b, u.o, u.topic, p, &moved)
 	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, u.lockTimeout)
 	b.Queue(liveGenerationSQL, u.o.projection.Name()).QueryRow(func(row pgx.Row) error { return row.Scan(&generation) })
@@ -183,7 +184,8 @@ func queueAdvance(b *pgx.Batch, o *assignment, topic string, p plan, moved *int6
 		fromOffset, fromPosition, version = append(fromOffset, from.offset), append(fromPosition, from.position), append(version, from.version)
 		toOffset, toPosition, eventID = append(toOffset, to.offset), append(toPosition, to.position), append(eventID, to.eventID)
 	}
-	b.Queue(`SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, idleTransactionTimeout)
+	// No lock timeout for the checkpoints: a deposed owner may hold them.
+	b.Queue(`SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('lock_timeout', '0', true)`, idleTransactionTimeout)
 	b.Queue(`
 		UPDATE projection_checkpoints c
 		SET next_offset = m.to_offset, position = m.to_position, event_id = m.event_id, updated_at = now()
